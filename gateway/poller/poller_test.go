@@ -1,0 +1,237 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+// fake is a driver whose link, devices and speed a test turns by hand.
+type fake struct {
+	conn      *drivers.Connection
+	connectIn time.Duration
+	refuse    error        // Connect
+	linkErr   error        // Read, once
+	deadUnit  map[int]bool // device index: ErrDevice
+	slow      map[int]time.Duration
+	connects  int
+	reads     int
+	closes    int
+	panics    bool
+}
+
+func (f *fake) Connect(ctx context.Context) error {
+	f.connects++
+	select {
+	case <-time.After(f.connectIn):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return f.refuse
+}
+
+func (f *fake) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
+	f.reads++
+	if f.panics {
+		panic("library bug")
+	}
+	time.Sleep(f.slow[r.Device])
+	if err := f.linkErr; err != nil && time.Now().After(f.failAt) {
+		f.linkErr = nil
+		return nil, err
+	}
+	if f.deadUnit[r.Device] {
+		return nil, fmt.Errorf("unit: %w", drivers.ErrDevice)
+	}
+	for i := range f.conn.Devices[r.Device].Groups[r.Group].Tags {
+		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(f.reads)), Time: time.Now().UnixMicro()})
+	}
+	return dst, nil
+}
+
+func (f *fake) Close() error { f.closes++; return nil }
+
+type tick struct {
+	at     time.Duration
+	device int
+	good   bool
+	reason string
+	n      int
+}
+
+// run polls for so long under synctest's clock and returns the polls that reached the sinks.
+func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration, during func(p *Poller)) []tick {
+	t.Helper()
+	var got []tick
+	start := time.Now()
+	c := &drivers.Connection{}
+	var sinks [][]Sink
+	for i, iv := range intervals {
+		c.Devices = append(c.Devices, drivers.Device{Name: fmt.Sprintf("d%d", i),
+			Groups: []drivers.Group{{Name: "g", Interval: iv, Tags: make([]telemetry.Tag, 3)}}})
+		sinks = append(sinks, []Sink{func(rs []telemetry.Reading) error {
+			got = append(got, tick{time.Since(start), i, rs[0].Quality == telemetry.Good, rs[0].Reason, len(rs)})
+			return nil
+		}})
+	}
+	f.conn = c
+	p := New(c, f, sinks, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	if during != nil {
+		during(p)
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if f.closes == 0 {
+		t.Error("Run returned without closing the driver")
+	}
+	return got
+}
+
+func TestPollsOnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		got := run(t, f, 60*time.Second, []time.Duration{time.Second}, nil)
+		if len(got) < 60 || len(got) > 61 {
+			t.Fatalf("%d polls in 60 s at an interval of 1 s", len(got))
+		}
+		for i := 2; i < len(got); i++ {
+			if d := got[i].at - got[i-1].at; d != time.Second {
+				t.Fatalf("poll %d came %v after the one before", i, d)
+			}
+		}
+		if !got[0].good || got[0].at > time.Second {
+			t.Errorf("first poll: %+v, want a good one within a second", got[0])
+		}
+	})
+}
+
+func TestSlowReadSkipsTicksAndCountsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{slow: map[int]time.Duration{0: 2500 * time.Millisecond}}
+		var s Stats
+		got := run(t, f, 31*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			time.Sleep(30 * time.Second)
+			s = p.Stats()
+		})
+		g := s.Devices[0].Groups[0]
+		if len(got) < 9 || len(got) > 11 || g.Overruns < 17 || g.Overruns > 21 {
+			t.Errorf("%d polls, %d overruns; want about 10 and 20", len(got), g.Overruns)
+		}
+	})
+}
+
+func TestDownDeviceYieldsBadReadingsOnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{refuse: errors.New("connection refused"), connectIn: 4 * time.Second}
+		var s Stats
+		got := run(t, f, 60*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			time.Sleep(59 * time.Second)
+			s = p.Stats()
+		})
+		if len(got) < 58 {
+			t.Fatalf("%d polls of a device that is down, want about 59", len(got))
+		}
+		for _, k := range got {
+			if k.good || k.n != 3 {
+				t.Fatalf("a good or short poll from a device that is down: %+v", k)
+			}
+		}
+		if last := got[len(got)-1].reason; last != "connect: connection refused" {
+			t.Errorf("reason %q", last)
+		}
+		if f.connects < 3 || f.connects > 12 {
+			t.Errorf("%d connects in a minute, want a few: back-off", f.connects)
+		}
+		if s.Up || s.ConnectErrors == 0 {
+			t.Errorf("stats say %+v", s)
+		}
+	})
+}
+
+func TestReconnectsAfterLinkError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{linkErr: errors.New("reset by peer"), failAt: time.Now().Add(10 * time.Second)}
+		got := run(t, f, 30*time.Second, []time.Duration{time.Second}, nil)
+		var bad []tick
+		for _, k := range got {
+			if !k.good {
+				bad = append(bad, k)
+			}
+		}
+		if len(bad) != 1 || bad[0].reason != "reset by peer" {
+			t.Errorf("bad polls %+v, want one that says why", bad)
+		}
+		if f.connects != 2 {
+			t.Errorf("%d connects, want 2", f.connects)
+		}
+	})
+}
+
+func TestDeadUnitDoesNotDelayItsLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{deadUnit: map[int]bool{1: true}, slow: map[int]time.Duration{1: 900 * time.Millisecond}}
+		got := run(t, f, 120*time.Second, []time.Duration{time.Second, time.Second}, nil)
+		good, bad := 0, 0
+		for _, k := range got {
+			if k.device == 0 && k.good {
+				good++
+			}
+			if k.device == 1 && !k.good && strings.Contains(k.reason, "does not answer") {
+				bad++
+			}
+		}
+		if good < 115 {
+			t.Errorf("the good unit got %d of 120 polls beside a dead one", good)
+		}
+		if bad < 110 {
+			t.Errorf("the dead unit yielded %d bad polls of 120", bad)
+		}
+		if f.connects != 1 {
+			t.Errorf("%d connects: a dead unit took the line down", f.connects)
+		}
+	})
+}
+
+func TestPanicOfALibraryIsABadReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{panics: true}
+		got := run(t, f, 5*time.Second, []time.Duration{time.Second}, nil)
+		if len(got) < 4 || !strings.Contains(got[0].reason, "library bug") {
+			t.Errorf("polls %+v", got)
+		}
+	})
+}
+
+func TestStartsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ivs := make([]time.Duration, 200)
+		for i := range ivs {
+			ivs[i] = time.Second
+		}
+		got := run(t, &fake{}, 3*time.Second, ivs, nil)
+		per := map[time.Duration]int{}
+		for _, k := range got {
+			if k.at >= time.Second && k.at < 2*time.Second {
+				per[k.at.Truncate(20*time.Millisecond)]++
+			}
+		}
+		for at, n := range per {
+			if n > 20 {
+				t.Errorf("%d of 200 groups start within 20 ms at %v", n, at)
+			}
+		}
+	})
+}

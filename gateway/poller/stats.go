@@ -1,0 +1,59 @@
+package poller
+
+import "time"
+
+// Stats is the state of one connection for pages and metrics.
+type Stats struct {
+	Up            bool
+	Reason        string // why the link is down
+	Connects      uint64 // attempts to connect
+	ConnectErrors uint64
+	Devices       []DeviceStats
+}
+
+// DeviceStats is the state of one device.
+type DeviceStats struct {
+	Name   string
+	Reason string    // why its readings are bad; "" when it answers
+	Since  time.Time // when that began
+	Groups []GroupStats
+}
+
+// GroupStats counts the polls of one group.
+type GroupStats struct {
+	Name     string
+	Interval time.Duration
+	Polls    uint64        // ticks served, good or bad
+	Failed   uint64        // ticks for which no tag could be read
+	Overruns uint64        // ticks missed because the one before took too long
+	Last     time.Duration // how long the last poll took
+	MaxLate  time.Duration // the latest start of a poll after its tick
+}
+
+func (s *GroupStats) count(late, took time.Duration, missed uint64, err error) {
+	s.Polls++
+	if err != nil {
+		s.Failed++
+	}
+	s.Overruns += missed
+	s.Last = took
+	s.MaxLate = max(s.MaxLate, late)
+}
+
+// Stats returns a snapshot; it may be called at any time.
+func (p *Poller) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Up: p.link.up, Reason: p.link.reason, Connects: p.stats.connects, ConnectErrors: p.stats.connectErrors,
+		Devices: make([]DeviceStats, len(p.devices))}
+	for i, d := range p.devices {
+		s.Devices[i] = DeviceStats{Name: d.name, Reason: d.reason, Since: d.since}
+	}
+	for _, g := range p.groups {
+		gs := g.stat
+		gs.Name, gs.Interval = g.name, g.interval
+		d := &s.Devices[g.ref.Device]
+		d.Groups = append(d.Groups, gs)
+	}
+	return s
+}
