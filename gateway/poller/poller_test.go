@@ -20,6 +20,7 @@ type fake struct {
 	connectIn time.Duration
 	refuse    error        // Connect
 	linkErr   error        // Read, once
+	failAt    time.Time    // when linkErr may strike
 	deadUnit  map[int]bool // device index: ErrDevice
 	slow      map[int]time.Duration
 	connects  int
