@@ -1,0 +1,159 @@
+// Package web owns what a person or a monitoring system sees of a running gateway: the operator's page,
+// /healthz, /readyz, /metrics and /api/v1/snapshot. All of them are views of one Snapshot, so they never
+// contradict each other. It reads and never changes anything: only GET and HEAD are served.
+//
+// The gateway package fills the Snapshot and runs Run; this package starts no goroutine of its own.
+package web
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Snapshot is the state of the whole gateway at one moment. Counters run since the buffer was made (the
+// ledger) or since the process started (everything else).
+type Snapshot struct {
+	Gateway      string        `json:"gateway"`
+	Version      string        `json:"version"`
+	Epoch        string        `json:"epoch"`
+	Started      time.Time     `json:"started"`
+	Now          time.Time     `json:"now"`
+	Devices      []Device      `json:"devices"`
+	Destinations []Destination `json:"destinations"`
+	Buffer       Buffer        `json:"buffer"`
+	Process      Process       `json:"process"`
+}
+
+// Device is the state and the account of one device.
+type Device struct {
+	Name       string    `json:"name"`
+	Driver     string    `json:"driver"`
+	URL        string    `json:"url"`    // without credentials
+	Up         bool      `json:"up"`     // its connection stands
+	Reason     string    `json:"reason"` // why its readings are bad; "" when it answers
+	Since      time.Time `json:"since"`  // when Up or Reason last changed; zero when unknown
+	Groups     []Group   `json:"groups"`
+	Polled     uint64    `json:"polled"`     // readings, by every poll
+	Suppressed uint64    `json:"suppressed"` // readings held back by report by exception
+	Accepted   uint64    `json:"accepted"`   // readings the buffer took
+	Accounts   []Account `json:"accounts"`   // one per destination, in the order of Snapshot.Destinations
+}
+
+// Group counts the polls of one poll group.
+type Group struct {
+	Name     string        `json:"name"`
+	Interval time.Duration `json:"-"`
+	Tags     int           `json:"tags"`
+	Polls    uint64        `json:"polls"`    // ticks served, good or bad
+	Failed   uint64        `json:"failed"`   // ticks for which no tag could be read
+	Overruns uint64        `json:"overruns"` // ticks missed because the one before took too long
+	LastPoll time.Duration `json:"-"`        // how long the last poll took
+	MaxLate  time.Duration `json:"-"`        // the latest start of a poll after its tick
+	LastAt   time.Time     `json:"last_at"`  // when the last poll ended; zero when unknown
+}
+
+// Account is what became of one device's readings on their way to one destination.
+type Account struct {
+	Destination string `json:"destination"`
+	Before      uint64 `json:"before"`    // accepted before the destination was added: not meant for it
+	Delivered   uint64 `json:"delivered"` // acknowledged by the destination
+	Buffered    uint64 `json:"buffered"`
+	InFlight    uint64 `json:"in_flight"`
+	Dropped     Drops  `json:"dropped"`
+}
+
+// Drops counts dropped readings by cause.
+type Drops struct {
+	Full     uint64 `json:"buffer_full"`
+	Expired  uint64 `json:"expired"`
+	Rejected uint64 `json:"rejected"`
+	Shutdown uint64 `json:"shutdown"`
+	Damaged  uint64 `json:"damaged"`
+}
+
+// Destination is the state of one uplink.
+type Destination struct {
+	Name            string        `json:"name"`
+	URL             string        `json:"url"`   // without credentials
+	State           string        `json:"state"` // StateConnected or, in one word, what it is doing instead
+	Since           time.Time     `json:"since"` // when State last changed
+	LastError       string        `json:"last_error"`
+	Sent            uint64        `json:"sent"` // messages, re-sent ones included
+	Acked           uint64        `json:"acked"`
+	Resent          uint64        `json:"resent"`
+	Bytes           uint64        `json:"bytes"` // payload bytes sent
+	Reconnects      uint64        `json:"reconnects"`
+	BacklogRecords  uint64        `json:"backlog_records"`
+	BacklogReadings uint64        `json:"backlog_readings"`
+	InFlight        uint64        `json:"in_flight"` // records
+	OldestAge       time.Duration `json:"-"`         // age of the oldest record not yet acknowledged
+}
+
+// StateConnected is the State of a destination that takes messages.
+const StateConnected = "connected"
+
+// Buffer is the state of the store.
+type Buffer struct {
+	Path         string   `json:"path"`
+	Bytes        int64    `json:"bytes"`     // on disk
+	MaxBytes     int64    `json:"max_bytes"` // the bound of Bytes
+	Segments     int      `json:"segments"`
+	TailBytes    int64    `json:"tail_bytes"` // in memory
+	Commits      uint64   `json:"commits"`
+	BytesWritten uint64   `json:"bytes_written"`
+	NextSeq      uint64   `json:"next_seq"`
+	Health       string   `json:"health"`     // HealthOK or why records are not made durable
+	Corrupt      uint64   `json:"corrupt"`    // damaged segments set aside
+	HoursLeft    *float64 `json:"hours_left"` // until full at the present rate with no uplink; nil when unknown
+}
+
+// HealthOK is the Health of a buffer that accepts records and makes them durable.
+const HealthOK = "ok"
+
+// Process is what the gateway costs its machine. Fields that the platform does not tell are 0.
+type Process struct {
+	Goroutines int     `json:"goroutines"`
+	HeapBytes  uint64  `json:"heap_bytes"`
+	RSSBytes   uint64  `json:"rss_bytes"`
+	CPUSeconds float64 `json:"cpu_seconds"`
+	OpenFiles  int     `json:"open_files"`
+}
+
+// Live reports whether the device answers.
+func (d *Device) Live() bool { return d.Up && d.Reason == "" }
+
+// Imbalance returns how many polled readings the account does not explain: positive when readings are
+// missing, negative when there are too many, 0 when polled = suppressed + delivered + buffered + in flight
+// + dropped. A reading on its way from the poller to the buffer shows for that moment.
+func (d *Device) Imbalance(a *Account) int64 {
+	return int64(d.Polled - d.Suppressed - a.Before - a.Delivered - a.Buffered - a.InFlight - a.Dropped.Total())
+}
+
+// Total returns the dropped readings of all causes.
+func (d *Drops) Total() uint64 { return d.Full + d.Expired + d.Rejected + d.Shutdown + d.Damaged }
+
+// Causes calls yield for every cause, zero or not, always in the same order.
+func (d *Drops) Causes(yield func(cause string, n uint64) bool) {
+	_ = yield("buffer full", d.Full) && yield("expired", d.Expired) && yield("rejected", d.Rejected) &&
+		yield("shutdown", d.Shutdown) && yield("damaged", d.Damaged)
+}
+
+// MarshalJSON writes durations in seconds.
+func (g Group) MarshalJSON() ([]byte, error) {
+	type plain Group
+	return json.Marshal(struct {
+		plain
+		Interval float64 `json:"interval_seconds"`
+		LastPoll float64 `json:"last_poll_seconds"`
+		MaxLate  float64 `json:"max_late_seconds"`
+	}{plain(g), g.Interval.Seconds(), g.LastPoll.Seconds(), g.MaxLate.Seconds()})
+}
+
+// MarshalJSON writes durations in seconds.
+func (d Destination) MarshalJSON() ([]byte, error) {
+	type plain Destination
+	return json.Marshal(struct {
+		plain
+		OldestAge float64 `json:"oldest_age_seconds"`
+	}{plain(d), d.OldestAge.Seconds()})
+}

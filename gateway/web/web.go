@@ -1,0 +1,176 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// freshness is how old a snapshot may be when it is served: many watchers cost as much as one.
+const freshness = 200 * time.Millisecond
+
+// site serves the views of one snapshot.
+type site struct {
+	take func() *Snapshot
+	page []byte
+	csp  string
+
+	mu    sync.Mutex
+	last  *Snapshot
+	taken time.Time
+}
+
+// Handler serves the page at /, and /healthz, /readyz, /metrics and /api/v1/snapshot. snapshot is called
+// from the goroutines of requests, one at a time and at most five times a second; what it returns is not
+// changed afterwards by either side. A request that reaches a loopback address must name a loopback host,
+// so that no web site can read the gateway through the operator's browser (DNS rebinding).
+func Handler(snapshot func() *Snapshot) http.Handler {
+	s := &site{take: snapshot}
+	s.page, s.csp = assemble()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", s.servePage)
+	mux.HandleFunc("/healthz", s.serveHealth)
+	mux.HandleFunc("/readyz", s.serveReady)
+	mux.HandleFunc("/metrics", s.serveMetrics)
+	mux.HandleFunc("/api/v1/snapshot", s.serveSnapshot)
+	return guard(mux)
+}
+
+// Run serves handler on l until ctx ends, then gives open requests a second to finish. It returns nil
+// after ctx ended and the listener's error otherwise. It closes l.
+func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,  // no request has a body: a slow sender is not one of ours
+		ReadTimeout:       10 * time.Second, //
+		WriteTimeout:      30 * time.Second, // two megabytes of metrics over a poor link
+		IdleTimeout:       2 * time.Minute,  // longer than any scrape interval
+		MaxHeaderBytes:    16 << 10,
+	}
+	stopped := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			_ = server.Close()
+		}
+	})
+	defer stopped()
+	err := server.Serve(l)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve web page on %q: %w", l.Addr(), err)
+}
+
+// Listen opens the address "host:port" for Run.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the web page on %q: %w; choose another address or port", address, err)
+	}
+	return l, nil
+}
+
+func (s *site) snapshot() *Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil || time.Since(s.taken) > freshness {
+		s.last = s.take()
+		s.taken = time.Now()
+	}
+	return s.last
+}
+
+func (s *site) servePage(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Security-Policy", s.csp)
+	reply(w, http.StatusOK, "text/html; charset=utf-8", s.page)
+}
+
+func (s *site) serveHealth(w http.ResponseWriter, r *http.Request) {
+	h := s.snapshot().Alive()
+	replyJSON(w, h.code(), h)
+}
+
+func (s *site) serveReady(w http.ResponseWriter, r *http.Request) {
+	h := s.snapshot().Ready()
+	replyJSON(w, h.code(), h)
+}
+
+func (s *site) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	var buf bytes.Buffer
+	writeMetrics(&buf, s.snapshot())
+	reply(w, http.StatusOK, metricsType, buf.Bytes())
+}
+
+func (s *site) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+	snap := s.snapshot()
+	replyJSON(w, http.StatusOK, struct {
+		*Snapshot
+		Summary Summary `json:"summary"`
+	}{snap, snap.Summarise()})
+}
+
+func replyJSON(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	reply(w, code, "application/json", append(body, '\n'))
+}
+
+func reply(w http.ResponseWriter, code int, mediaType string, body []byte) {
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // a reader that went away is no concern of ours
+}
+
+// guard sets the headers every answer has and refuses what no view needs.
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "this server only shows; use GET or HEAD", http.StatusMethodNotAllowed)
+		case !hostAllowed(r):
+			http.Error(w, "the Host header must name localhost or a loopback address; a proxy in front must set it", http.StatusMisdirectedRequest)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// hostAllowed reports whether the request may see the gateway. On a loopback address only the machine's own
+// users are meant; a foreign name that resolves to loopback is a web site trying to be one of them.
+func hostAllowed(r *http.Request) bool {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		ap, err := netip.ParseAddrPort(local.String())
+		if err == nil && !ap.Addr().Unmap().IsLoopback() {
+			return true
+		}
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	} else if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		host = host[1 : len(host)-1]
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}

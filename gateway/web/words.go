@@ -1,0 +1,153 @@
+package web
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Summary is the state of the gateway in one sentence.
+type Summary struct {
+	Level string `json:"level"` // LevelOK, LevelWarn or LevelBad
+	Text  string `json:"text"`
+}
+
+// The levels of a Summary.
+const (
+	LevelOK   = "ok"   // nothing to do
+	LevelWarn = "warn" // something is down, nothing is lost
+	LevelBad  = "bad"  // readings are being lost, or are about to be
+)
+
+// Summarise says the most urgent thing first: a buffer that cannot keep records, then uplinks that are
+// down, then devices that do not answer.
+func (s *Snapshot) Summarise() Summary {
+	if s.Buffer.Health != HealthOK {
+		return Summary{LevelBad, "The buffer does not keep readings: " + s.Buffer.Health}
+	}
+	var parts []string
+	level := LevelOK
+	if text := s.uplinks(); text != "" {
+		level, parts = LevelWarn, append(parts, text)
+	}
+	if text := s.silent(); text != "" {
+		level, parts = LevelWarn, append(parts, text)
+	}
+	if level == LevelWarn {
+		return Summary{level, strings.Join(parts, " ")}
+	}
+	return Summary{level, s.quiet()}
+}
+
+func (s *Snapshot) uplinks() string {
+	var down []*Destination
+	var kept uint64
+	for i := range s.Destinations {
+		if d := &s.Destinations[i]; d.State != StateConnected {
+			down = append(down, d)
+			kept = max(kept, d.BacklogReadings)
+		}
+	}
+	if len(down) == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d of %d uplinks down", len(down), len(s.Destinations))
+	if len(down) == 1 {
+		text = "Uplink " + down[0].Name + " down"
+		if !down[0].Since.IsZero() {
+			text += " for " + Span(s.Now.Sub(down[0].Since))
+		}
+	}
+	text += "; " + count(kept, "reading") + " kept"
+	if h := s.Buffer.HoursLeft; h != nil {
+		text += ", room for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour)))
+	}
+	return text + "."
+}
+
+func (s *Snapshot) silent() string {
+	var names []string
+	for i := range s.Devices {
+		if !s.Devices[i].Live() {
+			names = append(names, s.Devices[i].Name)
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return ""
+	case len(names) == 1:
+		return fmt.Sprintf("Device %s does not answer; %d of %d live.", names[0], len(s.Devices)-1, len(s.Devices))
+	case len(names) <= 3:
+		return fmt.Sprintf("Devices %s do not answer; %d of %d live.", strings.Join(names, ", "), len(s.Devices)-len(names), len(s.Devices))
+	}
+	return fmt.Sprintf("%d of %d devices do not answer.", len(names), len(s.Devices))
+}
+
+func (s *Snapshot) quiet() string {
+	live := "All " + count(uint64(len(s.Devices)), "device") + " live"
+	switch len(s.Devices) {
+	case 0:
+		live = "No devices configured"
+	case 1:
+		live = "The device is live"
+	}
+	var backlog uint64
+	for i := range s.Destinations {
+		backlog = max(backlog, s.Destinations[i].BacklogReadings)
+	}
+	switch {
+	case len(s.Destinations) == 0:
+		return live + "; no destinations configured."
+	case s.draining():
+		return live + "; " + count(backlog, "kept reading") + " still to deliver."
+	}
+	return live + "; everything delivered."
+}
+
+// settled is how old the oldest unacknowledged record may be on a healthy uplink; older ones are a backlog.
+const settled = 5 * time.Second
+
+func (s *Snapshot) draining() bool {
+	for i := range s.Destinations {
+		if d := &s.Destinations[i]; d.BacklogReadings > 0 && d.OldestAge > settled {
+			return true
+		}
+	}
+	return false
+}
+
+// Span returns a duration as a person says it, with at most two units: "41 h", "3 m 12 s", "0.4 s".
+func Span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < 10*time.Second:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d m %d s", d/time.Minute, d%time.Minute/time.Second)
+	case d < 10*time.Hour:
+		return fmt.Sprintf("%d h %d m", d/time.Hour, d%time.Hour/time.Minute)
+	case d < 72*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d d", d/(24*time.Hour))
+}
+
+func count(n uint64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return Thousands(n) + " " + noun
+}
+
+// Thousands returns n with a comma between each three digits.
+func Thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
