@@ -50,5 +50,6 @@ type Tag struct {
 	Options map[string]string // the driver's own keys (its Protocol.TagOptions), nil for none
 }
 
-// Scaled reports whether readings of the tag are scaled, which makes them KindFloat64.
+// Scaled reports whether readings of the tag are scaled. A scaled float32 stays KindFloat32, every other
+// number becomes KindFloat64.
 func (t *Tag) Scaled() bool { return t.Offset != 0 || (t.Scale != 0 && t.Scale != 1) }

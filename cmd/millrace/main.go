@@ -1,0 +1,82 @@
+// Command millrace is the gateway: it polls industrial equipment, keeps every reading through outages of
+// the uplink, and publishes to an MQTT broker. This file owns the command tree and the exit codes; each
+// subcommand has a file of its own.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as `millrace help exit-codes` lists them.
+const (
+	exitOK      = 0
+	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a lost reading, a damaged store
+	exitUsage   = 2 // unknown command or flag
+	exitStartup = 3 // run could not start: config, store or port; nothing was changed
+)
+
+// exitError carries an exit code up to main. An empty message prints nothing: the command has said it all.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+var errSaid = errors.New("") // the command has printed why
+
+func main() { os.Exit(execute(os.Args[1:])) }
+
+func execute(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return exitOK
+	}
+	code := exitUsage
+	var e *exitError
+	if errors.As(err, &e) {
+		code = e.code
+	}
+	if msg := err.Error(); msg != "" {
+		fmt.Fprintf(os.Stderr, "millrace: %s\n", msg)
+	}
+	if code == exitUsage {
+		fmt.Fprintln(os.Stderr, "See 'millrace --help'.")
+	}
+	return code
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "millrace",
+		Short: "Industrial telemetry gateway: Modbus and OPC UA to MQTT, nothing lost on the way",
+		Long: `millrace polls Modbus and OPC UA equipment, keeps every reading in an embedded store
+while the uplink is down, and publishes to an MQTT broker.`,
+		Example: `  millrace demo                          see readings arrive, no equipment needed
+  millrace check --config millrace.yaml  find every mistake in a config, without a network
+  millrace run --config millrace.yaml    run the gateway`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.AddCommand(newRun(), newCheck(), newDemo(), newVersion(), exitCodesTopic())
+	return root
+}
+
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long: `0  done
+1  the command ran and the answer is no: a config with mistakes, a lost reading, a damaged store
+2  usage: unknown command or flag
+3  run could not start: config, store or port; nothing was changed`,
+	}
+}
