@@ -212,10 +212,10 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	took := time.Since(now)
-	missed := g.advance(time.Now())
+	end := time.Now()
+	missed := g.advance(end)
 	p.mu.Lock()
-	g.stat.count(late, took, missed, err)
+	g.stat.count(end, late, end.Sub(now), missed, err)
 	p.mu.Unlock()
 	if err != nil {
 		readings = p.bad(g, now.UnixMicro(), err.Error())

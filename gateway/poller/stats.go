@@ -28,15 +28,17 @@ type GroupStats struct {
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
 	MaxLate  time.Duration // the latest start of a poll after its tick
+	LastAt   time.Time     // when the last poll ended; zero before the first
+	Tags     int
 }
 
-func (s *GroupStats) count(late, took time.Duration, missed uint64, err error) {
+func (s *GroupStats) count(at time.Time, late, took time.Duration, missed uint64, err error) {
 	s.Polls++
 	if err != nil {
 		s.Failed++
 	}
 	s.Overruns += missed
-	s.Last = took
+	s.Last, s.LastAt = took, at
 	s.MaxLate = max(s.MaxLate, late)
 }
 
@@ -51,7 +53,7 @@ func (p *Poller) Stats() Stats {
 	}
 	for _, g := range p.groups {
 		gs := g.stat
-		gs.Name, gs.Interval = g.name, g.interval
+		gs.Name, gs.Interval, gs.Tags = g.name, g.interval, g.tags
 		d := &s.Devices[g.ref.Device]
 		d.Groups = append(d.Groups, gs)
 	}
