@@ -1,0 +1,212 @@
+package telemetry
+
+import (
+	"encoding/binary"
+	"errors"
+	"unsafe"
+)
+
+// Record is the readings of one device from one poll or one notification. Its binary form (FORMAT.md) is
+// what the buffer stores; one record becomes one message.
+type Record struct {
+	Time     int64 // microseconds since 1970-01-01 UTC
+	Readings []Reading
+}
+
+// ErrRecord means that bytes are not a record this version can read.
+var ErrRecord = errors.New("not a record: damaged or of a newer version")
+
+const recordVersion = 1
+
+// The flags of a record. A bit that this version does not know makes the record unreadable.
+const (
+	flagBitmap    = 1 << iota // tags: strictly ascending, as a bitmap
+	flagDeltas                // tags: in any order, as differences. Neither flag: 0..n-1
+	flagKindArray             // kinds: one nibble a reading. Not set: as runs
+	flagTimes                 // some reading's time differs from the record's
+	flagQualities             // some reading is not good or has a reason
+	flagsKnown    = 1<<iota - 1
+)
+
+// headerSize is the version, the time and the flags.
+const headerSize = 1 + 8 + 1
+
+// AppendRecord appends the record's binary form to dst. It keeps every bit of every reading, with these
+// limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
+// make them (a Value of unknown Kind is stored as KindNone). It allocates nothing but dst.
+func AppendRecord(dst []byte, r *Record) []byte {
+	rs := r.Readings
+	s := survey(r)
+	dst = append(dst, recordVersion)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
+	dst = append(dst, s.flags)
+	dst = binary.AppendUvarint(dst, uint64(len(rs)))
+	switch {
+	case s.flags&flagBitmap != 0:
+		dst = appendTagBitmap(dst, rs)
+	case s.flags&flagDeltas != 0:
+		dst = appendTagDeltas(dst, rs)
+	}
+	if s.flags&flagKindArray != 0 {
+		dst = appendKindArray(dst, rs)
+	} else {
+		dst = appendKindRuns(dst, rs)
+	}
+	if s.flags&flagTimes != 0 {
+		dst = appendTimes(dst, r)
+	}
+	if s.flags&flagQualities != 0 {
+		dst = appendQualities(dst, rs)
+	}
+	return appendColumns(dst, r, &s.counts)
+}
+
+// DecodeRecord reads what AppendRecord wrote into r and reuses r.Readings. Texts and reasons alias src:
+// they are valid only while src is neither changed nor reused. It returns ErrRecord for damaged bytes
+// and for those of a newer version, and leaves r.Readings empty then. A record of any content takes at
+// most MaxTags readings of memory.
+func DecodeRecord(src []byte, r *Record) error {
+	r.Readings = r.Readings[:0]
+	if len(src) < headerSize || src[0] != recordVersion || src[9] > flagsKnown {
+		return ErrRecord
+	}
+	r.Time = int64(binary.LittleEndian.Uint64(src[1:]))
+	flags := src[9]
+	d := decoder{src: src[headerSize:]}
+	n := d.count(MaxTags)
+	if d.bad || (flags&flagKindArray != 0 && n > 2*len(d.src)) {
+		return ErrRecord
+	}
+	if cap(r.Readings) < n {
+		r.Readings = make([]Reading, n)
+	}
+	rs := r.Readings[:n]
+	d.tags(rs, flags, r.Time)
+	counts := d.kinds(rs, flags)
+	if flags&flagTimes != 0 {
+		d.times(rs, r.Time)
+	}
+	if flags&flagQualities != 0 {
+		d.qualities(rs)
+	}
+	d.columns(rs, r.Time, &counts)
+	if d.bad || len(d.src) != 0 {
+		return ErrRecord
+	}
+	r.Readings = rs
+	return nil
+}
+
+// kindCounts is how many readings of each kind a record has.
+type kindCounts [kindEnd]int
+
+// outline is what one pass over the readings tells about the form to choose.
+type outline struct {
+	flags  byte
+	counts kindCounts
+}
+
+func survey(r *Record) outline {
+	var s outline
+	ascending, runs := true, 0
+	last, lastKind := int64(-1), Kind(kindEnd)
+	for i := range r.Readings {
+		rd := &r.Readings[i]
+		tag := int64(rd.Tag)
+		if tag <= last {
+			ascending = false
+		}
+		last = tag
+		kind := rd.Value.Kind.stored()
+		if kind != lastKind {
+			runs++
+			lastKind = kind
+		}
+		s.counts[kind]++
+		if rd.Time != r.Time {
+			s.flags |= flagTimes
+		}
+		if rd.Quality != Good || rd.Reason != "" {
+			s.flags |= flagQualities
+		}
+	}
+	n := len(r.Readings)
+	switch {
+	case ascending && last == int64(n)-1:
+	case ascending && (last+1-int64(r.Readings[0].Tag))/8 < int64(n):
+		s.flags |= flagBitmap
+	default:
+		s.flags |= flagDeltas
+	}
+	if runs > n/2+1 {
+		s.flags |= flagKindArray
+	}
+	return s
+}
+
+// stored returns the kind under which a value is stored.
+func (k Kind) stored() Kind {
+	if k >= kindEnd {
+		return KindNone
+	}
+	return k
+}
+
+// decoder reads from src and remembers the first damage: after it everything reads as zero.
+type decoder struct {
+	src []byte
+	bad bool
+}
+
+func (d *decoder) fail() {
+	d.bad, d.src = true, nil
+}
+
+func (d *decoder) uvarint() uint64 {
+	if len(d.src) > 0 && d.src[0] < 0x80 {
+		n := d.src[0]
+		d.src = d.src[1:]
+		return uint64(n)
+	}
+	n, w := binary.Uvarint(d.src)
+	if w <= 0 {
+		d.fail()
+		return 0
+	}
+	d.src = d.src[w:]
+	return n
+}
+
+// count reads a number of things, at most limit.
+func (d *decoder) count(limit int) int {
+	n := d.uvarint()
+	if n > uint64(limit) {
+		d.fail()
+		return 0
+	}
+	return int(n)
+}
+
+// bytes returns the next n bytes, or nil when there are fewer.
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.src) {
+		d.fail()
+		return nil
+	}
+	b := d.src[:n]
+	d.src = d.src[n:]
+	return b
+}
+
+// text returns the next n bytes as a string that aliases src.
+func (d *decoder) text(n int) string {
+	b := d.bytes(n)
+	if len(b) == 0 {
+		return ""
+	}
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+func zigzag(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
+
+func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
