@@ -1,0 +1,75 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"time"
+)
+
+// example is a plant of four devices a few minutes after the start, in the given trouble.
+func example(now time.Time, trouble string) *Snapshot {
+	since := now.Add(-5 * time.Minute)
+	secs := uint64(now.Sub(since).Seconds() * 10)
+	hours := 41.3
+	s := &Snapshot{Gateway: "press-shop", Version: "0.1.0", Epoch: "6f1c02d9a4b7e310", Started: since, Now: now,
+		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
+			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, HoursLeft: &hours},
+		Process:      Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
+		Destinations: []Destination{{Name: "cloud", URL: "mqtts://broker.example:8883", State: StateConnected, Since: since, Sent: secs * 2, Acked: secs * 2, Bytes: 1 << 20}},
+	}
+	for i, d := range []struct {
+		name, driver, url string
+		rate              uint64
+	}{
+		{"meter-1", "modbus", "tcp://192.168.1.10:502", 4}, {"press-1", "modbus", "tcp://192.168.1.11:502", 21},
+		{"tank-1", "modbus", "tcp://192.168.1.12:502", 2}, {"cnc-1", "opcua", "opc.tcp://192.168.1.20:4840", 12},
+	} {
+		n := secs * d.rate
+		dev := Device{Name: d.name, Driver: d.driver, URL: d.url, Up: true, Since: since, Polled: n, Suppressed: n / 5, Accepted: n - n/5,
+			Groups: []Group{{Name: "fast", Interval: time.Second, Tags: int(d.rate), Polls: secs, LastPoll: 3 * time.Millisecond, LastAt: now.Add(-300 * time.Millisecond)}}}
+		a := Account{Destination: "cloud", Delivered: n - n/5}
+		if trouble == "outage" {
+			kept := min(uint64(1400*(i+1)), a.Delivered)
+			a.Delivered -= kept
+			a.Buffered = kept
+			s.Destinations[0].BacklogReadings += kept
+		}
+		dev.Accounts = []Account{a}
+		s.Devices = append(s.Devices, dev)
+	}
+	if trouble == "outage" {
+		d := &s.Destinations[0]
+		d.State, d.Since, d.LastError, d.OldestAge = "connecting", now.Add(-192*time.Second), "dial tcp 203.0.113.9:8883: connect: connection refused", 193*time.Second
+		d.BacklogRecords = d.BacklogReadings / 12
+		s.Devices[2].Reason, s.Devices[2].Since = "no answer within 1s", now.Add(-40*time.Second)
+		s.Devices[2].Groups[0].Failed = 41
+		s.Devices[2].Accounts[0].Delivered -= 12
+		s.Devices[2].Accounts[0].Dropped.Rejected = 12
+	}
+	return s
+}
+
+// TestPreview serves the example for a person to look at, for as long as MILLRACE_PREVIEW says.
+func TestPreview(t *testing.T) {
+	span, err := time.ParseDuration(os.Getenv("MILLRACE_PREVIEW"))
+	if err != nil {
+		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage for one in trouble")
+	}
+	handler := Handler(func() *Snapshot { return example(time.Now(), os.Getenv("MILLRACE_TROUBLE")) })
+	l, err := Listen(context.Background(), "127.0.0.1:8471")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), span)
+	defer cancel()
+	t.Log("look at http://127.0.0.1:8471/")
+	if err := Run(ctx, l, handler); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var _ http.Handler
+var _ = httptest.NewRecorder
