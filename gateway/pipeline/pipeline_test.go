@@ -47,7 +47,7 @@ func TestScale(t *testing.T) {
 		{telemetry.Int(-215), 0.01, 0, telemetry.Float64(-2.15)},
 		{telemetry.Uint(100), 0, 273.15, telemetry.Float64(373.15)},
 		{telemetry.Uint(7), 2.5, -1, telemetry.Float64(16.5)},
-		{telemetry.Float32(215.4), 0.1, 0, telemetry.Float32(21.54)},
+		{telemetry.Float32(215), 0.1, 0, telemetry.Float32(21.5)},
 		{telemetry.Float64(math.Inf(1)), 10, 0, telemetry.Float64(math.Inf(1))},
 		{telemetry.Bool(true), 10, 0, telemetry.Bool(true)},
 		{telemetry.String("x"), 10, 0, telemetry.String("x")},
