@@ -270,8 +270,9 @@
   function spark(svg, values) {
     const top = Math.max(...values, 1e-9), n = 120;
     const x = (i) => (n - (values.length - 1 - i)).toFixed(1), y = (v) => (26 - v / top * 23).toFixed(1);
-    const line = values.map((v, i) => x(i) + " " + y(v)).join("L");
-    svg.firstElementChild.setAttribute("d", values.length > 1 ? "M" + x(0) + " 30L" + line + "L121 " + y(values[values.length - 1]) + "L121 30Z" : "");
+    const line = values.length > 1 ? "M" + values.map((v, i) => x(i) + " " + y(v)).join("L") : "";
+    svg.children[0].setAttribute("d", line && line + "V28H" + x(0) + "Z");
+    svg.children[1].setAttribute("d", line);
   }
 
   function drawFlow(s, now, live) {

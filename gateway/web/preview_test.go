@@ -2,17 +2,15 @@ package web
 
 import (
 	"context"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
 )
 
-// example is a plant of four devices a few minutes after the start, in the given trouble.
+// example is a plant of four devices some minutes after the start; trouble "outage" takes its uplink away.
 func example(now time.Time, trouble string) *Snapshot {
-	since := now.Add(-5 * time.Minute)
-	secs := uint64(now.Sub(since).Seconds() * 10)
+	since := now.Truncate(time.Hour).Add(-5 * time.Minute)
+	secs := uint64(now.Sub(since).Seconds())
 	hours := 41.3
 	s := &Snapshot{Gateway: "press-shop", Version: "0.1.0", Epoch: "6f1c02d9a4b7e310", Started: since, Now: now,
 		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
@@ -27,12 +25,12 @@ func example(now time.Time, trouble string) *Snapshot {
 		{"meter-1", "modbus", "tcp://192.168.1.10:502", 4}, {"press-1", "modbus", "tcp://192.168.1.11:502", 21},
 		{"tank-1", "modbus", "tcp://192.168.1.12:502", 2}, {"cnc-1", "opcua", "opc.tcp://192.168.1.20:4840", 12},
 	} {
-		n := secs * d.rate
+		n := secs*d.rate + secs/7*d.rate
 		dev := Device{Name: d.name, Driver: d.driver, URL: d.url, Up: true, Since: since, Polled: n, Suppressed: n / 5, Accepted: n - n/5,
 			Groups: []Group{{Name: "fast", Interval: time.Second, Tags: int(d.rate), Polls: secs, LastPoll: 3 * time.Millisecond, LastAt: now.Add(-300 * time.Millisecond)}}}
-		a := Account{Destination: "cloud", Delivered: n - n/5}
+		a := Account{Destination: "cloud", Delivered: n - n/5 - 2, InFlight: 2}
 		if trouble == "outage" {
-			kept := min(uint64(1400*(i+1)), a.Delivered)
+			kept := min(secs*uint64(i+1), a.Delivered/2)
 			a.Delivered -= kept
 			a.Buffered = kept
 			s.Destinations[0].BacklogReadings += kept
@@ -70,6 +68,3 @@ func TestPreview(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-var _ http.Handler
-var _ = httptest.NewRecorder

@@ -2,7 +2,7 @@
 // /healthz, /readyz, /metrics and /api/v1/snapshot. All of them are views of one Snapshot, so they never
 // contradict each other. It reads and never changes anything: only GET and HEAD are served.
 //
-// The gateway package fills the Snapshot and runs Run; this package starts no goroutine of its own.
+// The gateway package fills the Snapshot and runs Run; nothing here starts on its own.
 package web
 
 import (

@@ -54,19 +54,21 @@ func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
 		IdleTimeout:       2 * time.Minute,  // longer than any scrape interval
 		MaxHeaderBytes:    16 << 10,
 	}
-	stopped := context.AfterFunc(ctx, func() {
+	drained := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
 			_ = server.Close()
 		}
 	})
-	defer stopped()
 	err := server.Serve(l)
-	if ctx.Err() != nil {
-		return nil
+	if stop() {
+		return fmt.Errorf("serve web page on %q: %w", l.Addr(), err)
 	}
-	return fmt.Errorf("serve web page on %q: %w", l.Addr(), err)
+	<-drained
+	return nil
 }
 
 // Listen opens the address "host:port" for Run.
