@@ -162,6 +162,16 @@ func (d *decoder) fail() {
 	d.bad, d.src = true, nil
 }
 
+func (d *decoder) byte() byte {
+	if len(d.src) == 0 {
+		d.fail()
+		return 0
+	}
+	b := d.src[0]
+	d.src = d.src[1:]
+	return b
+}
+
 func (d *decoder) uvarint() uint64 {
 	if len(d.src) > 0 && d.src[0] < 0x80 {
 		n := d.src[0]
