@@ -1,0 +1,279 @@
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Account is everything that the checker knows of a run: what the devices served, what arrived, and what
+// was done to the gateway meanwhile.
+type Account struct {
+	Served   []Served
+	Arrivals []Arrival
+	Words    int       // tags "w0", "w1" … beside "scan" in each record
+	Until    time.Time // answers after it are not counted; zero = all are
+
+	// Kills are the moments of SIGKILL. An answer not older than Window at a kill may be lost: Window is
+	// commit_interval plus what a commit itself may take.
+	Kills  []time.Time
+	Window time.Duration
+
+	// Stops are the moments of SIGTERM. The poll in flight at that moment may be lost, one a device.
+	Stops []time.Time
+
+	OldestFirst bool            // order: oldest-first, so historical and live are one lane
+	Excused     map[string]bool // devices whose answers may come too late to be taken
+}
+
+// stopWindow is how long before a SIGTERM an answer may have been given and still be unread.
+const stopWindow = 200 * time.Millisecond
+
+// Report is the outcome of [Account.Check]. All counts but Duplicates are of records or messages.
+type Report struct {
+	Served     int // answers that count
+	Arrived    int // messages, with duplicates
+	Received   int // answers whose values arrived
+	Lost       int // answers that arrived nowhere and that nothing excuses
+	InWindow   int // answers lost within the window of a kill, or in flight at a stop
+	Dropped    int // answers that gap records account for
+	Duplicates int // messages that came again, byte for byte
+	Conflicts  int // one sequence number, two contents
+	Repeats    int // one answer under two sequence numbers
+	Inversions int // an answer that arrived after a later one of the same device and lane
+	Wrong      int // values that no answer had, answers that no device gave, messages that cannot be read
+	Bad        int // messages of bad readings, without an answer
+	Historical int // messages marked historical
+	Gaps       int // gap records
+
+	OldestLost time.Duration // age at the kill of the oldest answer lost within the window
+
+	Problems []string // the first of what is wrong, in words
+}
+
+// maxProblems bounds how many problems a report spells out.
+const maxProblems = 20
+
+// Err returns an error that tells every problem, or nil when every promise was kept.
+func (r *Report) Err() error {
+	if r.Lost+r.Conflicts+r.Repeats+r.Inversions+r.Wrong == 0 {
+		return nil
+	}
+	return fmt.Errorf("ledger: %s\n  %s", r, strings.Join(r.Problems, "\n  "))
+}
+
+func (r *Report) String() string {
+	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), dropped %d, duplicates %d, "+
+		"conflicts %d, repeats %d, inversions %d, wrong %d, bad %d, historical %d, gaps %d",
+		r.Served, r.Received, r.Lost, r.InWindow, r.OldestLost.Milliseconds(), r.Dropped, r.Duplicates,
+		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Bad, r.Historical, r.Gaps)
+}
+
+func (r *Report) problem(format string, args ...any) {
+	if len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// answer names one answer of one device.
+type answer struct {
+	device string
+	scan   uint32
+}
+
+// number names one record of the gateway.
+type number struct {
+	epoch string
+	seq   uint64
+}
+
+// lane is a stream that promises order.
+type lane struct {
+	device     string
+	historical bool
+}
+
+// last is the newest that a lane has brought.
+type last struct {
+	scan uint32
+	number
+}
+
+// check is the state of one pass over the arrivals.
+type check struct {
+	*Account
+	*Report
+	served  map[answer]time.Time
+	first   map[number][]byte // the first content of each record
+	got     map[answer]number
+	lanes   map[lane]last
+	gaps    map[string][]Gap
+	dropped map[string]uint64 // readings in gap records, by device
+}
+
+// Check compares what was served with what arrived. It reads the account only.
+func (a *Account) Check() *Report {
+	c := &check{Account: a, Report: &Report{}, served: map[answer]time.Time{}, first: map[number][]byte{},
+		got: map[answer]number{}, lanes: map[lane]last{}, gaps: map[string][]Gap{}, dropped: map[string]uint64{}}
+	for _, s := range a.Served {
+		c.served[answer{s.Device, s.Scan}] = s.At
+	}
+	for _, m := range a.Arrivals {
+		c.arrival(m)
+	}
+	c.settle()
+	return c.Report
+}
+
+func (c *check) arrival(a Arrival) {
+	c.Arrived++
+	m, err := ParseMessage(a.Payload)
+	if err != nil {
+		c.Wrong++
+		c.problem("%s", err)
+		return
+	}
+	n := number{m.Epoch, m.Seq}
+	if before, ok := c.first[n]; ok {
+		if bytes.Equal(before, a.Payload) {
+			c.Duplicates++
+		} else {
+			c.Conflicts++
+			c.problem("sequence number %d of epoch %s was used twice: %.200s and %.200s", m.Seq, m.Epoch, before, a.Payload)
+		}
+		return
+	}
+	c.first[n] = a.Payload
+	if m.Historical {
+		c.Historical++
+	}
+	if m.Gap != nil {
+		c.Gaps++
+		c.gaps[m.Device] = append(c.gaps[m.Device], *m.Gap)
+		c.dropped[m.Device] += m.Gap.Count
+	}
+	scan, ok := m.Scan()
+	if !ok {
+		if m.Gap == nil {
+			c.Bad++
+		}
+		return
+	}
+	c.answer(answer{m.Device, scan}, n, &m)
+}
+
+func (c *check) answer(a answer, n number, m *Message) {
+	if _, ok := c.served[a]; !ok {
+		c.Wrong++
+		c.problem("message %d says that %s gave answer %d, which it did not", m.Seq, a.device, a.scan)
+		return
+	}
+	for i := range c.Words {
+		tag := fmt.Sprintf("w%d", i)
+		want := fmt.Sprint(Word(a.scan, i))
+		if v, ok := m.Values[tag].(json.Number); !ok || v.String() != want {
+			c.Wrong++
+			c.problem("message %d of %s, answer %d: %s is %v (bad: %v), want %s", m.Seq, a.device, a.scan, tag, m.Values[tag], m.Bad[tag], want)
+		}
+	}
+	if before, ok := c.got[a]; ok {
+		c.Repeats++
+		c.problem("answer %d of %s arrived as %v and again as %v", a.scan, a.device, before, n)
+		return
+	}
+	c.got[a] = n
+	c.order(a, n, m.Historical)
+}
+
+// order judges first arrivals only. It rests on the device's own numbers; the gateway's must agree.
+func (c *check) order(a answer, n number, historical bool) {
+	l := lane{a.device, historical && !c.OldestFirst}
+	before, ok := c.lanes[l]
+	if ok && (a.scan < before.scan || n.epoch == before.epoch && n.seq < before.seq) {
+		c.Inversions++
+		c.problem("%s: answer %d (%v) arrived after answer %d (%v), historical %v", a.device, a.scan, n, before.scan, before.number, historical)
+		return
+	}
+	c.lanes[l] = last{a.scan, n}
+}
+
+// settle accounts for each answer that did not arrive.
+func (c *check) settle() {
+	atStop := map[string]map[int]bool{} // one answer a device and stop
+	served := slices.Clone(c.Account.Served)
+	slices.SortStableFunc(served, func(a, b Served) int { return b.At.Compare(a.At) })
+	missing := map[string]uint64{}
+	for _, s := range served {
+		if !c.Until.IsZero() && s.At.After(c.Until) || c.Excused[s.Device] {
+			continue
+		}
+		c.Report.Served++
+		if _, ok := c.got[answer{s.Device, s.Scan}]; ok {
+			c.Received++
+			continue
+		}
+		if age, ok := c.window(s.At); ok {
+			c.InWindow++
+			c.OldestLost = max(c.OldestLost, age)
+			continue
+		}
+		if stop := c.stop(s.At); stop >= 0 && !atStop[s.Device][stop] {
+			if atStop[s.Device] == nil {
+				atStop[s.Device] = map[int]bool{}
+			}
+			atStop[s.Device][stop] = true
+			c.InWindow++
+			continue
+		}
+		readings := uint64(c.Words + 1)
+		if c.inGap(s) && (missing[s.Device]+1)*readings <= c.dropped[s.Device] {
+			missing[s.Device]++
+			c.Dropped++
+			continue
+		}
+		c.Lost++
+		c.problem("%s: answer %d of %s is lost%s", s.Device, s.Scan, s.At.Format("15:04:05.000"), c.beforeKill(s.At))
+	}
+}
+
+// window returns the age of an answer at the next kill, and whether that kill excuses its loss.
+func (c *check) window(at time.Time) (time.Duration, bool) {
+	for _, k := range c.Kills {
+		if age := k.Sub(at); age >= 0 && age <= c.Window {
+			return age, true
+		}
+	}
+	return 0, false
+}
+
+func (c *check) stop(at time.Time) int {
+	for i, s := range c.Stops {
+		if d := s.Sub(at); d < stopWindow && d > -stopWindow {
+			return i
+		}
+	}
+	return -1
+}
+
+// inGap tells whether a gap record of the device covers the time; the gateway's clock is ours.
+func (c *check) inGap(s Served) bool {
+	for _, g := range c.gaps[s.Device] {
+		ms := s.At.UnixMilli()
+		if ms >= g.From-1000 && ms <= g.To+1000 {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) beforeKill(at time.Time) string {
+	for _, k := range c.Kills {
+		if k.After(at) {
+			return fmt.Sprintf(", %d ms before a kill", k.Sub(at).Milliseconds())
+		}
+	}
+	return ""
+}

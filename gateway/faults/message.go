@@ -1,0 +1,53 @@
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// Message is what the checker reads of a message in `format: json`.
+type Message struct {
+	Gateway    string         `json:"gateway"`
+	Device     string         `json:"device"`
+	Group      string         `json:"group"`
+	Epoch      string         `json:"epoch"`
+	Seq        uint64         `json:"seq"`
+	TS         int64          `json:"ts"`
+	Historical bool           `json:"historical"`
+	Values     map[string]any `json:"values"` // numbers are json.Number
+	Bad        map[string]any `json:"bad"`
+	Gap        *Gap           `json:"gap"`
+}
+
+// Gap is a gap record: what was dropped and why.
+type Gap struct {
+	From  int64  `json:"from"` // ms since 1970
+	To    int64  `json:"to"`
+	Count uint64 `json:"count"` // readings
+	Cause string `json:"cause"`
+}
+
+// ParseMessage reads one payload; its numbers keep every digit.
+func ParseMessage(payload []byte) (Message, error) {
+	var m Message
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.UseNumber()
+	if err := d.Decode(&m); err != nil {
+		return m, fmt.Errorf("read message %.80q: %w", payload, err)
+	}
+	if m.Epoch == "" || m.Device == "" {
+		return m, fmt.Errorf("read message %.80q: it has no epoch or no device", payload)
+	}
+	return m, nil
+}
+
+// Scan returns the number of the device's answer that a message carries; false when it carries none.
+func (m *Message) Scan() (uint32, bool) {
+	n, ok := m.Values["scan"].(json.Number)
+	if !ok {
+		return 0, false
+	}
+	i, err := n.Int64()
+	return uint32(i), err == nil
+}
