@@ -1,0 +1,54 @@
+package opcua
+
+import (
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/drivertest"
+	"millrace/drivers/opcua/opcuasim"
+	"millrace/gateway/telemetry"
+)
+
+func TestConformance(t *testing.T) {
+	s := start(t, opcuasim.Options{MaxNodesPerRead: 20}, 48)
+	s.AddMachine(time.Now())
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	good := connection(p.Endpoint(), time.Second, append(variables(50), "ns=2;s=Spindle.Speed", "ns=2;s=Axis.Position", "nsu=urn:nobody;s=x")...)
+	bad := connection("http://host", time.Second, "ns=2;s=ok", "ns=2", "ns=2;i=x")
+	bad.Devices[0].Options = map[string]string{"security": "Sign", "password": "x"}
+	bad.Devices[0].Groups[0].Tags[0].Type = "real"
+	drivertest.Run(t, drivertest.Suite{
+		Protocol:   Protocol(),
+		Connection: good,
+		BadTags:    []int{48, 49, 52},
+		Mistaken:   bad,
+		Mistakes:   6,
+		Down:       func() { p.Refuse(true) },
+		Up: func() {
+			if err := p.Refuse(false); err != nil {
+				t.Error(err)
+			}
+		},
+		Freeze: func() { p.Silence(true) },
+		Thaw:   func() { p.Silence(false) },
+	})
+}
+
+func BenchmarkRead1000(b *testing.B) {
+	s := start(b, opcuasim.Options{MaxNodesPerRead: 1000}, 1000)
+	d := connect(b, connection(s.Endpoint(), 10*time.Second, variables(1000)...))
+	var dst []telemetry.Reading
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if dst, err = d.Read(b.Context(), drivers.Ref{}, dst[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/value")
+}

@@ -1,0 +1,156 @@
+// Package opcua is the driver for OPC UA servers over opc.tcp. It owns addresses (node ids), the
+// session with one server and the conversion of values, status codes and timestamps; see README.md.
+//
+// It promises: one node that cannot be read never costs the others; a server that does not answer
+// within the device's timeout is an error, never a hang; nothing is reconnected behind the poller's
+// back; a namespace given by URI is looked up after every connect. The poller calls it.
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+// Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
+// connection of its own.
+func Protocol() drivers.Protocol {
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver}
+}
+
+// driver serves one server: drivers.Driver and drivers.Planner.
+type driver struct {
+	set    settings
+	groups [][]group
+	link   *link // nil when not connected
+	most   int   // nodes a request may ask for, as far as known
+	decode decoder
+	texts  statusTexts
+}
+
+func newDriver(c drivers.Connection) (drivers.Driver, error) {
+	if len(c.Devices) != 1 {
+		return nil, fmt.Errorf("BUG: an OPC UA connection serves one device, not %d", len(c.Devices))
+	}
+	set, groups, err := parse(c)
+	if err != nil {
+		return nil, err
+	}
+	return &driver{set: set, groups: groups, most: defaultNodes, texts: statusTexts{}}, nil
+}
+
+// Connect opens a new session and looks up what may differ from the last one: the server's limit
+// of nodes a request and its namespaces.
+func (d *driver) Connect(ctx context.Context) error {
+	if err := d.Close(); err != nil {
+		return err
+	}
+	l, err := d.set.open(ctx)
+	if err != nil {
+		return err
+	}
+	d.link, d.most = l, defaultNodes
+	if err := d.learn(ctx); err != nil {
+		d.link.dead = true
+		d.Close()
+		return err
+	}
+	return nil
+}
+
+// Close ends the session. A server that answers is told, within a second.
+func (d *driver) Close() error {
+	if d.link != nil {
+		d.link.close()
+		d.link = nil
+	}
+	return nil
+}
+
+// learn reads the server's limits and namespaces. A server that does not have them is none the
+// worse; only a failing link is an error.
+func (d *driver) learn(ctx context.Context) error {
+	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)
+	if err != nil {
+		return fmt.Errorf("read the server's limits: %w", err)
+	}
+	if v, _ := number(limit.Value.Value()); v.Kind == telemetry.KindUint && v.Bits > 0 {
+		d.most = int(min(v.Bits, maxNodes))
+	}
+	names, reason := []string(nil), ""
+	if d.usesURIs() {
+		array, err := d.readOne(ctx, id.Server_NamespaceArray)
+		if err != nil {
+			return fmt.Errorf("read the server's namespaces: %w", err)
+		}
+		if names, _ = array.Value.Value().([]string); names == nil {
+			reason = "the server's list of namespaces cannot be read: " + statusText(array.Status)
+		}
+	}
+	for i := range d.groups {
+		for j := range d.groups[i] {
+			d.groups[i][j].resolve(names, reason)
+		}
+	}
+	return nil
+}
+
+// readOne reads the value of one node of namespace 0. When the server refuses, the status says so.
+func (d *driver) readOne(ctx context.Context, node uint32) (*ua.DataValue, error) {
+	results, err := d.request(ctx, &ua.ReadRequest{}, []*ua.ReadValueID{valueOf(ua.NewNumericNodeID(0, node))})
+	switch {
+	case err == nil:
+		return results[0], nil
+	case splittable(err):
+		var code statusError
+		if !errors.As(err, &code) {
+			code = statusError(ua.StatusBadDecodingError)
+		}
+		return &ua.DataValue{Value: &ua.Variant{}, Status: ua.StatusCode(code)}, nil
+	}
+	return nil, err
+}
+
+func (d *driver) usesURIs() bool {
+	for _, device := range d.groups {
+		for _, g := range device {
+			if slices.ContainsFunc(g.tags, func(t tag) bool { return t.addr.uri != "" }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Plan returns one line a Read request of a poll. The limit of nodes a request is the server's when
+// connected, else the one taken for servers that state none.
+func (d *driver) Plan(ref drivers.Ref) []string {
+	var lines []string
+	g := &d.groups[ref.Device][ref.Group]
+	tags := make([]int, len(g.tags))
+	for i := range tags {
+		tags[i] = i
+	}
+	for len(tags) > 0 {
+		n := g.fit(tags, d.most)
+		lines = append(lines, fmt.Sprintf("read %d nodes", n))
+		tags = tags[n:]
+	}
+	for i := range lines {
+		if len(lines) == 1 {
+			lines[i] += fmt.Sprintf(" in 1 request of up to %d", d.most)
+		} else {
+			lines[i] += fmt.Sprintf(" in request %d of %d, up to %d each", i+1, len(lines), d.most)
+		}
+		lines[i] = strings.Replace(lines[i], "read 1 nodes", "read 1 node", 1)
+	}
+	return lines
+}

@@ -1,0 +1,310 @@
+package opcua
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/opcuasim"
+	"millrace/gateway/telemetry"
+)
+
+const machineURI = "urn:millrace:machine"
+
+// start runs a simulated server with count variables "v0" …, whose values are their numbers.
+func start(t testing.TB, o opcuasim.Options, count int) *opcuasim.Server {
+	t.Helper()
+	s, err := opcuasim.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		s.AddVariable(fmt.Sprintf("v%d", i), func() any { return float64(i) })
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// connection describes one device with one group of the addresses.
+func connection(endpoint string, timeout time.Duration, addresses ...string) drivers.Connection {
+	g := drivers.Group{Name: "all", Interval: time.Second}
+	for i, a := range addresses {
+		g.Tags = append(g.Tags, telemetry.Tag{Name: fmt.Sprintf("t%d", i), Address: a})
+	}
+	return drivers.Connection{URL: endpoint, Devices: []drivers.Device{{
+		Name: "cnc-1", URL: endpoint, Timeout: timeout, Groups: []drivers.Group{g},
+	}}}
+}
+
+func variables(count int) []string {
+	var a []string
+	for i := range count {
+		a = append(a, fmt.Sprintf("ns=2;s=v%d", i))
+	}
+	return a
+}
+
+// connect makes a driver and connects it.
+func connect(t testing.TB, c drivers.Connection) *driver {
+	t.Helper()
+	d, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return d.(*driver)
+}
+
+func read(t testing.TB, d drivers.Driver) []telemetry.Reading {
+	t.Helper()
+	r, err := d.Read(context.Background(), drivers.Ref{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// wantNumbers checks that every reading but those of the bad tags is good and holds its number.
+func wantNumbers(t *testing.T, readings []telemetry.Reading, bad map[int]string) {
+	t.Helper()
+	for i, r := range readings {
+		want, isBad := bad[i]
+		switch {
+		case isBad && (r.Quality != telemetry.Bad || !strings.Contains(r.Reason, want)):
+			t.Errorf("tag %d: %v %q, want bad with %q", i, r.Quality, r.Reason, want)
+		case !isBad && (r.Quality != telemetry.Good || r.Value != telemetry.Float64(float64(i))):
+			t.Errorf("tag %d: %v %q %+v, want good %d", i, r.Quality, r.Reason, r.Value, i)
+		}
+	}
+}
+
+func TestOneBadNodeAmong50(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 49)
+	addresses := variables(50)
+	d := connect(t, connection(s.Endpoint(), time.Second, addresses...))
+	before := s.Reads()
+	readings := read(t, d)
+	wantNumbers(t, readings, map[int]string{49: "BadNodeIdUnknown"})
+	if n := s.Reads() - before; n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+	s.SetStatus("v7", 0x80310000) // BadNoCommunication
+	wantNumbers(t, read(t, d), map[int]string{49: "BadNodeIdUnknown", 7: "BadNoCommunication"})
+}
+
+func TestServersLimitIsKept(t *testing.T) {
+	s := start(t, opcuasim.Options{MaxNodesPerRead: 10}, 25)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(25)...))
+	for range 2 {
+		before := s.Reads()
+		wantNumbers(t, read(t, d), nil)
+		if n := s.Reads() - before; n != 3 {
+			t.Errorf("%d requests for 25 tags at 10 each, want 3", n)
+		}
+	}
+	if got := d.Plan(drivers.Ref{}); len(got) != 3 || got[2] != "read 5 nodes in request 3 of 3, up to 10 each" {
+		t.Errorf("plan %q", got)
+	}
+}
+
+func TestUnstatedLimitIsLearned(t *testing.T) {
+	s := start(t, opcuasim.Options{MaxNodesPerRead: 10, HideLimit: true}, 200)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(200)...))
+	wantNumbers(t, read(t, d), nil)
+	before := s.Reads()
+	wantNumbers(t, read(t, d), nil)
+	if n := s.Reads() - before; n > 34 {
+		t.Errorf("%d requests for 200 tags at 10 each once the limit is known, want at most 34", n)
+	}
+}
+
+// TestSpoilerIsFound has nodes that make the server fail every request they are part of.
+func TestSpoilerIsFound(t *testing.T) {
+	spoiled := true
+	s := start(t, opcuasim.Options{OnRead: func(ids []string) uint32 {
+		for _, id := range ids {
+			if spoiled && (id == "s=v123" || id == "s=v400") {
+				return 0x80060000 // BadEncodingError
+			}
+		}
+		return 0
+	}}, 500)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(500)...))
+	bad := map[int]string{123: "BadEncodingError", 400: "BadEncodingError"}
+	wantNumbers(t, read(t, d), bad)
+	before := s.Reads()
+	wantNumbers(t, read(t, d), bad)
+	if n := s.Reads() - before; n != 1 {
+		t.Errorf("%d requests once the nodes are set aside, want 1", n)
+	}
+	spoiled = false
+	for range 2 {
+		d.groups[0][0].ask.retry = time.Time{}
+		wantRecovering := read(t, d)
+		if wantRecovering[0].Quality != telemetry.Good {
+			t.Error("tag 0 is bad while others are tried")
+		}
+	}
+	wantNumbers(t, read(t, d), nil)
+}
+
+// TestManySpoilersStayBounded has more such nodes than one poll may search for.
+func TestManySpoilersStayBounded(t *testing.T) {
+	s := start(t, opcuasim.Options{OnRead: func(ids []string) uint32 {
+		if ids[0] != "i=11705" {
+			return 0x80060000
+		}
+		return 0
+	}}, 500)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(500)...))
+	before := s.Reads()
+	for i, r := range read(t, d) {
+		if r.Quality != telemetry.Bad || !strings.HasPrefix(r.Reason, "BadEncodingError") || r.Tag != uint32(i) {
+			t.Fatalf("tag %d: %+v, want bad", i, r)
+		}
+	}
+	if n := s.Reads() - before; n > 2*maxRefusals {
+		t.Errorf("%d requests, want at most %d", n, 2*maxRefusals)
+	}
+}
+
+func TestNamespaceByURI(t *testing.T) {
+	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:other"}}, 1)
+	s.AddNode("urn:other", "s=v0", func() any { return "not ours" })
+	d := connect(t, connection(s.Endpoint(), time.Second, "nsu="+machineURI+";s=v0", "nsu=urn:none;s=v0", "nsu=http://opcfoundation.org/UA/;i=2259"))
+	check := func(t *testing.T) {
+		t.Helper()
+		r := read(t, d)
+		if r[0].Quality != telemetry.Good || r[0].Value != telemetry.Float64(0) {
+			t.Errorf("by URI: %+v", r[0])
+		}
+		if want := `the server has no namespace "urn:none"`; r[1].Quality != telemetry.Bad || r[1].Reason != want {
+			t.Errorf("unknown URI: %v %q, want %q", r[1].Quality, r[1].Reason, want)
+		}
+		if r[2].Value != telemetry.Int(0) {
+			t.Errorf("namespace 0 by URI: %+v", r[2])
+		}
+	}
+	check(t)
+	s.SetNamespaces("urn:other", "urn:new", machineURI) // ns=2 is now another's
+	if err := s.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err == nil {
+		t.Fatal("Read over the restart gives no error")
+	}
+	d.Close()
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	check(t)
+}
+
+func TestSilenceIsAnErrorInTime(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 3)
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	const timeout = 200 * time.Millisecond
+	d := connect(t, connection(p.Endpoint(), timeout, variables(3)...))
+	read(t, d)
+	p.Silence(true)
+	begin := time.Now()
+	r, err := d.Read(t.Context(), drivers.Ref{}, nil)
+	if err == nil || err.Error() != "no answer within 200ms" || len(r) != 0 {
+		t.Errorf("Read of a silent server: %v, %d readings", err, len(r))
+	}
+	d.Close()
+	if err := d.Connect(t.Context()); err == nil {
+		t.Error("Connect to a silent server gives no error")
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("a silent server held us for %v", took)
+	}
+	p.Silence(false)
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantNumbers(t, read(t, d), nil)
+	p.Cut()
+	if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err == nil {
+		t.Error("Read over a cut connection gives no error")
+	}
+}
+
+func TestLostSession(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 1)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(1)...))
+	s.DropSessions()
+	_, err := d.Read(t.Context(), drivers.Ref{}, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "BadSessionIdInvalid: ") {
+		t.Errorf("Read in a lost session: %v", err)
+	}
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantNumbers(t, read(t, d), nil)
+	if n := s.Sessions(); n != 1 {
+		t.Errorf("%d sessions after a reconnect, want 1", n)
+	}
+	d.Close()
+	if n := s.Sessions(); n != 0 {
+		t.Errorf("%d sessions after Close, want 0", n)
+	}
+}
+
+// TestExpiredSession has a group slower than the server keeps sessions.
+func TestExpiredSession(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 1)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(1)...))
+	s.DropSessions()
+	d.link.used = time.Now().Add(-2 * time.Hour)
+	wantNumbers(t, read(t, d), nil)
+}
+
+func TestLogin(t *testing.T) {
+	s := start(t, opcuasim.Options{Username: "operator", Password: "päss"}, 1)
+	c := connection(s.Endpoint(), 5*time.Second, variables(1)...)
+	c.Devices[0].Options = map[string]string{"username": "operator", "password": "päss"}
+	d := connect(t, c)
+	wantNumbers(t, read(t, d), nil)
+	d.Close()
+	for _, options := range []map[string]string{nil, {"username": "operator", "password": "wrong"}} {
+		c.Devices[0].Options = options
+		d, err := newDriver(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), "BadUserAccessDenied") {
+			t.Errorf("login as %v: %v", options, err)
+		}
+		if n := s.Sessions(); n != 0 {
+			t.Errorf("%d sessions left after a refused login", n)
+		}
+	}
+}
+
+func TestRefusedLoginNames(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 1)
+	c := connection(s.Endpoint(), time.Second, variables(1)...)
+	c.Devices[0].Options = map[string]string{"username": "operator"}
+	d, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "activate session: the server takes no user names on this endpoint; remove username"
+	if err := d.Connect(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

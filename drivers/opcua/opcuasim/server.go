@@ -1,0 +1,325 @@
+// Package opcuasim is a simulated OPC UA server for tests, the demo and benchmarks. It owns a small
+// address space of variables whose values are functions, and breaks on demand: see Server and Proxy.
+//
+// It speaks security policy None over the library's secure channel, but answers the services itself,
+// so that each fault can be made. It promises that every value it served was reported to
+// Options.Served first. Tests, cmd/millrace demo and millrace-bench call it; the gateway never does.
+package opcuasim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+	"github.com/gopcua/opcua/uacp"
+	"github.com/gopcua/opcua/uasc"
+)
+
+// Options says what a Server is like. The zero value is a healthy server on a free loopback port.
+type Options struct {
+	// Listen is the address to listen on, default "127.0.0.1:0". A restart uses the same port again.
+	Listen string
+
+	// Namespaces are the URIs of the namespaces from index 2 on, default "urn:millrace:machine".
+	// Index 0 is OPC UA's own and index 1 the server's.
+	Namespaces []string
+
+	// MaxNodesPerRead is the limit that the server states and enforces with BadTooManyOperations;
+	// 0 for none. HideLimit enforces without stating.
+	MaxNodesPerRead int
+	HideLimit       bool
+
+	// Username and Password, when set, are the one login that the server takes, encrypted after
+	// Basic256Sha256; else it takes anybody. Making the key costs some 100 ms.
+	Username, Password string
+
+	// Served is called for each good or uncertain value of a variable just before the response
+	// that carries it is sent, with the variable's identifier such as "s=Spindle.Speed". Calls of
+	// different connections may overlap.
+	Served func(identifier string, value any)
+
+	// OnRead, when set, sees the identifiers of each Read request first. A status other than 0 is
+	// the answer to the whole request.
+	OnRead func(identifiers []string) (status uint32)
+}
+
+// Server is the simulated server. Its methods may be called at any time from any goroutine.
+type Server struct {
+	opts  Options
+	login *login // nil when anonymous
+
+	mu         sync.RWMutex
+	namespaces []string
+	nodes      map[node]func() any
+	bad        map[node]ua.StatusCode
+	listener   *net.TCPListener
+	addr       string // the bound address, kept over restarts
+	conns      map[net.Conn]struct{}
+	sessions   map[string]bool // authentication tokens; true when activated
+
+	delay  atomic.Int64 // of each response, ns
+	silent atomic.Bool
+	serial atomic.Uint32 // channels and sessions made
+	reads  atomic.Uint64 // Read requests seen
+	wg     sync.WaitGroup
+}
+
+// node names a variable independent of the index that its namespace has at the moment.
+type node struct{ uri, identifier string }
+
+// ServerURI is the namespace with index 1.
+const ServerURI = "urn:millrace:opcuasim"
+
+const uaURI = "http://opcfoundation.org/UA/"
+
+// New returns a server that does not listen yet.
+func New(o Options) (*Server, error) {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	if len(o.Namespaces) == 0 {
+		o.Namespaces = []string{"urn:millrace:machine"}
+	}
+	s := &Server{
+		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{},
+		conns: map[net.Conn]struct{}{}, sessions: map[string]bool{},
+	}
+	if o.Username != "" {
+		var err error
+		if s.login, err = newLogin(o.Username, o.Password); err != nil {
+			return nil, err
+		}
+	}
+	s.SetNamespaces(o.Namespaces...)
+	s.addStandardNodes()
+	return s, nil
+}
+
+// SetNamespaces changes the namespaces from index 2 on. Variables keep their namespace, whatever
+// its new index; those of a namespace left out are not found any more.
+func (s *Server) SetNamespaces(uris ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.namespaces = append([]string{uaURI, ServerURI}, uris...)
+}
+
+// AddVariable adds a variable to the first namespace of Options.Namespaces, with the node id
+// "s=<name>". See AddNode.
+func (s *Server) AddVariable(name string, value func() any) {
+	s.AddNode(s.opts.Namespaces[0], "s="+name, value)
+}
+
+// AddNode adds a variable with an identifier such as "i=1001". value is called for each read, also
+// by several connections at once; it returns a Go value that a variant can hold, an int (sent as
+// Int64), nil (null), or a *ua.DataValue, which is sent as it is.
+func (s *Server) AddNode(uri, identifier string, value func() any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[node{uri, identifier}] = value
+}
+
+// SetStatus makes reads of a variable of the first namespace answer with a bad status code;
+// 0 ends that.
+func (s *Server) SetStatus(name string, code uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := node{s.opts.Namespaces[0], "s=" + name}
+	if s.bad[key] = ua.StatusCode(code); code == 0 {
+		delete(s.bad, key)
+	}
+}
+
+// SetDelay makes each response wait.
+func (s *Server) SetDelay(d time.Duration) { s.delay.Store(int64(d)) }
+
+// SetSilent makes the server go on accepting and reading, but answer nothing.
+func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
+
+// Reads returns how many Read requests the server has seen.
+func (s *Server) Reads() uint64 { return s.reads.Load() }
+
+// Sessions returns how many sessions are open; a server whose client says farewell has none left.
+func (s *Server) Sessions() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.sessions)
+}
+
+// DropSessions forgets all sessions, as a server does that has timed them out.
+func (s *Server) DropSessions() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.sessions)
+}
+
+// Addr returns host:port, once started.
+func (s *Server) Addr() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.addr
+}
+
+// Endpoint returns the server's URL, once started.
+func (s *Server) Endpoint() string { return "opc.tcp://" + s.Addr() }
+
+// Start listens and serves until Close. After Close it starts again on the same port.
+func (s *Server) Start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return errors.New("start the simulated OPC UA server: it runs already")
+	}
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return fmt.Errorf("start the simulated OPC UA server: %w", err)
+	}
+	s.listener, s.addr = l.(*net.TCPListener), l.Addr().String()
+	s.wg.Add(1)
+	go s.accept(s.listener)
+	return nil
+}
+
+// Close stops listening, cuts all connections, forgets all sessions and waits for its goroutines.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if s.listener != nil {
+		s.listener.Close()
+		s.listener = nil
+	}
+	for c := range s.conns {
+		c.Close()
+	}
+	clear(s.sessions)
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Restart closes and starts again on the same port, as a machine does that is switched off and on.
+func (s *Server) Restart() error {
+	s.Close()
+	return s.Start()
+}
+
+func (s *Server) accept(l *net.TCPListener) {
+	defer s.wg.Done()
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.listener != l {
+			s.mu.Unlock()
+			c.Close()
+			return
+		}
+		s.conns[c] = struct{}{}
+		s.wg.Add(1)
+		s.mu.Unlock()
+		go s.serve(c)
+	}
+}
+
+func (s *Server) serve(tcp *net.TCPConn) {
+	defer s.wg.Done()
+	defer func() {
+		tcp.Close()
+		s.mu.Lock()
+		delete(s.conns, tcp)
+		s.mu.Unlock()
+	}()
+	conn, err := shakeHands(tcp)
+	if err != nil {
+		return
+	}
+	id := s.serial.Add(1)
+	channel, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, &uasc.Config{
+		SecurityPolicyURI: ua.SecurityPolicyURINone,
+		SecurityMode:      ua.MessageSecurityModeNone,
+		Lifetime:          uint32(time.Hour / time.Millisecond),
+		RequestTimeout:    time.Second,
+	}, make(chan error, 1), id, 1, id)
+	if err != nil {
+		return
+	}
+	defer func() {
+		tcp.Close() // first: Close would send
+		channel.Close()
+	}()
+	ctx := context.Background()
+	for {
+		m := channel.Receive(ctx)
+		if m.Err != nil {
+			return
+		}
+		if req := m.Request(); req != nil && !s.silent.Load() {
+			res := s.answer(channel, req)
+			time.Sleep(time.Duration(s.delay.Load()))
+			if s.silent.Load() {
+				continue
+			}
+			if channel.SendResponseWithContext(ctx, m.RequestID, res) != nil {
+				return
+			}
+		}
+	}
+}
+
+// shakeHands answers the client's Hello with limits that suit both sides.
+func shakeHands(tcp *net.TCPConn) (*uacp.Conn, error) {
+	ack := *uacp.DefaultServerACK
+	conn, err := uacp.NewConn(tcp, &ack)
+	if err != nil {
+		return nil, err
+	}
+	tcp.SetDeadline(time.Now().Add(10 * time.Second))
+	defer tcp.SetDeadline(time.Time{})
+	b, err := conn.Receive()
+	if err != nil {
+		return nil, err
+	}
+	var hello uacp.Hello
+	if len(b) < 8 || string(b[:4]) != "HELF" {
+		return nil, errors.New("no Hello")
+	}
+	if _, err := hello.Decode(b[8:]); err != nil {
+		return nil, err
+	}
+	ack.ReceiveBufSize = max(min(ack.ReceiveBufSize, hello.SendBufSize), 8192)
+	ack.SendBufSize = max(min(ack.SendBufSize, hello.ReceiveBufSize), 8192)
+	return conn, conn.Send("ACKF", &ack)
+}
+
+// find returns the variable that a node id means now.
+func (s *Server) find(id *ua.NodeID) (node, bool) {
+	if int(id.Namespace()) >= len(s.namespaces) {
+		return node{}, false
+	}
+	text := id.String()
+	if id.Namespace() != 0 {
+		_, text, _ = strings.Cut(text, ";")
+	}
+	return node{s.namespaces[id.Namespace()], text}, true
+}
+
+// Identifiers returns the identifiers of all variables of a namespace, sorted.
+func (s *Server) Identifiers(uri string) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var ids []string
+	for n := range maps.Keys(s.nodes) {
+		if n.uri == uri {
+			ids = append(ids, n.identifier)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}

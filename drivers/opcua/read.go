@@ -1,0 +1,174 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+// Bounds of reading.
+const (
+	defaultNodes = 500      // nodes a request, when the server states no limit
+	maxNodes     = 1000     // nodes a request, whatever the server allows
+	maxRequest   = 48 << 10 // bytes of node ids a request: it stays one chunk
+	maxRefusals  = 24       // requests of one Read that may be refused and split; enough to find two nodes in 1000
+	asideTime    = 10 * time.Second
+)
+
+// Read polls one group: drivers.Driver.
+func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Reading) (out []telemetry.Reading, err error) {
+	if d.link == nil {
+		return dst, errors.New("not connected")
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = protocolError(fmt.Sprintf("the OPC UA library panicked: %v", p))
+		}
+		if err != nil {
+			out = dst
+			if d.link != nil {
+				d.link.dead = true
+			}
+		}
+	}()
+	if d.link.expired() {
+		if err := d.Connect(ctx); err != nil {
+			return dst, err
+		}
+	}
+	g := &d.groups[ref.Device][ref.Group]
+	out = slices.Grow(dst, len(g.tags))[:len(dst)+len(g.tags)]
+	readings := out[len(dst):]
+	if err := d.together(ctx, g, readings); err != nil {
+		return dst, err
+	}
+	if err := d.aside(ctx, g, readings); err != nil {
+		return dst, err
+	}
+	return out, nil
+}
+
+// together reads the nodes of the group in as few requests as the server takes. A request that fails
+// for its size or for one of its values is halved until it succeeds, or until the one node is
+// found, which is set aside.
+func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Reading) error {
+	limit, refusals, found, size := d.most, 0, false, true
+	for at := 0; at < len(g.ask.nodes); {
+		n := g.fit(g.ask.tags[at:], limit)
+		err := d.readNodes(ctx, g, at, n, readings)
+		switch {
+		case err == nil:
+			at += n
+			continue
+		case !splittable(err):
+			return err
+		case n == 1:
+			g.setAside(g.ask.tags[at], err.Error())
+			limit, found = d.most, true // the limit shrank in search of this node
+			at++
+		case refusals < maxRefusals:
+			limit = n / 2
+		default:
+			fail(g, at, n, readings, err)
+			limit = d.most
+			at += n
+		}
+		refusals++
+		size = size && tooMuch(err)
+	}
+	if found {
+		g.build()
+	} else if size {
+		d.most = limit
+	}
+	return nil
+}
+
+// fail answers for nodes that are not worth another request in this poll.
+func fail(g *group, at, n int, readings []telemetry.Reading, err error) {
+	now, reason := time.Now().UnixMicro(), err.Error()
+	for _, tag := range g.ask.tags[at : at+n] {
+		readings[tag] = telemetry.BadReading(tag, now, reason)
+	}
+}
+
+// readNodes reads n nodes from at on in one request.
+func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []telemetry.Reading) error {
+	start := time.Now()
+	results, err := d.request(ctx, &g.ask.req, g.ask.nodes[at:at+n])
+	if err != nil {
+		return err
+	}
+	middle := start.Add(time.Since(start) / 2).UnixMicro()
+	for i, dv := range results {
+		tag := g.ask.tags[at+i]
+		readings[tag] = d.reading(tag, dv, g.tags[tag].want, middle)
+	}
+	return nil
+}
+
+// request reads nodes in one request and returns a result for each.
+func (d *driver) request(ctx context.Context, req *ua.ReadRequest, nodes []*ua.ReadValueID) ([]*ua.DataValue, error) {
+	req.MaxAge = 0 // from the device, not from the server's cache
+	req.TimestampsToReturn = ua.TimestampsToReturnBoth
+	req.NodesToRead = nodes
+	res, err := request[*ua.ReadResponse](ctx, d.link, req)
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Results) != len(nodes) || slices.Contains(res.Results, nil) {
+		return nil, protocolError(fmt.Sprintf("the server answered with %d results for %d nodes", len(res.Results), len(nodes)))
+	}
+	return res.Results, nil
+}
+
+// reading turns one result into the tag's reading.
+func (d *driver) reading(tag int, dv *ua.DataValue, want wanted, middle int64) telemetry.Reading {
+	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(dv, middle), Quality: qualityOf(dv.Status)}
+	if r.Quality != telemetry.Good {
+		r.Reason = d.texts.reason(dv.Status)
+	}
+	if r.Quality == telemetry.Bad {
+		return r
+	}
+	v, reason := d.decode.value(dv.Value, want)
+	if reason != "" {
+		r.Quality, r.Reason = telemetry.Bad, reason
+		return r
+	}
+	r.Value = v
+	return r
+}
+
+// aside answers for the tags that are not read together. One node that was set aside is tried alone
+// every asideTime; one that then succeeds is read with the others again.
+func (d *driver) aside(ctx context.Context, g *group, readings []telemetry.Reading) error {
+	now := time.Now()
+	for tag, reason := range g.ask.reasons {
+		if reason != "" {
+			readings[tag] = telemetry.BadReading(tag, now.UnixMicro(), reason)
+		}
+	}
+	if len(g.ask.aside) == 0 || now.Before(g.ask.retry) {
+		return nil
+	}
+	g.ask.retry = now.Add(asideTime)
+	tag := g.ask.aside[0]
+	g.ask.aside = append(g.ask.aside[1:], tag)
+	results, err := d.request(ctx, &g.ask.req, []*ua.ReadValueID{g.ask.ids[tag]})
+	switch {
+	case err == nil:
+		readings[tag] = d.reading(tag, results[0], g.tags[tag].want, now.UnixMicro())
+		g.rejoin(tag)
+	case !splittable(err):
+		return err
+	}
+	return nil
+}
