@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// target is the gateway under test as a child process.
+type target struct {
+	o       options
+	args    []string
+	log     *os.File
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	started time.Time
+}
+
+// newTarget builds or finds the gateway and writes its config.
+func newTarget(dir string, o options, devices []string, broker string) (*target, error) {
+	log, err := os.Create(filepath.Join(dir, "gateway.log"))
+	if err != nil {
+		return nil, err
+	}
+	t := &target{o: o, log: log}
+	switch o.Target {
+	case "floor":
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		t.args = []string{self, "floor", "--broker", broker, "--tags", fmt.Sprint(o.Tags), "--type", o.Kind,
+			"--interval", o.Interval.String(), "--device", strings.Join(devices, ",")}
+	case "millrace":
+		binary := filepath.Join(dir, "millrace")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "millrace/cmd/millrace")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build the gateway: %w: %s", err, out)
+		}
+		config := filepath.Join(dir, "millrace.yaml")
+		if err := os.WriteFile(config, configFor(dir, o, devices, broker), 0o644); err != nil {
+			return nil, err
+		}
+		t.args = []string{binary, "run", "--config", config}
+		if o.Profile != "" {
+			t.args = append(t.args, "--cpuprofile", o.Profile)
+		}
+	default:
+		r := strings.NewReplacer("{broker}", broker, "{devices}", strings.Join(devices, ","), "{dir}", dir)
+		for _, w := range strings.Fields(o.Target) {
+			t.args = append(t.args, r.Replace(w))
+		}
+	}
+	return t, nil
+}
+
+// configFor writes the config of a millrace that polls the simulated devices.
+func configFor(dir string, o options, devices []string, broker string) []byte {
+	b := fmt.Appendf(nil, `gateway: bench
+grace_time: 5s
+web: {enabled: false}
+buffer: {path: %q, max_size: %s, commit_interval: %s}
+destinations:
+  - {name: cloud, url: "mqtt://%s", client_id: bench, topic: "bench/{device}/{group}", order: %s}
+devices:
+`, filepath.Join(dir, "data"), o.MaxSize, o.Commit, broker, o.Order)
+	words := 1
+	if o.Kind == "float32" {
+		words = 2
+	}
+	for i, address := range devices {
+		b = fmt.Appendf(b, "  - name: d%d\n    driver: modbus\n    url: tcp://%s\n    timeout: 2s\n    groups:\n      - name: g\n        interval: %s\n        tags:\n", i, address, o.Interval)
+		for j := range o.Tags {
+			b = fmt.Appendf(b, "          - {name: t%d, address: \"holding:%d\", type: %s}\n", j, j*words, o.Kind)
+		}
+	}
+	return b
+}
+
+func (t *target) start() error {
+	t.cmd = exec.Command(t.args[0], t.args[1:]...)
+	t.cmd.Stdout, t.cmd.Stderr = t.log, t.log
+	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	t.exited, t.started = make(chan struct{}), time.Now()
+	if err := t.cmd.Start(); err != nil {
+		return fmt.Errorf("start the gateway: %w", err)
+	}
+	go func() {
+		_ = t.cmd.Wait()
+		close(t.exited)
+	}()
+	return nil
+}
+
+func (t *target) usage() usage { return usageOf(t.cmd.Process.Pid) }
+
+func (t *target) kill() {
+	_ = t.cmd.Process.Kill()
+	<-t.exited
+}
+
+// stop asks for a clean stop and waits for it.
+func (t *target) stop() error {
+	_ = t.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-t.exited:
+		return nil
+	case <-time.After(30 * time.Second):
+		t.kill()
+		return errors.New("the gateway did not stop within 30 s of SIGTERM")
+	}
+}
+
+// alive says what the gateway's log ends with when it has exited on its own.
+func (t *target) alive() error {
+	select {
+	case <-t.exited:
+		b, _ := os.ReadFile(t.log.Name())
+		return fmt.Errorf("the gateway exited: %s", b[max(0, len(b)-2000):])
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/drivers/modbus/modbussim"
+)
+
+// simReport is what the simulator process says of itself, one JSON line for each line it is sent.
+type simReport struct {
+	Addresses []string `json:"addresses,omitempty"`
+	Scans     []uint64 `json:"scans,omitempty"` // scans begun, per device
+	Registers uint64   `json:"registers"`       // served
+}
+
+// newSim runs the simulated devices in a process of their own, so that their cost is not the gateway's.
+func newSim() *cobra.Command {
+	var devices, dead int
+	var kind string
+	cmd := &cobra.Command{
+		Use:    "sim",
+		Short:  "Run the simulated devices (started by the scenarios)",
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runSim(devices, dead, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().IntVar(&devices, "devices", 1, "how many")
+	cmd.Flags().IntVar(&dead, "dead", 0, "how many of them accept and never answer")
+	cmd.Flags().StringVar(&kind, "type", "uint16", "uint16 or float32")
+	return cmd
+}
+
+func runSim(n, dead int, floats bool, in io.Reader, out io.Writer) error {
+	devices := make([]*scanDevice, n)
+	first := simReport{}
+	for i := range devices {
+		s, err := modbussim.Start(modbussim.Options{})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		devices[i] = &scanDevice{floats: floats}
+		s.Unit(1).Fill(devices[i].fill)
+		if i < dead {
+			s.Inject(modbussim.Fault{Kind: modbussim.Silence})
+		}
+		devices[i].unit = s.Unit(1)
+		first.Addresses = append(first.Addresses, s.Addr())
+	}
+	enc := json.NewEncoder(out)
+	if err := enc.Encode(first); err != nil {
+		return err
+	}
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		var r simReport
+		for _, d := range devices {
+			r.Scans = append(r.Scans, d.scan.Load())
+			r.Registers += d.unit.Served()
+		}
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanDevice answers every register with the number of its present scan. A scan begins when register 0
+// is read. The second and third value are the microsecond of that moment, in halves of 16 bits.
+type scanDevice struct {
+	unit   *modbussim.Unit
+	floats bool
+	scan   atomic.Uint64
+	at     atomic.Uint32
+}
+
+func (d *scanDevice) fill(q modbussim.Request, dst []byte) {
+	if q.Addr == 0 {
+		d.scan.Add(1)
+		d.at.Store(uint32(time.Now().UnixMicro()))
+	}
+	if d.floats {
+		d.fillFloats(int(q.Addr), dst)
+		return
+	}
+	v := uint16(d.scan.Load())
+	for i := 0; i+1 < len(dst); i += 2 {
+		binary.BigEndian.PutUint16(dst[i:], v)
+	}
+	if q.Addr == 0 && len(dst) >= 6 {
+		binary.BigEndian.PutUint32(dst[2:], d.at.Load())
+	}
+}
+
+func (d *scanDevice) fillFloats(register int, dst []byte) {
+	v := math.Float32bits(float32(d.scan.Load()))
+	halves := [2]uint16{uint16(v >> 16), uint16(v)}
+	for i := 0; i+1 < len(dst); i += 2 {
+		binary.BigEndian.PutUint16(dst[i:], halves[(register+i/2)&1])
+	}
+	if register == 0 && len(dst) >= 12 {
+		binary.BigEndian.PutUint32(dst[4:], math.Float32bits(float32(d.at.Load()>>16)))
+		binary.BigEndian.PutUint32(dst[8:], math.Float32bits(float32(d.at.Load()&0xffff)))
+	}
+}
+
+func float32frombits(b uint32) float32 { return math.Float32frombits(b) }
+
+// simProcess is the simulator as a child.
+type simProcess struct {
+	cmd       *exec.Cmd
+	in        io.WriteCloser
+	out       *bufio.Scanner
+	addresses []string
+}
+
+func startSim(devices, dead int, kind string) (*simProcess, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s := &simProcess{cmd: exec.Command(self, "sim", "--devices", fmt.Sprint(devices), "--dead", fmt.Sprint(dead), "--type", kind)}
+	s.cmd.Stderr = os.Stderr
+	if s.in, err = s.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.out = bufio.NewScanner(out)
+	s.out.Buffer(nil, 16<<20)
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	r, err := s.next()
+	s.addresses = r.Addresses
+	return s, err
+}
+
+func (s *simProcess) next() (r simReport, err error) {
+	if !s.out.Scan() {
+		return r, fmt.Errorf("read simulator: %w", io.ErrUnexpectedEOF)
+	}
+	return r, json.NewDecoder(strings.NewReader(s.out.Text())).Decode(&r)
+}
+
+// report asks for the scans and registers served so far.
+func (s *simProcess) report() (simReport, error) {
+	if _, err := io.WriteString(s.in, "\n"); err != nil {
+		return simReport{}, err
+	}
+	return s.next()
+}
+
+func (s *simProcess) stop() {
+	_ = s.in.Close()
+	_ = s.cmd.Wait()
+}
