@@ -1,0 +1,163 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"millrace/drivers"
+)
+
+// finish fills in the defaults that depend on other keys and checks what no single key can tell.
+func (l *loader) finish() {
+	c := l.cfg
+	if c.Buffer.Path == Default().Buffer.Path {
+		c.Buffer.Path = filepath.Join(l.files[0].dir(), c.Buffer.Path)
+	}
+	if !l.unread && !l.stopped {
+		l.checkPresent()
+	}
+	l.checkClientIDs()
+	l.checkTopics()
+}
+
+// checkPresent reports what the config as a whole lacks.
+func (l *loader) checkPresent() {
+	for _, need := range [...]struct{ name, what, mend string }{
+		{"gateway", `the config has no key "gateway"`, `add "gateway: press-shop"; the name stands in every topic and message`},
+		{"destinations", "the config has no destination to publish to", `add "destinations:" with a list of brokers`},
+		{"devices", "the config has no device to poll", `add "devices:" with a list, or include files of devices`},
+	} {
+		if _, ok := l.set[need.name]; !ok && l.meant&l.tables.top.bit(need.name) == 0 {
+			l.errorf(pos{line: 1, col: 1}, need.mend, "%s", need.what)
+		}
+	}
+}
+
+// checkClientIDs fills in client ids and refuses two equal ones at one broker, which would throw each other
+// out for ever.
+func (l *loader) checkClientIDs() {
+	type session struct{ broker, id string }
+	first := map[session]string{}
+	for i := range l.cfg.Destinations {
+		d := &l.cfg.Destinations[i]
+		mend := "give it another client_id"
+		if d.ClientID == "" {
+			d.ClientID = l.cfg.Gateway
+			mend = "give it a client_id of its own; without one it is the gateway's name"
+		}
+		u, err := url.Parse(d.URL)
+		if err != nil || d.URL == "" || d.ClientID == "" {
+			continue // reported
+		}
+		s := session{strings.ToLower(u.Host), d.ClientID}
+		if other, ok := first[s]; ok {
+			l.errorf(l.clientIDs[i], mend, "destination %q has the same client_id at the same broker as %q: they would disconnect each other", d.Name, other)
+			continue
+		}
+		first[s] = d.Name
+	}
+}
+
+// checkTopics refuses templates that make a topic longer than MQTT allows.
+func (l *loader) checkTopics() {
+	device, group := "", ""
+	for i := range l.cfg.Devices {
+		d := &l.cfg.Devices[i]
+		device = longer(device, d.Name)
+		for j := range d.Groups {
+			group = longer(group, d.Groups[j].Name)
+		}
+	}
+	for i := range l.cfg.Destinations {
+		r := strings.NewReplacer("{gateway}", l.cfg.Gateway, "{device}", device, "{group}", group)
+		if n := len(r.Replace(l.cfg.Destinations[i].Topic)); n > maxTopic {
+			l.errorf(l.topics[i], "shorten it or the names in it", "topic makes topics of up to %d bytes, more than %d", n, maxTopic)
+		}
+	}
+}
+
+func longer(a, b string) string {
+	if len(b) > len(a) {
+		return b
+	}
+	return a
+}
+
+// checkDrivers lets the driver of each connection check its devices.
+func (l *loader) checkDrivers() {
+	for _, members := range l.cfg.links() {
+		c := l.cfg.connection(members)
+		if c.Protocol.New == nil || l.stopped {
+			continue
+		}
+		d, err := c.Protocol.New(c.Connection)
+		if err != nil {
+			l.driverErrors(members, err)
+		} else {
+			d.Close()
+		}
+	}
+}
+
+// driverErrors reports the mistakes that a driver returned, however they are joined.
+func (l *loader) driverErrors(members []int, err error) {
+	switch e := err.(type) {
+	case *drivers.ConfigError:
+		l.driverError(members, e)
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			l.driverErrors(members, one)
+		}
+	default:
+		if inner, ok := err.(interface{ Unwrap() error }); ok && inner.Unwrap() != nil {
+			l.driverErrors(members, inner.Unwrap())
+			return
+		}
+		l.driverError(members, &drivers.ConfigError{Group: -1, Tag: -1, Field: "url", What: err.Error()})
+	}
+}
+
+// driverError reports one mistake at the place of the key that it is about, unless this package has already
+// found fault with that key.
+func (l *loader) driverError(members []int, e *drivers.ConfigError) {
+	dev := members[0]
+	if e.Device >= 0 && e.Device < len(members) {
+		dev = members[e.Device]
+	}
+	d, place := &l.cfg.Devices[dev], &l.places[dev]
+	at, reported := place.field(l, e.Field)
+	what := called("device", d.Name)
+	if e.Group >= 0 && e.Group < len(place.groups) {
+		g := &place.groups[e.Group]
+		at, reported = g.field(l, e.Field)
+		what += ", " + called("group", d.Groups[e.Group].Name)
+		if e.Tag >= 0 && e.Tag < len(g.tags) {
+			t := g.tag(e.Tag)
+			at, reported = t.field(l, e.Field)
+			what = called("device", d.Name) + ", " + called("tag", d.Groups[e.Group].Tags[e.Tag].Name)
+		}
+	}
+	if reported {
+		return
+	}
+	mend := l.scrub(e.Mend)
+	if mend == "" {
+		mend = fmt.Sprintf("see drivers/%s/README.md", d.Driver)
+	}
+	l.errorf(at, mend, "%s: %s", what, l.scrub(e.What))
+}
+
+// scrub blacks out expanded values: what came from ${env:...} or ${file:...} may be a secret.
+func (l *loader) scrub(s string) string {
+	for _, secret := range l.secrets {
+		s = strings.ReplaceAll(s, secret, mask)
+	}
+	return s
+}
+
+// String returns how a plan or page may name a connection: its protocol and url without user and password.
+func (c Connection) String() string {
+	return fmt.Sprintf("%s %s", c.Protocol.Name, redact(c.Connection.URL))
+}

@@ -1,0 +1,204 @@
+// Package config owns the config file: it loads it, fills in defaults and checks everything that can be
+// checked without a network. cmd/millrace calls Load; package gateway runs what Load returns.
+//
+// It promises that a config that loads is complete and within its bounds, that all mistakes of a config are
+// reported at once, each as `file:line:col: what; how to mend it`, and that no secret appears in a message.
+// The keys are described in README.md beside this file.
+package config
+
+import (
+	"time"
+
+	"millrace/drivers"
+)
+
+// Config is one checked configuration with every default filled in. It is read-only once loaded:
+// devices share the texts and option maps that they have in common.
+type Config struct {
+	File    string   // the path that Load was given
+	Files   []string // File and every included file, in the order of reading: what a reload has to watch
+	Gateway string   // the name in every topic and message
+
+	GraceTime time.Duration // how long a stop may take to drain; >= 0
+
+	Log          Log
+	Web          Web
+	Buffer       Buffer
+	Destinations []Destination // at least one
+	Devices      []Device      // at least one
+
+	protocols []drivers.Protocol
+}
+
+// Log says what the gateway logs. Flags of the command line come before it.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format string // text or json
+}
+
+// Web says where the page, /healthz and /metrics are served.
+type Web struct {
+	Enabled bool
+	Listen  string // host:port; the host may be empty for all interfaces
+}
+
+// WhenFull says what the buffer drops at its size limit.
+type WhenFull string
+
+// The policies of a full buffer.
+const (
+	DropOldest WhenFull = "drop-oldest"
+	DropNewest WhenFull = "drop-newest"
+)
+
+// Buffer says where and how records are kept until every destination has acknowledged them.
+type Buffer struct {
+	Path           string        // directory, absolute or relative to the working directory of the process
+	MaxSize        int64         // bytes on disk
+	MaxAge         time.Duration // 0 = no limit
+	CommitInterval time.Duration // the power-cut window; 0 = fsync before publishing
+	WhenFull       WhenFull
+	Memory         int64 // bytes of recent records kept in memory
+}
+
+// Order says which records a destination is sent first after an outage.
+type Order string
+
+// The orders of publishing.
+const (
+	LiveFirst   Order = "live-first"
+	OldestFirst Order = "oldest-first"
+)
+
+// Start says where a destination that is new to the buffer begins.
+type Start string
+
+// The starts of a new destination.
+const (
+	StartNow    Start = "now"
+	StartOldest Start = "oldest"
+)
+
+// Destination is one broker to publish to.
+type Destination struct {
+	Name     string
+	URL      string // scheme://host:port, with the port filled in; ws and wss may have a path
+	ClientID string // not empty
+	Username string // "" = log in without one
+	Password Secret
+	Topic    string // template: text and {gateway}, {device}, {group}
+	Format   string // json
+	Order    Order
+	Start    Start
+
+	Window           int           // records in flight; >= 1
+	MaxInFlightBytes int64         // bytes of payload in flight
+	BacklogLimit     BacklogLimit  // cap of the backlog lane
+	KeepAlive        time.Duration // MQTT keep-alive; whole seconds
+	TLS              TLS
+	Int64AsString    bool // integers beyond 2^53 are published as JSON strings
+}
+
+// BacklogLimit caps how fast a backlog drains; 0 = no cap.
+type BacklogLimit struct {
+	Messages float64 // per second
+	Bytes    int64   // per second
+}
+
+// TLS names the files of an mqtts or wss destination. They are read again at every connect, so that a
+// renewed certificate needs no restart; "" = not given. Load has checked that they can be read and parsed.
+type TLS struct {
+	CA         string // PEM of the authorities to trust instead of the system's
+	Cert       string // PEM of the client certificate
+	Key        string // PEM of its key
+	ServerName string // name to verify instead of the url's host
+}
+
+// Device is one piece of equipment and the word after its `driver:`.
+type Device struct {
+	Name    string
+	Driver  string
+	URL     string
+	Timeout time.Duration     // one request
+	Options map[string]string // the driver's own keys, nil for none; shared, read-only
+	Groups  []Group
+}
+
+// Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.
+type Group struct {
+	drivers.Group
+	Report []TagReport // nil = every tag always; else one for each tag
+}
+
+// TagReport says which readings of one tag are worth a place in a record. The zero value is every reading.
+type TagReport struct {
+	OnChange        bool          // only when value, quality or reason differ from the last one reported
+	Deadband        float64       // change of a number that does not count; absolute, or percent of the last reported value
+	DeadbandPercent bool          // Deadband is in percent
+	Heartbeat       time.Duration // report at least this often though unchanged; 0 = never
+}
+
+// Connection is one link to the plant: the protocol that serves it and what drivers.Protocol.New takes.
+type Connection struct {
+	Protocol   drivers.Protocol
+	Connection drivers.Connection
+	Devices    []*Device // the same devices as in Connection, with their reports
+}
+
+// Connections returns the links that the devices need, in the order of their first device. Devices with the
+// same url share one link where their protocol allows it.
+func (c *Config) Connections() []Connection {
+	var conns []Connection
+	for _, members := range c.links() {
+		conns = append(conns, c.connection(members))
+	}
+	return conns
+}
+
+// links returns the indexes of the devices of each connection.
+func (c *Config) links() [][]int {
+	type link struct{ driver, url string }
+	at := map[link]int{}
+	var links [][]int
+	for i := range c.Devices {
+		d := &c.Devices[i]
+		if p := c.protocol(d.Driver); p != nil && p.Shares {
+			if j, ok := at[link{d.Driver, d.URL}]; ok {
+				links[j] = append(links[j], i)
+				continue
+			}
+			at[link{d.Driver, d.URL}] = len(links)
+		}
+		links = append(links, []int{i})
+	}
+	return links
+}
+
+func (c *Config) connection(members []int) Connection {
+	first := &c.Devices[members[0]]
+	conn := Connection{Connection: drivers.Connection{URL: first.URL}}
+	if p := c.protocol(first.Driver); p != nil {
+		conn.Protocol = *p
+	}
+	for _, i := range members {
+		d := &c.Devices[i]
+		groups := make([]drivers.Group, len(d.Groups))
+		for j := range d.Groups {
+			groups[j] = d.Groups[j].Group
+		}
+		conn.Devices = append(conn.Devices, d)
+		conn.Connection.Devices = append(conn.Connection.Devices, drivers.Device{
+			Name: d.Name, URL: d.URL, Timeout: d.Timeout, Options: d.Options, Groups: groups,
+		})
+	}
+	return conn
+}
+
+func (c *Config) protocol(name string) *drivers.Protocol {
+	for i := range c.protocols {
+		if c.protocols[i].Name == name {
+			return &c.protocols[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package config
+
+import "time"
+
+// Default returns the config of an empty file. Each number has its reason.
+func Default() Config {
+	return Config{
+		GraceTime: 10 * time.Second, // the window drains in a round trip or two; below the 30 s (Kubernetes) and 90 s (systemd) before a kill
+		Log:       Log{Level: "info", Format: "text"},
+		Web: Web{
+			Enabled: true,
+			Listen:  "127.0.0.1:9280", // loopback: nothing is open to the plant network unless asked for
+		},
+		Buffer: Buffer{
+			Path:           "data",
+			MaxSize:        2 << 30,             // days of outage at 1,000 readings/s, and fits the smallest edge flash (8 GB) beside the system
+			MaxAge:         30 * 24 * time.Hour, // clouds refuse much older data (SiteWise: 7 days), but a month survives any holiday
+			CommitInterval: time.Second,         // a power cut costs at most this; one fsync a second spares flash
+			WhenFull:       DropOldest,          // after a long outage the present is worth more than its beginning
+			Memory:         8 << 20,             // a few seconds at 50,000 readings/s, so that the live path reads nothing back from disk
+		},
+	}
+}
+
+// DefaultDestination returns the destination of an empty entry, without the client id, which is the
+// gateway's name. Each number has its reason.
+func DefaultDestination() Destination {
+	return Destination{
+		Topic:            "telemetry/{gateway}/{device}/{group}",
+		Format:           "json",
+		Order:            LiveFirst,
+		Start:            StartNow,
+		Window:           100,              // the most unacknowledged publishes AWS IoT Core takes; 5,000 records/s at a 20 ms round trip
+		MaxInFlightBytes: 4 << 20,          // bounds the memory of a full window of large messages
+		KeepAlive:        30 * time.Second, // below the idle time-out of common NATs (60 s); the least AWS IoT Core takes
+	}
+}
+
+const (
+	// DefaultTimeout is a device's time-out for one request: slow serial gateways answer within a second,
+	// and a dead device must not hold its line for longer than a few polls.
+	DefaultTimeout = 2 * time.Second
+
+	// DefaultHeartbeat is the heartbeat of a tag reported on change: long enough to save nearly all of the
+	// traffic, short enough that a reader tells "unchanged" from "dead" within minutes.
+	DefaultHeartbeat = 10 * time.Minute
+)
+
+// Bounds of what a config may ask for.
+const (
+	maxGraceTime = 10 * time.Minute // a stop that takes longer is a hang to whoever waits for it
+
+	minBufferSize     = 16 << 20 // a few segments
+	maxBufferSize     = 16 << 40 // beyond any disk of an edge box; keeps sums of sizes far from overflow
+	minBufferAge      = time.Minute
+	maxBufferAge      = 10 * 365 * 24 * time.Hour
+	minCommitInterval = 10 * time.Millisecond // a faster tick than an fsync on flash takes is strict mode by another name
+	maxCommitInterval = time.Minute           // a longer window is data loss by config
+	minMemory         = 256 << 10             // one large record and its neighbours
+	maxMemory         = 1 << 30
+
+	maxDestinations = 16 // cursors that the buffer keeps
+	maxWindow       = 10000
+	minInFlight     = 64 << 10
+	maxInFlight     = 256 << 20 // the largest MQTT packet
+	maxMessageRate  = 1e6
+	minByteRate     = 1 << 10
+	maxByteRate     = 1 << 40
+	minKeepAlive    = 5 * time.Second
+	maxKeepAlive    = 18 * time.Hour // MQTT counts it in 16 bits of seconds
+	maxClientID     = 1024           // bytes; brokers stop far below the protocol's 65535
+	maxTopic        = 65535          // bytes, MQTT 3.1.1 section 1.5.3
+	maxCredential   = 65535          // bytes, the same section
+
+	minTimeout   = 10 * time.Millisecond
+	maxTimeout   = 5 * time.Minute
+	minInterval  = 10 * time.Millisecond
+	maxInterval  = 24 * time.Hour
+	maxHeartbeat = 7 * 24 * time.Hour
+
+	maxName    = 255     // bytes of a name: file-name length, and room for three of them in a topic
+	maxTags    = 500_000 // tags in one config: ten times the largest plant measured
+	maxText    = 4096    // bytes of any other text, as in the stored schema of package telemetry
+	maxNodes   = 1 << 20 // YAML nodes held at a time, see parse
+	maxNesting = 64      // brackets within brackets; our deepest key has 8
+	maxVisit   = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
+
+	maxFile   = 32 << 20 // bytes of one file: about 250,000 tags
+	maxTotal  = 64 << 20 // bytes of all files
+	maxFiles  = 4096     // included files
+	maxDepth  = 8        // includes within includes
+	maxExpand = 64 << 10 // bytes of one ${file:...}
+	maxPEM    = 1 << 20  // bytes of a certificate file: a system's whole bundle is 250 KB
+)

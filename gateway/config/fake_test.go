@@ -1,0 +1,112 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+// protocols returns two protocols that check like the real ones, which this package may not import.
+func protocols() []drivers.Protocol {
+	return []drivers.Protocol{
+		{
+			Name:   "modbus",
+			Shares: true,
+			DeviceOptions: []drivers.Option{
+				{Name: "unit", Help: "unit id, 0 to 255"},
+				{Name: "password", Help: "of a gateway"},
+			},
+			TagOptions: []drivers.Option{{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"}, {Name: "length", Help: "characters"}},
+			New:        func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkModbus(c) },
+		},
+		{
+			Name:          "opcua",
+			DeviceOptions: []drivers.Option{{Name: "mode", Help: "subscribe or poll"}},
+			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
+		},
+	}
+}
+
+type fakeDriver struct{}
+
+func (fakeDriver) Connect(context.Context) error { return nil }
+func (fakeDriver) Close() error                  { return nil }
+func (fakeDriver) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemetry.Reading, error) {
+	return nil, nil
+}
+
+// checkTags calls check for each tag of a connection and joins what it finds.
+func checkTags(c drivers.Connection, check func(*drivers.Device, *telemetry.Tag) *drivers.ConfigError) []error {
+	var errs []error
+	for d := range c.Devices {
+		for g := range c.Devices[d].Groups {
+			for t := range c.Devices[d].Groups[g].Tags {
+				if e := check(&c.Devices[d], &c.Devices[d].Groups[g].Tags[t]); e != nil {
+					e.Device, e.Group, e.Tag = d, g, t
+					errs = append(errs, e)
+				}
+			}
+		}
+	}
+	return errs
+}
+
+func checkURL(c drivers.Connection, scheme string) error {
+	if u, err := url.Parse(c.URL); err != nil || u.Scheme != scheme || u.Host == "" {
+		return &drivers.ConfigError{Group: -1, Tag: -1, Field: "url",
+			What: fmt.Sprintf("url %q is not %s://host:port", c.URL, scheme), Mend: "write " + scheme + "://192.168.1.10:502"}
+	}
+	return nil
+}
+
+func checkModbus(c drivers.Connection) error {
+	var errs []error
+	if err := checkURL(c, "tcp"); err != nil {
+		errs = append(errs, err)
+	}
+	for i, d := range c.Devices {
+		if n, err := strconv.Atoi(d.Options["unit"]); d.Options["unit"] != "" && (err != nil || n < 0 || n > 255) {
+			errs = append(errs, &drivers.ConfigError{Device: i, Group: -1, Tag: -1, Field: "unit",
+				What: fmt.Sprintf("unit %q is not a unit id", d.Options["unit"]), Mend: "use 0 to 255"})
+		}
+		if len(d.Options["password"]) > 20 {
+			errs = append(errs, fmt.Errorf("log in to %s: password %q is too long", d.Name, d.Options["password"]))
+		}
+	}
+	return errors.Join(append(errs, checkTags(c, func(_ *drivers.Device, t *telemetry.Tag) *drivers.ConfigError {
+		table, register, _ := strings.Cut(t.Address, ":")
+		n, err := strconv.Atoi(register)
+		switch {
+		case table != "holding" && table != "coil" && table != "input" && table != "discrete":
+			return &drivers.ConfigError{Field: "address", What: fmt.Sprintf("address %q: unknown table %q", t.Address, table), Mend: "use coil:, discrete:, input: or holding:"}
+		case err != nil || n < 0 || n > 65535:
+			return &drivers.ConfigError{Field: "address", What: fmt.Sprintf("address %q: register %s is not 0 to 65535", t.Address, register), Mend: "use 0 to 65535"}
+		case t.Type != "" && t.Type != "float32" && t.Type != "int16" && t.Type != "bool":
+			return &drivers.ConfigError{Field: "type", What: fmt.Sprintf("unknown type %q", t.Type), Mend: "use bool, int16 or float32"}
+		case t.Options["order"] != "" && len(t.Options["order"]) != 4:
+			return &drivers.ConfigError{Field: "order", What: fmt.Sprintf("unknown order %q", t.Options["order"]), Mend: "use ABCD, CDAB, BADC or DCBA"}
+		case t.Type == "" && t.Options["length"] != "":
+			return &drivers.ConfigError{Field: "type", What: "length without a type", Mend: "add type: string"}
+		}
+		return nil
+	})...)...)
+}
+
+func checkOPCUA(c drivers.Connection) error {
+	var errs []error
+	if err := checkURL(c, "opc.tcp"); err != nil {
+		errs = append(errs, fmt.Errorf("plan connection: %w", err))
+	}
+	return errors.Join(append(errs, checkTags(c, func(_ *drivers.Device, t *telemetry.Tag) *drivers.ConfigError {
+		if strings.HasPrefix(t.Address, "ns=") || strings.HasPrefix(t.Address, "nsu=") || strings.HasPrefix(t.Address, "i=") {
+			return nil
+		}
+		return &drivers.ConfigError{Field: "address", What: fmt.Sprintf("address %q is not a node id", t.Address), Mend: "write ns=2;s=Name, nsu=uri;s=Name or i=2258"}
+	})...)...)
+}

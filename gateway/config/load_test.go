@@ -1,0 +1,239 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+func mustLoad(t *testing.T, path string) *Config {
+	t.Helper()
+	c, err := load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestMinimalGetsDefaults(t *testing.T) {
+	c := mustLoad(t, "testdata/minimal.good.yaml")
+	want := Default()
+	want.File, want.Files = "testdata/minimal.good.yaml", []string{"testdata/minimal.good.yaml"}
+	want.Gateway = "press-shop"
+	want.Buffer.Path = filepath.Join("testdata", "data")
+	d := DefaultDestination()
+	d.Name, d.URL, d.ClientID = "cloud", "mqtt://broker.example:1883", "press-shop"
+	want.Destinations = []Destination{d}
+	want.Devices = []Device{{
+		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: DefaultTimeout,
+		Groups: []Group{{Group: drivers.Group{Name: "fast", Interval: time.Second,
+			Tags: []telemetry.Tag{{Name: "temperature", Address: "holding:100"}}}}},
+	}}
+	c.protocols = nil
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("got  %+v\nwant %+v", *c, want)
+	}
+}
+
+func TestEveryKeyArrives(t *testing.T) {
+	c := mustLoad(t, "testdata/everything.good.yaml")
+	wantBuffer := Buffer{Path: filepath.Join("testdata", "spool"), MaxSize: 3 << 29, MaxAge: 180 * time.Hour, WhenFull: DropNewest, Memory: 1 << 20}
+	if c.Buffer != wantBuffer {
+		t.Errorf("buffer %+v", c.Buffer)
+	}
+	if c.GraceTime != 20*time.Second || c.Log != (Log{"debug", "json"}) || c.Web != (Web{false, ":9280"}) {
+		t.Errorf("grace time, log, web: %v %v %v", c.GraceTime, c.Log, c.Web)
+	}
+	wantDest := Destination{
+		Name: "cloud", URL: "wss://broker.example:443/mqtt", ClientID: "press-shop-1", Username: "someone",
+		Password: NewSecret("0123"), Topic: "{gateway}/{device}/{group}", Format: "json", Order: OldestFirst,
+		Start: StartOldest, Window: 20, MaxInFlightBytes: 1e6, BacklogLimit: BacklogLimit{50, 256 << 10},
+		KeepAlive: time.Minute, TLS: TLS{ServerName: "broker"}, Int64AsString: true,
+	}
+	if !reflect.DeepEqual(c.Destinations, []Destination{wantDest}) {
+		t.Errorf("destination %+v", c.Destinations[0])
+	}
+	d := c.Devices[0]
+	if d.Options["unit"] != "1" || len(d.Options) != 1 || d.Timeout != time.Second {
+		t.Errorf("device %+v", d)
+	}
+	wantTag := telemetry.Tag{Name: "temperature", Address: "holding:100", Type: "float32", Unit: "°C", Scale: 0.1, Offset: -40,
+		Options: map[string]string{"order": "ABCD"}}
+	if !reflect.DeepEqual(d.Groups[0].Tags[0], wantTag) {
+		t.Errorf("tag %+v", d.Groups[0].Tags[0])
+	}
+}
+
+func TestReports(t *testing.T) {
+	d := mustLoad(t, "testdata/everything.good.yaml").Devices[0]
+	want := [][]TagReport{
+		{{}, {}, {OnChange: true, Deadband: 1, DeadbandPercent: true, Heartbeat: time.Minute}},
+		{{OnChange: true, Deadband: 0.5, Heartbeat: DefaultHeartbeat}, {}, {OnChange: true, Deadband: 0.5}},
+	}
+	for i, g := range d.Groups {
+		if !reflect.DeepEqual(g.Report, want[i]) {
+			t.Errorf("group %s: %+v", g.Name, g.Report)
+		}
+	}
+	if r := mustLoad(t, "testdata/minimal.good.yaml").Devices[0].Groups[0].Report; r != nil {
+		t.Errorf("a group that always reports has %+v", r)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	c := mustLoad(t, "testdata/everything.good.yaml")
+	var got []string
+	for _, conn := range c.Connections() {
+		names := conn.Protocol.Name
+		for i, d := range conn.Connection.Devices {
+			names += " " + d.Name
+			if conn.Devices[i].Name != d.Name || len(conn.Devices[i].Groups) != len(d.Groups) {
+				t.Errorf("device %s stands beside %s", d.Name, conn.Devices[i].Name)
+			}
+		}
+		got = append(got, names)
+	}
+	if want := []string{"modbus press-1 press-2", "opcua cnc-1"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("connections %q, want %q", got, want)
+	}
+	if s := fmt.Sprint(c.Connections()[0]); s != "modbus tcp://192.168.1.10:502" {
+		t.Errorf("String: %s", s)
+	}
+}
+
+func TestAnchorsAndMergeKeys(t *testing.T) {
+	c := mustLoad(t, "testdata/anchors.good.yaml")
+	if d := c.Destinations[1]; d.Name != "second" || d.Window != 7 || d.ClientID != "other" {
+		t.Errorf("merged destination %+v", d)
+	}
+	if len(c.Devices) != 3 || c.Devices[1].URL != c.Devices[0].URL || c.Devices[1].Options["unit"] != "2" ||
+		c.Devices[0].Options != nil || !reflect.DeepEqual(c.Devices[2].Groups, c.Devices[0].Groups) {
+		t.Errorf("devices %+v", c.Devices)
+	}
+}
+
+func TestInclude(t *testing.T) {
+	c := mustLoad(t, "testdata/include.good.yaml")
+	var names []string
+	for _, d := range c.Devices {
+		names = append(names, d.Name)
+	}
+	if want := []string{"a-1", "b-1", "more-1"}; !reflect.DeepEqual(names, want) {
+		t.Errorf("devices %q, want %q", names, want)
+	}
+	if len(c.Files) != 5 || len(c.Destinations) != 2 || c.Destinations[1].URL != "ws://127.0.0.1:80/mqtt" {
+		t.Errorf("files %q, destinations %+v", c.Files, c.Destinations)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	c := mustLoad(t, "testdata/expand.good.yaml")
+	d := c.Destinations[0]
+	if d.Username != "someone-${x" || d.Password.Reveal() != "hunter2-hunter2" || d.ClientID != "x-3-3" ||
+		d.URL != "mqtts://broker.example:8883" || c.Devices[0].Options["unit"] != "3" {
+		t.Errorf("destination %+v, password %q, device %+v", d, d.Password.Reveal(), c.Devices[0])
+	}
+}
+
+func TestProcessEnvironmentIsTheDefault(t *testing.T) {
+	t.Setenv("MILLRACE_TEST_GATEWAY", "from-env")
+	data, _ := os.ReadFile("testdata/minimal.good.yaml")
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, bytes.Replace(data, []byte("press-shop"), []byte("${env:MILLRACE_TEST_GATEWAY}"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path, protocols(), Options{})
+	if err != nil || c.Gateway != "from-env" {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	for path, want := range map[string]string{
+		"testdata/no-such.yaml": `testdata/no-such.yaml: read config "testdata/no-such.yaml": no such file or directory; check the path`,
+		"testdata":              `testdata: read config "testdata": it is a directory; name a file`,
+	} {
+		if _, err := load(path); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+func TestManyMistakesAreCounted(t *testing.T) {
+	_, err := load("testdata/many-mistakes.bad.yaml")
+	if e, ok := err.(*Errors); !ok || len(e.List) != maxErrors || e.More != 30 || len(e.Unwrap()) != maxErrors {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSecretNeverPrints(t *testing.T) {
+	type nested struct {
+		Pub  Secret
+		priv Secret
+		ptr  *Secret
+	}
+	s := NewSecret("hunter2")
+	v := nested{s, s, &s}
+	c := mustLoad(t, "testdata/expand.good.yaml")
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "s", s, "v", v, "d", c.Destinations)
+	log.Info("x", "s", s, "v", v, "d", c.Destinations)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T", "%p"} {
+		for _, x := range []any{s, &s, v, &v, []Secret{s}, map[string]Secret{"a": s}, c, *c} {
+			fmt.Fprintf(&out, verb+"\n", x)
+		}
+	}
+	if err := json.NewEncoder(&out).Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), fmt.Sprintf("%d", []byte("hunter2"))} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%q shows in\n%s", secret, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), mask) || s.Reveal() != "hunter2" || (Secret{}).String() != "" || !(Secret{}).IsZero() {
+		t.Error("a secret cannot be told from none")
+	}
+}
+
+func TestPrintLoadsAgain(t *testing.T) {
+	for _, name := range []string{"everything", "minimal", "anchors"} {
+		c := mustLoad(t, "testdata/"+name+".good.yaml")
+		for i := range c.Destinations {
+			if !c.Destinations[i].Password.IsZero() {
+				c.Destinations[i].Password = NewSecret(mask)
+			}
+		}
+		path := filepath.Join(t.TempDir(), "printed.yaml")
+		c.Buffer.Path = filepath.Join(filepath.Dir(path), "data") // absolute, so that it stays
+		var b bytes.Buffer
+		if err := c.Print(&b); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := load(path)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, b.String())
+		}
+		again.File, again.Files, again.protocols = c.File, c.Files, c.protocols
+		if !reflect.DeepEqual(c, again) {
+			t.Errorf("%s: got  %+v\nwant %+v", name, again, c)
+		}
+	}
+}

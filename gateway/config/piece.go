@@ -1,0 +1,146 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	yaml "go.yaml.in/yaml/v4"
+)
+
+// each calls read for every item of the list v, piece by piece where it was cut out of the text.
+func (l *loader) each(v value, read func(value)) {
+	c, ok := l.cuts[v.n]
+	if !ok {
+		for _, item := range v.n.Content {
+			if l.stopped {
+				return
+			}
+			read(l.resolve(value{n: item, file: v.file, lines: v.lines}))
+		}
+		return
+	}
+	for c.start < c.end && !l.stopped {
+		end := l.pieceEnd(c)
+		n, err := compose(l.data[c.start:end])
+		if err != nil {
+			// An item may go on below the dashes inside brackets or quotes: only all of the list can tell.
+			end = c.end
+			n, err = compose(l.data[c.start:end])
+		}
+		if err != nil {
+			l.syntaxError(l.files[v.file], l.data[c.start:end], c.lines, err)
+			return
+		}
+		if n != nil {
+			l.each(value{n: n.Content[0], file: v.file, lines: int32(c.lines)}, read)
+		}
+		c.lines += bytes.Count(l.data[c.start:end], []byte("\n"))
+		c.start = end
+	}
+}
+
+// pieceEnd returns where the first item after a piece of the cut begins.
+func (l *loader) pieceEnd(c cut) int {
+	lines := lineReader{data: l.data[:c.end], end: c.start}
+	for lines.next() {
+		text := bytes.TrimLeft(lines.line, " ")
+		if lines.start-c.start >= cutPiece && len(lines.line)-len(text) == c.col && dash(text) {
+			return lines.start
+		}
+	}
+	return c.end
+}
+
+// syntaxError reports text that is not YAML. lines is how many lines of the file are before data. The
+// parser's messages can quote the text, which may be a secret, so only known ones are passed on.
+func (l *loader) syntaxError(s *source, data []byte, lines int, err error) {
+	l.unread = true
+	at := pos{file: s.index}
+	var le *yaml.LoadError
+	var second secondDoc
+	switch {
+	case errors.Is(err, errTooComplex):
+		l.errorf(at, "split it with include, or write lists of tags one tag a line without anchors",
+			"the file has too many items to be parsed in one piece")
+	case errors.As(err, &second):
+		at.line, at.col = int32(second.line), int32(second.col)
+		l.errorf(at, "delete the line of dashes, or include the second part as a file", "the file holds a second document")
+	case errors.As(err, &le) && le.Mark.Line > 0:
+		mark, what, mend := explain(le, data)
+		at.line, at.col = int32(mark.Line+lines), int32(max(mark.Column, 1))
+		l.errorf(at, mend, "this is not YAML: %s", what)
+	default:
+		at.line, at.col = badCharacter(data, lines)
+		l.errorf(at, "save the file as UTF-8 without control characters", "this is not text: an unreadable character")
+	}
+}
+
+// explain returns where the parser gave up, or what it could not close began, what it found and how to mend it.
+func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) {
+	const quoted = "put quotes around a text that begins with one of { [ * & ! % @ ` or holds \": \" or \" #\""
+	at = le.Mark
+	if strings.Contains(le.Message, "cannot start any token") {
+		if c := charAt(data, at); c != '\t' {
+			return at, fmt.Sprintf("a text cannot begin with %c", c), "put quotes around it"
+		}
+		return at, "a tab in the indentation", "indent with spaces"
+	}
+	for _, known := range [...]struct {
+		part, what, mend string
+		opened           bool // the place to show is where the parser began
+	}{
+		{"mapping values are not allowed", "a second key on one line, a wrong indentation, or a key above without its colon",
+			"put each key on its own line at one indentation, or quotes around a text that holds \": \"", false},
+		{"unexpected end of stream", "the quote that opens here is not closed", "close it", true},
+		{"expected ',' or ']'", "the list that opens here is not closed or lacks a comma", "close it with ] or put a comma between its items", true},
+		{"expected ',' or '}'", "the braces that open here are not closed or lack a comma", "close them with } or put a comma between the keys", true},
+		{"could not find expected ':'", "a key without a colon", "put a colon and a space after the key", false},
+		{"did not find expected key", "a wrong indentation, or a text after a closed quote or brace", "indent the keys of one block alike; " + quoted, false},
+		{"did not find expected '-' indicator", "a wrong indentation in a list", "start each item with - at one indentation", false},
+		{"unknown anchor", "an alias (*name) without its anchor (&name) before it", "define the anchor above, or put quotes around a text that begins with *", false},
+		{"exceeded", "brackets or indentations are nested too deep", "flatten them", false},
+		{"block sequence entries are not allowed", "a list cannot begin here", "start the list on its own line", false},
+		{"unknown escape character", "an unknown \\ sequence in double quotes", "use single quotes, in which \\ is an ordinary character", false},
+	} {
+		if !strings.Contains(le.Message, known.part) {
+			continue
+		}
+		if known.opened && le.ContextMark.Line > 0 {
+			at = le.ContextMark
+		}
+		return at, known.what, known.mend
+	}
+	return at, "it cannot be read from here on", "compare with configs/reference.yaml"
+}
+
+// charAt returns the character at a mark, '?' where there is none.
+func charAt(data []byte, at yaml.Mark) rune {
+	for range at.Line - 1 {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	if runes := []rune(string(line)); at.Column >= 1 && at.Column <= len(runes) {
+		return runes[at.Column-1]
+	}
+	return '?'
+}
+
+// badCharacter returns where the first byte stands that is not UTF-8 text; the start when there is none.
+func badCharacter(data []byte, lines int) (line, col int32) {
+	line, col = int32(lines+1), 1
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		switch {
+		case r == utf8.RuneError && size == 1, r < ' ' && !strings.ContainsRune("\t\n\r", r):
+			return line, col
+		case r == '\n':
+			line, col = line+1, 0
+		}
+		col++
+		i += size
+	}
+	return int32(lines + 1), 1
+}
