@@ -122,14 +122,11 @@ func (d *decoder) texts(rs []Reading, kind Kind) {
 	}
 }
 
-// checkArrays refuses arrays that Elements could not walk or whose count is not theirs.
+// checkArrays refuses arrays that a reader could not walk.
 func (d *decoder) checkArrays(rs []Reading) {
 	for i := range rs {
-		if v := rs[i].Value; v.Kind == KindArray && !d.bad {
-			n := uint64(0)
-			if !v.Elements(func(Value) bool { n++; return true }) || n != v.Bits {
-				d.fail()
-			}
+		if v := &rs[i].Value; v.Kind == KindArray && !d.bad && !v.whole(0) {
+			d.fail()
 		}
 	}
 }

@@ -303,14 +303,14 @@ func appendPacked(dst []byte, numbers []uint8, width int) []byte {
 
 // unpack reads what appendPacked wrote and returns the sum of the numbers and their bits or-ed.
 func (d *decoder) unpack(numbers []uint8, width int) (sum int, all uint8) {
-	perByte := 8 / width
-	packed := d.bytes((len(numbers) + perByte - 1) / perByte)
+	packed := d.bytes((len(numbers)*width + 7) / 8)
 	if d.bad {
 		return 0, 0
 	}
 	mask := byte(1<<width - 1)
 	for i := range numbers {
-		b := packed[i/perByte] >> (i % perByte * width) & mask
+		bit := i * width
+		b := packed[bit>>3] >> (bit & 7) & mask
 		numbers[i] = b
 		sum += int(b)
 		all |= b

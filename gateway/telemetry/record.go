@@ -78,7 +78,7 @@ func DecodeRecord(src []byte, r *Record) error {
 		return ErrRecord
 	}
 	if cap(r.Readings) < n {
-		r.Readings = make([]Reading, n)
+		r.Readings = make([]Reading, 0, n)
 	}
 	rs := r.Readings[:n]
 	d.tags(rs, flags, r.Time)
@@ -108,37 +108,35 @@ type outline struct {
 
 func survey(r *Record) outline {
 	var s outline
-	ascending, runs := true, 0
-	last, lastKind := int64(-1), Kind(kindEnd)
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		tag := int64(rd.Tag)
-		if tag <= last {
-			ascending = false
+	rs := r.Readings
+	ascending, runs, next := true, 0, uint32(0)
+	otherTime, notGood := int64(0), 0
+	for i := 0; i < len(rs); runs++ {
+		kind, start := rs[i].Value.Kind, i
+		for ; i < len(rs) && rs[i].Value.Kind == kind; i++ {
+			rd := &rs[i]
+			ascending = ascending && rd.Tag >= next
+			next = rd.Tag + 1
+			otherTime |= rd.Time ^ r.Time
+			notGood |= int(rd.Quality) | len(rd.Reason)
 		}
-		last = tag
-		kind := rd.Value.Kind.stored()
-		if kind != lastKind {
-			runs++
-			lastKind = kind
-		}
-		s.counts[kind]++
-		if rd.Time != r.Time {
-			s.flags |= flagTimes
-		}
-		if rd.Quality != Good || rd.Reason != "" {
-			s.flags |= flagQualities
-		}
+		s.counts[kind.stored()] += i - start
 	}
-	n := len(r.Readings)
+	n := uint32(len(rs))
 	switch {
-	case ascending && last == int64(n)-1:
-	case ascending && (last+1-int64(r.Readings[0].Tag))/8 < int64(n):
+	case ascending && next == n:
+	case ascending && (next-rs[0].Tag)/8 < n:
 		s.flags |= flagBitmap
 	default:
 		s.flags |= flagDeltas
 	}
-	if runs > n/2+1 {
+	if otherTime != 0 {
+		s.flags |= flagTimes
+	}
+	if notGood != 0 {
+		s.flags |= flagQualities
+	}
+	if runs > len(rs)/2+1 {
 		s.flags |= flagKindArray
 	}
 	return s

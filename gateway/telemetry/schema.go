@@ -31,7 +31,8 @@ const schemaVersion = 1
 // ErrSchema means that bytes are not a schema this version can read.
 var ErrSchema = errors.New("not a schema: damaged or of a newer version")
 
-// AppendSchema appends the schema's binary form to dst.
+// AppendSchema appends the schema's binary form to dst. Names, units and types may have 4096 bytes each and
+// there may be MaxTags tags; ParseSchema refuses more.
 func AppendSchema(dst []byte, s *Schema) []byte {
 	dst = append(dst, schemaVersion)
 	dst = appendText(dst, s.Device)
@@ -52,7 +53,7 @@ func ParseSchema(src []byte) (*Schema, error) {
 	p := textParser{src: src[1:]}
 	s := &Schema{Device: p.text(), Group: p.text()}
 	n := p.count()
-	if n > MaxTags || n > uint64(len(p.src)) {
+	if n > MaxTags || n > uint64(len(p.src))/3 { // a tag takes three bytes at least
 		return nil, ErrSchema
 	}
 	s.Tags = make([]SchemaTag, n)

@@ -85,48 +85,70 @@ func (v Value) Float() (float64, bool) {
 
 // Array returns an array value of the elements. Elements may be of different kinds; an element
 // that is itself an array keeps its shape (OPC UA multi-dimensional arrays become arrays of arrays).
+// Arrays may be nested 31 deep in an array; a record with deeper ones cannot be decoded.
 func Array(elems []Value) Value {
 	var b []byte
 	for _, e := range elems {
 		b = append(b, byte(e.Kind))
-		switch e.Kind {
-		case KindString, KindArray:
+		if e.Kind != KindString {
+			b = binary.AppendUvarint(b, e.Bits)
+		}
+		if e.hasText() {
 			b = binary.AppendUvarint(b, uint64(len(e.Text)))
 			b = append(b, e.Text...)
-		default:
-			b = binary.AppendUvarint(b, e.Bits)
 		}
 	}
 	return Value{Kind: KindArray, Text: unsafe.String(unsafe.SliceData(b), len(b)), Bits: uint64(len(elems))}
 }
 
+func (v Value) hasText() bool { return v.Kind == KindString || v.Kind == KindArray }
+
 // Elements calls yield for each element of an array value, in order, until yield returns false.
 // It returns false when the packed form is damaged. Texts of elements alias the array's text.
 func (v Value) Elements(yield func(Value) bool) bool {
-	s := v.Text
-	for len(s) > 0 {
+	for s := v.Text; len(s) > 0; {
 		e := Value{Kind: Kind(s[0])}
+		s = s[1:]
 		if e.Kind >= kindEnd {
 			return false
 		}
-		n, w := uvarint(s[1:])
-		if w <= 0 {
-			return false
-		}
-		s = s[1+w:]
-		if e.Kind == KindString || e.Kind == KindArray {
-			if n > uint64(len(s)) {
+		if e.Kind != KindString {
+			n, w := uvarint(s)
+			if w <= 0 {
 				return false
 			}
-			e.Text, s = s[:n], s[n:]
-		} else {
-			e.Bits = n
+			e.Bits, s = n, s[w:]
+		}
+		if e.hasText() {
+			n, w := uvarint(s)
+			if w <= 0 || n > uint64(len(s)-w) {
+				return false
+			}
+			e.Text, s = s[w:w+int(n)], s[w+int(n):]
 		}
 		if !yield(e) {
 			return true
 		}
 	}
 	return true
+}
+
+// maxNesting is how many arrays deep an array may be, itself included. It bounds every reader's recursion.
+const maxNesting = 32
+
+// whole reports whether an array value and all arrays in it can be walked to the end, hold as many
+// elements as they say and are at most maxNesting deep.
+func (v Value) whole(nesting int) bool {
+	if nesting == maxNesting {
+		return false
+	}
+	n, good := uint64(0), true
+	walked := v.Elements(func(e Value) bool {
+		n++
+		good = e.Kind != KindArray || e.whole(nesting+1)
+		return good
+	})
+	return walked && good && n == v.Bits
 }
 
 func uvarint(s string) (uint64, int) {
