@@ -1,0 +1,271 @@
+package jsonmsg
+
+import (
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"millrace/gateway/telemetry"
+)
+
+// Why a value that the device gave cannot stand in JSON. They become reasons in "bad".
+const (
+	notANumber   = "not a number"
+	plusInf      = "+infinity"
+	minusInf     = "-infinity"
+	timeRange    = "date-time outside the years 0000 to 9999"
+	damagedArray = "damaged array"
+	deepArray    = "array nested too deeply"
+)
+
+// maxDepth bounds the nesting of arrays.
+const maxDepth = 16
+
+// maxExact is the largest integer up to which every integer has its own float64.
+const maxExact = 1 << 53
+
+// appendValue appends a value; false means that it is unfit, and dst then ends in garbage.
+func (s *Stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
+	switch v.Kind {
+	case telemetry.KindUint:
+		if s.bigText && v.Bits > maxExact {
+			return append(appendUint(append(dst, '"'), v.Bits), '"'), true
+		}
+		return appendUint(dst, v.Bits), true
+	case telemetry.KindInt:
+		if n := int64(v.Bits); s.bigText && (n > maxExact || n < -maxExact) {
+			return append(appendInt(append(dst, '"'), n), '"'), true
+		}
+		return appendInt(dst, int64(v.Bits)), true
+	case telemetry.KindFloat32:
+		return appendFloat32(dst, math.Float32frombits(uint32(v.Bits)))
+	case telemetry.KindFloat64:
+		return appendFloat64(dst, math.Float64frombits(v.Bits))
+	case telemetry.KindBool:
+		if v.Bits != 0 {
+			return append(dst, "true"...), true
+		}
+		return append(dst, "false"...), true
+	case telemetry.KindString:
+		return appendText(dst, v.Text), true
+	}
+	return s.appendOther(dst, v, maxDepth)
+}
+
+// appendOther appends a value of a rare kind.
+func (s *Stream) appendOther(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
+	switch v.Kind {
+	case telemetry.KindTime:
+		t := v.AsTime()
+		if y := t.Year(); y < 0 || y > 9999 {
+			return dst, false
+		}
+		return append(t.AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.9999999Z07:00"), '"'), true
+	case telemetry.KindArray:
+		return s.appendArray(dst, v, depth)
+	}
+	return dst, false
+}
+
+// appendArray appends an array. An element that JSON cannot hold becomes null, so that the others keep
+// their places.
+func (s *Stream) appendArray(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
+	if depth == 0 {
+		return dst, false
+	}
+	dst = append(dst, '[')
+	open, fit := len(dst), true
+	whole := v.Elements(func(e telemetry.Value) bool {
+		if len(dst) > open {
+			dst = append(dst, ',')
+		}
+		before, ok := len(dst), false
+		if e.Kind == telemetry.KindArray {
+			dst, fit = s.appendArray(dst, &e, depth-1)
+			return fit
+		}
+		if dst, ok = s.appendValue(dst, &e); !ok {
+			dst = append(dst[:before], "null"...)
+		}
+		return true
+	})
+	return append(dst, ']'), whole && fit
+}
+
+// unfit returns why a value of a reading that is not bad cannot stand in JSON, or "".
+func unfit(v *telemetry.Value) string {
+	switch v.Kind {
+	case telemetry.KindFloat32:
+		return unfitFloat(float64(math.Float32frombits(uint32(v.Bits))))
+	case telemetry.KindFloat64:
+		return unfitFloat(math.Float64frombits(v.Bits))
+	case telemetry.KindTime:
+		if y := v.AsTime().Year(); y < 0 || y > 9999 {
+			return timeRange
+		}
+	case telemetry.KindArray:
+		return unfitArray(v, maxDepth)
+	}
+	return ""
+}
+
+func unfitFloat(f float64) string {
+	switch {
+	case f != f:
+		return notANumber
+	case f > math.MaxFloat64:
+		return plusInf
+	case f < -math.MaxFloat64:
+		return minusInf
+	}
+	return ""
+}
+
+func unfitArray(v *telemetry.Value, depth int) string {
+	if depth == 0 {
+		return deepArray
+	}
+	why := ""
+	whole := v.Elements(func(e telemetry.Value) bool {
+		if e.Kind == telemetry.KindArray {
+			why = unfitArray(&e, depth-1)
+		}
+		return why == ""
+	})
+	if why == "" && !whole {
+		return damagedArray
+	}
+	return why
+}
+
+// roundToWhole: x + roundToWhole - roundToWhole is x rounded to a whole number, for |x| < 2^51.
+const roundToWhole = 3 << 51
+
+// appendFloat32 appends the shortest decimal that reads back as the same float32.
+func appendFloat32(dst []byte, f float32) ([]byte, bool) {
+	// Most values of a plant have few decimals. Where n/1000 of at most six digits is this float32, it is the
+	// shortest form too, because all decimals of up to six digits are different as float32. -0 is not for it.
+	x := float64(f)
+	n := float64(x*1000) + roundToWhole - roundToWhole
+	if n > -1e6 && n < 1e6 && n != 0 && float32(n)/1000 == f {
+		return appendThousandths(dst, int64(n)), true
+	}
+	if x-x != 0 { // infinities and NaN
+		return dst, false
+	}
+	return appendShortest(dst, x, 32), true
+}
+
+// appendFloat64 appends the shortest decimal that reads back as the same float64.
+func appendFloat64(dst []byte, f float64) ([]byte, bool) {
+	// As in appendFloat32, with up to 15 digits.
+	n := float64(f*1000) + roundToWhole - roundToWhole
+	if n > -1e15 && n < 1e15 && n != 0 && n/1000 == f {
+		return appendThousandths(dst, int64(n)), true
+	}
+	if f-f != 0 {
+		return dst, false
+	}
+	return appendShortest(dst, f, 64), true
+}
+
+// appendShortest writes as encoding/json does: exponents only where the plain form would be long.
+func appendShortest(dst []byte, f float64, size int) []byte {
+	form := byte('f')
+	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+		form = 'e'
+	}
+	return strconv.AppendFloat(dst, f, form, -1, size)
+}
+
+// appendThousandths appends n/1000 without needless zeros.
+func appendThousandths(dst []byte, n int64) []byte {
+	if n < 0 {
+		dst, n = append(dst, '-'), -n
+	}
+	whole, frac := uint64(n)/1000, uint64(n)%1000
+	dst = appendUint(dst, whole)
+	if frac == 0 {
+		return dst
+	}
+	d := digits3[frac*3 : frac*3+3]
+	switch {
+	case d[2] != '0':
+		return append(dst, '.', d[0], d[1], d[2])
+	case d[1] != '0':
+		return append(dst, '.', d[0], d[1])
+	}
+	return append(dst, '.', d[0])
+}
+
+func appendInt(dst []byte, n int64) []byte {
+	if n < 0 {
+		return appendUint(append(dst, '-'), -uint64(n))
+	}
+	return appendUint(dst, uint64(n))
+}
+
+func appendUint(dst []byte, n uint64) []byte {
+	if n >= 1e6 {
+		return strconv.AppendUint(dst, n, 10)
+	}
+	if n < 1000 {
+		return appendUpTo3(dst, uint(n))
+	}
+	dst = appendUpTo3(dst, uint(n/1000))
+	d := digits3[n%1000*3 : n%1000*3+3]
+	return append(dst, d[0], d[1], d[2])
+}
+
+func appendUpTo3(dst []byte, n uint) []byte {
+	d := digits3[n*3 : n*3+3]
+	switch {
+	case n >= 100:
+		return append(dst, d[0], d[1], d[2])
+	case n >= 10:
+		return append(dst, d[1], d[2])
+	}
+	return append(dst, d[2])
+}
+
+const hex = "0123456789abcdef"
+
+// appendText appends a quoted string. Bytes that are not UTF-8 become U+FFFD.
+func appendText(dst []byte, text string) []byte {
+	dst = append(dst, '"')
+	plain := 0 // start of what needs no escaping
+	for i := 0; i < len(text); {
+		b := text[i]
+		if b >= ' ' && b < utf8.RuneSelf && b != '"' && b != '\\' {
+			i++
+			continue
+		}
+		if b >= utf8.RuneSelf {
+			r, size := utf8.DecodeRuneInString(text[i:])
+			if r == utf8.RuneError && size == 1 {
+				dst = append(append(dst, text[plain:i]...), "\uFFFD"...)
+				plain = i + 1
+			}
+			i += size
+			continue
+		}
+		dst = appendEscape(append(dst, text[plain:i]...), b)
+		i++
+		plain = i
+	}
+	return append(append(dst, text[plain:]...), '"')
+}
+
+func appendEscape(dst []byte, b byte) []byte {
+	switch b {
+	case '"', '\\':
+		return append(dst, '\\', b)
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+}
