@@ -101,7 +101,8 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if d.plant, err = startPlant(); err != nil {
 		return err
 	}
-	if d.broker, err = brokersim.Start(brokersim.Options{}); err != nil {
+	d.broker = brokersim.New(brokersim.Options{})
+	if err := d.broker.Start(); err != nil {
 		return fmt.Errorf("start the demo's broker: %w", err)
 	}
 	if d.uplink, err = newUplink(d.broker.Addr()); err != nil {
@@ -144,7 +145,7 @@ func (d *demo) release() {
 		d.uplink.close()
 	}
 	if d.broker != nil {
-		d.broker.Close()
+		d.broker.Stop()
 	}
 	if d.plant != nil {
 		d.plant.close()

@@ -220,8 +220,8 @@ func stroke(t float64) (force, position float64, strokes uint32) {
 	if in < 0.6 {
 		position = top * (0.5 + 0.5*math.Cos(in/0.6*2*math.Pi))
 	}
-	if position < 40 {
-		force = 800 * (1 - position/40)
+	if position < 150 {
+		force = 800 * (1 - position/150)
 	}
 	return force, position, 48_211 + uint32(n)
 }
