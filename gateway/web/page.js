@@ -2,7 +2,7 @@
 // Every text from the gateway goes through textContent: device names and broker errors are other people's words.
 (() => {
   const id = (name) => document.getElementById(name);
-  const most = 200; // rows drawn; the filter reaches the rest
+  const most = 60; // rows drawn; the filter reaches the rest
   const history = []; // {t, polled, acked, kept} of the last two minutes
   const seen = new Map(); // device name -> what earlier snapshots said of it
   let last = null, answered = 0;

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -50,13 +51,29 @@ func example(now time.Time, trouble string) *Snapshot {
 	return s
 }
 
+// grow adds copies of the devices until there are n.
+func grow(s *Snapshot, n int) {
+	for i := len(s.Devices); i < n; i++ {
+		d := s.Devices[i%4]
+		d.Name = fmt.Sprintf("device-%d", i)
+		d.Up = i%100 != 7
+		s.Devices = append(s.Devices, d)
+	}
+}
+
 // TestPreview serves the example for a person to look at, for as long as MILLRACE_PREVIEW says.
 func TestPreview(t *testing.T) {
 	span, err := time.ParseDuration(os.Getenv("MILLRACE_PREVIEW"))
 	if err != nil {
-		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage for one in trouble")
+		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage for one in trouble, many for 1000 devices")
 	}
-	handler := Handler(func() *Snapshot { return example(time.Now(), os.Getenv("MILLRACE_TROUBLE")) })
+	handler := Handler(func() *Snapshot {
+		s := example(time.Now(), os.Getenv("MILLRACE_TROUBLE"))
+		if os.Getenv("MILLRACE_TROUBLE") == "many" {
+			grow(s, 1000)
+		}
+		return s
+	})
 	l, err := Listen(context.Background(), "127.0.0.1:8471")
 	if err != nil {
 		t.Fatal(err)

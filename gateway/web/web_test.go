@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -274,11 +273,7 @@ func TestSnapshotIsShared(t *testing.T) {
 
 func BenchmarkMetrics1000Devices(b *testing.B) {
 	s := example(noon, "")
-	for i := range 1000 {
-		d := s.Devices[i%4]
-		d.Name = fmt.Sprintf("device-%d", i)
-		s.Devices = append(s.Devices, d)
-	}
+	grow(s, 1000)
 	handler := Handler(func() *Snapshot { return s })
 	b.ReportAllocs()
 	for b.Loop() {
