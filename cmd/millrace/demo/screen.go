@@ -18,7 +18,7 @@ type screen struct {
 // isTerminal reports whether f is a terminal that obeys escape sequences.
 func isTerminal(f any) (*os.File, bool) {
 	file, ok := f.(*os.File)
-	return file, ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb"
+	return file, ok && term.IsTerminal(int(file.Fd())) && obeysEscapes(file)
 }
 
 // colourful reports whether w wants colour: a terminal, and nobody asked for none (no-color.org).
