@@ -7,28 +7,24 @@ import (
 	"time"
 )
 
-// census is the set of the goroutines that ran at one moment, by their number.
-type census map[string]bool
+// census counts the running goroutines by the function that started them. Counted, not listed by number,
+// because a simulated device that went down and up has a new goroutine for an old one.
+type census map[string]int
 
 func goroutines() census {
 	c := census{}
 	for _, stack := range stacks() {
-		c[number(stack)] = true
+		c[creator(stack)]++
 	}
 	return c
 }
 
-// gone waits until no goroutine runs that did not run at the census, and returns the stacks of those
-// that still do after the wait. The simulated device's own goroutines end with their connections.
+// gone waits until no more goroutines run than at the census, and returns the stacks of those that still
+// do after the wait. The simulated device's own goroutines end with their connections.
 func (c census) gone(wait time.Duration) error {
 	end := time.Now().Add(wait)
 	for {
-		var left [][]byte
-		for _, stack := range stacks() {
-			if !c[number(stack)] && !bytes.Contains(stack, []byte("testing.tRunner.func")) {
-				left = append(left, stack)
-			}
-		}
+		left := c.surplus()
 		if len(left) == 0 {
 			return nil
 		}
@@ -39,13 +35,26 @@ func (c census) gone(wait time.Duration) error {
 	}
 }
 
+func (c census) surplus() [][]byte {
+	var left [][]byte
+	seen := census{}
+	for _, stack := range stacks() {
+		who := creator(stack)
+		if seen[who]++; seen[who] > c[who] {
+			left = append(left, stack)
+		}
+	}
+	return left
+}
+
 func stacks() [][]byte {
 	buf := make([]byte, 1<<20)
 	return bytes.Split(buf[:runtime.Stack(buf, true)], []byte("\n\n"))
 }
 
-// number returns the "goroutine 17" of a stack's first line.
-func number(stack []byte) string {
-	head, _, _ := bytes.Cut(stack, []byte(" ["))
-	return string(bytes.TrimSpace(head))
+// creator returns the function that a stack says it was created by, "" for the first goroutine.
+func creator(stack []byte) string {
+	_, after, _ := bytes.Cut(stack, []byte("\ncreated by "))
+	who, _, _ := bytes.Cut(after, []byte(" in goroutine "))
+	return string(who)
 }
