@@ -125,7 +125,7 @@ func (d *decoder) texts(rs []Reading, kind Kind) {
 // checkArrays refuses arrays that a reader could not walk.
 func (d *decoder) checkArrays(rs []Reading) {
 	for i := range rs {
-		if v := &rs[i].Value; v.Kind == KindArray && !d.bad && !v.whole(0) {
+		if v := &rs[i].Value; v.Kind == KindArray && !v.whole(0) {
 			d.fail()
 		}
 	}

@@ -53,11 +53,7 @@ func toDecimal64(x float64, b uint64, e int) (whole float64, ok bool) {
 func (c *chunk) setFloat32(b uint32, hint int) int {
 	x := float64(math.Float32frombits(b))
 	if whole, ok := toDecimal32(x, b, hint); ok {
-		short, e := trimmed(int64(whole), hint)
-		if e != hint && fromDecimal32(float64(short), e) != b {
-			short, e = int64(whole), hint
-		}
-		return c.setDecimal(short, e)
+		return c.setDecimal(trimmed(int64(whole), hint))
 	}
 	if c.searching() {
 		for e := 0; e <= maxExponent32; e++ {
@@ -73,7 +69,7 @@ func (c *chunk) setFloat32(b uint32, hint int) int {
 func (c *chunk) setFloat64(b uint64, hint int) int {
 	x := math.Float64frombits(b)
 	if whole, ok := toDecimal64(x, b, hint); ok {
-		return c.setDecimal(trimmed(int64(whole), hint)) // the same quotient, so the same float64
+		return c.setDecimal(trimmed(int64(whole), hint))
 	}
 	if c.searching() {
 		for e := 0; e <= maxExponent64; e++ {
@@ -95,7 +91,8 @@ func (c *chunk) setDecimal(whole int64, e int) int {
 }
 
 // trimmed takes the zeros from the end of a whole number where there are two or more: they are the hint's
-// fault and cost space.
+// fault and cost space. The result stands for the same float: a float64 is the same quotient; for float32
+// TestTrimmed tries all there are.
 func trimmed(whole int64, e int) (int64, int) {
 	if e >= 2 && whole%100 == 0 && whole != 0 {
 		for e > 0 && whole%10 == 0 {

@@ -74,7 +74,7 @@ func DecodeRecord(src []byte, r *Record) error {
 	flags := src[9]
 	d := decoder{src: src[headerSize:]}
 	n := d.count(MaxTags)
-	if d.bad || (flags&flagKindArray != 0 && n > 2*len(d.src)) {
+	if d.bad {
 		return ErrRecord
 	}
 	if cap(r.Readings) < n {

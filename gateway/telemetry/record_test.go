@@ -385,6 +385,7 @@ func TestRecordHostile(t *testing.T) {
 		"float32 of five bytes":    head + "00" + "01" + "14" + "0402" + "0000000000",
 		"float32, sizes of 4 bits": head + "00" + "01" + "14" + "0902" + "00" + "00",
 		"exponents form 17":        head + "00" + "01" + "15" + "0011" + "00",
+		"text, no bytes":           head + "00" + "01" + "16" + "05",
 		"text too long":            head + "00" + "01" + "16" + "05" + "61",
 		"array, wrong count":       head + "00" + "01" + "18" + "02" + "02" + "0101",
 		"array, unknown kind":      head + "00" + "01" + "18" + "01" + "02" + "0901",
