@@ -1,0 +1,266 @@
+// Package buffer is a durable, bounded, segmented queue of opaque records on bbolt, with a cursor per
+// destination and an account per device. It knows nothing of readings.
+//
+// It promises that a record is, at every moment, acknowledged by every destination, or fsynced on disk,
+// or younger than the commit interval; that the directory never exceeds its bound; that sequence numbers
+// are never reused; and that whatever is dropped is counted and leaves a gap record. The pipeline appends,
+// the publisher reads and acknowledges, the gateway opens it, runs it and closes it. DESIGN.md says how.
+package buffer
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Policy says what gives way when the directory has reached its bound.
+type Policy uint8
+
+// The policies.
+const (
+	DropOldest Policy = iota // the oldest segment is dropped
+	DropNewest               // Append refuses with ErrFull
+)
+
+// StartAt says where a destination begins that the store has not seen before.
+type StartAt uint8
+
+// The starts.
+const (
+	StartNow    StartAt = iota // with the next record
+	StartOldest                // with the oldest record on disk
+)
+
+// Options configure a buffer. The zero value of each field means its default.
+type Options struct {
+	MaxSize        int64            // bytes of all files together, never exceeded; at least 4 MiB; default 2 GiB
+	MaxAge         time.Duration    // records older by the store's running time are dropped; 0 = no limit
+	CommitInterval time.Duration    // 0 = strict: fsync before a record becomes visible to a reader
+	TailBytes      int64            // bound of the memory tail; default 8 MiB, at most a quarter of a segment
+	SegmentSize    int64            // bytes of one segment file; default 32 MiB, at most an eighth of MaxSize
+	WhenFull       Policy           // DropOldest (default) or DropNewest
+	Destinations   []string         // at most 16 with those the store still holds; empty = those of the store
+	NewDestination StartAt          // where a destination begins that the store does not know
+	Log            *slog.Logger     // nil = no log
+	Now            func() time.Time // the wall clock, for times that people read; default time.Now
+}
+
+// Bounds of the store.
+const (
+	MaxDestinations = 16      // destinations of one store, forgotten ones not counted
+	MaxInFlight     = 1 << 14 // records handed out to one destination and not yet acknowledged
+	MaxAccounts     = 1 << 16 // accounts of one store
+	minMaxSize      = 4 << 20
+	maxRecord       = 16 << 20
+)
+
+// withDefaults returns the options with every default filled in, or what is wrong with them.
+func (o Options) withDefaults() (Options, error) {
+	if o.MaxSize == 0 {
+		o.MaxSize = 2 << 30
+	}
+	if o.MaxSize < minMaxSize {
+		return o, fmt.Errorf("max size %d bytes is too small; give at least %d (4 MiB)", o.MaxSize, minMaxSize)
+	}
+	if o.MaxAge < 0 || o.CommitInterval < 0 || o.TailBytes < 0 || o.SegmentSize < 0 {
+		return o, fmt.Errorf("max age, commit interval, tail bound and segment size must not be negative")
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 32 << 20
+	}
+	o.SegmentSize = max(min(o.SegmentSize, o.MaxSize/8), 256<<10)
+	if o.TailBytes == 0 {
+		o.TailBytes = 8 << 20
+	}
+	o.TailBytes = max(min(o.TailBytes, o.SegmentSize/4), 64<<10)
+	if len(o.Destinations) > MaxDestinations {
+		return o, fmt.Errorf("%d destinations are too many; at most %d can share a buffer", len(o.Destinations), MaxDestinations)
+	}
+	seen := map[string]bool{}
+	for _, name := range o.Destinations {
+		if name == "" || len(name) > 255 || seen[name] {
+			return o, fmt.Errorf("destination name %q is empty, too long or given twice", name)
+		}
+		seen[name] = true
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o, nil
+}
+
+// Buffer is the store. All methods may be called from any goroutine.
+type Buffer struct {
+	dir   string
+	o     Options
+	log   *slog.Logger
+	fs    files
+	lock  *os.File
+	epoch uint64
+	start time.Time // when this process opened the store; its monotonic part measures age
+
+	// commitMu is held by whoever writes files; it is taken before mu. mu guards everything below.
+	commitMu sync.Mutex
+	mu       sync.Mutex
+
+	tail     tail
+	next     uint64 // sequence number of the next record
+	durable  uint64 // every record up to here is on disk or needs no disk
+	reserved uint64 // sequence numbers below are promised on disk to be used once
+	running  bool   // Run is at work
+	closed   bool
+	done     chan struct{} // closed and renewed after every turn of commitMu
+	kick     chan struct{} // asks Run for an early commit
+
+	slots      [MaxDestinations]*Destination
+	all        mask // the slots in use
+	accounts   map[string]*account
+	accountSeq []*account // in order of appearance; checkpoints refer to it
+	streams    map[string]*Stream
+	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
+	gapOrder   []gapKey
+	segs       []*segment // in order of sequence number; the active one is the last
+	active     *segment
+	aside      int64         // bytes of files set aside
+	stateSize  int64         // bytes of state.db
+	ageBase    time.Duration // running time of the store before this process
+	gen        uint64        // of the last checkpoint taken
+	changed    bool          // since the last checkpoint written
+	st         counters
+
+	state   *stateFile // guarded by commitMu
+	coder   blockCoder // guarded by commitMu
+	decoder *zstd.Decoder
+	handles handleCache
+}
+
+// Epoch returns the store's own name: 16 hex digits, made when the store was created. Sequence numbers
+// are unique within it.
+func (b *Buffer) Epoch() string { return fmt.Sprintf("%016x", b.epoch) }
+
+// NextSeq returns the sequence number that the next record will get.
+func (b *Buffer) NextSeq() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next
+}
+
+// MaxRecord returns how many bytes one payload may have.
+func (b *Buffer) MaxRecord() int { return int(min(b.o.TailBytes/2, maxRecord)) }
+
+// Append accepts one record and returns its sequence number. payload is copied. readings is how many
+// readings it holds, for the ledger; at is the record's time in microseconds since 1970. The record
+// becomes visible to readers at once, in strict mode after its fsync, for which Append waits. In the
+// other mode it waits only when the producers outrun the disk, for at most two seconds.
+// Errors: ErrFull, ErrClosed, ErrTooLarge, in strict mode ErrNotDurable.
+func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint64, error) {
+	if len(payload) > b.MaxRecord() || readings < 0 || readings > 1<<24 {
+		return 0, fmt.Errorf("append %d bytes, %d readings to %q: %w", len(payload), readings, s.account.name, ErrTooLarge)
+	}
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return 0, ErrClosed
+	}
+	if err := b.makeRoom(entryCost(payload)); err != nil {
+		b.refuse(s.account, readings, at)
+		b.mu.Unlock()
+		return 0, err
+	}
+	seq := b.push(entry{payload: b.tail.copy(payload), stream: s, at: at, readings: uint32(readings), to: everyone})
+	strict := b.o.CommitInterval == 0
+	if !strict {
+		b.notify()
+		if b.dirty() > b.o.TailBytes/2 {
+			b.kickRun()
+		}
+	}
+	b.mu.Unlock()
+	if strict {
+		return seq, b.waitDurable(seq)
+	}
+	return seq, nil
+}
+
+// push gives an entry its sequence number, puts it into the tail and counts it. mu is held.
+func (b *Buffer) push(e entry) uint64 {
+	seq := b.next
+	b.next++
+	b.tail.push(e)
+	b.changed = true
+	if e.gap == nil && e.to == everyone {
+		e.stream.account.accepted += uint64(e.readings)
+	}
+	n := uint64(e.readings)
+	for slot, d := range b.slots {
+		if d == nil {
+			continue
+		}
+		if e.to&bit(slot) == 0 {
+			d.acked.add(seq, seq+1)
+			continue
+		}
+		e.stream.account.dests[slot].buffered += n
+		d.backlog++
+	}
+	return seq
+}
+
+// waitDurable waits until the record is on disk. The first to come commits for all that wait with it.
+func (b *Buffer) waitDurable(seq uint64) error {
+	for {
+		b.mu.Lock()
+		durable, done := b.durable >= seq, b.done
+		b.mu.Unlock()
+		if durable {
+			return nil
+		}
+		if !b.commitMu.TryLock() {
+			<-done
+			continue
+		}
+		err := b.commit()
+		b.unlockCommit()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrNotDurable, err)
+		}
+	}
+}
+
+func (b *Buffer) lockCommit() { b.commitMu.Lock() }
+
+// unlockCommit ends a turn and wakes everybody who waits for one to end.
+func (b *Buffer) unlockCommit() {
+	b.commitMu.Unlock()
+	b.mu.Lock()
+	close(b.done)
+	b.done = make(chan struct{})
+	b.mu.Unlock()
+}
+
+func (b *Buffer) kickRun() {
+	select {
+	case b.kick <- struct{}{}:
+	default:
+	}
+}
+
+// notify tells every destination that there is something to read. mu is held.
+func (b *Buffer) notify() {
+	for _, d := range b.slots {
+		if d != nil {
+			d.signal()
+		}
+	}
+}
+
+// elapsed is how long the store has been running in all its processes together: a clock that no clock
+// jump can fool. Time during which no process ran does not count. mu is held.
+func (b *Buffer) elapsed() time.Duration { return b.ageBase + time.Since(b.start) }

@@ -1,0 +1,201 @@
+package buffer
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+)
+
+// span is the sequence numbers from <= seq < to.
+type span struct{ from, to uint64 }
+
+// spans is a set of sequence numbers as sorted spans that neither touch nor overlap.
+type spans struct {
+	s    []span
+	hint int // where the last addition went
+}
+
+// find returns the index of the first span whose end is above seq.
+func (a *spans) find(seq uint64) int {
+	if h := a.hint; h < len(a.s) && a.s[h].to > seq && (h == 0 || a.s[h-1].to <= seq) {
+		return h
+	}
+	return sort.Search(len(a.s), func(i int) bool { return a.s[i].to > seq })
+}
+
+// has reports whether seq is in the set.
+func (a *spans) has(seq uint64) bool {
+	i := a.find(seq)
+	return i < len(a.s) && a.s[i].from <= seq
+}
+
+// next returns the first number >= seq that is not in the set.
+func (a *spans) next(seq uint64) uint64 {
+	if i := a.find(seq); i < len(a.s) && a.s[i].from <= seq {
+		return a.s[i].to
+	}
+	return seq
+}
+
+// covers reports whether every number from <= seq < to is in the set.
+func (a *spans) covers(from, to uint64) bool { return from >= to || a.next(from) >= to }
+
+// add puts from <= seq < to into the set.
+func (a *spans) add(from, to uint64) {
+	if from >= to {
+		return
+	}
+	if h := a.hint; h < len(a.s) && a.s[h].to == from && (h+1 == len(a.s) || a.s[h+1].from > to) {
+		a.s[h].to = to
+		return
+	}
+	i := sort.Search(len(a.s), func(i int) bool { return a.s[i].to >= from })
+	j := i
+	for j < len(a.s) && a.s[j].from <= to {
+		from, to = min(from, a.s[j].from), max(to, a.s[j].to)
+		j++
+	}
+	a.s = slices.Replace(a.s, i, j, span{from, to})
+	a.hint = i
+}
+
+// flight is a record that was handed out and is not yet acknowledged.
+type flight struct {
+	stream   *Stream
+	readings uint32
+}
+
+// Destination is one reader of the buffer with its own cursor.
+type Destination struct {
+	b      *Buffer
+	name   string
+	slot   int
+	start  uint64 // it gets records from here on
+	origin uint64 // the next record's number when the destination was made; all before are historical for it
+	known  bool   // it is in Options.Destinations
+	live   bool   // its link is up
+	notice chan struct{}
+
+	acked   spans // what it needs no more: acknowledged, dropped, never there, addressed to others
+	flight  map[uint64]flight
+	backlog uint64 // records it has not acknowledged, those in flight included
+	skipped uint64 // acknowledgements ignored because nothing was in flight under that number
+}
+
+func newDestination(b *Buffer, name string, slot int, start uint64) *Destination {
+	d := &Destination{b: b, name: name, slot: slot, start: start, origin: b.next, notice: make(chan struct{}, 1), flight: map[uint64]flight{}}
+	d.acked.add(0, start)
+	return d
+}
+
+// Destination returns the destination of that name, or nil when Options.Destinations does not have it.
+func (b *Buffer) Destination(name string) *Destination {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d := b.byName(name); d != nil && d.known {
+		return d
+	}
+	return nil
+}
+
+func (b *Buffer) byName(name string) *Destination {
+	for _, d := range b.slots {
+		if d != nil && d.name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// Name returns the destination's name.
+func (d *Destination) Name() string { return d.name }
+
+// Notify returns a channel of capacity 1 that is signalled whenever records became readable.
+func (d *Destination) Notify() <-chan struct{} { return d.notice }
+
+func (d *Destination) signal() {
+	select {
+	case d.notice <- struct{}{}:
+	default:
+	}
+}
+
+// SetLive says whether the destination's link is up. Going live first commits the tail, so that whatever
+// waited for the link is marked historical for good. The destination is live even when that commit fails.
+func (d *Destination) SetLive(live bool) error {
+	b := d.b
+	b.mu.Lock()
+	was, closed := d.live, b.closed
+	b.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	var err error
+	if live && !was {
+		b.lockCommit()
+		err = b.commit()
+		b.unlockCommit()
+	}
+	b.mu.Lock()
+	d.live = live
+	b.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("commit before destination %q goes live: %w; its records stay in memory", d.name, err)
+	}
+	return nil
+}
+
+// Len returns how many records the destination has not acknowledged, those in flight included.
+func (d *Destination) Len() uint64 {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return d.backlog
+}
+
+// Reset says that the connection is gone: nothing is in flight any more, and new readers hand it out again.
+func (d *Destination) Reset() {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	for _, f := range d.flight {
+		d.account(f).inflight -= uint64(f.readings)
+		d.account(f).buffered += uint64(f.readings)
+	}
+	clear(d.flight)
+	d.signal()
+}
+
+func (d *Destination) account(f flight) *destAccount { return &f.stream.account.dests[d.slot] }
+
+// Ack says that the destination has the record. Order is free and saying it twice does no harm. Only a
+// record in flight can be acknowledged: one that comes after Reset is ignored, and the record is sent again.
+func (d *Destination) Ack(seq uint64) {
+	b := d.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, ok := d.flight[seq]
+	if !ok {
+		d.skipped++
+		return
+	}
+	a := d.account(f)
+	a.inflight -= uint64(f.readings)
+	a.delivered += uint64(f.readings)
+	d.settle(seq)
+}
+
+// settle takes a record that was in flight off the destination's backlog. mu is held.
+func (d *Destination) settle(seq uint64) {
+	b := d.b
+	delete(d.flight, seq)
+	d.acked.add(seq, seq+1)
+	d.backlog--
+	b.changed = true
+	if e := b.tail.at(seq); e != nil {
+		e.acked |= bit(d.slot)
+		if seq == b.durable+1 || seq == b.tail.first {
+			b.advance()
+		}
+	} else {
+		b.st.ackedOnDisk++
+	}
+}

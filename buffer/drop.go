@@ -1,0 +1,384 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Damage is something that was found damaged.
+type Damage struct {
+	File              string // its name now
+	Reason            string
+	FirstSeq, LastSeq uint64 // what it held, 0 when not known
+	Readings          uint64 // lost for good, of all accounts and destinations
+}
+
+const maxDamage = 64 // damages remembered
+
+// growStep is how much bbolt grows a segment at a time.
+func (b *Buffer) growStep() int64 { return min(max(b.o.SegmentSize/64, 16<<10), 256<<10) }
+
+// segmentBytes returns the size of all segment files. mu is held.
+func (b *Buffer) segmentBytes() (sum int64) {
+	for _, s := range b.segs {
+		sum += s.size
+	}
+	return sum
+}
+
+// segmentLimit is what the segments may take: the rest is for state.db, its successor, the lock and
+// what is set aside.
+func (b *Buffer) segmentLimit() int64 {
+	return b.o.MaxSize - 2*b.o.stateLimit() - pageSize - b.aside
+}
+
+// room returns how many bytes the segments may still grow by.
+func (b *Buffer) room() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.segmentLimit() - b.segmentBytes()
+}
+
+// fits reports whether so many bytes of records could be committed now. mu is held.
+func (b *Buffer) fits(bytes int64) bool {
+	need := bytes + bytes/16 + emptyFile + 2*(growSlack+b.growStep()) + 64*int64(len(b.accountSeq))
+	return b.segmentBytes()+need <= b.segmentLimit()
+}
+
+// secure sees to it that need bytes fit, by dropping the oldest segments where the policy allows it. commitMu is held.
+func (b *Buffer) secure(need int64) error {
+	need += emptyFile
+	for b.room() < need {
+		if b.dropAside() {
+			continue
+		}
+		if b.o.WhenFull == DropNewest {
+			return fmt.Errorf("%d bytes needed, %d free of max size %d: %w", need, max(b.room(), 0), b.o.MaxSize, ErrFull)
+		}
+		b.mu.Lock()
+		var oldest *segment
+		if len(b.segs) > 0 {
+			oldest = b.segs[0]
+		}
+		b.mu.Unlock()
+		if oldest == nil {
+			return fmt.Errorf("%d bytes needed, max size %d: %w", need, b.o.MaxSize, ErrFull)
+		}
+		if err := b.drop(oldest, CauseFull); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loss is what a dropped segment held for destinations that had not acknowledged it.
+type loss struct {
+	readings map[*account]*[MaxDestinations]uint64
+	records  [MaxDestinations]uint64
+	gaps     map[gapKey]*Gap
+	order    []gapKey
+}
+
+func (l *loss) add(a *account, lost mask, g *Gap) {
+	key := gapKey{a, lost, g.Cause}
+	have := l.gaps[key]
+	if have == nil {
+		have = new(Gap)
+		l.gaps[key] = have
+		l.order = append(l.order, key)
+	}
+	have.merge(g)
+}
+
+// drop gives up a segment that somebody still needs: counted, with gap records. commitMu is held.
+func (b *Buffer) drop(s *segment, cause Cause) error {
+	if s == b.active {
+		b.seal()
+	}
+	intent := binary.AppendUvarint(append(make([]byte, 8), byte(cause)), s.first)
+	if err := b.saveState(func(bkt *bolt.Bucket) error { return bkt.Put(keyIntent, sealValue(intent)) }); err != nil && !isDiskFull(err) {
+		return err // the order matters: with the intent on disk, a crash cannot lose the cause
+	}
+	before := b.cutOff(s)
+	lost, scanErr := b.scanLoss(s, before, cause)
+	b.mu.Lock()
+	b.applyLoss(lost, cause)
+	b.forgetSegment(s)
+	b.st.dropped++
+	if scanErr != nil {
+		b.reconcileCause(cause)
+	}
+	b.tellGaps()
+	b.mu.Unlock()
+	b.closeHandle(s)
+	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("drop segment: %w", err)
+	}
+	b.log.Warn("segment dropped", "file", s.path, "cause", cause.String(), "first", s.first, "last", s.last)
+	return nil
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// cutOff takes a segment's records away from every destination and returns what each had acknowledged of
+// it before. From then on nothing but drop changes the ledger of these records.
+func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var before [MaxDestinations]spans
+	for slot, d := range b.slots {
+		if d == nil {
+			continue
+		}
+		before[slot].s = slices.Clone(d.acked.s)
+		for seq, f := range d.flight {
+			if seq >= s.first && seq <= s.last {
+				d.account(f).inflight -= uint64(f.readings)
+				d.account(f).buffered += uint64(f.readings)
+				delete(d.flight, seq)
+			}
+		}
+		d.acked.add(s.first, s.last+1)
+	}
+	for seq := max(s.first, b.tail.first); seq <= s.last; seq++ {
+		e := b.tail.at(seq)
+		if e == nil {
+			break
+		}
+		e.acked = everyone
+	}
+	b.advance()
+	return before
+}
+
+// scanLoss adds up what the segment's records still were to somebody.
+func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause) (*loss, error) {
+	l := &loss{readings: map[*account]*[MaxDestinations]uint64{}, gaps: map[gapKey]*Gap{}}
+	dict, err := b.dictOf(s)
+	if err != nil {
+		return l, err
+	}
+	err = b.eachHead(s, dict, func(h *head, st *Stream, gap *Gap) {
+		var lost mask
+		for slot, d := range b.slots {
+			if d == nil || h.to&bit(slot) == 0 || before[slot].has(h.seq) {
+				continue
+			}
+			lost |= bit(slot)
+			l.records[slot]++
+			n := l.readings[st.account]
+			if n == nil {
+				n = new([MaxDestinations]uint64)
+				l.readings[st.account] = n
+			}
+			n[slot] += uint64(h.readings)
+		}
+		if lost == 0 {
+			return
+		}
+		if gap == nil {
+			gap = &Gap{From: h.at, To: h.at, Count: uint64(h.readings), Cause: cause, FirstSeq: h.seq, LastSeq: h.seq}
+		}
+		l.add(st.account, lost, gap)
+	})
+	return l, err
+}
+
+// applyLoss counts a loss. mu is held.
+func (b *Buffer) applyLoss(l *loss, cause Cause) {
+	for a, n := range l.readings {
+		for slot := range n {
+			a.dests[slot].buffered -= n[slot]
+			a.dests[slot].dropped[cause] += n[slot]
+		}
+	}
+	for slot, d := range b.slots {
+		if d != nil {
+			d.backlog -= l.records[slot]
+		}
+	}
+	for _, key := range l.order {
+		b.missing(key.account, key.to, l.gaps[key])
+	}
+	b.changed = true
+}
+
+// eachHead calls f for each record of a segment, in order; gap is set for gap records.
+func (b *Buffer) eachHead(s *segment, dict []*Stream, f func(h *head, st *Stream, gap *Gap)) error {
+	return b.view(s, func(bkt *bolt.Bucket) error {
+		return b.eachBlock(bkt, s, func(info *blockInfo, stored []byte) error {
+			return b.headsOf(s, info, stored, dict, f)
+		})
+	})
+}
+
+func (b *Buffer) headsOf(s *segment, info *blockInfo, stored []byte, dict []*Stream, f func(h *head, st *Stream, gap *Gap)) error {
+	var h head
+	var payloads []byte
+	offset := 0
+	for r := info.heads(); r.next(&h); offset += h.size {
+		if h.seq > s.last || int(h.stream) >= len(dict) {
+			continue
+		}
+		var gap *Gap
+		if h.flags&headGap != 0 {
+			var err error
+			if payloads == nil {
+				if payloads, err = info.payloads(stored, b.decoder, nil); err != nil {
+					return err
+				}
+			}
+			if offset+h.size > len(payloads) {
+				return errDamaged
+			}
+			if gap, err = parseGap(payloads[offset : offset+h.size]); err != nil {
+				return err
+			}
+		}
+		f(&h, dict[h.stream], gap)
+	}
+	return nil
+}
+
+// reclaim unlinks the segments that every destination has acknowledged, after a checkpoint that says so. commitMu is held.
+func (b *Buffer) reclaim() error {
+	b.mu.Lock()
+	done := b.finished(b.segs)
+	b.mu.Unlock()
+	if len(done) == 0 {
+		return nil
+	}
+	if err := b.commitOr(true); err != nil && !isDiskFull(err) {
+		return err
+	}
+	b.mu.Lock()
+	done = b.finished(done) // the commit may have written into the active one
+	for _, s := range done {
+		b.forgetSegment(s)
+	}
+	b.mu.Unlock()
+	for _, s := range done {
+		if s == b.active {
+			b.active = nil
+			s.rw.Lock()
+			_ = guard(s.db.Close)
+			s.db = nil
+			s.rw.Unlock()
+		}
+		b.closeHandle(s)
+		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove drained segment: %w", err)
+		}
+	}
+	return nil
+}
+
+// finished returns those segments that nobody needs any more. mu is held.
+func (b *Buffer) finished(list []*segment) (done []*segment) {
+	for _, s := range list {
+		if !s.empty() && b.covered(s) {
+			done = append(done, s)
+		}
+	}
+	return done
+}
+
+func (b *Buffer) covered(s *segment) bool {
+	for _, d := range b.slots {
+		if d != nil && !d.acked.covers(s.first, s.last+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// expire drops the segments whose youngest record is older than MaxAge by the store's running time.
+func (b *Buffer) expire() error {
+	if b.o.MaxAge == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	now := b.elapsed()
+	b.mu.Unlock()
+	if s := b.active; s != nil && !s.empty() && now-s.made > b.o.MaxAge/8 {
+		b.seal()
+	}
+	for {
+		b.mu.Lock()
+		var old *segment
+		if len(b.segs) > 0 && b.segs[0].sealed && now-b.segs[0].wrote > b.o.MaxAge {
+			old = b.segs[0]
+		}
+		b.mu.Unlock()
+		if old == nil {
+			return nil
+		}
+		if err := b.drop(old, CauseExpired); err != nil {
+			return err
+		}
+	}
+}
+
+// setAside renames a damaged file so that nothing reads it again, and remembers the damage.
+func (b *Buffer) setAside(path string, d Damage) {
+	to := path + ".corrupt"
+	for i := 1; ; i++ {
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) || i > 1000 {
+			break
+		}
+		to = fmt.Sprintf("%s.%d.corrupt", path, i)
+	}
+	if err := b.fs.rename(path, to); err != nil {
+		b.log.Error("damaged file could not be set aside", "file", path, "error", err)
+		to = path
+	}
+	d.File = filepath.Base(to)
+	b.noteDamage(d)
+	b.log.Error("damaged file set aside", "file", to, "reason", d.Reason)
+}
+
+// noteDamage remembers a damage for Stats.
+func (b *Buffer) noteDamage(d Damage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.st.damage) < maxDamage {
+		b.st.damage = append(b.st.damage, d)
+	}
+	b.st.damages++
+}
+
+// dropAside removes the oldest file set aside, which is only kept for people to look at.
+func (b *Buffer) dropAside() bool {
+	names, err := filepath.Glob(filepath.Join(b.dir, "*.corrupt"))
+	if err != nil || len(names) == 0 {
+		return false
+	}
+	if err := b.fs.remove(names[0]); err != nil {
+		return false
+	}
+	b.measureAside()
+	return true
+}
+
+// measureAside adds up the files set aside.
+func (b *Buffer) measureAside() {
+	var sum int64
+	names, _ := filepath.Glob(filepath.Join(b.dir, "*.corrupt")) // the pattern is sound
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			sum += info.Size()
+		}
+	}
+	b.mu.Lock()
+	b.aside = sum
+	b.mu.Unlock()
+}

@@ -1,0 +1,26 @@
+package buffer
+
+import "errors"
+
+// The errors a caller may ask for with errors.Is.
+var (
+	// ErrFull means that the policy is drop-newest and there is no room: the record was refused and counted as dropped.
+	ErrFull = errors.New("buffer full: record refused by the drop-newest policy; it is counted, and accepted again when space is free")
+	// ErrClosed means that the buffer was closed.
+	ErrClosed = errors.New("buffer is closed")
+	// ErrTooLarge means that a record is larger than a segment can hold; MaxRecord says how large it may be.
+	ErrTooLarge = errors.New("record too large for the buffer; split the poll group or raise segment size and tail bound")
+	// ErrNotDurable means that, in strict mode, the fsync failed: the record is kept in memory and written when the disk recovers.
+	ErrNotDurable = errors.New("record not on disk yet; it is kept in memory and written when the disk recovers")
+	// ErrInUse means that another process has the store open.
+	ErrInUse = errors.New("store is in use by another process")
+	// ErrNewer means that the store was written by a newer version of millrace.
+	ErrNewer = errors.New("store was written by a newer version")
+	// ErrNoDestination means that a destination is not known to the store.
+	ErrNoDestination = errors.New("no such destination")
+	// ErrNotFound means that there is no such record or entry.
+	ErrNotFound = errors.New("not found")
+
+	errDamaged = errors.New("damaged")
+	errEmpty   = errors.New("segment holds nothing yet") // its creation was cut short
+)

@@ -1,0 +1,148 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Gap says what is missing: readings of one account that were dropped. It is stored and handed out like
+// a record, so that whoever receives the records knows of the hole in them.
+type Gap struct {
+	From, To          int64  // times of the first and last record lost, µs since 1970; 0 and 0 when not known
+	Count             uint64 // readings lost
+	Cause             Cause
+	FirstSeq, LastSeq uint64 // sequence numbers the loss lies between, inclusive
+}
+
+// gapKey says which losses merge into one gap record.
+type gapKey struct {
+	account *account
+	to      mask
+	cause   Cause
+}
+
+func (g *Gap) merge(o *Gap) {
+	if g.Count == 0 {
+		*g = *o
+		return
+	}
+	if o.From != 0 || o.To != 0 {
+		if g.From == 0 && g.To == 0 {
+			g.From, g.To = o.From, o.To
+		}
+		g.From, g.To = min(g.From, o.From), max(g.To, o.To)
+	}
+	g.Count += o.Count
+	g.FirstSeq, g.LastSeq = min(g.FirstSeq, o.FirstSeq), max(g.LastSeq, o.LastSeq)
+}
+
+const gapVersion = 1
+
+func appendGap(dst []byte, g *Gap) []byte {
+	dst = append(dst, gapVersion, byte(g.Cause))
+	dst = binary.AppendVarint(dst, g.From)
+	dst = binary.AppendVarint(dst, g.To)
+	dst = binary.AppendUvarint(dst, g.Count)
+	dst = binary.AppendUvarint(dst, g.FirstSeq)
+	return binary.AppendUvarint(dst, g.LastSeq)
+}
+
+func parseGap(src []byte) (*Gap, error) {
+	p := parser{src: src}
+	if version := p.byte(); version != gapVersion {
+		return nil, fmt.Errorf("gap record of version %d: %w", version, errDamaged)
+	}
+	g := &Gap{Cause: Cause(p.byte()), From: p.varint(), To: p.varint(), Count: p.uvarint(), FirstSeq: p.uvarint(), LastSeq: p.uvarint()}
+	if p.bad || len(p.src) != 0 || g.Cause >= causes {
+		return nil, fmt.Errorf("gap record: %w", errDamaged)
+	}
+	return g, nil
+}
+
+// missing notes a loss; the next call of tellGaps makes a record of it. mu is held.
+func (b *Buffer) missing(a *account, to mask, g *Gap) {
+	if to&b.all == 0 || g.Count == 0 {
+		return
+	}
+	if to &= b.all; to == b.all {
+		to = everyone
+	}
+	key := gapKey{a, to, g.Cause}
+	have := b.gaps[key]
+	if have == nil {
+		have = new(Gap)
+		b.gaps[key] = have
+		b.gapOrder = append(b.gapOrder, key)
+	}
+	have.merge(g)
+	b.changed = true
+}
+
+// tellGaps appends a gap record for each loss noted. mu is held.
+func (b *Buffer) tellGaps() {
+	if len(b.gapOrder) == 0 {
+		return
+	}
+	for _, key := range b.gapOrder {
+		g := b.gaps[key]
+		b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: g.To, to: key.to})
+	}
+	clear(b.gaps)
+	b.gapOrder = b.gapOrder[:0]
+	b.notify()
+}
+
+// gapStream returns the stream without dictionary that an account's gap records belong to. mu is held.
+func (b *Buffer) gapStream(a *account) *Stream {
+	key := a.name + "\x00"
+	s := b.streams[key]
+	if s == nil {
+		s = &Stream{b: b, account: a, id: uint32(len(b.streams))}
+		b.streams[key] = s
+	}
+	return s
+}
+
+// lose counts an entry of the tail as dropped for every destination that still needs it. mu is held.
+func (b *Buffer) lose(e *entry, seq uint64, cause Cause) {
+	lost := e.to &^ e.acked & b.all
+	for slot, d := range b.slots {
+		if lost&bit(slot) == 0 {
+			continue
+		}
+		d.lose(seq, e.stream.account, uint64(e.readings), cause)
+		e.acked |= bit(slot)
+	}
+	if e.gap != nil {
+		b.missing(e.stream.account, lost, e.gap)
+		return
+	}
+	b.missing(e.stream.account, lost, &Gap{From: e.at, To: e.at, Count: uint64(e.readings), Cause: cause, FirstSeq: seq, LastSeq: seq})
+}
+
+// lose counts one record as dropped for this destination. A record in flight may still arrive; it counts
+// as dropped because it cannot be sent again. mu is held.
+func (d *Destination) lose(seq uint64, a *account, readings uint64, cause Cause) {
+	n := &a.dests[d.slot]
+	if _, ok := d.flight[seq]; ok {
+		n.inflight -= readings
+		delete(d.flight, seq)
+	} else {
+		n.buffered -= readings
+	}
+	n.dropped[cause] += readings
+	d.acked.add(seq, seq+1)
+	d.backlog--
+}
+
+// refuse counts a record that drop-newest did not take. mu is held.
+func (b *Buffer) refuse(a *account, readings int, at int64) {
+	a.accepted += uint64(readings)
+	for slot, d := range b.slots {
+		if d != nil {
+			a.dests[slot].dropped[CauseFull] += uint64(readings)
+		}
+	}
+	b.missing(a, b.all, &Gap{From: at, To: at, Count: uint64(readings), Cause: CauseFull, FirstSeq: b.next, LastSeq: b.next})
+	b.st.refused++
+}

@@ -1,0 +1,118 @@
+package buffer
+
+import "fmt"
+
+// Cause says why readings were dropped.
+type Cause uint8
+
+// The causes. Their numbers are stored on disk: append, never renumber.
+const (
+	CauseFull     Cause = iota // no room: the oldest dropped, or the newest refused
+	CauseExpired               // older than MaxAge
+	CauseRejected              // the destination refused the message; it is in quarantine
+	CauseShutdown              // still in memory when the last commit failed at Close
+	CauseDamaged               // the file that held it is damaged
+	causes
+)
+
+// Causes is the number of causes.
+const Causes = int(causes)
+
+// String returns the cause's word as it stands in messages and on pages.
+func (c Cause) String() string {
+	switch c {
+	case CauseFull:
+		return "full"
+	case CauseExpired:
+		return "expired"
+	case CauseRejected:
+		return "rejected"
+	case CauseShutdown:
+		return "shutdown"
+	case CauseDamaged:
+		return "damaged"
+	}
+	return fmt.Sprintf("cause %d", uint8(c))
+}
+
+// account is the ledger of one account while the store is open. buffered is counted by its own, not
+// computed, so that the equation is a check.
+type account struct {
+	name       string
+	index      uint32 // in Buffer.accountSeq
+	polled     uint64
+	suppressed uint64
+	accepted   uint64
+	dests      []destAccount // by slot
+}
+
+type destAccount struct {
+	before    uint64 // accepted before the destination was there
+	delivered uint64
+	buffered  uint64
+	inflight  uint64
+	dropped   [Causes]uint64
+}
+
+// account returns the account of a name, new if need be. mu is held.
+func (b *Buffer) account(name string) (*account, error) {
+	if a := b.accounts[name]; a != nil {
+		return a, nil
+	}
+	if len(b.accountSeq) >= MaxAccounts {
+		return nil, fmt.Errorf("open account %q: the store has %d accounts already, the most it can have", name, MaxAccounts)
+	}
+	a := &account{name: name, index: uint32(len(b.accountSeq)), dests: make([]destAccount, MaxDestinations)}
+	b.accounts[name] = a
+	b.accountSeq = append(b.accountSeq, a)
+	return a, nil
+}
+
+// Account is the ledger of one account, in readings. At every moment and for each destination
+// Accepted = Before + Delivered + Buffered + InFlight + the sum of Dropped.
+type Account struct {
+	Name         string
+	Polled       uint64 // read from the device
+	Suppressed   uint64 // of them not worth reporting
+	Accepted     uint64 // of them given to Append, those it refused for want of room included
+	Destinations []DestinationAccount
+}
+
+// DestinationAccount is what became of an account's accepted readings at one destination.
+type DestinationAccount struct {
+	Name      string
+	Before    uint64 // accepted before the destination was known to the store
+	Delivered uint64
+	Buffered  uint64
+	InFlight  uint64
+	Dropped   [Causes]uint64 // by Cause
+}
+
+// Lost returns the readings dropped for any cause.
+func (a *DestinationAccount) Lost() uint64 {
+	var n uint64
+	for _, c := range a.Dropped {
+		n += c
+	}
+	return n
+}
+
+// Ledger returns every account, in order of first appearance.
+func (b *Buffer) Ledger() []Account {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]Account, 0, len(b.accountSeq))
+	for _, a := range b.accountSeq {
+		out := Account{Name: a.name, Polled: a.polled, Suppressed: a.suppressed, Accepted: a.accepted}
+		for slot, d := range b.slots {
+			if d == nil {
+				continue
+			}
+			n := &a.dests[slot]
+			out.Destinations = append(out.Destinations, DestinationAccount{Name: d.name, Before: n.before,
+				Delivered: n.delivered, Buffered: n.buffered, InFlight: n.inflight, Dropped: n.dropped})
+		}
+		all = append(all, out)
+	}
+	return all
+}

@@ -1,0 +1,267 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// A segment is one bbolt file with one bucket. Its keys are region, sequence number, type, chunk; its
+// values are pieces of at most valueSize bytes. A segment is written by the process that made it and is
+// never opened for writing again.
+const (
+	keySize   = 12
+	valueSize = 2012 // two to a page, exactly; DESIGN.md has the measurements
+
+	regionDict    = 'd' // sequence number: the stream's number in this segment
+	regionInfo    = 'i' // one value: format, epoch, first sequence number
+	regionRecords = 'r' // blocks under their first record's number, checkpoints under the last number they cover
+	regionSummary = 'z' // one value, written when the segment is sealed
+
+	typeBlock      = 0
+	typeCheckpoint = 1
+
+	pageSize   = 4096
+	emptyFile  = 4 * pageSize
+	growSlack  = 24 * pageSize // branch pages, the root and copies of leaves that a commit rewrites
+	recycle    = 4 << 20       // a read-only handle is reopened after so many bytes, to give its mapped pages back
+	openLimit  = 4             // read-only handles open at once
+	segPattern = "seg-%016x.db"
+)
+
+var bucketName = []byte("m")
+
+// files is every call that changes the directory; tests replace it.
+type files struct {
+	bolt    func(path string, o *bolt.Options) (*bolt.DB, error)
+	rename  func(from, to string) error
+	remove  func(path string) error
+	syncDir func(dir string) error
+}
+
+func osFiles() files {
+	return files{
+		bolt:    func(path string, o *bolt.Options) (*bolt.DB, error) { return bolt.Open(path, 0o640, o) },
+		rename:  os.Rename,
+		remove:  os.Remove,
+		syncDir: syncDir,
+	}
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// segment is one segment file. The fields up to rw are guarded by Buffer.mu.
+type segment struct {
+	path    string
+	first   uint64 // in the file's name; every record in it is at or above
+	last    uint64 // highest record in it; first-1 when it has none
+	size    int64  // of the file
+	records uint64 // in it
+	special uint64 // of them records of readings that are not addressed to everyone
+	minAt   int64  // record times
+	maxAt   int64
+	made    time.Duration // running time of the store at its first commit
+	wrote   time.Duration // and at its last
+	sealed  bool
+	damaged bool
+	gone    bool // dropped or unlinked
+
+	rw     sync.RWMutex // guards db and dict
+	db     *bolt.DB     // nil while a sealed segment is closed
+	dict   []*Stream    // by number in this segment; grows while it is active
+	ids    map[*Stream]uint32
+	totals map[*account]uint64 // readings addressed to everyone; nil when the segment must be scanned for them
+	read   atomic.Int64        // bytes since the handle was opened
+}
+
+func (s *segment) empty() bool { return s.last < s.first }
+
+func makeKey(region byte, seq uint64, typ byte, chunk int) []byte {
+	k := make([]byte, keySize)
+	return fillKey(k, region, seq, typ, chunk)
+}
+
+func fillKey(k []byte, region byte, seq uint64, typ byte, chunk int) []byte {
+	k[0] = region
+	binary.BigEndian.PutUint64(k[1:], seq)
+	k[9] = typ
+	binary.BigEndian.PutUint16(k[10:], uint16(chunk))
+	return k
+}
+
+func keyOf(k []byte) (region byte, seq uint64, typ byte, chunk int) {
+	if len(k) != keySize {
+		return 0, 0, 0, 0
+	}
+	return k[0], binary.BigEndian.Uint64(k[1:]), k[9], int(binary.BigEndian.Uint16(k[10:]))
+}
+
+// putChunks stores a value in pieces under increasing keys. bbolt keeps the slices until the commit, so
+// each key is its own; the value must not change before the commit.
+func putChunks(bkt *bolt.Bucket, region byte, seq uint64, typ byte, value []byte) error {
+	for chunk := 0; chunk == 0 || len(value) > 0; chunk++ {
+		if chunk > 0xffff {
+			return ErrTooLarge
+		}
+		n := min(valueSize, len(value))
+		if err := bkt.Put(makeKey(region, seq, typ, chunk), value[:n]); err != nil {
+			return err
+		}
+		value = value[n:]
+	}
+	return nil
+}
+
+// getChunks puts together the value whose first piece the cursor stands on, up to limit bytes, and
+// returns the key after it.
+func getChunks(c *bolt.Cursor, k, v, dst []byte, limit int) (value, nextKey, nextValue []byte, err error) {
+	region, seq, typ, chunk := keyOf(k)
+	if chunk != 0 {
+		return nil, nil, nil, fmt.Errorf("value at %d begins with piece %d: %w", seq, chunk, errDamaged)
+	}
+	dst = append(dst[:0], v...)
+	for want := 1; ; want++ {
+		k, v = c.Next()
+		r, s, t, n := keyOf(k)
+		if k == nil || r != region || s != seq || t != typ {
+			return dst, k, v, nil
+		}
+		if n != want || len(dst)+len(v) > limit {
+			return nil, nil, nil, fmt.Errorf("value at %d has a wrong piece: %w", seq, errDamaged)
+		}
+		dst = append(dst, v...)
+	}
+}
+
+// guard runs f and turns a panic, also that of a page that cannot be read, into an error: bbolt trusts
+// its files, and we do not.
+func guard(f func() error) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("bbolt panicked: %v: %w", r, errDamaged)
+		}
+	}()
+	return f()
+}
+
+// view runs f in a read transaction of the segment, opening the file when needed.
+func (b *Buffer) view(s *segment, f func(*bolt.Bucket) error) error {
+	s.rw.RLock()
+	for s.db == nil {
+		s.rw.RUnlock()
+		if err := b.openSealed(s); err != nil {
+			return err
+		}
+		s.rw.RLock()
+	}
+	err := guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			bkt := tx.Bucket(bucketName)
+			if bkt == nil {
+				return errEmpty
+			}
+			return f(bkt)
+		})
+	})
+	again := s.read.Load() > recycle
+	s.rw.RUnlock()
+	if again {
+		b.closeHandle(s)
+	}
+	return err
+}
+
+// openSealed opens a sealed segment read-only and closes the handle used longest ago when too many are open.
+func (b *Buffer) openSealed(s *segment) error {
+	s.rw.Lock()
+	if s.db != nil {
+		s.rw.Unlock()
+		return nil
+	}
+	db, err := openReadOnly(b.fs, s.path)
+	if err == nil {
+		s.db = db
+		s.read.Store(0)
+	}
+	s.rw.Unlock()
+	if err != nil {
+		return err
+	}
+	if old := b.handles.opened(s); old != nil {
+		b.closeHandle(old)
+	}
+	return nil
+}
+
+// closeHandle closes a read-only handle. That of the active segment stays.
+func (b *Buffer) closeHandle(s *segment) {
+	s.rw.Lock()
+	defer s.rw.Unlock()
+	if s.db == nil || !s.db.IsReadOnly() {
+		return
+	}
+	b.handles.closed(s)
+	_ = guard(s.db.Close) // nothing was written through it
+	s.db = nil
+}
+
+// handleCache is the list of read-only handles, the one opened last at the end.
+type handleCache struct {
+	mu   sync.Mutex
+	open []*segment
+}
+
+func (h *handleCache) opened(s *segment) (tooMany *segment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open = append(h.open, s)
+	if len(h.open) > openLimit {
+		return h.open[0]
+	}
+	return nil
+}
+
+func (h *handleCache) closed(s *segment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, o := range h.open {
+		if o == s {
+			h.open = append(h.open[:i], h.open[i+1:]...)
+			return
+		}
+	}
+}
+
+// openReadOnly opens a bbolt file that may be damaged.
+func openReadOnly(fs files, path string) (db *bolt.DB, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() < 2*pageSize || info.Size() > 1<<40 {
+		return nil, fmt.Errorf("open %q: %d bytes cannot be a segment: %w", path, info.Size(), errDamaged)
+	}
+	err = guard(func() error {
+		db, err = fs.bolt(path, &bolt.Options{ReadOnly: true, Timeout: time.Second, NoStatistics: true, PageSize: pageSize})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", path, err)
+	}
+	return db, nil
+}

@@ -1,0 +1,67 @@
+package buffer
+
+import "time"
+
+// Stats is the state of the buffer at one moment. It costs the same whatever the backlog.
+type Stats struct {
+	Epoch        string
+	NextSeq      uint64
+	Bytes        int64 // of all files
+	MaxBytes     int64
+	Segments     int
+	TailRecords  int
+	TailBytes    int64
+	DirtyRecords uint64 // in memory and not known to be on disk
+	Commits      uint64
+	CommitErrors uint64
+	BytesWritten uint64        // since Open, as far as the store knows
+	Dropped      uint64        // segments dropped since Open
+	Refused      uint64        // records refused by drop-newest since Open
+	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
+	LastCommit   time.Time
+	Health       string   // "ok", or "degraded: " and why
+	Damages      uint64   // found since Open
+	Damage       []Damage // the first of them
+	Destinations []DestinationStats
+}
+
+// DestinationStats is the state of one destination's cursor.
+type DestinationStats struct {
+	Name       string
+	Configured bool   // false: in the store, but not in Options.Destinations; it holds its records until Forget
+	Live       bool   //
+	Backlog    uint64 // records not acknowledged, those in flight included
+	InFlight   int    // records
+	OldestSeq  uint64 // the first one not acknowledged, or the next one when there is none
+	Ranges     int    // of acknowledged records
+	Ignored    uint64 // acknowledgements of records that were not in flight
+}
+
+// Stats returns the state of the buffer.
+func (b *Buffer) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segmentBytes() + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
+		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: b.st.written, Dropped: b.st.dropped,
+		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
+		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
+	for _, d := range b.slots {
+		if d != nil {
+			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known, Live: d.live,
+				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), Ranges: len(d.acked.s), Ignored: d.skipped})
+		}
+	}
+	return s
+}
+
+// health says in words how the store is. mu is held.
+func (b *Buffer) health() string {
+	switch {
+	case b.st.commitErr != nil:
+		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
+	case b.st.stateErr != nil:
+		return "degraded: " + b.st.stateErr.Error()
+	}
+	return "ok"
+}
