@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -133,4 +134,26 @@ func FuzzMetrics(f *testing.F) {
 			metricsOf(t, s)
 		}
 	})
+}
+
+// TestReadmeListsEveryMetric holds README.md and the exposition together, both ways.
+func TestReadmeListsEveryMetric(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, _, _ := strings.Cut(string(readme), "Useful alerts")
+	listed := map[string]bool{}
+	for _, name := range regexp.MustCompile("`((?:millrace|go|process)_[a-z_]+)`").FindAllStringSubmatch(table, -1) {
+		listed[name[1]] = true
+	}
+	for name := range metricsOf(t, example(noon, "")) {
+		if !listed[name] {
+			t.Errorf("README.md lacks %s", name)
+		}
+		delete(listed, name)
+	}
+	for name := range listed {
+		t.Errorf("README.md lists %s, which is not there", name)
+	}
 }
