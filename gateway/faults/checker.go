@@ -14,7 +14,7 @@ import (
 type Account struct {
 	Served   []Served
 	Arrivals []Arrival
-	Words    int       // tags "w0", "w1" … beside "scan" in each record
+	Words    int       // tags "w0", "w1" … beside "scan" in each record, or as many of them as are compared
 	Until    time.Time // answers after it are not counted; zero = all are
 
 	// Kills are the moments of SIGKILL. An answer not older than Window at a kill may be lost: Window is
@@ -45,7 +45,7 @@ type Report struct {
 	Repeats    int // one answer under two sequence numbers
 	Inversions int // an answer that arrived after a later one of the same device and lane
 	Wrong      int // values that no answer had, answers that no device gave, messages that cannot be read
-	Bad        int // messages of bad readings, without an answer
+	Other      int // messages without an answer: bad readings, other groups
 	Historical int // messages marked historical
 	Gaps       int // gap records
 
@@ -67,9 +67,9 @@ func (r *Report) Err() error {
 
 func (r *Report) String() string {
 	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), dropped %d, duplicates %d, "+
-		"conflicts %d, repeats %d, inversions %d, wrong %d, bad %d, historical %d, gaps %d",
+		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d",
 		r.Served, r.Received, r.Lost, r.InWindow, r.OldestLost.Milliseconds(), r.Dropped, r.Duplicates,
-		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Bad, r.Historical, r.Gaps)
+		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Other, r.Historical, r.Gaps)
 }
 
 func (r *Report) problem(format string, args ...any) {
@@ -158,7 +158,7 @@ func (c *check) arrival(a Arrival) {
 	scan, ok := m.Scan()
 	if !ok {
 		if m.Gap == nil {
-			c.Bad++
+			c.Other++
 		}
 		return
 	}

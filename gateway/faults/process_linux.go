@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -113,4 +114,20 @@ func awaitListener(p *process, addr string, d time.Duration) error {
 		}
 	}
 	return fmt.Errorf("wait for %q to listen on %s: nothing after %s: %s", p.cmd.Path, addr, d, p.output)
+}
+
+// statusBytes reads one line of /proc/PID/status that is given in kB.
+func statusBytes(pid int, key string) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			var kb int64
+			fmt.Sscan(rest, &kb)
+			return kb << 10
+		}
+	}
+	return 0
 }

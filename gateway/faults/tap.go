@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -52,6 +53,7 @@ type Tap struct {
 	connects  []Connect
 	publishes []Publish
 	mangle    func(kind byte, packet []byte) [][]byte
+	reject    func(topic string, payload []byte) bool
 }
 
 // NewTap listens on a free loopback port and forwards each connection to the broker at target.
@@ -79,11 +81,19 @@ func (t *Tap) Close() {
 }
 
 // Mangle makes the tap a hostile broker: f gets every packet from the broker (its type and its bytes) and
-// returns what the gateway receives instead. nil ends it. What the tap records is what the broker said.
+// returns what the gateway receives instead (nil: the end of the connection). nil ends it. What the tap records is what the broker said.
 func (t *Tap) Mangle(f func(kind byte, packet []byte) [][]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mangle = f
+}
+
+// Reject makes the tap a broker that closes the connection, as many clouds do, on each PUBLISH that f says
+// true to. nil ends it.
+func (t *Tap) Reject(f func(topic string, payload []byte) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reject = f
 }
 
 // Publishes returns a copy of what was published so far, in order.
@@ -138,7 +148,7 @@ func (t *Tap) forward(client net.Conn) {
 	var ways sync.WaitGroup
 	ways.Go(func() {
 		defer broker.Close()
-		t.pass(client, broker, func(kind byte, p []byte) [][]byte { t.sent(conn, unacked, kind, p); return [][]byte{p} })
+		t.pass(client, broker, func(kind byte, p []byte) [][]byte { return t.sent(conn, unacked, kind, p) })
 	})
 	ways.Go(func() {
 		defer client.Close()
@@ -151,7 +161,7 @@ func (t *Tap) forward(client net.Conn) {
 	t.mu.Unlock()
 }
 
-// pass carries packets from src to dst. It flushes when nothing more is waiting, as the peers do.
+// pass carries packets from src to dst until see returns nil for one. It flushes when nothing more is waiting, as the peers do.
 func (t *Tap) pass(src, dst net.Conn, see func(kind byte, packet []byte) [][]byte) {
 	r, w := bufio.NewReaderSize(src, chunk), bufio.NewWriterSize(dst, chunk)
 	for {
@@ -160,7 +170,12 @@ func (t *Tap) pass(src, dst net.Conn, see func(kind byte, packet []byte) [][]byt
 			w.Flush()
 			return
 		}
-		for _, p := range see(packet[0]>>4, packet) {
+		out := see(packet[0]>>4, packet)
+		if out == nil {
+			w.Flush()
+			return
+		}
+		for _, p := range out {
 			w.Write(p)
 		}
 		if r.Buffered() == 0 && w.Flush() != nil {
@@ -194,9 +209,9 @@ func readPacket(r *bufio.Reader) ([]byte, error) {
 	if length > maxPacket {
 		return nil, fmt.Errorf("read MQTT packet: %d bytes is over %d", length, maxPacket)
 	}
-	packet := append(head, make([]byte, length)...)
-	_, err = io.ReadFull(r, packet[len(head):])
-	return packet, err
+	packet := bytes.NewBuffer(head) // grows with what comes, not with what is announced
+	_, err = io.CopyN(packet, r, int64(length))
+	return packet.Bytes(), err
 }
 
 // body returns the packet without its fixed header.
@@ -220,31 +235,29 @@ func text(b []byte) (s string, rest []byte) {
 	return string(b[2 : 2+n]), b[2+n:]
 }
 
-func (t *Tap) sent(conn int, unacked map[uint16]int, kind byte, packet []byte) {
+func (t *Tap) sent(conn int, unacked map[uint16]int, kind byte, packet []byte) [][]byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch kind {
 	case packetConnect:
 		_, rest := text(body(packet)) // protocol name; then level, flags, keep-alive
-		if len(rest) < 4 {
-			return
+		if len(rest) >= 4 {
+			t.connects[conn-1].ClientID, _ = text(rest[4:])
 		}
-		id, _ := text(rest[4:])
-		t.mu.Lock()
-		t.connects[conn-1].ClientID = id
-		t.mu.Unlock()
 	case packetPublish:
 		topic, rest := text(body(packet))
 		p := Publish{Conn: conn, QoS: packet[0] >> 1 & 3, Retain: packet[0]&1 == 1, Topic: topic, At: time.Now()}
 		if p.QoS > 0 && len(rest) >= 2 {
 			p.ID, rest = binary.BigEndian.Uint16(rest), rest[2:]
-		}
-		p.Payload = rest
-		t.mu.Lock()
-		if p.QoS > 0 {
 			unacked[p.ID] = len(t.publishes)
 		}
+		p.Payload = rest
 		t.publishes = append(t.publishes, p)
-		t.mu.Unlock()
+		if t.reject != nil && t.reject(p.Topic, p.Payload) {
+			return nil
+		}
 	}
+	return [][]byte{packet}
 }
 
 func (t *Tap) answered(conn int, unacked map[uint16]int, kind byte, packet []byte) [][]byte {

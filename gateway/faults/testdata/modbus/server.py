@@ -3,11 +3,13 @@ with the gateway's driver. Usage: python3 server.py PORT. It listens on 127.0.0.
 "READY PORT" when it serves. The Go side (interop_modbus_test.go) holds the same table of registers.
 
 Holding registers 200 and 201 count the reads of that block: each poll gets the next number, so that a
-lost poll is a missing number. Holding registers 900 to 909 do not exist.
+lost poll is a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". Holding
+registers 900 to 909 do not exist.
 """
 import asyncio
 import struct
 import sys
+import time
 
 from pymodbus.datastore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, ModbusSparseDataBlock
 from pymodbus.server import StartAsyncTcpServer
@@ -67,6 +69,7 @@ class Scanned(ModbusSparseDataBlock):
             self.scan += 1
             self.values[SCAN] = self.scan >> 16
             self.values[SCAN + 1] = self.scan & 0xFFFF
+            print("SCAN", self.scan, int(time.time() * 1000), flush=True)
         return super().getValues(address, count)
 
 

@@ -70,7 +70,8 @@ function addNodes(server) {
   });
 
   // Scan counts the Read requests that name it: each poll gets the next number, so that a lost poll is
-  // a missing number. (Counting in the getter would not do: node-opcua calls it twice a request.)
+  // a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". (Counting in the
+  // getter would not do: node-opcua calls it twice a request.)
   let scan = 0;
   const counter = add("Scan", DataType.UInt32, {
     minimumSamplingInterval: 50,
@@ -80,6 +81,7 @@ function addNodes(server) {
     const nodes = request.nodesToRead || [];
     if (nodes.some((n) => n.nodeId.toString() === counter.nodeId.toString())) {
       scan++;
+      console.log("SCAN " + scan + " " + Date.now());
     }
   });
   // Broken is a node whose device behind the server does not answer.

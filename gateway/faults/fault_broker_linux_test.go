@@ -1,0 +1,231 @@
+package faults
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// faultBrokerDown, F15: the broker hangs, is killed, comes back and remembers nothing.
+func faultBrokerDown(t *testing.T) {
+	b := newBed(t, 3, Setup{Words: 8, Order: "oldest-first"})
+	b.start()
+	b.await(10, 20*time.Second)
+	for range pick(1, 10) {
+		b.broker.Freeze()
+		time.Sleep(pick(6*time.Second, time.Minute))
+		b.broker.Thaw()
+		time.Sleep(2 * time.Second)
+		b.killBroker()
+		time.Sleep(pick(3*time.Second, time.Minute))
+		b.restartBroker()
+		time.Sleep(2 * time.Second)
+	}
+	b.judge()
+	b.identical()
+}
+
+// faultBrokerRefuses, F15: the broker refuses the login for a while. The refusal is visible, nothing is
+// lost, and the gateway does not hammer.
+func faultBrokerRefuses(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 8, Extra: []string{"username: edge", "password: right"}})
+	b.start()
+	b.await(10, 20*time.Second)
+	b.killBroker()
+	file := filepath.Join(b.dir, "passwords")
+	must(t, os.WriteFile(file, nil, 0o600))
+	must(t, b.broker.Start("allow_anonymous false", "password_file "+file))
+	before, refused := len(b.tap.Connects()), pick(10*time.Second, 5*time.Minute)
+	time.Sleep(refused)
+	tries := b.tap.Connects()[before:]
+	for _, c := range tries {
+		if c.Answered && c.Code != 5 {
+			t.Errorf("the broker answered the login with %d, want 5: the scenario proves nothing", c.Code)
+		}
+	}
+	t.Logf("FIGURES %s: %d logins in %s", t.Name(), len(tries), refused)
+	if limit := 8 + int(refused/time.Second); len(tries) == 0 || len(tries) > limit {
+		t.Errorf("%d logins in %s, want 1 to %d", len(tries), refused, limit)
+	}
+	b.refusalIsVisible()
+	b.broker.Kill()
+	b.restartBroker()
+	b.judge()
+}
+
+func (b *bed) refusalIsVisible() {
+	b.t.Helper()
+	status, page, err := b.gateway.Get("/readyz")
+	must(b.t, err)
+	says := func(text string) bool {
+		text = strings.ToLower(text)
+		return strings.Contains(text, "not authori") || strings.Contains(text, "refused")
+	}
+	if status == 200 || !says(string(page)) {
+		b.t.Errorf("/readyz answers %d and does not say that the login is refused: %s", status, page)
+	}
+	if !says(b.gateway.Log()) {
+		b.t.Error("the log does not say that the login is refused")
+	}
+	if status, page, _ := b.gateway.Get("/healthz"); status != 200 {
+		b.t.Errorf("/healthz answers %d though only the broker is at fault: %s", status, page)
+	}
+}
+
+// faultHostileBroker, F16: a broker that never acknowledges, acknowledges what it was not sent, twice, or
+// answers garbage. Nothing is deleted that was not acknowledged, and nothing panics.
+func faultHostileBroker(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 8})
+	b.start()
+	b.await(10, 20*time.Second)
+	acks := func(change func(p []byte) [][]byte) func(byte, []byte) [][]byte {
+		return func(kind byte, p []byte) [][]byte {
+			if kind != packetPuback {
+				return [][]byte{p}
+			}
+			return change(p)
+		}
+	}
+	count := 0
+	for _, hostile := range []struct {
+		name   string
+		mangle func(byte, []byte) [][]byte
+	}{
+		{"never acknowledges", acks(func([]byte) [][]byte { return [][]byte{} })},
+		{"acknowledges a number that is not in flight", acks(func(p []byte) [][]byte {
+			return [][]byte{{0x40, 2, p[2] ^ 0x7f, p[3]}}
+		})},
+		{"acknowledges twice", acks(func(p []byte) [][]byte { return [][]byte{p, p} })},
+		{"answers garbage", acks(func(p []byte) [][]byte {
+			count++
+			return [][]byte{bytes.Repeat([]byte{byte(count * 37)}, 1+count%100)}
+		})},
+		{"announces a huge packet", acks(func(p []byte) [][]byte { return [][]byte{{0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1, 'a'}} })},
+		{"announces a length that never ends", acks(func(p []byte) [][]byte { return [][]byte{{0x40, 0xff, 0xff, 0xff, 0xff, 0xff}} })},
+		{"sends an empty acknowledgement", acks(func(p []byte) [][]byte { return [][]byte{{0x40, 0}} })},
+	} {
+		b.tap.Mangle(hostile.mangle)
+		time.Sleep(pick(2*time.Second, 30*time.Second))
+		if !b.gateway.Running() {
+			t.Fatalf("a broker that %s ended the gateway", hostile.name)
+		}
+		b.tap.Mangle(nil)
+		b.net.Cut()
+		time.Sleep(500 * time.Millisecond)
+	}
+	b.judge()
+	b.identical()
+	if limit := int64(200e6); b.peakRSS > limit {
+		t.Errorf("peak RSS %d, want at most %d", b.peakRSS, limit)
+	}
+}
+
+// faultPoison, F17: one device's messages are too large for the broker, which closes the connection on each.
+// They are put aside after some tries; everybody else's data goes on, and the drop is accounted for.
+func faultPoison(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 4})
+	poison, err := NewDevice("poison", 110)
+	must(t, err)
+	t.Cleanup(poison.Down)
+	b.devices = append(b.devices, poison)
+	b.excused["poison"] = true
+	must(t, b.prepare())
+	b.tap.Reject(func(topic string, payload []byte) bool {
+		return strings.Contains(topic, "poison") && !bytes.Contains(payload, []byte(`"gap"`))
+	})
+	b.start()
+	b.await(60, 60*time.Second)
+	time.Sleep(pick(5*time.Second, 2*time.Minute))
+	var rejected uint64
+	b.until(60*time.Second, "a rejected reading in the ledger", func() bool {
+		s, err := b.gateway.Snapshot()
+		if err == nil {
+			rejected = s.Dropped("rejected")
+		}
+		return rejected > 0
+	})
+	poison.Down() // what is in the queue already may need k tries each
+	b.patience = pick(2*time.Minute, 10*time.Minute)
+	r := b.judge()
+	t.Logf("FIGURES %s: %d readings quarantined, %d connections", t.Name(), rejected, len(b.tap.Connects()))
+	if r.Gaps == 0 {
+		t.Error("no gap record told of what was put aside")
+	}
+	b.until(60*time.Second, "the end of the quarantine", func() bool {
+		s, err := b.gateway.Snapshot()
+		return err == nil && s.Destinations[0].BacklogRecords < 50
+	})
+}
+
+// faultClientIDTwice, F28: a second gateway logs in with the same client id, so each throws the other out.
+// That fight is said in the log; nothing is lost.
+func faultClientIDTwice(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 4, ClientID: "same"})
+	b.start()
+	b.await(10, 20*time.Second)
+	other := newBed(t, 1, Setup{Words: 4, ClientID: "same"})
+	// The other gateway goes to the first one's broker.
+	other.setup.Path = filepath.Join(other.dir, "data")
+	other.net.Close()
+	second, err := NewProxy(b.tap.Addr())
+	must(t, err)
+	t.Cleanup(second.Close)
+	other.net = second
+	must(t, other.prepare())
+	other.start()
+	time.Sleep(pick(12*time.Second, 2*time.Minute))
+	tries := len(b.tap.Connects())
+	t.Logf("FIGURES %s: %d connections in the fight", t.Name(), tries)
+	said := func() bool {
+		log := strings.ToLower(b.gateway.Log() + other.gateway.Log())
+		return strings.Contains(log, "client id") || strings.Contains(log, "client_id")
+	}
+	if !said() {
+		t.Error("no log says that the client id is used twice")
+	}
+	other.gateway.Kill()
+	b.devices = append(b.devices, other.devices...)
+	for _, d := range other.devices {
+		b.excused[d.Name] = true
+	}
+	b.judge()
+	if limit := 60; tries > limit {
+		t.Errorf("%d connections in the fight, want at most %d", tries, limit)
+	}
+}
+
+// faultTwoGateways, F28: a second gateway on the same directory refuses in words and harms nothing.
+func faultTwoGateways(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 4})
+	b.start()
+	b.await(10, 20*time.Second)
+	second := b.second(func(s *Setup) {})
+	must(t, second.Start())
+	code, err := second.Wait(30 * time.Second)
+	must(t, err)
+	if log := second.Log(); code != 3 || !strings.Contains(log, b.setup.Path) {
+		t.Errorf("the second gateway on one directory ended with %d, want 3 and the directory's name: %s", code, log)
+	}
+	t.Logf("FIGURES %s: the second says %q", t.Name(), strings.TrimSpace(second.Log()))
+	time.Sleep(time.Second)
+	b.judge()
+}
+
+// second prepares another gateway with the same config but for its page and what change changes.
+func (b *bed) second(change func(*Setup)) *Gateway {
+	b.t.Helper()
+	s := b.setup
+	port, err := freePort()
+	must(b.t, err)
+	s.Web = addr(port)
+	change(&s)
+	file := filepath.Join(b.dir, fmt.Sprintf("second-%d.yaml", port))
+	must(b.t, s.Write(file))
+	g := &Gateway{Binary: b.gateway.Binary, Config: file, Web: s.Web}
+	b.t.Cleanup(func() { g.Kill() })
+	return g
+}

@@ -1,0 +1,117 @@
+package faults
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// mount puts a small file system at dir, or skips the test where that is not allowed.
+func mount(t *testing.T, dir, options string) {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o755))
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		says := "needs to mount a tmpfs (" + err.Error() + "); run as root"
+		if os.Getenv("INTEROP") == "required" && os.Getuid() == 0 {
+			t.Fatal(says)
+		}
+		t.Skip(says)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// faultDiskFull, F8: the disk fills up under a backlog and is freed later. The policy is followed, polling
+// goes on, health says so, and everything recovers without a restart.
+func faultDiskFull(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "disk")
+	mount(t, disk, "size=64m")
+	b := newBed(t, 6, Setup{Words: 100, Interval: "20ms", Path: filepath.Join(disk, "data")})
+	b.start()
+	b.await(10, 20*time.Second)
+	b.net.Refuse()
+	b.net.Cut()
+	time.Sleep(2 * time.Second)
+	ballast := filepath.Join(disk, "ballast")
+	fill(t, ballast, disk, 256<<10)
+	b.until(90*time.Second, "health that speaks of the full disk", func() bool {
+		s, err := b.gateway.Snapshot()
+		return err == nil && s.Buffer.Health != "ok"
+	})
+	s, _ := b.gateway.Snapshot()
+	t.Logf("FIGURES %s: health while full: %s", t.Name(), s.Buffer.Health)
+	polled := len(b.devices[0].Served())
+	time.Sleep(pick(3*time.Second, 30*time.Second))
+	if n := len(b.devices[0].Served()) - polled; n < 50 {
+		t.Errorf("%d polls in the seconds of the full disk, want polling to go on", n)
+	}
+	must(t, os.Remove(ballast))
+	b.until(60*time.Second, "health after the disk was freed", func() bool {
+		s, err := b.gateway.Snapshot()
+		return err == nil && s.Buffer.Health == "ok"
+	})
+	b.heal()
+	r := b.judge()
+	t.Logf("FIGURES %s: %d answers dropped in %d gap records", t.Name(), r.Dropped, r.Gaps)
+}
+
+// fill writes a file until the file system has only left bytes free.
+func fill(t *testing.T, file, disk string, left int64) {
+	t.Helper()
+	var st syscall.Statfs_t
+	must(t, syscall.Statfs(disk, &st))
+	size := int64(st.Bavail)*st.Bsize - left
+	must(t, os.WriteFile(file, bytes.Repeat([]byte{1}, int(max(0, size))), 0o644))
+}
+
+// faultBadDirectory, F9: the directory is a file, on a read-only disk, or another user's. The gateway says
+// so in words, exits 3 and crashes nowhere. A missing directory is made.
+func faultBadDirectory(t *testing.T) {
+	b := newBed(t, 1, Setup{Words: 2})
+	b.start()
+	b.await(3, 20*time.Second) // it was missing, and was made
+	b.stop()
+
+	file := filepath.Join(b.dir, "file")
+	must(t, os.WriteFile(file, []byte("not a directory"), 0o644))
+	b.refuses("a file", file, nil)
+
+	foreign := filepath.Join(b.dir, "foreign")
+	must(t, os.Mkdir(foreign, 0o700))
+	if os.Getuid() == 0 {
+		openUp(t, b)
+		b.refuses("another user's directory", foreign, &syscall.Credential{Uid: 65534, Gid: 65534})
+	}
+	disk := filepath.Join(b.dir, "disk")
+	mount(t, disk, "size=1m,ro")
+	b.refuses("a directory on a read-only disk", filepath.Join(disk, "data"), nil)
+}
+
+// openUp lets another user read the config and run the binary.
+func openUp(t *testing.T, b *bed) {
+	t.Helper()
+	for dir := b.dir; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	must(t, os.Chmod(filepath.Dir(b.gateway.Binary), 0o755))
+}
+
+func (b *bed) refuses(what, path string, user *syscall.Credential) {
+	b.t.Helper()
+	g := b.second(func(s *Setup) { s.Path = path })
+	g.User = user
+	must(b.t, g.Start())
+	code, err := g.Wait(20 * time.Second)
+	if err != nil {
+		b.t.Errorf("started on %s: %v", what, err)
+		return
+	}
+	says := strings.TrimSpace(g.Log())
+	b.t.Logf("FIGURES %s: on %s it says %q", b.t.Name(), what, says)
+	if code != 3 || !strings.Contains(says, path) || g.Crash() != "" {
+		b.t.Errorf("on %s the gateway ended with %d, want 3 and a message that names %q: %s", what, code, path, says)
+	}
+}

@@ -1,0 +1,35 @@
+package faults
+
+import "testing"
+
+// TestFault is the fault bed: the scenarios of FAULTS.md that concern the whole program, each by its
+// number, each judged by the ledger checker. `go test ./gateway/faults -run TestFault/F15` runs one,
+// `-long` its long form. TestControl holds the negative controls.
+func TestFault(t *testing.T) {
+	for _, s := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"F1_kill9", faultKill},
+		{"F8_disk_full", faultDiskFull},
+		{"F9_bad_directory", faultBadDirectory},
+		{"F11_black_hole_live_first", func(t *testing.T) { faultBlackHole(t, "live-first") }},
+		{"F11_black_hole_oldest_first", func(t *testing.T) { faultBlackHole(t, "oldest-first") }},
+		{"F12_half_open", faultHalfOpen},
+		{"F13_flapping", faultFlapping},
+		{"F14_thin_link", faultThinLink},
+		{"F15_broker_down", faultBrokerDown},
+		{"F15_broker_refuses", faultBrokerRefuses},
+		{"F16_hostile_broker", faultHostileBroker},
+		{"F17_poison", faultPoison},
+		{"F20_dead_and_slow", faultDeadAndSlow},
+		{"F27_reload", faultReload},
+		{"F28_two_on_one_directory", faultTwoGateways},
+		{"F28_one_client_id_twice", faultClientIDTwice},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel() // most of a scenario is waiting
+			s.run(t)
+		})
+	}
+}

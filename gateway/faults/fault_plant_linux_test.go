@@ -1,0 +1,111 @@
+package faults
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// faultDeadAndSlow, F20: of 50 devices one does not answer and one takes a hundred times as long. The others
+// keep their interval.
+func faultDeadAndSlow(t *testing.T) {
+	const interval = 200 * time.Millisecond
+	b := newBed(t, 50, Setup{Words: 8, Interval: interval.String(), Timeout: "1s"})
+	dead, slow := b.devices[7], b.devices[23]
+	b.excused[dead.Name], b.excused[slow.Name] = true, true
+	b.start()
+	b.await(100, 30*time.Second)
+	dead.Freeze(true)
+	slow.Slow(800 * time.Millisecond)
+	time.Sleep(time.Second)
+	from := time.Now()
+	time.Sleep(pick(10*time.Second, 5*time.Minute))
+	to := time.Now()
+	var jitter []time.Duration
+	for _, d := range b.devices {
+		if !b.excused[d.Name] {
+			jitter = append(jitter, jitters(d.Served(), from, to, interval)...)
+		}
+	}
+	slices.Sort(jitter)
+	if len(jitter) < 1000 {
+		t.Fatalf("only %d polls of the healthy devices", len(jitter))
+	}
+	p99 := jitter[len(jitter)*99/100]
+	t.Logf("FIGURES %s: %d polls of 48 healthy devices: jitter of the interval p50 %s, p99 %s, max %s", t.Name(), len(jitter),
+		jitter[len(jitter)/2].Round(time.Microsecond), p99.Round(time.Microsecond), jitter[len(jitter)-1].Round(time.Microsecond))
+	if p99 > interval/2 {
+		t.Errorf("p99 of the jitter is %s, want at most %s: the dead device holds others up", p99, interval/2)
+	}
+	b.reasonIsGiven(dead)
+	dead.Freeze(false)
+	slow.Slow(0)
+	b.judge()
+}
+
+// jitters returns by how much each interval between two polls differs from the configured one.
+func jitters(served []Served, from, to time.Time, interval time.Duration) []time.Duration {
+	var out []time.Duration
+	for i := 1; i < len(served); i++ {
+		if served[i-1].At.Before(from) || served[i].At.After(to) {
+			continue
+		}
+		d := served[i].At.Sub(served[i-1].At) - interval
+		out = append(out, max(d, -d))
+	}
+	return out
+}
+
+// reasonIsGiven looks for a message of bad quality with a reason, and none with yesterday's values.
+func (b *bed) reasonIsGiven(dead *Device) {
+	b.t.Helper()
+	all := b.sub.Arrivals()
+	for _, a := range slices.Backward(all) {
+		m, err := ParseMessage(a.Payload)
+		if err != nil || m.Device != dead.Name {
+			continue
+		}
+		if reason, _ := m.Bad["scan"].(string); reason == "" {
+			b.t.Errorf("the dead device's last message gives no reason: %s", a.Payload)
+		}
+		return
+	}
+	b.t.Error("no message tells of the dead device")
+}
+
+// faultReload, F27: SIGHUP with a config that has a mistake leaves the old one running, with a message.
+func faultReload(t *testing.T) {
+	if code, help := run(mustBinary(t), "run", "--help"); code != 0 || !strings.Contains(help, "SIGHUP") {
+		t.Skip("the gateway has no reload yet")
+	}
+	b := newBed(t, 2, Setup{Words: 4})
+	b.start()
+	b.await(10, 20*time.Second)
+	valid, err := os.ReadFile(b.gateway.Config)
+	must(t, err)
+	for range pick(5, 1000) {
+		must(t, os.WriteFile(b.gateway.Config, append(valid[:len(valid):len(valid)], "nonsense: true\n"...), 0o644))
+		b.gateway.Signal(syscall.SIGHUP)
+		time.Sleep(200 * time.Millisecond)
+		must(t, os.WriteFile(b.gateway.Config, valid, 0o644))
+		b.gateway.Signal(syscall.SIGHUP)
+		time.Sleep(200 * time.Millisecond)
+		if !b.gateway.Running() {
+			t.Fatal("a reload ended the gateway")
+		}
+	}
+	if !strings.Contains(b.gateway.Log(), "nonsense") {
+		t.Error("the log does not tell the mistake of the new config")
+	}
+	b.judge()
+}
+
+func mustBinary(t *testing.T) string {
+	t.Helper()
+	path, err := millrace()
+	must(t, err)
+	return path
+}

@@ -1,0 +1,311 @@
+package faults
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The flags of the fault bed: go test ./gateway/faults -run TestFault/F1 -long -seed 7
+var (
+	long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of each scenario (hours for all); also FAULTS=long")
+	seed = flag.Uint64("seed", 0, "seed of the scenarios' random choices; 0 = a new one, printed")
+)
+
+// pick returns the short or the long form of a scenario's size.
+func pick[T any](short, longer T) T {
+	if *long {
+		return longer
+	}
+	return short
+}
+
+// random returns the scenario's source of chance and prints how to repeat it.
+func random(t *testing.T) *rand.Rand {
+	s := *seed
+	if s == 0 {
+		s = uint64(time.Now().UnixNano())
+	}
+	t.Logf("repeat with -seed %d", s)
+	return rand.New(rand.NewPCG(s, 1))
+}
+
+// program is something that a test needs and that Go does not bring.
+type program struct {
+	name    string
+	look    func() error
+	install string
+}
+
+func mosquitto() program {
+	return program{"mosquitto", func() error { _, err := LookMosquitto(); return err }, "apt-get install mosquitto"}
+}
+
+// need skips the test when a program is missing, or fails it with INTEROP=required in the environment.
+func need(t *testing.T, programs ...program) {
+	t.Helper()
+	for _, p := range programs {
+		err := p.look()
+		if err == nil {
+			continue
+		}
+		says := fmt.Sprintf("needs %s (%v); %s", p.name, err, p.install)
+		if os.Getenv("INTEROP") == "required" {
+			t.Fatal(says)
+		}
+		t.Skip(says)
+	}
+}
+
+// millrace builds the gateway once for all tests. FAULTS_RACE=1 builds it with the race detector.
+var millrace = sync.OnceValues(func() (string, error) {
+	return Build(buildDir(), os.Getenv("FAULTS_RACE") == "1")
+})
+
+func buildDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("millrace-faults-%d", os.Getpid()))
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(buildDir())
+	os.Exit(code)
+}
+
+// bed is the whole line: devices → gateway → proxy → tap → mosquitto → subscriber.
+type bed struct {
+	t       *testing.T
+	dir     string
+	setup   Setup
+	devices []*Device
+	peers   []*peer
+	net     *Proxy // between gateway and broker
+	tap     *Tap
+	broker  *Mosquitto
+	sub     *Subscriber
+	gateway *Gateway
+
+	begin        time.Time
+	kills, stops []time.Time
+	excused      map[string]bool
+	window       time.Duration // of a kill
+	brokerKilled bool
+	patience     time.Duration // of settle
+	peakRSS      int64
+}
+
+// newBed starts everything but the gateway. setup says what is not usual about the config.
+func newBed(t *testing.T, devices int, setup Setup) *bed {
+	t.Helper()
+	need(t, mosquitto())
+	b := &bed{t: t, dir: t.TempDir(), setup: setup, begin: time.Now(), patience: 60 * time.Second, excused: map[string]bool{}}
+	must(t, b.plant(devices))
+	var err error
+	b.broker, err = StartMosquitto(b.dir)
+	must(t, err)
+	t.Cleanup(b.broker.Kill)
+	b.tap, err = NewTap(b.broker.Addr())
+	must(t, err)
+	t.Cleanup(b.tap.Close)
+	b.net, err = NewProxy(b.tap.Addr())
+	must(t, err)
+	t.Cleanup(b.net.Close)
+	b.sub, err = Subscribe(b.broker.Addr())
+	must(t, err)
+	t.Cleanup(b.sub.Close)
+	must(t, b.prepare())
+	return b
+}
+
+func (b *bed) plant(n int) error {
+	for i := range n {
+		d, err := NewDevice(fmt.Sprintf("d%02d", i), b.setup.Words)
+		if err != nil {
+			return err
+		}
+		b.t.Cleanup(d.Down)
+		b.devices = append(b.devices, d)
+	}
+	return nil
+}
+
+// prepare builds the gateway and writes its config; the caller starts it.
+func (b *bed) prepare() error {
+	path, err := millrace()
+	if err != nil {
+		return err
+	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	s := &b.setup
+	s.Web, s.Broker, s.Devices = addr(port), b.net.Addr(), b.devices
+	s.Path = or(s.Path, filepath.Join(b.dir, "data"))
+	file := filepath.Join(b.dir, "millrace.yaml")
+	b.gateway = &Gateway{Binary: path, Config: file, Web: s.Web}
+	b.t.Cleanup(b.end)
+	return s.Write(file)
+}
+
+// end kills the gateway, and shows its log when the test failed.
+func (b *bed) end() {
+	b.gateway.Kill()
+	if crash := b.gateway.Crash(); crash != "" {
+		b.t.Errorf("the gateway crashed: %s", crash)
+	}
+	if b.t.Failed() {
+		log := b.gateway.Log()
+		if len(log) > 12000 {
+			log = log[:4000] + "\n...\n" + log[len(log)-8000:]
+		}
+		b.t.Logf("log of the gateway:\n%s", log)
+	}
+}
+
+func (b *bed) start() {
+	b.t.Helper()
+	must(b.t, b.gateway.Start())
+}
+
+// kill ends the gateway with SIGKILL.
+func (b *bed) kill() {
+	b.noteRSS()
+	b.kills = append(b.kills, b.gateway.Kill())
+}
+
+// stop ends the gateway with SIGTERM; it must exit 0.
+func (b *bed) stop() {
+	b.t.Helper()
+	b.noteRSS()
+	b.stops = append(b.stops, time.Now())
+	code, err := b.gateway.Stop(30 * time.Second)
+	must(b.t, err)
+	if code != 0 {
+		b.t.Fatalf("the gateway ended with %d after SIGTERM, want 0", code)
+	}
+}
+
+func (b *bed) noteRSS() { b.peakRSS = max(b.peakRSS, b.gateway.PeakRSS()) }
+
+// restartBroker starts a killed broker. New connections of the gateway wait for the recorder's
+// subscription, so that nothing is acknowledged that nobody would receive.
+func (b *bed) restartBroker(more ...string) {
+	b.t.Helper()
+	sessions := b.sub.Sessions()
+	b.net.Refuse()
+	must(b.t, b.broker.Start(more...))
+	must(b.t, b.sub.Await(sessions+1, 20*time.Second))
+	must(b.t, b.net.Accept())
+}
+
+// killBroker ends the broker with SIGKILL. From now on an arrival is what the broker acknowledged.
+func (b *bed) killBroker() {
+	b.brokerKilled = true
+	b.broker.Kill()
+}
+
+// await waits for n messages at the subscriber.
+func (b *bed) await(n int, d time.Duration) {
+	b.t.Helper()
+	b.until(d, fmt.Sprintf("%d messages", n), func() bool { return len(b.sub.Arrivals()) >= n })
+}
+
+// until waits for a condition and fails the test when it does not come.
+func (b *bed) until(d time.Duration, what string, done func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(d); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("waited %s in vain for %s", d, what)
+		}
+	}
+}
+
+func (b *bed) account(until time.Time) *Account {
+	a := &Account{Words: b.setup.Words, Until: until, Kills: b.kills, Window: b.window, Stops: b.stops,
+		OldestFirst: b.setup.Order == "oldest-first", Excused: b.excused}
+	for _, d := range b.devices {
+		a.Served = append(a.Served, d.Served()...)
+	}
+	for _, p := range b.peers {
+		a.Served = append(a.Served, p.served()...)
+	}
+	a.Arrivals = b.sub.Arrivals()
+	if b.brokerKilled {
+		a.Arrivals = b.tap.Arrivals()
+	}
+	return a
+}
+
+// settle waits until everything served so far has arrived, and returns the report; it does not judge.
+func (b *bed) settle() *Report {
+	now := time.Now()
+	for end := now.Add(b.patience); ; time.Sleep(300 * time.Millisecond) {
+		r := b.account(now).Check()
+		if r.Lost == 0 || time.Now().After(end) {
+			return r
+		}
+	}
+}
+
+// judge settles and fails the test unless every promise was kept. It prints the figures of RESULTS.md.
+func (b *bed) judge() *Report {
+	b.t.Helper()
+	begin := time.Now()
+	r := b.settle()
+	b.noteRSS()
+	b.t.Logf("FIGURES %s: %s; settled in %.1f s, peak RSS %.1f MB", b.t.Name(), r, time.Since(begin).Seconds(), float64(b.peakRSS)/1e6)
+	if r.Served == 0 {
+		b.t.Fatal("no device served anything: the scenario proves nothing")
+	}
+	if err := r.Err(); err != nil {
+		b.t.Error(err)
+	}
+	b.balance()
+	return r
+}
+
+// balance asks the gateway for its own ledger, which must be balanced within a moment.
+func (b *bed) balance() {
+	b.t.Helper()
+	if !b.gateway.Running() {
+		return
+	}
+	var last int64
+	for range 50 {
+		s, err := b.gateway.Snapshot()
+		if err != nil {
+			b.t.Errorf("the gateway's own ledger: %v", err)
+			return
+		}
+		if last = s.Imbalance(); last == 0 {
+			return
+		}
+		time.Sleep(37 * time.Millisecond)
+	}
+	b.t.Errorf("the gateway's own ledger leaves %d readings unexplained", last)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a command to its end and returns its exit code and output.
+func run(name string, args ...string) (int, string) {
+	cmd := exec.Command(name, args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		return -1, err.Error()
+	}
+	return cmd.ProcessState.ExitCode(), strings.TrimSpace(string(out))
+}
