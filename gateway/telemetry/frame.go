@@ -81,12 +81,15 @@ func (d *decoder) tagBitmap(rs []Reading, at int64) {
 	}
 }
 
-// appendKindRuns writes runs of equal kinds: length<<4 | kind.
+// appendKindRuns writes runs of equal kinds: length<<4 | kind. The last has the length 0: to the end.
 func appendKindRuns(dst []byte, rs []Reading) []byte {
 	for i := 0; i < len(rs); {
 		kind, start := rs[i].Value.Kind.stored(), i
 		for i < len(rs) && rs[i].Value.Kind.stored() == kind {
 			i++
+		}
+		if i == len(rs) {
+			start = i
 		}
 		dst = binary.AppendUvarint(dst, uint64(i-start)<<4|uint64(kind))
 	}
@@ -123,9 +126,12 @@ func (d *decoder) kinds(rs []Reading, flags byte) (counts kindCounts) {
 	for i := 0; i < len(rs); {
 		u := d.uvarint()
 		kind, n := Kind(u&15), u>>4
-		if kind >= kindEnd || n == 0 || n > uint64(len(rs)-i) {
+		if kind >= kindEnd || n > uint64(len(rs)-i) {
 			d.fail()
 			return counts
+		}
+		if n == 0 {
+			n = uint64(len(rs) - i)
 		}
 		counts[kind] += int(n)
 		for end := i + int(n); i < end; i++ {

@@ -22,6 +22,7 @@ type chunk struct {
 const (
 	sizes2     = 8  // an array of two bits a number
 	sizes4     = 9  // an array of four bits a number
+	sizesRaw   = 10 // floats only: all are bit patterns, no form of exponents follows
 	exponents4 = 16 // an array of four bits a number
 )
 
@@ -81,16 +82,8 @@ func (c *chunk) append(dst []byte, kind Kind) []byte {
 	exponentsForm := byte(0)
 	if kind.isFloat() {
 		exponentsForm = c.exponentsForm()
-		cost := total
-		if exponentsForm == exponents4 {
-			cost += (c.n + 1) / 2
-		}
-		if sizesForm >= sizes2 {
-			cost += c.n / 4
-		}
-		if raw := c.n * kind.floatSize(); c.raw > 0 && cost >= raw {
-			c.makeRaw(kind)
-			sizesForm, exponentsForm, total = byte(kind.floatSize()-1), rawExponent, raw
+		if c.raw > 0 && c.length(sizesForm, exponentsForm, total) >= c.n*kind.floatSize() {
+			return c.appendRaw(dst, kind)
 		}
 	}
 	dst = append(dst, sizesForm)
@@ -106,14 +99,40 @@ func (c *chunk) append(dst []byte, kind Kind) []byte {
 	if exponentsForm == exponents4 {
 		dst = appendPacked(dst, c.exponents[:c.n], 4)
 	}
-	at := len(dst)
-	dst = slices.Grow(dst, total)[:at+total]
+	dst, planes := extend(dst, total)
 	if sizesForm < sizes2 {
-		c.fillEven(dst[at:], int(sizesForm))
+		c.fillEven(planes, int(sizesForm))
 	} else {
-		c.fillUneven(dst[at:], topSize(sizesForm))
+		c.fillUneven(planes, topSize(sizesForm))
 	}
 	return dst
+}
+
+// appendRaw writes all floats of the chunk as bit patterns.
+func (c *chunk) appendRaw(dst []byte, kind Kind) []byte {
+	c.makeRaw(kind)
+	dst, planes := extend(append(dst, sizesRaw), c.n*kind.floatSize())
+	c.fillEven(planes, kind.floatSize()-1)
+	return dst
+}
+
+// extend lengthens dst by n bytes and also returns these.
+func extend(dst []byte, n int) (longer, added []byte) {
+	at := len(dst)
+	dst = slices.Grow(dst, n)[:at+n]
+	return dst, dst[at:]
+}
+
+// length is how many bytes the chunk takes in these forms, its values so many.
+func (c *chunk) length(sizesForm, exponentsForm byte, values int) int {
+	n := 2 + values
+	if sizesForm >= sizes2 {
+		n += (c.n + 3) / 4 * int(sizesForm-sizes2+1)
+	}
+	if exponentsForm == exponents4 {
+		n += (c.n + 1) / 2
+	}
+	return n
 }
 
 // measure sets the sizes and returns their form and the bytes of all values in that form.
@@ -222,40 +241,56 @@ func (c *chunk) scatter(rs []Reading, at int64, kind Kind) (rest []Reading) {
 
 // chunk reads the next c.n numbers.
 func (d *decoder) chunk(c *chunk, kind Kind) {
-	sizesForm, exponentsForm := d.byte(), byte(0)
-	if kind.isFloat() {
+	form, exponentsForm := d.byte(), byte(0)
+	switch {
+	case !kind.isFloat():
+	case form == sizesRaw:
+		form, exponentsForm = byte(kind.floatSize()-1), rawExponent
+	default:
 		exponentsForm = d.byte()
 	}
-	if sizesForm > sizes4 || exponentsForm > exponents4 || (kind == KindFloat32 && sizesForm != sizes2 && sizesForm > 3) {
-		d.fail()
-		return
-	}
-	total := c.n * int(sizesForm+1)
-	switch sizesForm {
-	case sizes2:
-		total, _ = d.unpack(c.sizes[:c.n], 2)
-		total += c.n
-	case sizes4:
-		var all uint8
-		if total, all = d.unpack(c.sizes[:c.n], 4); all > 7 {
-			d.fail()
-		}
-		total += c.n
-	}
-	if exponentsForm == exponents4 {
-		d.unpack(c.exponents[:c.n], 4)
-	} else if kind.isFloat() {
-		for i := range c.exponents[:c.n] {
-			c.exponents[i] = exponentsForm
-		}
+	total := d.sizes(c, form, kind)
+	if kind.isFloat() {
+		d.exponents(c, exponentsForm)
 	}
 	planes := d.bytes(total)
 	switch {
 	case d.bad:
-	case sizesForm < sizes2:
-		c.readEven(planes, int(sizesForm))
+	case form < sizes2:
+		c.readEven(planes, int(form))
 	default:
-		c.readUneven(planes, topSize(sizesForm))
+		c.readUneven(planes, topSize(form))
+	}
+}
+
+// sizes reads the array of sizes, if the form has one, and returns the bytes of all numbers.
+func (d *decoder) sizes(c *chunk, form byte, kind Kind) int {
+	switch {
+	case form == sizes2:
+		sum, _ := d.unpack(c.sizes[:c.n], 2)
+		return sum + c.n
+	case kind == KindFloat32 && form > 3: // more than four bytes a number
+	case form < sizes2:
+		return c.n * int(form+1)
+	case form == sizes4:
+		if sum, all := d.unpack(c.sizes[:c.n], 4); all < 8 {
+			return sum + c.n
+		}
+	}
+	d.fail()
+	return 0
+}
+
+func (d *decoder) exponents(c *chunk, form byte) {
+	switch {
+	case form < exponents4:
+		for i := range c.exponents[:c.n] {
+			c.exponents[i] = form
+		}
+	case form == exponents4:
+		d.unpack(c.exponents[:c.n], 4)
+	default:
+		d.fail()
 	}
 }
 

@@ -16,20 +16,17 @@ type Record struct {
 // ErrRecord means that bytes are not a record this version can read.
 var ErrRecord = errors.New("not a record: damaged or of a newer version")
 
-const recordVersion = 1
-
-// The flags of a record. A bit that this version does not know makes the record unreadable.
+// The flags of a record. They share the first byte with the version.
 const (
 	flagBitmap    = 1 << iota // tags: strictly ascending, as a bitmap
 	flagDeltas                // tags: in any order, as differences. Neither flag: 0..n-1
 	flagKindArray             // kinds: one nibble a reading. Not set: as runs
 	flagTimes                 // some reading's time differs from the record's
 	flagQualities             // some reading is not good or has a reason
-	flagsKnown    = 1<<iota - 1
+	flagLongTime              // the record's time has 8 bytes. Not set: 7, enough for a thousand years
+	recordVersion = 1 << iota // the version is in the two bits above
+	versionMask   = 3 * recordVersion
 )
-
-// headerSize is the version, the time and the flags.
-const headerSize = 1 + 8 + 1
 
 // AppendRecord appends the record's binary form to dst. It keeps every bit of every reading, with these
 // limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
@@ -37,9 +34,11 @@ const headerSize = 1 + 8 + 1
 func AppendRecord(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
-	dst = append(dst, recordVersion)
+	dst = append(dst, recordVersion|s.flags)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
-	dst = append(dst, s.flags)
+	if s.flags&flagLongTime == 0 {
+		dst = dst[:len(dst)-1]
+	}
 	dst = binary.AppendUvarint(dst, uint64(len(rs)))
 	switch {
 	case s.flags&flagBitmap != 0:
@@ -67,12 +66,12 @@ func AppendRecord(dst []byte, r *Record) []byte {
 // most MaxTags readings of memory.
 func DecodeRecord(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
-	if len(src) < headerSize || src[0] != recordVersion || src[9] > flagsKnown {
+	d := decoder{src: src}
+	flags := d.byte()
+	if flags&versionMask != recordVersion {
 		return ErrRecord
 	}
-	r.Time = int64(binary.LittleEndian.Uint64(src[1:]))
-	flags := src[9]
-	d := decoder{src: src[headerSize:]}
+	r.Time = d.time(flags)
 	n := d.count(MaxTags)
 	if d.bad {
 		return ErrRecord
@@ -136,6 +135,9 @@ func survey(r *Record) outline {
 	if notGood != 0 {
 		s.flags |= flagQualities
 	}
+	if r.Time<<8>>8 != r.Time {
+		s.flags |= flagLongTime
+	}
 	if runs > len(rs)/2+1 {
 		s.flags |= flagKindArray
 	}
@@ -168,6 +170,16 @@ func (d *decoder) byte() byte {
 	b := d.src[0]
 	d.src = d.src[1:]
 	return b
+}
+
+func (d *decoder) time(flags byte) int64 {
+	var b [8]byte
+	if flags&flagLongTime != 0 {
+		copy(b[:], d.bytes(8))
+		return int64(binary.LittleEndian.Uint64(b[:]))
+	}
+	copy(b[1:], d.bytes(7))
+	return int64(binary.LittleEndian.Uint64(b[:])) >> 8
 }
 
 func (d *decoder) uvarint() uint64 {

@@ -65,6 +65,8 @@ func reason(i int) string { return "reason " + strconv.Itoa(i) }
 var records = map[string]*Record{
 	"empty":         {Time: testTime},
 	"time zero":     {},
+	"time long":     {Time: 1 << 55},
+	"time 7 bytes":  {Time: -1 << 55},
 	"time least":    {Time: math.MinInt64, Readings: []Reading{{Time: math.MinInt64}, {Tag: 1, Time: math.MaxInt64}}},
 	"bools":         record(Bool(true), Bool(false), Bool(true), Bool(true), Bool(false), Bool(false), Bool(false), Bool(false), Bool(true)),
 	"ints":          record(Int(0), Int(-1), Int(1), Int(127), Int(-128), Int(-32768), Int(1<<31), Int(math.MaxInt64), Int(math.MinInt64)),
@@ -275,8 +277,8 @@ func TestRecordRandomFloats(t *testing.T) {
 func TestRecordSizes(t *testing.T) {
 	for name, most := range map[string]int{
 		"dead device": 45, // runs: no byte a reading
-		"uint16s":     13 + 2 + 129*2 + 2,
-		"bools":       15,
+		"uint16s":     8 + 2 + 1 + 129*2 + 2,
+		"bools":       12,
 	} {
 		if size := len(AppendRecord(nil, records[name])); size > most {
 			t.Errorf("%s: %d bytes, want at most %d", name, size, most)
@@ -358,37 +360,40 @@ func checkDecode(t *testing.T, b []byte) {
 }
 
 func TestRecordHostile(t *testing.T) {
-	head := "01" + "0000000000000000"
+	const at = "00000000000000" // the time
 	for name, text := range map[string]string{
 		"nothing":                  "",
-		"version 0":                "00" + head[2:] + "0000",
-		"version 2":                "02" + head[2:] + "0000",
-		"unknown flag":             head + "2000",
-		"both tag flags":           head + "0301" + "0000" + "10",
-		"too many readings":        head + "00" + "818008" + "90808001",
-		"count over 64 bits":       head + "00" + "ffffffffffffffffffff01",
-		"kind array too short":     head + "04" + "8001" + "0000",
-		"run of length 0":          head + "00" + "01" + "00",
-		"run too long":             head + "00" + "01" + "20",
-		"unknown kind":             head + "00" + "01" + "19",
-		"tag over MaxTags":         head + "02" + "01" + "808010" + "10",
-		"tag below 0":              head + "02" + "01" + "01" + "10",
-		"bitmap over MaxTags":      head + "01" + "01" + "ffff07" + "01" + "02" + "10",
-		"bitmap too long":          head + "01" + "01" + "ffff07" + "02" + "0100" + "10",
-		"bitmap with more tags":    head + "01" + "01" + "00" + "01" + "03" + "10",
-		"bitmap with less tags":    head + "01" + "02" + "00" + "01" + "01" + "20",
-		"time run of length 0":     head + "08" + "01" + "10" + "0002",
-		"reason not yet known":     head + "10" + "01" + "10" + "010202",
-		"reason too long":          head + "10" + "01" + "10" + "0102017f",
-		"sizes form 10":            head + "00" + "01" + "13" + "0a" + "00",
-		"size 9":                   head + "00" + "01" + "13" + "09" + "08" + "000000000000000000",
-		"float32 of five bytes":    head + "00" + "01" + "14" + "0402" + "0000000000",
-		"float32, sizes of 4 bits": head + "00" + "01" + "14" + "0902" + "00" + "00",
-		"exponents form 17":        head + "00" + "01" + "15" + "0011" + "00",
-		"text, no bytes":           head + "00" + "01" + "16" + "05",
-		"text too long":            head + "00" + "01" + "16" + "05" + "61",
-		"array, wrong count":       head + "00" + "01" + "18" + "02" + "02" + "0101",
-		"array, unknown kind":      head + "00" + "01" + "18" + "01" + "02" + "0901",
+		"version 0":                "00" + at + "00",
+		"version 2":                "80" + at + "00",
+		"version 3":                "c0" + at + "00",
+		"time too short":           "40" + at[2:],
+		"long time too short":      "60" + at,
+		"both tag flags":           "43" + at + "01" + "0000" + "00",
+		"too many readings":        "40" + at + "818008" + "00",
+		"count over 64 bits":       "40" + at + "ffffffffffffffffffff01" + "00",
+		"kind array too short":     "44" + at + "04" + "00",
+		"kind array, unknown":      "44" + at + "01" + "09",
+		"run too long":             "40" + at + "01" + "20",
+		"unknown kind":             "40" + at + "01" + "09",
+		"tag over MaxTags":         "42" + at + "01" + "808010" + "00",
+		"tag below 0":              "42" + at + "01" + "01" + "00",
+		"bitmap over MaxTags":      "41" + at + "01" + "ffff07" + "01" + "02" + "00",
+		"bitmap too long":          "41" + at + "01" + "ffff07" + "02" + "0100" + "00",
+		"bitmap with more tags":    "41" + at + "01" + "00" + "01" + "03" + "00",
+		"bitmap with less tags":    "41" + at + "02" + "00" + "01" + "01" + "00",
+		"time run of length 0":     "48" + at + "01" + "00" + "0002",
+		"reason not yet known":     "50" + at + "01" + "00" + "010202",
+		"reason too long":          "50" + at + "01" + "00" + "0102017f",
+		"sizes form 11":            "40" + at + "01" + "03" + "0b" + "00",
+		"sizes form raw, uint":     "40" + at + "01" + "03" + "0a" + "0000000000000000",
+		"size 9":                   "40" + at + "01" + "03" + "09" + "08" + "000000000000000000",
+		"float32 of five bytes":    "40" + at + "01" + "04" + "0402" + "0000000000",
+		"float32, sizes of 4 bits": "40" + at + "01" + "04" + "0902" + "00" + "00",
+		"exponents form 17":        "40" + at + "01" + "05" + "0011" + "00",
+		"text, no bytes":           "40" + at + "01" + "06" + "05",
+		"text too long":            "40" + at + "01" + "06" + "05" + "61",
+		"array, wrong count":       "40" + at + "01" + "08" + "02" + "02" + "0101",
+		"array, unknown kind":      "40" + at + "01" + "08" + "01" + "02" + "0901",
 	} {
 		b, err := hex.DecodeString(text)
 		if err != nil {
