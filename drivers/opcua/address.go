@@ -38,6 +38,8 @@ func parseAddress(s string) (address, *mistake) {
 		return address{}, &mistake{"a space stands before or after the node id", fmt.Sprintf("use %q", strings.TrimSpace(s))}
 	case !utf8.ValidString(s) || strings.ContainsRune(s, 0):
 		return address{}, &mistake{"the node id is not text", "use UTF-8 without NUL"}
+	case len(s) > 3 && !strings.HasPrefix(s, "ns") && strings.EqualFold(s[:2], "ns") && strings.Contains(s[2:4], "="):
+		return address{}, &mistake{fmt.Sprintf("%q is not known", s[:strings.Index(s, "=")]), fmt.Sprintf("write %q in small letters", strings.ToLower(s[:strings.Index(s, "=")]))}
 	case strings.HasPrefix(s, "svr="):
 		return address{}, &mistake{"svr= names another server", "give that server a device of its own"}
 	}
@@ -46,7 +48,7 @@ func parseAddress(s string) (address, *mistake) {
 	if strings.HasPrefix(s, "ns=") || strings.HasPrefix(s, "nsu=") {
 		space, rest, found = strings.Cut(s, ";")
 		if !found {
-			return address{}, &mistake{"no identifier follows the namespace", fmt.Sprintf("use for example %q", s+";s=Spindle.Speed")}
+			return address{}, &mistake{"no ';' and identifier follow the namespace", `use for example "ns=2;s=Spindle.Speed"`}
 		}
 		if m := a.parseNamespace(space); m != nil {
 			return address{}, m

@@ -23,6 +23,7 @@ type settings struct {
 	password string
 	timeout  time.Duration // of one request
 	session  time.Duration // of a session without requests, asked of the server
+	lifetime time.Duration // of the secure channel's token, asked of the server
 }
 
 func deviceOptions() []drivers.Option {
@@ -46,7 +47,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	var s settings
+	s := settings{lifetime: lifetime}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {

@@ -140,7 +140,7 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 		tags[i] = i
 	}
 	for len(tags) > 0 {
-		n := g.fit(tags, d.most)
+		n := g.fit(tags, d.most, maxRequest)
 		lines = append(lines, fmt.Sprintf("read %d nodes", n))
 		tags = tags[n:]
 	}

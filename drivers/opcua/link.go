@@ -16,13 +16,13 @@ import (
 	"millrace/gateway/telemetry"
 )
 
-// Bounds of the transport, told to the server in the handshake. The library allocates what the
-// server's answer says, so that answer is checked against them.
+// Bounds of the transport, told to the server in the handshake.
 const (
-	chunkSize   = 65535   // one chunk, the library's own default
-	maxMessage  = 2 << 20 // one response
-	maxChunks   = 512     // chunks of one response
-	maxLifetime = time.Hour
+	chunkSize  = 65535     // one chunk, the library's own default
+	maxMessage = 2 << 20   // one response
+	maxChunks  = 512       // chunks of one response
+	minChunk   = 1024      // what we still cope with; the specification has 8192
+	lifetime   = time.Hour // of the channel's token; the library renews it in time
 )
 
 // link is one connection: TCP, secure channel, session. It is never reconnected; a new one is opened.
@@ -38,15 +38,18 @@ type link struct {
 	session time.Duration // how long the server keeps the session without requests
 	used    time.Time     // when the last request was answered
 	dead    bool          // a request failed: the server will not answer a farewell
+
+	maxRequest int // bytes of node ids in one request
 }
 
 // open connects and logs in. Each step has the request timeout as its deadline.
-func (s *settings) open(ctx context.Context) (l *link, err error) {
-	l, err = s.openChannel(ctx, chunkSize)
+func (s *settings) open(ctx context.Context) (*link, error) {
+	tcp, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.login(ctx, l); err != nil {
+	l := &link{tcp: tcp, timeout: s.timeout}
+	if err := s.openSession(ctx, l); err != nil {
 		var refused statusError
 		l.dead = !errors.As(err, &refused)
 		l.close()
@@ -55,39 +58,56 @@ func (s *settings) open(ctx context.Context) (l *link, err error) {
 	return l, nil
 }
 
-// openChannel dials, shakes hands and opens the secure channel with chunks of the given size.
-func (s *settings) openChannel(ctx context.Context, chunk uint32) (*link, error) {
-	tcp, err := s.dial(ctx)
+func (s *settings) openSession(ctx context.Context, l *link) error {
+	var conn *uacp.Conn
+	err := l.bounded(ctx, func(context.Context) (err error) {
+		conn, err = s.shakeHands(l)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
+	}
+	if err := s.secure(ctx, l, conn); err != nil {
+		return err
+	}
+	return s.login(ctx, l)
+}
+
+// shakeHands exchanges Hello and Acknowledge (OPC 10000-6, 7.1.2). The library's own handshake takes
+// the server's limits for the client's: it would allocate what the server says, and cut off a server
+// that sends larger chunks than it receives. Here each side keeps its own.
+func (s *settings) shakeHands(l *link) (*uacp.Conn, error) {
+	ours := &uacp.Acknowledge{ReceiveBufSize: chunkSize, SendBufSize: chunkSize, MaxMessageSize: maxMessage, MaxChunkCount: maxChunks}
+	conn, err := uacp.NewConn(l.tcp, ours)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{tcp: tcp, timeout: s.timeout, dead: true}
-	var conn *uacp.Conn
-	err = l.bounded(ctx, func(ctx context.Context) (err error) {
-		conn, err = uacp.NewConn(tcp, &uacp.Acknowledge{
-			ReceiveBufSize: chunk, SendBufSize: chunk, MaxMessageSize: maxMessage, MaxChunkCount: maxChunks,
-		})
-		if err != nil {
-			return err
-		}
-		return conn.Handshake(ctx, s.endpoint)
+	err = conn.Send("HELF", &uacp.Hello{
+		ReceiveBufSize: chunkSize, SendBufSize: chunkSize, MaxMessageSize: maxMessage, MaxChunkCount: maxChunks, EndpointURL: s.endpoint,
 	})
 	if err != nil {
-		l.close()
-		return nil, fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
+		return nil, err
 	}
-	if size := conn.SendBufSize(); size > conn.ReceiveBufSize() && conn.ReceiveBufSize() >= 8192 && chunk == chunkSize {
-		// The library takes the server's receive size for its own: larger chunks would end the
-		// connection. Offer what fits in both directions.
-		size = conn.ReceiveBufSize()
-		l.close()
-		return s.openChannel(ctx, size)
+	b, err := conn.Receive()
+	if err != nil {
+		return nil, err
 	}
-	if conn.ReceiveBufSize() > 1<<20 || conn.MaxChunkCount() > 1<<16 {
-		l.close()
-		return nil, fmt.Errorf("shake hands with %s: the server asks for chunks of %d bytes, %d a message, which is not sane", s.host, conn.ReceiveBufSize(), conn.MaxChunkCount())
+	var theirs uacp.Acknowledge
+	if string(b[:4]) != "ACKF" {
+		return nil, protocolError(fmt.Sprintf("the server answered with %q", b[:4]))
 	}
-	return l, s.secure(ctx, l, conn)
+	if _, err := theirs.Decode(b[8:]); err != nil {
+		return nil, fmt.Errorf("decode the acknowledgement: %w", err)
+	}
+	if theirs.ReceiveBufSize < minChunk {
+		return nil, protocolError(fmt.Sprintf("the server takes chunks of %d bytes only", theirs.ReceiveBufSize))
+	}
+	ours.SendBufSize = min(theirs.ReceiveBufSize, chunkSize)
+	l.maxRequest = maxRequest
+	if n := theirs.MaxMessageSize; n > 0 {
+		l.maxRequest = int(min(n/2, maxRequest))
+	}
+	return conn, nil
 }
 
 func (s *settings) dial(ctx context.Context) (*net.TCPConn, error) {
@@ -109,19 +129,16 @@ func (s *settings) secure(ctx context.Context, l *link, conn *uacp.Conn) error {
 	channel, err := uasc.NewSecureChannel(s.endpoint, conn, &uasc.Config{
 		SecurityPolicyURI: ua.SecurityPolicyURINone,
 		SecurityMode:      ua.MessageSecurityModeNone,
-		Lifetime:          uint32(maxLifetime / time.Millisecond),
+		Lifetime:          uint32(s.lifetime / time.Millisecond),
 		RequestTimeout:    s.timeout,
 	}, errs)
 	if err != nil {
-		l.close()
 		return fmt.Errorf("open secure channel: %w", err)
 	}
 	l.channel = channel
 	if err := l.bounded(ctx, channel.Open); err != nil {
-		l.close()
 		return fmt.Errorf("open secure channel with %s: %w", s.host, sayEOF(err, "the server closed the connection; does it allow security policy None?"))
 	}
-	l.dead = false
 	return nil
 }
 
@@ -270,10 +287,10 @@ func sayEOF(err error, meaning string) error {
 	return err
 }
 
-// expired reports whether the server has surely ended the session for want of requests, which
+// expired reports whether the server may have ended the session for want of requests, which
 // happens to groups that are polled once in hours.
 func (l *link) expired() bool {
-	return l.session > 0 && time.Since(l.used) > l.session
+	return l.session > 0 && time.Since(l.used) > l.session*3/4
 }
 
 // close ends session and channel. A live server is told, for at most a second, so that it frees

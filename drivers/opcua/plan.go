@@ -73,11 +73,11 @@ func (g *group) rejoin(tag int) {
 	g.build()
 }
 
-// fit returns how many of the tags go into one request of at most limit nodes: at least one.
-func (g *group) fit(tags []int, limit int) int {
-	size := 0
+// fit returns how many of the tags go into one request of at most limit nodes and so many bytes of
+// node ids: at least one.
+func (g *group) fit(tags []int, limit, bytes int) int {
 	for n, tag := range tags[:min(limit, len(tags))] {
-		if size += g.tags[tag].addr.encodedSize(); size > maxRequest && n > 0 {
+		if bytes -= g.tags[tag].addr.encodedSize(); bytes < 0 && n > 0 {
 			return n
 		}
 	}

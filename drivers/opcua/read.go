@@ -17,7 +17,7 @@ import (
 const (
 	defaultNodes = 500      // nodes a request, when the server states no limit
 	maxNodes     = 1000     // nodes a request, whatever the server allows
-	maxRequest   = 48 << 10 // bytes of node ids a request: it stays one chunk
+	maxRequest   = 48 << 10 // bytes of node ids a request: it stays one chunk of 64 KB
 	maxRefusals  = 24       // requests of one Read that may be refused and split; enough to find two nodes in 1000
 	asideTime    = 10 * time.Second
 )
@@ -61,7 +61,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Reading) error {
 	limit, refusals, found, size := d.most, 0, false, true
 	for at := 0; at < len(g.ask.nodes); {
-		n := g.fit(g.ask.tags[at:], limit)
+		n := g.fit(g.ask.tags[at:], limit, d.link.maxRequest)
 		err := d.readNodes(ctx, g, at, n, readings)
 		switch {
 		case err == nil:

@@ -37,6 +37,10 @@ type Options struct {
 	MaxNodesPerRead int
 	HideLimit       bool
 
+	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
+	// It sends chunks of up to 65535 all the same.
+	ReceiveChunk int
+
 	// Username and Password, when set, are the one login that the server takes, encrypted after
 	// Basic256Sha256; else it takes anybody. Making the key costs some 100 ms.
 	Username, Password string
@@ -236,7 +240,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 		delete(s.conns, tcp)
 		s.mu.Unlock()
 	}()
-	conn, err := shakeHands(tcp)
+	conn, err := s.shakeHands(tcp)
 	if err != nil {
 		return
 	}
@@ -246,7 +250,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 		SecurityMode:      ua.MessageSecurityModeNone,
 		Lifetime:          uint32(time.Hour / time.Millisecond),
 		RequestTimeout:    time.Second,
-	}, make(chan error, 1), id, 1, id)
+	}, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
 	if err != nil {
 		return
 	}
@@ -274,8 +278,11 @@ func (s *Server) serve(tcp *net.TCPConn) {
 }
 
 // shakeHands answers the client's Hello with limits that suit both sides.
-func shakeHands(tcp *net.TCPConn) (*uacp.Conn, error) {
+func (s *Server) shakeHands(tcp *net.TCPConn) (*uacp.Conn, error) {
 	ack := *uacp.DefaultServerACK
+	if s.opts.ReceiveChunk > 0 {
+		ack.ReceiveBufSize = uint32(s.opts.ReceiveChunk)
+	}
 	conn, err := uacp.NewConn(tcp, &ack)
 	if err != nil {
 		return nil, err

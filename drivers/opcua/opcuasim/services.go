@@ -148,7 +148,7 @@ func (s *Server) read(r *ua.ReadRequest) (ua.Response, ua.StatusCode) {
 	now := time.Now()
 	res := &ua.ReadResponse{Results: make([]*ua.DataValue, len(r.NodesToRead))}
 	for i, n := range r.NodesToRead {
-		res.Results[i] = s.readNode(n, now)
+		res.Results[i] = withTimes(s.readNode(n, now), r.TimestampsToReturn)
 	}
 	return res, ua.StatusOK
 }
@@ -175,6 +175,25 @@ func (s *Server) readNode(r *ua.ReadValueID, now time.Time) *ua.DataValue {
 		s.opts.Served(key.identifier, v)
 	}
 	return dv
+}
+
+// withTimes leaves only the timestamps that the client asked for.
+func withTimes(dv *ua.DataValue, want ua.TimestampsToReturn) *ua.DataValue {
+	drop := byte(0)
+	switch want {
+	case ua.TimestampsToReturnSource:
+		drop = ua.DataValueServerTimestamp
+	case ua.TimestampsToReturnServer:
+		drop = ua.DataValueSourceTimestamp
+	case ua.TimestampsToReturnNeither:
+		drop = ua.DataValueServerTimestamp | ua.DataValueSourceTimestamp
+	}
+	if drop == 0 {
+		return dv
+	}
+	short := *dv
+	short.EncodingMask &^= drop
+	return &short
 }
 
 // dataValue wraps a value; nil when a variant cannot hold it.

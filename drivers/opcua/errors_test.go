@@ -1,0 +1,50 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/gopcua/opcua/ua"
+)
+
+func TestWhichErrorsMeanThatTheLinkIsDown(t *testing.T) {
+	for _, c := range []struct {
+		err              error
+		split, tooMuchIs bool
+	}{
+		{statusError(ua.StatusBadTooManyOperations), true, true},
+		{statusError(ua.StatusBadResponseTooLarge), true, true},
+		{statusError(ua.StatusBadEncodingLimitsExceeded), true, true},
+		{fmt.Errorf("wrapped: %w", statusError(ua.StatusBadRequestTooLarge)), true, true},
+		{statusError(ua.StatusBadEncodingError), true, false},
+		{statusError(ua.StatusBadInternalError), true, false},
+		{io.ErrUnexpectedEOF, true, false}, // of the library's decoder
+		{errors.New("opcua: invalid type id: 63"), true, false},
+		{statusError(ua.StatusBadSessionIDInvalid), false, false},
+		{statusError(ua.StatusBadSessionClosed), false, false},
+		{statusError(ua.StatusBadSecureChannelIDInvalid), false, false},
+		{statusError(ua.StatusBadTimeout), false, false},
+		{statusError(ua.StatusBadServiceUnsupported), false, false},
+		{statusError(ua.StatusBadServerHalted), false, false},
+		{timeoutError(1), false, false},
+		{protocolError("x"), false, false},
+		{io.EOF, false, false},
+		{context.Canceled, false, false},
+		{context.DeadlineExceeded, false, false},
+		{os.ErrDeadlineExceeded, false, false},
+		{&net.OpError{Op: "write", Err: errors.New("broken pipe")}, false, false},
+		{net.ErrClosed, false, false},
+	} {
+		if got := splittable(c.err); got != c.split {
+			t.Errorf("%v: splittable %v", c.err, got)
+		}
+		if got := tooMuch(c.err); got != c.tooMuchIs {
+			t.Errorf("%v: too much %v", c.err, got)
+		}
+	}
+}
