@@ -15,7 +15,7 @@ import (
 
 // The bounds of learning.
 const (
-	maxRefused = 16              // exceptions in one poll: enough to find one bad register of 2000 bits
+	maxRefused = 24              // exceptions in one poll: enough to find three bad registers of 125
 	maxProbes  = 4               // known bad registers asked again in one poll
 	maxWait    = 64              // polls until a bad block is asked again
 	maxRest    = 5 * time.Minute // or this long, whichever comes first
@@ -23,11 +23,12 @@ const (
 
 // health is how a block took its last request. The zero value is good.
 type health struct {
-	reason string // why it is bad; "" = good
-	lost   bool   // no right answer, as against an exception
-	wait   int    // polls from the last failure to the next try
-	next   int    // the poll of the next try
-	at     time.Time
+	reason  string // why it is bad; "" = good
+	lost    bool   // no right answer, as against an exception
+	unasked bool   // bad only as a half of a bad one: it was not asked itself yet
+	wait    int    // polls from the last failure to the next try
+	next    int    // the poll of the next try
+	at      time.Time
 }
 
 func (h *health) due(poll int, now time.Time) bool {
@@ -84,17 +85,21 @@ func (p *poll) begin(g *group, out []telemetry.Reading, now time.Time) {
 	}
 }
 
-// worth reports whether a block is still worth a request in this poll.
+// worth reports whether a block is still worth a request in this poll. A half for which no exception is
+// left in the budget waits for the next one.
 func (p *poll) worth(b *block) bool {
-	if b.reason == "" {
-		return true
+	if b.refused != "" && p.refused >= maxRefused {
+		b.fail(b.refused, false, p)
+		b.next, b.unasked = p.polls+1, true
+		return false
 	}
-	return p.refused < maxRefused && !(b.lost && p.lost > 0)
+	return b.reason == "" || p.refused < maxRefused && !(b.lost && p.lost > 0)
 }
 
 // took is called when a block was answered in full.
 func (p *poll) took(b *block) {
 	p.answered++
+	b.refused = ""
 	if b.reason == "" {
 		return
 	}
@@ -103,6 +108,9 @@ func (p *poll) took(b *block) {
 	b.health = health{}
 	if was.lost {
 		p.revive()
+		return
+	}
+	if was.unasked {
 		return
 	}
 	b.span.again = true
@@ -133,6 +141,7 @@ func (p *poll) refuse(b *block, code int, words string) {
 	}
 	p.refused++
 	p.changed = true
+	b.refused = ""
 	s := b.span
 	resting := !s.dead.IsZero() && p.now.Sub(s.dead) < maxRest
 	if b.hi-b.lo == 1 || p.refused >= maxRefused || resting {
@@ -144,6 +153,7 @@ func (p *poll) refuse(b *block, code int, words string) {
 	}
 	s.dead = time.Time{}
 	left, right := s.divide(b)
+	left.refused, right.refused = words, words
 	p.splits = append(p.splits, split{s, left.lo, left.hi, right.hi})
 	p.queue = append(p.queue, left, right)
 }
@@ -213,7 +223,7 @@ func (s *span) hopeless() bool {
 	if len(s.blocks) == 1 {
 		return false
 	}
-	return !slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason == "" || b.lost || b.hi-b.lo > 1 })
+	return !slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason == "" || b.lost || b.unasked || b.hi-b.lo > 1 })
 }
 
 // merge joins neighbours that are good and that the device did not refuse together.

@@ -43,6 +43,7 @@ type block struct {
 	lo, hi       int // atoms
 	first, count uint32
 	ops          []op
+	refused      string // the exception for which it was split off, until it is asked itself
 	health
 }
 
