@@ -50,13 +50,13 @@ const (
 const (
 	maxGraceTime = 10 * time.Minute // a stop that takes longer is a hang to whoever waits for it
 
-	minBufferSize     = 16 << 20 // a few segments
+	minBufferSize     = 4 << 20  // the least that package buffer works in
 	maxBufferSize     = 16 << 40 // beyond any disk of an edge box; keeps sums of sizes far from overflow
 	minBufferAge      = time.Minute
 	maxBufferAge      = 10 * 365 * 24 * time.Hour
 	minCommitInterval = 10 * time.Millisecond // a faster tick than an fsync on flash takes is strict mode by another name
 	maxCommitInterval = time.Minute           // a longer window is data loss by config
-	minMemory         = 256 << 10             // one large record and its neighbours
+	minMemory         = 64 << 10              // one large record
 	maxMemory         = 1 << 30
 
 	maxDestinations = 16 // cursors that the buffer keeps

@@ -21,13 +21,16 @@ func protocols() []drivers.Protocol {
 			DeviceOptions: []drivers.Option{
 				{Name: "unit", Help: "unit id, 0 to 255"},
 				{Name: "password", Help: "of a gateway"},
+				{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"},
+				{Name: "max_registers", Help: "1 to 125"},
+				{Name: "max_gap", Help: "0 to 124"},
 			},
 			TagOptions: []drivers.Option{{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"}, {Name: "length", Help: "characters"}},
 			New:        func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkModbus(c) },
 		},
 		{
 			Name:          "opcua",
-			DeviceOptions: []drivers.Option{{Name: "mode", Help: "subscribe or poll"}},
+			DeviceOptions: []drivers.Option{{Name: "security", Help: "none"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
 		},
 	}
@@ -87,7 +90,7 @@ func checkModbus(c drivers.Connection) error {
 			return &drivers.ConfigError{Field: "address", What: fmt.Sprintf("address %q: unknown table %q", t.Address, table), Mend: "use coil:, discrete:, input: or holding:"}
 		case err != nil || n < 0 || n > 65535:
 			return &drivers.ConfigError{Field: "address", What: fmt.Sprintf("address %q: register %s is not 0 to 65535", t.Address, register), Mend: "use 0 to 65535"}
-		case t.Type != "" && t.Type != "float32" && t.Type != "int16" && t.Type != "bool":
+		case t.Type != "" && t.Type != "float32" && t.Type != "int16" && t.Type != "bool" && t.Type != "string":
 			return &drivers.ConfigError{Field: "type", What: fmt.Sprintf("unknown type %q", t.Type), Mend: "use bool, int16 or float32"}
 		case t.Options["order"] != "" && len(t.Options["order"]) != 4:
 			return &drivers.ConfigError{Field: "order", What: fmt.Sprintf("unknown order %q", t.Options["order"]), Mend: "use ABCD, CDAB, BADC or DCBA"}

@@ -24,7 +24,10 @@ type Options struct {
 // network; each driver of protocols checks its own devices. It returns a config without mistakes, or an
 // *Errors with all of them. No secret stands in an error.
 func Load(path string, protocols []drivers.Protocol, o Options) (*Config, error) {
-	l := newLoader(protocols, o)
+	return newLoader(protocols, o).load(path)
+}
+
+func (l *loader) load(path string) (*Config, error) {
 	l.open(path, pos{file: -1}, 0)
 	for len(l.queue) > 0 && !l.stopped {
 		next := l.queue[0]
@@ -52,10 +55,11 @@ type loader struct {
 	tables    tables
 
 	files []*source
-	queue []*source // opened but not read
-	total int64     // bytes of all files
-	data  []byte    // of the file being read
-	cuts  map[*yaml.Node]cut
+	queue []*source          // opened but not read
+	total int64              // bytes of all files
+	cuts  map[*yaml.Node]cut // of the file being read
+	whole bool               // that file must not be cut
+	piece int                // bytes of a cut to parse at a time
 
 	set         map[string]pos // top-level keys that may stand once
 	meant       uint64         // keys of tables.top that were read, or misspelt
@@ -80,7 +84,7 @@ func newLoader(protocols []drivers.Protocol, o Options) *loader {
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},
-		optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{},
+		optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
 	}
 	if l.lookupEnv == nil {
 		l.lookupEnv = os.LookupEnv
@@ -166,7 +170,7 @@ func (l *loader) readFile(s *source) {
 	if ok {
 		l.readRoot(root)
 	}
-	l.data, l.cuts = nil, nil
+	l.cuts = nil
 }
 
 var errTooLarge = errors.New("too large")

@@ -12,28 +12,30 @@ import (
 )
 
 // A YAML node takes about 180 bytes and a tag of seven keys is 15 of them, so the tree of 50,000 tags would
-// take 150 MB. Long block lists of tags are therefore cut out of the text before it is parsed, and parsed
-// in pieces when they are read (value.each). A cut is only a saving: wherever it might change the meaning of
-// a file (anchors, unusual line breaks, a cut that is not a list of tags after all), the file is parsed whole.
+// take 150 MB. Long block lists are therefore cut out of the text before it is parsed, and parsed in pieces
+// when they are read (value.each); a piece that is still long is cut again. A cut is only a saving: wherever
+// it might change the meaning of a file (anchors, unusual line breaks, a cut that is not a list after all),
+// the text is parsed whole.
 
 // cut is a block list that was taken out of the text.
 type cut struct {
-	start, end int // bytes of loader.data: whole lines
-	lines      int // lines before start
-	col        int // indentation of its dashes
+	key   string // above the list
+	text  []byte // whole lines
+	at    int    // of text in the text that it was cut from
+	lines int    // of the file before text; in findCuts, of the text that it is cut from
+	col   int    // indentation of its dashes
 }
 
 const (
-	minCut   = 64       // items of a list worth cutting
-	cutPiece = 64 << 10 // bytes of it parsed at a time: about 1.5 MB of nodes
+	minCut   = 64       // items of a list worth cutting, if it is not long in bytes
+	cutPiece = 64 << 10 // bytes parsed at a time: about 1.5 MB of nodes
 )
 
 // parse returns the root of a file's only document; it reports a file that is not YAML.
 func (l *loader) parse(s *source, data []byte) (value, bool) {
-	l.data, l.cuts = data, nil
-	if cuts := findCuts(data); len(cuts) > 0 {
-		n, err := compose(without(data, cuts))
-		if err == nil && l.claim(n, cuts) {
+	l.cuts = map[*yaml.Node]cut{}
+	if l.whole = doubtful(data); !l.whole {
+		if n, ok := l.composeCut(data, 0); ok {
 			return value{n: n.Content[0], file: s.index}, true
 		}
 	}
@@ -50,6 +52,51 @@ func (l *loader) parse(s *source, data []byte) (value, bool) {
 		return value{}, false
 	}
 	return value{n: n.Content[0], file: s.index}, true
+}
+
+// composeCut parses data without its long lists. It reports false where the whole of data must be parsed.
+func (l *loader) composeCut(data []byte, lines int) (*yaml.Node, bool) {
+	if l.whole || len(data) < 2*l.piece {
+		return nil, false
+	}
+	cuts := findCuts(data, l.piece)
+	if len(cuts) == 0 {
+		return nil, false
+	}
+	n, err := compose(without(data, cuts))
+	if err != nil || n == nil {
+		return nil, false
+	}
+	byLine := make(map[int]cut, len(cuts))
+	for _, c := range cuts {
+		byLine[c.lines] = c
+	}
+	claimed := map[*yaml.Node]cut{}
+	claim(n, byLine, claimed)
+	if len(claimed) != len(cuts) {
+		return nil, false // what was cut is something else, such as part of a quoted text
+	}
+	for node, c := range claimed {
+		node.Kind, node.Tag = yaml.SequenceNode, "!!seq"
+		c.lines += lines
+		l.cuts[node] = c
+	}
+	return n, true
+}
+
+// claim finds the empty value above every cut.
+func claim(n *yaml.Node, byLine map[int]cut, claimed map[*yaml.Node]cut) {
+	for i, child := range n.Content {
+		claim(child, byLine, claimed)
+		if n.Kind != yaml.MappingNode || n.Style&yaml.FlowStyle != 0 || i%2 == 1 {
+			continue
+		}
+		list := n.Content[i+1]
+		c, ok := byLine[child.Line]
+		if ok && child.Value == c.key && list.Kind == yaml.ScalarNode && list.Value == "" && list.Style == 0 {
+			claimed[list] = c
+		}
+	}
 }
 
 var errTooComplex = errors.New("too complex")
@@ -99,22 +146,21 @@ func separators(data []byte) int {
 	return n
 }
 
-// findCuts returns the long block lists after a line `tags:`, nil when the file holds anything that makes
-// cutting doubtful.
-func findCuts(data []byte) []cut {
-	if len(data) < cutPiece || doubtful(data) {
-		return nil
-	}
+// findCuts returns the block lists of many items or bytes in a text that is not doubtful, outermost only.
+func findCuts(data []byte, long int) []cut {
 	var cuts []cut
 	lines := lineReader{data: data}
 	for lines.next() {
-		key, ok := tagsKey(lines.line)
-		if !ok {
+		key, indent := listKey(lines.line)
+		if key == "" {
 			continue
 		}
-		c, items := lines.list(key)
-		if items >= minCut {
+		start := lines
+		if c, items := lines.list(indent); items >= minCut || len(c.text) >= long {
+			c.key = key
 			cuts = append(cuts, c)
+		} else {
+			lines = start // a list in it may be long
 		}
 	}
 	return cuts
@@ -142,17 +188,18 @@ func doubtful(data []byte) bool {
 	return !utf8.Valid(data)
 }
 
-// tagsKey returns the indentation of a key `tags:` that is alone on its line.
-func tagsKey(line []byte) (int, bool) {
+// listKey returns the key of a list that is alone on its line, and its indentation.
+func listKey(line []byte) (key string, indent int) {
 	text := bytes.TrimLeft(line, " ")
 	if bytes.HasPrefix(text, []byte("- ")) {
 		text = bytes.TrimLeft(text[2:], " ")
 	}
-	after, ok := bytes.CutPrefix(text, []byte("tags:"))
-	if !ok || (!blank(after) && after[0] != ' ') {
-		return 0, false
+	for _, k := range [...]string{"devices", "groups", "tags"} {
+		if after, ok := bytes.CutPrefix(text, []byte(k+":")); ok && blank(after) {
+			return k, len(line) - len(text)
+		}
 	}
-	return len(line) - len(text), blank(after)
+	return "", 0
 }
 
 // blank reports a line without content: white space or a comment.
@@ -197,7 +244,8 @@ func (r *lineReader) next() bool {
 // list walks over the block list below a key at the indentation key and stops at its last line. It returns
 // the list and the number of its items, 0 where no list begins.
 func (r *lineReader) list(key int) (c cut, items int) {
-	c = cut{start: r.end, end: r.end, lines: r.count + 1, col: -1}
+	c = cut{at: r.end, lines: r.count + 1, col: -1}
+	end := r.end
 	last := *r
 	for r.next() {
 		if blank(r.line) {
@@ -214,11 +262,13 @@ func (r *lineReader) list(key int) (c cut, items int) {
 		case c.col >= 0 && indent > c.col:
 		default:
 			*r = last
+			c.text = r.data[c.at:end]
 			return c, items
 		}
-		c.end, last = r.end, *r
+		end, last = r.end, *r
 	}
 	*r = last
+	c.text = r.data[c.at:end]
 	return c, items
 }
 
@@ -227,46 +277,12 @@ func without(data []byte, cuts []cut) []byte {
 	var b bytes.Buffer
 	at := 0
 	for _, c := range cuts {
-		b.Write(data[at:c.start])
-		for range bytes.Count(data[c.start:c.end], []byte("\n")) {
+		b.Write(data[at:c.at])
+		for range bytes.Count(c.text, []byte("\n")) {
 			b.WriteByte('\n')
 		}
-		at = c.end
+		at = c.at + len(c.text)
 	}
 	b.Write(data[at:])
 	return b.Bytes()
-}
-
-// claim finds the empty value of `tags:` for every cut and gives it the list back. It reports false when one
-// is not there: then the text that was cut is something else, such as part of a quoted text.
-func (l *loader) claim(doc *yaml.Node, cuts []cut) bool {
-	if doc == nil {
-		return false
-	}
-	byLine := make(map[int]cut, len(cuts))
-	for _, c := range cuts {
-		byLine[c.lines] = c
-	}
-	l.cuts = make(map[*yaml.Node]cut, len(cuts))
-	l.claimIn(doc, byLine)
-	if len(l.cuts) == len(cuts) {
-		return true
-	}
-	l.cuts = nil
-	return false
-}
-
-func (l *loader) claimIn(n *yaml.Node, byLine map[int]cut) {
-	for i, child := range n.Content {
-		l.claimIn(child, byLine)
-		if n.Kind != yaml.MappingNode || n.Style&yaml.FlowStyle != 0 || i%2 == 1 || child.Value != "tags" {
-			continue
-		}
-		list := n.Content[i+1]
-		c, ok := byLine[child.Line]
-		if ok && list.Kind == yaml.ScalarNode && list.Value == "" && list.Style == 0 {
-			list.Kind, list.Tag = yaml.SequenceNode, "!!seq"
-			l.cuts[list] = c
-		}
-	}
 }

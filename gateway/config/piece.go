@@ -22,36 +22,47 @@ func (l *loader) each(v value, read func(value)) {
 		}
 		return
 	}
-	for c.start < c.end && !l.stopped {
-		end := l.pieceEnd(c)
-		n, err := compose(l.data[c.start:end])
+	delete(l.cuts, v.n)
+	for len(c.text) > 0 && !l.stopped {
+		text := c.text[:c.piece(l.piece)]
+		n, err := l.composePiece(text, c.lines)
 		if err != nil {
 			// An item may go on below the dashes inside brackets or quotes: only all of the list can tell.
-			end = c.end
-			n, err = compose(l.data[c.start:end])
-		}
-		if err != nil {
-			l.syntaxError(l.files[v.file], l.data[c.start:end], c.lines, err)
-			return
+			text = c.text
+			var whole error
+			if n, whole = compose(text); whole != nil {
+				if !errors.Is(whole, errTooComplex) {
+					err = whole
+				}
+				l.syntaxError(l.files[v.file], text, c.lines, err)
+				return
+			}
 		}
 		if n != nil {
 			l.each(value{n: n.Content[0], file: v.file, lines: int32(c.lines)}, read)
 		}
-		c.lines += bytes.Count(l.data[c.start:end], []byte("\n"))
-		c.start = end
+		c.lines += bytes.Count(text, []byte("\n"))
+		c.text = c.text[len(text):]
 	}
 }
 
-// pieceEnd returns where the first item after a piece of the cut begins.
-func (l *loader) pieceEnd(c cut) int {
-	lines := lineReader{data: l.data[:c.end], end: c.start}
+func (l *loader) composePiece(text []byte, lines int) (*yaml.Node, error) {
+	if n, ok := l.composeCut(text, lines); ok {
+		return n, nil
+	}
+	return compose(text)
+}
+
+// piece returns the length of the items to parse next, about least bytes.
+func (c *cut) piece(least int) int {
+	lines := lineReader{data: c.text}
 	for lines.next() {
 		text := bytes.TrimLeft(lines.line, " ")
-		if lines.start-c.start >= cutPiece && len(lines.line)-len(text) == c.col && dash(text) {
+		if lines.start >= least && len(lines.line)-len(text) == c.col && dash(text) {
 			return lines.start
 		}
 	}
-	return c.end
+	return len(c.text)
 }
 
 // syntaxError reports text that is not YAML. lines is how many lines of the file are before data. The
@@ -99,6 +110,7 @@ func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) 
 		{"expected ',' or '}'", "the braces that open here are not closed or lack a comma", "close them with } or put a comma between the keys", true},
 		{"could not find expected ':'", "a key without a colon", "put a colon and a space after the key", false},
 		{"did not find expected key", "a wrong indentation, or a text after a closed quote or brace", "indent the keys of one block alike; " + quoted, false},
+		{"did not find expected node content", "a value is missing here, or a comma is too many", "write the value or delete the comma", false},
 		{"did not find expected '-' indicator", "a wrong indentation in a list", "start each item with - at one indentation", false},
 		{"unknown anchor", "an alias (*name) without its anchor (&name) before it", "define the anchor above, or put quotes around a text that begins with *", false},
 		{"exceeded", "brackets or indentations are nested too deep", "flatten them", false},
