@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/drivers"
+	"millrace/gateway"
+	"millrace/gateway/config"
+)
+
+func newCheck() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Find every mistake in a config and print the plan; needs no network",
+		Long: `Check loads the config with everything it includes, reports every mistake at once as file:line:col, and
+prints the plan in words: what is polled, with how many requests, and where it goes. Exit 0 when the config can run, else 1.`,
+		Example: "  millrace check --config millrace.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file, protocols(), config.Options{})
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return printPlan(cmd.OutOrStdout(), cfg)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file")
+	return cmd
+}
+
+// printPlan says what run would do with this config.
+func printPlan(w io.Writer, cfg *config.Config) error {
+	var out planWriter
+	out.w = w
+	out.printf("gateway %q: %d devices, %d destinations\n", cfg.Gateway, len(cfg.Devices), len(cfg.Destinations))
+	var total load
+	for _, c := range cfg.Connections() {
+		d, err := c.Protocol.New(c.Connection)
+		if err != nil {
+			return err
+		}
+		total.add(out.connection(&c, d))
+		_ = d.Close()
+	}
+	out.printf("\nin all: %d tags, %.4g readings/s, %.4g records/s, %.4g requests/s\n", total.tags, total.readings, total.records, total.requests)
+	out.buffer(cfg, total)
+	for i := range cfg.Destinations {
+		d := &cfg.Destinations[i]
+		out.printf("destination %q: %s topic %s, %s, order %s\n", d.Name, gateway.PublicURL(d.URL), d.Topic, d.Format, d.Order)
+	}
+	out.printf("ok\n")
+	return out.err
+}
+
+// load is what a config asks of the plant, the store and the uplink, per second.
+type load struct {
+	tags                        int
+	readings, records, requests float64
+}
+
+func (l *load) add(o load) {
+	l.tags += o.tags
+	l.readings += o.readings
+	l.records += o.records
+	l.requests += o.requests
+}
+
+type planWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (p *planWriter) printf(format string, args ...any) {
+	_, err := fmt.Fprintf(p.w, format, args...)
+	p.err = errors.Join(p.err, err)
+}
+
+func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total load) {
+	p.printf("\n%s %s\n", c.Protocol.Name, gateway.PublicURL(c.Connection.URL))
+	planner, _ := d.(drivers.Planner)
+	for i, dev := range c.Devices {
+		p.printf("  device %q, timeout %v\n", dev.Name, dev.Timeout)
+		for j := range dev.Groups {
+			g := &dev.Groups[j]
+			var requests []string
+			if planner != nil {
+				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
+			}
+			l := groupLoad(g, len(requests))
+			p.printf("    group %q each %v: %d tags, %d requests a cycle\n", g.Name, g.Interval, len(g.Tags), len(requests))
+			for _, r := range requests {
+				p.printf("      %s\n", r)
+			}
+			total.add(l)
+		}
+	}
+	return total
+}
+
+func groupLoad(g *config.Group, requests int) load {
+	per := float64(time.Second) / float64(g.Interval)
+	return load{tags: len(g.Tags), readings: float64(len(g.Tags)) * per, records: per, requests: float64(requests) * per}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"millrace/gateway/config"
+)
+
+// What the store costs the flash, measured (buffer/DESIGN.md, LIBRARIES: bbolt's write amplification).
+const (
+	bytesPerReading = 2.5      // believable plant signals, compressed, at 100 tags a record
+	bytesPerRecord  = 12       // header of a record and its share of block and page overhead
+	pageOverhead    = 1.08     // bbolt's pages around the values
+	bytesPerCommit  = 33 << 10 // pages that each commit rewrites whatever its size
+	idleCheckpoint  = 20 << 10 // bytes of one checkpoint while everything is acknowledged promptly
+	idleInterval    = time.Minute
+)
+
+// estimate is what a config asks of the edge box's flash.
+type estimate struct {
+	healthyDay, outageDay float64 // bytes written
+	hours                 float64 // of outage until max_size
+}
+
+func estimateFor(cfg *config.Config, l load) estimate {
+	const day = 24 * time.Hour
+	perSecond := (l.readings*bytesPerReading + l.records*bytesPerRecord) * pageOverhead
+	commits := l.records // strict: at most one a record
+	if cfg.Buffer.CommitInterval > 0 {
+		commits = min(l.records, 1/cfg.Buffer.CommitInterval.Seconds())
+	}
+	outage := (perSecond + commits*bytesPerCommit) * day.Seconds()
+	e := estimate{healthyDay: float64(day/idleInterval) * idleCheckpoint, outageDay: outage}
+	if cfg.Buffer.CommitInterval == 0 {
+		e.healthyDay = outage // everything is written before it is sent
+	}
+	if perSecond > 0 {
+		e.hours = float64(cfg.Buffer.MaxSize) / perSecond / 3600
+	}
+	return e
+}
+
+func (p *planWriter) buffer(cfg *config.Config, l load) {
+	e := estimateFor(cfg, l)
+	p.printf("buffer %q: up to %s, commit each %v, when full %s\n", cfg.Buffer.Path, size(float64(cfg.Buffer.MaxSize)), cfg.Buffer.CommitInterval, cfg.Buffer.WhenFull)
+	p.printf("  estimate: %s a day to flash with a healthy uplink, %s a day in an outage; full after %s of outage\n",
+		size(e.healthyDay), size(e.outageDay), length(e.hours))
+	if cfg.Buffer.MaxAge > 0 && cfg.Buffer.MaxAge.Hours() < e.hours {
+		p.printf("  max_age %v comes first\n", cfg.Buffer.MaxAge)
+	}
+}
+
+func size(n float64) string {
+	for _, unit := range []string{"B", "KB", "MB", "GB"} {
+		if n < 1000 {
+			return fmt.Sprintf("%.3g %s", n, unit)
+		}
+		n /= 1000
+	}
+	return fmt.Sprintf("%.3g TB", n)
+}
+
+func length(hours float64) string {
+	switch {
+	case hours <= 0:
+		return "no time"
+	case hours < 72:
+		return fmt.Sprintf("%.1f hours", hours)
+	}
+	return fmt.Sprintf("%.0f days", hours/24)
+}

@@ -1,0 +1,76 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+
+	"millrace/buffer"
+	"millrace/gateway/config"
+	"millrace/gateway/publisher"
+	"millrace/gateway/publisher/jsonmsg"
+	"millrace/gateway/telemetry"
+)
+
+func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
+	o := buffer.Options{
+		MaxSize:        cfg.Buffer.MaxSize,
+		MaxAge:         cfg.Buffer.MaxAge,
+		CommitInterval: cfg.Buffer.CommitInterval,
+		TailBytes:      cfg.Buffer.Memory,
+		Log:            log,
+	}
+	if cfg.Buffer.WhenFull == config.DropNewest {
+		o.WhenFull = buffer.DropNewest
+	}
+	for i := range cfg.Destinations {
+		o.Destinations = append(o.Destinations, cfg.Destinations[i].Name)
+		if cfg.Destinations[i].Start == config.StartOldest {
+			o.NewDestination = buffer.StartOldest
+		}
+	}
+	return o
+}
+
+// stream is the pipeline's sink: one stream of the buffer.
+type stream struct {
+	buf *buffer.Buffer
+	*buffer.Stream
+}
+
+func newSink(dev *config.Device, g *config.Group, b *buffer.Buffer) (stream, error) {
+	schema := telemetry.Schema{Device: dev.Name, Group: g.Name, Tags: make([]telemetry.SchemaTag, len(g.Tags))}
+	for i := range g.Tags {
+		t := &g.Tags[i]
+		schema.Tags[i] = telemetry.SchemaTag{Name: t.Name, Unit: t.Unit, Type: t.Type}
+	}
+	s, err := b.Stream(dev.Name, telemetry.AppendSchema(nil, &schema))
+	return stream{b, s}, err
+}
+
+// Append gives one record to the buffer. A record that the buffer does not take because it is full is counted by
+// the buffer, and one whose fsync failed is kept in its memory: neither ends the poller. Only a closed buffer does.
+func (s stream) Append(payload []byte, readings int, at int64) error {
+	_, err := s.buf.Append(s.Stream, payload, readings, at)
+	if errors.Is(err, buffer.ErrFull) || errors.Is(err, buffer.ErrNotDurable) {
+		return nil
+	}
+	return err
+}
+
+func newUplink(cfg *config.Config, d *config.Destination, b *buffer.Buffer, log *slog.Logger) (*publisher.Publisher, error) {
+	format, err := jsonmsg.New(jsonmsg.Options{Gateway: cfg.Gateway, Epoch: b.Epoch(), Topic: d.Topic, BigIntsAsText: d.Int64AsString})
+	if err != nil {
+		return nil, err
+	}
+	o := publisher.Options{
+		Destination: d.Name, URL: d.URL, ClientID: d.ClientID, Format: format, Log: log,
+		Username: d.Username, Password: d.Password.Reveal(),
+		TLS:    publisher.TLS{CAFile: d.TLS.CA, CertFile: d.TLS.Cert, KeyFile: d.TLS.Key, ServerName: d.TLS.ServerName},
+		Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), KeepAlive: d.KeepAlive,
+		BacklogMessages: d.BacklogLimit.Messages, BacklogBytes: float64(d.BacklogLimit.Bytes),
+	}
+	if d.Order == config.OldestFirst {
+		o.Order = publisher.OldestFirst
+	}
+	return publisher.New(b, o)
+}
