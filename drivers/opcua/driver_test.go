@@ -241,8 +241,14 @@ func TestSilenceIsAnErrorInTime(t *testing.T) {
 	}
 	wantNumbers(t, read(t, d), nil)
 	p.Cut()
-	if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err == nil {
-		t.Error("Read over a cut connection gives no error")
+	_, err = d.Read(t.Context(), drivers.Ref{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "connection") || strings.Contains(err.Error(), "127.0.0.1") {
+		t.Errorf("Read over a cut connection: %v", err)
+	}
+	p.Refuse(true)
+	want := "connect to " + p.Addr() + ": connect: connection refused"
+	if err := d.Connect(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("Connect to a closed port: %v, want %s", err, want)
 	}
 }
 

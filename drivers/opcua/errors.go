@@ -22,7 +22,7 @@ type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
 
-// protocolError says that the server, or the library, broke the protocol.
+// protocolError says that the connection is lost, or that the server or the library broke the protocol.
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }

@@ -115,8 +115,11 @@ func (s *settings) dial(ctx context.Context) (*net.TCPConn, error) {
 	c, err := d.DialContext(ctx, "tcp", s.host)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Timeout() {
-			return nil, fmt.Errorf("connect to %s: no answer within %v", s.host, s.timeout)
+		switch {
+		case errors.As(err, &op) && op.Timeout():
+			err = timeoutError(s.timeout)
+		case op != nil:
+			err = op.Err // without the address again
 		}
 		return nil, fmt.Errorf("connect to %s: %w", s.host, err)
 	}
@@ -238,12 +241,12 @@ func request[R ua.Response](ctx context.Context, l *link, req ua.Request) (res R
 			return nil
 		})
 	})
-	var code ua.StatusCode
-	if errors.As(err, &code) {
-		err = statusError(code)
-		if answered && qualityOf(code) != telemetry.Bad {
-			err = nil // a service result such as GoodOverload, which the library takes for an error
-		}
+	var code statusError
+	if errors.As(err, &code) && answered && qualityOf(ua.StatusCode(code)) != telemetry.Bad {
+		err = nil // a service result such as GoodOverload, which the library takes for an error
+	}
+	if errors.Is(err, io.EOF) {
+		err = protocolError("the server closed the connection")
 	}
 	if err == nil && !answered {
 		err = protocolError("the server answered nothing")
@@ -255,8 +258,8 @@ func request[R ua.Response](ctx context.Context, l *link, req ua.Request) (res R
 }
 
 // bounded runs one step under the request timeout. At its end the socket is closed, because that
-// alone reliably wakes the library: it waits on locks while it renews the channel's token. A panic
-// of the library in our goroutine becomes an error.
+// alone reliably wakes the library: it waits on locks while it renews the channel's token. A status
+// that the server answers with becomes a statusError, a panic of the library in our goroutine an error.
 func (l *link) bounded(ctx context.Context, step func(context.Context) error) (err error) {
 	limited, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
@@ -268,6 +271,8 @@ func (l *link) bounded(ctx context.Context, step func(context.Context) error) (e
 		}
 	}()
 	err = step(limited)
+	var code ua.StatusCode
+	var network *net.OpError
 	switch {
 	case err == nil:
 		return nil
@@ -275,6 +280,10 @@ func (l *link) bounded(ctx context.Context, step func(context.Context) error) (e
 		return ctx.Err()
 	case limited.Err() != nil:
 		return timeoutError(l.timeout)
+	case errors.As(err, &code):
+		return statusError(code)
+	case errors.As(err, &network): // its own words hold the local port, which differs each time
+		return protocolError("the connection is lost: " + network.Err.Error())
 	}
 	return err
 }

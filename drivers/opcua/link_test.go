@@ -86,7 +86,7 @@ func TestStrangers(t *testing.T) {
 		{"hangs up", "", "the server closed the connection; is it an OPC UA server?"},
 		{"speaks HTTP", "HTTP/1.1 400 Bad Request\r\n\r\n", "shake hands with "},
 		{"another message", "MSGF\x08\x00\x00\x00", `the server answered with "MSGF"`},
-		{"refuses", "ERRF\x10\x00\x00\x00\x00\x00\x83\x80\xff\xff\xff\xff", "StatusBadTCPEndpointURLInvalid"},
+		{"refuses", "ERRF\x10\x00\x00\x00\x00\x00\x83\x80\xff\xff\xff\xff", ": BadTcpEndpointUrlInvalid: "},
 		{"tiny chunks", "ACKF\x1c\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "the server takes chunks of 16 bytes only"},
 		{"closes after the handshake", "ACKF\x1c\x00\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "does it allow security policy None?"},
 	} {

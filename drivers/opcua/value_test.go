@@ -54,7 +54,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func parseCase(t *testing.T, file string) map[string]string {
+func parseCase(t testing.TB, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
