@@ -97,7 +97,7 @@ func withBit(a address, text string, hasBit bool) (address, *mistake) {
 		return a, nil
 	}
 	if a.table.bits() {
-		return address{}, &mistake{fmt.Sprintf("a %s is one bit and has no bit %s", a.table, text), "did you mean " + a.String() + "?"}
+		return address{}, &mistake{fmt.Sprintf("%s is a single bit and has no bit %s", a, text), "did you mean " + a.String() + "?"}
 	}
 	n, ok := parseNumber(text)
 	if !ok || n > 15 {

@@ -87,7 +87,7 @@ func (r *reporter) number(options map[string]string, name string, fallback, low,
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < low || n > high {
-		r.add(name, fmt.Sprintf("%s %q is not a number from %d to %d", name, text, low, high), fmt.Sprintf("the default is %d", fallback))
+		r.add(name, fmt.Sprintf("%s %q: it is not a number from %d to %d", name, text, low, high), fmt.Sprintf("the default is %d", fallback))
 		return fallback
 	}
 	return n

@@ -59,7 +59,7 @@ func parseKind(text string) (kind, *mistake) {
 			return kind(k), nil
 		}
 	}
-	m := &mistake{fmt.Sprintf("there is no type %q", text), "use " + strings.Join(kindNames[:], ", ")}
+	m := &mistake{"there is no such type", "use " + strings.Join(kindNames[:], ", ")}
 	word := strings.ToLower(text)
 	if k, ok := kindWords[word]; ok {
 		m.mend = fmt.Sprintf("did you mean %s?", k)
@@ -91,13 +91,12 @@ func parseOrder(text string) (order, *mistake) {
 			return order(o), nil
 		}
 	}
-	m := &mistake{fmt.Sprintf("there is no byte order %q", text), "use ABCD (big-endian), BADC, CDAB or DCBA (little-endian)"}
-	words := map[string]order{"big": orderABCD, "big-endian": orderABCD, "be": orderABCD, "1234": orderABCD,
+	m := &mistake{"there is no such byte order", "use ABCD (big-endian), BADC, CDAB or DCBA (little-endian)"}
+	words := map[string]order{"abcd": orderABCD, "badc": orderBADC, "cdab": orderCDAB, "dcba": orderDCBA,
+		"big": orderABCD, "big-endian": orderABCD, "be": orderABCD, "1234": orderABCD,
 		"little": orderDCBA, "little-endian": orderDCBA, "le": orderDCBA, "4321": orderDCBA,
 		"2143": orderBADC, "3412": orderCDAB, "hgfedcba": orderDCBA, "abcdefgh": orderABCD, "ghefcdab": orderCDAB, "badcfehg": orderBADC}
 	if o, ok := words[strings.ToLower(text)]; ok {
-		m.mend = fmt.Sprintf("did you mean %s?", o)
-	} else if o, err := parseOrder(strings.ToUpper(text)); err == nil && text != strings.ToUpper(text) {
 		m.mend = fmt.Sprintf("did you mean %s?", o)
 	}
 	return 0, m
@@ -143,11 +142,11 @@ func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 func fitType(a address, k kind) *mistake {
 	switch {
 	case a.table.bits() && k != kindBool:
-		return &mistake{fmt.Sprintf("a %s is a single bit", a.table), "leave the type out"}
+		return &mistake{fmt.Sprintf("%s is a single bit", a), "leave the type out"}
 	case a.bit >= 0 && k != kindBool:
 		return &mistake{fmt.Sprintf("%s is a single bit", a), fmt.Sprintf("leave the type out, or read the whole register with %s:%d", a.table, a.number)}
 	case a.bit < 0 && !a.table.bits() && k == kindBool:
-		return &mistake{fmt.Sprintf("a %s register is 16 bits", a.table), fmt.Sprintf("say which bit: %s:%d.0 is the least significant", a.table, a.number)}
+		return &mistake{fmt.Sprintf("%s is a register of 16 bits", a), fmt.Sprintf("say which bit: %s:%d.0 is the least significant", a.table, a.number)}
 	}
 	return nil
 }
@@ -169,12 +168,12 @@ func (f *field) options(o map[string]string, r *reporter) {
 	case f.kind == kindString:
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 250 {
-			r.add("length", fmt.Sprintf("length %q is not a number of bytes from 1 to 250", text), "two bytes are one register")
+			r.add("length", fmt.Sprintf("length %q: it is not a number of bytes from 1 to 250", text), "two bytes are one register")
 			return
 		}
 		f.length = n
 	case ok:
-		r.add("length", fmt.Sprintf("length %q on a %s", text, f.kind), "only a string has a length; leave it out")
+		r.add("length", fmt.Sprintf("length %q: the type %s has no length", text, f.kind), "leave it out; it is for strings")
 	}
 }
 
@@ -184,7 +183,7 @@ func (f *field) fitOrder(o order) *mistake {
 	case f.kind == kindString && o != orderABCD && o != orderBADC:
 		return &mistake{"a string has no register order", "use ABCD (first character in the high byte) or BADC (in the low byte)"}
 	case f.kind <= kindUint16:
-		return &mistake{fmt.Sprintf("a %s has no byte order", f.kind), "leave the order out; it is for values of two or four registers"}
+		return &mistake{fmt.Sprintf("the type %s has no byte order", f.kind), "leave the order out; it is for values of two or four registers"}
 	}
 	return nil
 }
@@ -196,10 +195,10 @@ func (f *field) fit(dev *settings) *mistake {
 		f.count = (f.length + 1) / 2
 	}
 	if last := int(f.number) + f.count - 1; last > lastRegister {
-		return &mistake{fmt.Sprintf("a %s there ends at register %d", f.kind, last), fmt.Sprintf("the last register is %d", lastRegister)}
+		return &mistake{fmt.Sprintf("the %s there ends at register %d", f.kind, last), fmt.Sprintf("the last register is %d", lastRegister)}
 	}
 	if f.count > dev.maxRegisters {
-		return &mistake{fmt.Sprintf("a %s there takes %d registers in one request", f.kind, f.count), fmt.Sprintf("max_registers of the device is %d", dev.maxRegisters)}
+		return &mistake{fmt.Sprintf("the %s there takes %d registers in one request", f.kind, f.count), fmt.Sprintf("max_registers of the device is %d", dev.maxRegisters)}
 	}
 	return nil
 }

@@ -183,8 +183,10 @@ func (c *conn) damaged(f *fault, a []byte) bool {
 	return true
 }
 
-// resize makes the answer by bytes longer, or shorter, and its length field and byte count agree.
+// resize makes the answer by bytes longer, or shorter by what values there are, and its length field and
+// byte count agree.
 func resize(a []byte, by int) []byte {
+	by = max(by, 9-len(a))
 	a = append(a, 0xee, 0xee)[:len(a)+by]
 	binary.BigEndian.PutUint16(a[4:], uint16(len(a)-6))
 	a[8] = byte(len(a) - 9)

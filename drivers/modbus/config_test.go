@@ -1,0 +1,170 @@
+package modbus
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/telemetry"
+)
+
+// mistakes makes a driver and returns the message of each of its mistakes, with where it is.
+func mistakes(t *testing.T, url string, d drivers.Device) []string {
+	t.Helper()
+	_, err := Protocol().New(drivers.Connection{URL: url, Devices: []drivers.Device{d}})
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		t.Fatalf("%T is not joined errors", err)
+	}
+	var list []string
+	for _, err := range joined.Unwrap() {
+		var e *drivers.ConfigError
+		if !errors.As(err, &e) {
+			t.Fatalf("%v is no ConfigError", err)
+		}
+		list = append(list, fmt.Sprintf("%d/%d/%d %s: %s", e.Device, e.Group, e.Tag, e.Field, e))
+	}
+	return list
+}
+
+func TestTagMistakes(t *testing.T) {
+	for _, c := range []struct {
+		address, typ, options, want string
+	}{
+		{"hr:1", "", "", `address: address "hr:1": there is no table "hr"; did you mean holding:1?`},
+		{"coil:1", "uint16", "", `type: type "uint16": coil:1 is a single bit; leave the type out`},
+		{"discrete:1", "float32", "", `type: type "float32": discrete:1 is a single bit; leave the type out`},
+		{"holding:1.3", "uint16", "", `type: type "uint16": holding:1.3 is a single bit; leave the type out, or read the whole register with holding:1`},
+		{"holding:1", "bool", "", `type: type "bool": holding:1 is a register of 16 bits; say which bit: holding:1.0 is the least significant`},
+		{"holding:1", "float", "", `type: type "float": there is no such type; did you mean float32?`},
+		{"holding:1", "Float32", "", `type: type "Float32": there is no such type; did you mean float32?`},
+		{"holding:1", "dword", "", `type: type "dword": there is no such type; did you mean uint32?`},
+		{"holding:1", "uint8", "", `type: type "uint8": there is no such type; did you mean uint16?`},
+		{"holding:1", "bcd", "", `type: type "bcd": there is no such type; use bool, int16, uint16, int32, uint32, float32, int64, uint64, float64, string`},
+		{"holding:1", "", "order=ABCD", `order: order "ABCD": the type uint16 has no byte order; leave the order out; it is for values of two or four registers`},
+		{"holding:1", "int16", "order=CDAB", `order: order "CDAB": the type int16 has no byte order; leave the order out; it is for values of two or four registers`},
+		{"coil:1", "", "order=ABCD", `order: order "ABCD": the type bool has no byte order; leave the order out; it is for values of two or four registers`},
+		{"holding:1", "float32", "order=little", `order: order "little": there is no such byte order; did you mean DCBA?`},
+		{"holding:1", "float32", "order=cdab", `order: order "cdab": there is no such byte order; did you mean CDAB?`},
+		{"holding:1", "float32", "order=ACBD", `order: order "ACBD": there is no such byte order; use ABCD (big-endian), BADC, CDAB or DCBA (little-endian)`},
+		{"holding:1", "string", "", `length: a string needs a length; give its length in bytes, 1 to 250`},
+		{"holding:1", "string", "length=0", `length: length "0": it is not a number of bytes from 1 to 250; two bytes are one register`},
+		{"holding:1", "string", "length=251", `length: length "251": it is not a number of bytes from 1 to 250; two bytes are one register`},
+		{"holding:1", "string", "length=8 order=CDAB", `order: order "CDAB": a string has no register order; use ABCD (first character in the high byte) or BADC (in the low byte)`},
+		{"holding:1", "uint32", "length=4", `length: length "4": the type uint32 has no length; leave it out; it is for strings`},
+		{"holding:65535", "float32", "", `address: address "holding:65535": the float32 there ends at register 65536; the last register is 65535`},
+		{"465534", "float64", "", `address: address "465534": the float64 there ends at register 65536; the last register is 65535`},
+		{"holding:65535", "string", "length=3", `address: address "holding:65535": the string there ends at register 65536; the last register is 65535`},
+		{"holding:1", "string", "length=42", `address: address "holding:1": the string there takes 21 registers in one request; max_registers of the device is 20`},
+		{"holding:65535", "", "", ""},
+		{"holding:65534", "float32", "order=DCBA", ""},
+		{"input:1", "string", "length=40 order=BADC", ""},
+		{"holding:1.0", "bool", "", ""},
+		{" holding:1 ", "", "", ""},
+	} {
+		tag := telemetry.Tag{Address: c.address, Type: c.typ, Options: options(c.options)}
+		dev := drivers.Device{Timeout: time.Second, Options: options("max_registers=20"), Groups: []drivers.Group{{Tags: []telemetry.Tag{tag}}}}
+		want := []string{"0/0/0 " + c.want}
+		if c.want == "" {
+			want = nil
+		}
+		if got := mistakes(t, "tcp://h", dev); !slices.Equal(got, want) {
+			t.Errorf("%q %q %q:\n got %q\nwant %q", c.address, c.typ, c.options, got, want)
+		}
+	}
+}
+
+// options reads "a=1 b=2".
+func options(text string) map[string]string {
+	o := map[string]string{}
+	for _, f := range strings.Fields(text) {
+		k, v, _ := strings.Cut(f, "=")
+		o[k] = v
+	}
+	return o
+}
+
+func TestDeviceMistakes(t *testing.T) {
+	const use = "use tcp://host or tcp://host:port (default port 502)"
+	for _, c := range []struct{ url, options, want string }{
+		{"tcp://plc", "unit=256", `unit: unit "256": it is not a number from 0 to 255; the default is 1`},
+		{"tcp://plc", "unit=one", `unit: unit "one": it is not a number from 0 to 255; the default is 1`},
+		{"tcp://plc", "max_registers=126", `max_registers: max_registers "126": it is not a number from 1 to 125; the default is 125`},
+		{"tcp://plc", "max_registers=0", `max_registers: max_registers "0": it is not a number from 1 to 125; the default is 125`},
+		{"tcp://plc", "max_gap=-1", `max_gap: max_gap "-1": it is not a number from 0 to 124; the default is 16`},
+		{"tcp://plc", "order=BIG", `order: order "BIG": there is no such byte order; did you mean ABCD?`},
+		{"plc:502", "", `url: url "plc:502": it is not the address of a Modbus device; ` + use},
+		{"", "", `url: url "": it is not the address of a Modbus device; ` + use},
+		{"tcp://", "", `url: url "tcp://": it is not the address of a Modbus device; ` + use},
+		{"tcp://:502", "", `url: url "tcp://:502": the host or the port is wrong; ` + use},
+		{"tcp://plc:0", "", `url: url "tcp://plc:0": the host or the port is wrong; ` + use},
+		{"tcp://plc:70000", "", `url: url "tcp://plc:70000": the host or the port is wrong; ` + use},
+		{"tcp://plc:502/1", "", `url: url "tcp://plc:502/1": only a host and a port belong there; ` + use},
+		{"tcp://me:secret@plc", "", `url: url "tcp://me:secret@plc": only a host and a port belong there; ` + use},
+		{"rtu:///dev/ttyUSB0", "", `url: url "rtu:///dev/ttyUSB0": Modbus over "rtu" is not supported yet; ` + use + ", for example of a gateway before the device"},
+		{"tcp+tls://plc", "", `url: url "tcp+tls://plc": Modbus over "tcp+tls" is not supported yet; ` + use + ", for example of a gateway before the device"},
+		{"http://plc", "", `url: url "http://plc": there is no transport "http"; ` + use},
+		{"tcp://plc", "unit=0 max_registers=1 max_gap=0 order=DCBA", ""},
+		{"tcp://[fe80::1]:1502", "unit=255", ""},
+	} {
+		var want []string
+		if c.want != "" {
+			want = []string{"0/-1/-1 " + c.want}
+		}
+		dev := drivers.Device{Timeout: time.Second, Options: options(c.options)}
+		if got := mistakes(t, c.url, dev); !slices.Equal(got, want) {
+			t.Errorf("%q %q:\n got %q\nwant %q", c.url, c.options, got, want)
+		}
+	}
+}
+
+func TestDefaultPort(t *testing.T) {
+	for url, want := range map[string]string{"tcp://plc": "plc:502", "tcp://10.0.0.1:1502/": "10.0.0.1:1502", "tcp://[::1]": "[::1]:502"} {
+		if got, m := parseURL(url); got != want {
+			t.Errorf("%q: %q, %v; want %q", url, got, m, want)
+		}
+	}
+}
+
+// TestPlan holds the requests that a config makes, in the words that `check` shows.
+func TestPlan(t *testing.T) {
+	for _, c := range []struct {
+		name, options string
+		tags          []string
+		want          []string
+	}{
+		{"neighbours", "", []string{"holding:101", "holding:100"}, []string{"read holding 100-101 (2 registers, 2 tags)"}},
+		{"one", "", []string{"coil:7"}, []string{"read coil 7 (1 bit, 1 tag)"}},
+		{"tables apart", "", []string{"holding:1", "input:1", "coil:1", "discrete:1"},
+			[]string{"read coil 1 (1 bit, 1 tag)", "read discrete 1 (1 bit, 1 tag)", "read input 1 (1 register, 1 tag)", "read holding 1 (1 register, 1 tag)"}},
+		{"across a gap of 16", "", []string{"holding:0", "holding:17"}, []string{"read holding 0-17 (18 registers, 2 tags)"}},
+		{"not of 17", "", []string{"holding:0", "holding:18"}, []string{"read holding 0 (1 register, 1 tag)", "read holding 18 (1 register, 1 tag)"}},
+		{"no gap", "max_gap=0", []string{"holding:0", "holding:1", "holding:3"}, []string{"read holding 0-1 (2 registers, 2 tags)", "read holding 3 (1 register, 1 tag)"}},
+		{"gap of bits", "max_gap=1", []string{"coil:0", "coil:17", "coil:35"}, []string{"read coil 0-17 (18 bits, 2 tags)", "read coil 35 (1 bit, 1 tag)"}},
+		{"block limit", "max_registers=10", []string{"holding:0", "holding:8 float32", "holding:9 float32"},
+			[]string{"read holding 0-9 (10 registers, 2 tags)", "read holding 9-10 (2 registers, 1 tag)"}},
+		{"values stay whole", "max_registers=4", []string{"holding:0", "holding:1 uint64"}, []string{"read holding 0 (1 register, 1 tag)", "read holding 1-4 (4 registers, 1 tag)"}},
+		{"overlap", "", []string{"holding:0 uint64", "holding:1", "holding:1.3", "holding:2"}, []string{"read holding 0-3 (4 registers, 4 tags)"}},
+		{"2000 bits", "", append(run("coil", 0, 2001), "coil:65535"), []string{"read coil 0-1999 (2000 bits, 2000 tags)", "read coil 2000 (1 bit, 1 tag)", "read coil 65535 (1 bit, 1 tag)"}},
+		{"250 registers", "", run("holding", 65286, 250), []string{"read holding 65286-65410 (125 registers, 125 tags)", "read holding 65411-65535 (125 registers, 125 tags)"}},
+	} {
+		dev := device("tcp://h", 1, tags(c.tags...))
+		for k, v := range options(c.options) {
+			dev.Options[k] = v
+		}
+		d, err := newDriver(&drivers.Connection{URL: "tcp://h", Devices: []drivers.Device{dev}}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Plan(drivers.Ref{}); !slices.Equal(got, c.want) {
+			t.Errorf("%s:\n got %q\nwant %q", c.name, got, c.want)
+		}
+	}
+}
