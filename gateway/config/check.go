@@ -139,7 +139,11 @@ func (l *loader) driverError(members []int, e *drivers.ConfigError) {
 			what = called("device", d.Name) + ", " + called("tag", d.Groups[e.Group].Tags[e.Tag].Name)
 		}
 	}
-	if reported {
+	switch {
+	case reported:
+		return
+	case l.full():
+		l.errorf(at, "", "")
 		return
 	}
 	mend := l.scrub(e.Mend)

@@ -143,7 +143,12 @@ func as(known, path string) string {
 // reason is the cause in an error of package os without the path, which the message has already.
 func reason(err error) string {
 	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "it does not exist"
+	case errors.Is(err, fs.ErrPermission):
+		return "permission denied"
+	case errors.As(err, &pe):
 		err = pe.Err
 	}
 	return err.Error()

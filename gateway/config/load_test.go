@@ -160,7 +160,7 @@ func TestProcessEnvironmentIsTheDefault(t *testing.T) {
 
 func TestMissingFile(t *testing.T) {
 	for path, want := range map[string]string{
-		"testdata/no-such.yaml": `testdata/no-such.yaml: read config "testdata/no-such.yaml": no such file or directory; check the path`,
+		"testdata/no-such.yaml": `testdata/no-such.yaml: read config "testdata/no-such.yaml": it does not exist; check the path`,
 		"testdata":              `testdata: read config "testdata": it is a directory; name a file`,
 	} {
 		if _, err := load(path); err == nil || err.Error() != want {
@@ -235,5 +235,23 @@ func TestPrintLoadsAgain(t *testing.T) {
 		if !reflect.DeepEqual(c, again) {
 			t.Errorf("%s: got  %+v\nwant %+v", name, again, c)
 		}
+	}
+}
+
+func TestLongestSecretIsScrubbedFirst(t *testing.T) {
+	l := newLoader(nil, Options{})
+	for _, s := range []string{"hunter", "abcd", "hunter2-hunter2", "abc", "hunter"} {
+		l.hide(s)
+	}
+	if got := l.scrub("a hunter2-hunter2 b hunter c abcd d abc"); got != "a *** b *** c *** d abc" || len(l.secrets) != 3 {
+		t.Errorf("%q, %d secrets", got, len(l.secrets))
+	}
+}
+
+func TestDriverMistakesAreCounted(t *testing.T) {
+	text := strings.ReplaceAll(string(plant(2, 80)), "holding:", "holdng:")
+	_, err := load(writeConfig(t, []byte(text)))
+	if e, ok := err.(*Errors); !ok || len(e.List) != maxErrors || e.More != 60 {
+		t.Errorf("%v", err)
 	}
 }

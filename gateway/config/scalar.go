@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,9 +99,13 @@ func (l *loader) secret(f field, dst *Secret) {
 
 // hide keeps a text out of the messages of drivers.
 func (l *loader) hide(s string) {
-	if len(s) >= 4 { // a shorter one would black out half of every message and is no secret
-		l.secrets = append(l.secrets, s)
+	// A shorter one would black out half of every message and is no secret.
+	if len(s) < 4 || slices.Contains(l.secrets, s) {
+		return
 	}
+	// Longest first: one that begins another must not leave the other's end.
+	at, _ := slices.BinarySearchFunc(l.secrets, len(s), func(e string, n int) int { return n - len(e) })
+	l.secrets = slices.Insert(l.secrets, at, s)
 }
 
 // choice reads one of a few words.
