@@ -1,0 +1,241 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"millrace/buffer"
+)
+
+// session is one connection from login to loss. A goroutine of its own runs it; mu is held by that
+// goroutine at all times but while it waits or is inside Publish, so that a session can be ended at once
+// while Publish hangs: the goroutine then finds it dead and touches nothing any more.
+type session struct {
+	p      *Publisher
+	client mqtt.Client
+	conn   *conn
+	born   time.Time
+	timer  *time.Timer
+
+	mu    sync.Mutex
+	dead  bool
+	win   window
+	lanes lanes
+	rec   buffer.Record
+	acked int
+}
+
+func (p *Publisher) newSession(client mqtt.Client, c *conn) *session {
+	s := &session{p: p, client: client, conn: c, born: time.Now(), timer: time.NewTimer(time.Hour)}
+	s.win = newWindow(p.o.Window, p.o.WindowBytes)
+	s.lanes = lanes{p: p, notBefore: s.born.Add(p.poison.pause())}
+	return s
+}
+
+// leaveWait is how long a session waits at the end for what is in flight.
+const leaveWait = time.Second
+
+// run publishes until the session fails or ctx has ended; nil means that it is to be closed in peace.
+func (s *session) run(ctx context.Context) error {
+	defer s.timer.Stop()
+	leave := time.Time{}
+	for {
+		s.mu.Lock()
+		if s.dead {
+			s.mu.Unlock()
+			return nil
+		}
+		now := time.Now()
+		if ctx.Err() != nil && leave.IsZero() {
+			leave = now.Add(leaveWait)
+		}
+		topic, m, wait, err := s.step(now, leave)
+		oldest := s.win.oldest()
+		var payload []byte
+		if m != nil {
+			payload = m.payload
+		}
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case m != nil:
+			if err := s.publish(topic, payload, m); err != nil {
+				return err
+			}
+		case !leave.IsZero() && (oldest == nil || !now.Before(leave)):
+			return nil
+		default:
+			s.wait(ctx, oldest, wait)
+		}
+	}
+}
+
+// publish hands the message to the client library. Nobody holds mu meanwhile.
+func (s *session) publish(topic string, payload []byte, m *message) error {
+	token := s.client.Publish(topic, 1, false, payload)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return nil
+	}
+	m.token = token
+	select {
+	case <-token.Done():
+		return token.Error()
+	default:
+		return nil
+	}
+}
+
+// wait sleeps until there may be something to do.
+func (s *session) wait(ctx context.Context, oldest *message, wait time.Duration) {
+	var acked, done <-chan struct{}
+	if oldest != nil {
+		acked = oldest.token.Done()
+	}
+	var notify <-chan struct{}
+	if ctx.Err() == nil {
+		done = ctx.Done()
+		notify = s.p.dest.Notify()
+	}
+	s.timer.Reset(max(wait, 0))
+	select {
+	case <-acked:
+	case <-notify:
+	case <-s.timer.C:
+	case <-s.conn.lost:
+	case <-done:
+	}
+}
+
+// errNoAck says that the session is of no more use.
+var errNoAck = errors.New("the broker acknowledges nothing")
+
+// step does what can be done now: it takes in acknowledgements and returns a message to publish, or how
+// long to wait. mu is held.
+func (s *session) step(now, leave time.Time) (topic string, m *message, wait time.Duration, err error) {
+	select {
+	case <-s.conn.lost:
+		return "", nil, 0, s.conn.err
+	default:
+	}
+	if err := s.collect(now); err != nil {
+		return "", nil, 0, err
+	}
+	wait = time.Hour
+	if oldest := s.win.oldest(); oldest != nil {
+		deadline := s.win.deadline(s.p.o.AckTimeout)
+		if !now.Before(deadline) {
+			return "", nil, 0, fmt.Errorf("%w for %v", errNoAck, now.Sub(oldest.sent).Round(time.Second))
+		}
+		wait = deadline.Sub(now)
+	}
+	if !leave.IsZero() {
+		return "", nil, min(wait, leave.Sub(now)), nil
+	}
+	topic, m, pause, err := s.fetch(now)
+	return topic, m, min(wait, pause), err
+}
+
+// collect takes in the acknowledgements that have come. mu is held.
+func (s *session) collect(now time.Time) error {
+	for m := s.win.oldest(); m != nil && m.token != nil; m = s.win.oldest() {
+		select {
+		case <-m.token.Done():
+		default:
+			return nil
+		}
+		if err := m.token.Error(); err != nil {
+			return err
+		}
+		s.p.dest.Ack(m.seq)
+		s.p.counted(m, now)
+		s.p.poison.acked(m.seq)
+		s.acked++
+		s.win.pop(now)
+	}
+	return nil
+}
+
+// retryRead is the wait after the buffer could not be read.
+const retryRead = time.Second
+
+// fetch takes the next record that may be sent out of its lane, encodes it and puts it into the window. It
+// returns no message but a wait when there is none. mu is held.
+func (s *session) fetch(now time.Time) (topic string, m *message, wait time.Duration, err error) {
+	for {
+		l, wait, err := s.lanes.next(now, &s.win, &s.rec)
+		if err != nil {
+			s.p.complain(fmt.Errorf("read the buffer: %w; trying again in %v", err, retryRead))
+			return "", nil, retryRead, nil
+		}
+		if l == laneNone {
+			return "", nil, wait, nil
+		}
+		m := s.win.slot()
+		topic, m.payload, err = s.p.encoder.encode(m.payload[:0], &s.rec)
+		if err != nil {
+			s.win.free = append(s.win.free, m)
+			s.lanes.skipped(l)
+			if err := s.p.reject(s.rec.Seq, err.Error()); err != nil {
+				return "", nil, 0, err
+			}
+			continue
+		}
+		m.seq, m.lane, m.sent, m.token = s.rec.Seq, l, now, nil
+		s.win.push(m)
+		s.p.throttle.spend(len(m.payload))
+		s.p.sending(m)
+		return topic, m, 0, nil
+	}
+}
+
+// end makes the session dead and says how it ended. What was acknowledged until now counts.
+func (s *session) end(err error) ending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = true
+	now := time.Now()
+	if lost := s.collect(now); err == nil {
+		err = lost
+	}
+	if errors.Is(err, errClosed) || s.connErr() != nil {
+		err = s.connErr() // the client library knows less of the cause
+	}
+	e := ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
+	if m := s.win.oldest(); m != nil {
+		e.front, e.frontFor = m.seq, now.Sub(m.sent)
+	}
+	s.lanes.close(&s.win)
+	for m := s.win.oldest(); m != nil; m = s.win.oldest() {
+		s.p.lost[m.seq] = struct{}{}
+		s.win.pop(now)
+	}
+	return e
+}
+
+// connErr returns why the connection was lost, nil if it was not.
+func (s *session) connErr() error {
+	select {
+	case <-s.conn.lost:
+		return s.conn.err
+	default:
+		return nil
+	}
+}
+
+// closedByPeer reports whether the connection was closed from the other side, as a broker does that dislikes
+// a message, and not by silence, by us or by the machine's own network.
+func closedByPeer(err error) bool {
+	return err != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.EPIPE) || strings.HasPrefix(err.Error(), "websocket: close"))
+}
