@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -30,11 +31,12 @@ func (e *exitError) Unwrap() error { return e.err }
 
 var errSaid = errors.New("") // the command has printed why
 
-func main() { os.Exit(execute(os.Args[1:])) }
+func main() { os.Exit(execute(os.Args[1:], os.Stdout)) }
 
-func execute(args []string) int {
+func execute(args []string, out io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
+	root.SetOut(out)
 	err := root.Execute()
 	if err == nil {
 		return exitOK
@@ -64,9 +66,8 @@ while the uplink is down, and publishes to an MQTT broker.`,
   millrace run --config millrace.yaml    run the gateway`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
-	root.AddCommand(newRun(), newCheck(), newDemo(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newDemo(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

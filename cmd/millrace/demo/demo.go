@@ -67,6 +67,7 @@ type demo struct {
 	cloud   *cloud
 	gateway *gateway.Gateway
 	cfg     *config.Config
+	served  map[string]uint64 // what the plant served until it fell silent, by device
 	page    string // where the operator's page is served
 	peak    uint64 // the most readings seen in the buffer
 	display display
@@ -148,7 +149,7 @@ func (d *demo) release() {
 		d.broker.Stop()
 	}
 	if d.plant != nil {
-		d.plant.close()
+		d.plant.hangUp()
 	}
 	if err := os.RemoveAll(d.dir); err != nil {
 		d.log.Warn("the demo's data stays", "directory", d.dir, "cause", err)
@@ -202,7 +203,9 @@ func (d *demo) finish(stopGateway func(), ended <-chan error) error {
 	d.uplink.set(false)
 	d.plant.quiet()
 	until(patience, func() bool { return polled(d.gateway.Snapshot()) >= d.plant.total() })
+	d.served = d.plant.account()
 	stopGateway()
+	d.plant.hangUp()
 	if err := <-ended; err != nil {
 		return fmt.Errorf("run the gateway: %w", err)
 	}
@@ -235,11 +238,7 @@ func delivered(s *web.Snapshot) (n uint64) {
 }
 
 func (d *demo) settle() *Result {
-	served := map[string]uint64{}
-	for name, s := range d.plant.served {
-		served[name] = s.count.Load()
-	}
-	r := settle(served, d.gateway.Snapshot(), d.cloud.account)
+	r := settle(d.served, d.gateway.Snapshot(), d.cloud.account)
 	r.PeakBacklog = d.peak
 	r.Outages, r.OutageSeconds = d.uplink.cuts, d.uplink.outage().Seconds()
 	if first := d.cloud.account.first; !first.IsZero() {

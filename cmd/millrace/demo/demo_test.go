@@ -33,7 +33,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	if r.Served < 100 || r.Received != r.Delivered || r.Outages != 1 || r.OutageSeconds < 1 || r.PeakBacklog == 0 || r.Suppressed == 0 {
+	if r.Served < 100 || r.Received != r.Delivered || r.Outages != 1 || r.OutageSeconds < 0.5 || r.PeakBacklog == 0 || r.Suppressed == 0 {
 		t.Errorf("unlikely result %+v", *r)
 	}
 	drivers := map[string]int{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,11 +20,12 @@ import (
 // gateway: a reading is served when the last bytes of a tag's value are put into a right answer.
 type plant struct {
 	started time.Time
-	closing chan struct{} // closed when the day is over: nothing is answered any more
+	closing chan struct{} // closed when the connections end
 
 	meter, press, tank *modbussim.Server
 	cnc                *opcuasim.Server
 	over               atomic.Bool
+	hung               sync.Once
 	served             map[string]*served // by device, complete before the gateway starts
 }
 
@@ -49,7 +51,7 @@ func startPlant() (*plant, error) {
 		"cnc-1":   {about: "milling machine, OPC UA"},
 	}}
 	if err := p.start(); err != nil {
-		p.close()
+		p.hangUp()
 		return nil, err
 	}
 	return p, nil
@@ -160,8 +162,9 @@ func (p *plant) quiet() {
 	}
 }
 
-func (p *plant) close() {
-	close(p.closing)
+// hangUp ends all connections. Whoever waits for an answer waits no longer.
+func (p *plant) hangUp() {
+	p.hung.Do(func() { close(p.closing) })
 	for _, s := range []*modbussim.Server{p.meter, p.press, p.tank} {
 		if s != nil {
 			s.Close()
@@ -170,6 +173,15 @@ func (p *plant) close() {
 	if p.cnc != nil {
 		p.cnc.Close()
 	}
+}
+
+// account returns the readings served so far by device.
+func (p *plant) account() map[string]uint64 {
+	n := map[string]uint64{}
+	for name, s := range p.served {
+		n[name] = s.count.Load()
+	}
+	return n
 }
 
 func (p *plant) total() (n uint64) {

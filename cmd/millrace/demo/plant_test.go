@@ -39,7 +39,7 @@ func TestPlantCountsReadings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.hangUp()
 	s := p.served["meter-1"]
 	for _, tag := range [][2]string{{"input:0", "float32"}, {"input:2", "float32"}, {"input:7", "uint16"}, {"coil:3", ""}} {
 		at, err := portOf(tag[0], tag[1])
@@ -82,7 +82,7 @@ func TestPlantMoves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.hangUp()
 	c, err := net.Dial("tcp", p.press.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestPlantRefusesForeignDevices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.hangUp()
 	if p.expect(&config.Config{Devices: []config.Device{{Name: "robot-1"}}}) == nil {
 		t.Error("a device that no simulator plays passes")
 	}
