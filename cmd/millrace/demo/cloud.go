@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -14,6 +15,7 @@ type cloud struct {
 	account *account
 	lose    func(n int) bool // tests plant a loss here: message number n does not arrive
 	arrived int
+	last    atomic.Int64 // when the last message came, nanoseconds since 1970
 	log     *slog.Logger
 }
 
@@ -45,6 +47,7 @@ func wait(t mqtt.Token) error {
 // take is called for one message at a time, in the order of their arrival.
 func (c *cloud) take(_ mqtt.Client, m mqtt.Message) {
 	c.arrived++
+	c.last.Store(time.Now().UnixNano())
 	if c.lose != nil && c.lose(c.arrived) {
 		return
 	}
@@ -52,5 +55,8 @@ func (c *cloud) take(_ mqtt.Client, m mqtt.Message) {
 		c.log.Error("the cloud got a message that it cannot read", "topic", m.Topic(), "cause", err)
 	}
 }
+
+// still reports whether nothing has come for a while, so that nothing is to be expected any more.
+func (c *cloud) still() bool { return time.Since(time.Unix(0, c.last.Load())) > 3*time.Second }
 
 func (c *cloud) close() { c.client.Disconnect(100) }

@@ -68,8 +68,8 @@ type demo struct {
 	gateway *gateway.Gateway
 	cfg     *config.Config
 	served  map[string]uint64 // what the plant served until it fell silent, by device
-	page    string // where the operator's page is served
-	peak    uint64 // the most readings seen in the buffer
+	page    string            // where the operator's page is served
+	peak    uint64            // the most readings seen in the buffer
 	display display
 }
 
@@ -194,15 +194,21 @@ func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
 	return nil
 }
 
-// How long the end waits for what should take milliseconds, on a machine that is busy with other things.
-const patience = 10 * time.Second
+const (
+	patience = 10 * time.Second // how long the end waits for what should take milliseconds, on a busy machine
+	mending  = 30 * time.Second // and for the gateway to find its way back: its pauses between attempts grow to 15 s
+	caughtUp = 50               // readings waiting, of those that flow: less than a second's worth
+)
 
-// finish ends the day in the order of a reading, so that the accounts can be compared exactly: the plant
-// falls silent, what it served is polled, the gateway drains and stops, the last message arrives.
+// finish ends the day in the order of a reading, so that the accounts can be compared exactly: the backlog
+// drains, the plant falls silent, what it served is polled and delivered, the gateway stops, the last message
+// arrives.
 func (d *demo) finish(stopGateway func(), ended <-chan error) error {
 	d.uplink.set(false)
+	until(mending, func() bool { return waiting(d.gateway.Snapshot()) <= caughtUp })
 	d.plant.quiet()
 	until(patience, func() bool { return polled(d.gateway.Snapshot()) >= d.plant.total() })
+	until(patience, func() bool { return waiting(d.gateway.Snapshot()) == 0 })
 	d.served = d.plant.account()
 	stopGateway()
 	d.plant.hangUp()
@@ -210,7 +216,7 @@ func (d *demo) finish(stopGateway func(), ended <-chan error) error {
 		return fmt.Errorf("run the gateway: %w", err)
 	}
 	want := delivered(d.gateway.Snapshot())
-	until(patience, func() bool { t := d.cloud.account.totals(); return t.good+t.bad >= want })
+	until(patience, func() bool { t := d.cloud.account.totals(); return t.good+t.bad >= want || d.cloud.still() })
 	return nil
 }
 
@@ -224,6 +230,14 @@ func until(most time.Duration, condition func() bool) {
 func polled(s *web.Snapshot) (n uint64) {
 	for i := range s.Devices {
 		n += s.Devices[i].Polled
+	}
+	return n
+}
+
+// waiting is the readings that the gateway still has for the cloud.
+func waiting(s *web.Snapshot) (n uint64) {
+	for i := range s.Destinations {
+		n += s.Destinations[i].BacklogReadings
 	}
 	return n
 }

@@ -218,7 +218,7 @@ func (v *view) uplinkLine(width int, i ink) string {
 		paint, state, rest = i.bad, "✕ cut for "+since, " the plant goes on, the buffer fills"
 	case v.state != web.StateConnected:
 		paint, state, rest = i.warn, "◐ mended, the gateway is", v.state
-	case v.kept > 20 && v.oldest > 2*time.Second:
+	case v.kept > caughtUp:
 		rest = " the buffer drains"
 	}
 	return "uplink   " + paint(state) + " " + clip(rest, width-10-columns(state))
