@@ -153,7 +153,7 @@ func (r *Result) WriteText(w io.Writer, i ink) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "\nledger  %s polled = %s suppressed + %s delivered + %s buffered + %s in flight + %s dropped\n", web.Thousands(r.Polled),
+	fmt.Fprintf(&b, "\nledger  %s polled = %s suppressed + %s delivered\n        + %s buffered + %s in flight + %s dropped\n", web.Thousands(r.Polled),
 		web.Thousands(r.Suppressed), web.Thousands(r.Delivered), web.Thousands(r.Buffered), web.Thousands(r.InFlight), web.Thousands(r.Dropped))
 	if r.Outages > 0 {
 		fmt.Fprintf(&b, "uplink  cut for %s; up to %s readings waited in the buffer meanwhile\n",

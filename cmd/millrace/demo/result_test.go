@@ -93,7 +93,7 @@ func TestResultText(t *testing.T) {
 	if err := r.WriteText(&b, false); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"10 polled = 1 suppressed + 9 delivered + 0 buffered + 0 in flight + 0 dropped", "cut for 8.0 s; up to 412",
+	for _, want := range []string{"10 polled = 1 suppressed + 9 delivered\n        + 0 buffered + 0 in flight + 0 dropped", "cut for 8.0 s; up to 412",
 		"Every reading arrived, in order.", "12 came twice", "total"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the text lacks %q:\n%s", want, b.String())
