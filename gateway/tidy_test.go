@@ -61,6 +61,7 @@ var tidyImports = map[string][]string{
 	"gateway/telemetry":           {},
 	"gateway/web":                 {"gateway/telemetry"},
 	"buffer":                      {},
+	"buffer/powercut":             {"buffer"}, // tests only
 	"configs":                     {},
 	"drivers":                     {"gateway/telemetry"},
 	"drivers/drivertest":          {"drivers", "gateway/telemetry"},
