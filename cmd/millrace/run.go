@@ -76,7 +76,7 @@ grace time, the rest is committed to the store, exit 0. A second signal skips th
 }
 
 func runGateway(ctx context.Context, file string, lf *logFlags) error {
-	tuneMemory()
+	tune()
 	cfg, err := config.Load(file, protocols(), config.Options{})
 	if err != nil {
 		return &exitError{exitStartup, err}

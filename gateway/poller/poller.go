@@ -126,9 +126,11 @@ func (p *Poller) wake(g *group) time.Time {
 // start lays the ticks: each group keeps a phase of its own, by a hash of its name, so that a
 // thousand devices do not answer in the same millisecond. The first poll comes within a second.
 func (p *Poller) start(now time.Time) {
+	p.mu.Lock()
 	for _, d := range p.devices {
 		d.since = now
 	}
+	p.mu.Unlock()
 	for _, g := range p.groups {
 		h := fnv.New64a()
 		fmt.Fprintf(h, "%s\x00%s", g.device.name, g.name)
