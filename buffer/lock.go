@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 const lockName = "lock"
@@ -18,7 +17,7 @@ func takeLock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; the directory must be writable by this user", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lockFile(f); err != nil {
 		holder := lockHolder(f)
 		_ = f.Close()
 		return nil, fmt.Errorf("%w (%s); stop it, or give this one another data directory", ErrInUse, holder)

@@ -1,0 +1,14 @@
+package buffer
+
+import (
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// lockFile takes a byte of the file far behind its text for this process alone, or fails at once: what is locked on
+// Windows cannot be read, and the text says who holds the lock.
+func lockFile(f *os.File) error {
+	at := windows.Overlapped{Offset: 1 << 30}
+	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)
+}
