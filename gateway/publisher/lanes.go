@@ -110,8 +110,8 @@ func (l *lanes) begin(now time.Time, win *window, rec *buffer.Record) (lane, tim
 	return laneNone, 0, nil
 }
 
-// probe picks the message that goes first: the one under suspicion, else the oldest that is owed, else the
-// oldest of all. It reports false when nothing waits.
+// probe picks the message that goes first: the one under suspicion, else the oldest live one that is owed,
+// else the oldest of all. It reports false when nothing waits.
 func (l *lanes) probe(rec *buffer.Record) (bool, error) {
 	p := l.p
 	if seq, ok := p.poison.suspect(); ok {
@@ -120,10 +120,12 @@ func (l *lanes) probe(rec *buffer.Record) (bool, error) {
 		}
 		p.poison.clear() // acknowledged or dropped in the meantime
 	}
-	if ok, err := p.one(p.resume, 0, rec); ok && !rec.Historical || err != nil {
-		return ok, err
+	for _, o := range p.owed {
+		if ok, err := p.one(o.from, o.to, rec); ok && !rec.Historical || err != nil {
+			return ok, err
+		}
+		p.dest.Reset()
 	}
-	p.dest.Reset()
 	return p.one(0, 0, rec)
 }
 
@@ -154,7 +156,7 @@ func (l *lanes) goLive() {
 		return
 	}
 	head := l.head(low, p.buf.NextSeq())
-	owed := l.owing(head)
+	owed := p.owing(head)
 	at := uint64(0)
 	for _, o := range owed {
 		l.owed = append(l.owed, p.dest.Reader(o.from, o.to))
@@ -172,17 +174,11 @@ func (l *lanes) goLive() {
 	l.live, l.nextLive = p.dest.Reader(head, 0), head
 }
 
-// span is the records from <= seq < to.
-type span struct{ from, to uint64 }
-
-// maxScan bounds how many records are looked at to lay the lanes.
-const maxScan = 8 << 10
-
 // head returns where the live lane begins: at the first record, of those that came while the link was being
 // declared up, that is not historical.
 func (l *lanes) head(low, high uint64) uint64 {
 	head := high
-	l.scan(low, high, func(rec *buffer.Record) bool {
+	l.p.scan(low, high, func(rec *buffer.Record) bool {
 		if !rec.Historical {
 			head = rec.Seq
 		}
@@ -191,64 +187,19 @@ func (l *lanes) head(low, high uint64) uint64 {
 	return head
 }
 
-// owing returns the records below head that went out live, or might have, and were not acknowledged. They
-// go before the live ones, so that records which are not historical stay in order.
-func (l *lanes) owing(head uint64) []span {
-	p := l.p
-	if p.dest.Len() <= uint64(p.o.Window) { // a short interruption: all that waits is sent in a moment
-		return []span{{0, head}}
-	}
-	var owed []span
-	if from, to := p.resume, l.firstHistorical(p.resume, head); from < to {
-		owed = append(owed, span{from, to})
-	}
-	if p.started {
-		return owed
-	}
-	// After a restart nobody knows what was in flight. Besides the oldest records it may be the youngest.
-	from := head - min(head, maxScan)
-	if len(owed) > 0 {
-		from = max(from, owed[0].to)
-	}
-	fresh, any := from, false
-	l.scan(from, head, func(rec *buffer.Record) bool {
-		if any = true; rec.Historical {
-			fresh = rec.Seq + 1
-		}
-		return true
-	})
-	if any && fresh < head {
-		owed = append(owed, span{fresh, head})
-	}
-	return owed
-}
-
-// firstHistorical returns the first historical record of the range, or its end.
-func (l *lanes) firstHistorical(from, to uint64) uint64 {
-	found := from
-	l.scan(from, to, func(rec *buffer.Record) bool {
-		if rec.Historical {
-			return false
-		}
-		found = rec.Seq + 1
-		return true
-	})
-	return found
-}
-
 // scan looks at up to maxScan records without sending them.
-func (l *lanes) scan(from, to uint64, visit func(*buffer.Record) bool) {
+func (p *Publisher) scan(from, to uint64, visit func(*buffer.Record) bool) {
 	if from >= to {
 		return
 	}
-	r := l.p.dest.Reader(from, to)
+	r := p.dest.Reader(from, to)
 	defer r.Close()
-	defer l.p.dest.Reset()
+	defer p.dest.Reset()
 	var rec buffer.Record
 	for range maxScan {
 		ok, err := r.Next(&rec)
 		if err != nil {
-			l.p.complain(err)
+			p.complain(err)
 		}
 		if !ok || !visit(&rec) {
 			return
@@ -256,21 +207,17 @@ func (l *lanes) scan(from, to uint64, visit func(*buffer.Record) bool) {
 	}
 }
 
-// close ends the lanes and notes from where on the next session owes live records.
-func (l *lanes) close(win *window) {
-	p := l.p
-	if l.live == nil {
-		return
-	}
-	resume := l.nextLive
-	if len(l.owed) > 0 {
-		resume = min(resume, l.nextOwed)
-	}
+// close ends the lanes. It returns the first record that is not acknowledged and may have gone out live.
+func (l *lanes) close(win *window) (from uint64, any bool) {
+	from, any = l.nextLive, l.live != nil
 	for i := range win.n {
-		if m := win.ring[(win.head+i)%len(win.ring)]; m.lane == laneOwed || m.lane == laneLive {
-			resume = min(resume, m.seq)
+		m := win.ring[(win.head+i)%len(win.ring)]
+		// A probe of the time before going live counts: being handed out early made it a live record.
+		if m.lane == laneLive || m.lane == laneProbe && !l.open {
+			if !any || m.seq < from {
+				from, any = m.seq, true
+			}
 		}
 	}
-	p.resume = resume
-	p.started = p.started || len(l.owed) == 0
+	return from, any
 }

@@ -90,8 +90,8 @@ type Publisher struct {
 	retry    backoff
 	poison   suspicion
 	throttle throttle
-	resume   uint64              // the lowest record that is not acknowledged and may have gone out live
-	started  bool                // a session of this process has been live: resume is known
+	owed     []span              // live records of sessions that were lost, in order
+	started  bool                // a session of this process has been live: owed is complete
 	lost     map[uint64]struct{} // in flight when a session ended
 	short    int                 // sessions in a row that the broker ended soon
 
@@ -182,7 +182,7 @@ func (p *Publisher) serve(ctx context.Context) ending {
 	if err == nil {
 		client.Disconnect(uint(closeTimeout.Milliseconds()))
 	}
-	e := s.end(err)
+	e, left, any := s.end(err)
 	c.fail(errClosed)
 	go client.Disconnect(0) // returns at once, but may wait for a lock of its own
 	p.setCurrent(nil)
@@ -190,6 +190,9 @@ func (p *Publisher) serve(ctx context.Context) ending {
 		p.log.Warn("mark destination as down", "err", err)
 	}
 	p.dest.Reset()
+	if any {
+		p.owe(left)
+	}
 	return e
 }
 

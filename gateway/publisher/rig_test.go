@@ -23,7 +23,7 @@ type account struct {
 	order      []uint64          // first arrivals
 	duplicates int
 	different  int // duplicates that were not byte-identical
-	inversions int
+	inversions []string
 	last       map[string]uint64 // by device and historical mark
 	historical int
 	gaps       []envelope
@@ -73,7 +73,7 @@ func (a *account) take(m brokersim.Message) {
 	}
 	key := fmt.Sprint(e.Device, e.Historical)
 	if last, ok := a.last[key]; ok && e.Seq < last {
-		a.inversions++
+		a.inversions = append(a.inversions, fmt.Sprintf("%s: %d after %d, historical %v", e.Device, e.Seq, last, e.Historical))
 	}
 	a.last[key] = e.Seq
 }
@@ -95,8 +95,8 @@ func (a *account) check(t testing.TB) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.different != 0 || a.inversions != 0 || a.bad != 0 {
-		t.Errorf("%d duplicates not byte-identical, %d inversions, %d bad payloads", a.different, a.inversions, a.bad)
+	if a.different != 0 || len(a.inversions) != 0 || a.bad != 0 {
+		t.Errorf("%d duplicates not byte-identical, %d bad payloads, %d inversions %v", a.different, a.bad, len(a.inversions), a.inversions[:min(len(a.inversions), 5)])
 	}
 }
 

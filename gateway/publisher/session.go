@@ -58,11 +58,11 @@ func (s *session) run(ctx context.Context) error {
 			leave = now.Add(leaveWait)
 		}
 		topic, m, wait, err := s.step(now, leave)
-		oldest := s.win.oldest()
-		var payload []byte
+		var payload []byte // what follows is done without mu: no look into a message then
 		if m != nil {
 			payload = m.payload
 		}
+		acked := s.win.signal()
 		s.mu.Unlock()
 		switch {
 		case err != nil:
@@ -71,10 +71,10 @@ func (s *session) run(ctx context.Context) error {
 			if err := s.publish(topic, payload, m); err != nil {
 				return err
 			}
-		case !leave.IsZero() && (oldest == nil || !now.Before(leave)):
+		case !leave.IsZero() && (acked == nil || !now.Before(leave)):
 			return nil
 		default:
-			s.wait(ctx, oldest, wait)
+			s.wait(ctx, acked, wait)
 		}
 	}
 }
@@ -97,12 +97,8 @@ func (s *session) publish(topic string, payload []byte, m *message) error {
 }
 
 // wait sleeps until there may be something to do.
-func (s *session) wait(ctx context.Context, oldest *message, wait time.Duration) {
-	var acked, done <-chan struct{}
-	if oldest != nil {
-		acked = oldest.token.Done()
-	}
-	var notify <-chan struct{}
+func (s *session) wait(ctx context.Context, acked <-chan struct{}, wait time.Duration) {
+	var done, notify <-chan struct{}
 	if ctx.Err() == nil {
 		done = ctx.Done()
 		notify = s.p.dest.Notify()
@@ -199,8 +195,9 @@ func (s *session) fetch(now time.Time) (topic string, m *message, wait time.Dura
 	}
 }
 
-// end makes the session dead and says how it ended. What was acknowledged until now counts.
-func (s *session) end(err error) ending {
+// end makes the session dead and says how it ended, and the first record that may have gone out live and is
+// not acknowledged. What was acknowledged until now counts.
+func (s *session) end(err error) (e ending, left uint64, any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dead = true
@@ -211,16 +208,16 @@ func (s *session) end(err error) ending {
 	if errors.Is(err, errClosed) || s.connErr() != nil {
 		err = s.connErr() // the client library knows less of the cause
 	}
-	e := ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
+	e = ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
 	if m := s.win.oldest(); m != nil {
 		e.front, e.frontFor = m.seq, now.Sub(m.sent)
 	}
-	s.lanes.close(&s.win)
+	left, any = s.lanes.close(&s.win)
 	for m := s.win.oldest(); m != nil; m = s.win.oldest() {
 		s.p.lost[m.seq] = struct{}{}
 		s.win.pop(now)
 	}
-	return e
+	return e, left, any
 }
 
 // connErr returns why the connection was lost, nil if it was not.

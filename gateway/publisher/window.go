@@ -80,6 +80,14 @@ func (w *window) oldest() *message {
 	return w.ring[w.head]
 }
 
+// signal returns a channel that is closed when the oldest message is acknowledged or lost, nil if there is none.
+func (w *window) signal() <-chan struct{} {
+	if m := w.oldest(); m != nil && m.token != nil {
+		return m.token.Done()
+	}
+	return nil
+}
+
 // pop takes the oldest message out: it was acknowledged now. The slot is free again.
 func (w *window) pop(now time.Time) {
 	m := w.ring[w.head]
