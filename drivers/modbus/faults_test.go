@@ -69,7 +69,7 @@ func faults() []named {
 // polls on. Every good reading must be right, and the driver well again soon after the device is.
 func TestFaults(t *testing.T) {
 	var wg sync.WaitGroup
-	few := make(chan struct{}, 16) // so that a slow machine does not make timeouts of its own
+	few := make(chan struct{}, 40) // so that a slow machine does not make timeouts of its own
 	for _, f := range faults() {
 		for _, when := range []string{"once", "unit 1", "all"} {
 			few <- struct{}{}
@@ -164,6 +164,37 @@ func TestDeadUnit(t *testing.T) {
 	}
 }
 
+// TestLongDeadUnit has a device dead for many polls: the first one after must read all of it, without
+// many requests.
+func TestLongDeadUnit(t *testing.T) {
+	b := newBench(t, 1, tags(append(run("holding", 0, 64), "input:3", "coil:7", "holding:500")...))
+	b.conn.Devices[0].Timeout = 60 * time.Millisecond
+	b.open(t)
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
+	for range 40 {
+		n := b.requests(func() {
+			if _, err := b.read(drivers.Ref{}); !errors.Is(err, drivers.ErrDevice) {
+				t.Fatal(err)
+			}
+		})
+		if n > 1 {
+			t.Errorf("%d requests to a dead device in one poll", n)
+		}
+	}
+	b.sim.Mend()
+	n := b.requests(func() {
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Errorf("%d bad, %v, in the first poll after it is back", bad, err)
+		}
+	})
+	if n > 3+4 {
+		t.Errorf("%d requests in the first poll, want at most 7", n)
+	}
+	if n := b.requests(func() { b.read(drivers.Ref{}) }); n != 4 {
+		t.Errorf("%d requests in the second, want 4\n%q", n, b.driver.Plan(drivers.Ref{}))
+	}
+}
+
 // TestSwitchedOffInMidPoll delivers what was read before the device went, and then says that it is down.
 func TestSwitchedOffInMidPoll(t *testing.T) {
 	b := newBench(t, 1, faultTags())
@@ -180,6 +211,11 @@ func TestSwitchedOffInMidPoll(t *testing.T) {
 	bad, err := b.read(drivers.Ref{})
 	if err != nil || bad == 0 || bad == len(faultTags()) {
 		t.Errorf("%d bad, %v; want some bad, some good", bad, err)
+	}
+	for _, r := range b.last {
+		if r.Quality == telemetry.Bad && r.Reason != "the device closed the connection" {
+			t.Errorf("tag %d is bad because %q", r.Tag, r.Reason)
+		}
 	}
 	if _, err = b.read(drivers.Ref{}); err == nil || errors.Is(err, drivers.ErrDevice) {
 		t.Errorf("the next Read: %v, want a link that is down", err)

@@ -151,7 +151,6 @@ func (p *poll) refuse(b *block, code int, words string) {
 		}
 		return
 	}
-	s.dead = time.Time{}
 	left, right := s.divide(b)
 	left.refused, right.refused = words, words
 	p.splits = append(p.splits, split{s, left.lo, left.hi, right.hi})

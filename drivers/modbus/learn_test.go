@@ -88,7 +88,7 @@ func either(all ...modbussim.Fault) modbussim.Fault {
 // TestExceptionWords holds the reasons that people read.
 func TestExceptionWords(t *testing.T) {
 	for code, want := range map[byte]string{
-		1: "exception 1: illegal function", 2: "exception 2: illegal data address", 3: "exception 3: illegal data value",
+		0: "exception 0", 1: "exception 1: illegal function", 2: "exception 2: illegal data address", 3: "exception 3: illegal data value",
 		4: "exception 4: device failure", 5: "exception 5: acknowledge", 6: "exception 6: device busy", 7: "exception 7",
 		8: "exception 8: memory parity error", 0x99: "exception 153",
 	} {
@@ -209,5 +209,76 @@ func TestGatewayException(t *testing.T) {
 		if bad, err := b.read(drivers.Ref{Device: 0}); bad != 0 || err != nil || b.driver.link.client != client {
 			t.Errorf("exception %d of the neighbour: %d bad, %v, same connection %v", code, bad, err, b.driver.link.client == client)
 		}
+	}
+}
+
+// TestManyBadRegistersMended isolates twenty registers, holds how often they are asked again, and mends them.
+func TestManyBadRegistersMended(t *testing.T) {
+	b := newBench(t, 1, tags(run("holding", 0, 100)...)).open(t)
+	remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 20, 39)})
+	poll := func() (bad int) {
+		bad, err := b.read(drivers.Ref{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bad
+	}
+	for range 20 {
+		poll()
+	}
+	for range 5 {
+		b.clock += 5 * time.Minute // all are due
+		if n := b.requests(func() { poll() }); n > 2+maxProbes {
+			t.Errorf("%d requests in one poll, want at most two and %d", n, maxProbes)
+		}
+	}
+	remove()
+	b.clock += 5 * time.Minute
+	poll()
+	if bad := poll(); bad > 0 {
+		t.Errorf("%d bad readings in the second poll after one of them answered\n%q", bad, b.driver.Plan(drivers.Ref{}))
+	}
+}
+
+// TestTableInABadMood refuses one table of a device for a hundred polls: when it answers again, all of it
+// does at once.
+func TestTableInABadMood(t *testing.T) {
+	b := newBench(t, 1, tags(append(run("holding", 0, 5), "input:3")...)).open(t)
+	remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 4, Match: modbussim.Touching(1, modbussim.Holding, 0, 99)})
+	for range 100 {
+		if bad, err := b.read(drivers.Ref{}); bad != 5 || err != nil {
+			t.Fatalf("%d bad, %v", bad, err)
+		}
+	}
+	remove()
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Errorf("%d bad, %v, in the first poll after all is well", bad, err)
+	}
+}
+
+// TestSilenceIsBounded has most of a device fall silent: no poll may cost more than two timeouts.
+func TestSilenceIsBounded(t *testing.T) {
+	b := newBench(t, 1, tags("holding:0", "holding:100", "holding:200", "holding:300", "holding:400", "holding:500"))
+	b.conn.Devices[0].Timeout = 60 * time.Millisecond
+	b.open(t)
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 100, 999)})
+	for i := range 12 {
+		n := b.requests(func() {
+			if bad, err := b.read(drivers.Ref{}); bad != 5 || err != nil {
+				t.Errorf("poll %d: %d bad, %v", i, bad, err)
+			}
+		})
+		limit := 1 + 2 // while there are some of which nothing is known
+		if i >= 3 {
+			limit = 1 + 1
+		}
+		if n > limit {
+			t.Errorf("poll %d made %d requests, want at most %d: each silent one costs a timeout", i, n, limit)
+		}
+	}
+	b.sim.Mend()
+	b.clock += 5 * time.Minute
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Errorf("%d bad, %v, in the first poll after all is well", bad, err)
 	}
 }

@@ -143,7 +143,7 @@ const (
 	targetUnreachable = 11
 )
 
-// exception returns the code and the words of an exception answer, 0 for any other error.
+// exception returns the code and the words of an exception answer, no words for any other error.
 func exception(err error) (code int, words string) {
 	switch err {
 	case modbus.ErrIllegalFunction:

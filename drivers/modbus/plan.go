@@ -28,7 +28,7 @@ type span struct {
 	blocks []*block  // the present requests, in order: together they hold every atom once
 	good   bool      // some block was good when the present poll began
 	again  bool      // forget at the end of this poll what was learned
-	dead   time.Time // when every atom had been refused by itself; zero = that is not so
+	dead   time.Time // when last every atom had been refused by itself
 }
 
 // atom is what is read or refused as a whole: the registers of a value, for all the tags that read them.

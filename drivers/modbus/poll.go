@@ -59,7 +59,7 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 		p.took(b)
 		return nil
 	}
-	if code, words := exception(err); code != 0 {
+	if code, words := exception(err); words != "" {
 		if code == pathUnavailable || code == targetUnreachable {
 			p.bad(b, words)
 			return p.silent(words) // a gateway speaks for the device: the connection is good

@@ -20,8 +20,9 @@ type bench struct {
 	sim        *modbussim.Server
 	driver     *driver
 	conn       drivers.Connection
-	generation atomic.Uint32 // changes before each Read
-	clock      time.Duration // what the driver's clock is ahead
+	generation atomic.Uint32       // changes before each Read
+	clock      time.Duration       // what the driver's clock is ahead
+	last       []telemetry.Reading // of the last Read
 }
 
 // newBench starts a device with these groups for each of the units.
@@ -86,6 +87,7 @@ func (b *bench) read(ref drivers.Ref) (bad int, err error) {
 		}
 		return len(group.Tags), err
 	}
+	b.last = readings
 	for i := range readings {
 		r := &readings[i]
 		if r.Time < start.UnixMicro() || r.Time > end.UnixMicro() || int(r.Tag) != i {
