@@ -138,6 +138,46 @@ func (f *fake) Plan(drivers.Ref) []string {
 	return []string{"read all"}
 }
 
+// pushing is a fake that is also a Subscriber. lagging is how long it goes on after its context ended.
+type pushing struct {
+	*fake
+	readings []telemetry.Reading
+	lagging  time.Duration
+}
+
+func (p *pushing) Subscribe(ctx context.Context, _ drivers.Ref, emit func([]telemetry.Reading) error) error {
+	if err := emit(p.readings); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	time.Sleep(p.lagging)
+	return ctx.Err()
+}
+
+func TestSubscribeIsChecked(t *testing.T) {
+	three := []telemetry.Reading{{Tag: 0}, {Tag: 1}, {Tag: 2}}
+	for name, c := range map[string]struct {
+		pushing
+		want string
+	}{
+		"good":        {pushing{readings: three}, ""},
+		"foreign tag": {pushing{readings: []telemetry.Reading{{Tag: 3}}}, "reading of tag 3 of 3"},
+		"too few":     {pushing{readings: three[:2]}, "pushed 2 readings for 3 tags"},
+		"lagging":     {pushing{readings: three, lagging: 300 * time.Millisecond}, "after its context"},
+	} {
+		p := &plant{}
+		s := suite(p)
+		s.Protocol.New = func(drivers.Connection) (drivers.Driver, error) {
+			c.pushing.fake = &fake{plant: p, tags: 3}
+			return &c.pushing, nil
+		}
+		err := checkSubscribe(&s)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
 func suite(p *plant) Suite {
 	tags := []telemetry.Tag{{Address: "a"}, {Address: "b"}, {Address: "c"}}
 	conn := func(tags []telemetry.Tag) drivers.Connection {

@@ -13,7 +13,7 @@ import (
 
 // TestConnectEnds dials a peer that does not answer the dial at all.
 func TestConnectEnds(t *testing.T) {
-	t.Parallel() // it waits for 5 s
+	t.Parallel() // it mostly waits
 	host := blackHole(t)
 	d, err := newDriver(&drivers.Connection{URL: "tcp://" + host, Devices: []drivers.Device{device("tcp://"+host, 1, tags("holding:1"))}}, time.Now)
 	if err != nil {

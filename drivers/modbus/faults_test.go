@@ -167,11 +167,12 @@ func TestDeadUnit(t *testing.T) {
 // TestLongDeadUnit has a device dead for many polls: the first one after must read all of it, without
 // many requests.
 func TestLongDeadUnit(t *testing.T) {
+	t.Parallel() // it mostly waits
 	b := newBench(t, 1, tags(append(run("holding", 0, 64), "input:3", "coil:7", "holding:500")...))
-	b.conn.Devices[0].Timeout = 60 * time.Millisecond
+	b.conn.Devices[0].Timeout = 100 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
-	for range 40 {
+	for range 25 {
 		n := b.requests(func() {
 			if _, err := b.read(drivers.Ref{}); !errors.Is(err, drivers.ErrDevice) {
 				t.Fatal(err)

@@ -166,6 +166,7 @@ func TestDeviceInABadMood(t *testing.T) {
 
 // TestSilentRegister has a device that does not refuse a bad register but says nothing.
 func TestSilentRegister(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, c := range []struct {
 		name string
 		tags []string
@@ -175,7 +176,7 @@ func TestSilentRegister(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, 1, tags(c.tags...))
-			b.conn.Devices[0].Timeout = 60 * time.Millisecond
+			b.conn.Devices[0].Timeout = 100 * time.Millisecond
 			b.open(t)
 			b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 5, 5)})
 			bad := 0
@@ -258,8 +259,9 @@ func TestTableInABadMood(t *testing.T) {
 
 // TestSilenceIsBounded has most of a device fall silent: no poll may cost more than two timeouts.
 func TestSilenceIsBounded(t *testing.T) {
+	t.Parallel() // it mostly waits
 	b := newBench(t, 1, tags("holding:0", "holding:100", "holding:200", "holding:300", "holding:400", "holding:500"))
-	b.conn.Devices[0].Timeout = 60 * time.Millisecond
+	b.conn.Devices[0].Timeout = 100 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 100, 999)})
 	for i := range 12 {
