@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type conn struct {
 	welcomed    bool         // CONNACK has come
 	stray       uint64       // PUBACKs that acknowledged nothing
 
+	heard   atomic.Int64  // when the last packet came, in nanoseconds since 1970
 	kick    chan struct{} // there is something to write
 	closing chan struct{}
 	flushed chan struct{} // closed when the writer has ended
@@ -43,9 +45,8 @@ const (
 	keepWrite    = 1 << 20
 )
 
-// errClosed says that the library closed the connection; it does so of its own accord only when a ping was
-// not answered.
-var errClosed = errors.New("the broker does not answer pings")
+// errClosed says that the client library closed the connection.
+var errClosed = errors.New("connection closed")
 
 // wrap takes over the connection. The caller runs write in a goroutine.
 func wrap(raw net.Conn) *conn {
@@ -89,6 +90,7 @@ func (c *conn) next() error {
 		if _, err := io.ReadFull(c.r, c.in[:2]); err != nil {
 			return err
 		}
+		c.heard.Store(time.Now().UnixNano())
 		switch kind, size := c.in[0], c.in[1]; {
 		case kind == packetPingresp && size == 0:
 			c.left = c.in[:2]

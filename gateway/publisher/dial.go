@@ -172,6 +172,11 @@ func (p *Publisher) connect(ctx context.Context) (mqtt.Client, *conn, error) {
 // that was lost at that moment, and then nobody waits for it.
 const publishTimeout = 2 * time.Second
 
+const (
+	pingCheck = 5 * time.Second // the library looks that seldom whether a ping is due (paho v1.5.1 ping.go:41)
+	pingNever = time.Hour       // session.alive decides, not the library
+)
+
 // clientOptions turn everything off that would send, store or connect on its own account.
 func (p *Publisher) clientOptions(c *conn) *mqtt.ClientOptions {
 	o := mqtt.NewClientOptions()
@@ -187,7 +192,7 @@ func (p *Publisher) clientOptions(c *conn) *mqtt.ClientOptions {
 	o.SetProtocolVersion(4)
 	o.SetStore(noStore{})
 	o.SetKeepAlive(p.o.KeepAlive)
-	o.SetPingTimeout(p.o.AckTimeout)
+	o.SetPingTimeout(pingNever)
 	o.SetConnectTimeout(p.o.ConnectTimeout)
 	o.SetWriteTimeout(publishTimeout)
 	return o

@@ -48,7 +48,7 @@ type Options struct {
 	BacklogMessages float64 // messages a second above which the backlog waits; 0 = no limit
 	BacklogBytes    float64 // payload bytes a second, likewise
 
-	KeepAlive      time.Duration // default 15 s
+	KeepAlive      time.Duration // default 15 s, at least 1 s
 	ConnectTimeout time.Duration // for each step of connecting; default 5 s
 	AckTimeout     time.Duration // without any PUBACK the session is given up; default 10 s
 	RetryMin       time.Duration // wait after the first failure; default 200 ms
@@ -65,6 +65,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.RetryMax, 15*time.Second)
 	o.Window = min(max(o.Window, 1), 4096)
 	o.WindowBytes = max(o.WindowBytes, 1)
+	o.KeepAlive = max(o.KeepAlive, time.Second)
 	o.RetryMax = max(o.RetryMax, o.RetryMin)
 	return o
 }

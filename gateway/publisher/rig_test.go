@@ -253,3 +253,13 @@ func (r *rig) delivered() {
 	}
 	r.got.check(r.t)
 }
+
+// quietBroker is one without an account.
+func quietBroker(t testing.TB) *brokersim.Broker {
+	b := brokersim.New(brokersim.Options{})
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Kill)
+	return b
+}

@@ -138,8 +138,30 @@ func (s *session) wait(ctx context.Context, acked <-chan struct{}, wait time.Dur
 	}
 }
 
-// errNoAck says that the session is of no more use.
-var errNoAck = errors.New("the broker acknowledges nothing")
+// These say that the session is of no more use.
+var (
+	errNoAck  = errors.New("the broker acknowledges nothing")
+	errNoPing = errors.New("the broker does not answer pings")
+)
+
+// alive returns how long the session may go on without an answer, or what is wrong. While messages are in
+// flight their acknowledgement counts, and on a slow line a ping queues behind them; on an idle line the
+// pings count that the client library sends. mu is held.
+func (s *session) alive(now time.Time) (time.Duration, error) {
+	o := &s.p.o
+	if oldest := s.win.oldest(); oldest != nil {
+		left := s.win.deadline(o.AckTimeout).Sub(now)
+		if left <= 0 {
+			return 0, fmt.Errorf("%w for %v", errNoAck, now.Sub(oldest.sent).Round(time.Second))
+		}
+		return left, nil
+	}
+	left := time.Unix(0, s.conn.heard.Load()).Add(o.KeepAlive + pingCheck + o.AckTimeout).Sub(now)
+	if left <= 0 {
+		return 0, errNoPing
+	}
+	return left, nil
+}
 
 // step does what can be done now: it takes in acknowledgements and returns a message to publish, or how
 // long to wait. mu is held.
@@ -152,13 +174,8 @@ func (s *session) step(now, leave time.Time) (topic string, m *message, wait tim
 	if err := s.collect(now); err != nil {
 		return "", nil, 0, err
 	}
-	wait = time.Hour
-	if oldest := s.win.oldest(); oldest != nil {
-		deadline := s.win.deadline(s.p.o.AckTimeout)
-		if !now.Before(deadline) {
-			return "", nil, 0, fmt.Errorf("%w for %v", errNoAck, now.Sub(oldest.sent).Round(time.Second))
-		}
-		wait = deadline.Sub(now)
+	if wait, err = s.alive(now); err != nil {
+		return "", nil, 0, err
 	}
 	if !leave.IsZero() {
 		return "", nil, min(wait, leave.Sub(now)), nil
