@@ -22,6 +22,7 @@ const (
 const (
 	packedIndex   = 1 << 0 // the index is zstd, else plain
 	packedPayload = 1 << 1 // the payloads are zstd, else plain
+	blockGaps     = 1 << 2 // there are gap records in it
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -55,6 +56,13 @@ type blockCoder struct {
 	first    uint64
 	prev     uint64
 	prevAt   int64
+	flags    byte
+	seed     uint32
+}
+
+// epochSeed begins every checksum of a block, so that a block of another store never fits.
+func epochSeed(epoch uint64) uint32 {
+	return crc32.Checksum(binary.BigEndian.AppendUint64(nil, epoch), castagnoli)
 }
 
 func newBlockCoder() (blockCoder, error) {
@@ -82,20 +90,25 @@ func (c *blockCoder) add(h *head, payload []byte) {
 		c.index = binary.AppendUvarint(c.index, uint64(h.late))
 	}
 	c.index = binary.AppendUvarint(c.index, uint64(len(payload)))
+	if h.flags&headGap != 0 {
+		c.flags |= blockGaps
+	}
 	c.payloads = append(c.payloads, payload...)
 	c.prev, c.prevAt = h.seq, h.at
 	c.count++
 }
 
 // reset forgets records of a transaction that failed.
-func (c *blockCoder) reset() { c.index, c.payloads, c.count = c.index[:0], c.payloads[:0], 0 }
+func (c *blockCoder) reset() {
+	c.index, c.payloads, c.count, c.flags = c.index[:0], c.payloads[:0], 0, 0
+}
 
 func (c *blockCoder) isFull() bool { return len(c.payloads)+len(c.index) >= blockTarget }
 
 // finish returns the block and starts the next. The bytes are valid until the next call.
 func (c *blockCoder) finish() []byte {
 	out := append(c.out[:0], make([]byte, blockHeader)...)
-	flags := byte(0)
+	flags := c.flags
 	var packed bool
 	if out, packed = c.pack(out, c.index); packed {
 		flags |= packedIndex
@@ -115,9 +128,10 @@ func (c *blockCoder) finish() []byte {
 	binary.BigEndian.PutUint32(out[28:], uint32(len(c.payloads)))
 	binary.BigEndian.PutUint32(out[32:], uint32(payloadStored))
 	binary.BigEndian.PutUint32(out[36:], crc32.Checksum(out[blockHeader+indexStored:], castagnoli))
-	sum := crc32.Checksum(out[:40], castagnoli)
+	sum := crc32.Update(c.seed, castagnoli, out[:40])
 	binary.BigEndian.PutUint32(out[40:], crc32.Update(sum, castagnoli, out[blockHeader:blockHeader+indexStored]))
 	c.out, c.index, c.payloads, c.count = out, c.index[:0], c.payloads[:0], 0
+	c.flags = 0
 	return out
 }
 
@@ -145,7 +159,7 @@ type blockInfo struct {
 
 // parseBlock checks the header and the index of a block and unpacks the index into scratch. src may end
 // after the index.
-func parseBlock(src []byte, dec *zstd.Decoder, scratch []byte) (blockInfo, error) {
+func parseBlock(src []byte, epoch uint64, dec *zstd.Decoder, scratch []byte) (blockInfo, error) {
 	var i blockInfo
 	if len(src) < blockHeader || binary.BigEndian.Uint16(src) != blockMagic {
 		return i, fmt.Errorf("block header: %w", errDamaged)
@@ -158,13 +172,22 @@ func parseBlock(src []byte, dec *zstd.Decoder, scratch []byte) (blockInfo, error
 	if raw > maxBlock || stored > maxBlock || i.payloadRaw > maxBlock || i.payloadSize > maxBlock || len(src) < i.payloadAt {
 		return i, fmt.Errorf("block lengths: %w", errDamaged)
 	}
-	sum := crc32.Update(crc32.Checksum(src[:40], castagnoli), castagnoli, src[blockHeader:i.payloadAt])
+	sum := crc32.Update(epochSeed(epoch), castagnoli, src[:40])
+	sum = crc32.Update(sum, castagnoli, src[blockHeader:i.payloadAt])
 	if sum != binary.BigEndian.Uint32(src[40:]) || src[2] != formatMajor {
 		return i, fmt.Errorf("block index checksum: %w", errDamaged)
 	}
 	index, err := unpack(src[blockHeader:i.payloadAt], i.flags&packedIndex != 0, int(raw), dec, scratch)
 	i.index = index
 	return i, err
+}
+
+// enoughForLedger reports whether the beginning of a block tells all that the ledger needs of it.
+func enoughForLedger(src []byte) bool {
+	if len(src) < blockHeader || src[3]&blockGaps != 0 {
+		return false
+	}
+	return uint64(len(src)) >= blockHeader+uint64(binary.BigEndian.Uint32(src[24:]))
 }
 
 // payloads checks and unpacks the payloads of a complete block into scratch.

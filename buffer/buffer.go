@@ -124,10 +124,12 @@ type Buffer struct {
 	accounts   map[string]*account
 	accountSeq []*account // in order of appearance; checkpoints refer to it
 	streams    map[string]*Stream
+	dictBytes  int64 // what all their dictionary entries take
 	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
 	gapOrder   []gapKey
 	segs       []*segment // in order of sequence number; the active one is the last
 	active     *segment
+	segBytes   int64         // size of all segment files
 	aside      int64         // bytes of files set aside
 	stateSize  int64         // bytes of state.db
 	ageBase    time.Duration // running time of the store before this process
@@ -182,6 +184,9 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 			b.kickRun()
 		}
 	}
+	if b.reserved-b.next < reserveStep/4 {
+		b.kickRun()
+	}
 	b.mu.Unlock()
 	if strict {
 		return seq, b.waitDurable(seq)
@@ -193,6 +198,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 func (b *Buffer) push(e entry) uint64 {
 	seq := b.next
 	b.next++
+	e.born = time.Since(b.start)
 	b.tail.push(e)
 	b.changed = true
 	if e.gap == nil && e.to == everyone {

@@ -6,23 +6,60 @@ import (
 	"hash/crc32"
 	"math"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// A checkpoint is everything that records do not say themselves: the cursors and the ledger, complete, as
-// of one sequence number. It is written in the transaction of each commit, and into state.db when idle; at
-// Open the highest generation found is the one that counts.
+// A checkpoint is everything that records do not say themselves: the cursors and the ledger as of one
+// sequence number. It is written in the transaction of each commit, and into state.db when idle; at Open
+// the highest generation found is the one that counts. The first of a segment is complete; those after it
+// say the ledger as differences to the first, which compress to almost nothing.
 
-const checkpointVersion = 1
+const (
+	checkpointVersion = 1
+	accountFields     = 3 // polled, suppressed, accepted
+	destFields        = 2 + Causes
+	maxLedger         = 64 << 20 // bytes of an unpacked ledger
+)
 
-// takeCheckpoint returns the checkpoint of this moment. Every record up to next-1 must be settled, on
-// disk, or in the transaction that the checkpoint goes into. mu is held.
-func (b *Buffer) takeCheckpoint() []byte {
+// draft is a checkpoint as taken, before it is packed.
+type draft struct {
+	head    []byte
+	ledger  []byte
+	values  []uint64 // every account's fields; kept as the base of later ones when this one is complete
+	next    uint64
+	isDelta bool
+}
+
+// takeCheckpoint returns the checkpoint of this moment, to be written into the segment, or into state.db
+// when it is nil. Every record up to next-1 must be settled, on disk, or in the transaction that the
+// checkpoint goes into. mu is held.
+func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	b.gen++
-	out := make([]byte, 8, 256+64*len(b.accountSeq))
-	out = append(out, checkpointVersion)
-	out = binary.AppendUvarint(out, b.gen)
-	out = binary.AppendUvarint(out, b.next)
-	out = binary.AppendUvarint(out, uint64(b.elapsed()))
+	d := &draft{next: b.next}
+	base := uint64(0)
+	if s != nil && s.base != nil {
+		base, d.isDelta = s.baseSeq+1, true
+	}
+	h := append(make([]byte, 0, 256), checkpointVersion)
+	h = binary.AppendUvarint(h, b.gen)
+	h = binary.AppendUvarint(h, b.next)
+	h = binary.AppendUvarint(h, uint64(b.elapsed()))
+	h = binary.AppendUvarint(h, base)
+	d.head = b.appendCursors(h)
+	if d.isDelta {
+		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base))
+		return d
+	}
+	d.ledger = b.appendGaps(b.appendAccounts(nil, b.accountSeq))
+	d.values = make([]uint64, 0, len(b.accountSeq)*(accountFields+MaxDestinations*2))
+	for _, a := range b.accountSeq {
+		d.values = b.fields(d.values, a)
+	}
+	return d
+}
+
+func (b *Buffer) appendCursors(out []byte) []byte {
 	out = binary.AppendUvarint(out, uint64(b.destinations()))
 	for _, d := range b.slots {
 		if d == nil {
@@ -41,28 +78,56 @@ func (b *Buffer) takeCheckpoint() []byte {
 			prev = r.to
 		}
 	}
-	out = binary.AppendUvarint(out, uint64(len(b.accountSeq)))
-	for _, a := range b.accountSeq {
-		out = b.appendAccount(out, a)
-	}
-	return sealValue(out)
+	return out
 }
 
-func (b *Buffer) appendAccount(out []byte, a *account) []byte {
-	out = appendBytes(out, a.name)
-	out = binary.AppendUvarint(out, a.polled)
-	out = binary.AppendUvarint(out, a.suppressed)
-	out = binary.AppendUvarint(out, a.accepted)
+// fields appends an account's numbers in the order in which checkpoints have them.
+func (b *Buffer) fields(out []uint64, a *account) []uint64 {
+	out = append(out, a.polled, a.suppressed, a.accepted)
 	for slot, d := range b.slots {
-		if d == nil {
-			continue
+		if d != nil {
+			n := &a.dests[slot]
+			out = append(out, n.before, n.delivered)
+			out = append(out, n.dropped[:]...)
 		}
-		n := &a.dests[slot]
-		out = binary.AppendUvarint(out, n.before)
-		out = binary.AppendUvarint(out, n.delivered)
-		for _, dropped := range n.dropped {
-			out = binary.AppendUvarint(out, dropped)
+	}
+	return out
+}
+
+func (b *Buffer) appendAccounts(out []byte, list []*account) []byte {
+	var scratch []uint64
+	out = binary.AppendUvarint(out, uint64(len(list)))
+	for _, a := range list {
+		out = appendBytes(out, a.name)
+		scratch = b.fields(scratch[:0], a)
+		for _, n := range scratch {
+			out = binary.AppendUvarint(out, n)
 		}
+	}
+	return out
+}
+
+// appendLedgerDelta encodes what changed since the base, and the accounts that it does not have.
+func (b *Buffer) appendLedgerDelta(out []byte, base []uint64) []byte {
+	var scratch []uint64
+	stride := accountFields + destFields*b.destinations()
+	known := len(base) / stride
+	for i, a := range b.accountSeq[:known] {
+		scratch = b.fields(scratch[:0], a)
+		for j, n := range scratch {
+			out = binary.AppendVarint(out, int64(n-base[i*stride+j]))
+		}
+	}
+	return b.appendAccounts(out, b.accountSeq[known:])
+}
+
+// appendGaps encodes the losses that no gap record tells of yet.
+func (b *Buffer) appendGaps(out []byte) []byte {
+	out = binary.AppendUvarint(out, uint64(len(b.gapOrder)))
+	for _, key := range b.gapOrder {
+		out = binary.AppendUvarint(out, uint64(key.account.index))
+		out = binary.AppendUvarint(out, uint64(key.to))
+		out = appendBytes(out, appendGap(nil, b.gaps[key]))
 	}
 	return out
 }
@@ -74,6 +139,13 @@ func (b *Buffer) destinations() (n int) {
 		}
 	}
 	return n
+}
+
+// pack returns the checkpoint as it is stored.
+func (d *draft) pack(enc *zstd.Encoder) []byte {
+	v := append(make([]byte, 8, 8+len(d.head)+len(d.ledger)/2+64), d.head...)
+	v = binary.AppendUvarint(v, uint64(len(d.ledger)))
+	return sealValue(enc.EncodeAll(d.ledger, v))
 }
 
 // sealValue fills in the length and the checksum in the 8 bytes that a value begins with.
@@ -96,8 +168,11 @@ func openValue(v []byte) ([]byte, error) {
 type checkpoint struct {
 	gen, next uint64
 	elapsed   time.Duration
+	base      uint64 // 0 = complete, else the base's sequence number + 1
 	dests     []checkpointDest
 	accounts  []checkpointAccount
+	gaps      []checkpointGap
+	ledger    []byte // still packed in differences, when base is not 0
 }
 
 type checkpointDest struct {
@@ -107,13 +182,19 @@ type checkpointDest struct {
 	acked                  []span
 }
 
-type checkpointAccount struct {
-	name                         string
-	polled, suppressed, accepted uint64
-	dests                        []destAccount // in the order of checkpoint.dests
+type checkpointGap struct {
+	account int
+	to      mask
+	gap     *Gap
 }
 
-func parseCheckpoint(v []byte) (*checkpoint, error) {
+type checkpointAccount struct {
+	name   string
+	fields []uint64
+}
+
+// parseCheckpoint reads a stored checkpoint. One with a base is complete after apply.
+func parseCheckpoint(v []byte, dec *zstd.Decoder) (*checkpoint, error) {
 	body, err := openValue(v)
 	if err != nil {
 		return nil, err
@@ -122,8 +203,24 @@ func parseCheckpoint(v []byte) (*checkpoint, error) {
 	if version := p.byte(); version != checkpointVersion {
 		return nil, fmt.Errorf("checkpoint of version %d: %w", version, errDamaged)
 	}
-	c := &checkpoint{gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64)}
-	for range p.count(5) {
+	c := &checkpoint{gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64), base: p.uvarint()}
+	c.parseCursors(&p)
+	raw := p.uvarint()
+	if p.bad || raw > maxLedger {
+		return nil, fmt.Errorf("checkpoint: %w", errDamaged)
+	}
+	if c.ledger, err = unpack(p.src, true, int(raw), dec, nil); err != nil {
+		return nil, err
+	}
+	if c.base != 0 {
+		return c, nil
+	}
+	lp := parser{src: c.ledger}
+	return c, c.parseAccounts(&lp)
+}
+
+func (c *checkpoint) parseCursors(p *parser) {
+	for range p.count(6) {
 		d := checkpointDest{name: string(p.bytes()), slot: int(p.byte()), start: p.uvarint(), origin: p.uvarint(), backlog: p.uvarint()}
 		prev := uint64(0)
 		for range p.count(2) {
@@ -140,117 +237,44 @@ func parseCheckpoint(v []byte) (*checkpoint, error) {
 		}
 		c.dests = append(c.dests, d)
 	}
-	for range p.count(4) {
-		a := checkpointAccount{name: string(p.bytes()), polled: p.uvarint(), suppressed: p.uvarint(), accepted: p.uvarint()}
-		for range c.dests {
-			n := destAccount{before: p.uvarint(), delivered: p.uvarint()}
-			for i := range n.dropped {
-				n.dropped[i] = p.uvarint()
-			}
-			n.buffered = a.accepted - n.before - n.delivered - n.lost()
-			a.dests = append(a.dests, n)
+}
+
+func (c *checkpoint) parseAccounts(p *parser) error {
+	for range p.count(accountFields + 1) {
+		a := checkpointAccount{name: string(p.bytes()), fields: make([]uint64, accountFields+destFields*len(c.dests))}
+		for i := range a.fields {
+			a.fields[i] = p.uvarint()
 		}
 		c.accounts = append(c.accounts, a)
 	}
-	if p.bad || len(p.src) != 0 {
-		return nil, fmt.Errorf("checkpoint: %w", errDamaged)
-	}
-	return c, nil
-}
-
-func (n *destAccount) lost() (sum uint64) {
-	for _, c := range n.dropped {
-		sum += c
-	}
-	return sum
-}
-
-// appendInfo encodes what a segment says of itself.
-func appendInfo(dst []byte, epoch, first uint64) []byte {
-	v := append(dst, make([]byte, 8)...)
-	v = append(v, formatMajor)
-	v = binary.BigEndian.AppendUint64(v, epoch)
-	v = binary.BigEndian.AppendUint64(v, first)
-	return sealValue(v)
-}
-
-// parseInfo reads what appendInfo wrote. A newer format is ErrNewer.
-func parseInfo(v []byte) (epoch, first uint64, err error) {
-	body, err := openValue(v)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(body) > 0 && body[0] > formatMajor {
-		return 0, 0, fmt.Errorf("segment of format %d, this binary reads %d: %w", body[0], formatMajor, ErrNewer)
-	}
-	if len(body) != 17 {
-		return 0, 0, fmt.Errorf("segment info: %w", errDamaged)
-	}
-	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
-}
-
-// appendDict encodes a segment's dictionary entry.
-func appendDict(dst []byte, s *Stream) []byte {
-	v := append(dst, make([]byte, 8)...)
-	v = appendBytes(v, s.account.name)
-	return sealValue(append(v, s.dict...))
-}
-
-func parseDict(v []byte) (account, dict string, err error) {
-	body, err := openValue(v)
-	if err != nil {
-		return "", "", err
-	}
-	p := parser{src: body}
-	name := p.bytes()
-	if p.bad || len(name) == 0 || len(name) > maxAccountName {
-		return "", "", fmt.Errorf("dictionary entry: %w", errDamaged)
-	}
-	return string(name), string(p.src), nil
-}
-
-const summaryVersion = 1
-
-// appendSummary encodes what a sealed segment holds. mu is held.
-func appendSummary(dst []byte, s *segment) []byte {
-	v := append(dst, make([]byte, 8)...)
-	v = append(v, summaryVersion)
-	v = binary.AppendUvarint(v, s.last-s.first+1)
-	v = binary.AppendUvarint(v, s.records)
-	v = binary.AppendUvarint(v, s.special)
-	v = binary.AppendVarint(v, s.minAt)
-	v = binary.AppendVarint(v, s.maxAt)
-	v = binary.AppendUvarint(v, uint64(s.made))
-	v = binary.AppendUvarint(v, uint64(s.wrote))
-	v = binary.AppendUvarint(v, uint64(len(s.totals)))
-	for a, n := range s.totals {
-		v = appendBytes(v, a.name)
-		v = binary.AppendUvarint(v, n)
-	}
-	return sealValue(v)
-}
-
-// parseSummary fills in the segment's figures and returns the readings of each account.
-func parseSummary(v []byte, s *segment) (map[string]uint64, error) {
-	body, err := openValue(v)
-	if err != nil {
-		return nil, err
-	}
-	p := parser{src: body}
-	if version := p.byte(); version != summaryVersion {
-		return nil, fmt.Errorf("segment summary of version %d: %w", version, errDamaged)
-	}
-	last := s.first + p.uvarint() - 1
-	records, special, minAt, maxAt := p.uvarint(), p.uvarint(), p.varint(), p.varint()
-	made, wrote := time.Duration(p.uvarint()&math.MaxInt64), time.Duration(p.uvarint()&math.MaxInt64)
-	totals := map[string]uint64{}
-	for range p.count(2) {
-		name := string(p.bytes())
-		totals[name] = p.uvarint()
+	for range p.count(3) {
+		g := checkpointGap{account: int(p.uvarint()), to: mask(p.uvarint())}
+		gap, err := parseGap(p.bytes())
+		if err != nil || g.account >= len(c.accounts) || g.account < 0 {
+			p.fail()
+		}
+		g.gap = gap
+		c.gaps = append(c.gaps, g)
 	}
 	if p.bad || len(p.src) != 0 {
-		return nil, fmt.Errorf("segment summary: %w", errDamaged)
+		return fmt.Errorf("checkpoint: %w", errDamaged)
 	}
-	s.last, s.records, s.special, s.minAt, s.maxAt, s.made, s.wrote = last, records, special, minAt, maxAt, made, wrote
-	return totals, nil
+	return nil
+}
+
+// apply completes a checkpoint with its base.
+func (c *checkpoint) apply(base *checkpoint) error {
+	if base.base != 0 || len(base.dests) != len(c.dests) || base.gen >= c.gen {
+		return fmt.Errorf("base of a checkpoint does not fit: %w", errDamaged)
+	}
+	p := parser{src: c.ledger}
+	for _, a := range base.accounts {
+		out := checkpointAccount{name: a.name, fields: make([]uint64, len(a.fields))}
+		for i, n := range a.fields {
+			out.fields[i] = n + uint64(p.varint())
+		}
+		c.accounts = append(c.accounts, out)
+	}
+	c.base = 0
+	return c.parseAccounts(&p)
 }

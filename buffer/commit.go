@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ type counters struct {
 	commits, commitErrors uint64
 	written               uint64 // bytes of pages and files written, as far as we know of them
 	refused               uint64
+	saved                 uint64 // the last checkpoint on disk knows of all records below
 	dropped               uint64 // segments dropped
 	ackedOnDisk           uint64 // records acknowledged after they left the tail, since the last checkpoint
 	commitErr             error  // why the last commit failed
@@ -21,7 +23,8 @@ type counters struct {
 	damage                []Damage
 	damages               uint64
 	lastCommit            time.Time
-	lastIdle              time.Time
+	lastIdle, lastTidy    time.Time
+	idleBytes             int64 // of the last checkpoint in state.db
 }
 
 // batch is what one commit writes.
@@ -29,8 +32,7 @@ type batch struct {
 	recs  []entry
 	seqs  []uint64
 	last  uint64 // every record up to here is in it or needs no disk
-	bytes int64
-	ckpt  []byte
+	draft *draft
 }
 
 // commit writes what is in the tail and not acknowledged, in one transaction together with a checkpoint.
@@ -40,40 +42,46 @@ func (b *Buffer) commit() error { return b.commitOr(false) }
 // commitOr is commit, but when there is nothing to commit and something to remember it writes, if
 // asked, the checkpoint into state.db.
 func (b *Buffer) commitOr(checkpoint bool) error {
-	b.mu.Lock()
-	if b.st.commitErr == nil {
-		b.tellGaps()
+	bytes, streams := b.survey()
+	if bytes == 0 {
+		return b.settleIdle(checkpoint)
 	}
-	batch := b.collect(checkpoint && b.changed)
-	if len(batch.recs) == 0 {
-		b.durable = max(b.durable, batch.last)
-		b.advance()
+	var written *batch
+	var err error
+	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+	margin := b.o.TailBytes / 8
+	if b.o.WhenFull == DropNewest {
+		margin = 0 // Append saw to it
 	}
-	b.mu.Unlock()
-	if len(batch.recs) == 0 {
-		if batch.ckpt == nil {
-			return nil
+	for ; err == nil && written == nil; margin = b.o.TailBytes {
+		if err = b.prepare(bytes+margin, streams); err == nil {
+			if written = b.collect(bytes + margin); written == nil {
+				bytes, streams = b.survey()
+			}
 		}
-		return b.saveCheckpoint(batch.ckpt)
 	}
-	err := b.write(batch)
+	if err == nil {
+		err = b.write(b.active, written)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.st.commits++
+	b.changed = b.changed || err != nil
 	if err != nil {
 		b.st.commitErrors++
 		if b.st.commitErr == nil {
 			b.log.Error("commit failed; records stay in memory and are written again", "dir", b.dir, "error", err)
 		}
-		b.st.commitErr, b.changed = err, true
-		return fmt.Errorf("commit %d records to %q: %w", len(batch.recs), b.dir, err)
+		b.st.commitErr = err
+		return fmt.Errorf("commit to %q: %w", b.dir, err)
 	}
 	if b.st.commitErr != nil {
 		b.log.Info("commit works again", "dir", b.dir)
 	}
 	b.st.commitErr = nil
+	b.st.saved = written.draft.next
 	b.st.lastCommit = time.Now()
-	b.durable = max(b.durable, batch.last)
+	b.durable = max(b.durable, written.last)
 	b.advance()
 	if b.o.CommitInterval == 0 {
 		b.notify()
@@ -81,8 +89,66 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	return nil
 }
 
-// collect takes the records to write and, with them, marks which are historical for whom. mu is held.
-func (b *Buffer) collect(checkpoint bool) *batch {
+// settleIdle does what a commit does when no record needs the disk.
+func (b *Buffer) settleIdle(checkpoint bool) error {
+	b.mu.Lock()
+	b.advance()
+	if !checkpoint || !b.changed || b.durable+1 != b.next {
+		b.mu.Unlock()
+		return nil
+	}
+	d := b.takeCheckpoint(nil)
+	b.changed, b.st.ackedOnDisk = false, 0
+	b.mu.Unlock()
+	return b.saveCheckpoint(d)
+}
+
+// survey looks at what a commit would write now: how many bytes, of which streams. Losses that were not
+// told yet become records first.
+func (b *Buffer) survey() (bytes int64, streams map[*Stream]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tellGaps()
+	b.advance()
+	streams = map[*Stream]bool{}
+	var last *Stream
+	for seq := b.durable + 1; seq < b.next; seq++ {
+		e := b.tail.at(seq)
+		if b.settled(e) {
+			continue
+		}
+		bytes += entryCost(e.payload)
+		if e.stream != last {
+			last = e.stream
+			streams[last] = true
+		}
+	}
+	return bytes, streams
+}
+
+// prepare sees to it that there is a segment with room for a commit of so many bytes.
+func (b *Buffer) prepare(bytes int64, streams map[*Stream]bool) error {
+	b.mu.Lock()
+	first := b.durable + 1
+	need := b.commitSize(bytes)
+	b.mu.Unlock()
+	if b.active != nil && !b.active.empty() && b.active.size+need+dictBytes(b.active, streams) > b.o.SegmentSize {
+		b.seal()
+	}
+	if err := b.secure(need + dictBytes(b.active, streams)); err != nil {
+		return err
+	}
+	if b.active != nil {
+		return nil
+	}
+	return b.createSegment(first)
+}
+
+// collect takes the records to write and marks which of them are historical for whom. It returns nil
+// when they are more than limit bytes.
+func (b *Buffer) collect(limit int64) *batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	out := &batch{last: b.next - 1}
 	var waiting mask
 	for slot, d := range b.slots {
@@ -92,38 +158,25 @@ func (b *Buffer) collect(checkpoint bool) *batch {
 	}
 	for seq := b.durable + 1; seq < b.next; seq++ {
 		e := b.tail.at(seq)
-		if b.settled(e) {
+		if e == nil || b.settled(e) {
 			continue
 		}
 		e.late |= waiting &^ e.sent & e.to
 		out.recs, out.seqs = append(out.recs, *e), append(out.seqs, seq)
-		out.bytes += entryCost(e.payload)
+		if limit -= entryCost(e.payload); limit < 0 {
+			return nil
+		}
 	}
-	if len(out.recs) > 0 || checkpoint {
-		out.ckpt = b.takeCheckpoint()
-		b.changed, b.st.ackedOnDisk = false, 0
-	}
+	out.draft = b.takeCheckpoint(b.active)
+	b.changed, b.st.ackedOnDisk = false, 0
 	return out
 }
 
-// write stores the batch in the active segment, making room and a new segment as needed.
-func (b *Buffer) write(batch *batch) error {
-	need := batch.bytes + batch.bytes/16 + int64(len(batch.ckpt)) + dictBytes(b.active, batch) + growSlack + b.growStep()
-	if err := b.secure(need); err != nil {
-		return err
+// write stores the batch in the active segment.
+func (b *Buffer) write(s *segment, batch *batch) error {
+	if len(batch.recs) == 0 {
+		return nil
 	}
-	if s := b.active; s != nil && !s.empty() && s.size+need > b.o.SegmentSize {
-		b.seal()
-	}
-	if b.active == nil {
-		b.mu.Lock()
-		first := b.durable + 1
-		b.mu.Unlock()
-		if err := b.createSegment(first); err != nil {
-			return err
-		}
-	}
-	s := b.active
 	if err := guard(func() error { return b.writeTx(s, batch) }); err != nil {
 		b.abandon(err)
 		return err
@@ -133,33 +186,23 @@ func (b *Buffer) write(batch *batch) error {
 }
 
 // dictBytes is how much the dictionary entries that the segment lacks will take.
-func dictBytes(s *segment, batch *batch) int64 {
-	var n int64
-	var last *Stream
-	seen := map[*Stream]bool{}
-	for i := range batch.recs {
-		st := batch.recs[i].stream
-		if st == last || seen[st] {
-			continue
-		}
-		last, seen[st] = st, true
+func dictBytes(s *segment, streams map[*Stream]bool) (n int64) {
+	for st := range streams {
 		if s != nil {
 			if _, ok := s.ids[st]; ok {
 				continue
 			}
 		}
-		n += int64(len(st.dict)+len(st.account.name)) + 64
+		n += int64(len(st.dict)+len(st.account.name)) + 128
 	}
-	return n
+	return n + n/16
 }
 
 func (b *Buffer) createSegment(first uint64) error {
 	path := filepath.Join(b.dir, fmt.Sprintf(segPattern, first))
-	if _, err := os.Stat(path); err == nil {
-		// A segment of the same first number holds nothing that was ever reported durable.
-		if err := b.fs.remove(path); err != nil {
-			return fmt.Errorf("replace empty segment %q: %w", path, err)
-		}
+	// A segment of the same first number holds nothing that was ever reported durable.
+	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replace empty segment: %w", err)
 	}
 	db, err := b.fs.bolt(path, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 		InitialMmapSize: int(2 * b.o.SegmentSize), NoStatistics: true, PageSize: pageSize})
@@ -178,6 +221,7 @@ func (b *Buffer) createSegment(first uint64) error {
 	s.made = b.elapsed()
 	b.active = s
 	b.segs = append(b.segs, s)
+	b.segBytes += s.size
 	b.st.written += emptyFile
 	b.mu.Unlock()
 	return nil
@@ -186,6 +230,7 @@ func (b *Buffer) createSegment(first uint64) error {
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
 	s.db.MaxSize = int(s.size + b.room())
+	ckpt := batch.draft.pack(b.coder.enc)
 	return s.db.Update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)
 		if err != nil {
@@ -200,7 +245,7 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 		if err := b.putRecords(bkt, s, batch); err != nil {
 			return err
 		}
-		return putChunks(bkt, regionRecords, batch.last, typeCheckpoint, batch.ckpt)
+		return putChunks(bkt, regionRecords, batch.last, typeCheckpoint, ckpt)
 	})
 }
 
@@ -255,14 +300,13 @@ func headFlagsOf(e *entry) (f uint8) {
 
 // wrote brings the segment's figures up to date after a commit.
 func (b *Buffer) wrote(s *segment, batch *batch) {
-	size := s.size
-	if info, err := os.Stat(s.path); err == nil {
-		size = info.Size()
-	}
+	size := fileSize(s.path, s.size)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.st.written += uint64(batch.bytes)
-	s.size = size
+	b.setSize(s, size)
+	if s.base == nil {
+		s.base, s.baseSeq = batch.draft.values, batch.last
+	}
 	s.wrote = b.elapsed()
 	for i := range batch.recs {
 		e := &batch.recs[i]
@@ -284,26 +328,43 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 // unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
 func (b *Buffer) abandon(cause error) {
 	s := b.active
-	s.rw.Lock()
-	_ = guard(s.db.Close)
-	s.db = nil
-	s.rw.Unlock()
+	s.closeActive()
 	b.mu.Lock()
 	b.active, s.sealed = nil, true
+	b.setSize(s, fileSize(s.path, s.size))
 	empty := s.empty()
 	if empty {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
 	if empty {
-		_ = b.fs.remove(s.path)
+		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
+		}
 	}
 	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
+}
+
+// fileSize returns the size of a file, or what it was when that cannot be learned.
+func fileSize(path string, was int64) int64 {
+	if info, err := os.Stat(path); err == nil {
+		return info.Size()
+	}
+	return was
+}
+
+// setSize notes a segment's size. mu is held.
+func (b *Buffer) setSize(s *segment, size int64) {
+	if !s.gone {
+		b.segBytes += size - s.size
+	}
+	s.size = size
 }
 
 // forgetSegment takes a segment off the list. mu is held.
 func (b *Buffer) forgetSegment(s *segment) {
 	s.gone = true
+	b.segBytes -= s.size
 	for i, o := range b.segs {
 		if o == s {
 			b.segs = append(b.segs[:i:i], b.segs[i+1:]...)
@@ -329,16 +390,11 @@ func (b *Buffer) seal() {
 	if err != nil {
 		b.log.Warn("segment summary not written", "file", s.path, "error", err)
 	}
-	s.rw.Lock()
-	_ = guard(s.db.Close)
-	s.db = nil
-	s.rw.Unlock()
-	size := s.size
-	if info, err := os.Stat(s.path); err == nil {
-		size = info.Size()
-	}
+	s.closeActive()
+	size := fileSize(s.path, s.size)
 	b.mu.Lock()
-	s.sealed, s.size = true, size
+	b.setSize(s, size)
+	s.sealed = true
 	b.active = nil
 	b.mu.Unlock()
 }

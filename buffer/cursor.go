@@ -40,6 +40,12 @@ func (a *spans) next(seq uint64) uint64 {
 // covers reports whether every number from <= seq < to is in the set.
 func (a *spans) covers(from, to uint64) bool { return from >= to || a.next(from) >= to }
 
+// touches reports whether any number from <= seq < to is in the set.
+func (a *spans) touches(from, to uint64) bool {
+	i := a.find(from)
+	return i < len(a.s) && a.s[i].from < to
+}
+
 // add puts from <= seq < to into the set.
 func (a *spans) add(from, to uint64) {
 	if from >= to {

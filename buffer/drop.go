@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -20,18 +19,13 @@ type Damage struct {
 	Readings          uint64 // lost for good, of all accounts and destinations
 }
 
-const maxDamage = 64 // damages remembered
+const (
+	maxDamage   = 64         // damages remembered
+	asideSuffix = ".corrupt" // of a file set aside
+)
 
 // growStep is how much bbolt grows a segment at a time.
 func (b *Buffer) growStep() int64 { return min(max(b.o.SegmentSize/64, 16<<10), 256<<10) }
-
-// segmentBytes returns the size of all segment files. mu is held.
-func (b *Buffer) segmentBytes() (sum int64) {
-	for _, s := range b.segs {
-		sum += s.size
-	}
-	return sum
-}
 
 // segmentLimit is what the segments may take: the rest is for state.db, its successor, the lock and
 // what is set aside.
@@ -43,13 +37,20 @@ func (b *Buffer) segmentLimit() int64 {
 func (b *Buffer) room() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.segmentLimit() - b.segmentBytes()
+	return b.segmentLimit() - b.segBytes
+}
+
+// commitSize is how much a commit of so many bytes may add to a segment, dictionaries not counted. mu is held.
+func (b *Buffer) commitSize(bytes int64) int64 {
+	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + growSlack + b.growStep()
 }
 
 // fits reports whether so many bytes of records could be committed now. mu is held.
 func (b *Buffer) fits(bytes int64) bool {
-	need := bytes + bytes/16 + emptyFile + 2*(growSlack+b.growStep()) + 64*int64(len(b.accountSeq))
-	return b.segmentBytes()+need <= b.segmentLimit()
+	// On top come the dictionaries and a gap record for each account that was refused something.
+	need := b.commitSize(bytes+256*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
+	need += b.growStep() + 64*int64(len(b.accountSeq)) // the summary of the segment before
+	return b.segBytes+need <= b.segmentLimit()
 }
 
 // secure sees to it that need bytes fit, by dropping the oldest segments where the policy allows it. commitMu is held.
@@ -102,9 +103,12 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	if s == b.active {
 		b.seal()
 	}
-	intent := binary.AppendUvarint(append(make([]byte, 8), byte(cause)), s.first)
-	if err := b.saveState(func(bkt *bolt.Bucket) error { return bkt.Put(keyIntent, sealValue(intent)) }); err != nil && !isDiskFull(err) {
-		return err // the order matters: with the intent on disk, a crash cannot lose the cause
+	b.mu.Lock()
+	intent := appendIntent(cause, b.gen)
+	b.mu.Unlock()
+	// With the cause on disk first, a crash before the next checkpoint does not lose it.
+	if err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyIntent, intent) }); err != nil && !isDiskFull(err) {
+		return err
 	}
 	before := b.cutOff(s)
 	lost, scanErr := b.scanLoss(s, before, cause)
@@ -113,7 +117,7 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	b.forgetSegment(s)
 	b.st.dropped++
 	if scanErr != nil {
-		b.reconcileCause(cause)
+		b.reconcile(cause)
 	}
 	b.tellGaps()
 	b.mu.Unlock()
@@ -212,43 +216,6 @@ func (b *Buffer) applyLoss(l *loss, cause Cause) {
 	b.changed = true
 }
 
-// eachHead calls f for each record of a segment, in order; gap is set for gap records.
-func (b *Buffer) eachHead(s *segment, dict []*Stream, f func(h *head, st *Stream, gap *Gap)) error {
-	return b.view(s, func(bkt *bolt.Bucket) error {
-		return b.eachBlock(bkt, s, func(info *blockInfo, stored []byte) error {
-			return b.headsOf(s, info, stored, dict, f)
-		})
-	})
-}
-
-func (b *Buffer) headsOf(s *segment, info *blockInfo, stored []byte, dict []*Stream, f func(h *head, st *Stream, gap *Gap)) error {
-	var h head
-	var payloads []byte
-	offset := 0
-	for r := info.heads(); r.next(&h); offset += h.size {
-		if h.seq > s.last || int(h.stream) >= len(dict) {
-			continue
-		}
-		var gap *Gap
-		if h.flags&headGap != 0 {
-			var err error
-			if payloads == nil {
-				if payloads, err = info.payloads(stored, b.decoder, nil); err != nil {
-					return err
-				}
-			}
-			if offset+h.size > len(payloads) {
-				return errDamaged
-			}
-			if gap, err = parseGap(payloads[offset : offset+h.size]); err != nil {
-				return err
-			}
-		}
-		f(&h, dict[h.stream], gap)
-	}
-	return nil
-}
-
 // reclaim unlinks the segments that every destination has acknowledged, after a checkpoint that says so. commitMu is held.
 func (b *Buffer) reclaim() error {
 	b.mu.Lock()
@@ -268,11 +235,8 @@ func (b *Buffer) reclaim() error {
 	b.mu.Unlock()
 	for _, s := range done {
 		if s == b.active {
+			s.closeActive()
 			b.active = nil
-			s.rw.Lock()
-			_ = guard(s.db.Close)
-			s.db = nil
-			s.rw.Unlock()
 		}
 		b.closeHandle(s)
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -328,28 +292,30 @@ func (b *Buffer) expire() error {
 	}
 }
 
-// setAside renames a damaged file so that nothing reads it again, and remembers the damage.
+// setAside renames a damaged file, so that nothing reads it again and people can look at it, and
+// remembers the damage.
 func (b *Buffer) setAside(path string, d Damage) {
-	to := path + ".corrupt"
-	for i := 1; ; i++ {
-		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) || i > 1000 {
+	to := path + asideSuffix
+	for i := 1; i < 1000; i++ {
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {
 			break
 		}
-		to = fmt.Sprintf("%s.%d.corrupt", path, i)
+		to = fmt.Sprintf("%s.%d%s", path, i, asideSuffix)
 	}
-	if err := b.fs.rename(path, to); err != nil {
+	if err := b.fs.rename(path, to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		b.log.Error("damaged file could not be set aside", "file", path, "error", err)
 		to = path
 	}
 	d.File = filepath.Base(to)
 	b.noteDamage(d)
-	b.log.Error("damaged file set aside", "file", to, "reason", d.Reason)
+	b.measureAside()
 }
 
 // noteDamage remembers a damage for Stats.
 func (b *Buffer) noteDamage(d Damage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.log.Error("damage found", "file", d.File, "reason", d.Reason, "first", d.FirstSeq, "last", d.LastSeq, "readings_lost", d.Readings)
 	if len(b.st.damage) < maxDamage {
 		b.st.damage = append(b.st.damage, d)
 	}
@@ -358,7 +324,7 @@ func (b *Buffer) noteDamage(d Damage) {
 
 // dropAside removes the oldest file set aside, which is only kept for people to look at.
 func (b *Buffer) dropAside() bool {
-	names, err := filepath.Glob(filepath.Join(b.dir, "*.corrupt"))
+	names, err := filepath.Glob(filepath.Join(b.dir, "*"+asideSuffix))
 	if err != nil || len(names) == 0 {
 		return false
 	}
@@ -372,7 +338,7 @@ func (b *Buffer) dropAside() bool {
 // measureAside adds up the files set aside.
 func (b *Buffer) measureAside() {
 	var sum int64
-	names, _ := filepath.Glob(filepath.Join(b.dir, "*.corrupt")) // the pattern is sound
+	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+asideSuffix)) // the pattern is sound
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil {
 			sum += info.Size()

@@ -78,9 +78,10 @@ func (b *Buffer) missing(a *account, to mask, g *Gap) {
 	b.changed = true
 }
 
-// tellGaps appends a gap record for each loss noted. mu is held.
+// tellGaps appends a gap record for each loss noted. While the disk does not take them they go on merging
+// in memory, and in the checkpoints. mu is held.
 func (b *Buffer) tellGaps() {
-	if len(b.gapOrder) == 0 {
+	if len(b.gapOrder) == 0 || b.st.commitErr != nil || (b.o.WhenFull == DropNewest && !b.fits(b.dirty())) {
 		return
 	}
 	for _, key := range b.gapOrder {
@@ -99,6 +100,7 @@ func (b *Buffer) gapStream(a *account) *Stream {
 	if s == nil {
 		s = &Stream{b: b, account: a, id: uint32(len(b.streams))}
 		b.streams[key] = s
+		b.dictBytes += int64(len(a.name)) + 128
 	}
 	return s
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	bolt "go.etcd.io/bbolt"
 )
 
 // Open opens the store in a directory, creating both when they are not there (but not the parents of the
@@ -60,20 +59,27 @@ func (b *Buffer) load() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.restore(old, ckpt); err != nil {
+	b.mu.Lock()
+	cause, err := b.restore(old, ckpt)
+	if err != nil {
+		b.mu.Unlock()
 		return err
 	}
-	b.mu.Lock()
-	b.reconcile()
-	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: b.takeCheckpoint(), entries: old.entries}
+	b.coder.seed = epochSeed(b.epoch)
+	lost := b.reconcile(cause)
+	if len(b.st.damage) > 0 {
+		b.st.damage[0].Readings += lost
+	}
+	d := b.takeCheckpoint(nil)
+	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
 	b.reserved = data.reserved
+	b.changed = false
 	b.mu.Unlock()
-	b.state, err = createState(b.fs, b.dir, b.o.stateLimit(), data)
-	if err != nil {
+	b.measureAside()
+	if err := b.openState(data); err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
 	}
 	b.mu.Lock()
-	b.st.written += emptyFile * 2
 	b.st.lastIdle, b.st.lastCommit = time.Now(), time.Now()
 	b.mu.Unlock()
 	return b.reclaim()
@@ -90,23 +96,23 @@ func newDecoder() (*zstd.Decoder, error) {
 // loadState reads state.db. One that is damaged is set aside, and the store goes on from its segments.
 func (b *Buffer) loadState() (*stateData, error) {
 	path := filepath.Join(b.dir, stateName)
-	data, err := readState(b.fs, path)
+	data, err := readState(path)
 	switch {
-	case err == nil && data == nil:
-		return &stateData{}, nil
+	case errors.Is(err, os.ErrNotExist):
+		return &stateData{lost: true}, nil
 	case err == nil:
 		b.epoch = data.epoch
 		return data, nil
-	case errors.Is(err, ErrNewer) || errors.Is(err, os.ErrPermission):
+	case !errors.Is(err, errDamaged) && !errors.Is(err, errEmpty):
 		return nil, err
 	}
 	b.setAside(path, Damage{Reason: err.Error()})
-	return &stateData{}, nil
+	return &stateData{lost: true}, nil
 }
 
 // loadSegments finds the segments and the newest checkpoint in them or in state.db.
 func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
-	best, err := parseCheckpoint(old.ckpt)
+	best, err := parseCheckpoint(old.ckpt, b.decoder)
 	if err != nil {
 		best = nil
 	}
@@ -117,31 +123,34 @@ func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
 	slices.Sort(names)
 	for _, path := range names {
 		s, ckpt, err := b.loadSegment(path)
-		if errors.Is(err, ErrNewer) || errors.Is(err, os.ErrPermission) {
-			return nil, err
-		}
 		if errors.Is(err, errEmpty) {
-			if err := b.fs.remove(path); err != nil {
-				return nil, fmt.Errorf("remove empty segment: %w", err)
+			if err = b.fs.remove(path); err == nil {
+				continue
 			}
-			continue
 		}
-		if err != nil {
+		if errors.Is(err, errDamaged) {
 			b.setAside(path, Damage{Reason: err.Error()})
 			continue
 		}
+		if err != nil {
+			return nil, err
+		}
 		b.segs = append(b.segs, s)
+		b.segBytes += s.size
 		if ckpt != nil && (best == nil || ckpt.gen > best.gen) {
 			best = ckpt
 		}
 	}
 	for i, s := range b.segs[:max(len(b.segs)-1, 0)] {
-		s.last = min(s.last, b.segs[i+1].first-1) // what is above was written again in the next one
+		if next := b.segs[i+1].first; s.last >= next { // that is written again in the next one
+			s.last, s.clipped = next-1, true
+		}
 	}
 	return best, nil
 }
 
-// loadSegment reads what a segment says of itself: never the records, but for the index of one without a summary.
+// loadSegment reads what a segment says of itself: never the records, but for the index of one without a
+// summary. A damaged one is salvaged; errDamaged means that nothing in it can be read.
 func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 	hex, _ := strings.CutSuffix(strings.TrimPrefix(filepath.Base(path), "seg-"), ".db")
 	var first uint64
@@ -153,21 +162,10 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 		return nil, nil, err
 	}
 	s := &segment{path: path, first: first, last: first - 1, size: info.Size(), sealed: true}
-	var ckpt *checkpoint
-	err = b.view(s, func(bkt *bolt.Bucket) error {
-		epoch, named, err := parseInfo(bkt.Get(makeKey(regionInfo, 0, 0, 0)))
-		if err != nil {
-			return err
-		}
-		if b.epoch == 0 {
-			b.epoch = epoch
-		}
-		if epoch != b.epoch || named != first {
-			return fmt.Errorf("segment of another store (epoch %016x, first %d): %w", epoch, named, errDamaged)
-		}
-		ckpt = lastCheckpoint(bkt)
-		return b.loadFigures(bkt, s)
-	})
+	ckpt, err := b.loadSound(s)
+	if errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) {
+		ckpt, err = b.loadDamaged(s, err)
+	}
 	if err != nil {
 		b.closeHandle(s)
 		return nil, nil, err
@@ -175,9 +173,82 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 	return s, ckpt, nil
 }
 
-// lastCheckpoint returns the newest checkpoint of a segment, or nil.
-func lastCheckpoint(bkt *bolt.Bucket) *checkpoint {
-	c := bkt.Cursor()
+// loadSound reads the figures of a segment that is not damaged, as far as can be seen from them.
+func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
+	if info, err := os.Stat(s.path); err == nil && info.Size() == 0 {
+		return nil, errEmpty
+	}
+	err = b.view(s, nil, func(c cursor) error {
+		v, err := valueAt(c, regionInfo, 0, 0)
+		if err != nil {
+			return err
+		}
+		epoch, named, err := parseInfo(v)
+		if err != nil {
+			return err
+		}
+		if b.epoch == 0 {
+			b.epoch = epoch
+		}
+		if epoch != b.epoch || named != s.first {
+			return fmt.Errorf("segment of another store (epoch %016x, first %d): %w", epoch, named, errDamaged)
+		}
+		if s.pages != nil && s.pages.torn {
+			return fmt.Errorf("a meta page is not valid: %w", errDamaged)
+		}
+		if ckpt, err = b.lastCheckpoint(c); err != nil {
+			return err
+		}
+		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		sum, err := parseSummary(v)
+		if err == nil {
+			s.take(sum)
+		}
+		return err
+	})
+	if err != nil || !s.empty() {
+		return ckpt, err
+	}
+	return ckpt, b.scanFigures(s)
+}
+
+func (s *segment) take(sum *summary) {
+	s.last, s.records, s.special = sum.last, sum.records, sum.special
+	s.minAt, s.maxAt, s.made, s.wrote = sum.minAt, sum.maxAt, sum.made, sum.wrote
+}
+
+// loadDamaged reads what can be salvaged of a segment.
+func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
+	sv, err := salvageFile(s.path, s.first, b.epoch, b.decoder)
+	if err != nil {
+		return nil, err
+	}
+	if len(sv.blocks) == 0 {
+		return nil, fmt.Errorf("%w; nothing in it can be read", cause)
+	}
+	if b.epoch == 0 {
+		b.epoch = sv.epoch
+	}
+	s.rw.Lock()
+	s.salvaged = sv
+	s.rw.Unlock()
+	s.damaged = true
+	if err := b.scanFigures(s); err != nil {
+		return nil, err
+	}
+	if sv.sum != nil && sv.sum.last >= s.last {
+		s.last, s.made, s.wrote = sv.sum.last, sv.sum.made, sv.sum.wrote
+	}
+	b.noteDamage(Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last})
+	return sv.ckpt, nil
+}
+
+// lastCheckpoint returns the newest checkpoint of a segment.
+func (b *Buffer) lastCheckpoint(c cursor) (*checkpoint, error) {
 	k, _ := c.Seek(makeKey(regionRecords+1, 0, 0, 0))
 	if k == nil {
 		k, _ = c.Last()
@@ -186,33 +257,30 @@ func lastCheckpoint(bkt *bolt.Bucket) *checkpoint {
 	}
 	region, seq, typ, _ := keyOf(k)
 	if region != regionRecords || typ != typeCheckpoint {
-		return nil
+		return nil, errors.Join(c.Err(), fmt.Errorf("no checkpoint at the end: %w", errDamaged))
 	}
-	k, v := c.Seek(makeKey(regionRecords, seq, typ, 0))
-	value, _, _, err := getChunks(c, k, v, nil, maxBlock)
+	v, err := valueAt(c, regionRecords, seq, typeCheckpoint)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	ckpt, err := parseCheckpoint(value)
+	ckpt, err := parseCheckpoint(v, b.decoder)
+	if err != nil || ckpt.base == 0 {
+		return ckpt, err
+	}
+	if v, err = valueAt(c, regionRecords, ckpt.base-1, typeCheckpoint); err != nil {
+		return nil, err
+	}
+	base, err := parseCheckpoint(v, b.decoder)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return ckpt
+	return ckpt, ckpt.apply(base)
 }
 
-// loadFigures reads the segment's summary, or makes it from the indexes of its blocks.
-func (b *Buffer) loadFigures(bkt *bolt.Bucket, s *segment) error {
-	c := bkt.Cursor()
-	if k, v := c.Seek(makeKey(regionSummary, 0, 0, 0)); k != nil {
-		value, _, _, err := getChunks(c, k, v, nil, maxBlock)
-		if err == nil {
-			if _, err = parseSummary(value, s); err == nil {
-				return nil
-			}
-		}
-	}
+// scanFigures finds out from the indexes what a segment without a summary holds.
+func (b *Buffer) scanFigures(s *segment) error {
 	var h head
-	return b.eachBlock(bkt, s, func(info *blockInfo, _ []byte) error {
+	return b.eachBlock(s, func(info *blockInfo, _ []byte) error {
 		for r := info.heads(); r.next(&h); {
 			if s.records == 0 {
 				s.minAt, s.maxAt = h.at, h.at
@@ -220,7 +288,7 @@ func (b *Buffer) loadFigures(bkt *bolt.Bucket, s *segment) error {
 			s.minAt, s.maxAt = min(s.minAt, h.at), max(s.maxAt, h.at)
 			s.records++
 			s.last = max(s.last, h.seq)
-			if h.flags&headAddressed != 0 && h.flags&headGap == 0 {
+			if h.flags&headAddressed != 0 {
 				s.special++
 			}
 		}
@@ -228,63 +296,51 @@ func (b *Buffer) loadFigures(bkt *bolt.Bucket, s *segment) error {
 	})
 }
 
-// eachBlock calls f with the index of each block of a segment.
-func (b *Buffer) eachBlock(bkt *bolt.Bucket, s *segment, f func(*blockInfo, []byte) error) error {
-	c := bkt.Cursor()
-	var stored, index []byte
-	var err error
-	k, v := c.Seek(makeKey(regionRecords, 0, 0, 0))
-	for k != nil && k[0] == regionRecords {
-		_, _, typ, _ := keyOf(k)
-		if typ != typeBlock {
-			k, v = c.Next()
-			continue
-		}
-		if stored, k, v, err = getChunks(c, k, v, stored, maxBlock); err != nil {
-			return err
-		}
-		s.read.Add(int64(len(stored)))
-		info, err := parseBlock(stored, b.decoder, index)
-		if err != nil {
-			return err
-		}
-		index = info.index
-		if err := f(&info, stored); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// lostState is how far the numbers jump when state.db is lost: nobody knows how many more were used than
+// the segments have, and a number must never be used twice.
+const lostState = 1 << 40
 
-// restore puts the checkpoint into effect and sets the numbers that the next record gets.
-func (b *Buffer) restore(old *stateData, ckpt *checkpoint) error {
+// restore puts the checkpoint into effect and sets the number that the next record gets. It returns what
+// a record that the ledger has and no file does was lost to. mu is held.
+func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err error) {
+	cause = CauseDamaged
 	b.next = max(b.next, old.reserved)
 	if n := len(b.segs); n > 0 {
 		b.next = max(b.next, b.segs[n-1].last+1, b.segs[n-1].first)
-		if old.reserved == 0 {
-			b.next += 2 * reserveStep // state.db is lost: more may have been used than is on disk
-		}
 	}
 	if ckpt != nil {
-		b.next, b.gen, b.ageBase = max(b.next, ckpt.next), ckpt.gen, ckpt.elapsed
-		if err := b.restoreLedger(ckpt); err != nil {
-			return err
+		b.next = max(b.next, ckpt.next)
+		b.gen, b.ageBase = ckpt.gen, ckpt.elapsed
+		if why, gen, ok := parseIntent(old.intent); ok && ckpt.gen <= gen {
+			cause = why
 		}
+	}
+	if old.lost && (len(b.segs) > 0 || ckpt != nil) {
+		b.next += lostState
 	}
 	if b.epoch == 0 {
 		var raw [8]byte
 		if _, err := rand.Read(raw[:]); err != nil {
-			return fmt.Errorf("make epoch: %w", err)
+			return cause, fmt.Errorf("make epoch: %w", err)
 		}
-		b.epoch = binary.BigEndian.Uint64(raw[:])
+		b.epoch = max(binary.BigEndian.Uint64(raw[:]), 1)
 	}
 	b.durable = b.next - 1
 	b.tail = tail{first: b.next, chunk: int(min(256<<10, b.o.TailBytes/8))}
-	if err := b.addDestinations(); err != nil {
-		return err
+	if ckpt != nil {
+		if err := b.restoreLedger(ckpt); err != nil {
+			return cause, err
+		}
 	}
 	b.fillHoles()
-	return nil
+	for _, s := range b.segs {
+		if s.damaged {
+			if err := b.giveUpHoles(s); err != nil {
+				return cause, err
+			}
+		}
+	}
+	return cause, b.addDestinations()
 }
 
 func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
@@ -294,8 +350,7 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 			return fmt.Errorf("checkpoint names a destination twice: %w", errDamaged)
 		}
 		d := newDestination(b, c.name, c.slot, c.start)
-		d.acked.s = c.acked
-		d.backlog, d.origin = c.backlog, c.origin
+		d.acked.s, d.backlog, d.origin = c.acked, c.backlog, c.origin
 		b.slots[c.slot] = d
 		b.all |= bit(c.slot)
 	}
@@ -305,16 +360,28 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 		if err != nil {
 			return err
 		}
-		a.polled, a.suppressed, a.accepted = c.polled, c.suppressed, c.accepted
+		f := c.fields
+		a.polled, a.suppressed, a.accepted = f[0], f[1], f[2]
 		for j := range ckpt.dests {
-			a.dests[ckpt.dests[j].slot] = c.dests[j]
+			f := f[accountFields+j*destFields:]
+			n := &a.dests[ckpt.dests[j].slot]
+			n.before, n.delivered = f[0], f[1]
+			n.buffered = a.accepted - n.before - n.delivered
+			for k := range n.dropped {
+				n.dropped[k] = f[2+k]
+				n.buffered -= f[2+k]
+			}
 		}
+	}
+	for _, g := range ckpt.gaps {
+		b.missing(b.accounts[ckpt.accounts[g.account].name], g.to, g.gap)
 	}
 	return nil
 }
 
 // addDestinations gives each configured destination its slot.
 func (b *Buffer) addDestinations() error {
+	var fresh mask
 	for _, name := range b.o.Destinations {
 		if d := b.byName(name); d != nil {
 			d.known = true
@@ -332,13 +399,13 @@ func (b *Buffer) addDestinations() error {
 		d.known = true
 		b.slots[slot] = d
 		b.all |= bit(slot)
+		fresh |= bit(slot)
 		for _, a := range b.accountSeq {
 			a.dests[slot] = destAccount{before: a.accepted}
 		}
-		if start < b.next {
-			b.startOldest(d)
-		}
 	}
+	b.fillHoles()
+	b.countOldest(fresh)
 	if b.all == 0 {
 		return errors.New("no destinations: none configured and none in the store; give at least one")
 	}
@@ -350,6 +417,26 @@ func (b *Buffer) addDestinations() error {
 		}
 	}
 	return nil
+}
+
+// countOldest gives a new destination that starts with the oldest record what is on disk. mu is held.
+func (b *Buffer) countOldest(fresh mask) {
+	if fresh == 0 || b.o.NewDestination != StartOldest {
+		return
+	}
+	p := b.countPending()
+	for slot, d := range b.slots {
+		if d == nil || fresh&bit(slot) == 0 {
+			continue
+		}
+		for _, a := range b.accountSeq {
+			if n := p.readings[a]; n != nil {
+				a.dests[slot].buffered = n[slot]
+				a.dests[slot].before = a.accepted - n[slot]
+			}
+		}
+		d.backlog = p.records[slot]
+	}
 }
 
 // fillHoles marks the numbers that no record has as needing nothing, so that cursors stay one span each.

@@ -7,6 +7,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
+const maxQuarantine = 1 << 10 // entries
+
 // Reject puts a record in flight into quarantine: it is kept aside durably for people to look at (the
 // quarantine is bounded; its oldest entry makes way), counted as dropped{rejected} for this destination,
 // and leaves a gap record for it. When the quarantine cannot be written the record stays in flight.
@@ -64,36 +66,24 @@ func (b *Buffer) lookup(d *Destination, seq uint64) (*Record, error) {
 }
 
 // fetch reads one record of a segment.
-func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, who mask) (rec *Record, err error) {
-	err = b.view(s, func(bkt *bolt.Bucket) error {
-		c := bkt.Cursor()
-		k, v := seekBlock(c, seq)
-		if region, _, typ, _ := keyOf(k); region != regionRecords || typ != typeBlock {
-			return ErrNotFound
+func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, who mask) (*Record, error) {
+	var r blockReader
+	info, err := b.blockAt(s, seq, &r)
+	if err != nil {
+		return nil, err
+	}
+	payloads, err := info.payloads(r.stored, b.decoder, nil)
+	if err != nil {
+		return nil, err
+	}
+	var h head
+	offset := 0
+	for it := info.heads(); it.next(&h); offset += h.size {
+		if h.seq == seq && offset+h.size <= len(payloads) {
+			return &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings), Historical: h.late&who != 0}, nil
 		}
-		stored, _, _, err := getChunks(c, k, v, nil, maxBlock)
-		if err != nil {
-			return err
-		}
-		info, err := parseBlock(stored, b.decoder, nil)
-		if err != nil {
-			return err
-		}
-		payloads, err := info.payloads(stored, b.decoder, nil)
-		if err != nil {
-			return err
-		}
-		var h head
-		offset := 0
-		for r := info.heads(); r.next(&h); offset += h.size {
-			if h.seq == seq && offset+h.size <= len(payloads) {
-				rec = &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings), Historical: h.late&who != 0}
-				return nil
-			}
-		}
-		return ErrNotFound
-	})
-	return rec, err
+	}
+	return nil, ErrNotFound
 }
 
 func (b *Buffer) quarantine(d *Destination, rec *Record, reason string) error {
@@ -106,17 +96,5 @@ func (b *Buffer) quarantine(d *Destination, rec *Record, reason string) error {
 	v = appendBytes(v, rec.Stream.dict)
 	v = appendBytes(v, reason[:min(len(reason), 1<<10)])
 	v = sealValue(appendBytes(v, rec.Payload))
-	return b.state.update(func(tx *bolt.Tx) error { return tx.Bucket(quarantineBucket).Put(key, v) })
-}
-
-// startOldest counts what is on disk into the ledger of a new destination. Open calls it.
-func (b *Buffer) startOldest(d *Destination) {
-	p := b.pendingOnDisk()
-	for _, a := range b.accountSeq {
-		if n := p.readings[a]; n != nil {
-			a.dests[d.slot].buffered = n[d.slot]
-			a.dests[d.slot].before = a.accepted - n[d.slot]
-		}
-	}
-	d.backlog = p.records[d.slot]
+	return b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(quarantineBucket).Put(key, v) })
 }

@@ -1,11 +1,10 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sort"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Record is one record as a destination gets it.
@@ -31,8 +30,7 @@ type Reader struct {
 	pending  head // the next of the block, when ready
 	ready    bool
 	dict     []*Stream
-	stored   []byte
-	index    []byte
+	blocks   blockReader
 	payloads []byte
 	offset   int
 }
@@ -43,7 +41,7 @@ func (d *Destination) Reader(from, to uint64) *Reader {
 		to = math.MaxUint64
 	}
 	r := &Reader{d: d, pos: from, to: to}
-	r.blk.first = 1
+	r.blk.first = 1 // none
 	return r
 }
 
@@ -55,46 +53,60 @@ func (r *Reader) Close() { r.closed = true }
 // that the disk could not be read; the next call tries again.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b
-	for {
+	for tries := 0; ; {
 		b.mu.Lock()
 		if b.closed || r.closed {
 			b.mu.Unlock()
 			return false, ErrClosed
 		}
-		limit := b.next
-		if b.o.CommitInterval == 0 {
-			limit = b.durable + 1
+		found, s := r.step(rec)
+		b.mu.Unlock()
+		if found || s == nil {
+			return found, nil
 		}
+		err := r.load(s)
+		if err == nil {
+			continue
+		}
+		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, err)) {
+			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, err)
+		}
+	}
+}
+
+// needs reports whether the reader still wants what it failed to read: the segment may have been dropped.
+func (r *Reader) needs(s *segment) bool {
+	r.d.b.mu.Lock()
+	defer r.d.b.mu.Unlock()
+	return !s.gone && !r.d.acked.has(r.pos)
+}
+
+// step hands out the next record, or says which segment has it, or neither when there is nothing. mu is held.
+func (r *Reader) step(rec *Record) (found bool, load *segment) {
+	b := r.d.b
+	limit := min(r.to, b.next)
+	if b.o.CommitInterval == 0 {
+		limit = min(r.to, b.durable+1)
+	}
+	for {
 		r.pos = r.d.acked.next(r.pos)
-		if r.pos >= min(r.to, limit) || len(r.d.flight) >= MaxInFlight {
-			b.mu.Unlock()
+		if r.pos >= limit || len(r.d.flight) >= MaxInFlight {
 			return false, nil
 		}
 		if e := b.tail.at(r.pos); e != nil {
 			r.fromTail(e, rec)
-			b.mu.Unlock()
 			return true, nil
 		}
-		if r.inBlock() {
-			if r.fromBlock(rec) {
-				b.mu.Unlock()
-				return true, nil
-			}
-			b.mu.Unlock()
-			continue
+		if r.blk.first <= r.pos && r.pos <= r.blk.last && r.fromBlock(rec) {
+			return true, nil
 		}
 		s := b.segmentAt(r.pos)
-		if s == nil || s.first > r.pos {
-			r.pos = b.tail.first
-			if s != nil {
-				r.pos = s.first
-			}
-			b.mu.Unlock()
-			continue
+		if s != nil && s.first <= r.pos {
+			return false, s
 		}
-		b.mu.Unlock()
-		if err := r.load(s); err != nil {
-			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, err)
+		r.pos = b.tail.first // no file has it, so nobody waits for it: see fillHoles
+		if s != nil {
+			r.pos = s.first
 		}
 	}
 }
@@ -122,44 +134,37 @@ func (d *Destination) take(seq uint64, s *Stream, readings uint32) {
 	a.inflight += uint64(readings)
 }
 
-func (r *Reader) inBlock() bool { return r.blk.first <= r.pos && r.pos <= r.blk.last }
-
-// fromBlock hands out the first record of the block in memory at or after pos that is still needed. When
-// there is none it moves pos past the block and returns false. mu is held.
+// fromBlock hands out the record at pos of the block in memory. False means that it is not in there:
+// the block is then of no more use. mu is held.
 func (r *Reader) fromBlock(rec *Record) bool {
 	for {
 		if !r.ready {
 			if r.ready = r.heads.next(&r.pending); !r.ready {
-				r.pos = r.blk.last + 1
-				return false
+				break
 			}
 		}
 		h := &r.pending
-		if h.seq > r.pos {
-			r.pos = r.d.acked.next(h.seq)
+		if h.seq >= r.pos {
+			break
 		}
-		if h.seq < r.pos {
-			r.offset += h.size
-			r.ready = false
-			continue
-		}
-		if h.seq >= r.to {
-			return false
-		}
+		r.offset += h.size
 		r.ready = false
-		return r.fill(h, rec)
 	}
+	if !r.ready || r.pending.seq != r.pos || !r.fill(&r.pending, rec) {
+		r.blk, r.ready = blockInfo{first: 1}, false
+		return false
+	}
+	r.ready = false
+	return true
 }
 
 func (r *Reader) fill(h *head, rec *Record) bool {
-	from := r.offset
-	r.offset += h.size
-	r.pos = h.seq + 1
-	if int(h.stream) >= len(r.dict) || r.offset > len(r.payloads) {
+	end := r.offset + h.size
+	if int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || end > len(r.payloads) {
 		return false
 	}
-	late := h.late&bit(r.d.slot) != 0 || h.seq < r.d.origin
-	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[from:r.offset:r.offset], At: h.at, Readings: int(h.readings), Historical: late}
+	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings),
+		Historical: h.late&bit(r.d.slot) != 0 || h.seq < r.d.origin}
 	if h.flags&headGap != 0 {
 		gap, err := parseGap(rec.Payload)
 		if err != nil {
@@ -167,6 +172,8 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 		}
 		rec.Gap, rec.Payload = gap, nil
 	}
+	r.offset = end
+	r.pos = h.seq + 1
 	r.d.take(h.seq, rec.Stream, h.readings)
 	return true
 }
@@ -180,136 +187,36 @@ func (b *Buffer) segmentAt(seq uint64) *segment {
 	return b.segs[i]
 }
 
-// load brings the block that holds pos, or the first one after it, into memory.
+// load brings the block that holds pos into memory. That it must be there is certain: what no file has
+// is marked as needed by nobody, so a record that cannot be found is damage.
 func (r *Reader) load(s *segment) error {
 	b := r.d.b
-	r.blk.first, r.blk.last, r.ready = 1, 0, false
-	err := b.view(s, func(bkt *bolt.Bucket) error {
-		c := bkt.Cursor()
-		k, v := seekBlock(c, r.pos)
-		for {
-			if k == nil || k[0] != regionRecords {
-				return nil
-			}
-			_, seq, typ, _ := keyOf(k)
-			if typ != typeBlock {
-				k, v = c.Next()
-				continue
-			}
-			stored, nextKey, nextValue, err := getChunks(c, k, v, r.stored, maxBlock)
-			if err != nil {
-				return err
-			}
-			r.stored = stored
-			s.read.Add(int64(len(stored)))
-			info, err := parseBlock(stored, b.decoder, r.index)
-			if err != nil {
-				return err
-			}
-			r.index = info.index
-			if info.first != seq {
-				return fmt.Errorf("block %d stands at %d: %w", info.first, seq, errDamaged)
-			}
-			if info.last < r.pos {
-				k, v = nextKey, nextValue
-				continue
-			}
-			return r.unpack(&info)
-		}
-	})
+	r.blk, r.ready = blockInfo{first: 1}, false
+	info, err := b.blockAt(s, r.pos, &r.blocks)
+	if errors.Is(err, ErrNotFound) || (err == nil && info.first > r.pos) {
+		return fmt.Errorf("no block has it: %w", errDamaged)
+	}
 	if err != nil {
 		return err
 	}
-	if r.blk.first > r.blk.last {
-		r.pos = s.last + 1
-		return nil
-	}
-	r.pos = max(r.pos, r.blk.first)
-	r.dict, err = b.dictOf(s)
-	return err
-}
-
-func (r *Reader) unpack(info *blockInfo) (err error) {
-	if r.payloads, err = info.payloads(r.stored, r.d.b.decoder, r.payloads); err != nil {
+	if r.payloads, err = info.payloads(r.blocks.stored, b.decoder, r.payloads); err != nil {
 		return err
 	}
-	r.blk, r.heads, r.offset = *info, info.heads(), 0
-	return nil
-}
-
-// seekBlock moves the cursor to the first piece of the last block that begins at or before seq, or to the first one after it.
-func seekBlock(c *bolt.Cursor, seq uint64) (k, v []byte) {
-	k, v = c.Seek(makeKey(regionRecords, seq, typeBlock, 0))
-	if region, at, typ, _ := keyOf(k); region == regionRecords && at == seq && typ == typeBlock {
-		return k, v
+	if r.dict, err = b.dictOf(s); err != nil {
+		return err
 	}
-	for k, _ = prevOrLast(c, k); k != nil && k[0] == regionRecords; k, _ = c.Prev() {
-		if _, at, typ, chunk := keyOf(k); typ == typeBlock && chunk == 0 {
-			return c.Seek(makeKey(regionRecords, at, typeBlock, 0))
+	r.blk, r.heads, r.offset = info, info.heads(), 0
+	for r.heads.next(&r.pending) {
+		if r.pending.seq < r.pos {
+			r.offset += r.pending.size
+			continue
 		}
-	}
-	return c.Seek(makeKey(regionRecords, seq, typeBlock, 0))
-}
-
-func prevOrLast(c *bolt.Cursor, k []byte) (key, value []byte) {
-	if k == nil {
-		return c.Last()
-	}
-	return c.Prev()
-}
-
-// dictOf returns the segment's dictionary, reading it when it is not in memory.
-func (b *Buffer) dictOf(s *segment) ([]*Stream, error) {
-	return b.readDict(s, func(f func()) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		f()
-	})
-}
-
-// readDict is dictOf, with a function that calls another with mu held.
-func (b *Buffer) readDict(s *segment, withLock func(func())) ([]*Stream, error) {
-	s.rw.RLock()
-	dict, active := s.dict, s.ids != nil
-	s.rw.RUnlock()
-	if dict != nil || active {
-		return dict, nil
-	}
-	var found [][2]string
-	err := b.view(s, func(bkt *bolt.Bucket) error {
-		c := bkt.Cursor()
-		var raw []byte
-		var err error
-		k, v := c.Seek(makeKey(regionDict, 0, 0, 0))
-		for k != nil && k[0] == regionDict {
-			if raw, k, v, err = getChunks(c, k, v, raw, maxDict+maxAccountName+64); err != nil {
-				return err
-			}
-			name, entry, err := parseDict(raw)
-			if err != nil {
-				return err
-			}
-			found = append(found, [2]string{name, entry})
+		if h := &r.pending; h.seq > r.pos || int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || r.offset+h.size > len(r.payloads) {
+			break
 		}
+		r.ready = true
 		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
-	withLock(func() {
-		for _, f := range found {
-			var st *Stream
-			if st, err = b.stream(f[0], f[1]); err != nil {
-				return
-			}
-			dict = append(dict, st)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.rw.Lock()
-	s.dict = dict
-	s.rw.Unlock()
-	return dict, nil
+	r.blk = blockInfo{first: 1}
+	return fmt.Errorf("its block does not have it: %w", errDamaged)
 }

@@ -1,78 +1,273 @@
 package buffer
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
 
-// pending is what the segments hold that destinations have not acknowledged.
+// pending is what destinations have not acknowledged, added up from the records themselves.
 type pending struct {
 	readings map[*account]*[MaxDestinations]uint64
 	records  [MaxDestinations]uint64
 }
 
-// reconcile makes the ledger agree with what is on disk after damage or a crash in the middle of a drop.
-// mu is held.
-func (b *Buffer) reconcile() { b.reconcileCause(CauseDamaged) }
+func (p *pending) add(a *account, slot int, readings, records uint64) {
+	n := p.readings[a]
+	if n == nil {
+		n = new([MaxDestinations]uint64)
+		p.readings[a] = n
+	}
+	n[slot] += readings
+	p.records[slot] += records
+}
 
-func (b *Buffer) reconcileCause(cause Cause) {
-	p := b.pendingOnDisk()
+// reconcile makes the ledger agree with the records that there are, after damage or a crash in the middle
+// of a drop. What the ledger has and no file does was lost, for this cause; what a file has and the
+// ledger does not was accepted after the last checkpoint that could be read. It returns the readings lost. mu is held.
+func (b *Buffer) reconcile(cause Cause) (lost uint64) {
+	p := b.countPending()
 	for _, a := range b.accountSeq {
-		for slot, d := range b.slots {
-			if d == nil {
-				continue
-			}
-			b.settleAccount(a, slot, d, p, cause)
+		have := p.readings[a]
+		if have == nil {
+			have = new([MaxDestinations]uint64)
 		}
+		lost += b.settleAccount(a, have, cause)
 	}
 	for slot, d := range b.slots {
 		if d != nil {
 			d.backlog = p.records[slot]
 		}
 	}
+	return lost
 }
 
-func (b *Buffer) settleAccount(a *account, slot int, d *Destination, p *pending, cause Cause) {
-	var have uint64
-	if n := p.readings[a]; n != nil {
-		have = n[slot]
+func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause Cause) (lost uint64) {
+	var extra uint64
+	for slot, d := range b.slots {
+		if d != nil {
+			n := &a.dests[slot]
+			if want := n.buffered + n.inflight; have[slot] > want {
+				extra = max(extra, have[slot]-want)
+			}
+		}
 	}
-	n := &a.dests[slot]
-	want := n.buffered + n.inflight
-	if have < want && n.buffered >= want-have {
-		n.buffered -= want - have
-		n.dropped[cause] += want - have
-		b.missing(a, bit(slot), &Gap{Count: want - have, Cause: cause, FirstSeq: d.acked.next(0), LastSeq: b.next - 1})
-	}
-	if have > want {
-		n.buffered += have - want
-		n.before -= have - want
-	}
-}
-
-// pendingOnDisk adds up what is in the segments and in the tail. mu is held.
-func (b *Buffer) pendingOnDisk() *pending {
-	p := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
-	for _, s := range b.segs {
-		dict, err := b.readDict(s, func(f func()) { f() })
-		if err != nil {
-			b.log.Error("segment not read", "file", s.path, "error", err)
+	a.accepted += extra
+	for slot, d := range b.slots {
+		if d == nil {
 			continue
 		}
-		err = b.eachHead(s, dict, func(h *head, st *Stream, gap *Gap) {
-			for slot, d := range b.slots {
-				if d == nil || h.to&bit(slot) == 0 || d.acked.has(h.seq) {
-					continue
-				}
-				n := p.readings[st.account]
-				if n == nil {
-					n = new([MaxDestinations]uint64)
-					p.readings[st.account] = n
-				}
-				n[slot] += uint64(h.readings)
-				p.records[slot]++
+		n := &a.dests[slot]
+		n.buffered += extra
+		missing := n.buffered + n.inflight - have[slot]
+		if missing == 0 {
+			continue
+		}
+		n.buffered -= missing
+		if extra > 0 {
+			n.delivered += missing // the lost checkpoint knew of acknowledgements that this one does not
+			continue
+		}
+		n.dropped[cause] += missing
+		lost += missing
+		b.missing(a, bit(slot), &Gap{Count: missing, Cause: cause, FirstSeq: min(d.acked.next(d.start), b.next-1), LastSeq: b.next - 1})
+	}
+	b.changed = true
+	return lost
+}
+
+// countPending adds up the records that destinations have not acknowledged: those in the tail from
+// memory, all others from their segments. mu is held.
+func (b *Buffer) countPending() *pending {
+	p := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+	for seq := b.tail.first; seq < b.next; seq++ {
+		e := b.tail.at(seq)
+		if e == nil {
+			break
+		}
+		for slot, d := range b.slots {
+			if d != nil && (e.to&^e.acked)&bit(slot) != 0 {
+				p.add(e.stream.account, slot, uint64(e.readings), 1)
 			}
-		})
-		if err != nil && !errors.Is(err, errDamaged) {
-			b.log.Error("segment not read", "file", s.path, "error", err)
+		}
+	}
+	for _, s := range b.segs {
+		if s.first < b.tail.first && !s.empty() && !b.covered(s) && !b.countWhole(s, p) {
+			b.countRecords(s, p)
 		}
 	}
 	return p
+}
+
+// countWhole adds a segment by its summary, when each destination has acknowledged all of it or nothing. mu is held.
+func (b *Buffer) countWhole(s *segment, p *pending) bool {
+	if !s.sealed || s.clipped || s.damaged || s.special > 0 || s.last >= b.tail.first {
+		return false
+	}
+	var needs mask
+	for slot, d := range b.slots {
+		if d == nil || d.acked.covers(s.first, s.last+1) {
+			continue
+		}
+		if d.acked.touches(s.first, s.last+1) {
+			return false
+		}
+		needs |= bit(slot)
+	}
+	var sum *summary
+	err := b.view(s, nil, func(c cursor) error {
+		v, err := valueAt(c, regionSummary, 0, 0)
+		if err != nil {
+			return err
+		}
+		sum, err = parseSummary(v)
+		return err
+	})
+	if err != nil || sum.last != s.last {
+		return false
+	}
+	for name, n := range sum.totals {
+		a, err := b.account(name)
+		if err != nil {
+			return false
+		}
+		for slot, d := range b.slots {
+			if d != nil && needs&bit(slot) != 0 {
+				p.add(a, slot, n, 0)
+			}
+		}
+	}
+	for slot, d := range b.slots {
+		if d != nil && needs&bit(slot) != 0 {
+			p.records[slot] += sum.records
+		}
+	}
+	return true
+}
+
+// countRecords adds a segment record by record. mu is held.
+func (b *Buffer) countRecords(s *segment, p *pending) {
+	count := func() error {
+		dict, err := b.dictHeld(s)
+		if err != nil {
+			return err
+		}
+		part := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+		err = b.eachHead(s, dict, func(h *head, st *Stream, _ *Gap) {
+			if h.seq >= b.tail.first {
+				return
+			}
+			for slot, d := range b.slots {
+				if d != nil && h.to&bit(slot) != 0 && !d.acked.has(h.seq) {
+					part.add(st.account, slot, uint64(h.readings), 1)
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for a, n := range part.readings {
+			for slot := range n {
+				p.add(a, slot, n[slot], 0)
+			}
+		}
+		for slot := range part.records {
+			p.records[slot] += part.records[slot]
+		}
+		return nil
+	}
+	err := count()
+	if err != nil && b.salvageSegment(s, err) == nil {
+		err = count()
+	}
+	if err != nil {
+		b.log.Error("segment not counted", "file", s.path, "error", err)
+	}
+}
+
+// salvageSegment switches a segment that failed to be read to what can be salvaged of it, and marks what
+// cannot as needed by nobody. The caller reconciles. mu is held.
+func (b *Buffer) salvageSegment(s *segment, cause error) error {
+	sv, err := salvageFile(s.path, s.first, b.epoch, b.decoder)
+	if errors.Is(err, os.ErrNotExist) {
+		sv, err = &salvage{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	b.log.Error("segment damaged; reading what is sound", "file", s.path, "error", cause)
+	s.rw.Lock()
+	s.salvaged, s.dict = sv, nil
+	s.rw.Unlock()
+	s.damaged = true
+	return b.giveUpHoles(s)
+}
+
+// giveUpHoles marks the records that a damaged segment does not have as needed by nobody. mu is held.
+func (b *Buffer) giveUpHoles(s *segment) error {
+	dict, err := b.dictHeld(s)
+	if err != nil {
+		return err
+	}
+	var sound spans
+	if err := b.eachHead(s, dict, func(h *head, _ *Stream, _ *Gap) { sound.add(h.seq, h.seq+1) }); err != nil {
+		return err
+	}
+	from := s.first
+	for _, r := range append(sound.s, span{s.last + 1, s.last + 1}) {
+		b.giveUp(from, min(r.from, b.tail.first))
+		from = r.to
+	}
+	return nil
+}
+
+// giveUp marks records as needed by nobody. mu is held.
+func (b *Buffer) giveUp(from, to uint64) {
+	if from >= to {
+		return
+	}
+	for _, d := range b.slots {
+		if d == nil {
+			continue
+		}
+		for seq, f := range d.flight {
+			if seq >= from && seq < to {
+				d.account(f).inflight -= uint64(f.readings)
+				d.account(f).buffered += uint64(f.readings)
+				delete(d.flight, seq)
+			}
+		}
+		d.acked.add(from, to)
+	}
+}
+
+// mend deals with a segment that could not be read. It reports whether reading on makes sense.
+func (b *Buffer) mend(s *segment, cause error) bool {
+	if !errors.Is(cause, errDamaged) && !errors.Is(cause, ErrNotFound) && !errors.Is(cause, syscall.EIO) {
+		return false // the system is short of something; the file is not to blame
+	}
+	b.lockCommit()
+	defer b.unlockCommit()
+	if s == b.active {
+		b.seal()
+	}
+	b.closeHandle(s)
+	b.mu.Lock()
+	if s.gone {
+		b.mu.Unlock()
+		return true
+	}
+	if err := b.salvageSegment(s, cause); err != nil {
+		b.mu.Unlock()
+		b.log.Error("segment not salvaged", "file", s.path, "error", err)
+		return false
+	}
+	lost := b.reconcile(CauseDamaged)
+	b.tellGaps()
+	d := Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, Readings: lost}
+	b.mu.Unlock()
+	b.noteDamage(d)
+	return true
 }

@@ -11,17 +11,19 @@ import (
 
 const (
 	housekeeping = time.Second      // how often Run looks after the segments
-	idleEvery    = 60 * time.Second // how often the checkpoint is written while nothing is committed
-	drainEvery   = 5 * time.Second  // and while a backlog is being acknowledged
+	idleEvery    = 60 * time.Second // how often, at most, the checkpoint is written while nothing is committed
+	idleRate     = 150              // and at most so many bytes a second of it: 13 MB a day
+	drainEvery   = 5 * time.Second  // how often while a backlog on disk is being acknowledged
 )
 
-// Run commits each CommitInterval, drops what is too old and unlinks what is drained, until the context
-// ends. Its errors are not its end: they stand in Stats, and the next turn tries again. It returns nil.
+// Run commits what is older than CommitInterval and not acknowledged, drops what is too old and unlinks
+// what is drained, until the context ends. Its errors are not its end: they stand in Stats, and the next
+// turn tries again.
 func (b *Buffer) Run(ctx context.Context) error {
 	b.mu.Lock()
 	if b.closed || b.running {
 		b.mu.Unlock()
-		return fmt.Errorf("run buffer %q: %w or running already", b.dir, ErrClosed)
+		return fmt.Errorf("run buffer %q: %w, or running already", b.dir, ErrClosed)
 	}
 	b.running = true
 	b.mu.Unlock()
@@ -30,11 +32,7 @@ func (b *Buffer) Run(ctx context.Context) error {
 		b.running = false
 		b.mu.Unlock()
 	}()
-	interval := b.o.CommitInterval
-	if interval == 0 {
-		interval = housekeeping
-	}
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(b.tick())
 	defer ticker.Stop()
 	for {
 		select {
@@ -48,6 +46,20 @@ func (b *Buffer) Run(ctx context.Context) error {
 	}
 }
 
+// patience is how long a record may wait in memory.
+func (b *Buffer) patience() time.Duration {
+	if b.o.CommitInterval == 0 {
+		return housekeeping // its records do not wait, but gap records may
+	}
+	return b.o.CommitInterval
+}
+
+// tick is how often Run looks: a record is committed between three and four quarters of the interval
+// after it came, so one that is acknowledged sooner never costs a write.
+func (b *Buffer) tick() time.Duration {
+	return max(min(b.patience()/4, housekeeping), 5*time.Millisecond)
+}
+
 // turn is one turn of Run.
 func (b *Buffer) turn(early bool) {
 	b.lockCommit()
@@ -55,21 +67,40 @@ func (b *Buffer) turn(early bool) {
 	if b.isClosed() {
 		return
 	}
-	now := time.Now()
-	b.mu.Lock()
-	since := now.Sub(b.st.lastIdle)
-	due := since >= idleEvery || (b.st.ackedOnDisk > 0 && since >= drainEvery)
-	b.mu.Unlock()
-	_ = b.commitOr(due && !early) // kept in the stats
+	old, idle := b.due()
+	if early || old || idle {
+		_ = b.commitOr(idle) // kept in the stats
+	}
 	if err := b.reserve(); err != nil {
 		b.log.Warn("sequence numbers not reserved; trying again", "error", err)
 	}
-	if early {
+	b.mu.Lock()
+	now := time.Now()
+	rest := now.Sub(b.st.lastTidy) < housekeeping
+	if !rest {
+		b.st.lastTidy = now
+	}
+	b.mu.Unlock()
+	if rest {
 		return
 	}
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)
 	}
+}
+
+// due reports whether a record has waited long enough, and whether the checkpoint has.
+func (b *Buffer) due() (old, idle bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.advance()
+	if e := b.tail.at(b.durable + 1); e != nil {
+		old = time.Since(b.start)-e.born >= b.patience()*3/4-time.Millisecond
+	}
+	old = old || len(b.gapOrder) > 0
+	since := time.Since(b.st.lastIdle)
+	every := max(idleEvery, time.Duration(b.st.idleBytes)*time.Second/idleRate)
+	return old, since >= every || (b.st.ackedOnDisk > 0 && since >= drainEvery)
 }
 
 func (b *Buffer) isClosed() bool {
@@ -101,10 +132,11 @@ func (b *Buffer) Close() error {
 		}
 	}
 	b.durable = max(b.durable, b.next-1)
-	ckpt := b.takeCheckpoint()
+	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
-	err = errors.Join(err, b.saveState(func(bkt *bolt.Bucket) error {
+	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
+		bkt := tx.Bucket(stateBucket)
 		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, stateHead(b.epoch, next)))
 	}))
 	if b.active != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -70,21 +69,28 @@ type segment struct {
 	last    uint64 // highest record in it; first-1 when it has none
 	size    int64  // of the file
 	records uint64 // in it
-	special uint64 // of them records of readings that are not addressed to everyone
+	special uint64 // of them records that are not addressed to everyone
 	minAt   int64  // record times
 	maxAt   int64
 	made    time.Duration // running time of the store at its first commit
 	wrote   time.Duration // and at its last
 	sealed  bool
-	damaged bool
+	clipped bool // the next segment has some of its records again
+	damaged bool // it is read from what could be salvaged
 	gone    bool // dropped or unlinked
 
-	rw     sync.RWMutex // guards db and dict
-	db     *bolt.DB     // nil while a sealed segment is closed
-	dict   []*Stream    // by number in this segment; grows while it is active
-	ids    map[*Stream]uint32
-	totals map[*account]uint64 // readings addressed to everyone; nil when the segment must be scanned for them
-	read   atomic.Int64        // bytes since the handle was opened
+	// Only the one segment being written has these; commitMu guards them.
+	ids     map[*Stream]uint32
+	totals  map[*account]uint64 // readings addressed to everyone
+	base    []uint64            // the ledger as of its first checkpoint
+	baseSeq uint64
+
+	rw       sync.RWMutex // guards what follows
+	db       *bolt.DB     // while it is being written
+	pages    *pageFile    // while a sealed one is open
+	bucket   bucketRoot
+	dict     []*Stream // by number in this segment; nil in places that are damaged
+	salvaged *salvage  // when it is damaged
 }
 
 func (s *segment) empty() bool { return s.last < s.first }
@@ -126,21 +132,25 @@ func putChunks(bkt *bolt.Bucket, region byte, seq uint64, typ byte, value []byte
 }
 
 // getChunks puts together the value whose first piece the cursor stands on, up to limit bytes, and
-// returns the key after it.
-func getChunks(c *bolt.Cursor, k, v, dst []byte, limit int) (value, nextKey, nextValue []byte, err error) {
+// returns the key after it. It stops early, before the value's end, once it has enough bytes.
+func getChunks(c cursor, k, v, dst []byte, enough func([]byte) bool, limit int) (value, nextKey, nextValue []byte, err error) {
 	region, seq, typ, chunk := keyOf(k)
 	if chunk != 0 {
-		return nil, nil, nil, fmt.Errorf("value at %d begins with piece %d: %w", seq, chunk, errDamaged)
+		return dst, nil, nil, fmt.Errorf("value at %d begins with piece %d: %w", seq, chunk, errDamaged)
 	}
 	dst = append(dst[:0], v...)
 	for want := 1; ; want++ {
+		if enough != nil && enough(dst) {
+			k, v = c.Seek(makeKey(region, seq, typ+1, 0))
+			return dst, k, v, c.Err()
+		}
 		k, v = c.Next()
 		r, s, t, n := keyOf(k)
 		if k == nil || r != region || s != seq || t != typ {
-			return dst, k, v, nil
+			return dst, k, v, c.Err()
 		}
 		if n != want || len(dst)+len(v) > limit {
-			return nil, nil, nil, fmt.Errorf("value at %d has a wrong piece: %w", seq, errDamaged)
+			return dst, nil, nil, fmt.Errorf("value at %d has a wrong piece: %w", seq, errDamaged)
 		}
 		dst = append(dst, v...)
 	}
@@ -159,46 +169,58 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// view runs f in a read transaction of the segment, opening the file when needed.
-func (b *Buffer) view(s *segment, f func(*bolt.Bucket) error) error {
+// view runs f with a cursor over the segment's bucket, opening the file when needed. pc is the cursor's
+// memory, kept by the caller from call to call, or nil.
+func (b *Buffer) view(s *segment, pc *pageCursor, f func(cursor) error) error {
 	s.rw.RLock()
-	for s.db == nil {
+	for s.db == nil && s.pages == nil {
 		s.rw.RUnlock()
 		if err := b.openSealed(s); err != nil {
 			return err
 		}
 		s.rw.RLock()
 	}
-	err := guard(func() error {
+	defer s.rw.RUnlock()
+	if s.db == nil {
+		if pc == nil {
+			pc = new(pageCursor)
+		}
+		pc.reset(s.pages, s.bucket)
+		if err := f(pc); err != nil {
+			return err
+		}
+		return pc.err
+	}
+	return guard(func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
 			bkt := tx.Bucket(bucketName)
 			if bkt == nil {
 				return errEmpty
 			}
-			return f(bkt)
+			return f(boltCursor{bkt.Cursor()})
 		})
 	})
-	again := s.read.Load() > recycle
-	s.rw.RUnlock()
-	if again {
-		b.closeHandle(s)
-	}
-	return err
 }
 
-// openSealed opens a sealed segment read-only and closes the handle used longest ago when too many are open.
+// openSealed opens a sealed segment and closes the one opened longest ago when too many are open.
 func (b *Buffer) openSealed(s *segment) error {
 	s.rw.Lock()
-	if s.db != nil {
+	if s.db != nil || s.pages != nil {
 		s.rw.Unlock()
 		return nil
 	}
-	db, err := openReadOnly(b.fs, s.path)
+	pages, err := openPages(s.path)
 	if err == nil {
-		s.db = db
-		s.read.Store(0)
+		if s.bucket, err = pages.bucket(bucketName); err != nil {
+			pages.close()
+		} else {
+			s.pages = pages
+		}
 	}
 	s.rw.Unlock()
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", err, errDamaged)
+	}
 	if err != nil {
 		return err
 	}
@@ -208,19 +230,24 @@ func (b *Buffer) openSealed(s *segment) error {
 	return nil
 }
 
-// closeHandle closes a read-only handle. That of the active segment stays.
+// closeHandle closes a sealed segment.
 func (b *Buffer) closeHandle(s *segment) {
+	b.handles.closed(s)
 	s.rw.Lock()
 	defer s.rw.Unlock()
-	if s.db == nil || !s.db.IsReadOnly() {
-		return
-	}
-	b.handles.closed(s)
-	_ = guard(s.db.Close) // nothing was written through it
-	s.db = nil
+	s.pages.close()
+	s.pages = nil
 }
 
-// handleCache is the list of read-only handles, the one opened last at the end.
+// closeActive closes the file being written.
+func (s *segment) closeActive() {
+	s.rw.Lock()
+	defer s.rw.Unlock()
+	_ = guard(s.db.Close) // every commit was fsynced
+	s.db, s.ids, s.totals, s.base = nil, nil, nil, nil
+}
+
+// handleCache is the list of sealed segments that are open, the one opened last at the end.
 type handleCache struct {
 	mu   sync.Mutex
 	open []*segment
@@ -245,23 +272,4 @@ func (h *handleCache) closed(s *segment) {
 			return
 		}
 	}
-}
-
-// openReadOnly opens a bbolt file that may be damaged.
-func openReadOnly(fs files, path string) (db *bolt.DB, err error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() < 2*pageSize || info.Size() > 1<<40 {
-		return nil, fmt.Errorf("open %q: %d bytes cannot be a segment: %w", path, info.Size(), errDamaged)
-	}
-	err = guard(func() error {
-		db, err = fs.bolt(path, &bolt.Options{ReadOnly: true, Timeout: time.Second, NoStatistics: true, PageSize: pageSize})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open %q: %w", path, err)
-	}
-	return db, nil
 }

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ const reserveStep = 1 << 20
 
 // stateData is what state.db holds, but for the quarantine.
 type stateData struct {
+	lost     bool // there was none, or it was damaged
 	epoch    uint64
 	reserved uint64
 	ckpt     []byte
@@ -40,7 +42,8 @@ type stateData struct {
 }
 
 type stateFile struct {
-	db *bolt.DB
+	db     *bolt.DB
+	failed bool // its last write failed
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
@@ -68,41 +71,57 @@ func parseStateHead(v []byte) (epoch, reserved uint64, err error) {
 	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
 }
 
-// readState reads an old state.db. A missing file gives nil, nil.
-func readState(fs files, path string) (data *stateData, err error) {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	db, err := openReadOnly(fs, path)
+// readState reads an old state.db.
+func readState(path string) (*stateData, error) {
+	p, err := openPages(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = guard(db.Close) }()
-	data = &stateData{}
-	err = guard(func() error {
-		return db.View(func(tx *bolt.Tx) error {
-			bkt := tx.Bucket(stateBucket)
-			if bkt == nil {
-				return fmt.Errorf("no bucket: %w", errDamaged)
-			}
-			if data.epoch, data.reserved, err = parseStateHead(bkt.Get(keyHead)); err != nil {
-				return err
-			}
-			data.ckpt = append([]byte(nil), bkt.Get(keyCheckpoint)...)
-			data.intent = append([]byte(nil), bkt.Get(keyIntent)...)
-			if q := tx.Bucket(quarantineBucket); q != nil {
-				return q.ForEach(func(k, v []byte) error {
-					data.entries = append(data.entries, [2][]byte{append([]byte(nil), k...), append([]byte(nil), v...)})
-					return nil
-				})
-			}
-			return nil
-		})
-	})
+	defer p.close()
+	data := &stateData{}
+	root, err := p.bucket(stateBucket)
 	if err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
+	c := pageCursor{file: p, root: root}
+	get := func(key []byte) []byte {
+		k, v := c.Seek(key)
+		if !bytes.Equal(k, key) {
+			return nil
+		}
+		return bytes.Clone(v)
+	}
+	if data.epoch, data.reserved, err = parseStateHead(get(keyHead)); err != nil {
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
+	if p.torn {
+		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
+	}
+	data.ckpt, data.intent = get(keyCheckpoint), get(keyIntent)
+	if root, err = p.bucket(quarantineBucket); err != nil {
+		return nil, fmt.Errorf("read quarantine of %q: %w", path, err)
+	}
+	q := pageCursor{file: p, root: root}
+	for k, v := q.Seek(nil); k != nil && len(data.entries) < maxQuarantine; k, v = q.Next() {
+		if _, err := openValue(v); err == nil {
+			data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+		}
+	}
 	return data, nil
+}
+
+func parseIntent(v []byte) (cause Cause, gen uint64, ok bool) {
+	body, err := openValue(v)
+	if err != nil {
+		return 0, 0, false
+	}
+	p := parser{src: body}
+	cause, gen = Cause(p.byte()), p.uvarint()
+	return cause, gen, !p.bad && cause < causes
+}
+
+func appendIntent(cause Cause, gen uint64) []byte {
+	return sealValue(binary.AppendUvarint(append(make([]byte, 8), byte(cause)), gen))
 }
 
 // createState writes a new state.db with this content in place of any old one and leaves it open.
@@ -153,21 +172,63 @@ func (s *stateFile) update(f func(*bolt.Tx) error) error {
 	return guard(func() error { return s.db.Update(f) })
 }
 
-func (s *stateFile) put(key, value []byte) error {
-	return s.update(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(key, value) })
+// openState makes a new state.db with this content the store's. commitMu is held, or nobody else is there.
+func (b *Buffer) openState(data *stateData) error {
+	s, err := createState(b.fs, b.dir, b.o.stateLimit(), data)
+	if err != nil {
+		return err
+	}
+	old := b.state
+	b.state = s
+	b.mu.Lock()
+	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
+	b.st.written += uint64(b.stateSize)
+	b.mu.Unlock()
+	return old.close()
 }
 
-// saveState writes keys of state.db and remembers how it went. commitMu is held.
-func (b *Buffer) saveState(f func(*bolt.Bucket) error) error {
-	err := b.state.update(func(tx *bolt.Tx) error { return f(tx.Bucket(stateBucket)) })
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.st.written += emptyFile
+// saveState writes keys of state.db and remembers how it went. A file whose write failed is not written
+// again: what it holds goes to a new one first. commitMu is held.
+func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
+	err := b.renewState()
+	if err == nil {
+		if err = b.state.update(f); err != nil {
+			b.state.failed = true
+		}
+	}
 	if err != nil {
 		err = fmt.Errorf("write state.db of %q: %w", b.dir, err)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.st.written += emptyFile
+	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
 	b.st.stateErr = err
 	return err
+}
+
+// renewState replaces a state.db whose last write failed.
+func (b *Buffer) renewState() error {
+	if !b.state.failed {
+		return nil
+	}
+	data := &stateData{epoch: b.epoch}
+	b.mu.Lock()
+	data.reserved = b.reserved
+	b.mu.Unlock()
+	err := guard(func() error {
+		return b.state.db.View(func(tx *bolt.Tx) error {
+			data.ckpt = bytes.Clone(tx.Bucket(stateBucket).Get(keyCheckpoint))
+			return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
+				data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		b.log.Warn("quarantine not read from a state.db that failed", "error", err)
+	}
+	return b.openState(data)
 }
 
 // reserve promises more sequence numbers on disk when fewer than half a step are left. commitMu is held.
@@ -178,7 +239,7 @@ func (b *Buffer) reserve() error {
 	if !low {
 		return nil
 	}
-	err := b.saveState(func(bkt *bolt.Bucket) error { return bkt.Put(keyHead, stateHead(b.epoch, to)) })
+	err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyHead, stateHead(b.epoch, to)) })
 	if err == nil {
 		b.mu.Lock()
 		b.reserved = to
@@ -188,18 +249,20 @@ func (b *Buffer) reserve() error {
 }
 
 // saveCheckpoint writes a checkpoint into state.db. commitMu is held.
-func (b *Buffer) saveCheckpoint(ckpt []byte) error {
-	err := b.saveState(func(bkt *bolt.Bucket) error {
-		if err := bkt.Delete(keyIntent); err != nil {
-			return err
-		}
-		return bkt.Put(keyCheckpoint, ckpt)
+func (b *Buffer) saveCheckpoint(d *draft) error {
+	ckpt := d.pack(b.coder.enc)
+	err := b.saveState(func(tx *bolt.Tx) error {
+		bkt := tx.Bucket(stateBucket)
+		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.st.lastIdle = time.Now()
+	b.st.idleBytes = int64(len(ckpt)) + emptyFile
 	if err != nil {
 		b.changed = true
+		return err
 	}
-	return err
+	b.st.saved = d.next
+	return nil
 }

@@ -47,6 +47,7 @@ func (b *Buffer) stream(name, dict string) (*Stream, error) {
 	}
 	s := &Stream{b: b, account: a, dict: dict, id: uint32(len(b.streams))}
 	b.streams[key] = s
+	b.dictBytes += int64(len(name)+len(dict)) + 128
 	return s, nil
 }
 

@@ -1,6 +1,9 @@
 package buffer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // mask is a set of destinations, one bit for each slot.
 type mask uint16
@@ -15,7 +18,8 @@ type entry struct {
 	stream   *Stream
 	gap      *Gap
 	at       int64
-	end      uint64 // bytes pushed into the tail up to and with this entry
+	born     time.Duration // since the store was opened
+	end      uint64        // bytes pushed into the tail up to and with this entry
 	readings uint32
 	to       mask // destinations it is addressed to
 	acked    mask // destinations that need it no more
@@ -23,7 +27,7 @@ type entry struct {
 	late     mask // destinations it is historical for
 }
 
-const entryOverhead = 72
+const entryOverhead = 80
 
 func entryCost(payload []byte) int64 { return int64(len(payload)) + entryOverhead }
 
@@ -131,7 +135,14 @@ func (b *Buffer) makeRoom(cost int64) error {
 		return ErrFull
 	}
 	if b.next >= b.reserved {
-		return ErrFull
+		b.mu.Unlock()
+		b.lockCommit()
+		err := b.reserve()
+		b.unlockCommit()
+		b.mu.Lock()
+		if err != nil {
+			return fmt.Errorf("%w: no sequence numbers are left and more cannot be reserved: %w", ErrFull, err)
+		}
 	}
 	deadline := time.Time{}
 	for b.tail.bytes()+cost > b.o.TailBytes {

@@ -1,0 +1,103 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+)
+
+// appendInfo encodes what a segment says of itself.
+func appendInfo(dst []byte, epoch, first uint64) []byte {
+	v := append(dst, make([]byte, 8)...)
+	v = append(v, formatMajor)
+	v = binary.BigEndian.AppendUint64(v, epoch)
+	v = binary.BigEndian.AppendUint64(v, first)
+	return sealValue(v)
+}
+
+// parseInfo reads what appendInfo wrote. A newer format is ErrNewer.
+func parseInfo(v []byte) (epoch, first uint64, err error) {
+	body, err := openValue(v)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(body) > 0 && body[0] > formatMajor {
+		return 0, 0, fmt.Errorf("segment of format %d, this binary reads up to %d; run the newer millrace, or drain the store with it first: %w",
+			body[0], formatMajor, ErrNewer)
+	}
+	if len(body) != 17 {
+		return 0, 0, fmt.Errorf("segment info: %w", errDamaged)
+	}
+	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
+}
+
+// appendDict encodes a segment's dictionary entry.
+func appendDict(dst []byte, s *Stream) []byte {
+	v := append(dst, make([]byte, 8)...)
+	v = appendBytes(v, s.account.name)
+	return sealValue(append(v, s.dict...))
+}
+
+func parseDict(v []byte) (e dictEntry, err error) {
+	body, err := openValue(v)
+	if err != nil {
+		return e, err
+	}
+	p := parser{src: body}
+	name := p.bytes()
+	if p.bad || len(name) == 0 || len(name) > maxAccountName || len(p.src) > maxDict {
+		return e, fmt.Errorf("dictionary entry: %w", errDamaged)
+	}
+	return dictEntry{string(name), string(p.src)}, nil
+}
+
+const summaryVersion = 1
+
+// summary is what a sealed segment says of what it holds.
+type summary struct {
+	last, records, special uint64
+	minAt, maxAt           int64
+	made, wrote            time.Duration
+	totals                 map[string]uint64 // readings of each account
+}
+
+// appendSummary encodes an active segment's summary. mu is held.
+func appendSummary(dst []byte, s *segment) []byte {
+	v := append(dst, make([]byte, 8)...)
+	v = append(v, summaryVersion)
+	v = binary.AppendUvarint(v, s.last)
+	v = binary.AppendUvarint(v, s.records)
+	v = binary.AppendUvarint(v, s.special)
+	v = binary.AppendVarint(v, s.minAt)
+	v = binary.AppendVarint(v, s.maxAt)
+	v = binary.AppendUvarint(v, uint64(s.made))
+	v = binary.AppendUvarint(v, uint64(s.wrote))
+	v = binary.AppendUvarint(v, uint64(len(s.totals)))
+	for a, n := range s.totals {
+		v = appendBytes(v, a.name)
+		v = binary.AppendUvarint(v, n)
+	}
+	return sealValue(v)
+}
+
+func parseSummary(v []byte) (*summary, error) {
+	body, err := openValue(v)
+	if err != nil {
+		return nil, err
+	}
+	p := parser{src: body}
+	if version := p.byte(); version != summaryVersion {
+		return nil, fmt.Errorf("segment summary of version %d: %w", version, errDamaged)
+	}
+	s := &summary{last: p.uvarint(), records: p.uvarint(), special: p.uvarint(), minAt: p.varint(), maxAt: p.varint(),
+		made: time.Duration(p.uvarint() & math.MaxInt64), wrote: time.Duration(p.uvarint() & math.MaxInt64), totals: map[string]uint64{}}
+	for range p.count(2) {
+		name := string(p.bytes())
+		s.totals[name] = p.uvarint()
+	}
+	if p.bad || len(p.src) != 0 {
+		return nil, fmt.Errorf("segment summary: %w", errDamaged)
+	}
+	return s, nil
+}

@@ -1,0 +1,272 @@
+package powercut
+
+import (
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"millrace/buffer"
+)
+
+const planEnv = "POWERCUT_PLAN" // holds the plan; with it this process is a workload
+
+// workload runs a store on the recorded disk. It is a process of its own, because bbolt reads its files
+// through mapped memory: a page fault answered by the same process could wait for itself.
+type workload struct {
+	plan plan
+	link link
+	dir  string
+	rng  *rand.Rand
+	id   atomic.Uint64
+	b    *buffer.Buffer
+
+	drops uint64
+}
+
+// runWorkload is the workload's process, from mounting to unmounting, and returns its exit code.
+func runWorkload() int {
+	w := &workload{link: link{out: gob.NewEncoder(os.NewFile(3, "reports")), in: os.NewFile(4, "answers")}}
+	if err := w.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		_ = w.link.send(&report{Err: err.Error()}) // the recorder may be gone
+		return 1
+	}
+	return 0
+}
+
+func (w *workload) run() error {
+	if err := json.Unmarshal([]byte(os.Getenv(planEnv)), &w.plan); err != nil {
+		return fmt.Errorf("read plan: %w", err)
+	}
+	w.rng = rand.New(rand.NewPCG(w.plan.Seed, 2))
+	w.id.Store(w.plan.FirstID)
+	root, err := mountExt4(w.plan.Device, w.plan.Mount)
+	if err != nil {
+		return err
+	}
+	w.dir = fmt.Sprintf("/proc/self/fd/%d/store", root)
+	if err := w.link.send(&report{Phase: "mount"}); err != nil {
+		return err
+	}
+	if w.plan.NoSync {
+		if err := forgetSyncs(); err != nil {
+			return err
+		}
+	}
+	for cycle := range w.plan.Cycles {
+		if err := w.cycle(cycle); err != nil {
+			return fmt.Errorf("cycle %d: %w", cycle, err)
+		}
+	}
+	if err := unix.Close(root); err != nil {
+		return fmt.Errorf("unmount: %w", err)
+	}
+	return w.link.send(&report{Phase: "unmount"})
+}
+
+// cycle is one life of the store, from Open to Close.
+func (w *workload) cycle(n int) (err error) {
+	if w.b, err = buffer.Open(w.dir, w.plan.options()); err != nil {
+		return err
+	}
+	phase := "reopen"
+	if n == 0 {
+		phase = "create"
+	}
+	w.drops = 0
+	if err := w.tell(&report{Phase: phase, Epoch: w.b.Epoch()}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { _ = w.b.Run(ctx) }) // it has no errors
+	defer func() {
+		cancel()
+		run.Wait()
+	}()
+	for step := range w.plan.Steps {
+		if err := w.step(step); err != nil {
+			return fmt.Errorf("step %d: %w", step, err)
+		}
+	}
+	if n%2 == 0 && !w.plan.Hoard {
+		if err := w.drain(); err != nil {
+			return fmt.Errorf("drain: %w", err)
+		}
+	}
+	cancel()
+	run.Wait()
+	if err := w.b.Close(); err != nil {
+		return err
+	}
+	return w.tell(&report{Phase: "close"})
+}
+
+// step appends a few records and then reads, acknowledges, rejects or waits.
+func (w *workload) step(n int) error {
+	if err := w.produce(); err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	if w.rng.IntN(3) == 0 {
+		if err := w.consume(0, 200, 0.97); err != nil {
+			return err
+		}
+	}
+	if !w.plan.Hoard && w.rng.IntN(12) == 0 {
+		if err := w.consume(1, 400, 0.7); err != nil {
+			return err
+		}
+		w.b.Destination(destinations()[1]).Reset()
+	}
+	if w.rng.IntN(40) == 0 {
+		if err := w.b.Destination(destinations()[w.rng.IntN(2)]).SetLive(w.rng.IntN(2) == 0); err != nil {
+			return err
+		}
+	}
+	if w.rng.IntN(4) == 0 {
+		time.Sleep(time.Duration(w.rng.IntN(6000)) * time.Microsecond)
+	}
+	for w.b.Stats().DirtyRecords > 150 && !w.plan.Strict { // or Append would wait, and after two seconds drop
+		time.Sleep(time.Millisecond)
+	}
+	return w.tell(&report{})
+}
+
+// produce appends the records of one step, in strict mode by several producers at once.
+func (w *workload) produce() error {
+	counts := make([]int, max(w.plan.Producers, 1))
+	for i := range counts {
+		counts[i] = 1 + w.rng.IntN(6)
+	}
+	errs := make([]error, len(counts))
+	var all sync.WaitGroup
+	for i, n := range counts {
+		all.Go(func() {
+			for range n {
+				errs[i] = errors.Join(errs[i], w.appendOne())
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *workload) appendOne() error {
+	id := w.id.Add(1)
+	seq, err := appendTo(w.b, id)
+	if errors.Is(err, buffer.ErrFull) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r := &report{Appended: []handedOut{{Seq: seq, ID: id}}}
+	if w.plan.Strict {
+		r.Durable = seq // that is what strict means, and commits are in order
+	}
+	return w.link.send(r)
+}
+
+// consume hands at most limit records to a destination, which settles the given share of them in random order.
+func (w *workload) consume(dest, limit int, share float64) error {
+	d := w.b.Destination(destinations()[dest])
+	r := d.Reader(0, 0)
+	defer r.Close()
+	var rep report
+	var rec buffer.Record
+	for range limit {
+		ok, err := r.Next(&rec)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if rec.Gap == nil {
+			if err := compare(&rec); err != nil {
+				return err
+			}
+		}
+		rep.Seen = append(rep.Seen, seen{Dest: dest, Seq: rec.Seq, Historical: rec.Historical, Account: rec.Stream.Account(), Gap: rec.Gap})
+		if w.rng.Float64() < share {
+			rep.Settling = append(rep.Settling, settled{Dest: dest, Seq: rec.Seq})
+		}
+	}
+	if err := w.link.send(&rep); err != nil {
+		return err
+	}
+	w.rng.Shuffle(len(rep.Settling), func(i, j int) { rep.Settling[i], rep.Settling[j] = rep.Settling[j], rep.Settling[i] })
+	for _, s := range rep.Settling {
+		if dest == 1 && w.rng.IntN(300) == 0 {
+			if err := d.Reject(s.Seq, "refused by the test"); err != nil {
+				return err
+			}
+			continue
+		}
+		d.Ack(s.Seq)
+	}
+	return nil
+}
+
+// drain settles everything and waits a while for the segments to go.
+func (w *workload) drain() error {
+	for dest, name := range destinations() {
+		d := w.b.Destination(name)
+		d.Reset()
+		for d.Len() > 0 {
+			if err := w.consume(dest, 500, 1); err != nil {
+				return err
+			}
+			if err := w.tell(&report{}); err != nil {
+				return err
+			}
+		}
+	}
+	for range 20 {
+		time.Sleep(5 * time.Millisecond)
+		if err := w.tell(&report{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell completes a report with what the store and its directory say now, and sends it.
+func (w *workload) tell(r *report) error {
+	for {
+		before := w.b.Stats()
+		names, err := filepath.Glob(filepath.Join(w.dir, "seg-*.db"))
+		if err != nil {
+			return err
+		}
+		after := w.b.Stats()
+		if before.Dropped != after.Dropped {
+			continue
+		}
+		r.Durable = before.NextSeq - 1 - before.DirtyRecords
+		for _, name := range names {
+			r.Segments = append(r.Segments, filepath.Base(name))
+		}
+		if after.Dropped > w.drops {
+			w.drops = after.Dropped
+			r.Drops = w.drops
+			r.OldestSeq = r.Durable + 1
+			if len(names) > 0 {
+				if _, err := fmt.Sscanf(r.Segments[0], "seg-%16x.db", &r.OldestSeq); err != nil {
+					return fmt.Errorf("segment %q: %w", r.Segments[0], err)
+				}
+			}
+		}
+		return w.link.send(r)
+	}
+}

@@ -1,0 +1,287 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sort"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A damaged segment is read without its tree: every page of the file that looks like a leaf is searched
+// for our keys, and the blocks that can be put together and have a sound checksum are served. Pages that
+// an older transaction left behind do no harm: a key is only ever written with one value.
+type salvage struct {
+	blocks []salvagedBlock // in order
+	dict   []dictEntry
+	ckpt   *checkpoint
+	sum    *summary
+	epoch  uint64
+}
+
+type salvagedBlock struct {
+	first, last uint64
+	pieces      []piece
+}
+
+// piece is where a piece of a value stands in the file.
+type piece struct {
+	at   int64
+	size int32
+}
+
+type pieceKey struct {
+	seq         uint64
+	region, typ byte
+	chunk       uint16
+}
+
+const (
+	maxCopies = 4 // copies of one piece looked at
+	maxPieces = 1 << 22
+)
+
+func (s *segment) salvage() *salvage {
+	s.rw.RLock()
+	defer s.rw.RUnlock()
+	return s.salvaged
+}
+
+// salvageFile searches a file. It fails only when the file cannot be opened, is of another store or of a
+// newer format. epoch 0 takes any store's.
+func salvageFile(path string, first, epoch uint64, dec *zstd.Decoder) (*salvage, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	pieces := findPieces(f)
+	sv := &salvage{epoch: epoch}
+	if value := tryValues(f, pieces, pieceKey{region: regionInfo}, func(v []byte) bool { return infoIs(v) }); value != nil {
+		own, named, err := parseInfo(value)
+		if err != nil {
+			return nil, err
+		}
+		if (epoch != 0 && own != epoch) || named != first {
+			return nil, fmt.Errorf("segment of another store (epoch %016x, first %d): %w", own, named, errDamaged)
+		}
+		sv.epoch = own
+	}
+	keys := make([]pieceKey, 0, len(pieces))
+	for k := range pieces {
+		if k.chunk == 0 {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b pieceKey) int {
+		switch {
+		case a.seq < b.seq:
+			return -1
+		case a.seq > b.seq:
+			return 1
+		}
+		return int(a.typ) - int(b.typ)
+	})
+	for _, k := range keys {
+		sv.take(f, pieces, k, dec)
+	}
+	return sv, nil
+}
+
+func infoIs(v []byte) bool {
+	_, _, err := parseInfo(v)
+	return err == nil || errors.Is(err, ErrNewer)
+}
+
+// take puts one value together and keeps it when it is sound.
+func (sv *salvage) take(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, dec *zstd.Decoder) {
+	switch {
+	case k.region == regionDict:
+		value := tryValues(f, pieces, k, func(v []byte) bool { _, err := parseDict(v); return err == nil })
+		if e, err := parseDict(value); err == nil && k.seq < maxStreams {
+			for uint64(len(sv.dict)) <= k.seq {
+				sv.dict = append(sv.dict, dictEntry{})
+			}
+			sv.dict[k.seq] = e
+		}
+	case k.region == regionSummary:
+		value := tryValues(f, pieces, k, func(v []byte) bool { _, err := parseSummary(v); return err == nil })
+		if sum, err := parseSummary(value); err == nil {
+			sv.sum = sum
+		}
+	case k.region == regionRecords && k.typ == typeCheckpoint:
+		sv.takeCheckpoint(f, pieces, k, dec)
+	case k.region == regionRecords && k.typ == typeBlock:
+		sv.takeBlock(f, pieces, k, dec)
+	}
+}
+
+func (sv *salvage) takeCheckpoint(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, dec *zstd.Decoder) {
+	sound := func(v []byte) bool { _, err := openValue(v); return err == nil }
+	ckpt, err := parseCheckpoint(tryValues(f, pieces, k, sound), dec)
+	if err != nil || (sv.ckpt != nil && ckpt.gen <= sv.ckpt.gen) {
+		return
+	}
+	if ckpt.base != 0 {
+		base, err := parseCheckpoint(tryValues(f, pieces, pieceKey{seq: ckpt.base - 1, region: regionRecords, typ: typeCheckpoint}, sound), dec)
+		if err != nil || ckpt.apply(base) != nil {
+			return
+		}
+	}
+	sv.ckpt = ckpt
+}
+
+func (sv *salvage) takeBlock(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, dec *zstd.Decoder) {
+	var info blockInfo
+	for copy := range maxCopies {
+		list := chain(pieces, k, copy)
+		value, err := readPieces(f, list, nil)
+		if err != nil {
+			continue
+		}
+		if info, err = parseBlock(value, sv.epoch, dec, nil); err != nil || info.first != k.seq {
+			continue
+		}
+		if _, err = info.payloads(value, dec, nil); err != nil {
+			continue
+		}
+		if n := len(sv.blocks); n > 0 && sv.blocks[n-1].last >= info.first {
+			return
+		}
+		sv.blocks = append(sv.blocks, salvagedBlock{info.first, info.last, list})
+		return
+	}
+}
+
+// chain returns the pieces of a value, of each the given copy or the last there is.
+func chain(pieces map[pieceKey][]piece, k pieceKey, copy int) (list []piece) {
+	for chunk := 0; chunk <= 0xffff; chunk++ {
+		k.chunk = uint16(chunk)
+		copies := pieces[k]
+		if len(copies) == 0 {
+			break
+		}
+		list = append(list, copies[min(copy, len(copies)-1)])
+	}
+	return list
+}
+
+func readPieces(f io.ReaderAt, list []piece, dst []byte) ([]byte, error) {
+	dst = dst[:0]
+	for _, p := range list {
+		n := len(dst)
+		dst = append(dst, make([]byte, p.size)...)
+		if _, err := f.ReadAt(dst[n:], p.at); err != nil {
+			return dst, err
+		}
+		if len(dst) > maxBlock {
+			return dst, errDamaged
+		}
+	}
+	return dst, nil
+}
+
+func tryValues(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, sound func([]byte) bool) []byte {
+	for copy := range maxCopies {
+		value, err := readPieces(f, chain(pieces, k, copy), nil)
+		if err == nil && sound(value) {
+			return value
+		}
+	}
+	return nil
+}
+
+// findPieces looks at every page of the file.
+func findPieces(f *os.File) map[pieceKey][]piece {
+	pieces := map[pieceKey][]piece{}
+	info, err := f.Stat()
+	if err != nil {
+		return pieces
+	}
+	buf := make([]byte, 64*pageSize)
+	for at := int64(0); at < info.Size() && len(pieces) < maxPieces; at += int64(len(buf)) {
+		n, err := f.ReadAt(buf, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			clear(buf[n:])
+			n = len(buf)
+			for off := 0; off < n; off += pageSize {
+				_, _ = f.ReadAt(buf[off:off+pageSize], at+int64(off)) // what cannot be read stays zero, which is no leaf
+			}
+		}
+		for off := 0; off+pageSize <= n; off += pageSize {
+			base := at + int64(off)
+			p, overflow, err := parsePage(buf[off:off+pageSize], uint64(base)/pageSize)
+			if err != nil || !p.leaf {
+				continue
+			}
+			if overflow > 0 {
+				whole := make([]byte, (1+min(overflow, 64))*pageSize)
+				m, _ := f.ReadAt(whole, base) // what is missing fails its checksum
+				p.data = whole[:m]
+			}
+			addPieces(pieces, &p, base)
+		}
+	}
+	return pieces
+}
+
+// addPieces notes the pieces of one leaf, or of the bucket that stands inside it.
+func addPieces(pieces map[pieceKey][]piece, p *page, base int64) {
+	for i := range p.count {
+		k, v, flags, _, ok := p.element(i)
+		if !ok {
+			continue
+		}
+		at := base + p.valueOffset(i)
+		if flags&bucketFlag != 0 {
+			if len(v) > 16+pageHead && binary.NativeEndian.Uint64(v) == 0 {
+				if inner, _, err := parsePage(v[16:], 0); err == nil && inner.leaf {
+					addPieces(pieces, &inner, at+16)
+				}
+			}
+			continue
+		}
+		region, seq, typ, chunk := keyOf(k)
+		key := pieceKey{seq, region, typ, uint16(chunk)}
+		if region != 0 && len(pieces[key]) < maxCopies {
+			pieces[key] = append(pieces[key], piece{at, int32(len(v))})
+		}
+	}
+}
+
+// salvagedAt is blockAt of a damaged segment.
+func (b *Buffer) salvagedAt(s *segment, sv *salvage, seq uint64, r *blockReader) (info blockInfo, err error) {
+	i := sort.Search(len(sv.blocks), func(i int) bool { return sv.blocks[i].last >= seq })
+	if i == len(sv.blocks) {
+		return info, ErrNotFound
+	}
+	f, err := os.Open(s.path)
+	if err != nil {
+		return info, err
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	if r.stored, err = readPieces(f, sv.blocks[i].pieces, r.stored); err != nil {
+		return info, err
+	}
+	info, err = parseBlock(r.stored, b.epoch, b.decoder, r.index)
+	r.index = info.index
+	return info, err
+}
+
+// eachSalvaged is eachBlock of a damaged segment.
+func (b *Buffer) eachSalvaged(s *segment, sv *salvage, r *blockReader, f func(*blockInfo, []byte) error) error {
+	for i := range sv.blocks {
+		info, err := b.salvagedAt(s, sv, sv.blocks[i].first, r)
+		if err != nil {
+			return err
+		}
+		if err := f(&info, r.stored); err != nil {
+			return err
+		}
+	}
+	return nil
+}
