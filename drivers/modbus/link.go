@@ -74,9 +74,10 @@ func (l *link) open(ctx context.Context) error {
 }
 
 // reopen replaces the connection after an answer that did not come or was not right: whatever still
-// comes on the old one finds nobody. It takes no longer than a request may.
+// comes on the old one finds nobody. It takes no longer than a request may, but a second at least: the
+// first repetition of a lost packet comes after one.
 func (l *link) reopen(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	ctx, cancel := context.WithTimeout(ctx, max(l.timeout, time.Second))
 	defer cancel()
 	return l.open(ctx)
 }
