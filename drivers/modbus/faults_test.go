@@ -169,10 +169,10 @@ func TestDeadUnit(t *testing.T) {
 func TestLongDeadUnit(t *testing.T) {
 	t.Parallel() // it mostly waits
 	b := newBench(t, 1, tags(append(run("holding", 0, 64), "input:3", "coil:7", "holding:500")...))
-	b.conn.Devices[0].Timeout = 200 * time.Millisecond
+	b.conn.Devices[0].Timeout = 150 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
-	for range 15 {
+	for range 25 {
 		n := b.requests(func() {
 			if _, err := b.read(drivers.Ref{}); !errors.Is(err, drivers.ErrDevice) {
 				t.Fatal(err)
