@@ -23,10 +23,10 @@ type plan struct {
 	Producers int
 	WhenFull  buffer.Policy
 	MaxSize   int64
-	Cycles    int // times the store is opened
-	Steps     int // of each cycle
-	Hoard     bool // the second destination acknowledges nothing
-	Tight     bool // the store is meant to run full
+	Cycles    int    // times the store is opened
+	Steps     int    // of each cycle
+	Hoard     bool   // the second destination acknowledges nothing
+	Tight     bool   // the store is meant to run full
 	FirstID   uint64 // of the first record
 	NoSync    bool   // the negative control: fsync does nothing
 }
