@@ -29,6 +29,7 @@ type deviceAccount struct {
 	scans      ranges
 	seqs       ranges
 	answered   uint32 // µs of the last live scan
+	scan       uint64 // its number
 }
 
 func newAccount(tags int) *account {
@@ -72,10 +73,10 @@ func (a *account) take(_, payload []byte) {
 	if !m.historical && a.tags >= 3 {
 		answered := uint32(v.hi)<<16 | uint32(v.lo)
 		a.lat = append(a.lat, int32(min(uint32(now.UnixMicro())-answered, 1<<31-1)))
-		if d.answered != 0 {
+		if v.scan == d.scan+1 {
 			a.gaps = append(a.gaps, int32(answered-d.answered))
 		}
-		d.answered = answered
+		d.answered, d.scan = answered, v.scan
 	}
 }
 

@@ -39,6 +39,7 @@ type result struct {
 	PeakDisk      int64     `json:"peak_disk"`
 	Wakeups       float64   `json:"wakeups_per_second"`
 	FirstMessage  float64   `json:"first_message"`
+	Reconnect     float64   `json:"reconnect_seconds,omitempty"`
 	Drain         float64   `json:"drain_seconds,omitempty"`
 	DrainRate     float64   `json:"drain_readings_per_second,omitempty"`
 	Marks         []float64 `json:"marks,omitempty"`
@@ -114,7 +115,7 @@ func (r *result) rows() [][2]string {
 		{"first message", fmt.Sprintf("%.3f s after the start", r.FirstMessage)},
 	}
 	if r.Drain > 0 {
-		rows = append(rows, [2]string{"drain", fmt.Sprintf("%.2f s, %.0f readings/s", r.Drain, r.DrainRate)})
+		rows = append(rows, [2]string{"drain", fmt.Sprintf("%.2f s, %.0f readings/s; first message %.2f s after the line was mended", r.Drain, r.DrainRate, r.Reconnect)})
 	}
 	return rows
 }

@@ -167,27 +167,32 @@ func (b *bed) cut(down bool) func(context.Context) error {
 	}
 }
 
-// drained waits until everything the simulators served has arrived but for the last scans, and times it.
+// drained waits until everything the simulators served has arrived but for the last scans. It times the back-off
+// until the first message and, from there, the drain.
 func (b *bed) drained(ctx context.Context) error {
-	start, before := time.Now(), b.account.count().readings
+	mended, before := time.Now(), b.account.count().readings
+	start := mended
 	for {
 		served, err := b.sim.report()
 		if err != nil {
 			return err
 		}
-		if b.account.behind(served.Scans) <= 3*uint64(b.o.Devices) {
+		if b.account.count().readings == before {
+			start = time.Now() // not connected yet: the back-off runs
+		} else if b.account.behind(served.Scans) <= 3*uint64(b.o.Devices) {
 			break
 		}
 		if time.Since(start) > 10*time.Minute {
 			return fmt.Errorf("not drained after 10 minutes")
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 		if len(b.result.Points) == 0 || time.Since(b.target.started).Seconds()-b.result.Points[len(b.result.Points)-1].At > 0.5 {
 			b.sample()
 		}
 	}
+	b.result.Reconnect = start.Sub(mended).Seconds()
 	b.result.Drain = time.Since(start).Seconds()
 	b.result.DrainRate = float64(b.account.count().readings-before) / b.result.Drain
 	return nil
