@@ -27,7 +27,7 @@ type Protocol struct {
 // Option is one config key that only this driver knows. Values arrive as the text of the YAML scalar.
 type Option struct {
 	Name string
-	Help string // one line for `millrace help config`, with unit, bounds and default
+	Help string // one line for `millrace drivers`, with unit, bounds and default
 }
 
 // Connection is what one Driver serves: one link and the devices reached over it (one device, unless
@@ -57,7 +57,8 @@ type Group struct {
 type Ref struct{ Device, Group int }
 
 // Driver serves one connection. One goroutine calls it, so it needs no locks. It never logs and never
-// starts a goroutine that outlives Close. Everything that a peer sends is bounded.
+// starts a goroutine that outlives Close, but for a dial that its library cannot interrupt: one at the most, for
+// seconds at the most. Everything that a peer sends is bounded.
 type Driver interface {
 	// Connect opens the link; it may be called again after Close. It respects ctx.
 	Connect(ctx context.Context) error
