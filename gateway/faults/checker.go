@@ -17,9 +17,9 @@ type Account struct {
 	Words    int       // tags "w0", "w1" … beside "scan" in each record, or as many of them as are compared
 	Until    time.Time // answers after it are not counted; zero = all are
 
-	// Kills are the moments of SIGKILL. An answer not older than Window at a kill may be lost: Window is
-	// commit_interval plus what a commit itself may take.
-	Kills  []time.Time
+	// An answer not older than Window at a kill may be lost: Window is commit_interval plus what a commit
+	// itself may take. So may one between the kill and the restart: the request was on its way.
+	Kills  []Kill
 	Window time.Duration
 
 	// Stops are the moments of SIGTERM. The poll in flight at that moment may be lost, one a device.
@@ -27,6 +27,12 @@ type Account struct {
 
 	OldestFirst bool            // order: oldest-first, so historical and live are one lane
 	Excused     map[string]bool // devices whose answers may come too late to be taken
+}
+
+// Kill is one SIGKILL of the gateway.
+type Kill struct {
+	At        time.Time
+	Restarted time.Time // zero = not yet
 }
 
 // stopWindow is how long before a SIGTERM an answer may have been given and still be unread.
@@ -242,8 +248,12 @@ func (c *check) settle() {
 // window returns the age of an answer at the next kill, and whether that kill excuses its loss.
 func (c *check) window(at time.Time) (time.Duration, bool) {
 	for _, k := range c.Kills {
-		if age := k.Sub(at); age >= 0 && age <= c.Window {
+		age := k.At.Sub(at)
+		if age >= 0 && age <= c.Window {
 			return age, true
+		}
+		if age < 0 && (k.Restarted.IsZero() || !at.After(k.Restarted)) {
+			return 0, true
 		}
 	}
 	return 0, false
@@ -271,8 +281,8 @@ func (c *check) inGap(s Served) bool {
 
 func (c *check) beforeKill(at time.Time) string {
 	for _, k := range c.Kills {
-		if k.After(at) {
-			return fmt.Sprintf(", %d ms before a kill", k.Sub(at).Milliseconds())
+		if k.At.After(at) {
+			return fmt.Sprintf(", %d ms before a kill", k.At.Sub(at).Milliseconds())
 		}
 	}
 	return ""

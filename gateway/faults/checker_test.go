@@ -37,6 +37,12 @@ func faultless() *Account {
 	return a
 }
 
+// kill is a kill and a restart, in ms after noon.
+func kill(at, restarted int) []Kill {
+	ms := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Millisecond) }
+	return []Kill{{ms(at), ms(restarted)}}
+}
+
 func drop(a *Account, i int) { a.Arrivals = append(a.Arrivals[:i:i], a.Arrivals[i+1:]...) }
 
 // TestCheckerSees plants each kind of fault in a faultless run: the checker must see exactly that one.
@@ -96,16 +102,20 @@ func TestCheckerSees(t *testing.T) {
 		{"garbage", func(a *Account) { a.Arrivals = append(a.Arrivals, Arrival{Payload: []byte("{")}) }, Report{Wrong: 1}, "read message"},
 		{"a loss within the window of a kill", func(a *Account) {
 			drop(a, 20)
-			a.Kills, a.Window = []time.Time{noon.Add(11900 * time.Millisecond)}, time.Second
+			a.Kills, a.Window = kill(11900, 11950), time.Second
 		}, Report{InWindow: 1}, ""},
 		{"a loss older than the window of a kill", func(a *Account) {
 			drop(a, 20)
-			a.Kills, a.Window = []time.Time{noon.Add(12100 * time.Millisecond)}, time.Second
+			a.Kills, a.Window = kill(12100, 12200), time.Second
 		}, Report{Lost: 1}, "1100 ms before a kill"},
 		{"a loss after a kill", func(a *Account) {
 			drop(a, 20)
-			a.Kills, a.Window = []time.Time{noon.Add(10900 * time.Millisecond)}, time.Second
+			a.Kills, a.Window = kill(10900, 10950), time.Second
 		}, Report{Lost: 1}, "is lost"},
+		{"a request that outlived its gateway", func(a *Account) {
+			drop(a, 20)
+			a.Kills, a.Window = kill(10990, 11010), time.Second
+		}, Report{InWindow: 1}, ""},
 		{"a poll in flight at a stop", func(a *Account) {
 			drop(a, 20)
 			a.Stops = []time.Time{noon.Add(11050 * time.Millisecond)}

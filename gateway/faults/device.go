@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -24,8 +23,8 @@ type Served struct {
 // than the driver's simulator, so that the ledger rests on nothing that the gateway's drivers are tested with.
 type Device struct {
 	Name string
-	Port int
 
+	addr  string
 	words int
 
 	mu       sync.Mutex
@@ -42,22 +41,22 @@ func Word(scan uint32, i int) uint16 { return uint16(scan*31 + uint32(i)*7 + 1) 
 
 // NewDevice starts a device with that many words after the number, on a free loopback port.
 func NewDevice(name string, words int) (*Device, error) {
-	d := &Device{Name: name, words: words, conns: map[net.Conn]struct{}{}}
+	d := &Device{Name: name, addr: ownHost() + ":0", words: words, conns: map[net.Conn]struct{}{}}
 	return d, d.Up()
 }
 
-// Addr returns the device's address ("host:port").
-func (d *Device) Addr() string { return addr(d.Port) }
+// Addr returns the device's address ("host:port"), the same over Down and Up.
+func (d *Device) Addr() string { return d.addr }
 
 // Up ends Down: the device accepts connections again, on the same port.
 func (d *Device) Up() error {
-	l, err := net.Listen("tcp", addr(d.Port))
+	l, err := net.Listen("tcp", d.addr)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.listener, d.Port = l, l.Addr().(*net.TCPAddr).Port
+	d.listener, d.addr = l, l.Addr().String()
 	go d.accept(l)
 	return nil
 }
@@ -182,6 +181,3 @@ func (d *Device) reply(pdu []byte) (answer []byte, scanned bool) {
 	}
 	return answer, first == 0
 }
-
-// addr returns the loopback address of a port; port 0 is any free one.
-func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -110,7 +110,7 @@ func controlStoreSetBack(t *testing.T) {
 // controlWrongOrder judges a live-first gateway by the promise of oldest-first.
 func controlWrongOrder(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, 2, Setup{Words: 2, Order: "live-first"})
+	b := newBed(t, 2, Setup{Words: 2, Order: "live-first", Extra: []string{"window: 10", "backlog_limit: {messages_per_second: 60}"}})
 	outageAndKill(b, func() {})
 	b.window = time.Second + commitSlack
 	b.judge()

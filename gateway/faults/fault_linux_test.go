@@ -22,6 +22,7 @@ func TestFault(t *testing.T) {
 		{"F15_broker_refuses", faultBrokerRefuses},
 		{"F16_hostile_broker", faultHostileBroker},
 		{"F17_poison", faultPoison},
+		{"F17_poison_device", faultPoisonDevice},
 		{"F20_dead_and_slow", faultDeadAndSlow},
 		{"F27_reload", faultReload},
 		{"F28_two_on_one_directory", faultTwoGateways},

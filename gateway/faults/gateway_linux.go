@@ -107,11 +107,10 @@ type Snapshot struct {
 		} `json:"accounts"`
 	} `json:"devices"`
 	Destinations []struct {
-		State          string  `json:"state"`
-		LastError      string  `json:"last_error"`
-		BacklogRecords uint64  `json:"backlog_records"`
-		Reconnects     uint64  `json:"reconnects"`
-		OldestAge      float64 `json:"oldest_age_seconds"`
+		State          string `json:"state"`
+		LastError      string `json:"last_error"`
+		BacklogRecords uint64 `json:"backlog_records"`
+		Reconnects     uint64 `json:"reconnects"`
 	} `json:"destinations"`
 	Buffer struct {
 		Bytes        int64  `json:"bytes"`

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,18 +35,18 @@ func nodeOPCUA() program {
 // peer is a third-party server as a child process that tells its scans on stdout.
 type peer struct {
 	name string
-	port int
+	addr string
 	out  tail
 	proc *process
 }
 
 func startPeer(t *testing.T, name, command string, args ...string) *peer {
 	t.Helper()
-	port, err := freePort()
+	addr, err := freeAddr("127.0.0.1")
 	must(t, err)
-	p := &peer{name: name, port: port}
+	p := &peer{name: name, addr: addr}
 	for i, a := range args {
-		args[i] = strings.ReplaceAll(a, "PORT", strconv.Itoa(port))
+		args[i] = strings.ReplaceAll(a, "PORT", addr[strings.LastIndexByte(addr, ':')+1:])
 	}
 	p.proc, err = start(&p.out, nil, nil, command, args...)
 	must(t, err)
@@ -158,9 +157,9 @@ func interop(t *testing.T, setup Setup) (*bed, []*peer) {
 	t.Helper()
 	need(t, mosquitto(), pymodbus(), nodeOPCUA())
 	modbus, opcua := startPymodbus(t), startNodeOPCUA(t)
-	setup.More = devicesYAML("pymodbus", "modbus", fmt.Sprintf("tcp://127.0.0.1:%d", modbus.port),
+	setup.More = devicesYAML("pymodbus", "modbus", "tcp://"+modbus.addr,
 		`address: "holding:200", type: uint32`, modbusTags()) +
-		devicesYAML("nodeopcua", "opcua", fmt.Sprintf("opc.tcp://127.0.0.1:%d", opcua.port),
+		devicesYAML("nodeopcua", "opcua", "opc.tcp://"+opcua.addr,
 			`address: "ns=1;s=Interop.Scan"`, opcuaTags())
 	b := newBed(t, 0, setup)
 	b.peers = []*peer{modbus, opcua}

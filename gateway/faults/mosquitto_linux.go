@@ -5,16 +5,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// Mosquitto is Debian's MQTT broker as a child process on a loopback port that it keeps over restarts.
+// Mosquitto is Debian's MQTT broker as a child process on a loopback address that it keeps over restarts.
 // Nothing is persistent and no queue is limited: a killed broker forgets every session, and a living one
 // drops nothing. Its methods are called from one goroutine.
 type Mosquitto struct {
-	Port int
-
+	addr string
 	dir  string
 	log  tail
 	proc *process
@@ -30,16 +30,16 @@ func LookMosquitto() (string, error) {
 
 // StartMosquitto starts a broker whose files are in dir. more are further lines of its configuration.
 func StartMosquitto(dir string, more ...string) (*Mosquitto, error) {
-	port, err := freePort()
+	addr, err := freeAddr(ownHost())
 	if err != nil {
 		return nil, err
 	}
-	m := &Mosquitto{Port: port, dir: dir}
+	m := &Mosquitto{addr: addr, dir: dir}
 	return m, m.Start(more...)
 }
 
 // Addr returns the broker's address ("host:port").
-func (m *Mosquitto) Addr() string { return fmt.Sprintf("127.0.0.1:%d", m.Port) }
+func (m *Mosquitto) Addr() string { return m.addr }
 
 // Start starts the broker again after Kill or Stop, with further lines of configuration.
 func (m *Mosquitto) Start(more ...string) error {
@@ -47,8 +47,9 @@ func (m *Mosquitto) Start(more ...string) error {
 	if err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("listener %d 127.0.0.1\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 0\n"+
-		"set_tcp_nodelay true\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\n", m.Port)
+	host, port, _ := strings.Cut(m.addr, ":")
+	conf := fmt.Sprintf("listener %s %s\npersistence false\nmax_queued_messages 0\nmax_inflight_messages 0\n"+
+		"set_tcp_nodelay true\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\n", port, host)
 	anonymous := "allow_anonymous true\n"
 	for _, line := range more {
 		conf += line + "\n"
@@ -72,7 +73,6 @@ func (m *Mosquitto) Start(more ...string) error {
 // Kill ends the broker with SIGKILL. It is a no-op when the broker does not run.
 func (m *Mosquitto) Kill() {
 	if m.proc != nil && m.proc.running() {
-		m.proc.signal(syscall.SIGCONT)
 		m.proc.kill()
 	}
 }

@@ -92,14 +92,14 @@ func (t *tail) String() string {
 	return string(bytes.Clone(t.buf))
 }
 
-// freePort returns a loopback TCP port that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddr returns a free port of host, "host:port".
+func freeAddr(host string) (string, error) {
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return l.Addr().String(), nil
 }
 
 // awaitListener waits until something accepts connections at addr, or the process ends.

@@ -1,7 +1,10 @@
 package faults
 
 import (
+	"math/rand/v2"
 	"net"
+	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +42,20 @@ type Proxy struct {
 	closed   bool
 }
 
+// ownHost returns a loopback address that nobody else listens on: a port that is closed for a while, to be
+// refused, would else be taken by another test or by the near end of some connection. Only Linux answers
+// on the whole of 127.0.0.0/8.
+func ownHost() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	n := rand.Uint32()
+	return netip.AddrFrom4([4]byte{127, byte(1 + n>>16%250), byte(n >> 8), byte(1 + n%250)}).String()
+}
+
 // NewProxy listens on a free loopback port and forwards each connection to target ("host:port").
 func NewProxy(target string) (*Proxy, error) {
-	p := &Proxy{target: target, addr: "127.0.0.1:0", links: map[*link]struct{}{}}
+	p := &Proxy{target: target, addr: ownHost() + ":0", links: map[*link]struct{}{}}
 	p.faults.Store(&Faults{})
 	return p, p.Accept()
 }
