@@ -54,14 +54,6 @@ func osFiles() files {
 	}
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // segment is one segment file. The fields up to rw are guarded by Buffer.mu.
 type segment struct {
 	path    string

@@ -33,6 +33,7 @@ type DestinationStats struct {
 	Backlog    uint64 // records not acknowledged, those in flight included
 	InFlight   int    // records
 	OldestSeq  uint64 // the first one not acknowledged, or the next one when there is none
+	OldestAt   int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
 	Ranges     int    // of acknowledged records
 	Ignored    uint64 // acknowledgements of records that were not in flight
 }
@@ -49,7 +50,7 @@ func (b *Buffer) Stats() Stats {
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known, Live: d.live,
-				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), Ranges: len(d.acked.s), Ignored: d.skipped})
+				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
 		}
 	}
 	return s
@@ -64,4 +65,22 @@ func (b *Buffer) health() string {
 		return "degraded: " + b.st.stateErr.Error()
 	}
 	return "ok"
+}
+
+// oldestAt is the time of the first record that the destination has not acknowledged. mu is held.
+func (b *Buffer) oldestAt(d *Destination) int64 {
+	seq := d.acked.next(0)
+	if d.backlog == 0 {
+		return 0
+	}
+	if e := b.tail.at(seq); e != nil {
+		return e.at
+	}
+	for _, s := range b.segs {
+		if s.records > 0 && seq <= s.last {
+			span := max(s.last-s.first, 1)
+			return s.minAt + int64(float64(s.maxAt-s.minAt)*float64(max(seq, s.first)-s.first)/float64(span))
+		}
+	}
+	return 0
 }

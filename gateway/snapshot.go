@@ -27,7 +27,13 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	}
 	st := g.buf.Stats()
 	for i, p := range g.uplinks {
-		s.Destinations = append(s.Destinations, destinationView(&g.cfg.Destinations[i], p, s.Devices, i))
+		v := destinationView(&g.cfg.Destinations[i], p, s.Devices, i)
+		for _, d := range st.Destinations {
+			if d.Name == v.Name && d.OldestAt > 0 {
+				v.OldestAge = now.Sub(time.UnixMicro(d.OldestAt))
+			}
+		}
+		s.Destinations = append(s.Destinations, v)
 	}
 	s.Buffer = g.bufferView(&st, now)
 	s.Process = web.ReadProcess()
