@@ -30,7 +30,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	root.AddCommand(newScenario(), newCompare(), newSim(), newFloor())
+	root.AddCommand(newScenario(), newGrowth(), newCompare(), newSim(), newFloor())
 	return root
 }
 
