@@ -123,6 +123,7 @@ func TestMosquitto(t *testing.T) {
 	o := quick
 	o.URL = "mqtt://" + mosquitto(t)
 	r := newRig(t, rigOptions{publisher: o, tags: 8000})
+	r.p.poison.quiet = 50 * time.Millisecond
 	r.run()
 	for i := range 1000 {
 		n := 3

@@ -16,6 +16,7 @@ var quick = Options{RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisec
 // TestHostileAnswers: whatever the broker says instead of the right PUBACK, nothing is taken for
 // acknowledged that it did not get, nothing is lost, and all is well when it comes to its senses.
 func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		f    brokersim.Faults
@@ -39,7 +40,7 @@ func TestHostileAnswers(t *testing.T) {
 			r.broker.SetFaults(c.f)
 			r.run()
 			r.await("trouble", func() bool { return strings.Contains(r.p.Stats().LastError, c.err) && r.p.Stats().LastError != "" })
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond)
 			if delivered, _, _, dropped := r.ledger(); delivered+dropped != 0 {
 				t.Errorf("delivered %d, dropped %d with a broker that acknowledged nothing", delivered, dropped)
 			}
@@ -53,6 +54,7 @@ func TestHostileAnswers(t *testing.T) {
 }
 
 func TestAcksTwiceAndAhead(t *testing.T) {
+	t.Parallel()
 	for _, acks := range []brokersim.Acks{brokersim.AckTwice, brokersim.AckAhead} {
 		t.Run(fmt.Sprint(acks), func(t *testing.T) {
 			t.Parallel()
@@ -72,6 +74,7 @@ func TestAcksTwiceAndAhead(t *testing.T) {
 }
 
 func TestLoginRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{publisher: Options{RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond}, broker: brokersim.Options{Username: "u", Password: "right"}})
 	r.p.o.Username, r.p.o.Password = "u", "wrong"
 	r.append(0, 3)
@@ -95,12 +98,14 @@ func TestLoginRefused(t *testing.T) {
 // TestPoison: the broker closes the connection on messages of one kind. They are set aside, the others arrive,
 // and a gap record says what is missing.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	for _, order := range []Order{LiveFirst, OldestFirst} {
 		t.Run(fmt.Sprint("order ", order), func(t *testing.T) {
 			t.Parallel()
 			o := quick
 			o.Order = order
 			r := newRig(t, rigOptions{publisher: o, tags: 100})
+			r.p.poison.quiet = 50 * time.Millisecond
 			r.broker.SetFaults(brokersim.Faults{MaxPayload: 1000})
 			for i := range 200 {
 				n := 3
@@ -125,6 +130,7 @@ func TestPoison(t *testing.T) {
 
 // TestNoPoisonInAnOutage: a broker that takes messages and dies, again and again, condemns none of them.
 func TestNoPoisonInAnOutage(t *testing.T) {
+	t.Parallel()
 	for name, step := range map[string]func(b *brokersim.Broker, i int){
 		"closes after each login": func(b *brokersim.Broker, i int) {
 			b.SetFaults(brokersim.Faults{CloseAfter: 1})
@@ -149,7 +155,7 @@ func TestNoPoisonInAnOutage(t *testing.T) {
 				r.append(i%3, 3)
 			}
 			r.run()
-			for i := 0; i < 100; i++ {
+			for i := 0; i < 40; i++ {
 				step(r.broker, i)
 			}
 			r.broker.SetFaults(brokersim.Faults{})
@@ -163,6 +169,7 @@ func TestNoPoisonInAnOutage(t *testing.T) {
 
 // TestUnsendable: records that cannot become a message are set aside at once.
 func TestUnsendable(t *testing.T) {
+	t.Parallel()
 	o := quick
 	o.MaxMessage = 1000
 	r := newRig(t, rigOptions{publisher: o, tags: 100})
@@ -181,6 +188,7 @@ func TestUnsendable(t *testing.T) {
 
 // TestClientIDFight: two clients with one id throw each other out; it is said.
 func TestClientIDFight(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{publisher: quick})
 	r.run()
 	done := make(chan struct{})
@@ -198,6 +206,7 @@ func TestClientIDFight(t *testing.T) {
 }
 
 func TestLargeMessagesPass(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, rigOptions{tags: 20000, publisher: Options{WindowBytes: 1000}})
 	r.run()
 	for i := range 6 {

@@ -144,7 +144,7 @@ func TestDeadlineAllowsForSize(t *testing.T) {
 }
 
 func TestSuspicion(t *testing.T) {
-	q := suspicion{window: 10}
+	q := suspicion{window: 10, quiet: quietTime}
 	q.acked(1)
 	for i := range 2 {
 		if q.closed(7) || q.closed(8+uint64(i)) {
@@ -152,7 +152,7 @@ func TestSuspicion(t *testing.T) {
 		}
 	}
 	q.closed(7)
-	if seq, alone := q.suspect(); !alone || seq != 7 || q.pause() != quiet {
+	if seq, alone := q.suspect(); !alone || seq != 7 || q.pause() != quietTime {
 		t.Fatalf("suspect %d %v after three closings", seq, alone)
 	}
 	for i := range condemnAfter {

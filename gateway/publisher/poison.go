@@ -18,14 +18,15 @@ type suspicion struct {
 	closings int // on the suspect alone
 	care     int // acknowledgements still to come with one message in flight
 	window   int
-	proven   bool // the broker has acknowledged something since the last rejection
-	unproven int  // rejections in a row between which it has not
+	quiet    time.Duration // how long a connection must stand before the suspect is sent
+	proven   bool          // the broker has acknowledged something since the last rejection
+	unproven int           // rejections in a row between which it has not
 }
 
 const (
-	suspectAfter = 3               // closings that make a suspect
-	condemnAfter = 5               // closings on the suspect alone
-	quiet        = time.Second     // the connection must stand so long before the suspect is sent
+	suspectAfter = 3 // closings that make a suspect
+	condemnAfter = 5 // closings on the suspect alone
+	quietTime    = time.Second
 	soon         = 5 * time.Second // a closing later than this after sending has another cause
 	maxFronts    = 64
 	maxDoubling  = 4
@@ -37,7 +38,7 @@ func (q *suspicion) suspect() (uint64, bool) { return q.seq, q.alone }
 // pause is how long a new session waits before its first message.
 func (q *suspicion) pause() time.Duration {
 	if q.alone {
-		return quiet
+		return q.quiet
 	}
 	return 0
 }
@@ -113,7 +114,6 @@ func (p *Publisher) judge(e *ending) {
 	if !e.suspicious {
 		return
 	}
-	p.poison.window = p.o.Window
 	_, before := p.poison.suspect()
 	condemned := p.poison.closed(e.front)
 	if seq, alone := p.poison.suspect(); alone && !before {

@@ -123,6 +123,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	p.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, t, o.TLS) }
 	p.encoder = encoder{format: o.Format, maxMessage: o.MaxMessage, streams: map[*buffer.Stream]*jsonmsg.Stream{}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
+	p.poison = suspicion{window: o.Window, quiet: quietTime}
 	p.throttle = newThrottle(o.BacklogMessages, o.BacklogBytes)
 	p.lost = map[uint64]struct{}{}
 	p.state = status{state: Stopped, since: time.Now()}

@@ -22,6 +22,7 @@ func inBubble(t *testing.T, o rigOptions, test func(r *rig, l *link)) {
 		r.broker = brokersim.New(o.broker)
 		o.publisher.URL = "mqtt://broker"
 		o.dir = t.TempDir()
+		o.buffer.CommitInterval = 10 * time.Second
 		r.open(o)
 		l := &link{broker: r.broker}
 		r.p.dial = l.dial
@@ -194,11 +195,11 @@ func TestSlowLink(t *testing.T) {
 	})
 }
 
-// TestFlapping: the line is up for a second and down for a second, for ten minutes.
+// TestFlapping: the line is up for a second and down for a second, for four minutes.
 func TestFlapping(t *testing.T) {
 	inBubble(t, rigOptions{}, func(r *rig, l *link) {
 		last := uint64(0)
-		for range 300 {
+		for range 120 {
 			l.set(func(l *link) { l.err = nil })
 			for range 10 {
 				r.append(0, 3)
@@ -214,7 +215,7 @@ func TestFlapping(t *testing.T) {
 			}
 		}
 		if s := r.p.Stats(); s.Unacked > 200 || s.Rejected != 0 {
-			t.Errorf("%d of 3,000 records not through, %d rejected", s.Unacked, s.Rejected)
+			t.Errorf("%d of 1,200 records not through, %d rejected", s.Unacked, s.Rejected)
 		}
 		l.set(func(l *link) { l.err = nil })
 		time.Sleep(20 * time.Second)

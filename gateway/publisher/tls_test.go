@@ -94,6 +94,7 @@ func write(t testing.TB, path string, data []byte) {
 // TestTLSRefusals: a broker that cannot prove who it is gets nothing, at the first connect and at every later
 // one; once it can, everything arrives, without a restart.
 func TestTLSRefusals(t *testing.T) {
+	t.Parallel()
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
 	hour := time.Now().Add(time.Hour)
 	for _, c := range []struct {
@@ -149,6 +150,7 @@ func TestTLSRefusals(t *testing.T) {
 
 // TestClientCertificateRenewed: the client's certificate expires, the file is renewed, nothing is restarted.
 func TestClientCertificateRenewed(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	dir := t.TempDir()
 	files := TLS{CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
@@ -181,6 +183,7 @@ func TestClientCertificateRenewed(t *testing.T) {
 }
 
 func TestServerName(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, file, ca.pem)
@@ -221,6 +224,7 @@ func (w *webConn) SetDeadline(t time.Time) error {
 }
 
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	for _, secure := range []bool{false, true} {
 		r := &rig{t: t, got: newAccount()}
 		r.broker = brokersim.New(brokersim.Options{OnPublish: r.got.take})

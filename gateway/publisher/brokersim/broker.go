@@ -198,20 +198,25 @@ func (b *Broker) CutAll() { b.cut(func(*client) bool { return true }) }
 
 // Cut closes the connection of one client and reports whether it had one.
 func (b *Broker) Cut(clientID string) bool {
-	return b.cut(func(c *client) bool { return c.id == clientID }) > 0
+	b.mu.Lock()
+	c := b.byID[clientID]
+	b.mu.Unlock()
+	if c != nil {
+		c.close()
+	}
+	return c != nil
 }
 
 // CutPublishers closes every connection without a subscription, so that a recording subscriber stays.
 func (b *Broker) CutPublishers() { b.cut(func(c *client) bool { return !c.subscribed() }) }
 
-func (b *Broker) cut(match func(*client) bool) int {
+func (b *Broker) cut(match func(*client) bool) {
 	b.mu.Lock()
 	all := b.clients(match)
 	b.mu.Unlock()
 	for _, c := range all {
 		c.close()
 	}
-	return len(all)
 }
 
 // Stats returns the counters.
