@@ -13,8 +13,7 @@ const (
 	bytesPerRecord  = 12       // header of a record and its share of block and page overhead
 	pageOverhead    = 1.08     // bbolt's pages around the values
 	bytesPerCommit  = 33 << 10 // pages that each commit rewrites whatever its size
-	idleCheckpoint  = 20 << 10 // bytes of one checkpoint while everything is acknowledged promptly
-	idleInterval    = time.Minute
+	idleRate        = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
 )
 
 // estimate is what a config asks of the edge box's flash.
@@ -31,7 +30,7 @@ func estimateFor(cfg *config.Config, l load) estimate {
 		commits = min(l.records, 1/cfg.Buffer.CommitInterval.Seconds())
 	}
 	outage := (perSecond + commits*bytesPerCommit) * day.Seconds()
-	e := estimate{healthyDay: float64(day/idleInterval) * idleCheckpoint, outageDay: outage}
+	e := estimate{healthyDay: idleRate * day.Seconds(), outageDay: outage}
 	if cfg.Buffer.CommitInterval == 0 {
 		e.healthyDay = outage // everything is written before it is sent
 	}
@@ -47,7 +46,7 @@ func (p *planWriter) buffer(cfg *config.Config, l load) {
 	p.printf("  estimate: %s a day to flash with a healthy uplink, %s a day in an outage; full after %s of outage\n",
 		size(e.healthyDay), size(e.outageDay), length(e.hours))
 	if cfg.Buffer.MaxAge > 0 && cfg.Buffer.MaxAge.Hours() < e.hours {
-		p.printf("  max_age %v comes first\n", cfg.Buffer.MaxAge)
+		p.printf("  max_age comes first: what is older than %s is dropped\n", length(cfg.Buffer.MaxAge.Hours()))
 	}
 }
 

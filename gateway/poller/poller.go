@@ -171,7 +171,7 @@ func (p *Poller) connected(err error) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.linkDown(fmt.Errorf("connect: %w", err))
+		p.linkDown(err)
 		return
 	}
 	p.setLink(true, "")

@@ -150,7 +150,7 @@ func TestDownDeviceYieldsBadReadingsOnTime(t *testing.T) {
 				t.Fatalf("a good or short poll from a device that is down: %+v", k)
 			}
 		}
-		if last := got[len(got)-1].reason; last != "connect: connection refused" {
+		if last := got[len(got)-1].reason; last != "connection refused" {
 			t.Errorf("reason %q", last)
 		}
 		if f.connects < 3 || f.connects > 12 {
