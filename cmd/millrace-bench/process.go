@@ -34,7 +34,23 @@ func usageOf(pid int) (u usage) {
 	for _, t := range tasks {
 		u.Switches += fields(t)["voluntary_ctxt_switches"]
 	}
+	if exact := scheduled(dir); exact > 0 {
+		u.CPU = exact
+	}
 	return u
+}
+
+// scheduled is the time on a processor that the scheduler has measured, in seconds: exact, where utime and stime
+// are samples of the clock tick, which a program that sleeps by the clock meets too often. 0 when the kernel does not tell.
+func scheduled(dir string) (seconds float64) {
+	tasks, _ := filepath.Glob(dir + "/task/*/schedstat")
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		ns, _, _ := strings.Cut(string(b), " ")
+		n, _ := strconv.ParseFloat(ns, 64)
+		seconds += n / 1e9
+	}
+	return seconds
 }
 
 // fields reads the numbers of a "name: value" file.
