@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -124,7 +125,7 @@ type Buffer struct {
 	accounts   map[string]*account
 	accountSeq []*account // in order of appearance; checkpoints refer to it
 	streams    map[string]*Stream
-	dictBytes  int64 // what all their dictionary entries take
+	dictBytes  int64           // what all their dictionary entries take
 	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
 	gapOrder   []gapKey
 	segs       []*segment // in order of sequence number; the active one is the last
@@ -137,8 +138,9 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	state   *stateFile // guarded by commitMu
-	coder   blockCoder // guarded by commitMu
+	written atomic.Int64 // bytes of pages that bbolt wrote
+	state   *stateFile   // guarded by commitMu
+	coder   blockCoder   // guarded by commitMu
 	decoder *zstd.Decoder
 	handles handleCache
 }

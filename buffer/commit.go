@@ -13,7 +13,6 @@ import (
 // counters is what Stats tells and nothing else needs. mu guards it.
 type counters struct {
 	commits, commitErrors uint64
-	written               uint64 // bytes of pages and files written, as far as we know of them
 	refused               uint64
 	saved                 uint64 // the last checkpoint on disk knows of all records below
 	dropped               uint64 // segments dropped
@@ -187,6 +186,11 @@ func (b *Buffer) write(s *segment, batch *batch) error {
 
 // dictBytes is how much the dictionary entries that the segment lacks will take.
 func dictBytes(s *segment, streams map[*Stream]bool) (n int64) {
+	if s != nil {
+		for _, e := range s.again {
+			n += int64(len(e.dict)+len(e.account)) + 128
+		}
+	}
 	for st := range streams {
 		if s != nil {
 			if _, ok := s.ids[st]; ok {
@@ -222,16 +226,27 @@ func (b *Buffer) createSegment(first uint64) error {
 	b.active = s
 	b.segs = append(b.segs, s)
 	b.segBytes += s.size
-	b.st.written += emptyFile
 	b.mu.Unlock()
+	b.written.Add(emptyFile)
 	return nil
+}
+
+// update is bbolt's Update that adds up what it writes.
+func (b *Buffer) update(db *bolt.DB, f func(*bolt.Tx) error) error {
+	return db.Update(func(tx *bolt.Tx) error {
+		tx.OnCommit(func() {
+			stats := tx.Stats()
+			b.written.Add(stats.GetPageAlloc() + pageSize)
+		})
+		return f(tx)
+	})
 }
 
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
 	s.db.MaxSize = int(s.size + b.room())
 	ckpt := batch.draft.pack(b.coder.enc)
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return b.update(s.db, func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)
 		if err != nil {
 			return err
@@ -251,6 +266,7 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 
 func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 	c := &b.coder
+	var fresh []dictEntry
 	flush := func() error {
 		first := c.first
 		return putChunks(bkt, regionRecords, first, typeBlock, append([]byte(nil), c.finish()...))
@@ -261,10 +277,11 @@ func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 		id, known := s.ids[e.stream]
 		if !known {
 			id = uint32(len(s.ids))
-			entry := appendDict(nil, e.stream)
-			if err := putChunks(bkt, regionDict, uint64(id), 0, entry); err != nil {
+			entry := dictEntry{id, e.stream.account.name, e.stream.dict}
+			if err := putChunks(bkt, regionDict, uint64(id), 0, appendDict(b.coder.enc, entry)); err != nil {
 				return err
 			}
+			fresh = append(fresh, entry)
 			s.ids[e.stream] = id
 			s.rw.Lock()
 			s.dict = append(s.dict, e.stream)
@@ -280,9 +297,21 @@ func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 		}
 	}
 	if c.count > 0 {
-		return flush()
+		if err := flush(); err != nil {
+			return err
+		}
 	}
-	return nil
+	err := b.putAgain(bkt, s, regionRecords, batch.last)
+	s.again = fresh
+	return err
+}
+
+// putAgain writes a copy of the dictionary entries of the commit before.
+func (b *Buffer) putAgain(bkt *bolt.Bucket, s *segment, region byte, seq uint64) error {
+	if len(s.again) == 0 {
+		return nil
+	}
+	return putChunks(bkt, region, seq, typeDict, appendDict(b.coder.enc, s.again...))
 }
 
 func headFlagsOf(e *entry) (f uint8) {
@@ -381,10 +410,10 @@ func (b *Buffer) seal() {
 	summary := appendSummary(nil, s)
 	b.mu.Unlock()
 	err := guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
+		return b.update(s.db, func(tx *bolt.Tx) error {
 			bkt := tx.Bucket(bucketName)
 			bkt.FillPercent = 1
-			return putChunks(bkt, regionSummary, 0, 0, summary)
+			return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putChunks(bkt, regionSummary, 0, 0, summary))
 		})
 	})
 	if err != nil {

@@ -315,6 +315,11 @@ func (b *Buffer) setAside(path string, d Damage) {
 func (b *Buffer) noteDamage(d Damage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.noteDamageHeld(d)
+}
+
+// noteDamageHeld is noteDamage with mu held.
+func (b *Buffer) noteDamageHeld(d Damage) {
 	b.log.Error("damage found", "file", d.File, "reason", d.Reason, "first", d.FirstSeq, "last", d.LastSeq, "readings_lost", d.Readings)
 	if len(b.st.damage) < maxDamage {
 		b.st.damage = append(b.st.damage, d)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // appendInfo encodes what a segment says of itself.
@@ -32,24 +34,47 @@ func parseInfo(v []byte) (epoch, first uint64, err error) {
 	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
 }
 
-// appendDict encodes a segment's dictionary entry.
-func appendDict(dst []byte, s *Stream) []byte {
-	v := append(dst, make([]byte, 8)...)
-	v = appendBytes(v, s.account.name)
-	return sealValue(append(v, s.dict...))
+// dictEntry is one stream as a segment's dictionary has it.
+type dictEntry struct {
+	id            uint32
+	account, dict string
 }
 
-func parseDict(v []byte) (e dictEntry, err error) {
+// appendDict encodes dictionary entries.
+func appendDict(enc *zstd.Encoder, entries ...dictEntry) []byte {
+	var plain []byte
+	for _, e := range entries {
+		plain = binary.AppendUvarint(plain, uint64(e.id))
+		plain = appendBytes(appendBytes(plain, e.account), e.dict)
+	}
+	v := binary.AppendUvarint(make([]byte, 8), uint64(len(plain)))
+	return sealValue(enc.EncodeAll(plain, v))
+}
+
+// parseDict reads what appendDict wrote.
+func parseDict(v []byte, dec *zstd.Decoder) (list []dictEntry, err error) {
 	body, err := openValue(v)
 	if err != nil {
-		return e, err
+		return nil, err
 	}
 	p := parser{src: body}
-	name := p.bytes()
-	if p.bad || len(name) == 0 || len(name) > maxAccountName || len(p.src) > maxDict {
-		return e, fmt.Errorf("dictionary entry: %w", errDamaged)
+	raw := p.uvarint()
+	if p.bad || raw > maxBlock {
+		return nil, fmt.Errorf("dictionary entry: %w", errDamaged)
 	}
-	return dictEntry{string(name), string(p.src)}, nil
+	plain, err := unpack(p.src, true, int(raw), dec, nil)
+	if err != nil {
+		return nil, err
+	}
+	for p = (parser{src: plain}); len(p.src) > 0; {
+		id := p.uvarint()
+		e := dictEntry{uint32(id), string(p.bytes()), string(p.bytes())}
+		if p.bad || id >= maxStreams || e.account == "" || len(e.account) > maxAccountName || len(e.dict) > maxDict {
+			return nil, fmt.Errorf("dictionary entry: %w", errDamaged)
+		}
+		list = append(list, e)
+	}
+	return list, nil
 }
 
 const summaryVersion = 1

@@ -67,8 +67,10 @@ func (b *Buffer) load() (err error) {
 	}
 	b.coder.seed = epochSeed(b.epoch)
 	lost := b.reconcile(cause)
-	if len(b.st.damage) > 0 {
-		b.st.damage[0].Readings += lost
+	if n := len(b.st.damage); n > 0 {
+		b.st.damage[n-1].Readings += lost
+	} else if lost > 0 && cause == CauseDamaged {
+		b.noteDamageHeld(Damage{File: filepath.Base(b.dir), Reason: "records that the ledger knows of are in no file", Readings: lost})
 	}
 	d := b.takeCheckpoint(nil)
 	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
@@ -124,9 +126,10 @@ func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
 	for _, path := range names {
 		s, ckpt, err := b.loadSegment(path)
 		if errors.Is(err, errEmpty) {
-			if err = b.fs.remove(path); err == nil {
-				continue
+			if err := b.fs.remove(path); err != nil {
+				return nil, fmt.Errorf("remove empty segment: %w", err)
 			}
+			continue
 		}
 		if errors.Is(err, errDamaged) {
 			b.setAside(path, Damage{Reason: err.Error()})
@@ -163,7 +166,7 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 	}
 	s := &segment{path: path, first: first, last: first - 1, size: info.Size(), sealed: true}
 	ckpt, err := b.loadSound(s)
-	if errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) {
+	if errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) || (errors.Is(err, errEmpty) && s.size > emptyFile) {
 		ckpt, err = b.loadDamaged(s, err)
 	}
 	if err != nil {
@@ -227,8 +230,11 @@ func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(sv.blocks) == 0 && errors.Is(cause, errEmpty) && sv.found == 0 {
+		return nil, cause // made, grown, and never committed to
+	}
 	if len(sv.blocks) == 0 {
-		return nil, fmt.Errorf("%w; nothing in it can be read", cause)
+		return nil, fmt.Errorf("%w: nothing in it can be read: %w", cause, errDamaged)
 	}
 	if b.epoch == 0 {
 		b.epoch = sv.epoch

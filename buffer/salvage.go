@@ -21,6 +21,7 @@ type salvage struct {
 	ckpt   *checkpoint
 	sum    *summary
 	epoch  uint64
+	found  int // pieces of ours
 }
 
 type salvagedBlock struct {
@@ -60,7 +61,7 @@ func salvageFile(path string, first, epoch uint64, dec *zstd.Decoder) (*salvage,
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	pieces := findPieces(f)
-	sv := &salvage{epoch: epoch}
+	sv := &salvage{epoch: epoch, found: len(pieces)}
 	if value := tryValues(f, pieces, pieceKey{region: regionInfo}, func(v []byte) bool { return infoIs(v) }); value != nil {
 		own, named, err := parseInfo(value)
 		if err != nil {
@@ -100,13 +101,17 @@ func infoIs(v []byte) bool {
 // take puts one value together and keeps it when it is sound.
 func (sv *salvage) take(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, dec *zstd.Decoder) {
 	switch {
-	case k.region == regionDict:
-		value := tryValues(f, pieces, k, func(v []byte) bool { _, err := parseDict(v); return err == nil })
-		if e, err := parseDict(value); err == nil && k.seq < maxStreams {
-			for uint64(len(sv.dict)) <= k.seq {
+	case k.region == regionDict, k.typ == typeDict:
+		value := tryValues(f, pieces, k, func(v []byte) bool { _, err := parseDict(v, dec); return err == nil })
+		list, err := parseDict(value, dec)
+		if err != nil {
+			return
+		}
+		for _, e := range list {
+			for uint32(len(sv.dict)) <= e.id {
 				sv.dict = append(sv.dict, dictEntry{})
 			}
-			sv.dict[k.seq] = e
+			sv.dict[e.id] = e
 		}
 	case k.region == regionSummary:
 		value := tryValues(f, pieces, k, func(v []byte) bool { _, err := parseSummary(v); return err == nil })

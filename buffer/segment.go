@@ -22,10 +22,12 @@ const (
 	regionDict    = 'd' // sequence number: the stream's number in this segment
 	regionInfo    = 'i' // one value: format, epoch, first sequence number
 	regionRecords = 'r' // blocks under their first record's number, checkpoints under the last number they cover
+	regionAgain   = 'y' // the dictionary entries of the last commit again
 	regionSummary = 'z' // one value, written when the segment is sealed
 
 	typeBlock      = 0
-	typeCheckpoint = 1
+	typeDict       = 1 // dictionary entries again, so that no single page is worth a segment
+	typeCheckpoint = 2
 
 	pageSize   = 4096
 	emptyFile  = 4 * pageSize
@@ -73,6 +75,7 @@ type segment struct {
 
 	// Only the one segment being written has these; commitMu guards them.
 	ids     map[*Stream]uint32
+	again   []dictEntry         // to be written a second time, with the next commit
 	totals  map[*account]uint64 // readings addressed to everyone
 	base    []uint64            // the ledger as of its first checkpoint
 	baseSeq uint64

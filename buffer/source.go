@@ -136,9 +136,6 @@ func (b *Buffer) eachHead(s *segment, dict []*Stream, f func(h *head, st *Stream
 	})
 }
 
-// dictEntry is one stream as a segment's dictionary has it.
-type dictEntry struct{ account, dict string }
-
 // dictValues reads a segment's dictionary. Entries of a damaged segment that are lost are zero.
 func (b *Buffer) dictValues(s *segment) (out []dictEntry, err error) {
 	if sv := s.salvage(); sv != nil {
@@ -155,11 +152,14 @@ func (b *Buffer) dictValues(s *segment) (out []dictEntry, err error) {
 			if raw, k, v, err = getChunks(c, k, v, raw, nil, maxDict+maxAccountName+64); err != nil {
 				return err
 			}
-			e, err := parseDict(raw)
+			list, err := parseDict(raw, b.decoder)
 			if err != nil {
 				return err
 			}
-			out = append(out, e)
+			if len(list) != 1 || list[0].id != uint32(len(out)) {
+				return fmt.Errorf("dictionary entry %d: %w", n, errDamaged)
+			}
+			out = append(out, list[0])
 		}
 		return c.Err()
 	})

@@ -182,8 +182,8 @@ func (b *Buffer) openState(data *stateData) error {
 	b.state = s
 	b.mu.Lock()
 	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
-	b.st.written += uint64(b.stateSize)
 	b.mu.Unlock()
+	b.written.Add(fileSize(filepath.Join(b.dir, stateName), 0))
 	return old.close()
 }
 
@@ -192,7 +192,7 @@ func (b *Buffer) openState(data *stateData) error {
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	err := b.renewState()
 	if err == nil {
-		if err = b.state.update(f); err != nil {
+		if err = guard(func() error { return b.update(b.state.db, f) }); err != nil {
 			b.state.failed = true
 		}
 	}
@@ -201,7 +201,6 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.st.written += emptyFile
 	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
 	b.st.stateErr = err
 	return err

@@ -44,7 +44,7 @@ func (b *Buffer) Stats() Stats {
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
 		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
-		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: b.st.written, Dropped: b.st.dropped,
+		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
 		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {

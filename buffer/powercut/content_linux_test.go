@@ -18,6 +18,9 @@ type content struct {
 	at       int64
 }
 
+// largeID is where the ids of larger records begin: they fill a store sooner.
+const largeID = 1 << 32
+
 // contentOf returns the record of an id. Every second payload is noise, the others compress.
 func contentOf(id uint64) content {
 	rng := rand.New(rand.NewPCG(id, 1))
@@ -28,8 +31,8 @@ func contentOf(id uint64) content {
 		at:       1_700_000_000_000_000 + int64(id)*1000,
 	}
 	size := 8 + rng.IntN(600)
-	if id%16 == 0 {
-		size = 8 + rng.IntN(12_000)
+	if id >= largeID || id%16 == 0 {
+		size *= 8
 	}
 	c.payload = binary.BigEndian.AppendUint64(make([]byte, 0, size), id)
 	for len(c.payload) < size {

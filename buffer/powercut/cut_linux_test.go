@@ -37,8 +37,19 @@ func (c crash) String() string {
 
 // recording is what a disk held at first and everything it was asked to do.
 type recording struct {
-	image []byte
-	log   []request
+	image     []byte
+	log       []request
+	unflushed []int // sectors that the drive has taken and not flushed, at each moment
+}
+
+func newRecording(image []byte, log []request) *recording {
+	r := &recording{image: image, log: log, unflushed: make([]int, len(log)+1)}
+	for i := range log {
+		if !log[i].isFlush() {
+			r.unflushed[i+1] = r.unflushed[i] + len(log[i].data)/sectorSize
+		}
+	}
+	return r
 }
 
 // flushedBefore returns the index of the last flush answered before a moment, or -1: writes before it survive.
@@ -74,10 +85,7 @@ func (p *player) build(dst []byte, c crash) (volatile, kept int) {
 	rng := rand.New(rand.NewPCG(c.seed, 3))
 	chance := []float64{0.02, 0.2, 0.5, 0.8, 0.98}[rng.IntN(5)]
 	torn, first := -1, 0
-	for _, w := range cache {
-		volatile += len(w.data) / sectorSize
-	}
-	if volatile > 0 {
+	if volatile = p.rec.unflushed[c.at]; volatile > 0 {
 		first = rng.IntN(volatile + 1)
 		if c.manner == tearSector {
 			torn = rng.IntN(volatile)
@@ -85,20 +93,29 @@ func (p *player) build(dst []byte, c crash) (volatile, kept int) {
 	}
 	n := 0
 	for _, w := range cache {
-		whole := rng.Float64() < chance
+		whole, survives := rng.Float64() < chance, false
 		for i := 0; i < len(w.data); i, n = i+sectorSize, n+1 {
-			from, to := i, i+sectorSize
-			if n == torn {
-				to = from + 1 + rng.IntN(sectorSize-1)
-			} else if !c.survives(n, first, whole, rng.Float64() < chance) {
-				continue
+			at := w.off + int64(i)
+			byChance := rng.Float64() < chance
+			if i == 0 || at != superblock+sectorSize {
+				survives = c.survives(n, first, whole, byChance)
 			}
-			copy(dst[w.off+int64(from):], w.data[from:to])
-			kept++
+			size := sectorSize
+			if n == torn && at != superblock && at != superblock+sectorSize {
+				size, survives = 1+rng.IntN(sectorSize-1), true
+			}
+			if survives {
+				copy(dst[at:], w.data[i:i+size])
+				kept++
+			}
 		}
 	}
 	return volatile, kept
 }
+
+// superblock is where ext4 has its superblock: two sectors that it writes in place under one checksum, with
+// no copy on so small a disk. It relies on them being written together, so we do not part them.
+const superblock = 1024
 
 // survives decides about one sector of the cache, the n-th of it.
 func (c *crash) survives(n, first int, whole, byChance bool) bool {
@@ -117,7 +134,7 @@ func (c *crash) survives(n, first int, whole, byChance bool) bool {
 }
 
 // chooseCrashes chooses n power cuts, in order of their moments. Every kind of phase gets its share,
-// however short it is. Half of the cuts come just before a flush is done, when the cache is fullest.
+// however short it is, and of three moments the one with the most in the drive's cache is taken, mostly.
 func chooseCrashes(rec *recording, phases []phase, n int, rng *rand.Rand) []crash {
 	kinds := map[string][]phase{}
 	var names []string
@@ -128,25 +145,22 @@ func chooseCrashes(rec *recording, phases []phase, n int, rng *rand.Rand) []cras
 		kinds[p.name] = append(kinds[p.name], p)
 	}
 	crashes := make([]crash, 0, n)
-	for i := range n {
-		list := kinds[names[i%len(names)]]
-		p := list[rng.IntN(len(list))]
-		at := p.from + rng.IntN(p.to-p.from+1)
-		if rng.IntN(2) == 0 {
-			at = rec.nextFlush(at, p.to)
+	for offset := rng.IntN(len(names)); len(crashes) < n; offset++ {
+		name := names[offset%len(names)]
+		best := rec.randomMoment(kinds[name], rng)
+		for range 2 {
+			if at := rec.randomMoment(kinds[name], rng); rec.unflushed[at] > rec.unflushed[best] && rng.IntN(4) > 0 {
+				best = at
+			}
 		}
-		crashes = append(crashes, crash{at: at, phase: p.name, manner: manner(rng.IntN(int(manners))), seed: rng.Uint64()})
+		crashes = append(crashes, crash{at: best, phase: name, manner: manner(rng.IntN(int(manners))), seed: rng.Uint64()})
 	}
 	sort.Slice(crashes, func(i, j int) bool { return crashes[i].at < crashes[j].at })
 	return crashes
 }
 
-// nextFlush returns the moment at which the next flush is under way, up to a limit.
-func (r *recording) nextFlush(at, limit int) int {
-	for i := at; i < limit; i++ {
-		if r.log[i].isFlush() {
-			return i
-		}
-	}
-	return limit
+// randomMoment returns a moment in one of the phases.
+func (r *recording) randomMoment(list []phase, rng *rand.Rand) int {
+	p := list[rng.IntN(len(list))]
+	return p.from + rng.IntN(p.to-p.from+1)
 }

@@ -99,7 +99,7 @@ func (r *rig) record(p plan, image []byte, d *disk, s *story) *recording {
 	}
 	p.Device = path
 	err = runProcess(p, func(rep *report) error {
-		if device >= 0 && rep.Phase == "mount" {
+		if device >= 0 && rep.Mounted {
 			unix.Close(device) // from now on the mount holds it: were it ours, the kernel could wait for us when we are killed
 			device = -1
 		}
@@ -113,7 +113,7 @@ func (r *rig) record(p plan, image []byte, d *disk, s *story) *recording {
 	if err := errors.Join(err, d.err); err != nil {
 		r.t.Fatalf("workload %q: %v", p.Name, err)
 	}
-	return &recording{image: image, log: d.log}
+	return newRecording(image, d.log)
 }
 
 // runProcess runs a workload in a process of its own and hears its reports.
@@ -161,6 +161,9 @@ func runProcess(p plan, hear func(*report) error) error {
 	return err
 }
 
+// errFileSystem means that a power cut took the whole file system.
+var errFileSystem = errors.New("file system is lost")
+
 // open mounts the crashed disk, which replays the journal, calls f with the store's directory, and unmounts.
 // repaired says that the file system had to be mended with e2fsck first, as a boot script would.
 func (r *rig) open(mount string, f func(dir string)) (repaired bool, err error) {
@@ -174,7 +177,8 @@ func (r *rig) open(mount string, f func(dir string)) (repaired bool, err error) 
 		repaired = true
 		out, fsckErr := exec.Command("e2fsck", "-fy", path).CombinedOutput()
 		if root, err = mountExt4(path, mount); err != nil {
-			return repaired, fmt.Errorf("%w, also after e2fsck (%v): %s", err, fsckErr, out)
+			line, _, _ := bytes.Cut(out, []byte("\n"))
+			return repaired, fmt.Errorf("%w: %w, also after e2fsck (%v): %s", errFileSystem, err, fsckErr, line)
 		}
 	}
 	f(fmt.Sprintf("/proc/self/fd/%d/store", root))

@@ -41,11 +41,10 @@ type story struct {
 	epoch    string
 	named    int // from here on the epoch was known
 	phases   []phase
-	last     int // moment of the last report
-	before   int // and of the one before it
+	last     int    // moment of the last report
+	looks    [2]int // moments of the last report that had looked at the directory, and of the one before
 	durable  uint64
 	open     []*fact // not promised yet
-	drops    uint64
 	segments []string
 }
 
@@ -76,7 +75,7 @@ func (s *story) hear(r *report, at int) error {
 		if s.epoch != "" && s.epoch != r.Epoch {
 			return fmt.Errorf("epoch changed from %s to %s", s.epoch, r.Epoch)
 		}
-		s.epoch, s.named, s.drops = r.Epoch, min(s.named, at), 0
+		s.epoch, s.named = r.Epoch, min(s.named, at)
 	}
 	for _, h := range r.Appended {
 		f := s.fact(h.Seq, at)
@@ -90,7 +89,7 @@ func (s *story) hear(r *report, at int) error {
 	}
 	s.promise(max(s.durable, r.Durable), at)
 	s.hearSegments(r, at)
-	s.before, s.last = s.last, at
+	s.last = at
 	return nil
 }
 
@@ -128,13 +127,13 @@ func (s *story) promise(durable uint64, at int) {
 	})
 }
 
-// hearSegments finds out what happened to the segments since the last report that had a list of them.
+// hearSegments finds out what happened to the segments since the last look at the directory.
 func (s *story) hearSegments(r *report, at int) {
 	name := r.Phase
-	if r.Segments != nil || name != "" {
+	if r.Looked {
 		switch {
 		case name != "":
-		case r.Drops > 0:
+		case r.Dropped:
 			name = "drop"
 		case slices.ContainsFunc(s.segments, func(old string) bool { return !slices.Contains(r.Segments, old) }):
 			name = "delete"
@@ -143,12 +142,15 @@ func (s *story) hearSegments(r *report, at int) {
 		}
 		s.segments = r.Segments
 	}
-	if r.Drops > 0 {
+	if r.Dropped { // after the last look; and that was not before the report of the one before
 		for _, f := range s.facts {
 			if f.seq < r.OldestSeq {
-				f.dropping = min(f.dropping, s.before)
+				f.dropping = min(f.dropping, s.looks[1])
 			}
 		}
+	}
+	if r.Looked {
+		s.looks = [2]int{at, s.looks[0]}
 	}
 	if name == "" {
 		name = "append"
@@ -174,6 +176,14 @@ func (f *fact) excused(dest, at int) bool {
 	return f.promised <= at && f.dests[dest].settling > at && f.dropping <= at
 }
 
+// is reports whether a record is the one that the fact is about.
+func (f *fact) is(rec *buffer.Record) bool {
+	if f.gap != nil || rec.Gap != nil {
+		return f.gap != nil && rec.Gap != nil && *f.gap == *rec.Gap
+	}
+	return f.id == idOf(rec.Payload)
+}
+
 // after returns what is known to who goes on from a disk cut at this moment, on which these records were found.
 func (s *story) after(at int, found [2]map[uint64]*buffer.Record) *story {
 	next := newStory(s.strict)
@@ -188,7 +198,7 @@ func (s *story) after(at int, found [2]map[uint64]*buffer.Record) *story {
 		for i := range n.dests {
 			d := &n.dests[i]
 			d.seen, d.settling = since(d.seen, at), never
-			if _, ok := found[i][seq]; ok {
+			if rec := found[i][seq]; rec != nil && f.is(rec) {
 				survived = true
 				n.handed = 0
 			} else {

@@ -24,7 +24,9 @@ type plan struct {
 	WhenFull  buffer.Policy
 	MaxSize   int64
 	Cycles    int    // times the store is opened
+	Recovers  bool   // the first opening is after a power cut
 	Steps     int    // of each cycle
+	Outage    bool   // nobody reads before the last quarter of a cycle
 	Hoard     bool   // the second destination acknowledges nothing
 	Tight     bool   // the store is meant to run full
 	FirstID   uint64 // of the first record
@@ -33,7 +35,7 @@ type plan struct {
 
 // options returns the store's options.
 func (p *plan) options() buffer.Options {
-	o := buffer.Options{MaxSize: p.MaxSize, SegmentSize: 512 << 10, CommitInterval: 5 * time.Millisecond,
+	o := buffer.Options{MaxSize: p.MaxSize, SegmentSize: 256 << 10, CommitInterval: 5 * time.Millisecond,
 		WhenFull: p.WhenFull, Destinations: destinations()}
 	if p.Strict {
 		o.CommitInterval = 0
@@ -63,13 +65,15 @@ type settled struct {
 // its word at every moment after that only if everything reported as promised survives.
 type report struct {
 	Phase     string // what was going on since the last report, when it was more than appending
+	Mounted   bool
 	Epoch     string // after Open
 	Appended  []handedOut
 	Durable   uint64 // every record up to here is on disk or needs no disk, says the store
 	Seen      []seen
 	Settling  []settled
-	Drops     uint64 // segments dropped since Open
-	OldestSeq uint64 // of the oldest segment, when Drops rose
+	Looked    bool   // at the directory, and at the next three
+	Dropped   bool   // segments were dropped since the last look
+	OldestSeq uint64 // of the oldest segment, then
 	Segments  []string
 	Err       string
 }

@@ -55,7 +55,7 @@ func (w *workload) run() error {
 		return err
 	}
 	w.dir = fmt.Sprintf("/proc/self/fd/%d/store", root)
-	if err := w.link.send(&report{Phase: "mount"}); err != nil {
+	if err := w.link.send(&report{Phase: w.phase(0), Mounted: true}); err != nil {
 		return err
 	}
 	if w.plan.NoSync {
@@ -71,7 +71,18 @@ func (w *workload) run() error {
 	if err := unix.Close(root); err != nil {
 		return fmt.Errorf("unmount: %w", err)
 	}
-	return w.link.send(&report{Phase: "unmount"})
+	return w.link.send(&report{Phase: "close"})
+}
+
+// phase is what the opening of a cycle is called.
+func (w *workload) phase(cycle int) string {
+	switch {
+	case cycle > 0:
+		return "reopen"
+	case w.plan.Recovers:
+		return "recover"
+	}
+	return "create"
 }
 
 // cycle is one life of the store, from Open to Close.
@@ -79,12 +90,8 @@ func (w *workload) cycle(n int) (err error) {
 	if w.b, err = buffer.Open(w.dir, w.plan.options()); err != nil {
 		return err
 	}
-	phase := "reopen"
-	if n == 0 {
-		phase = "create"
-	}
 	w.drops = 0
-	if err := w.tell(&report{Phase: phase, Epoch: w.b.Epoch()}); err != nil {
+	if err := w.tell(&report{Phase: w.phase(n), Epoch: w.b.Epoch()}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,8 +106,8 @@ func (w *workload) cycle(n int) (err error) {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
 	}
-	if n%2 == 0 && !w.plan.Hoard {
-		if err := w.drain(); err != nil {
+	if !w.plan.Hoard {
+		if err := w.drain(w.plan.Outage && n == 0); err != nil {
 			return fmt.Errorf("drain: %w", err)
 		}
 	}
@@ -117,12 +124,13 @@ func (w *workload) step(n int) error {
 	if err := w.produce(); err != nil {
 		return fmt.Errorf("append: %w", err)
 	}
-	if w.rng.IntN(3) == 0 {
+	link := !w.plan.Outage || n >= w.plan.Steps*3/4
+	if link && w.rng.IntN(3) == 0 {
 		if err := w.consume(0, 200, 0.97); err != nil {
 			return err
 		}
 	}
-	if !w.plan.Hoard && w.rng.IntN(12) == 0 {
+	if link && !w.plan.Hoard && w.rng.IntN(12) == 0 {
 		if err := w.consume(1, 400, 0.7); err != nil {
 			return err
 		}
@@ -218,8 +226,8 @@ func (w *workload) consume(dest, limit int, share float64) error {
 	return nil
 }
 
-// drain settles everything and waits a while for the segments to go.
-func (w *workload) drain() error {
+// drain settles everything, and waits until the segments are gone or leaves that to the next opening.
+func (w *workload) drain(wait bool) error {
 	for dest, name := range destinations() {
 		d := w.b.Destination(name)
 		d.Reset()
@@ -232,13 +240,16 @@ func (w *workload) drain() error {
 			}
 		}
 	}
-	for range 20 {
-		time.Sleep(5 * time.Millisecond)
+	for range 2000 {
+		if !wait || w.b.Stats().Segments == 0 {
+			return nil
+		}
+		time.Sleep(2 * time.Millisecond)
 		if err := w.tell(&report{}); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.New("drained segments are not removed")
 }
 
 // tell completes a report with what the store and its directory say now, and sends it.
@@ -257,9 +268,8 @@ func (w *workload) tell(r *report) error {
 		for _, name := range names {
 			r.Segments = append(r.Segments, filepath.Base(name))
 		}
-		if after.Dropped > w.drops {
-			w.drops = after.Dropped
-			r.Drops = w.drops
+		r.Looked, r.Dropped = true, after.Dropped > w.drops
+		if w.drops = after.Dropped; r.Dropped {
 			r.OldestSeq = r.Durable + 1
 			if len(names) > 0 {
 				if _, err := fmt.Sscanf(r.Segments[0], "seg-%16x.db", &r.OldestSeq); err != nil {

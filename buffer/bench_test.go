@@ -1,0 +1,206 @@
+package buffer
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+// plantPayload is n float32 readings of slowly moving values with noise in the last digits.
+func plantPayload(rng *rand.Rand, n int) []byte {
+	p := make([]byte, 0, 4*n)
+	v := rng.Float64() * 100
+	for range n {
+		v += rng.NormFloat64() * 0.01
+		p = binary.LittleEndian.AppendUint32(p, math.Float32bits(float32(math.Round(v*1000)/1000)))
+	}
+	return p
+}
+
+func benchOpen(b *testing.B, o Options) (*Buffer, *Stream) {
+	b.Helper()
+	o.Destinations = []string{"cloud"}
+	if o.MaxSize == 0 {
+		o.MaxSize = 16 << 30
+	}
+	buf := mustOpen(b, b.TempDir()+"/store", o)
+	s, err := buf.Stream("press-1", []byte("schema"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = buf.Run(ctx) }()
+	b.Cleanup(func() { cancel(); <-done })
+	return buf, s
+}
+
+func reportReadings(b *testing.B, readings int) {
+	b.ReportMetric(float64(b.N)*float64(readings)/b.Elapsed().Seconds(), "readings/s")
+}
+
+// BenchmarkThrough is append, commit, read, acknowledge: 4 KB records of 1,000 float32, commit interval 1 s,
+// each acknowledged some 0.2 s after it came.
+func BenchmarkThrough(b *testing.B) {
+	for _, lag := range []int{64, 20000} {
+		b.Run(fmt.Sprintf("lag=%d", lag), func(b *testing.B) {
+			buf, s := benchOpen(b, Options{CommitInterval: time.Second})
+			d := buf.Destination("cloud")
+			if err := d.SetLive(true); err != nil {
+				b.Fatal(err)
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			payloads := make([][]byte, 64)
+			for i := range payloads {
+				payloads[i] = plantPayload(rng, 1000)
+			}
+			r := d.Reader(0, 0)
+			var rec Record
+			b.ReportAllocs()
+			b.SetBytes(4000)
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := buf.Append(s, payloads[i%64], 1000, int64(i)); err != nil {
+					b.Fatal(err)
+				}
+				if i < lag {
+					continue
+				}
+				if ok, err := r.Next(&rec); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+				d.Ack(rec.Seq)
+			}
+			reportReadings(b, 1000)
+			b.ReportMetric(float64(buf.Stats().BytesWritten)/float64(b.N), "disk-B/record")
+		})
+	}
+}
+
+// BenchmarkOutage is append and commit without anybody to read.
+func BenchmarkOutage(b *testing.B) {
+	for _, readings := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("readings=%d", readings), func(b *testing.B) {
+			buf, s := benchOpen(b, Options{CommitInterval: time.Second})
+			rng := rand.New(rand.NewPCG(1, 2))
+			payloads := make([][]byte, 64)
+			for i := range payloads {
+				payloads[i] = plantPayload(rng, readings)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := buf.Append(s, payloads[i%64], readings, int64(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reportReadings(b, readings)
+		})
+	}
+}
+
+// BenchmarkStrict is 16 producers that each wait for the fsync of their records.
+func BenchmarkStrict(b *testing.B) {
+	for _, producers := range []int{1, 16} {
+		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) {
+			buf, s := benchOpen(b, Options{})
+			rng := rand.New(rand.NewPCG(1, 2))
+			p := plantPayload(rng, 1000)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i := range producers {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					for range b.N/producers + min(1, max(0, b.N%producers-i)) {
+						if _, err := buf.Append(s, p, 1000, 1); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				}()
+			}
+			wg.Wait()
+			reportReadings(b, 1000)
+		})
+	}
+}
+
+// BenchmarkDrain reads a backlog from disk and acknowledges it.
+func BenchmarkDrain(b *testing.B) {
+	for _, readings := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprintf("readings=%d", readings), func(b *testing.B) {
+			buf, s := benchOpen(b, Options{CommitInterval: time.Second})
+			rng := rand.New(rand.NewPCG(1, 2))
+			payloads := make([][]byte, 64)
+			for i := range payloads {
+				payloads[i] = plantPayload(rng, readings)
+			}
+			for i := range b.N {
+				if _, err := buf.Append(s, payloads[i%64], readings, int64(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			buf.lockCommit()
+			if err := buf.commit(); err != nil {
+				b.Fatal(err)
+			}
+			buf.unlockCommit()
+			runtime.GC()
+			d := buf.Destination("cloud")
+			r := d.Reader(0, 0)
+			var rec Record
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if ok, err := r.Next(&rec); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+				d.Ack(rec.Seq)
+			}
+			reportReadings(b, readings)
+		})
+	}
+}
+
+// BenchmarkAppendAtBacklog shows that Append, Stats and Len cost the same whatever the backlog.
+func BenchmarkAppendAtBacklog(b *testing.B) {
+	for _, backlog := range []int{1000, 1_000_000, 10_000_000} {
+		b.Run(fmt.Sprintf("backlog=%d", backlog), func(b *testing.B) {
+			if backlog > 1_000_000 && testing.Short() {
+				b.Skip("-short")
+			}
+			buf, s := benchOpen(b, Options{CommitInterval: time.Second})
+			p := make([]byte, 64)
+			for i := range backlog {
+				binary.LittleEndian.PutUint64(p[8:], uint64(i)*0x9e3779b97f4a7c15)
+				if _, err := buf.Append(s, p, 10, int64(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			d := buf.Destination("cloud")
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := buf.Append(s, p, 10, int64(i)); err != nil {
+					b.Fatal(err)
+				}
+				if i%64 == 0 {
+					_ = buf.Stats()
+					_ = d.Len()
+				}
+			}
+			b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
+			b.ReportMetric(float64(buf.Stats().Bytes)/1e6, "disk-MB")
+		})
+	}
+}
