@@ -185,6 +185,7 @@ func (r *rig) open(o rigOptions) {
 
 // run starts the buffer and the publisher. stop ends them.
 func (r *rig) run() {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { r.buf.Run(ctx) })
