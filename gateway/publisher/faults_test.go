@@ -155,7 +155,7 @@ func TestNoPoisonInAnOutage(t *testing.T) {
 				r.append(i%3, 3)
 			}
 			r.run()
-			for i := 0; i < 40; i++ {
+			for i := 0; i < 25; i++ {
 				step(r.broker, i)
 			}
 			r.broker.SetFaults(brokersim.Faults{})

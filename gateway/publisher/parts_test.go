@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/gorilla/websocket"
 )
 
 func TestBackoff(t *testing.T) {
@@ -352,6 +355,22 @@ func TestParseTarget(t *testing.T) {
 		got, err := parseTarget(in)
 		if err != nil && !strings.Contains(err.Error(), want) || err == nil && got.host != want {
 			t.Errorf("%q: host %q, error %v; want %s", in, got.host, err, want)
+		}
+	}
+}
+
+func TestClosedByPeer(t *testing.T) {
+	for err, want := range map[error]bool{
+		io.EOF: true, io.ErrUnexpectedEOF: true, nil: false, errNoAck: false, errNoPing: false, errClosed: false, os.ErrDeadlineExceeded: false,
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}:      true,
+		&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}:         true,
+		&net.OpError{Op: "read", Err: os.NewSyscallError("wsarecv", syscall.Errno(10054))}: true,
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)}:       false,
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.EHOSTUNREACH)}:    false,
+		&websocket.CloseError{Code: 1006, Text: "unexpected EOF"}:                          true,
+	} {
+		if closedByPeer(err) != want {
+			t.Errorf("%v: %v", err, !want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ const (
 	suspectAfter = 3 // closings that make a suspect
 	condemnAfter = 5 // closings on the suspect alone
 	quietTime    = time.Second
-	soon         = 5 * time.Second // a closing later than this after sending has another cause
+	soon         = 5 * time.Second // a closing later than this after sending (and the time that takes) has another cause
 	maxFronts    = 64
 	maxDoubling  = 4
 )
@@ -110,7 +110,7 @@ func (p *Publisher) judge(e *ending) {
 	} else {
 		p.short++
 	}
-	e.suspicious = e.connected && e.byPeer && e.inFlight > 0 && e.frontFor < soon
+	e.suspicious = e.connected && e.byPeer && e.inFlight > 0 && e.frontFor < soon+time.Duration(e.frontSize)*time.Second/slowest
 	if !e.suspicious {
 		return
 	}

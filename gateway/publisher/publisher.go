@@ -161,6 +161,7 @@ type ending struct {
 	acked      int           // messages acknowledged
 	front      uint64        // the oldest message in flight, if inFlight > 0
 	frontFor   time.Duration // how long it had been
+	frontSize  int           // its payload, in bytes
 	inFlight   int
 	suspicious bool // front may be what the broker does not take
 }

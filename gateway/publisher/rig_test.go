@@ -206,7 +206,7 @@ func (r *rig) run() {
 // append puts a record of n readings into the buffer.
 func (r *rig) append(device, n int) uint64 {
 	r.t.Helper()
-	rec := telemetry.Record{Time: int64(1766480000000000 + r.sent)}
+	rec := telemetry.Record{Time: 1766480000000000 + int64(r.sent)}
 	for i := range n {
 		rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: telemetry.Uint(uint64(r.sent + i))})
 	}

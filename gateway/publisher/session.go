@@ -252,7 +252,7 @@ func (s *session) end(err error) (e ending, left uint64, any bool) {
 	}
 	e = ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
 	if m := s.win.oldest(); m != nil {
-		e.front, e.frontFor = m.seq, now.Sub(m.sent)
+		e.front, e.frontFor, e.frontSize = m.seq, now.Sub(m.sent), len(m.payload)
 	}
 	left, any = s.lanes.close(&s.win)
 	for m := s.win.oldest(); m != nil; m = s.win.oldest() {
@@ -275,6 +275,16 @@ func (s *session) connErr() error {
 // closedByPeer reports whether the connection was closed from the other side, as a broker does that dislikes
 // a message, and not by silence, by us or by the machine's own network.
 func closedByPeer(err error) bool {
+	var number syscall.Errno
+	if errors.As(err, &number) && (number == wsaConnAborted || number == wsaConnReset) {
+		return true
+	}
 	return err != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE) || strings.HasPrefix(err.Error(), "websocket: close"))
 }
+
+// Windows has numbers of its own for a connection that the peer has reset.
+const (
+	wsaConnAborted = syscall.Errno(10053)
+	wsaConnReset   = syscall.Errno(10054)
+)
