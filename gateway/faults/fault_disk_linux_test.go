@@ -29,14 +29,14 @@ func mount(t *testing.T, dir, options string) {
 func faultDiskFull(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "disk")
 	mount(t, disk, "size=64m")
-	b := newBed(t, 6, Setup{Words: 100, Interval: "20ms", Path: filepath.Join(disk, "data")})
+	b := newBed(t, 6, Setup{Words: 100, Interval: "20ms", Path: filepath.Join(disk, "data"), Memory: "256KiB"})
 	b.start()
 	b.await(10, 20*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(2 * time.Second)
 	ballast := filepath.Join(disk, "ballast")
-	fill(t, ballast, disk, 256<<10)
+	fill(t, ballast, disk, 64<<10)
 	b.until(90*time.Second, "health that speaks of the full disk", func() bool {
 		s, err := b.gateway.Snapshot()
 		return err == nil && s.Buffer.Health != "ok"
@@ -44,7 +44,7 @@ func faultDiskFull(t *testing.T) {
 	s, _ := b.gateway.Snapshot()
 	t.Logf("FIGURES %s: health while full: %s", t.Name(), s.Buffer.Health)
 	polled := len(b.devices[0].Served())
-	time.Sleep(pick(3*time.Second, 30*time.Second))
+	time.Sleep(pick(8*time.Second, time.Minute)) // longer than 256 KiB of memory last
 	if n := len(b.devices[0].Served()) - polled; n < 50 {
 		t.Errorf("%d polls in the seconds of the full disk, want polling to go on", n)
 	}
@@ -56,6 +56,9 @@ func faultDiskFull(t *testing.T) {
 	b.heal()
 	r := b.judge()
 	t.Logf("FIGURES %s: %d answers dropped in %d gap records", t.Name(), r.Dropped, r.Gaps)
+	if r.Dropped == 0 {
+		t.Error("nothing was dropped: the disk and the memory were not full, the scenario proves nothing")
+	}
 }
 
 // fill writes a file until the file system has only left bytes free.

@@ -13,6 +13,7 @@ func TestFault(t *testing.T) {
 		{"F1_kill9", faultKill},
 		{"F8_disk_full", faultDiskFull},
 		{"F9_bad_directory", faultBadDirectory},
+		{"F10_damaged_store", faultDamagedStore},
 		{"F11_black_hole_live_first", func(t *testing.T) { faultBlackHole(t, "live-first") }},
 		{"F11_black_hole_oldest_first", func(t *testing.T) { faultBlackHole(t, "oldest-first") }},
 		{"F12_half_open", faultHalfOpen},
@@ -23,13 +24,15 @@ func TestFault(t *testing.T) {
 		{"F16_hostile_broker", faultHostileBroker},
 		{"F17_poison", faultPoison},
 		{"F17_poison_device", faultPoisonDevice},
+		{"F18_certificates", faultTLS},
 		{"F20_dead_and_slow", faultDeadAndSlow},
+		{"F26_few_descriptors", faultFewDescriptors},
 		{"F27_reload", faultReload},
 		{"F28_two_on_one_directory", faultTwoGateways},
 		{"F28_one_client_id_twice", faultClientIDTwice},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			t.Parallel() // most of a scenario is waiting
+			t.Parallel()
 			s.run(t)
 		})
 	}

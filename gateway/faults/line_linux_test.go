@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,10 @@ func buildDir() string {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue && runtime.NumCPU() < 4 {
+		f.Value.Set("4") // most of a scenario is waiting
+	}
 	code := m.Run()
 	os.RemoveAll(buildDir())
 	os.Exit(code)

@@ -11,10 +11,12 @@ import (
 type Setup struct {
 	Gateway  string // "faults" when empty
 	Path     string // of the buffer
+	Scheme   string // of the broker's url; "mqtt" when empty
 	Broker   string // host:port
 	Web      string // host:port
 	Commit   string // commit_interval
 	MaxSize  string
+	Memory   string
 	Order    string
 	ClientID string
 	Interval string   // of every group; "100ms" when empty
@@ -44,7 +46,8 @@ func (s *Setup) String() string {
 	line(2, "path", s.Path)
 	line(2, "commit_interval", s.Commit)
 	line(2, "max_size", s.MaxSize)
-	fmt.Fprintf(&b, "destinations:\n  - name: cloud\n    url: mqtt://%s\n", s.Broker)
+	line(2, "memory", s.Memory)
+	fmt.Fprintf(&b, "destinations:\n  - name: cloud\n    url: %s://%s\n", or(s.Scheme, "mqtt"), s.Broker)
 	line(4, "order", s.Order)
 	line(4, "client_id", s.ClientID)
 	for _, x := range s.Extra {
