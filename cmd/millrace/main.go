@@ -31,7 +31,12 @@ func (e *exitError) Unwrap() error { return e.err }
 
 var errSaid = errors.New("") // the command has printed why
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdout)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		relaxTimers()
+	}
+	os.Exit(execute(os.Args[1:], os.Stdout))
+}
 
 func execute(args []string, out io.Writer) int {
 	root := newRoot()
