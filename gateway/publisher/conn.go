@@ -63,6 +63,16 @@ func (c *conn) fail(err error) {
 	})
 }
 
+// lostFor returns why the connection was lost, nil if it was not.
+func (c *conn) lostFor() error {
+	select {
+	case <-c.lost:
+		return c.err
+	default:
+		return nil
+	}
+}
+
 // Read gives the library the packets that a publisher may hear, one at a time.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.left) == 0 {

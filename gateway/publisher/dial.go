@@ -160,6 +160,9 @@ func (p *Publisher) connect(ctx context.Context) (mqtt.Client, *conn, error) {
 	} else {
 		err = token.Error()
 	}
+	if errors.Is(err, packets.ErrorNetworkError) && c.lostFor() != nil {
+		err = c.lostFor() // without the library's wrapping
+	}
 	if err != nil {
 		c.fail(err)
 		go client.Disconnect(0)

@@ -166,10 +166,8 @@ func (s *session) alive(now time.Time) (time.Duration, error) {
 // step does what can be done now: it takes in acknowledgements and returns a message to publish, or how
 // long to wait. mu is held.
 func (s *session) step(now, leave time.Time) (topic string, m *message, wait time.Duration, err error) {
-	select {
-	case <-s.conn.lost:
-		return "", nil, 0, s.conn.err
-	default:
+	if err := s.conn.lostFor(); err != nil {
+		return "", nil, 0, err
 	}
 	if err := s.collect(now); err != nil {
 		return "", nil, 0, err
@@ -247,8 +245,8 @@ func (s *session) end(err error) (e ending, left uint64, any bool) {
 	if lost := s.collect(now); err == nil {
 		err = lost
 	}
-	if errors.Is(err, errClosed) || s.connErr() != nil {
-		err = s.connErr() // the client library knows less of the cause
+	if errors.Is(err, errClosed) || s.conn.lostFor() != nil {
+		err = s.conn.lostFor() // the client library knows less of the cause
 	}
 	e = ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
 	if m := s.win.oldest(); m != nil {
@@ -260,16 +258,6 @@ func (s *session) end(err error) (e ending, left uint64, any bool) {
 		s.win.pop(now)
 	}
 	return e, left, any
-}
-
-// connErr returns why the connection was lost, nil if it was not.
-func (s *session) connErr() error {
-	select {
-	case <-s.conn.lost:
-		return s.conn.err
-	default:
-		return nil
-	}
 }
 
 // closedByPeer reports whether the connection was closed from the other side, as a broker does that dislikes
