@@ -71,6 +71,7 @@ func (r *Report) Err() error {
 	return fmt.Errorf("ledger: %s\n  %s", r, strings.Join(r.Problems, "\n  "))
 }
 
+// String returns every count in one line, as RESULTS.md records it.
 func (r *Report) String() string {
 	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), dropped %d, duplicates %d, "+
 		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d",

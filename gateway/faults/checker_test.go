@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,15 +46,38 @@ func kill(at, restarted int) []Kill {
 
 func drop(a *Account, i int) { a.Arrivals = append(a.Arrivals[:i:i], a.Arrivals[i+1:]...) }
 
+// planting is one fault and what the checker has to say of it.
+type planting struct {
+	name  string
+	plant func(a *Account)
+	want  Report
+	says  string
+}
+
 // TestCheckerSees plants each kind of fault in a faultless run: the checker must see exactly that one.
 // These are the negative controls of every scenario.
 func TestCheckerSees(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		plant func(a *Account)
-		want  Report
-		says  string
-	}{
+	for _, c := range slices.Concat(lossesAndNumbers(), orderAndValues(), excuses()) {
+		t.Run(c.name, func(t *testing.T) {
+			a := faultless()
+			c.plant(a)
+			got := a.Check()
+			same(t, got, &c.want)
+			wrong := c.want.Lost+c.want.Conflicts+c.want.Repeats+c.want.Inversions+c.want.Wrong > 0
+			err := got.Err()
+			if wrong != (err != nil) {
+				t.Fatalf("error is %v, want one: %v", err, wrong)
+			}
+			if wrong && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %q does not say %q", err, c.says)
+			}
+		})
+	}
+}
+
+// lossesAndNumbers plants loss, duplicates and the use of sequence numbers.
+func lossesAndNumbers() []planting {
+	return []planting{
 		{"nothing wrong", func(*Account) {}, Report{}, ""},
 		{"a loss", func(a *Account) { drop(a, 20) }, Report{Lost: 1}, "answer 11 of 12:00:11.000 is lost"},
 		{"a loss at the end", func(a *Account) { drop(a, 79) }, Report{Lost: 1}, "d2: answer 40"},
@@ -68,6 +92,12 @@ func TestCheckerSees(t *testing.T) {
 		{"an answer under two numbers", func(a *Account) {
 			a.Arrivals = append(a.Arrivals, Arrival{Payload: []byte(payload("d1", 999, 40, false))})
 		}, Report{Repeats: 1}, "and again as"},
+	}
+}
+
+// orderAndValues plants order, lanes and values.
+func orderAndValues() []planting {
+	return []planting{
 		{"an inversion", func(a *Account) {
 			a.Arrivals[20], a.Arrivals[22] = a.Arrivals[22], a.Arrivals[20]
 		}, Report{Inversions: 1}, "arrived after"},
@@ -100,6 +130,12 @@ func TestCheckerSees(t *testing.T) {
 			a.Served = append(a.Served[:20:20], a.Served[21:]...)
 		}, Report{Wrong: 1}, "which it did not"},
 		{"garbage", func(a *Account) { a.Arrivals = append(a.Arrivals, Arrival{Payload: []byte("{")}) }, Report{Wrong: 1}, "read message"},
+	}
+}
+
+// excuses plants what excuses a loss, and how far.
+func excuses() []planting {
+	return []planting{
 		{"a loss within the window of a kill", func(a *Account) {
 			drop(a, 20)
 			a.Kills, a.Window = kill(11900, 11950), time.Second
@@ -145,21 +181,6 @@ func TestCheckerSees(t *testing.T) {
 			drop(a, 78)
 			a.Until = noon.Add(39 * time.Second)
 		}, Report{}, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			a := faultless()
-			c.plant(a)
-			got := a.Check()
-			same(t, got, &c.want)
-			wrong := c.want.Lost+c.want.Conflicts+c.want.Repeats+c.want.Inversions+c.want.Wrong > 0
-			err := got.Err()
-			if wrong != (err != nil) {
-				t.Fatalf("error is %v, want one: %v", err, wrong)
-			}
-			if wrong && !strings.Contains(err.Error(), c.says) {
-				t.Errorf("error %q does not say %q", err, c.says)
-			}
-		})
 	}
 }
 

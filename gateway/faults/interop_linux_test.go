@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,37 +35,49 @@ func nodeOPCUA() program {
 
 // peer is a third-party server as a child process that tells its scans on stdout.
 type peer struct {
-	name string
-	addr string
-	out  tail
-	proc *process
+	t       *testing.T
+	name    string
+	addr    string
+	command []string // PORT and FIRST in it are replaced
+	out     tail
+	proc    *process
 }
 
-func startPeer(t *testing.T, name, command string, args ...string) *peer {
+func startPeer(t *testing.T, name string, command ...string) *peer {
 	t.Helper()
 	addr, err := freeAddr("127.0.0.1")
 	must(t, err)
-	p := &peer{name: name, addr: addr}
-	for i, a := range args {
-		args[i] = strings.ReplaceAll(a, "PORT", addr[strings.LastIndexByte(addr, ':')+1:])
-	}
-	p.proc, err = start(&p.out, nil, nil, command, args...)
-	must(t, err)
-	t.Cleanup(p.proc.kill)
-	for end := time.Now().Add(60 * time.Second); !strings.Contains(p.out.String(), "READY"); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) || !p.proc.running() {
-			t.Fatalf("%s does not start: %s", name, p.out.String())
-		}
-	}
+	p := &peer{t: t, name: name, addr: addr, command: command}
+	p.start(0)
+	t.Cleanup(func() { p.proc.kill() })
 	return p
 }
 
+// start starts the server, also again after a kill; its scans go on after first.
+func (p *peer) start(first uint32) {
+	p.t.Helper()
+	words := strings.NewReplacer("PORT", p.addr[strings.LastIndexByte(p.addr, ':')+1:], "FIRST", fmt.Sprint(first))
+	var args []string
+	for _, a := range p.command[1:] {
+		args = append(args, words.Replace(a))
+	}
+	ready := strings.Count(p.out.String(), "READY")
+	var err error
+	p.proc, err = start(&p.out, nil, nil, p.command[0], args...)
+	must(p.t, err)
+	for end := time.Now().Add(60 * time.Second); strings.Count(p.out.String(), "READY") == ready; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) || !p.proc.running() {
+			p.t.Fatalf("%s does not start: %s", p.name, p.out.String())
+		}
+	}
+}
+
 func startPymodbus(t *testing.T) *peer {
-	return startPeer(t, "pymodbus", python, "-u", "testdata/modbus/server.py", "PORT")
+	return startPeer(t, "pymodbus", python, "-u", "testdata/modbus/server.py", "PORT", "FIRST")
 }
 
 func startNodeOPCUA(t *testing.T) *peer {
-	return startPeer(t, "nodeopcua", "node", "testdata/opcua/server.js", "PORT", filepath.Join(t.TempDir(), "pki"))
+	return startPeer(t, "nodeopcua", "node", "testdata/opcua/server.js", "PORT", "FIRST", filepath.Join(t.TempDir(), "pki"))
 }
 
 // served returns the scans that the server told of.
@@ -171,8 +184,8 @@ func TestInteropValues(t *testing.T) {
 	t.Parallel()
 	b, _ := interop(t, Setup{})
 	b.start()
-	b.compare("pymodbus", modbusTags())
-	b.compare("nodeopcua", opcuaTags())
+	b.compare("pymodbus", b.begin, modbusTags())
+	b.compare("nodeopcua", b.begin, opcuaTags())
 	r := b.judge()
 	if r.Received < 10 {
 		t.Errorf("received %d scans, want at least 10", r.Received)
@@ -180,15 +193,15 @@ func TestInteropValues(t *testing.T) {
 	b.stop()
 }
 
-// compare holds the third message of a device's fixed group to the table; the first may come from before
-// bad registers were isolated.
-func (b *bed) compare(device string, tags []modbusTag) {
+// compare holds the third message after a moment of a device's fixed group to the table; the first may come
+// from before bad registers were isolated.
+func (b *bed) compare(device string, after time.Time, tags []modbusTag) {
 	b.t.Helper()
 	var m Message
 	b.until(30*time.Second, "the values of "+device, func() bool {
 		n := 0
 		for _, a := range b.sub.Arrivals() {
-			if x, err := ParseMessage(a.Payload); err == nil && x.Device == device && x.Group == "fixed" {
+			if x, err := ParseMessage(a.Payload); err == nil && x.Device == device && x.Group == "fixed" && a.At.After(after) {
 				n, m = n+1, x
 			}
 		}
@@ -279,6 +292,58 @@ func TestInteropKillCycles(t *testing.T) {
 	b.judge()
 	b.identical()
 	t.Logf("FIGURES %s: %d kills of the gateway, %d of the broker", t.Name(), len(b.kills), cycles)
+}
+
+// TestInteropServerRestart, F22 and its like for Modbus: both servers are killed and started again. Meanwhile
+// every message says that it is bad and why; afterwards data resumes by itself.
+func TestInteropServerRestart(t *testing.T) {
+	t.Parallel()
+	b, peers := interop(t, Setup{})
+	b.start()
+	for _, p := range peers {
+		b.until(30*time.Second, "a scan of "+p.name, func() bool { return b.lastScan(p.name) > 3 })
+	}
+	down := time.Now()
+	var first []uint32
+	for _, p := range peers {
+		p.proc.kill()
+		all := p.served()
+		first = append(first, all[len(all)-1].Scan+1000)
+	}
+	for _, p := range peers {
+		b.until(20*time.Second, "a bad reading of "+p.name+" with a reason", func() bool {
+			m := b.lastOf(p.name, "scan")
+			reason, _ := m.Bad["scan"].(string)
+			return m.TS > down.UnixMilli() && reason != ""
+		})
+		t.Logf("FIGURES %s: %s is down: %v", t.Name(), p.name, b.lastOf(p.name, "scan").Bad["scan"])
+	}
+	for i, p := range peers {
+		p.start(first[i])
+		up := time.Now()
+		b.until(30*time.Second, "a scan of the restarted "+p.name, func() bool { return b.lastScan(p.name) > first[i] })
+		t.Logf("FIGURES %s: %s resumed %.1f s after its restart", t.Name(), p.name, time.Since(up).Seconds())
+	}
+	resumed := time.Now()
+	b.compare("pymodbus", resumed, modbusTags())
+	b.compare("nodeopcua", resumed, opcuaTags())
+	b.judge()
+}
+
+// lastOf returns the last message of a device's group; the zero Message for none.
+func (b *bed) lastOf(device, group string) Message {
+	for _, a := range slices.Backward(b.sub.Arrivals()) {
+		if m, err := ParseMessage(a.Payload); err == nil && m.Device == device && m.Group == group {
+			return m
+		}
+	}
+	return Message{}
+}
+
+func (b *bed) lastScan(device string) uint32 {
+	m := b.lastOf(device, "scan")
+	scan, _ := m.Scan()
+	return scan
 }
 
 // TestServersTellScans guards the ground truth itself: without it every scenario would pass.

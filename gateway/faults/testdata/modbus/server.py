@@ -1,9 +1,9 @@
 """The Modbus server of the interoperability tests: Debian's python3-pymodbus, which shares no code
-with the gateway's driver. Usage: python3 server.py PORT. It listens on 127.0.0.1 only and prints
+with the gateway's driver. Usage: python3 server.py PORT FIRST. It listens on 127.0.0.1 only and prints
 "READY PORT" when it serves. The Go side (interop_modbus_test.go) holds the same table of registers.
 
 Holding registers 200 and 201 count the reads of that block: each poll gets the next number, so that a
-lost poll is a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". Holding
+lost poll is a missing number; FIRST is the number before the first. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". Holding
 registers 900 to 909 do not exist.
 """
 import asyncio
@@ -62,7 +62,7 @@ def holding():
 class Scanned(ModbusSparseDataBlock):
     """Counts each read that touches register SCAN and answers with the count."""
 
-    scan = 0
+    scan = int(sys.argv[2])
 
     def getValues(self, address, count=1):
         if address <= SCAN < address + count:

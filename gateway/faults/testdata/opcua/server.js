@@ -1,5 +1,5 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
-// with the gateway's. Usage: node server.js PORT DIRECTORY. It listens on 127.0.0.1 only, prints
+// with the gateway's. Usage: node server.js PORT FIRST DIRECTORY. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY.
 "use strict";
 const path = require("path");
@@ -7,7 +7,8 @@ const opcua = require("node-opcua");
 const { DataType, Variant, VariantArrayType, StatusCodes, DataValue } = opcua;
 
 const port = Number(process.argv[2]);
-const directory = process.argv[3];
+let scan = Number(process.argv[3]); // the number before the first scan
+const directory = process.argv[4];
 
 // One row a node: name, type, value. The Go side (interop_opcua_test.go) holds the same table.
 const fixed = [
@@ -72,7 +73,6 @@ function addNodes(server) {
   // Scan counts the Read requests that name it: each poll gets the next number, so that a lost poll is
   // a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". (Counting in the
   // getter would not do: node-opcua calls it twice a request.)
-  let scan = 0;
   const counter = add("Scan", DataType.UInt32, {
     minimumSamplingInterval: 50,
     value: { get: () => new Variant({ dataType: DataType.UInt32, value: scan }) },
