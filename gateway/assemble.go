@@ -66,7 +66,7 @@ func newUplink(cfg *config.Config, d *config.Destination, b *buffer.Buffer, log 
 		Destination: d.Name, URL: d.URL, ClientID: d.ClientID, Format: format, Log: log,
 		Username: d.Username, Password: d.Password.Reveal(),
 		TLS:    publisher.TLS{CAFile: d.TLS.CA, CertFile: d.TLS.Cert, KeyFile: d.TLS.Key, ServerName: d.TLS.ServerName},
-		Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), KeepAlive: d.KeepAlive,
+		Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), MaxMessage: int(d.MaxMessage), KeepAlive: d.KeepAlive,
 		BacklogMessages: d.BacklogLimit.Messages, BacklogBytes: float64(d.BacklogLimit.Bytes),
 	}
 	if d.Order == config.OldestFirst {

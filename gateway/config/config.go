@@ -93,6 +93,7 @@ type Destination struct {
 
 	Window           int           // records in flight; >= 1
 	MaxInFlightBytes int64         // bytes of payload in flight
+	MaxMessage       int64         // bytes; a larger payload goes to quarantine unsent; 0 = no limit known
 	BacklogLimit     BacklogLimit  // cap of the backlog lane
 	KeepAlive        time.Duration // MQTT keep-alive; whole seconds
 	TLS              TLS

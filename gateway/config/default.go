@@ -60,8 +60,10 @@ const (
 	maxMemory         = 1 << 30
 
 	maxDestinations = 16 // cursors that the buffer keeps
-	maxWindow       = 10000
+	maxWindow       = 4096
 	minInFlight     = 64 << 10
+	minMessage      = 1 << 10   // a message of a few tags
+	maxMessage      = 256 << 20 // MQTT 3.1.1 section 2.2.3
 	maxInFlight     = 256 << 20 // the largest MQTT packet
 	maxMessageRate  = 1e6
 	minByteRate     = 1 << 10

@@ -29,6 +29,9 @@ func destinationTable() *table[Destination] {
 		{name: "max_in_flight", set: func(l *loader, f field, d *Destination) {
 			l.size(f, &d.MaxInFlightBytes, false, minInFlight, maxInFlight)
 		}},
+		{name: "max_message", set: func(l *loader, f field, d *Destination) {
+			l.size(f, &d.MaxMessage, true, minMessage, maxMessage)
+		}},
 		{name: "backlog_limit", set: func(l *loader, f field, d *Destination) {
 			read(l, f.v, l.tables.backlogLimit, &d.BacklogLimit, hooks{})
 		}},

@@ -57,7 +57,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	wantDest := Destination{
 		Name: "cloud", URL: "wss://broker.example:443/mqtt", ClientID: "press-shop-1", Username: "someone",
 		Password: NewSecret("0123"), Topic: "{gateway}/{device}/{group}", Format: "json", Order: OldestFirst,
-		Start: StartOldest, Window: 20, MaxInFlightBytes: 1e6, BacklogLimit: BacklogLimit{50, 256 << 10},
+		Start: StartOldest, Window: 20, MaxInFlightBytes: 1e6, MaxMessage: 128 << 10, BacklogLimit: BacklogLimit{50, 256 << 10},
 		KeepAlive: time.Minute, TLS: TLS{ServerName: "broker"}, Int64AsString: true,
 	}
 	if !reflect.DeepEqual(c.Destinations, []Destination{wantDest}) {

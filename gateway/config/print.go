@@ -67,6 +67,7 @@ func (p *printer) destination(d *Destination) {
 	p.line(4, "start", string(d.Start))
 	p.line(4, "window", strconv.Itoa(d.Window))
 	p.line(4, "max_in_flight", formatSize(d.MaxInFlightBytes))
+	p.line(4, "max_message", formatSize(d.MaxMessage))
 	p.line(4, "backlog_limit", fmt.Sprintf("{messages_per_second: %s, bytes_per_second: %s}",
 		number(d.BacklogLimit.Messages), formatSize(d.BacklogLimit.Bytes)))
 	p.line(4, "keep_alive", formatDuration(d.KeepAlive))
