@@ -74,10 +74,19 @@ devices:
 	if o.Kind == "float32" {
 		words = 2
 	}
+	scheme := "tcp"
+	if o.Driver == "opcua" {
+		scheme = "opc.tcp"
+	}
 	for i, address := range devices {
-		b = fmt.Appendf(b, "  - name: d%d\n    driver: modbus\n    url: tcp://%s\n    timeout: 2s\n    groups:\n      - name: g\n        interval: %s\n        tags:\n", i, address, o.Interval)
+		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: 2s\n    groups:\n      - name: g\n        interval: %s\n        tags:\n",
+			i, o.Driver, scheme, address, o.Interval)
 		for j := range o.Tags {
-			b = fmt.Appendf(b, "          - {name: t%d, address: \"holding:%d\", type: %s}\n", j, j*words, o.Kind)
+			where := fmt.Sprintf("holding:%d", j*words)
+			if o.Driver == "opcua" {
+				where = fmt.Sprintf("ns=2;s=t%d", j)
+			}
+			b = fmt.Appendf(b, "          - {name: t%d, address: %q, type: %s}\n", j, where, o.Kind)
 		}
 	}
 	return b

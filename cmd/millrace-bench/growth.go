@@ -36,6 +36,6 @@ func newGrowth() *cobra.Command {
 }
 
 func growthRun(ctx context.Context, devices, tags int, length time.Duration) (*result, error) {
-	return runScenario(ctx, options{Scenario: "growth", Target: "millrace", Devices: devices, Tags: tags, Interval: time.Second,
+	return runScenario(ctx, options{Scenario: "growth", Target: "millrace", Driver: "modbus", Devices: devices, Tags: tags, Interval: time.Second,
 		Kind: "uint16", For: length, Warm: 3 * time.Second, Commit: time.Second, MaxSize: "8GiB", Order: "live-first"})
 }

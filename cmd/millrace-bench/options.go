@@ -12,6 +12,7 @@ import (
 type options struct {
 	Scenario string        `json:"scenario"`
 	Target   string        `json:"target"` // millrace, floor, or a command line
+	Driver   string        `json:"driver"` // modbus or opcua
 	Devices  int           `json:"devices"`
 	Tags     int           `json:"tags"` // a device
 	Dead     int           `json:"dead"` // devices that accept and never answer
@@ -77,6 +78,7 @@ func scenarioHelp() string {
 func (o *options) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Target, "target", "millrace", "millrace, floor, or the command line of another gateway; {broker} and {devices} are replaced")
+	f.StringVar(&o.Driver, "driver", "modbus", "what the simulated devices speak: modbus or opcua")
 	f.IntVar(&o.Devices, "devices", 0, "simulated devices")
 	f.IntVar(&o.Tags, "tags", 0, "tags a device")
 	f.IntVar(&o.Dead, "dead", 0, "devices that accept and never answer")
@@ -99,7 +101,7 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 			continue
 		}
 		o := s.options
-		o.Target, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
+		o.Target, o.Driver, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Driver, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
 		overrideInt(cmd, "devices", &o.Devices, flags.Devices)
 		overrideInt(cmd, "tags", &o.Tags, flags.Tags)
 		overrideInt(cmd, "dead", &o.Dead, flags.Dead)
@@ -111,6 +113,9 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		if o.Kind != "uint16" && o.Kind != "float32" {
 			return o, fmt.Errorf("type %q is unknown; use uint16 or float32", o.Kind)
+		}
+		if o.Driver != "modbus" && (o.Driver != "opcua" || o.Target == "floor" || o.Dead > 0) {
+			return o, fmt.Errorf("driver %q: use modbus, or opcua without --dead and not with the floor", o.Driver)
 		}
 		return o, nil
 	}

@@ -60,7 +60,7 @@ func (r *result) balance(a *account, served simReport, o options) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	words := uint64(1)
-	if o.Kind == "float32" {
+	if o.Kind == "float32" && o.Driver == "modbus" {
 		words = 2
 	}
 	r.Served = served.Registers / words

@@ -52,7 +52,7 @@ func lay(o options) (b *bed, err error) {
 	if b.broker, err = startBroker(b.dir); err != nil {
 		return b, err
 	}
-	if b.sim, err = startSim(o.Devices, o.Dead, o.Kind); err != nil {
+	if b.sim, err = startSim(o); err != nil {
 		return b, err
 	}
 	if b.sub, err = subscribe(b.broker.address, "bench-subscriber"); err != nil {

@@ -27,18 +27,23 @@ type simReport struct {
 
 // newSim runs the simulated devices in a process of their own, so that their cost is not the gateway's.
 func newSim() *cobra.Command {
-	var devices, dead int
-	var kind string
+	var devices, dead, tags int
+	var kind, driver string
 	cmd := &cobra.Command{
 		Use:    "sim",
 		Short:  "Run the simulated devices (started by the scenarios)",
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if driver == "opcua" {
+				return runServers(devices, tags, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
+			}
 			return runSim(devices, dead, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().IntVar(&devices, "devices", 1, "how many")
 	cmd.Flags().IntVar(&dead, "dead", 0, "how many of them accept and never answer")
+	cmd.Flags().IntVar(&tags, "tags", 0, "nodes of each OPC UA server")
+	cmd.Flags().StringVar(&driver, "driver", "modbus", "modbus or opcua")
 	cmd.Flags().StringVar(&kind, "type", "uint16", "uint16 or float32")
 	return cmd
 }
@@ -60,17 +65,23 @@ func runSim(n, dead int, floats bool, in io.Reader, out io.Writer) error {
 		devices[i].unit = s.Unit(1)
 		first.Addresses = append(first.Addresses, s.Addr())
 	}
+	return answer(in, out, first, func() (r simReport) {
+		for _, d := range devices {
+			r.Scans = append(r.Scans, d.scan.Load())
+			r.Registers += d.unit.Served()
+		}
+		return r
+	})
+}
+
+// answer says where the devices are and then reports at each line, until the parent hangs up.
+func answer(in io.Reader, out io.Writer, first simReport, report func() simReport) error {
 	enc := json.NewEncoder(out)
 	if err := enc.Encode(first); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		var r simReport
-		for _, d := range devices {
-			r.Scans = append(r.Scans, d.scan.Load())
-			r.Registers += d.unit.Served()
-		}
-		if err := enc.Encode(r); err != nil {
+		if err := enc.Encode(report()); err != nil {
 			return err
 		}
 	}
@@ -126,12 +137,13 @@ type simProcess struct {
 	addresses []string
 }
 
-func startSim(devices, dead int, kind string) (*simProcess, error) {
+func startSim(o options) (*simProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	s := &simProcess{cmd: exec.Command(self, "sim", "--devices", fmt.Sprint(devices), "--dead", fmt.Sprint(dead), "--type", kind)}
+	s := &simProcess{cmd: exec.Command(self, "sim", "--driver", o.Driver, "--devices", fmt.Sprint(o.Devices),
+		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind)}
 	s.cmd.Stderr = os.Stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err
