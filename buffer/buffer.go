@@ -105,7 +105,10 @@ type Buffer struct {
 	fs    files
 	lock  *os.File
 	epoch uint64
-	start time.Time // when this process opened the store; its monotonic part measures age
+	// readOnly: it is only looked at. Then entries is its quarantine.
+	readOnly bool
+	entries  [][2][]byte
+	start    time.Time // when this process opened the store; its monotonic part measures age
 
 	// commitMu is held by whoever writes files; it is taken before mu. mu guards everything below.
 	commitMu sync.Mutex

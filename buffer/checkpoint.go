@@ -31,10 +31,14 @@ type draft struct {
 	isDelta bool
 }
 
-// takeCheckpoint returns the checkpoint of this moment, to be written into the segment, or into state.db
-// when it is nil. Every record up to next-1 must be settled, on disk, or in the transaction that the
-// checkpoint goes into. mu is held.
+// takeCheckpoint returns the checkpoint of this moment, to be written into the segment together with all
+// that is in the tail, or into state.db when the segment is nil. Then records that are only in memory are
+// left out of it: they would be lost with the memory. mu is held.
 func (b *Buffer) takeCheckpoint(s *segment) *draft {
+	if s == nil {
+		b.countUnsettled(func(n *uint64, by uint64) { *n -= by })
+		defer b.countUnsettled(func(n *uint64, by uint64) { *n += by })
+	}
 	b.gen++
 	d := &draft{next: b.next}
 	base := uint64(0)
@@ -57,6 +61,32 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 		d.values = b.fields(d.values, a)
 	}
 	return d
+}
+
+// countUnsettled calls f with each number that a record only in memory is counted in, and by how much. mu is held.
+func (b *Buffer) countUnsettled(f func(n *uint64, by uint64)) {
+	for seq := b.durable + 1; seq < b.next; seq++ {
+		e := b.tail.at(seq)
+		if e == nil || b.settled(e) {
+			continue
+		}
+		a, n := e.stream.account, uint64(e.readings)
+		if e.to == everyone {
+			f(&a.accepted, n)
+			f(&a.polled, n)
+		}
+		for slot, d := range b.slots {
+			switch on := bit(slot); {
+			case d == nil || e.to&on == 0:
+			case e.acked&on == 0:
+				f(&d.backlog, 1)
+			case e.rejected&on != 0:
+				f(&a.dests[slot].dropped[CauseRejected], n)
+			default:
+				f(&a.dests[slot].delivered, n)
+			}
+		}
+	}
 }
 
 func (b *Buffer) appendCursors(out []byte) []byte {
@@ -83,7 +113,11 @@ func (b *Buffer) appendCursors(out []byte) []byte {
 
 // fields appends an account's numbers in the order in which checkpoints have them.
 func (b *Buffer) fields(out []uint64, a *account) []uint64 {
-	out = append(out, a.polled, a.suppressed, a.accepted)
+	polled := a.polled
+	if polled > math.MaxInt64 { // countUnsettled took from what nobody counted
+		polled = 0
+	}
+	out = append(out, polled, a.suppressed, a.accepted)
 	for slot, d := range b.slots {
 		if d != nil {
 			n := &a.dests[slot]

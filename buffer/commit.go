@@ -92,12 +92,12 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 func (b *Buffer) settleIdle(checkpoint bool) error {
 	b.mu.Lock()
 	b.advance()
-	if !checkpoint || !b.changed || b.durable+1 != b.next {
+	if !checkpoint || !b.changed {
 		b.mu.Unlock()
 		return nil
 	}
 	d := b.takeCheckpoint(nil)
-	b.changed, b.st.ackedOnDisk = false, 0
+	b.changed, b.st.ackedOnDisk = b.durable+1 != b.next, 0
 	b.mu.Unlock()
 	return b.saveCheckpoint(d)
 }

@@ -295,6 +295,11 @@ func (b *Buffer) expire() error {
 // setAside renames a damaged file, so that nothing reads it again and people can look at it, and
 // remembers the damage.
 func (b *Buffer) setAside(path string, d Damage) {
+	if b.readOnly {
+		d.File = filepath.Base(path)
+		b.noteDamage(d)
+		return
+	}
 	to := path + asideSuffix
 	for i := 1; i < 1000; i++ {
 		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {

@@ -32,15 +32,20 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
-	b := &Buffer{dir: dir, o: o, log: o.Log, fs: fs, lock: lock, start: time.Now(), next: 1,
-		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}}
+	b := newBuffer(dir, o, fs)
+	b.lock = lock
 	if err := b.load(); err != nil {
 		_ = b.state.close()
 		_ = lock.Close()
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	return b, nil
+}
+
+func newBuffer(dir string, o Options, fs files) *Buffer {
+	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1,
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}}
 }
 
 // load reads the store and writes the new state.db.
@@ -126,6 +131,9 @@ func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
 	for _, path := range names {
 		s, ckpt, err := b.loadSegment(path)
 		if errors.Is(err, errEmpty) {
+			if b.readOnly {
+				continue
+			}
 			if err := b.fs.remove(path); err != nil {
 				return nil, fmt.Errorf("remove empty segment: %w", err)
 			}

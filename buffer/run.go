@@ -68,8 +68,11 @@ func (b *Buffer) turn(early bool) {
 		return
 	}
 	old, idle := b.due()
-	if early || old || idle {
-		_ = b.commitOr(idle) // kept in the stats
+	switch { // errors are kept in the stats
+	case early || old:
+		_ = b.commitOr(idle)
+	case idle:
+		_ = b.settleIdle(true)
 	}
 	if err := b.reserve(); err != nil {
 		b.log.Warn("sequence numbers not reserved; trying again", "error", err)

@@ -25,6 +25,7 @@ type entry struct {
 	acked    mask // destinations that need it no more
 	sent     mask // destinations it was handed out to
 	late     mask // destinations it is historical for
+	rejected mask // destinations that put it into quarantine
 }
 
 const entryOverhead = 80

@@ -18,6 +18,7 @@ type verdict struct {
 	excused   int  // not there, but dropped for want of room
 	repaired  bool // the file system needed e2fsck
 	unmounted bool // and that did not help
+	torn      bool // a sector was torn: what looks like damage is damage
 	damages   uint64
 	problems  []error // everything that breaks a promise, lost records among it
 	found     [2]map[uint64]*buffer.Record
@@ -32,8 +33,9 @@ func (v *verdict) problem(format string, args ...any) {
 }
 
 // check opens the store that a power cut left and compares it with the story.
-func check(dir string, p *plan, s *story, at int, again bool) (v *verdict) {
-	v = &verdict{}
+func check(dir string, p *plan, s *story, c crash, again bool) (v *verdict) {
+	at := c.at
+	v = &verdict{torn: c.manner == tearSector}
 	defer func() {
 		if r := recover(); r != nil {
 			v.problem("panic: %v", r)
@@ -79,7 +81,7 @@ func (v *verdict) inspect(b *buffer.Buffer, p *plan, s *story, at int) {
 	}
 	v.checkLedger(b, p)
 	stats := b.Stats()
-	if v.damages = stats.Damages; v.damages > 0 {
+	if v.damages = stats.Damages; v.damages > 0 && !v.torn {
 		v.problem("a power cut was taken for damage: %v", stats.Damage)
 	}
 	if stats.Health != "ok" {
@@ -167,7 +169,7 @@ func (v *verdict) checkLedger(b *buffer.Buffer, p *plan) {
 			if n := v.readings(dest, a.Name); d.Buffered != n || d.InFlight != 0 {
 				v.problem("ledger of %s at %s: %d buffered and %d in flight, but %d are there", a.Name, d.Name, d.Buffered, d.InFlight, n)
 			}
-			if n := d.Dropped[buffer.CauseDamaged]; n > 0 {
+			if n := d.Dropped[buffer.CauseDamaged]; n > 0 && !v.torn {
 				v.problem("ledger of %s at %s: %d lost to damage", a.Name, d.Name, n)
 			}
 			if n := d.Dropped[buffer.CauseFull]; n > 0 && !p.Tight {
@@ -241,7 +243,7 @@ func (v *verdict) reopen(dir string, p *plan, s *story, at int, fresh map[uint64
 			v.problem("close for the second time: %w", err)
 		}
 	}()
-	second := &verdict{}
+	second := &verdict{torn: v.torn}
 	for dest := range second.found {
 		second.found[dest] = second.read(b, dest)
 		for seq, rec := range v.found[dest] {

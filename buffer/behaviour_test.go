@@ -1,0 +1,552 @@
+package buffer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func appendN(t testing.TB, b *Buffer, s *Stream, n int) (first, last uint64) {
+	t.Helper()
+	for i := range n {
+		seq, err := b.Append(s, fmt.Appendf(nil, "record %d of %s", i, s.Account()), 2, int64(i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = seq
+		}
+		last = seq
+	}
+	return first, last
+}
+
+// readAll reads what a destination has, acknowledging it when asked.
+func readAll(t testing.TB, d *Destination, ack bool) (out []Record) {
+	t.Helper()
+	r := d.Reader(0, 0)
+	for {
+		var rec Record
+		ok, err := r.Next(&rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return out
+		}
+		rec.Payload = bytes.Clone(rec.Payload)
+		out = append(out, rec)
+		if ack {
+			d.Ack(rec.Seq)
+		}
+	}
+}
+
+func turnNow(b *Buffer) {
+	b.mu.Lock()
+	b.st.lastTidy, b.st.lastIdle = time.Time{}, time.Time{}
+	b.mu.Unlock()
+	b.turn(false)
+}
+
+func TestHistorical(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	s, d := mustStream(t, b, "press"), b.Destination("cloud")
+	want := map[uint64]bool{}
+	mark := func(n int, historical bool) {
+		first, last := appendN(t, b, s, n)
+		for seq := first; seq <= last; seq++ {
+			want[seq] = historical
+		}
+	}
+	mark(3, true)
+	commitNow(t, b) // waited on disk while the link was down
+	mark(2, true)   // and so did these, by the commit of SetLive
+	if err := d.SetLive(true); err != nil {
+		t.Fatal(err)
+	}
+	mark(4, false) // handed out below, live
+	check := func(recs []Record) {
+		t.Helper()
+		if len(recs) != len(want) {
+			t.Fatalf("%d records, want %d", len(recs), len(want))
+		}
+		for _, r := range recs {
+			if r.Historical != want[r.Seq] {
+				t.Errorf("record %d: historical %v", r.Seq, r.Historical)
+			}
+		}
+	}
+	check(readAll(t, d, false))
+	if err := d.SetLive(false); err != nil {
+		t.Fatal(err)
+	}
+	d.Reset()
+	commitNow(t, b) // what was handed out before stays what it was
+	mark(3, true)
+	commitNow(t, b)
+	check(readAll(t, d, false))
+	crash(b)
+	b = mustOpen(t, dir, testOptions())
+	check(readAll(t, b.Destination("cloud"), false))
+}
+
+func TestHealthyPathWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir() + "/store"
+		o := testOptions()
+		o.CommitInterval = time.Second
+		b := mustOpen(t, dir, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- b.Run(ctx) }()
+		d := b.Destination("cloud")
+		if err := d.SetLive(true); err != nil {
+			t.Fatal(err)
+		}
+		s := mustStream(t, b, "press")
+		r := d.Reader(0, 0)
+		start := b.Stats().BytesWritten
+		// A day of 10 records a second, each acknowledged a fifth of a second after it came.
+		var inFlight []uint64
+		for range 24 * 3600 * 10 / 100 {
+			for range 100 {
+				appendN(t, b, s, 1)
+				var rec Record
+				if ok, err := r.Next(&rec); !ok || err != nil {
+					t.Fatal(ok, err)
+				}
+				if inFlight = append(inFlight, rec.Seq); len(inFlight) > 2 {
+					d.Ack(inFlight[0])
+					inFlight = inFlight[1:]
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		st := b.Stats()
+		if st.Segments != 0 || st.Commits != 0 {
+			t.Errorf("commits happened: %+v", st)
+		}
+		written := st.BytesWritten - start
+		t.Logf("%d bytes written in a healthy day", written)
+		if written > 16<<20 {
+			t.Errorf("%d bytes written in a healthy day", written)
+		}
+		// The control: one that is not acknowledged in time is committed.
+		appendN(t, b, s, 1)
+		time.Sleep(1100 * time.Millisecond)
+		if st := b.Stats(); st.Commits != 1 || st.DirtyRecords != 0 {
+			t.Errorf("a record older than the interval is not on disk: %+v", st)
+		}
+		cancel()
+		<-done
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMaxAgeCountsRunningTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		jump := time.Duration(0)
+		o := testOptions()
+		o.CommitInterval, o.MaxAge = time.Second, 24*time.Hour
+		o.Now = func() time.Time { return time.Now().Add(jump) }
+		dir := t.TempDir() + "/store"
+		b := mustOpen(t, dir, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- b.Run(ctx) }()
+		s := mustStream(t, b, "press")
+		appendN(t, b, s, 10)
+		time.Sleep(2 * time.Hour)
+		jump = 365 * 24 * time.Hour // the wall clock jumps a year: nothing expires
+		time.Sleep(time.Hour)
+		if n := b.Destination("cloud").Len(); n != 10 {
+			t.Fatalf("%d records after the jump", n)
+		}
+		cancel()
+		<-done
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * 24 * time.Hour) // switched off: no running time
+		b = mustOpen(t, dir, o)
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { done <- b.Run(ctx) }()
+		time.Sleep(20 * time.Hour)
+		if n := b.Destination("cloud").Len(); n != 10 {
+			t.Fatalf("%d records after 23 hours of running", n)
+		}
+		time.Sleep(2 * time.Hour)
+		l := b.Ledger()[0].Destinations[0]
+		if l.Dropped[CauseExpired] != 20 || l.Buffered != 0 {
+			t.Errorf("after 25 hours of running: %+v", l)
+		}
+		recs := readAll(t, b.Destination("cloud"), true)
+		if len(recs) != 1 || recs[0].Gap == nil || recs[0].Gap.Cause != CauseExpired || recs[0].Gap.Count != 20 || recs[0].Gap.From != 1 || recs[0].Gap.To != 10 {
+			t.Errorf("gap records: %+v", recs)
+		}
+		cancel()
+		<-done
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMaxSizeDropsOldestWithGaps(t *testing.T) {
+	o := testOptions()
+	o.MaxSize = 4 << 20
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, o)
+	s := mustStream(t, b, "press")
+	noise := make([]byte, 2000)
+	for i := range 5000 {
+		for j := range noise {
+			noise[j] = byte(i*j) ^ byte(i>>8) ^ byte(j>>3)*31
+		}
+		if _, err := b.Append(s, noise, 1, int64(i)); err != nil {
+			t.Fatal(err)
+		}
+		if size := dirSize(t, dir); size > o.MaxSize {
+			t.Fatalf("%d bytes in the directory after record %d", size, i)
+		}
+	}
+	commitNow(t, b)
+	checkLedger(t, b)
+	st := b.Stats()
+	if st.Dropped == 0 {
+		t.Skip("compressed too well")
+	}
+	l := b.Ledger()[0].Destinations[0]
+	var told uint64
+	for _, r := range readAll(t, b.Destination("cloud"), true) {
+		if r.Gap != nil {
+			told += r.Gap.Count
+			if r.Gap.Cause != CauseFull || r.Gap.From > r.Gap.To || r.Gap.FirstSeq > r.Gap.LastSeq {
+				t.Errorf("gap %+v", r.Gap)
+			}
+		}
+	}
+	if told == 0 || told != l.Dropped[CauseFull] {
+		t.Errorf("gap records tell of %d, the ledger of %+v", told, l)
+	}
+}
+
+func TestQuarantine(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	o.Destinations = []string{"cloud", "other site"}
+	b := mustOpen(t, dir, o)
+	d := b.Destination("other site")
+	appendN(t, b, mustStream(t, b, "press"), 5)
+	commitNow(t, b)
+	recs := readAll(t, d, false)
+	if err := d.Reject(recs[2].Seq, "too large for the broker"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Reject(recs[2].Seq, "again"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("rejected twice: %v", err)
+	}
+	for _, i := range []int{0, 1, 3, 4} {
+		d.Ack(recs[i].Seq)
+	}
+	commitNow(t, b)
+	crash(b)
+	b = mustOpen(t, dir, o)
+	d = b.Destination("other site")
+	gap := readAll(t, d, true)
+	if len(gap) != 1 || gap[0].Gap == nil || gap[0].Gap.Cause != CauseRejected || gap[0].Gap.FirstSeq != recs[2].Seq {
+		t.Fatalf("gap %+v", gap)
+	}
+	if n := len(readAll(t, b.Destination("cloud"), false)); n != 5 {
+		t.Errorf("the other destination has %d records: it was told of a gap that is not its own", n)
+	}
+	list, err := b.Quarantine()
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	q := list[0]
+	if q.Reason != "too large for the broker" || string(q.Payload) != string(recs[2].Payload) || q.Account != "press" || q.Readings != 2 || q.Destination != "other site" {
+		t.Errorf("entry %+v", q)
+	}
+	seq, err := b.Retry(q.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLedger(t, b)
+	again := readAll(t, d, true)
+	if len(again) != 1 || again[0].Seq != seq || string(again[0].Payload) != string(q.Payload) || !again[0].Historical {
+		t.Errorf("after the retry: %+v", again)
+	}
+	if l := b.Ledger()[0].Destinations[1]; l.Lost() != 0 || l.Delivered != 10 {
+		t.Errorf("after the retry: %+v", l)
+	}
+	if _, err := b.Retry(q.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("retried twice: %v", err)
+	}
+	checkLedger(t, b)
+}
+
+func TestQuarantineIsBounded(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	d, s := b.Destination("cloud"), mustStream(t, b, "press")
+	big := make([]byte, 100<<10)
+	for i := range 30 {
+		if _, err := b.Append(s, big, 1, int64(i)); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range readAll(t, d, false) {
+			if r.Gap != nil {
+				d.Ack(r.Seq)
+			} else if err := d.Reject(r.Seq, "no"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := b.Quarantine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	for _, q := range list {
+		size += len(q.Payload)
+	}
+	if size > b.o.quarantineBytes() || len(list) == 0 || len(list) == 30 {
+		t.Errorf("%d entries of %d bytes", len(list), size)
+	}
+	if err := b.DeleteQuarantined(list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := b.Quarantine(); len(after) != len(list)-1 {
+		t.Errorf("%d entries after one was deleted", len(after))
+	}
+}
+
+func TestDestinationsComeAndGo(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	b := mustOpen(t, dir, o)
+	s := mustStream(t, b, "press")
+	appendN(t, b, s, 10)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Destinations = []string{"now"}
+	b = mustOpen(t, dir, o)
+	if n := b.Destination("now").Len(); n != 0 {
+		t.Errorf("a new destination has %d records", n)
+	}
+	if b.Destination("cloud") != nil {
+		t.Error("a destination that is not configured is handed out")
+	}
+	appendN(t, b, mustStream(t, b, "press"), 5)
+	checkLedger(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Destinations, o.NewDestination = []string{"now", "oldest"}, StartOldest
+	b = mustOpen(t, dir, o)
+	recs := readAll(t, b.Destination("oldest"), true)
+	if len(recs) != 15 || !recs[0].Historical {
+		t.Errorf("a destination that starts with the oldest has %d records", len(recs))
+	}
+	checkLedger(t, b)
+	if n := len(readAll(t, b.Destination("now"), true)); n != 5 {
+		t.Errorf("%d records", n)
+	}
+	turnNow(b)
+	if st := b.Stats(); st.Segments == 0 || len(st.Destinations) != 3 || st.Destinations[0].Configured {
+		t.Errorf("the destination that is gone does not hold its records: %+v", st)
+	}
+	if err := b.Forget("now"); err == nil {
+		t.Error("a configured destination was forgotten")
+	}
+	if err := b.Forget("cloud"); err != nil {
+		t.Fatal(err)
+	}
+	checkLedger(t, b)
+	if st := b.Stats(); st.Segments != 0 {
+		t.Errorf("segments after the destination was forgotten: %+v", st)
+	}
+	crash(b)
+	o.Destinations = nil
+	b = mustOpen(t, dir, o)
+	if st := b.Stats(); len(st.Destinations) != 2 || !st.Destinations[0].Configured {
+		t.Errorf("opened with those of the store: %+v", st.Destinations)
+	}
+}
+
+func TestTooManyDestinations(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	for round := range 3 {
+		o.Destinations = nil
+		for i := range 8 {
+			o.Destinations = append(o.Destinations, fmt.Sprintf("d%d", round*8+i))
+		}
+		b, err := Open(dir, o)
+		if round < 2 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "forget") {
+			t.Errorf("24 destinations: %v", err)
+		}
+	}
+}
+
+func TestInspection(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	o.SegmentSize = 256 << 10
+	b := mustOpen(t, dir, o)
+	for i := range 5 {
+		appendN(t, b, mustStream(t, b, fmt.Sprintf("device-%d", i)), 400)
+		commitNow(t, b)
+	}
+	check := func(name string, scan func(context.Context, uint64, uint64, func(*Record) error) error, want int) {
+		t.Helper()
+		n := 0
+		err := scan(t.Context(), 0, 0, func(r *Record) error {
+			if n++; !strings.Contains(string(r.Payload), "of "+r.Stream.Account()) {
+				t.Errorf("%s: record %d: %q", name, r.Seq, r.Payload)
+			}
+			return nil
+		})
+		if err != nil || n != want {
+			t.Errorf("%s: %d records, want %d: %v", name, n, want, err)
+		}
+		some := 0
+		if err := scan(t.Context(), 100, 200, func(*Record) error { some++; return nil }); err != nil || some != 100 {
+			t.Errorf("%s: %d records of 100: %v", name, some, err)
+		}
+	}
+	check("running", b.Scan, 2000)
+	ro, err := OpenReadOnly(dir) // beside the running one
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("beside", ro.Scan, 2000)
+	v, err := ro.Verify(t.Context(), nil)
+	if err != nil || len(v.Problems) != 0 || v.Records != 2000 {
+		t.Errorf("verify: %+v %v", v, err)
+	}
+	if ro.Epoch() != b.Epoch() || ro.Ledger()[0].Accepted != 800 || len(ro.Segments()) != len(b.Segments()) || ro.Stats().Destinations[0].Backlog != 2000 {
+		t.Errorf("beside: %+v", ro.Stats())
+	}
+	ro.Close()
+	if v, err := b.Verify(t.Context(), func(done, all int64) {
+		if done > all {
+			t.Errorf("%d of %d", done, all)
+		}
+	}); err != nil || len(v.Problems) != 0 || v.Records != 2000 {
+		t.Errorf("verify: %+v %v", v, err)
+	}
+	before, _ := os.ReadDir(dir)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ro, err = OpenReadOnly(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer ro.Close()
+	check("stopped", ro.Scan, 2000)
+	after, _ := os.ReadDir(dir)
+	if len(before) != len(after) {
+		t.Errorf("the directory changed from %v to %v", before, after)
+	}
+	if _, err := OpenReadOnly(filepath.Join(dir, "none")); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no store: %v", err)
+	}
+}
+
+func TestVerifyFindsDamage(t *testing.T) {
+	tp := newTemplate(t)
+	dir := tp.copy(t)
+	path := filepath.Join(dir, tp.files[3])
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 5 * pageSize; i < 6*pageSize; i++ {
+		raw[i] ^= 0x55
+	}
+	if err := os.WriteFile(path, raw, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	ro, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ro.Close()
+	v, err := ro.Verify(t.Context(), nil)
+	if err != nil || len(v.Problems) != 1 || v.Problems[0].File != tp.files[3] {
+		t.Errorf("%+v %v", v, err)
+	}
+	if again, _ := os.ReadFile(path); !bytes.Equal(again, raw) {
+		t.Error("the file was changed")
+	}
+}
+
+func TestDropNewestRefuses(t *testing.T) {
+	o := testOptions()
+	o.MaxSize, o.WhenFull = 4<<20, DropNewest
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, o)
+	s := mustStream(t, b, "press")
+	noise := make([]byte, 4000)
+	accepted, refused := 0, 0
+	for i := 0; refused < 100; i++ {
+		for j := range noise {
+			noise[j] = byte((i*7919+j*104729)*(i^j) >> 7)
+		}
+		_, err := b.Append(s, noise, 1, int64(i))
+		if errors.Is(err, ErrFull) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		} else {
+			accepted++
+		}
+		if size := dirSize(t, dir); size > o.MaxSize {
+			t.Fatalf("%d bytes in the directory", size)
+		}
+	}
+	commitNow(t, b)
+	a := b.Ledger()[0]
+	if a.Accepted != uint64(accepted+refused) || a.Destinations[0].Dropped[CauseFull] != uint64(refused) {
+		t.Errorf("%d taken, %d refused: %+v", accepted, refused, a)
+	}
+	d := b.Destination("cloud")
+	recs := readAll(t, d, true)
+	turnNow(b)
+	if _, err := b.Append(s, noise, 1, 1); err != nil {
+		t.Errorf("after the drain: %v", err)
+	}
+	turnNow(b)
+	recs = append(recs, readAll(t, d, true)...)
+	var told uint64
+	for _, r := range recs {
+		if r.Gap != nil {
+			told += r.Gap.Count
+		}
+	}
+	if told != uint64(refused) {
+		t.Errorf("gap records tell of %d, %d were refused", told, refused)
+	}
+}
