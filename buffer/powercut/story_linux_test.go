@@ -42,6 +42,7 @@ type story struct {
 	named    int // from here on the epoch was known
 	phases   []phase
 	last     int    // moment of the last report
+	dropLook int    // in how many looks to come a file may yet go that the store has counted as dropped
 	looks    [2]int // moments of the last report that had looked at the directory, and of the one before
 	durable  uint64
 	open     []*fact // not promised yet
@@ -131,18 +132,23 @@ func (s *story) promise(durable uint64, at int) {
 func (s *story) hearSegments(r *report, at int) {
 	name := r.Phase
 	if r.Looked {
+		s.dropLook = max(s.dropLook-1, 0)
+		if r.Dropped {
+			s.dropLook = 3
+		}
+		gone := slices.ContainsFunc(s.segments, func(old string) bool { return !slices.Contains(r.Segments, old) })
 		switch {
 		case name != "":
-		case r.Dropped:
+		case gone && s.dropLook > 0:
 			name = "drop"
-		case slices.ContainsFunc(s.segments, func(old string) bool { return !slices.Contains(r.Segments, old) }):
+		case gone:
 			name = "delete"
 		case slices.ContainsFunc(r.Segments, func(now string) bool { return !slices.Contains(s.segments, now) }):
 			name = "rotate"
 		}
 		s.segments = r.Segments
 	}
-	if r.Dropped { // after the last look; and that was not before the report of the one before
+	if r.Looked && s.dropLook > 0 { // it went after the last look, which was after the report of the one before
 		for _, f := range s.facts {
 			if f.seq < r.OldestSeq {
 				f.dropping = min(f.dropping, s.looks[1])

@@ -73,7 +73,7 @@ type report struct {
 	Settling  []settled
 	Looked    bool   // at the directory, and at the next three
 	Dropped   bool   // segments were dropped since the last look
-	OldestSeq uint64 // of the oldest segment, then
+	OldestSeq uint64 // the first of the oldest segment, or the next record's when there is none
 	Segments  []string
 	Err       string
 }

@@ -269,13 +269,11 @@ func (w *workload) tell(r *report) error {
 		for _, name := range names {
 			r.Segments = append(r.Segments, filepath.Base(name))
 		}
-		r.Looked, r.Dropped = true, after.Dropped > w.drops
-		if w.drops = after.Dropped; r.Dropped {
-			r.OldestSeq = r.Durable + 1
-			if len(names) > 0 {
-				if _, err := fmt.Sscanf(r.Segments[0], "seg-%16x.db", &r.OldestSeq); err != nil {
-					return fmt.Errorf("segment %q: %w", r.Segments[0], err)
-				}
+		r.Looked, r.Dropped, w.drops = true, after.Dropped > w.drops, after.Dropped
+		r.OldestSeq = r.Durable + 1
+		if len(names) > 0 {
+			if _, err := fmt.Sscanf(r.Segments[0], "seg-%16x.db", &r.OldestSeq); err != nil {
+				return fmt.Errorf("segment %q: %w", r.Segments[0], err)
 			}
 		}
 		return w.link.send(r)
