@@ -107,7 +107,7 @@ func faultFlapping(t *testing.T) {
 	}
 	conns, progress = b.net.Accepted()-conns, len(b.sub.Arrivals())-progress
 	t.Logf("FIGURES %s: %d flaps, %d connections, %d messages meanwhile", t.Name(), flaps, conns, progress)
-	if progress == 0 {
+	if progress == 0 && *long { // six flaps may all fall into a back-off
 		t.Error("nothing arrived while the link flapped")
 	}
 	if conns > 4*flaps {
