@@ -318,8 +318,11 @@ func (b *Buffer) known() (out []Problem) {
 
 // verifyPart checks one segment. Its first damage ends it: what can be read behind that is told by Records.
 func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
-	if p.damaged || p.last < p.s.first {
-		return nil // it stands in the report already, or holds nothing
+	if p.last < p.s.first {
+		return nil // it holds nothing yet
+	}
+	if p.damaged {
+		return b.verifyDamaged(ctx, p, out, tell)
 	}
 	records, err := b.verifyBlocks(ctx, p, out, tell)
 	if ctx.Err() != nil {
@@ -340,6 +343,27 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 		return fmt.Errorf("verify segment %q: %w", filepath.Base(p.s.path), err)
 	}
 	out.Problems = append(out.Problems, Problem{filepath.Base(p.s.path), err.Error(), p.s.first, p.last})
+	return nil
+}
+
+// verifyDamaged finds out what is wrong with a segment that is being read from what could be salvaged of it: when the
+// ledger met the damage, nobody has told yet.
+func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
+	name := filepath.Base(p.s.path)
+	if slices.ContainsFunc(out.Problems, func(p Problem) bool { return p.File == name }) {
+		return nil
+	}
+	asIs := *p
+	asIs.s = &segment{path: p.s.path, first: p.s.first, last: p.last}
+	defer b.closeHandle(asIs.s)
+	_, err := b.verifyBlocks(ctx, &asIs, out, tell)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
+		err = errDamaged
+	}
+	out.Problems = append(out.Problems, Problem{name, err.Error(), p.s.first, p.last})
 	return nil
 }
 

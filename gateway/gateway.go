@@ -134,6 +134,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	if g.listener != nil {
 		publishing.start(stopPlant, func() error { return web.Run(uplink, g.listener, web.Handler(g.Snapshot)) })
 	}
+	publishing.start(stopPlant, func() error { return g.serveControl(uplink) })
 	for _, l := range g.lines {
 		polling.start(stopPlant, func() error { return l.poller.Run(plant) })
 	}

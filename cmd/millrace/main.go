@@ -72,7 +72,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newDemo(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newDemo(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"millrace/buffer"
+	"millrace/gateway"
+	"millrace/gateway/config"
+)
+
+// storeFlags say which store a command is about.
+type storeFlags struct{ file, path string }
+
+func newBuffer() *cobra.Command {
+	var f storeFlags
+	cmd := &cobra.Command{
+		Use:   "buffer",
+		Short: "Look into the store: status, ls, show, export, verify, quarantine, forget",
+		Long: `Look into the store that keeps readings until every destination has them.
+
+The store is that of --config, or the one in the directory --path. While a gateway runs on it the commands ask the
+gateway, through a socket in the store's directory that only the gateway's user may open. Otherwise they read the
+files. Looking changes nothing; retry, delete and forget say what they change.`,
+		Example: `  millrace buffer status --config millrace.yaml
+  millrace buffer export --format csv --device press-1 --from 2026-03-01T06:00:00Z >press-1.csv
+  millrace buffer verify --path /var/lib/millrace
+  millrace buffer quarantine ls`,
+	}
+	cmd.PersistentFlags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is the store")
+	cmd.PersistentFlags().StringVar(&f.path, "path", "", "directory of the store, instead of a config")
+	cmd.AddCommand(newBufferStatus(&f), newBufferLs(&f), newBufferShow(&f), newBufferExport(&f), newBufferVerify(&f),
+		newQuarantine(&f), newForget(&f))
+	return cmd
+}
+
+// openedStore is a store with what the command line knows of it.
+type openedStore struct {
+	gateway.Store
+	dir string
+	cfg *config.Config // nil with --path
+}
+
+// on opens the store and calls do with it. SIGINT ends do's context.
+func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *openedStore) error) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s := &openedStore{dir: f.path}
+	var maxSize int64
+	if f.path == "" {
+		cfg, err := config.Load(f.file, protocols(), config.Options{})
+		if err != nil {
+			return &exitError{exitFailed, fmt.Errorf("%w\nThe config is only needed to find the store; --path DIR does without it", err)}
+		}
+		s.cfg, s.dir, maxSize = cfg, cfg.Buffer.Path, cfg.Buffer.MaxSize
+	}
+	var err error
+	if s.Store, err = gateway.OpenStore(ctx, s.dir, maxSize); err != nil {
+		return &exitError{exitFailed, err}
+	}
+	err = do(ctx, s)
+	err = errors.Join(err, s.Close())
+	var coded *exitError
+	if err != nil && !errors.As(err, &coded) {
+		err = &exitError{exitFailed, err}
+	}
+	return err
+}
+
+// status is the store's, completed by what the config says of a store that nobody runs on.
+func (s *openedStore) status(ctx context.Context) (*gateway.StoreStatus, error) {
+	st, err := s.Status(ctx)
+	if err != nil || st.Running || s.cfg == nil {
+		return st, err
+	}
+	st.Gateway, st.Stats.MaxBytes = s.cfg.Gateway, s.cfg.Buffer.MaxSize
+	for i := range st.Stats.Destinations {
+		d := &st.Stats.Destinations[i]
+		d.Configured = s.configured(d.Name)
+	}
+	return st, nil
+}
+
+func (s *openedStore) configured(name string) bool {
+	for i := range s.cfg.Destinations {
+		if s.cfg.Destinations[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func newBufferVerify(f *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Read the whole store and check every checksum; exit 1 when something is damaged",
+		Long: `Read every segment, record block, dictionary and the quarantine, and check every checksum and count. Nothing is
+changed: a gateway sets damaged files aside by itself when it meets them, and serves what is sound.
+Exit 0 when all is sound, 1 when something is damaged or could not be read.`,
+		Example: "  millrace buffer verify --config millrace.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.on(cmd, func(ctx context.Context, s *openedStore) error {
+				p := newProgress("verified")
+				v, err := s.Verify(ctx, p.bytes)
+				p.end()
+				if err != nil {
+					return err
+				}
+				return printVerification(cmd, v)
+			})
+		},
+	}
+}
+
+func printVerification(cmd *cobra.Command, v *buffer.Verification) error {
+	out := planWriter{w: cmd.OutOrStdout()}
+	for _, p := range v.Problems {
+		out.printf("damaged: %s", p.File)
+		if p.LastSeq >= p.FirstSeq && p.LastSeq > 0 {
+			out.printf(" (records %d to %d)", p.FirstSeq, p.LastSeq)
+		}
+		out.printf(": %s\n", p.Reason)
+	}
+	out.printf("%d segments, %s, %d records read\n", v.Segments, size(float64(v.Bytes)), v.Records)
+	if len(v.Problems) == 0 {
+		out.printf("ok\n")
+		return out.err
+	}
+	out.printf("%d damaged; everything sound is still delivered\n", len(v.Problems))
+	return errors.Join(&exitError{exitFailed, errSaid}, out.err)
+}
+
+func newForget(f *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget DESTINATION",
+		Short: "Give up a destination that is not in the config any more",
+		Long: `A destination taken out of the config goes on holding its records in the store, in case it comes back. Forget
+gives it up: records that only it was waiting for are removed, and its part of the ledger ends. A destination
+that is still configured is refused.`,
+		Example: "  millrace buffer forget old-cloud --config millrace.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.on(cmd, func(ctx context.Context, s *openedStore) error {
+				if s.cfg != nil && s.configured(args[0]) {
+					return fmt.Errorf("forget destination %q: it is in the config; take it out first", args[0])
+				}
+				if err := s.Forget(ctx, args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "destination %q forgotten\n", args[0])
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/buffer"
+	"millrace/gateway"
+)
+
+func newBufferStatus(f *storeFlags) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Size, backlog of each destination, health, quarantine and the ledger of each device",
+		Example: `  millrace buffer status --config millrace.yaml
+  millrace buffer status --path /var/lib/millrace --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.on(cmd, func(ctx context.Context, s *openedStore) error {
+				st, err := s.status(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					enc := json.NewEncoder(cmd.OutOrStdout())
+					enc.SetIndent("", "  ")
+					return enc.Encode(st)
+				}
+				out := planWriter{w: cmd.OutOrStdout()}
+				out.store(s, st)
+				out.destinations(st)
+				out.ledger(st.Ledger)
+				return out.err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything as one JSON object")
+	return cmd
+}
+
+func (p *planWriter) store(s *openedStore, st *gateway.StoreStatus) {
+	b := &st.Stats
+	state := "no gateway runs on it"
+	if st.Running {
+		state = fmt.Sprintf("gateway %q (%s) runs on it", st.Gateway, st.Version)
+	}
+	p.printf("store %s: %s\n", s.dir, state)
+	p.printf("  epoch       %s, next sequence number %d\n", b.Epoch, b.NextSeq)
+	if b.MaxBytes > 0 {
+		p.printf("  size        %s of %s (%.1f %%), %d segments\n", size(float64(b.Bytes)), size(float64(b.MaxBytes)), 100*float64(b.Bytes)/float64(b.MaxBytes), b.Segments)
+	} else {
+		p.printf("  size        %s, %d segments (max_size stands in the config)\n", size(float64(b.Bytes)), b.Segments)
+	}
+	if st.Running {
+		p.printf("  in memory   %d records, %s, of them not on disk yet %d\n", b.TailRecords, size(float64(b.TailBytes)), b.DirtyRecords)
+		p.printf("  written     %s since the start, %d commits, %d failed\n", size(float64(b.BytesWritten)), b.Commits, b.CommitErrors)
+	}
+	p.printf("  health      %s\n", b.Health)
+	if b.Dropped > 0 || b.Refused > 0 {
+		p.printf("  dropped     %d segments, %d records refused since the start\n", b.Dropped, b.Refused)
+	}
+	if st.Quarantine > 0 {
+		p.printf("  quarantine  %d records that a destination refused: see `millrace buffer quarantine ls`\n", st.Quarantine)
+	}
+	for _, d := range b.Damage {
+		p.printf("  damage      %s: %s", d.File, d.Reason)
+		if d.LastSeq > 0 {
+			p.printf(" (records %d to %d)", d.FirstSeq, d.LastSeq)
+		}
+		p.printf(", %d readings lost\n", d.Readings)
+	}
+	if more := b.Damages - uint64(len(b.Damage)); more > 0 {
+		p.printf("  damage      and %d more\n", more)
+	}
+}
+
+func (p *planWriter) destinations(st *gateway.StoreStatus) {
+	for i := range st.Stats.Destinations {
+		d := &st.Stats.Destinations[i]
+		p.printf("destination %q: backlog %d records", d.Name, d.Backlog)
+		if d.InFlight > 0 {
+			p.printf(", %d of them in flight", d.InFlight)
+		}
+		if d.Backlog > 0 {
+			p.printf(", oldest %d", d.OldestSeq)
+			if d.OldestAt != 0 {
+				p.printf(" of about %s", timeText(d.OldestAt))
+			}
+		}
+		if st.Running && d.Configured {
+			p.printf(", %s", map[bool]string{true: "up", false: "down"}[d.Live])
+		}
+		p.printf("\n")
+		if !d.Configured {
+			p.printf("  not configured any more, and its records are kept for it; `millrace buffer forget %s` gives them up\n", d.Name)
+		}
+	}
+}
+
+func (p *planWriter) ledger(accounts []buffer.Account) {
+	if len(accounts) == 0 {
+		return
+	}
+	p.printf("\nledger, in readings\n")
+	w := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "device\tpolled\tsuppressed\taccepted\tdestination\tbefore\tdelivered\tbuffered\tin flight\tdropped\t\n")
+	for i := range accounts {
+		a := &accounts[i]
+		for j := range a.Destinations {
+			d := &a.Destinations[j]
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t\n", a.Name, a.Polled, a.Suppressed, a.Accepted, d.Name,
+				d.Before, d.Delivered, d.Buffered, d.InFlight, dropsText(d))
+		}
+	}
+	if err := w.Flush(); err != nil && p.err == nil {
+		p.err = err
+	}
+}
+
+func dropsText(d *buffer.DestinationAccount) string {
+	text := fmt.Sprint(d.Lost())
+	sep := " ("
+	for cause, n := range d.Dropped {
+		if n > 0 {
+			text += fmt.Sprintf("%s%s %d", sep, buffer.Cause(cause), n)
+			sep = ", "
+		}
+	}
+	if sep == ", " {
+		text += ")"
+	}
+	return text
+}
+
+func newBufferLs(f *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Short:   "List the segment files: size, records, sequence numbers and times",
+		Example: "  millrace buffer ls --config millrace.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.on(cmd, func(ctx context.Context, s *openedStore) error {
+				st, err := s.status(ctx)
+				if err != nil {
+					return err
+				}
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprint(w, "file\tsize\trecords\tfirst\tlast\tfrom\tto\tstate\n")
+				for _, seg := range st.Segments {
+					from, to := "-", "-"
+					if seg.Records > 0 {
+						from, to = timeText(seg.MinAt), timeText(seg.MaxAt)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", seg.File, size(float64(seg.Bytes)), seg.Records, seg.FirstSeq, seg.LastSeq, from, to, segmentState(&seg))
+				}
+				if n := st.Stats.TailRecords; n > 0 {
+					fmt.Fprintf(w, "(memory)\t%s\t%d\t\t%d\t\t\t\n", size(float64(st.Stats.TailBytes)), n, st.Stats.NextSeq-1)
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+func segmentState(s *buffer.SegmentInfo) string {
+	state := "sealed"
+	switch {
+	case s.Damaged:
+		state = "damaged"
+	case !s.Sealed:
+		state = "being written"
+	}
+	if !s.Needed {
+		state += ", drained"
+	}
+	return state
+}
+
+// timeText writes a time of a record, in milliseconds and UTC.
+func timeText(us int64) string {
+	return time.UnixMicro(us).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}

@@ -1,0 +1,300 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"millrace/buffer"
+)
+
+// The local endpoint: a unix socket in the buffer's directory, for `millrace buffer` on the same machine. Who
+// may open the socket (its owner) may read every reading and delete what is in quarantine; there is no other login.
+const (
+	socketName   = "control.sock"
+	socketPath   = 104             // bytes that a unix socket's path may have on every system, the closing zero counted
+	askers       = 4               // requests at once; more are told to come again
+	stall        = 5 * time.Minute // a reader that takes nothing for so long is cut off
+	controlGrace = time.Second     // for open requests when the gateway stops
+)
+
+// control serves one store.
+type control struct {
+	g       *Gateway
+	busy    chan struct{}
+	changes sync.Mutex // one change at a time: a retry is several steps
+	open    sync.WaitGroup
+	ctx     context.Context // of all requests: they end with the gateway
+}
+
+// serveControl serves the local endpoint until ctx ends and no request is open any more. Without it the gateway is
+// as good as with it, so what goes wrong is only logged.
+func (g *Gateway) serveControl(ctx context.Context) error {
+	path := filepath.Join(g.cfg.Buffer.Path, socketName)
+	l, err := listenControl(ctx, path)
+	if err != nil {
+		g.log.Warn("no local endpoint: `millrace buffer` can look into the store, but change nothing while the gateway runs", "error", err)
+		return nil
+	}
+	defer func() { _ = os.Remove(path) }() // closing the listener has done it already, mostly
+	if err := runControl(ctx, l, g); err != nil {
+		g.log.Warn("local endpoint ended", "socket", path, "error", err)
+	}
+	return nil
+}
+
+// listenControl opens the socket. The caller holds the store's lock, so a socket that is there is stale.
+func listenControl(ctx context.Context, path string) (net.Listener, error) {
+	if len(path) >= socketPath {
+		return nil, fmt.Errorf("listen on %q: the path has %d bytes, a unix socket's at most %d; choose a shorter buffer.path", path, len(path), socketPath-1)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil { // nobody was accepted yet
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func runControl(ctx context.Context, l net.Listener, g *Gateway) error {
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	c := &control{g: g, busy: make(chan struct{}, askers), ctx: requests}
+	server := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)}
+	drained := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
+		grace, done := context.WithTimeout(requests, controlGrace)
+		defer done()
+		if server.Shutdown(grace) != nil {
+			cancel()
+			_ = server.Close()
+		}
+	})
+	err := server.Serve(l)
+	if stop() {
+		cancel()
+		c.open.Wait()
+		return err
+	}
+	<-drained
+	cancel()
+	c.open.Wait() // the store closes next
+	return nil
+}
+
+func (c *control) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", c.status)
+	mux.HandleFunc("GET /v1/records", c.records)
+	mux.HandleFunc("GET /v1/verify", c.verify)
+	mux.HandleFunc("GET /v1/quarantine", c.quarantine)
+	mux.HandleFunc("POST /v1/quarantine/retry", c.change(func(r *http.Request) (any, error) { return c.g.buf.Retry(r.FormValue("id")) }))
+	mux.HandleFunc("POST /v1/quarantine/delete", c.change(func(r *http.Request) (any, error) {
+		return nil, c.g.buf.DeleteQuarantined(r.FormValue("id"))
+	}))
+	mux.HandleFunc("POST /v1/forget", c.change(func(r *http.Request) (any, error) { return nil, c.g.buf.Forget(r.FormValue("destination")) }))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.open.Add(1)
+		defer c.open.Done()
+		select {
+		case c.busy <- struct{}{}:
+			defer func() { <-c.busy }()
+		default:
+			fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others are looking into the store; try again", askers))
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(c.ctx, cancel)()
+		r.Body = http.NoBody // everything is in the query; a ReadTimeout would also end long answers
+		mux.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// failure is the answer to what went wrong.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(failure{err.Error()}) // a reader that went away is no concern of ours
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		fail(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stall))
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func (c *control) status(w http.ResponseWriter, _ *http.Request) {
+	s, err := statusOf(c.g.buf)
+	s.Running, s.Gateway, s.Version = true, c.g.cfg.Gateway, c.g.version
+	answer(w, s, err)
+}
+
+func (c *control) quarantine(w http.ResponseWriter, _ *http.Request) {
+	q, err := c.g.buf.Quarantine()
+	answer(w, q, err)
+}
+
+func (c *control) change(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c.changes.Lock()
+		defer c.changes.Unlock()
+		v, err := f(r)
+		if err == nil {
+			c.g.log.Info("store changed by command", "what", r.URL.Path, "query", r.Form.Encode())
+		}
+		answer(w, v, err)
+	}
+}
+
+// wireLine is one line of an answer that goes on for a while; one of its parts is set. The last line has End, so that
+// an answer cut short is seen.
+type wireLine struct {
+	Stream   *StoredStream        `json:"stream,omitempty"` // before the first of its records
+	Record   *wireRecord          `json:"record,omitempty"`
+	Progress *[2]int64            `json:"progress,omitempty"`
+	Report   *buffer.Verification `json:"report,omitempty"`
+	End      bool                 `json:"end,omitempty"`
+	Error    string               `json:"error,omitempty"` // with End
+}
+
+type wireRecord struct {
+	Stream   int         `json:"stream"`
+	Seq      uint64      `json:"seq"`
+	Payload  []byte      `json:"payload,omitempty"`
+	At       int64       `json:"at"`
+	Readings int         `json:"readings"`
+	Gap      *buffer.Gap `json:"gap,omitempty"`
+}
+
+func (c *control) records(w http.ResponseWriter, r *http.Request) {
+	q, err := parseQuery(r)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	out := newLines(w)
+	told := 0 // streams; they are numbered as they appear
+	err = scan(r.Context(), c.g.buf, q, func(s *StoredRecord) error {
+		if s.Stream.ID == told {
+			told++
+			out.write(&wireLine{Stream: s.Stream})
+		}
+		out.write(&wireLine{Record: &wireRecord{s.Stream.ID, s.Seq, s.Payload, s.At, s.Readings, s.Gap}})
+		return out.err
+	})
+	out.end(nil, err)
+}
+
+func parseQuery(r *http.Request) (q Query, err error) {
+	number := func(name string) uint64 {
+		n, bad := strconv.ParseUint(r.FormValue(name), 10, 64)
+		if r.FormValue(name) != "" && bad != nil {
+			err = errors.Join(err, bad)
+		}
+		return n
+	}
+	q = Query{From: number("from"), To: number("to"), Device: r.FormValue("device")}
+	for name, at := range map[string]*int64{"from_time": &q.FromTime, "to_time": &q.ToTime} {
+		if text := r.FormValue(name); text != "" {
+			n, bad := strconv.ParseInt(text, 10, 64)
+			*at, err = n, errors.Join(err, bad)
+		}
+	}
+	return q, err
+}
+
+func (c *control) verify(w http.ResponseWriter, r *http.Request) {
+	out := newLines(w)
+	var last time.Time
+	report, err := c.g.buf.Verify(r.Context(), func(done, total int64) {
+		if now := time.Now(); now.Sub(last) > 200*time.Millisecond {
+			last = now
+			out.write(&wireLine{Progress: &[2]int64{done, total}})
+			out.flush()
+		}
+		out.yield()
+	})
+	out.end(report, err)
+}
+
+// lines writes an answer line by line, and rests as long as it works: the plant is polled by the same processor.
+type lines struct {
+	w    *bufio.Writer
+	enc  *json.Encoder
+	rc   *http.ResponseController
+	n    int
+	busy time.Time // since when it has not rested
+	err  error
+}
+
+func newLines(w http.ResponseWriter) *lines {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	buf := bufio.NewWriterSize(w, 64<<10)
+	l := &lines{w: buf, enc: json.NewEncoder(buf), rc: http.NewResponseController(w), busy: time.Now()}
+	l.extend()
+	return l
+}
+
+// extend gives the reader time again.
+func (l *lines) extend() { _ = l.rc.SetWriteDeadline(time.Now().Add(stall)) }
+
+func (l *lines) write(line *wireLine) {
+	if l.err != nil {
+		return
+	}
+	if l.n++; l.n%16 == 0 {
+		l.extend()
+		l.yield()
+	}
+	l.err = l.enc.Encode(line)
+}
+
+func (l *lines) yield() {
+	if worked := time.Since(l.busy); worked > 5*time.Millisecond {
+		time.Sleep(min(worked, 50*time.Millisecond))
+		l.busy = time.Now()
+	}
+}
+
+func (l *lines) flush() {
+	l.err = errors.Join(l.err, l.w.Flush(), l.rc.Flush())
+}
+
+func (l *lines) end(report *buffer.Verification, err error) {
+	last := wireLine{Report: report, End: true}
+	if err != nil {
+		last.Error = err.Error()
+	}
+	l.write(&last)
+	if l.err == nil {
+		l.flush()
+	}
+}
