@@ -513,7 +513,7 @@ func TestDropNewestRefuses(t *testing.T) {
 	accepted, refused := 0, 0
 	for i := 0; refused < 100; i++ {
 		for j := range noise {
-			noise[j] = byte((i*7919+j*104729)*(i^j) >> 7)
+			noise[j] = byte((i*7919 + j*104729) * (i ^ j) >> 7)
 		}
 		_, err := b.Append(s, noise, 1, int64(i))
 		if errors.Is(err, ErrFull) {
