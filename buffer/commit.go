@@ -23,7 +23,9 @@ type counters struct {
 	damages               uint64
 	lastCommit            time.Time
 	lastIdle, lastTidy    time.Time
-	idleBytes             int64 // of the last checkpoint in state.db
+	lastTry               time.Time // of a commit
+	fullSince             time.Time // commits have failed for want of space since
+	idleBytes             int64     // of the last checkpoint in state.db
 }
 
 // batch is what one commit writes.
@@ -45,29 +47,18 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	if bytes == 0 {
 		return b.settleIdle(checkpoint)
 	}
-	var written *batch
-	var err error
-	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
-	margin := b.o.TailBytes / 8
-	if b.o.WhenFull == DropNewest {
-		margin = 0 // Append saw to it
-	}
-	for ; err == nil && written == nil; margin = b.o.TailBytes {
-		if err = b.prepare(bytes+margin, streams); err == nil {
-			if written = b.collect(bytes + margin); written == nil {
-				bytes, streams = b.survey()
-			}
-		}
-	}
-	if err == nil {
-		err = b.write(b.active, written)
+	written, err := b.tryCommit(bytes, streams)
+	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
+		bytes, streams = b.survey()
+		written, err = b.tryCommit(bytes, streams)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.st.commits++
-	b.changed = b.changed || err != nil
+	b.st.lastTry = time.Now()
 	if err != nil {
 		b.st.commitErrors++
+		b.changed = true
 		if b.st.commitErr == nil {
 			b.log.Error("commit failed; records stay in memory and are written again", "dir", b.dir, "error", err)
 		}
@@ -77,7 +68,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	if b.st.commitErr != nil {
 		b.log.Info("commit works again", "dir", b.dir)
 	}
-	b.st.commitErr = nil
+	b.st.commitErr, b.st.fullSince = nil, time.Time{}
 	b.st.saved = written.draft.next
 	b.st.lastCommit = time.Now()
 	b.durable = max(b.durable, written.last)
@@ -88,11 +79,61 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	return nil
 }
 
+// tryCommit makes room, collects and writes.
+func (b *Buffer) tryCommit(bytes int64, streams map[*Stream]bool) (written *batch, err error) {
+	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+	margin := b.o.TailBytes / 8
+	if b.o.WhenFull == DropNewest {
+		margin = 0 // Append saw to it
+	}
+	for ; written == nil; margin = b.o.TailBytes {
+		if err := b.prepare(bytes+margin, streams); err != nil {
+			return nil, err
+		}
+		if written = b.collect(bytes + margin); written == nil {
+			bytes, streams = b.survey()
+		}
+	}
+	return written, b.write(b.active, written)
+}
+
+// diskStaysFull reports whether a full disk has lasted long enough to give up a segment for it: others
+// fill disks for moments, and until the tail is half full the new records can wait.
+func (b *Buffer) diskStaysFull() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.st.fullSince.IsZero() {
+		b.st.fullSince = time.Now()
+	}
+	return b.dirty() > b.o.TailBytes/2 || time.Since(b.st.fullSince) > fullPatience
+}
+
+// freeSpace drops the oldest segment when others have filled the disk. It reports whether there was one.
+func (b *Buffer) freeSpace() bool {
+	if b.dropAside() {
+		return true
+	}
+	b.mu.Lock()
+	var oldest *segment
+	if b.o.WhenFull == DropOldest && len(b.segs) > 0 {
+		oldest = b.segs[0]
+	}
+	b.mu.Unlock()
+	if oldest == nil {
+		return false
+	}
+	if err := b.drop(oldest, CauseFull); err != nil {
+		b.log.Warn("no space made on a full disk", "error", err)
+		return false
+	}
+	return true
+}
+
 // settleIdle does what a commit does when no record needs the disk.
 func (b *Buffer) settleIdle(checkpoint bool) error {
 	b.mu.Lock()
 	b.advance()
-	if !checkpoint || !b.changed {
+	if !checkpoint || (!b.changed && b.st.stateErr == nil) {
 		b.mu.Unlock()
 		return nil
 	}

@@ -13,6 +13,8 @@ const (
 	housekeeping = time.Second      // how often Run looks after the segments
 	idleEvery    = 60 * time.Second // how often, at most, the checkpoint is written while nothing is committed
 	idleRate     = 150              // and at most so many bytes a second of it: 13 MB a day
+	retryEvery   = time.Second      // how often a commit that fails is tried again
+	fullPatience = 30 * time.Second // how long a disk filled by others is waited for before a segment is dropped
 	drainEvery   = 5 * time.Second  // how often while a backlog on disk is being acknowledged
 )
 
@@ -101,9 +103,13 @@ func (b *Buffer) due() (old, idle bool) {
 		old = time.Since(b.start)-e.born >= b.patience()*3/4-time.Millisecond
 	}
 	old = old || len(b.gapOrder) > 0
+	if b.st.commitErr != nil && time.Since(b.st.lastTry) < retryEvery {
+		old = false
+	}
 	since := time.Since(b.st.lastIdle)
 	every := max(idleEvery, time.Duration(b.st.idleBytes)*time.Second/idleRate)
-	return old, since >= every || (b.st.ackedOnDisk > 0 && since >= drainEvery)
+	soon := b.st.ackedOnDisk > 0 || b.st.stateErr != nil
+	return old, since >= every || (soon && since >= drainEvery)
 }
 
 func (b *Buffer) isClosed() bool {

@@ -203,6 +203,7 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	defer b.mu.Unlock()
 	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
 	b.st.stateErr = err
+	b.changed = b.changed || err != nil
 	return err
 }
 

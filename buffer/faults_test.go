@@ -1,0 +1,361 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// faulty is a directory whose n-th operation fails: a write (whole, or after half of it), the fsync after
+// a write, a file made, renamed or removed, or a directory synced.
+type faulty struct {
+	mu      sync.Mutex
+	count   int
+	failAt  int  // 0 = never
+	forever bool // every one from failAt on
+	kind    string
+	hits    int
+	last    string
+}
+
+var errInjected = syscall.EIO
+
+// hit counts one operation and reports whether it is to fail.
+func (f *faulty) hit(what string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count++
+	if f.failAt == 0 || f.count < f.failAt || (!f.forever && f.hits > 0) {
+		return false
+	}
+	f.hits++
+	f.last = what
+	return true
+}
+
+func (f *faulty) files() files {
+	real := osFiles()
+	call := func(what string, g func() error) error {
+		if f.hit(what) {
+			return &os.PathError{Op: what, Path: "injected", Err: errInjected}
+		}
+		return g()
+	}
+	return files{
+		bolt: func(path string, o *bolt.Options) (db *bolt.DB, err error) {
+			err = call("create", func() error { db, err = real.bolt(path, o); return err })
+			if err == nil {
+				f.hook(db)
+			}
+			return db, err
+		},
+		rename:  func(from, to string) error { return call("rename", func() error { return real.rename(from, to) }) },
+		remove:  func(path string) error { return call("remove", func() error { return real.remove(path) }) },
+		syncDir: func(dir string) error { return call("sync directory", func() error { return real.syncDir(dir) }) },
+	}
+}
+
+// hook puts itself between bbolt and its file. bbolt has no seam for that, so its private field is set.
+func (f *faulty) hook(db *bolt.DB) {
+	field := reflect.ValueOf(db).Elem().FieldByName("ops").FieldByName("writeAt")
+	write := *(*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr()))
+	file := reflect.ValueOf(db).Elem().FieldByName("file")
+	fd := int((*(**os.File)(unsafe.Pointer(file.UnsafeAddr()))).Fd())
+	hooked := func(p []byte, at int64) (int, error) {
+		if !f.hit("write") {
+			return write(p, at)
+		}
+		switch f.kind {
+		case "half":
+			n, _ := write(p[:len(p)/2], at)
+			return n, errInjected
+		case "fsync":
+			n, err := write(p, at)
+			null, openErr := syscall.Open("/dev/null", syscall.O_RDWR, 0)
+			if openErr != nil {
+				panic(openErr)
+			}
+			if dupErr := unix.Dup3(null, fd, unix.O_CLOEXEC); dupErr != nil { // fdatasync of a device fails
+				panic(dupErr)
+			}
+			_ = syscall.Close(null)
+			return n, err
+		}
+		return 0, errInjected
+	}
+	*(*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr())) = hooked
+}
+
+// story is a fixed sequence of appends, commits, rotations, acknowledgements and checkpoints. It returns
+// what was appended and not acknowledged.
+func story(t *testing.T, b *Buffer) (due map[uint64]string) {
+	t.Helper()
+	due = map[uint64]string{}
+	d := b.Destination("cloud")
+	s := mustStream(t, b, "press")
+	for round := range 12 {
+		for i := range 20 {
+			p := fmt.Sprintf("round %d record %d %x", round, i, make([]byte, 400))
+			seq, err := b.Append(s, []byte(p), 3, int64(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			due[seq] = p
+		}
+		b.lockCommit()
+		_ = b.commit() // the fault; the next round tries again
+		if round == 4 || round == 8 {
+			if b.active != nil {
+				b.seal()
+			}
+		}
+		b.unlockCommit()
+		if round%3 == 2 {
+			r := d.Reader(0, 0)
+			var rec Record
+			for range 40 {
+				ok, err := r.Next(&rec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !ok {
+					break
+				}
+				if rec.Gap != nil {
+					t.Fatalf("a gap: %+v", rec.Gap)
+				}
+				d.Ack(rec.Seq)
+				delete(due, rec.Seq)
+			}
+			turnNow(b)
+		}
+		checkLedger(t, b)
+	}
+	return due
+}
+
+func checkDue(t *testing.T, b *Buffer, due map[uint64]string) {
+	t.Helper()
+	checkLedger(t, b)
+	got := map[uint64]bool{}
+	for _, r := range readAll(t, b.Destination("cloud"), true) {
+		if r.Gap != nil {
+			t.Fatalf("a gap: %+v", r.Gap)
+		}
+		if want, ok := due[r.Seq]; ok && want != string(r.Payload) {
+			t.Fatalf("record %d: %.40q, want %.40q", r.Seq, r.Payload, want)
+		}
+		got[r.Seq] = true
+	}
+	for seq := range due {
+		if !got[seq] {
+			t.Fatalf("record %d is lost", seq)
+		}
+	}
+}
+
+func faultOptions() Options {
+	o := testOptions()
+	o.SegmentSize = 256 << 10
+	return o
+}
+
+// TestFailNth lets each operation of the story fail once: nothing is lost, in this process or the next.
+func TestFailNth(t *testing.T) {
+	for _, kind := range []string{"write", "half", "fsync"} {
+		t.Run(kind, func(t *testing.T) {
+			step := 7
+			if os.Getenv("MILLRACE_LONG") != "" {
+				step = 1
+			}
+			for n := 1 + step/2; ; n += step {
+				f := &faulty{kind: kind}
+				dir := t.TempDir() + "/store"
+				b, err := open(dir, faultOptions(), f.files())
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.count, f.failAt = 0, n
+				due := story(t, b)
+				if f.hits == 0 {
+					t.Logf("%d operations", f.count)
+					_ = b.Close()
+					break
+				}
+				what := fmt.Sprintf("operation %d, %s", n, f.last)
+				b.lockCommit()
+				err = b.commit()
+				b.unlockCommit()
+				if err != nil {
+					t.Fatalf("%s: a commit after the fault: %v", what, err)
+				}
+				if h := b.Stats().Health; h != "ok" {
+					turnNow(b)
+					if h = b.Stats().Health; h != "ok" {
+						t.Fatalf("%s: health %q after it", what, h)
+					}
+				}
+				crash(b)
+				b = mustOpen(t, dir, faultOptions())
+				if st := b.Stats(); st.Damages != 0 {
+					t.Fatalf("%s: %+v", what, st.Damage)
+				}
+				checkDue(t, b, due)
+				if t.Failed() {
+					t.Fatal(what)
+				}
+				_ = b.Close()
+			}
+		})
+	}
+}
+
+// TestFailForever lets every operation fail from the n-th on: the process goes on in bounded memory, says
+// so, counts what it drops, and recovers when the disk does.
+func TestFailForever(t *testing.T) {
+	for _, kind := range []string{"write", "half", "fsync"} {
+		t.Run(kind, func(t *testing.T) {
+			f := &faulty{kind: kind}
+			dir := t.TempDir() + "/store"
+			b, err := open(dir, faultOptions(), f.files())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mustStream(t, b, "press")
+			appendN(t, b, s, 100)
+			commitNow(t, b)
+			f.mu.Lock()
+			f.count, f.failAt, f.forever, f.hits = 0, 1, true, 0
+			f.mu.Unlock()
+			p := make([]byte, 1000)
+			for i := range 300 {
+				if _, err := b.Append(s, p, 2, int64(i)); err != nil {
+					t.Fatal(err)
+				}
+				if i%50 == 0 {
+					turnNow(b)
+					b.lockCommit()
+					if err := b.commit(); err == nil {
+						t.Fatal("a commit works on a disk that fails")
+					}
+					b.unlockCommit()
+				}
+				if st := b.Stats(); st.TailBytes > b.o.TailBytes {
+					t.Fatalf("%d bytes in memory", st.TailBytes)
+				}
+				checkLedger(t, b)
+			}
+			if h := b.Stats().Health; h == "ok" {
+				t.Error("health is ok on a disk that fails")
+			}
+			if b.Ledger()[0].Destinations[0].Dropped[CauseFull] == 0 {
+				t.Error("nothing was dropped: the tail is not full")
+			}
+			f.mu.Lock()
+			f.failAt = 0
+			f.mu.Unlock()
+			commitNow(t, b)
+			commitNow(t, b)
+			if h := b.Stats().Health; h != "ok" {
+				turnNow(b)
+				if h = b.Stats().Health; h != "ok" {
+					t.Errorf("health %q on a disk that works again", h)
+				}
+			}
+			var told uint64
+			for _, r := range readAll(t, b.Destination("cloud"), true) {
+				if r.Gap != nil {
+					told += r.Gap.Count
+				}
+			}
+			if l := b.Ledger()[0].Destinations[0]; told != l.Lost() || l.Buffered != 0 {
+				t.Errorf("gap records tell of %d, the ledger of %+v", told, l)
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestDiskFullAndFreed fills a small file system beside the store and empties it again.
+func TestDiskFullAndFreed(t *testing.T) {
+	mnt := t.TempDir()
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("needs to mount a small tmpfs: %v", err)
+	}
+	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	o := testOptions()
+	o.SegmentSize = 1 << 20
+	b := mustOpen(t, mnt+"/store", o)
+	s := mustStream(t, b, "press")
+	noise := make([]byte, 4000)
+	fill := func(n int) {
+		for i := range n {
+			for j := range noise {
+				noise[j] = byte((i*7919+j*104729)*(i^j)>>7) ^ byte(time.Now().UnixNano())
+			}
+			if _, err := b.Append(s, noise, 1, int64(i)); err != nil {
+				t.Fatal(err)
+			}
+			if i%50 == 49 {
+				b.lockCommit()
+				_ = b.commit()
+				b.unlockCommit()
+			}
+		}
+	}
+	fill(600)
+	ballast := mnt + "/ballast"
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 64<<10))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	fill(3000)
+	checkLedger(t, b)
+	turnNow(b)
+	st := b.Stats()
+	if st.Dropped == 0 {
+		t.Errorf("no segment was dropped on a full disk: %+v", st)
+	}
+	if st.Health != "ok" {
+		t.Logf("while full: %s", st.Health)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	fill(100)
+	commitNow(t, b)
+	turnNow(b)
+	if h := b.Stats().Health; h != "ok" {
+		t.Errorf("health %q after the disk is free", h)
+	}
+	checkLedger(t, b)
+	crash(b)
+	b = mustOpen(t, mnt+"/store", o)
+	checkLedger(t, b)
+	if st := b.Stats(); st.Damages != 0 {
+		t.Errorf("damage: %+v", st.Damage)
+	}
+	readAll(t, b.Destination("cloud"), true)
+	checkLedger(t, b)
+	if l := b.Ledger()[0].Destinations[0]; l.Buffered != 0 {
+		t.Errorf("drained: %+v", l)
+	}
+}
