@@ -115,9 +115,15 @@ func (c *client) Scan(ctx context.Context, q Query, f func(*StoredRecord) error)
 	if q.ToTime != 0 {
 		values.Set("to_time", strconv.FormatInt(q.ToTime, 10))
 	}
+	_, err := c.lines(ctx, "records", values, recordsOf(f))
+	return err
+}
+
+// recordsOf turns lines into records for f.
+func recordsOf(f func(*StoredRecord) error) func(*wireLine) error {
 	var out StoredRecord
 	var streams []*StoredStream
-	_, err := c.lines(ctx, "records", values, func(l *wireLine) error {
+	return func(l *wireLine) error {
 		if l.Stream != nil {
 			streams = append(streams, l.Stream)
 		}
@@ -130,8 +136,7 @@ func (c *client) Scan(ctx context.Context, q Query, f func(*StoredRecord) error)
 		}
 		out = StoredRecord{Stream: streams[r.Stream], Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
 		return f(&out)
-	})
-	return err
+	}
 }
 
 func (c *client) Verify(ctx context.Context, progress func(done, total int64)) (*buffer.Verification, error) {
@@ -150,12 +155,21 @@ func (c *client) lines(ctx context.Context, path string, values url.Values, f fu
 		return nil, err
 	}
 	defer resp.Body.Close()
-	in := bufio.NewScanner(resp.Body)
+	report, err := readLines(resp.Body, f)
+	if err != nil {
+		err = fmt.Errorf("from the gateway that runs on %q: %w", c.dir, err)
+	}
+	return report, err
+}
+
+// readLines reads an answer line by line and returns what its end says.
+func readLines(r io.Reader, f func(*wireLine) error) (*buffer.Verification, error) {
+	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 64<<10), maxLine)
 	for in.Scan() {
 		var l wireLine
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+			return nil, fmt.Errorf("read its answer: %w", err)
 		}
 		switch {
 		case l.End && l.Error != "":
@@ -167,9 +181,9 @@ func (c *client) lines(ctx context.Context, path string, values url.Values, f fu
 			return nil, err
 		}
 	}
-	err = in.Err()
+	err := in.Err()
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	return nil, fmt.Errorf("read the answer of the gateway that runs on %q: %w; it may have stopped", c.dir, err)
+	return nil, fmt.Errorf("its answer is cut short: %w; it may have stopped", err)
 }

@@ -191,10 +191,15 @@ func (e *exporter) rows(r *gateway.StoredRecord, schema *telemetry.Schema, rec *
 	if r.Gap != nil {
 		return e.csv.Write([]string{seq, timeText(r.At), r.Stream.Device, "", "", "", "", "gap", gapText(r.Gap)})
 	}
+	var at int64
+	var when string // most readings of a record are of one time
 	for i := range rec.Readings {
 		rd := &rec.Readings[i]
 		tag := &schema.Tags[rd.Tag]
-		row := []string{seq, timeText(rd.Time), schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality.String(), rd.Reason}
+		if when == "" || rd.Time != at {
+			at, when = rd.Time, timeText(rd.Time)
+		}
+		row := []string{seq, when, schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality.String(), rd.Reason}
 		if err := e.csv.Write(row); err != nil {
 			return err
 		}
