@@ -287,6 +287,22 @@ func TestFailForever(t *testing.T) {
 	}
 }
 
+// fillDisk writes a file until the disk is full.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 64<<10))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+}
+
 // TestDiskFullAndFreed fills a small file system beside the store and empties it again.
 func TestDiskFullAndFreed(t *testing.T) {
 	mnt := t.TempDir()
@@ -316,17 +332,7 @@ func TestDiskFullAndFreed(t *testing.T) {
 	}
 	fill(600)
 	ballast := mnt + "/ballast"
-	f, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 64<<10))
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	_ = f.Close()
+	fillDisk(t, ballast)
 	fill(3000)
 	checkLedger(t, b)
 	turnNow(b)
