@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// commitSlack is what a commit itself may take, beyond commit_interval, on a busy two-core machine with
-// other tests' fsyncs: the scenario prints the age that it saw.
+// commitSlack is what a commit itself may take beyond commit_interval, on a machine at rest: see
+// watchMachine for a busy one. The scenario prints the age that it saw.
 const commitSlack = 250 * time.Millisecond
 
 // faultKill, F1: SIGKILL at random moments, with the uplink up, refused, silent or half open. Nothing older

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -102,6 +103,7 @@ type bed struct {
 	stops        []time.Time
 	excused      map[string]bool
 	window       time.Duration // of a kill
+	stall        atomic.Int64  // the longest that the machine itself held up an fsync, in ns
 	brokerKilled bool
 	patience     time.Duration // of settle
 	peakRSS      int64
@@ -127,7 +129,31 @@ func newBed(t *testing.T, devices int, setup Setup) *bed {
 	must(t, err)
 	t.Cleanup(b.sub.Close)
 	must(t, b.prepare())
+	b.watchMachine()
 	return b
+}
+
+// watchMachine measures how long the machine itself holds a process up: a short sleep and an fsync, again and
+// again. On a busy machine a commit takes that much longer, through no fault of the gateway.
+func (b *bed) watchMachine() {
+	f, err := os.Create(filepath.Join(b.dir, "probe"))
+	must(b.t, err)
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			begin := time.Now()
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			f.WriteAt(make([]byte, 4096), 0)
+			f.Sync()
+			b.stall.Store(max(b.stall.Load(), int64(time.Since(begin)-20*time.Millisecond)))
+		}
+	})
+	b.t.Cleanup(func() { close(done); watch.Wait(); f.Close() })
 }
 
 func (b *bed) plant(n int) error {
@@ -238,7 +264,7 @@ func (b *bed) until(d time.Duration, what string, done func() bool) {
 }
 
 func (b *bed) account(until time.Time) *Account {
-	a := &Account{Words: b.setup.Words, Until: until, Kills: b.kills, Window: b.window, Stops: b.stops,
+	a := &Account{Words: b.setup.Words, Until: until, Kills: b.kills, Window: b.window + time.Duration(3*b.stall.Load()), Stops: b.stops,
 		OldestFirst: b.setup.Order == "oldest-first", Excused: b.excused}
 	a.Arrivals = b.sub.Arrivals() // before what was served: nothing may seem to arrive unserved
 	if b.brokerKilled {
@@ -284,7 +310,8 @@ func (b *bed) judge() *Report {
 	begin := time.Now()
 	r := b.settle()
 	b.noteRSS()
-	b.t.Logf("FIGURES %s: %s; settled in %.1f s, peak RSS %.1f MB", b.t.Name(), r, time.Since(begin).Seconds(), float64(b.peakRSS)/1e6)
+	b.t.Logf("FIGURES %s: %s; settled in %.1f s, peak RSS %.1f MB, machine stalled up to %d ms",
+		b.t.Name(), r, time.Since(begin).Seconds(), float64(b.peakRSS)/1e6, b.stall.Load()/1e6)
 	if r.Served == 0 {
 		b.t.Fatal("no device served anything: the scenario proves nothing")
 	}
