@@ -7,6 +7,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"sort"
 )
 
 // What follows looks into the store from the side: it depends on no cursor, counts nothing as in flight,
@@ -104,7 +105,7 @@ func (w *walk) next() (s *segment, done bool) {
 			return nil, false
 		}
 		w.limit = min(b.tail.first, w.to)
-		s := b.segmentAt(w.pos)
+		s := b.holding(w.pos)
 		if s == nil || s.first >= w.limit {
 			w.pos = w.limit
 			continue
@@ -114,6 +115,17 @@ func (w *walk) next() (s *segment, done bool) {
 		return s, false
 	}
 	return nil, true
+}
+
+// holding returns the first segment that has a record at or above seq, or nil. One whose first commit is under way is
+// in the list and empty, with a last below its first; it is passed over, not searched by. mu is held.
+func (b *Buffer) holding(seq uint64) *segment {
+	for i := sort.Search(len(b.segs), func(i int) bool { return b.segs[i].last >= seq }); i < len(b.segs); i++ {
+		if !b.segs[i].empty() {
+			return b.segs[i]
+		}
+	}
+	return nil
 }
 
 func (w *walk) giveTail() error {

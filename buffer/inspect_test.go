@@ -218,3 +218,24 @@ func drainAll(t testing.TB, b *Buffer, name string) {
 		d.Ack(rec.Seq)
 	}
 }
+
+// TestScanBesideNewSegment: while the first commit into a new segment is under way, that segment is in the list and
+// empty; the records of the others are still found.
+func TestScanBesideNewSegment(t *testing.T) {
+	dir := t.TempDir()
+	b := mustOpen(t, dir, testOptions())
+	fillStore(t, b, 1000)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = mustOpen(t, dir, testOptions())
+	b.lockCommit()
+	err := b.createSegment(b.next)
+	b.unlockCommit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := scanAll(t, b, 0, 0); err != nil || len(got) != 1000 {
+		t.Errorf("%d records, %v", len(got), err)
+	}
+}
