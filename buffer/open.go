@@ -174,7 +174,7 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 	}
 	s := &segment{path: path, first: first, last: first - 1, size: info.Size(), sealed: true}
 	ckpt, err := b.loadSound(s)
-	if errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) || (errors.Is(err, errEmpty) && s.size > emptyFile) {
+	if errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound) {
 		ckpt, err = b.loadDamaged(s, err)
 	}
 	if err != nil {
@@ -237,9 +237,6 @@ func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
 	sv, err := salvageFile(s.path, s.first, b.epoch, b.decoder)
 	if err != nil {
 		return nil, err
-	}
-	if len(sv.blocks) == 0 && errors.Is(cause, errEmpty) && sv.found == 0 {
-		return nil, cause // made, grown, and never committed to
 	}
 	if len(sv.blocks) == 0 {
 		return nil, fmt.Errorf("%w: nothing in it can be read: %w", cause, errDamaged)

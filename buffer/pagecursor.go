@@ -238,7 +238,15 @@ func (c *pageCursor) back() (k, v []byte) {
 
 // Prev moves to the key before.
 func (c *pageCursor) Prev() (k, v []byte) {
-	c.last = c.last[:0]
+	k, v = c.before()
+	if k != nil && len(c.last) > 0 && bytes.Compare(k, c.last) >= 0 {
+		return c.fail(fmt.Errorf("keys out of order: %w", errDamaged))
+	}
+	c.last = append(c.last[:0], k...)
+	return k, v
+}
+
+func (c *pageCursor) before() (k, v []byte) {
 	for len(c.stack) > 0 {
 		f := &c.stack[len(c.stack)-1]
 		if f.i == 0 {

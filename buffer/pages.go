@@ -178,7 +178,7 @@ type bucketRoot struct {
 	inline []byte
 }
 
-// bucket finds a bucket of the file. It returns errEmpty when there is none.
+// bucket finds a bucket of the file. It returns errEmpty when nothing was ever committed to the file.
 func (p *pageFile) bucket(name []byte) (bucketRoot, error) {
 	c := pageCursor{file: p, root: bucketRoot{id: p.root}, buckets: true}
 	k, v := c.Seek(name)
@@ -186,7 +186,10 @@ func (p *pageFile) bucket(name []byte) (bucketRoot, error) {
 		return bucketRoot{}, c.err
 	}
 	if !bytes.Equal(k, name) {
-		return bucketRoot{}, errEmpty
+		if p.hwm == 4 && !p.torn { // as bbolt makes it
+			return bucketRoot{}, errEmpty
+		}
+		return bucketRoot{}, fmt.Errorf("no bucket %q: %w", name, errDamaged)
 	}
 	if len(v) < 16 {
 		return bucketRoot{}, fmt.Errorf("bucket %q: %w", name, errDamaged)

@@ -180,7 +180,7 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 
 // segmentAt returns the segment that holds seq, or the first one above it, or nil. mu is held.
 func (b *Buffer) segmentAt(seq uint64) *segment {
-	i := sort.Search(len(b.segs), func(i int) bool { return b.segs[i].last >= seq && !b.segs[i].empty() })
+	i := sort.Search(len(b.segs), func(i int) bool { return b.segs[i].last >= seq })
 	if i == len(b.segs) {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,7 +22,6 @@ type salvage struct {
 	ckpt   *checkpoint
 	sum    *summary
 	epoch  uint64
-	found  int // pieces of ours
 }
 
 type salvagedBlock struct {
@@ -42,8 +42,11 @@ type pieceKey struct {
 }
 
 const (
-	maxCopies = 4 // copies of one piece looked at
-	maxPieces = 1 << 22
+	maxCopies   = 4 // copies of one piece looked at
+	maxPieces   = 1 << 22
+	maxLeaf     = 8  // pages of a leaf
+	maxElements = (pageSize - pageHead) / elementSize
+	regions     = string(regionDict) + string(regionInfo) + string(regionRecords) + string(regionAgain) + string(regionSummary)
 )
 
 func (s *segment) salvage() *salvage {
@@ -61,7 +64,7 @@ func salvageFile(path string, first, epoch uint64, dec *zstd.Decoder) (*salvage,
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	pieces := findPieces(f)
-	sv := &salvage{epoch: epoch, found: len(pieces)}
+	sv := &salvage{epoch: epoch}
 	if value := tryValues(f, pieces, pieceKey{region: regionInfo}, func(v []byte) bool { return infoIs(v) }); value != nil {
 		own, named, err := parseInfo(value)
 		if err != nil {
@@ -219,40 +222,35 @@ func findPieces(f *os.File) map[pieceKey][]piece {
 		}
 		for off := 0; off+pageSize <= n; off += pageSize {
 			base := at + int64(off)
-			p, overflow, err := parsePage(buf[off:off+pageSize], uint64(base)/pageSize)
-			if err != nil || !p.leaf {
-				continue
-			}
-			if overflow > 0 {
-				whole := make([]byte, (1+min(overflow, 64))*pageSize)
+			data := buf[off : off+pageSize]
+			if overflow := int(binary.NativeEndian.Uint32(data[12:])); overflow > 0 && overflow <= maxLeaf {
+				whole := make([]byte, (1+overflow)*pageSize)
 				m, _ := f.ReadAt(whole, base) // what is missing fails its checksum
-				p.data = whole[:m]
+				data = whole[:m]
 			}
-			addPieces(pieces, &p, base)
+			addPieces(pieces, data, base, false)
 		}
 	}
 	return pieces
 }
 
-// addPieces notes the pieces of one leaf, or of the bucket that stands inside it.
-func addPieces(pieces map[pieceKey][]piece, p *page, base int64) {
+// addPieces notes the pieces of a page that may be a leaf, or of the bucket that stands inside it. It
+// trusts nothing that the page says of itself: what is put together is checked.
+func addPieces(pieces map[pieceKey][]piece, data []byte, base int64, inside bool) {
+	p := page{data: data, count: maxElements, leaf: true}
 	for i := range p.count {
 		k, v, flags, _, ok := p.element(i)
 		if !ok {
 			continue
 		}
 		at := base + p.valueOffset(i)
-		if flags&bucketFlag != 0 {
-			if len(v) > 16+pageHead && binary.NativeEndian.Uint64(v) == 0 {
-				if inner, _, err := parsePage(v[16:], 0); err == nil && inner.leaf {
-					addPieces(pieces, &inner, at+16)
-				}
-			}
+		if flags&bucketFlag != 0 && len(v) > 16+pageHead && !inside {
+			addPieces(pieces, v[16:], at+16, true)
 			continue
 		}
 		region, seq, typ, chunk := keyOf(k)
 		key := pieceKey{seq, region, typ, uint16(chunk)}
-		if region != 0 && len(pieces[key]) < maxCopies {
+		if len(v) > 0 && len(v) <= valueSize && strings.IndexByte(regions, region) >= 0 && len(pieces[key]) < maxCopies {
 			pieces[key] = append(pieces[key], piece{at, int32(len(v))})
 		}
 	}
