@@ -326,6 +326,11 @@ func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err err
 			cause = why
 		}
 	}
+	for _, s := range b.segs {
+		if s.wrote == 0 { // a crash left it without a summary: it ages from now on
+			s.made, s.wrote = b.ageBase, b.ageBase
+		}
+	}
 	if old.lost && (len(b.segs) > 0 || ckpt != nil) {
 		b.next += lostState
 	}
