@@ -181,7 +181,11 @@ func (c *check) answer(a answer, n number, m *Message) {
 	for i := range c.Words {
 		tag := fmt.Sprintf("w%d", i)
 		want := fmt.Sprint(Word(a.scan, i))
-		if v, ok := m.Values[tag].(json.Number); !ok || v.String() != want {
+		v, ok := m.Values[tag].(json.Number)
+		if ok && c.Excused[a.device] && v.String() == fmt.Sprint(Word(a.scan-1, i)) {
+			continue // a device that was silent is read in parts for a while, and a part before register 0 is of the scan before
+		}
+		if !ok || v.String() != want {
 			c.Wrong++
 			c.problem("message %d of %s, answer %d: %s is %v (bad: %v), want %s", m.Seq, a.device, a.scan, tag, m.Values[tag], m.Bad[tag], want)
 		}
