@@ -68,8 +68,28 @@ func need(t *testing.T, programs ...program) {
 
 // millrace builds the gateway once for all tests. FAULTS_RACE=1 builds it with the race detector.
 var millrace = sync.OnceValues(func() (string, error) {
+	if err := dependOnSources("../.."); err != nil {
+		return "", err
+	}
 	return Build(buildDir(), os.Getenv("FAULTS_RACE") == "1")
 })
+
+// dependOnSources looks at every file of the module's Go code, because `go test` keeps the result of a package
+// whose inputs have not changed and would not know that the gateway's sources are inputs of this one.
+func dependOnSources(module string) error {
+	return filepath.WalkDir(module, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := e.Name(); e.IsDir() && (name == "testdata" || name == "node_modules" || len(name) > 2 && name[0] == '.') {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "go.mod") {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+}
 
 func buildDir() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("millrace-faults-%d", os.Getpid()))
