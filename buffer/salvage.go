@@ -44,7 +44,7 @@ type pieceKey struct {
 const (
 	maxCopies   = 4 // copies of one piece looked at
 	maxPieces   = 1 << 22
-	maxLeaf     = 8  // pages of a leaf
+	maxLeaf     = 8 // pages of a leaf
 	maxElements = (pageSize - pageHead) / elementSize
 	regions     = string(regionDict) + string(regionInfo) + string(regionRecords) + string(regionAgain) + string(regionSummary)
 )
