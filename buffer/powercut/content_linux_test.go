@@ -34,14 +34,15 @@ func contentOf(id uint64) content {
 	if id >= largeID || id%16 == 0 {
 		size *= 8
 	}
-	c.payload = binary.BigEndian.AppendUint64(make([]byte, 0, size), id)
+	c.payload = binary.BigEndian.AppendUint64(make([]byte, 0, size+8), id)
 	for len(c.payload) < size {
+		word := uint64(len(c.payload) / 24)
 		if id%2 == 0 {
-			c.payload = append(c.payload, byte(rng.Uint32()))
-		} else {
-			c.payload = append(c.payload, byte(len(c.payload)/7))
+			word = rng.Uint64()
 		}
+		c.payload = binary.BigEndian.AppendUint64(c.payload, word)
 	}
+	c.payload = c.payload[:size]
 	return c
 }
 

@@ -12,7 +12,7 @@ import (
 
 const (
 	sectorSize = 512 // what a drive writes whole or not at all
-	diskSize   = 64 << 20
+	diskSize   = 32 << 20
 )
 
 // request is one thing the disk was asked to do: a write, or without data a flush of its cache.

@@ -205,9 +205,10 @@ func waitUnmounted(device string) error {
 
 // keep saves the crashed disk for people to look at, when the test runs with -artifacts.
 func (r *rig) keep(p *player, c crash) {
-	p.build(r.image, c)
+	image := make([]byte, diskSize)
+	p.build(image, c)
 	path := filepath.Join(r.t.ArtifactDir(), fmt.Sprintf("crash-%d.img", c.seed))
-	if err := os.WriteFile(path, r.image, 0o600); err != nil {
+	if err := os.WriteFile(path, image, 0o600); err != nil {
 		r.t.Logf("crashed disk not kept: %v", err)
 		return
 	}
