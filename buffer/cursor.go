@@ -77,6 +77,7 @@ type Destination struct {
 	name   string
 	slot   int
 	start  uint64 // it gets records from here on
+	unsure uint64 // at Open, the first record that the checkpoint did not know it to have
 	origin uint64 // the next record's number when the destination was made; all before are historical for it
 	known  bool   // it is in Options.Destinations
 	live   bool   // its link is up

@@ -348,6 +348,11 @@ func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err err
 			return cause, err
 		}
 	}
+	for _, d := range b.slots {
+		if d != nil {
+			d.unsure = d.acked.next(d.start)
+		}
+	}
 	b.fillHoles()
 	for _, s := range b.segs {
 		if s.damaged {

@@ -146,7 +146,10 @@ func (c *pageCursor) Seek(key []byte) (k, v []byte) {
 		}
 		f.i = i
 		if f.leaf {
-			return c.forward()
+			if k, v = c.forward(); k != nil && bytes.Compare(k, key) < 0 {
+				return c.fail(fmt.Errorf("keys out of order: %w", errDamaged))
+			}
+			return k, v
 		}
 		f.i = max(i-1, 0)
 		if !c.descend(f) {

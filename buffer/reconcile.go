@@ -72,7 +72,7 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 		}
 		n.dropped[cause] += missing
 		lost += missing
-		b.missing(a, bit(slot), &Gap{Count: missing, Cause: cause, FirstSeq: min(d.acked.next(d.start), b.next-1), LastSeq: b.next - 1})
+		b.missing(a, bit(slot), &Gap{Count: missing, Cause: cause, FirstSeq: min(d.unsure, b.next-1), LastSeq: b.next - 1})
 	}
 	b.changed = true
 	return lost
