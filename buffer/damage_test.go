@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -159,7 +160,7 @@ const blockRecords = 110
 
 func TestBitFlips(t *testing.T) {
 	tp := newTemplate(t)
-	n := 120
+	n := 90
 	if os.Getenv("MILLRACE_LONG") != "" {
 		n = 1000
 	}
@@ -347,6 +348,90 @@ func newerVersion(t *testing.T, raw []byte) []byte {
 		t.Fatal("no head found")
 	}
 	return out
+}
+
+// TestDictionaryIsStoredTwice damages the page that the dictionary begins on: a single page must not be
+// worth a segment.
+func TestDictionaryIsStoredTwice(t *testing.T) {
+	tp := newTemplate(t)
+	dir := tp.copy(t)
+	path := filepath.Join(dir, tp.files[4])
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := makeKey(regionDict, 0, 0, 0)
+	hits := 0
+	for at := 2 * pageSize; at < len(raw); at += pageSize {
+		if bytes.Contains(raw[at:at+pageSize], key) {
+			hits++
+			clear(raw[at+pageHead : at+pageSize])
+		}
+	}
+	if hits == 0 {
+		t.Fatal("no page has the dictionary")
+	}
+	if err := os.WriteFile(path, raw, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if lost := tp.check(t, dir, blockRecords); lost == 0 {
+		t.Error("the damage cost nothing: the test misses the page")
+	}
+}
+
+// TestNumbersAreNotUsedAgain damages the newest meta page of state.db, so that the transaction before it
+// comes to light, which has an older reservation.
+func TestNumbersAreNotUsedAgain(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	d, s := b.Destination("cloud"), mustStream(t, b, "press")
+	if err := d.SetLive(true); err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, b, s, 1)
+	commitNow(t, b) // one record stays on disk, and with it the epoch
+	var last uint64
+	r := d.Reader(2, 0)
+	for range reserveStep*3/4 + 10 {
+		last, _ = appendN(t, b, s, 1)
+		var rec Record
+		if ok, err := r.Next(&rec); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		d.Ack(rec.Seq)
+	}
+	b.lockCommit()
+	if err := b.reserve(); err != nil {
+		t.Fatal(err)
+	}
+	b.unlockCommit()
+	for range reserveStep / 2 {
+		last, _ = appendN(t, b, s, 1)
+		var rec Record
+		if ok, err := r.Next(&rec); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		d.Ack(rec.Seq)
+	}
+	crash(b)
+	path := filepath.Join(dir, stateName)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := 0
+	if binary.NativeEndian.Uint64(raw[pageSize+pageHead+48:]) > binary.NativeEndian.Uint64(raw[pageHead+48:]) {
+		newest = pageSize
+	}
+	raw[newest+pageHead+20] ^= 1
+	if err := os.WriteFile(path, raw, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	epoch := b.Epoch()
+	b = mustOpen(t, dir, testOptions())
+	if b.Epoch() == epoch && b.NextSeq() <= last {
+		t.Errorf("next number %d, but %d was used", b.NextSeq(), last)
+	}
 }
 
 func TestLock(t *testing.T) {

@@ -22,7 +22,7 @@ func TestStress(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var run sync.WaitGroup
 			run.Go(func() { _ = b.Run(ctx) })
-			stop := time.Now().Add(1500 * time.Millisecond)
+			stop := time.Now().Add(800 * time.Millisecond)
 			var appended atomic.Uint64
 			var producers, others sync.WaitGroup
 			for i := range 4 {
