@@ -10,7 +10,7 @@ import (
 // The usual 50 µs suits a game; a gateway whose shortest intervals are many milliseconds sleeps better. Most of the
 // gain is Go's own monitor thread, which asks for 20 µs again and again while there is work: two fifths of the CPU at
 // 100,000 readings a second (cmd/millrace-bench/README.md).
-const timerSlack = 2_000_000
+const timerSlack = 5_000_000
 
 const (
 	prSetTimerslack = 29 // prctl(2)

@@ -24,7 +24,6 @@ type session struct {
 	conn   *conn
 	born   time.Time
 	timer  *time.Timer
-	woken  time.Time // when run last had something to do
 
 	mu    sync.Mutex
 	dead  bool
@@ -75,27 +74,28 @@ func (s *session) run(ctx context.Context) error {
 		case !leave.IsZero() && (acked == nil || !now.Before(leave)):
 			return nil
 		default:
-			if calm && leave.IsZero() {
-				s.linger(ctx, wait)
+			calm = calm && leave.IsZero()
+			if calm && acked != nil {
+				acked, wait = nil, min(wait, collectAfter)
 			}
 			s.wait(ctx, acked, wait, !leave.IsZero())
-			s.woken = time.Now()
+			if calm {
+				s.linger(ctx)
+			}
 		}
 	}
 }
 
-// lingerFor is how long a session that keeps up waits between two turns of work. At a thousand messages a
-// second each turn then takes several, and acknowledgements come in as many at once: a wake-up costs more than
-// a message. A session at rest is woken at once.
-const lingerFor = 5 * time.Millisecond
+// A wake-up costs more than a message. A session that keeps up therefore waits a moment before each turn, so that
+// the turn takes all that is polled in the same moment, and takes acknowledgements in with the next messages.
+const (
+	lingerFor    = 3 * time.Millisecond
+	collectAfter = 25 * time.Millisecond
+)
 
-// linger sleeps until lingerFor has passed since the last wake-up, or something is lost.
-func (s *session) linger(ctx context.Context, wait time.Duration) {
-	rest := min(lingerFor-time.Since(s.woken), wait)
-	if rest <= 0 {
-		return
-	}
-	s.timer.Reset(rest)
+// linger sleeps for lingerFor, or until something is lost.
+func (s *session) linger(ctx context.Context) {
+	s.timer.Reset(lingerFor)
 	select {
 	case <-s.timer.C:
 	case <-s.conn.lost:
