@@ -18,9 +18,13 @@ type Account struct {
 	Until    time.Time // answers after it are not counted; zero = all are
 
 	// An answer not older than Window at a kill may be lost: Window is commit_interval plus what a commit
-	// itself may take. So may one between the kill and the restart: the request was on its way.
+	// itself may take on a machine at rest. So may one between the kill and the restart: the request was on its way.
 	Kills  []Kill
 	Window time.Duration
+
+	// Stalls are the times when the machine itself stood still. A commit takes that much longer there, and one
+	// answer a device may come after the driver has given it up.
+	Stalls []Stall
 
 	// Stops are the moments of SIGTERM. The poll in flight at that moment may be lost, one a device.
 	Stops []time.Time
@@ -35,6 +39,14 @@ type Kill struct {
 	Restarted time.Time // zero = not yet
 }
 
+// Stall is a time when the machine held a process up that did nothing but sleep and write a page to the disk.
+type Stall struct{ From, To time.Time }
+
+const (
+	longStall  = 2 * time.Second  // a stall from which on an answer may come too late; it costs one a device
+	stallReach = 10 * time.Second // a stall so long before a kill may still hold a commit up
+)
+
 // stopWindow is how long before a SIGTERM an answer may have been given and still be unread.
 const stopWindow = 200 * time.Millisecond
 
@@ -45,6 +57,8 @@ type Report struct {
 	Received   int // answers whose values arrived
 	Lost       int // answers that arrived nowhere and that nothing excuses
 	InWindow   int // answers lost within the window of a kill, or in flight at a stop
+	InStall    int // answers lost while the machine stood still, at most one a device and stall
+	Parts      int // answers of only some of the registers, which need not arrive, of devices that nothing excuses
 	Dropped    int // answers that gap records account for
 	Duplicates int // messages that came again, byte for byte
 	Conflicts  int // one sequence number, two contents
@@ -73,10 +87,10 @@ func (r *Report) Err() error {
 
 // String returns every count in one line, as RESULTS.md records it.
 func (r *Report) String() string {
-	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), dropped %d, duplicates %d, "+
-		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d",
-		r.Served, r.Received, r.Lost, r.InWindow, r.OldestLost.Milliseconds(), r.Dropped, r.Duplicates,
-		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Other, r.Historical, r.Gaps)
+	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), lost in a stall of the machine %d, dropped %d, duplicates %d, "+
+		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d, read in parts %d",
+		r.Served, r.Received, r.Lost, r.InWindow, r.OldestLost.Milliseconds(), r.InStall, r.Dropped, r.Duplicates,
+		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Other, r.Historical, r.Gaps, r.Parts)
 }
 
 func (r *Report) problem(format string, args ...any) {
@@ -113,7 +127,7 @@ type last struct {
 type check struct {
 	*Account
 	*Report
-	served  map[answer]time.Time
+	served  map[answer]Served
 	first   map[number][]byte // the first content of each record
 	got     map[answer]number
 	lanes   map[lane]last
@@ -123,10 +137,10 @@ type check struct {
 
 // Check compares what was served with what arrived. It reads the account only.
 func (a *Account) Check() *Report {
-	c := &check{Account: a, Report: &Report{}, served: map[answer]time.Time{}, first: map[number][]byte{},
+	c := &check{Account: a, Report: &Report{}, served: map[answer]Served{}, first: map[number][]byte{},
 		got: map[answer]number{}, lanes: map[lane]last{}, gaps: map[string][]Gap{}, dropped: map[string]uint64{}}
 	for _, s := range a.Served {
-		c.served[answer{s.Device, s.Scan}] = s.At
+		c.served[answer{s.Device, s.Scan}] = s
 	}
 	for _, m := range a.Arrivals {
 		c.arrival(m)
@@ -173,23 +187,13 @@ func (c *check) arrival(a Arrival) {
 }
 
 func (c *check) answer(a answer, n number, m *Message) {
-	if _, ok := c.served[a]; !ok {
+	s, ok := c.served[a]
+	if !ok {
 		c.Wrong++
 		c.problem("message %d says that %s gave answer %d, which it did not", m.Seq, a.device, a.scan)
 		return
 	}
-	for i := range c.Words {
-		tag := fmt.Sprintf("w%d", i)
-		want := fmt.Sprint(Word(a.scan, i))
-		v, ok := m.Values[tag].(json.Number)
-		if ok && c.Excused[a.device] && v.String() == fmt.Sprint(Word(a.scan-1, i)) {
-			continue // a device that was silent is read in parts for a while, and a part before register 0 is of the scan before
-		}
-		if !ok || v.String() != want {
-			c.Wrong++
-			c.problem("message %d of %s, answer %d: %s is %v (bad: %v), want %s", m.Seq, a.device, a.scan, tag, m.Values[tag], m.Bad[tag], want)
-		}
-	}
+	c.values(s, m)
 	if before, ok := c.got[a]; ok {
 		c.Repeats++
 		c.problem("answer %d of %s arrived as %v and again as %v", a.scan, a.device, before, n)
@@ -197,6 +201,23 @@ func (c *check) answer(a answer, n number, m *Message) {
 	}
 	c.got[a] = n
 	c.order(a, n, m.Historical)
+}
+
+// values holds every value of the message to what the answer held. An answer of some registers has only those,
+// and the rest of the message may be of the answers next to it.
+func (c *check) values(s Served, m *Message) {
+	for i := range c.Words {
+		tag := fmt.Sprintf("w%d", i)
+		v, ok := m.Values[tag].(json.Number)
+		if ok && v.String() == fmt.Sprint(Word(s.Scan, i)) {
+			continue
+		}
+		if s.Part && (!ok || v.String() == fmt.Sprint(Word(s.Scan-1, i)) || v.String() == fmt.Sprint(Word(s.Scan+1, i))) {
+			continue
+		}
+		c.Wrong++
+		c.problem("message %d of %s, answer %d: %s is %v (bad: %v), want %d", m.Seq, s.Device, s.Scan, tag, m.Values[tag], m.Bad[tag], Word(s.Scan, i))
+	}
 }
 
 // order judges first arrivals only. It rests on the device's own numbers; the gateway's must agree.
@@ -213,7 +234,7 @@ func (c *check) order(a answer, n number, historical bool) {
 
 // settle accounts for each answer that did not arrive.
 func (c *check) settle() {
-	atStop := map[string]map[int]bool{} // one answer a device and stop
+	spent := map[excuse]bool{}
 	served := slices.Clone(c.Account.Served)
 	slices.SortStableFunc(served, func(a, b Served) int { return b.At.Compare(a.At) })
 	missing := map[string]uint64{}
@@ -221,22 +242,16 @@ func (c *check) settle() {
 		if !c.Until.IsZero() && s.At.After(c.Until) || c.Excused[s.Device] {
 			continue
 		}
+		if s.Part {
+			c.Parts++
+			continue
+		}
 		c.Report.Served++
 		if _, ok := c.got[answer{s.Device, s.Scan}]; ok {
 			c.Received++
 			continue
 		}
-		if age, ok := c.window(s.At); ok {
-			c.InWindow++
-			c.OldestLost = max(c.OldestLost, age)
-			continue
-		}
-		if stop := c.stop(s.At); stop >= 0 && !atStop[s.Device][stop] {
-			if atStop[s.Device] == nil {
-				atStop[s.Device] = map[int]bool{}
-			}
-			atStop[s.Device][stop] = true
-			c.InWindow++
+		if c.cutOff(s, spent) {
 			continue
 		}
 		readings := uint64(c.Words + 1)
@@ -250,11 +265,45 @@ func (c *check) settle() {
 	}
 }
 
-// window returns the age of an answer at the next kill, and whether that kill excuses its loss.
-func (c *check) window(at time.Time) (time.Duration, bool) {
+// excuse is a moment that may cost a device one answer.
+type excuse struct {
+	device string
+	at     time.Time
+}
+
+// cutOff tells whether a kill, a stop or a stall of the machine excuses the loss of an answer, and counts it.
+func (c *check) cutOff(s Served, spent map[excuse]bool) bool {
+	if age, ok := c.inWindow(s.At); ok {
+		c.InWindow++
+		c.OldestLost = max(c.OldestLost, age)
+		return true
+	}
+	once := func(at time.Time, count *int) bool {
+		if e := (excuse{s.Device, at}); !spent[e] {
+			spent[e] = true
+			*count++
+			return true
+		}
+		return false
+	}
+	for _, stop := range c.Stops {
+		if d := stop.Sub(s.At); d < stopWindow && d > -stopWindow && once(stop, &c.InWindow) {
+			return true
+		}
+	}
+	for _, st := range c.Stalls {
+		if st.To.Sub(st.From) >= longStall && s.At.After(st.From.Add(-stopWindow)) && s.At.Before(st.To.Add(stopWindow)) && once(st.From, &c.InStall) {
+			return true
+		}
+	}
+	return false
+}
+
+// inWindow returns the age of an answer at the next kill, and whether that kill excuses its loss.
+func (c *check) inWindow(at time.Time) (time.Duration, bool) {
 	for _, k := range c.Kills {
 		age := k.At.Sub(at)
-		if age >= 0 && age <= c.Window {
+		if age >= 0 && age <= c.Window+3*c.stalled(k.At) {
 			return age, true
 		}
 		if age < 0 && (k.Restarted.IsZero() || !at.After(k.Restarted)) {
@@ -264,13 +313,14 @@ func (c *check) window(at time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-func (c *check) stop(at time.Time) int {
-	for i, s := range c.Stops {
-		if d := s.Sub(at); d < stopWindow && d > -stopWindow {
-			return i
+// stalled returns the longest stall that may have held up a commit before a kill.
+func (c *check) stalled(kill time.Time) (longest time.Duration) {
+	for _, st := range c.Stalls {
+		if st.From.Before(kill) && st.To.After(kill.Add(-stallReach)) {
+			longest = max(longest, st.To.Sub(st.From))
 		}
 	}
-	return -1
+	return longest
 }
 
 // inGap tells whether a gap record of the device covers the time; the gateway's clock is ours.

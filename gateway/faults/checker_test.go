@@ -31,7 +31,7 @@ func faultless() *Account {
 	a := &Account{Words: 2}
 	for scan := 1; scan <= 40; scan++ {
 		for i, device := range []string{"d1", "d2"} {
-			a.Served = append(a.Served, Served{device, uint32(scan), noon.Add(time.Duration(scan) * time.Second)})
+			a.Served = append(a.Served, Served{Device: device, Scan: uint32(scan), At: noon.Add(time.Duration(scan) * time.Second)})
 			a.Arrivals = append(a.Arrivals, Arrival{Payload: []byte(payload(device, 2*scan+i, scan, false))})
 		}
 	}
@@ -42,6 +42,12 @@ func faultless() *Account {
 func kill(at, restarted int) []Kill {
 	ms := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Millisecond) }
 	return []Kill{{ms(at), ms(restarted)}}
+}
+
+// stall is a stall of the machine, in ms after noon.
+func stall(from, to int) []Stall {
+	ms := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Millisecond) }
+	return []Stall{{ms(from), ms(to)}}
 }
 
 func drop(a *Account, i int) { a.Arrivals = append(a.Arrivals[:i:i], a.Arrivals[i+1:]...) }
@@ -126,6 +132,15 @@ func orderAndValues() []planting {
 		{"a missing value", func(a *Account) {
 			a.Arrivals[20].Payload = []byte(strings.Replace(string(a.Arrivals[20].Payload), `"w1":`, `"x":`, 1))
 		}, Report{Wrong: 1}, "w1 is <nil>"},
+		{"an answer of some registers", func(a *Account) {
+			a.Served[20].Part, a.Served[22].Part = true, true
+			a.Arrivals[20].Payload = []byte(strings.Replace(payload("d1", 22, 11, false), fmt.Sprintf(`"w1":%d`, Word(11, 1)), fmt.Sprintf(`"w1":%d`, Word(10, 1)), 1))
+			drop(a, 22)
+		}, Report{Parts: 2}, ""},
+		{"a wrong value in an answer of some registers", func(a *Account) {
+			a.Served[20].Part = true
+			a.Arrivals[20].Payload = []byte(strings.Replace(string(a.Arrivals[20].Payload), `"w1":`, `"w1":1`, 1))
+		}, Report{Parts: 1, Wrong: 1}, "want"},
 		{"another device's value", func(a *Account) {
 			a.Served = append(a.Served[:20:20], a.Served[21:]...)
 		}, Report{Wrong: 1}, "which it did not"},
@@ -156,6 +171,31 @@ func excuses() []planting {
 			drop(a, 20)
 			a.Stops = []time.Time{noon.Add(11050 * time.Millisecond)}
 		}, Report{InWindow: 1}, ""},
+		{"a loss in a long stall of the machine", func(a *Account) {
+			drop(a, 20)
+			a.Stalls = stall(8500, 11000)
+		}, Report{InStall: 1}, ""},
+		{"two losses of one device in a long stall", func(a *Account) {
+			drop(a, 20)
+			drop(a, 18)
+			a.Stalls = stall(8500, 11000)
+		}, Report{InStall: 1, Lost: 1}, "is lost"},
+		{"a loss beside a long stall", func(a *Account) {
+			drop(a, 20)
+			a.Stalls = append(stall(8500, 10500), stall(11500, 15000)...)
+		}, Report{Lost: 1}, "is lost"},
+		{"a loss in a short stall", func(a *Account) {
+			drop(a, 20)
+			a.Stalls = stall(10500, 11500)
+		}, Report{Lost: 1}, "is lost"},
+		{"a stall widens the window of the kill after it", func(a *Account) {
+			drop(a, 20)
+			a.Kills, a.Window, a.Stalls = kill(12100, 12200), time.Second, stall(11900, 12000)
+		}, Report{InWindow: 1}, ""},
+		{"a stall long before a kill does not", func(a *Account) {
+			drop(a, 40)
+			a.Kills, a.Window, a.Stalls = kill(22100, 22200), time.Second, stall(11900, 12000)
+		}, Report{Lost: 1}, "before a kill"},
 		{"a drop that is accounted for", func(a *Account) {
 			drop(a, 20)
 			a.Arrivals = append(a.Arrivals, Arrival{Payload: []byte(gapPayload("d1", 500, 11, 11, 3))})
@@ -204,7 +244,8 @@ func same(t *testing.T, got, want *Report) {
 		name      string
 		got, want int
 	}{
-		{"lost", got.Lost, want.Lost}, {"in window", got.InWindow, want.InWindow}, {"dropped", got.Dropped, want.Dropped},
+		{"lost", got.Lost, want.Lost}, {"in window", got.InWindow, want.InWindow}, {"in a stall", got.InStall, want.InStall},
+		{"parts", got.Parts, want.Parts}, {"dropped", got.Dropped, want.Dropped},
 		{"duplicates", got.Duplicates, want.Duplicates}, {"conflicts", got.Conflicts, want.Conflicts},
 		{"repeats", got.Repeats, want.Repeats}, {"inversions", got.Inversions, want.Inversions},
 		{"wrong", got.Wrong, want.Wrong}, {"historical", got.Historical, want.Historical}, {"gaps", got.Gaps, want.Gaps},

@@ -215,7 +215,7 @@ func faultClientIDTwice(t *testing.T) {
 		b.excused[d.Name] = true
 	}
 	b.judge()
-	if limit := 60; tries > limit {
+	if limit := pick(60, 200); tries > limit {
 		t.Errorf("%d connections in the fight, want at most %d", tries, limit)
 	}
 }

@@ -20,7 +20,7 @@ type Setup struct {
 	Order    string
 	ClientID string
 	Interval string   // of every group; "100ms" when empty
-	Timeout  string   // of every device; "500ms" when empty
+	Timeout  string   // of every device; "5s" when empty
 	Words    int      // tags w0, w1 … that the checker compares; a device may have more
 	Extra    []string // further lines of the destination, such as "username: me"
 	Devices  []*Device
@@ -55,7 +55,7 @@ func (s *Setup) String() string {
 	}
 	b.WriteString("devices:\n")
 	for _, d := range s.Devices {
-		fmt.Fprintf(&b, "  - name: %s\n    driver: modbus\n    url: tcp://%s\n    unit: 1\n    timeout: %s\n    groups:\n", d.Name, d.Addr(), or(s.Timeout, "500ms"))
+		fmt.Fprintf(&b, "  - name: %s\n    driver: modbus\n    url: tcp://%s\n    unit: 1\n    timeout: %s\n    groups:\n", d.Name, d.Addr(), or(s.Timeout, "5s"))
 		fmt.Fprintf(&b, "      - name: all\n        interval: %s\n        tags:\n", or(s.Interval, "100ms"))
 		b.WriteString("          - {name: scan, address: \"holding:0\", type: uint32}\n")
 		for i := range d.words {
