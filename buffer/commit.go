@@ -294,14 +294,14 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 		}
 		bkt.FillPercent = 1
 		if s.empty() {
-			if err := putChunks(bkt, regionInfo, 0, 0, appendInfo(nil, b.epoch, s.first)); err != nil {
+			if err := putValue(bkt, regionInfo, 0, appendInfo(nil, b.epoch, s.first)); err != nil {
 				return err
 			}
 		}
 		if err := b.putRecords(bkt, s, batch); err != nil {
 			return err
 		}
-		return putChunks(bkt, regionRecords, batch.last, typeCheckpoint, ckpt)
+		return s.leaf.put(bkt, regionRecords, batch.last, typeCheckpoint, ckpt)
 	})
 }
 
@@ -310,7 +310,7 @@ func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 	var fresh []dictEntry
 	flush := func() error {
 		first := c.first
-		return putChunks(bkt, regionRecords, first, typeBlock, append([]byte(nil), c.finish()...))
+		return s.leaf.put(bkt, regionRecords, first, typeBlock, append([]byte(nil), c.finish()...))
 	}
 	c.reset()
 	for i := range batch.recs {
@@ -319,7 +319,7 @@ func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 		if !known {
 			id = uint32(len(s.ids))
 			entry := dictEntry{id, e.stream.account.name, e.stream.dict}
-			if err := putChunks(bkt, regionDict, uint64(id), 0, appendDict(b.coder.enc, entry)); err != nil {
+			if err := putValue(bkt, regionDict, uint64(id), appendDict(b.coder.enc, entry)); err != nil {
 				return err
 			}
 			fresh = append(fresh, entry)
@@ -352,7 +352,7 @@ func (b *Buffer) putAgain(bkt *bolt.Bucket, s *segment, region byte, seq uint64)
 	if len(s.again) == 0 {
 		return nil
 	}
-	return putChunks(bkt, region, seq, typeDict, appendDict(b.coder.enc, s.again...))
+	return s.leaf.put(bkt, region, seq, typeDict, appendDict(b.coder.enc, s.again...))
 }
 
 func headFlagsOf(e *entry) (f uint8) {
@@ -454,13 +454,14 @@ func (b *Buffer) seal() {
 		return b.update(s.db, func(tx *bolt.Tx) error {
 			bkt := tx.Bucket(bucketName)
 			bkt.FillPercent = 1
-			return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putChunks(bkt, regionSummary, 0, 0, summary))
+			return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putValue(bkt, regionSummary, 0, summary))
 		})
 	})
 	if err != nil {
 		b.log.Warn("segment summary not written", "file", s.path, "error", err)
 	}
 	s.closeActive()
+	s.trim()
 	size := fileSize(s.path, s.size)
 	b.mu.Lock()
 	b.setSize(s, size)

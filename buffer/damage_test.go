@@ -19,7 +19,8 @@ type template struct {
 	due     map[uint64]bool // not acknowledged
 	files   []string
 	next    uint64
-	silent  bool // the damage cannot be known
+	silent  bool     // the damage cannot be known
+	found   []Damage // by the last check
 }
 
 const templateReadings = 7
@@ -143,6 +144,7 @@ func (tp *template) check(t *testing.T, dir string, allowed int) (lost int) {
 		dropped += a.Destinations[0].Dropped[CauseDamaged]
 		buffered += a.Destinations[0].Buffered + a.Destinations[0].InFlight
 	}
+	tp.found = b.Stats().Damage
 	if buffered != 0 || d.Len() != 0 {
 		t.Fatalf("drained, but %d readings and %d records are left", buffered, d.Len())
 	}
@@ -350,32 +352,54 @@ func newerVersion(t *testing.T, raw []byte) []byte {
 	return out
 }
 
-// TestDictionaryIsStoredTwice damages the page that the dictionary begins on: a single page must not be
-// worth a segment.
+// TestDictionaryIsStoredTwice damages every page that the dictionary begins on: a single page must not be
+// worth a segment. The control damages the second copies too, and must lose more than a block.
 func TestDictionaryIsStoredTwice(t *testing.T) {
 	tp := newTemplate(t)
-	dir := tp.copy(t)
-	path := filepath.Join(dir, tp.files[4])
-	raw, err := os.ReadFile(path)
+	spoil := func(keys ...[]byte) int {
+		dir := tp.copy(t)
+		path := filepath.Join(dir, tp.files[4])
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys {
+			hits := 0
+			for at := 2 * pageSize; at < len(raw); at += pageSize {
+				if bytes.Contains(raw[at:at+pageSize], key) {
+					hits++
+					clear(raw[at+pageHead : at+pageSize])
+				}
+			}
+			if hits == 0 {
+				t.Fatalf("no page has %x", key)
+			}
+		}
+		if err := os.WriteFile(path, raw, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		return tp.check(t, dir, len(tp.records))
+	}
+	first := makeKey(regionDict, 0, 0, 0)
+	if lost := spoil(first); lost > blockRecords {
+		t.Errorf("%d records lost with one page", lost)
+	}
+	if len(tp.found) != 1 || tp.found[0].File != tp.files[4] {
+		t.Errorf("the damage was not met: %+v", tp.found)
+	}
+	f, err := os.Open(filepath.Join(tp.dir, tp.files[4]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := makeKey(regionDict, 0, 0, 0)
-	hits := 0
-	for at := 2 * pageSize; at < len(raw); at += pageSize {
-		if bytes.Contains(raw[at:at+pageSize], key) {
-			hits++
-			clear(raw[at+pageHead : at+pageSize])
+	defer func() { _ = f.Close() }()
+	all := [][]byte{first}
+	for k := range findPieces(f) {
+		if k.region == regionAgain || k.region == regionRecords && k.typ == typeDict {
+			all = append(all, makeKey(k.region, k.seq, k.typ, int(k.chunk)))
 		}
 	}
-	if hits == 0 {
-		t.Fatal("no page has the dictionary")
-	}
-	if err := os.WriteFile(path, raw, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if lost := tp.check(t, dir, blockRecords); lost == 0 {
-		t.Error("the damage cost nothing: the test misses the page")
+	if lost := spoil(all...); lost <= blockRecords {
+		t.Errorf("the control: %d records lost without any dictionary", lost)
 	}
 }
 

@@ -77,13 +77,14 @@ func (c *pageCursor) push(id uint64) bool {
 	case n == 0 && c.root.inline != nil:
 		f.page, _, err = parsePage(c.root.inline, 0)
 	case c.inAhead(id):
-		at := int(id-c.aheadAt) * pageSize
+		data := c.ahead[int(id-c.aheadAt)*pageSize:]
 		var overflow int
-		f.page, overflow, err = parsePage(c.ahead[at:], id)
-		if err == nil && (overflow > 0 || !f.leaf) { // only a leaf is done with before the next read ahead
+		f.page, overflow, err = parsePage(data, id)
+		// Only a leaf is done with before the next read ahead, and it may go on behind what was read.
+		if size := (1 + overflow) * pageSize; err == nil && (size > len(data) || !f.leaf) {
 			f.page, f.buf, err = c.file.load(id, f.buf)
 		} else if err == nil {
-			f.data = f.data[:pageSize]
+			f.data = data[:size]
 		}
 	default:
 		f.page, f.buf, err = c.file.load(id, f.buf)
@@ -109,15 +110,15 @@ func (c *pageCursor) readAhead(f *frame) {
 	if !ok || c.inAhead(id) {
 		return
 	}
-	n := 1
-	for n < aheadPages {
-		_, _, _, next, ok := f.element(f.i + n)
-		if !ok || next != id+uint64(n) {
+	end := id + 1
+	for i := f.i + 1; ; i++ { // leaves that were written one after the other have ascending numbers
+		_, _, _, next, ok := f.element(i)
+		if !ok || next < end || next >= id+aheadPages {
 			break
 		}
-		n++
+		end = next + 1
 	}
-	ahead, err := c.file.readPages(id, n, c.ahead)
+	ahead, err := c.file.readPages(id, int(end-id), c.ahead)
 	if err != nil {
 		ahead = ahead[:0]
 	}

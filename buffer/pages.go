@@ -158,7 +158,7 @@ func (p *pageFile) load(id uint64, buf []byte) (page, []byte, error) {
 }
 
 func (p *pageFile) readPages(id uint64, n int, buf []byte) ([]byte, error) {
-	if id < 2 || id+uint64(n) > p.hwm {
+	if id < 2 || id >= p.hwm || uint64(n) > p.hwm-id {
 		return buf, fmt.Errorf("page %d of %d: %w", id, p.hwm, errDamaged)
 	}
 	if size := n * pageSize; cap(buf) < size {

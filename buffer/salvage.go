@@ -250,7 +250,7 @@ func addPieces(pieces map[pieceKey][]piece, data []byte, base int64, inside bool
 		}
 		region, seq, typ, chunk := keyOf(k)
 		key := pieceKey{seq, region, typ, uint16(chunk)}
-		if len(v) > 0 && len(v) <= valueSize && strings.IndexByte(regions, region) >= 0 && len(pieces[key]) < maxCopies {
+		if len(v) > 0 && len(v) <= largePiece && strings.IndexByte(regions, region) >= 0 && len(pieces[key]) < maxCopies {
 			pieces[key] = append(pieces[key], piece{at, int32(len(v))})
 		}
 	}

@@ -13,11 +13,10 @@ import (
 )
 
 // A segment is one bbolt file with one bucket. Its keys are region, sequence number, type, chunk; its
-// values are pieces of at most valueSize bytes. A segment is written by the process that made it and is
-// never opened for writing again.
+// values are pieces, cut by a leaf. A segment is written by the process that made it and is never opened
+// for writing again.
 const (
-	keySize   = 12
-	valueSize = 2012 // two to a page, exactly; DESIGN.md has the measurements
+	keySize = 12
 
 	regionDict    = 'd' // sequence number: the stream's number in this segment
 	regionInfo    = 'i' // one value: format, epoch, first sequence number
@@ -74,6 +73,7 @@ type segment struct {
 	gone    bool // dropped or unlinked
 
 	// Only the one segment being written has these; commitMu guards them.
+	leaf    leaf // where its records end
 	ids     map[*Stream]uint32
 	again   []dictEntry         // to be written a second time, with the next commit
 	totals  map[*account]uint64 // readings addressed to everyone
@@ -108,22 +108,6 @@ func keyOf(k []byte) (region byte, seq uint64, typ byte, chunk int) {
 		return 0, 0, 0, 0
 	}
 	return k[0], binary.BigEndian.Uint64(k[1:]), k[9], int(binary.BigEndian.Uint16(k[10:]))
-}
-
-// putChunks stores a value in pieces under increasing keys. bbolt keeps the slices until the commit, so
-// each key is its own; the value must not change before the commit.
-func putChunks(bkt *bolt.Bucket, region byte, seq uint64, typ byte, value []byte) error {
-	for chunk := 0; chunk == 0 || len(value) > 0; chunk++ {
-		if chunk > 0xffff {
-			return ErrTooLarge
-		}
-		n := min(valueSize, len(value))
-		if err := bkt.Put(makeKey(region, seq, typ, chunk), value[:n]); err != nil {
-			return err
-		}
-		value = value[n:]
-	}
-	return nil
 }
 
 // getChunks puts together the value whose first piece the cursor stands on, up to limit bytes, and
@@ -232,6 +216,15 @@ func (b *Buffer) closeHandle(s *segment) {
 	defer s.rw.Unlock()
 	s.pages.close()
 	s.pages = nil
+}
+
+// trim takes from a sealed file what bbolt made it grow by and did not use. It is no loss when that fails.
+func (s *segment) trim() {
+	if p, err := openPages(s.path); err == nil {
+		size := int64(p.hwm) * pageSize
+		p.close()
+		_ = os.Truncate(s.path, size)
+	}
 }
 
 // closeActive closes the file being written.
