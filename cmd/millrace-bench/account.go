@@ -186,7 +186,7 @@ func (s *ranges) missingUpTo(last uint64) uint64 {
 	return max(last, 1) - 1 - n
 }
 
-// message is what the account needs of one payload of `format: json`.
+// message is what the account needs of one payload of `format: json`, or of Telegraf's.
 type message struct {
 	device, values []byte
 	seq            uint64
@@ -195,7 +195,9 @@ type message struct {
 
 func parseMessage(p []byte) (m message, ok bool) {
 	m.device = between(p, `"device":"`, '"')
-	m.values = after(p, `"values":{`)
+	if m.values = after(p, `"values":{`); m.values == nil {
+		m.values = after(p, `"fields":{`)
+	}
 	for _, c := range between(p, `"seq":`, ',') {
 		m.seq = m.seq*10 + uint64(c-'0')
 	}

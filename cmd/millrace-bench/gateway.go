@@ -52,7 +52,11 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 			t.args = append(t.args, "--cpuprofile", o.Profile)
 		}
 	default:
-		r := strings.NewReplacer("{broker}", broker, "{devices}", strings.Join(devices, ","), "{dir}", dir)
+		names, err := telegrafConfigs(dir, o, devices, broker)
+		if err != nil {
+			return nil, err
+		}
+		r := strings.NewReplacer(append(names, "{broker}", broker, "{devices}", strings.Join(devices, ","), "{dir}", dir)...)
 		for _, w := range strings.Fields(o.Target) {
 			t.args = append(t.args, r.Replace(w))
 		}
