@@ -21,6 +21,7 @@ type account struct {
 	duplicates, conflicts         uint64
 	inversions, historical        uint64
 	lat                           []int32 // µs
+	told                          int     // of lat, that recentP99 has told
 	gaps                          []int32 // µs between the scans of a device, less the interval is its jitter
 }
 
@@ -106,7 +107,20 @@ func (a *account) count() counts {
 func (a *account) resetLatency() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.lat, a.gaps = a.lat[:0], a.gaps[:0]
+	a.lat, a.gaps, a.told = a.lat[:0], a.gaps[:0], 0
+}
+
+// recentP99 returns the 99th percentile, in ms, of the latencies since it was called last; 0 when there are none.
+func (a *account) recentP99() float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := slices.Clone(a.lat[a.told:])
+	a.told = len(a.lat)
+	if len(l) == 0 {
+		return 0
+	}
+	slices.Sort(l)
+	return float64(l[len(l)*99/100]) / 1000
 }
 
 // behind returns how many of the scans served have not arrived.

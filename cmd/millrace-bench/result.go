@@ -52,6 +52,7 @@ type point struct {
 	Delivered uint64  `json:"delivered"`
 	RSS       int64   `json:"rss"`
 	Disk      int64   `json:"disk"`
+	P99       float64 `json:"latency_p99_ms"` // of the live readings since the point before; 0 = there were none
 }
 
 // balance compares what the simulators served with what arrived. The last scan of a device may have been cut by the

@@ -155,7 +155,7 @@ func (b *bed) watch(length time.Duration) func(context.Context) error {
 func (b *bed) sample() {
 	u := b.target.usage()
 	b.result.Points = append(b.result.Points, point{
-		At: time.Since(b.target.started).Seconds(), Delivered: b.account.count().readings, RSS: u.RSS, Disk: dirSize(b.dir + "/data")})
+		At: time.Since(b.target.started).Seconds(), Delivered: b.account.count().readings, RSS: u.RSS, Disk: dirSize(b.dir + "/data"), P99: b.account.recentP99()})
 	b.result.PeakDisk = max(b.result.PeakDisk, b.result.Points[len(b.result.Points)-1].Disk)
 }
 

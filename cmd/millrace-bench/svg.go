@@ -2,61 +2,113 @@ package main
 
 import (
 	"fmt"
+	"image/color"
+	"math"
 	"os"
-	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// plot is the geometry of one of the stacked plots.
-const (
-	plotWidth, plotHeight, plotLeft, plotGap = 860, 140, 90, 46
-)
-
-// writeSVG draws what a run looked like over time: readings delivered a second, bytes on disk, memory.
-// Grey bands are the outage.
-func writeSVG(path string, r *result) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12"><rect width="100%%" height="100%%" fill="#fff"/>`,
-		plotLeft+plotWidth+20, 3*(plotHeight+plotGap)+30)
-	series := []struct {
-		name, unit, colour string
-		value              func(i int) float64
-	}{
-		{"delivered", "readings/s", "#1b6ca8", func(i int) float64 { return rateAt(r.Points, i) }},
-		{"store on disk", "MB", "#b3541e", func(i int) float64 { return float64(r.Points[i].Disk) / 1e6 }},
-		{"resident memory", "MB", "#2e7d32", func(i int) float64 { return float64(r.Points[i].RSS) / 1e6 }},
-	}
-	for k, s := range series {
-		drawPlot(&b, r, 30+k*(plotHeight+plotGap), s.name+", "+s.unit, s.colour, s.value)
-	}
-	b.WriteString("</svg>\n")
-	return os.WriteFile(path, []byte(b.String()), 0o644)
+// panel is one of the stacked plots of a run over time.
+type panel struct {
+	title  string
+	log    bool
+	colour color.RGBA
+	value  func(i int) float64 // NaN: nothing to draw at that point
 }
 
+// writeSVG draws what a run looked like over time. Grey bands are the outage.
+func writeSVG(path string, r *result) error {
+	panels := []panel{
+		{"delivered, readings/s", false, color.RGBA{27, 108, 168, 255}, func(i int) float64 { return rateAt(r.Points, i) }},
+		{"latency of live readings, p99, ms", true, color.RGBA{123, 31, 162, 255}, func(i int) float64 { return r.Points[i].orNothing() }},
+		{"buffer on disk, MB", false, color.RGBA{179, 84, 30, 255}, func(i int) float64 { return float64(r.Points[i].Disk) / 1e6 }},
+		{"resident memory, MB", false, color.RGBA{46, 125, 50, 255}, func(i int) float64 { return float64(r.Points[i].RSS) / 1e6 }},
+	}
+	var column [][]*plot.Plot
+	for _, p := range panels {
+		drawn, err := p.draw(r)
+		if err != nil {
+			return fmt.Errorf("draw %q: %w", p.title, err)
+		}
+		column = append(column, []*plot.Plot{drawn})
+	}
+	canvas := vgsvg.New(24*vg.Centimeter, vg.Length(len(panels))*5*vg.Centimeter)
+	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadX: vg.Centimeter, PadY: vg.Centimeter / 2, PadTop: vg.Centimeter / 4, PadRight: vg.Centimeter / 2}
+	for i, cells := range plot.Align(column, tiles, draw.New(canvas)) {
+		column[i][0].Draw(cells[0])
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write the plot: %w", err)
+	}
+	if _, err := canvas.WriteTo(f); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("write the plot %q: %w", path, err)
+	}
+	return f.Close()
+}
+
+func (p *panel) draw(r *result) (*plot.Plot, error) {
+	out := plot.New()
+	out.Title.Text, out.X.Label.Text = p.title, "seconds since the start"
+	out.Add(plotter.NewGrid())
+	low, high := math.Inf(1), math.Inf(-1)
+	var stretch plotter.XYs
+	var lines []plotter.XYs
+	for i := range r.Points {
+		v := p.value(i)
+		if math.IsNaN(v) {
+			lines, stretch = append(lines, stretch), nil
+			continue
+		}
+		low, high = min(low, v), max(high, v)
+		stretch = append(stretch, plotter.XY{X: r.Points[i].At, Y: v})
+	}
+	out.Y.Min, out.Y.Max = 0, max(1.1*high, 1e-9)
+	if p.log {
+		out.Y.Min, out.Y.Max = max(low, 1e-3)/2, max(2*high, 1e-2)
+		out.Y.Scale, out.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
+	}
+	for i := 0; i+1 < len(r.Marks); i += 2 {
+		from, to := r.Marks[i], r.Marks[i+1]
+		band, err := plotter.NewPolygon(plotter.XYs{{X: from, Y: out.Y.Min}, {X: to, Y: out.Y.Min}, {X: to, Y: out.Y.Max}, {X: from, Y: out.Y.Max}})
+		if err != nil {
+			return nil, err
+		}
+		band.Color, band.LineStyle.Width = color.Gray{232}, 0
+		out.Add(band)
+	}
+	for _, xy := range append(lines, stretch) {
+		if len(xy) == 0 {
+			continue
+		}
+		line, err := plotter.NewLine(xy)
+		if err != nil {
+			return nil, err
+		}
+		line.Color, line.Width = p.colour, 1.5
+		out.Add(line)
+	}
+	return out, nil
+}
+
+// rateAt returns the readings a second between the point before and this one.
 func rateAt(p []point, i int) float64 {
 	if i == 0 || p[i].At <= p[i-1].At {
-		return 0
+		return math.NaN()
 	}
 	return float64(p[i].Delivered-p[i-1].Delivered) / (p[i].At - p[i-1].At)
 }
 
-func drawPlot(b *strings.Builder, r *result, top int, title, colour string, value func(int) float64) {
-	if len(r.Points) < 2 {
-		return
+// orNothing returns the latency, or NaN when no live reading arrived.
+func (p point) orNothing() float64 {
+	if p.P99 == 0 {
+		return math.NaN()
 	}
-	first, last, most := r.Points[0].At, r.Points[len(r.Points)-1].At, 1e-9
-	for i := range r.Points {
-		most = max(most, value(i))
-	}
-	x := func(at float64) float64 { return plotLeft + (at-first)/(last-first)*plotWidth }
-	y := func(v float64) float64 { return float64(top+plotHeight) - v/most*plotHeight }
-	for i := 0; i+1 < len(r.Marks); i += 2 {
-		fmt.Fprintf(b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="#eee"/>`, x(r.Marks[i]), top, x(r.Marks[i+1])-x(r.Marks[i]), plotHeight)
-	}
-	fmt.Fprintf(b, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" text-anchor="end">%.4g</text><text x="%d" y="%d" text-anchor="end">0</text>`,
-		plotLeft, top-8, title, plotLeft-8, top+10, most, plotLeft-8, top+plotHeight)
-	fmt.Fprintf(b, `<path d="M%d %dv%dh%d" fill="none" stroke="#999"/><polyline fill="none" stroke="%s" stroke-width="1.5" points="`, plotLeft, top, plotHeight, plotWidth, colour)
-	for i := range r.Points {
-		fmt.Fprintf(b, "%.1f,%.1f ", x(r.Points[i].At), y(value(i)))
-	}
-	fmt.Fprintf(b, `"/><text x="%d" y="%d" text-anchor="end">%.0f s</text>`, plotLeft+plotWidth, top+plotHeight+16, last-first)
+	return p.P99
 }
