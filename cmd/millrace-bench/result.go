@@ -106,14 +106,17 @@ func (r *result) rows() [][2]string {
 	rows := [][2]string{
 		{"delivered", fmt.Sprintf("%d readings in %.1f s", r.Delivered, r.Seconds)},
 		{"rate", fmt.Sprintf("%.0f readings/s", r.Rate)},
-		{"cpu", fmt.Sprintf("%.3f s per million readings (%.2f %% of a core)", r.CPUPerMillion, 100*r.CPUShare)},
 		{"memory", fmt.Sprintf("%s now, %s peak, %s at start", mb(r.RSS), mb(r.PeakRSS), mb(r.StartPeakRSS))},
 		{"latency", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", r.P50, r.P99, r.Max)},
 		{"start jitter", fmt.Sprintf("p99 %.2f ms", r.Jitter)},
 		{"account", fmt.Sprintf("served %d, lost %d, duplicates %d, inversions %d, torn %d, bad %d, missed polls %d", r.Served, r.Lost, r.Duplicates, r.Inversions, r.Torn, r.Bad, r.Late)},
 		{"disk", fmt.Sprintf("%s written, %s at most", mb(r.Written), mb(r.PeakDisk))},
-		{"wake-ups", fmt.Sprintf("%.1f/s", r.Wakeups)},
 		{"first message", fmt.Sprintf("%.3f s after the start", r.FirstMessage)},
+	}
+	if r.CPU > 0 {
+		rows = append(rows,
+			[2]string{"cpu", fmt.Sprintf("%.3f s per million readings (%.2f %% of a core)", r.CPUPerMillion, 100*r.CPUShare)},
+			[2]string{"wake-ups", fmt.Sprintf("%.1f/s", r.Wakeups)})
 	}
 	if r.Drain > 0 {
 		rows = append(rows, [2]string{"drain", fmt.Sprintf("%.2f s, %.0f readings/s; first message %.2f s after the line was mended", r.Drain, r.DrainRate, r.Reconnect)})

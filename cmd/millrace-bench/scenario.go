@@ -111,7 +111,7 @@ func (b *bed) measure(ctx context.Context) error {
 	plan := []func(context.Context) error{b.watch(b.o.For)}
 	switch {
 	case b.o.Kills > 0:
-		return b.kills(ctx)
+		plan = []func(context.Context) error{b.kills}
 	case b.o.Outage > 0:
 		plan = []func(context.Context) error{b.watch(b.o.For / 2), b.cut(true), b.watch(b.o.Outage), b.cut(false), b.drained, b.watch(b.o.For / 2)}
 	}
@@ -125,12 +125,14 @@ func (b *bed) measure(ctx context.Context) error {
 	r.Seconds = took
 	r.Delivered = to.readings - from.readings
 	r.Rate = float64(r.Delivered) / took
-	r.CPU = after.CPU - before.CPU
-	r.CPUPerMillion = r.CPU / float64(r.Delivered) * 1e6
-	r.CPUShare = r.CPU / took
+	if b.o.Kills == 0 { // what a killed process has used, nobody can ask any more
+		r.CPU = after.CPU - before.CPU
+		r.CPUPerMillion = r.CPU / float64(r.Delivered) * 1e6
+		r.CPUShare = r.CPU / took
+		r.Written = after.Written - before.Written
+		r.Wakeups = float64(after.Switches-before.Switches) / took
+	}
 	r.RSS, r.PeakRSS = after.RSS, after.PeakRSS
-	r.Written = after.Written - before.Written
-	r.Wakeups = float64(after.Switches-before.Switches) / took
 	r.P50, r.P99, r.Max = b.account.percentiles()
 	r.Jitter = b.account.jitter(b.o.Interval)
 	return nil

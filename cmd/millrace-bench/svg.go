@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"math"
 	"os"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -37,6 +38,7 @@ func writeSVG(path string, r *result) error {
 		}
 		column = append(column, []*plot.Plot{drawn})
 	}
+	column[len(column)-1][0].X.Label.Text = "seconds since the start"
 	canvas := vgsvg.New(24*vg.Centimeter, vg.Length(len(panels))*5*vg.Centimeter)
 	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadX: vg.Centimeter, PadY: vg.Centimeter / 2, PadTop: vg.Centimeter / 4, PadRight: vg.Centimeter / 2}
 	for i, cells := range plot.Align(column, tiles, draw.New(canvas)) {
@@ -55,8 +57,7 @@ func writeSVG(path string, r *result) error {
 
 func (p *panel) draw(r *result) (*plot.Plot, error) {
 	out := plot.New()
-	out.Title.Text, out.X.Label.Text = p.title, "seconds since the start"
-	out.Add(plotter.NewGrid())
+	out.Title.Text, out.X.Tick.Marker, out.Y.Tick.Marker = p.title, wholeTicks{}, wholeTicks{}
 	low, high := math.Inf(1), math.Inf(-1)
 	var stretch plotter.XYs
 	var lines []plotter.XYs
@@ -72,7 +73,7 @@ func (p *panel) draw(r *result) (*plot.Plot, error) {
 	out.Y.Min, out.Y.Max = 0, max(1.1*high, 1e-9)
 	if p.log {
 		out.Y.Min, out.Y.Max = max(low, 1e-3)/2, max(2*high, 1e-2)
-		out.Y.Scale, out.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
+		out.Y.Scale, out.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	}
 	for i := 0; i+1 < len(r.Marks); i += 2 {
 		from, to := r.Marks[i], r.Marks[i+1]
@@ -83,6 +84,7 @@ func (p *panel) draw(r *result) (*plot.Plot, error) {
 		band.Color, band.LineStyle.Width = color.Gray{232}, 0
 		out.Add(band)
 	}
+	out.Add(plotter.NewGrid())
 	for _, xy := range append(lines, stretch) {
 		if len(xy) == 0 {
 			continue
@@ -94,7 +96,24 @@ func (p *panel) draw(r *result) (*plot.Plot, error) {
 		line.Color, line.Width = p.colour, 1.5
 		out.Add(line)
 	}
+	if n := len(r.Points); n > 1 {
+		out.X.Min, out.X.Max = r.Points[0].At, r.Points[n-1].At
+	}
 	return out, nil
+}
+
+// wholeTicks labels the usual ticks without trailing zeros.
+type wholeTicks struct{}
+
+// Ticks returns the marks between low and high.
+func (wholeTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', -1, 32)
+		}
+	}
+	return ticks
 }
 
 // rateAt returns the readings a second between the point before and this one.
