@@ -352,7 +352,7 @@ func TestDestinationsComeAndGo(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o.Destinations, o.NewDestination = []string{"now", "oldest"}, StartOldest
+	o.Destinations, o.Starts = []string{"now", "oldest"}, map[string]StartAt{"oldest": StartOldest}
 	b = mustOpen(t, dir, o)
 	recs := readAll(t, b.Destination("oldest"), true)
 	if len(recs) != 15 || !recs[0].Historical {
@@ -377,7 +377,7 @@ func TestDestinationsComeAndGo(t *testing.T) {
 		t.Errorf("segments after the destination was forgotten: %+v", st)
 	}
 	crash(b)
-	o.Destinations = nil
+	o.Destinations, o.Starts = nil, nil
 	b = mustOpen(t, dir, o)
 	if st := b.Stats(); len(st.Destinations) != 2 || !st.Destinations[0].Configured {
 		t.Errorf("opened with those of the store: %+v", st.Destinations)

@@ -8,6 +8,7 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -38,16 +39,16 @@ const (
 
 // Options configure a buffer. The zero value of each field means its default.
 type Options struct {
-	MaxSize        int64            // bytes of all files together, never exceeded; at least 4 MiB; default 2 GiB
-	MaxAge         time.Duration    // records older by the store's running time are dropped; 0 = no limit
-	CommitInterval time.Duration    // 0 = strict: fsync before a record becomes visible to a reader
-	TailBytes      int64            // bound of the memory tail; default 8 MiB, at most a quarter of a segment
-	SegmentSize    int64            // bytes of one segment file; default 32 MiB, at most an eighth of MaxSize
-	WhenFull       Policy           // DropOldest (default) or DropNewest
-	Destinations   []string         // at most 16 with those the store still holds; empty = those of the store
-	NewDestination StartAt          // where a destination begins that the store does not know
-	Log            *slog.Logger     // nil = no log
-	Now            func() time.Time // the wall clock, for times that people read; default time.Now
+	MaxSize        int64              // bytes of all files together, never exceeded; at least 4 MiB; default 2 GiB
+	MaxAge         time.Duration      // records older by the store's running time are dropped; 0 = no limit
+	CommitInterval time.Duration      // 0 = strict: fsync before a record becomes visible to a reader
+	TailBytes      int64              // bound of the memory tail; default 8 MiB, at most a quarter of a segment
+	SegmentSize    int64              // bytes of one segment file; default 32 MiB, at most an eighth of MaxSize
+	WhenFull       Policy             // DropOldest (default) or DropNewest
+	Destinations   []string           // at most 16 with those the store still holds; empty = those of the store
+	Starts         map[string]StartAt // where those of the destinations begin that the store does not know; default StartNow
+	Log            *slog.Logger       // nil = no log
+	Now            func() time.Time   // the wall clock, for times that people read; default time.Now
 }
 
 // Bounds of the store.
@@ -88,6 +89,11 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		seen[name] = true
 	}
+	for name := range o.Starts {
+		if !seen[name] {
+			return o, fmt.Errorf("a start is given for %q, which is not among the destinations", name)
+		}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -99,16 +105,15 @@ func (o Options) withDefaults() (Options, error) {
 
 // Buffer is the store. All methods may be called from any goroutine.
 type Buffer struct {
-	dir   string
-	o     Options
-	log   *slog.Logger
-	fs    files
-	lock  *os.File
-	epoch uint64
-	// readOnly: it is only looked at. Then entries is its quarantine.
-	readOnly bool
-	entries  [][2][]byte
-	start    time.Time // when this process opened the store; its monotonic part measures age
+	dir      string
+	o        Options
+	log      *slog.Logger
+	fs       files
+	lock     *os.File
+	epoch    uint64
+	readOnly bool       // it is only looked at
+	old      *stateData // what state.db had, when readOnly
+	start    time.Time  // when this process opened the store; its monotonic part measures age
 
 	// commitMu is held by whoever writes files; it is taken before mu. mu guards everything below.
 	commitMu sync.Mutex
@@ -166,18 +171,25 @@ func (b *Buffer) MaxRecord() int { return int(min(b.o.TailBytes/2, maxRecord)) }
 // readings it holds, for the ledger; at is the record's time in microseconds since 1970. The record
 // becomes visible to readers at once, in strict mode after its fsync, for which Append waits. In the
 // other mode it waits only when the producers outrun the disk, for at most two seconds.
-// Errors: ErrFull, ErrClosed, ErrTooLarge, in strict mode ErrNotDurable.
+// Errors: ErrFull and ErrTooLarge, both counted as dropped{full} and told by a gap record; ErrClosed; in strict mode ErrNotDurable.
 func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint64, error) {
-	if len(payload) > b.MaxRecord() || readings < 0 || readings > 1<<24 {
-		return 0, fmt.Errorf("append %d bytes, %d readings to %q: %w", len(payload), readings, s.account.name, ErrTooLarge)
-	}
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		return 0, ErrClosed
 	}
-	if err := b.makeRoom(entryCost(payload)); err != nil {
+	var err error
+	if len(payload) > b.MaxRecord() || readings < 0 || readings > 1<<24 {
+		err = fmt.Errorf("append %d bytes, %d readings to %q: %w", len(payload), readings, s.account.name, ErrTooLarge)
+	} else {
+		err = b.makeRoom(entryCost(payload))
+	}
+	if err != nil {
 		b.refuse(s.account, readings, at)
+		if errors.Is(err, ErrTooLarge) && !s.warned {
+			s.warned = true
+			b.log.Error("record refused; so will be all that are as large", "error", err)
+		}
 		b.mu.Unlock()
 		return 0, err
 	}

@@ -387,7 +387,7 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 		s.records++
 		if e.to == everyone {
 			s.totals[e.stream.account] += uint64(e.readings)
-		} else if e.gap == nil {
+		} else {
 			s.special++
 		}
 	}

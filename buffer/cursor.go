@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -94,6 +95,15 @@ func newDestination(b *Buffer, name string, slot int, start uint64) *Destination
 	d.acked.add(0, start)
 	return d
 }
+
+// wants reports whether a record on disk is for this destination. One that names those it is for cannot mean a
+// destination that was not there yet, but another one that had its slot before it.
+func (d *Destination) wants(h *head) bool {
+	return h.to&bit(d.slot) != 0 && (h.flags&headAddressed == 0 || h.seq >= d.origin)
+}
+
+// late reports whether a record on disk is historical for this destination.
+func (d *Destination) late(h *head) bool { return h.late&bit(d.slot) != 0 || h.seq < d.origin }
 
 // Destination returns the destination of that name, or nil when Options.Destinations does not have it.
 func (b *Buffer) Destination(name string) *Destination {
@@ -204,5 +214,65 @@ func (d *Destination) settle(seq uint64) {
 		}
 	} else {
 		b.st.ackedOnDisk++
+	}
+}
+
+// addDestinations gives each configured destination its slot.
+func (b *Buffer) addDestinations() error {
+	var fresh mask
+	for _, name := range b.o.Destinations {
+		if d := b.byName(name); d != nil {
+			d.known = true
+			continue
+		}
+		slot := slices.Index(b.slots[:], nil)
+		if slot < 0 {
+			return fmt.Errorf("add destination %q: %d destinations hold the store, the most it can have; forget one that is no longer configured", name, MaxDestinations)
+		}
+		start := b.next
+		if b.o.Starts[name] == StartOldest && len(b.segs) > 0 {
+			start = b.segs[0].first
+		}
+		d := newDestination(b, name, slot, start)
+		d.known = true
+		b.slots[slot] = d
+		b.all |= bit(slot)
+		fresh |= bit(slot)
+		for _, a := range b.accountSeq {
+			a.dests[slot] = destAccount{before: a.accepted}
+		}
+	}
+	b.fillHoles()
+	b.countOldest(fresh)
+	if b.all == 0 {
+		return errors.New("no destinations: none configured and none in the store; give at least one")
+	}
+	if len(b.o.Destinations) == 0 {
+		for _, d := range b.slots {
+			if d != nil {
+				d.known = true
+			}
+		}
+	}
+	return nil
+}
+
+// countOldest gives a new destination that starts with the oldest record what is on disk. mu is held.
+func (b *Buffer) countOldest(fresh mask) {
+	if fresh == 0 {
+		return
+	}
+	p := b.countPending()
+	for slot, d := range b.slots {
+		if d == nil || fresh&bit(slot) == 0 {
+			continue
+		}
+		for _, a := range b.accountSeq {
+			if n := p.readings[a]; n != nil {
+				a.dests[slot].buffered = n[slot]
+				a.dests[slot].before = a.accepted - n[slot]
+			}
+		}
+		d.backlog = p.records[slot]
 	}
 }

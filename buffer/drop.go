@@ -50,10 +50,11 @@ func (b *Buffer) fits(bytes int64) bool {
 	// On top come the dictionaries and a gap record for each account that was refused something.
 	need := b.commitSize(bytes+256*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
 	need += b.growStep() + 64*int64(len(b.accountSeq)) // the summary of the segment before
-	return b.segBytes+need <= b.segmentLimit()
+	return b.segBytes+need <= b.segmentLimit()+b.aside // what is set aside makes way: see secure
 }
 
-// secure sees to it that need bytes fit, by dropping the oldest segments where the policy allows it. commitMu is held.
+// secure sees to it that need bytes fit, by removing files set aside, then by dropping the oldest segments where the
+// policy allows it. commitMu is held.
 func (b *Buffer) secure(need int64) error {
 	need += emptyFile
 	for b.room() < need {
@@ -174,7 +175,7 @@ func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause
 	err = b.eachHead(s, dict, func(h *head, st *Stream, gap *Gap) {
 		var lost mask
 		for slot, d := range b.slots {
-			if d == nil || h.to&bit(slot) == 0 || before[slot].has(h.seq) {
+			if d == nil || !d.wants(h) || before[slot].has(h.seq) {
 				continue
 			}
 			lost |= bit(slot)

@@ -8,7 +8,8 @@ var (
 	ErrFull = errors.New("buffer full: record refused by the drop-newest policy; it is counted, and accepted again when space is free")
 	// ErrClosed means that the buffer was closed.
 	ErrClosed = errors.New("buffer is closed")
-	// ErrTooLarge means that a record is larger than a segment can hold; MaxRecord says how large it may be.
+	// ErrTooLarge means that a record is larger than the buffer can hold (MaxRecord says how large it may be): it was refused
+	// and counted as dropped. Also that a dictionary entry is.
 	ErrTooLarge = errors.New("record too large for the buffer; split the poll group or raise segment size and tail bound")
 	// ErrNotDurable means that, in strict mode, the fsync failed: the record is kept in memory and written when the disk recovers.
 	ErrNotDurable = errors.New("record not on disk yet; it is kept in memory and written when the disk recovers")

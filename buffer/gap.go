@@ -137,8 +137,9 @@ func (d *Destination) lose(seq uint64, a *account, readings uint64, cause Cause)
 	d.backlog--
 }
 
-// refuse counts a record that drop-newest did not take. mu is held.
+// refuse counts a record that was not taken. mu is held.
 func (b *Buffer) refuse(a *account, readings int, at int64) {
+	readings = max(readings, 0)
 	a.accepted += uint64(readings)
 	for slot, d := range b.slots {
 		if d != nil {

@@ -7,7 +7,7 @@ type Cause uint8
 
 // The causes. Their numbers are stored on disk: append, never renumber.
 const (
-	CauseFull     Cause = iota // no room: the oldest dropped, or the newest refused
+	CauseFull     Cause = iota // no room: the oldest dropped, or the newest refused, or one that is larger than the tail takes
 	CauseExpired               // older than MaxAge
 	CauseRejected              // the destination refused the message; it is in quarantine
 	CauseShutdown              // still in memory when the last commit failed at Close

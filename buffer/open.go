@@ -80,6 +80,9 @@ func (b *Buffer) load() (err error) {
 	d := b.takeCheckpoint(nil)
 	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
 	b.reserved = data.reserved
+	if n := data.bound(b.o.quarantineBytes()); n > 0 {
+		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)
+	}
 	b.changed = false
 	b.mu.Unlock()
 	b.measureAside()
@@ -89,7 +92,22 @@ func (b *Buffer) load() (err error) {
 	b.mu.Lock()
 	b.st.lastIdle, b.st.lastCommit = time.Now(), time.Now()
 	b.mu.Unlock()
-	return b.reclaim()
+	if err := b.reclaim(); err != nil {
+		return err
+	}
+	b.shrink()
+	return nil
+}
+
+// shrink enforces a bound that is lower than it was. Under drop-newest what was accepted stays, and more is accepted
+// when there is room again.
+func (b *Buffer) shrink() {
+	if b.room() >= 0 {
+		return
+	}
+	if err := b.secure(-emptyFile); err != nil {
+		b.log.Warn("the store is larger than max size; records are refused until it is not", "dir", b.dir, "error", err)
+	}
 }
 
 func newDecoder() (*zstd.Decoder, error) {
@@ -400,66 +418,6 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 	return nil
 }
 
-// addDestinations gives each configured destination its slot.
-func (b *Buffer) addDestinations() error {
-	var fresh mask
-	for _, name := range b.o.Destinations {
-		if d := b.byName(name); d != nil {
-			d.known = true
-			continue
-		}
-		slot := slices.Index(b.slots[:], nil)
-		if slot < 0 {
-			return fmt.Errorf("add destination %q: %d destinations hold the store, the most it can have; forget one that is no longer configured", name, MaxDestinations)
-		}
-		start := b.next
-		if b.o.NewDestination == StartOldest && len(b.segs) > 0 {
-			start = b.segs[0].first
-		}
-		d := newDestination(b, name, slot, start)
-		d.known = true
-		b.slots[slot] = d
-		b.all |= bit(slot)
-		fresh |= bit(slot)
-		for _, a := range b.accountSeq {
-			a.dests[slot] = destAccount{before: a.accepted}
-		}
-	}
-	b.fillHoles()
-	b.countOldest(fresh)
-	if b.all == 0 {
-		return errors.New("no destinations: none configured and none in the store; give at least one")
-	}
-	if len(b.o.Destinations) == 0 {
-		for _, d := range b.slots {
-			if d != nil {
-				d.known = true
-			}
-		}
-	}
-	return nil
-}
-
-// countOldest gives a new destination that starts with the oldest record what is on disk. mu is held.
-func (b *Buffer) countOldest(fresh mask) {
-	if fresh == 0 || b.o.NewDestination != StartOldest {
-		return
-	}
-	p := b.countPending()
-	for slot, d := range b.slots {
-		if d == nil || fresh&bit(slot) == 0 {
-			continue
-		}
-		for _, a := range b.accountSeq {
-			if n := p.readings[a]; n != nil {
-				a.dests[slot].buffered = n[slot]
-				a.dests[slot].before = a.accepted - n[slot]
-			}
-		}
-		d.backlog = p.records[slot]
-	}
-}
-
 // fillHoles marks the numbers that no record has as needing nothing, so that cursors stay one span each.
 func (b *Buffer) fillHoles() {
 	for _, d := range b.slots {
@@ -473,11 +431,4 @@ func (b *Buffer) fillHoles() {
 		}
 		d.acked.add(from, b.next)
 	}
-}
-
-func (s *stateFile) close() error {
-	if s == nil || s.db == nil {
-		return nil
-	}
-	return guard(s.db.Close)
 }

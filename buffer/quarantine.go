@@ -91,11 +91,11 @@ func (b *Buffer) lookup(d *Destination, seq uint64) (*Record, error) {
 	case s == nil:
 		return nil, ErrNotFound
 	}
-	return b.fetch(s, seq, f.stream, bit(d.slot))
+	return b.fetch(s, seq, f.stream, d)
 }
 
-// fetch reads one record of a segment.
-func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, who mask) (*Record, error) {
+// fetch reads one record of a segment for a destination.
+func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, d *Destination) (*Record, error) {
 	var r blockReader
 	info, err := b.blockAt(s, seq, &r)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, who mask) (*Record, e
 		if h.seq != seq || offset+h.size > len(payloads) {
 			continue
 		}
-		rec := &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings), Historical: h.late&who != 0}
+		rec := &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings), Historical: d.late(&h)}
 		if h.flags&headGap != 0 {
 			rec.Gap, err = parseGap(rec.Payload)
 			rec.Payload = nil
@@ -208,26 +208,17 @@ func parseQuarantined(k, v []byte) (*Quarantined, error) {
 }
 
 // Quarantine returns the entries in order of sequence number; there are at most 1,024.
-func (b *Buffer) Quarantine() (out []*Quarantined, err error) {
+func (b *Buffer) Quarantine() ([]*Quarantined, error) {
 	b.lockCommit()
 	defer b.unlockCommit()
 	if b.isClosed() {
 		return nil, ErrClosed
 	}
-	err = guard(func() error {
-		return b.state.db.View(func(tx *bolt.Tx) error {
-			return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
-				if q, err := parseQuarantined(k, v); err == nil {
-					out = append(out, q)
-				}
-				return nil
-			})
-		})
-	})
+	data, err := b.state.read()
 	if err != nil {
 		return nil, fmt.Errorf("read quarantine of %q: %w", b.dir, err)
 	}
-	return out, nil
+	return data.quarantine(), nil
 }
 
 // find returns the entry of an ID and its key. commitMu is held.
@@ -241,20 +232,16 @@ func (b *Buffer) find(id string) (key []byte, q *Quarantined, err error) {
 		return nil, nil, fmt.Errorf("quarantine entry %q: %w; an ID is a number in hex, a colon and a destination", id, ErrNotFound)
 	}
 	key = quarantineKey(seq, name)
-	err = guard(func() error {
-		return b.state.db.View(func(tx *bolt.Tx) error {
-			v := tx.Bucket(quarantineBucket).Get(key)
-			if v == nil {
-				return ErrNotFound
-			}
-			q, err = parseQuarantined(key, v)
-			return err
-		})
-	})
+	data, err := b.state.read()
 	if err != nil {
 		return nil, nil, fmt.Errorf("quarantine entry %q: %w", id, err)
 	}
-	return key, q, nil
+	for _, q := range data.quarantine() {
+		if q.Seq == seq && q.Destination == name {
+			return key, q, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("quarantine entry %q: %w", id, ErrNotFound)
 }
 
 // DeleteQuarantined removes an entry for good.

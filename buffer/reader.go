@@ -164,7 +164,7 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 		return false
 	}
 	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings),
-		Historical: h.late&bit(r.d.slot) != 0 || h.seq < r.d.origin}
+		Historical: r.d.late(h)}
 	if h.flags&headGap != 0 {
 		gap, err := parseGap(rec.Payload)
 		if err != nil {

@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +69,7 @@ func openReadOnly(dir string) (*Buffer, error) {
 	b.reconcile(cause)
 	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
 	b.stateSize = fileSize(filepath.Join(dir, stateName), 0)
-	b.entries = old.entries
+	b.old = old
 	return b, nil
 }
 
@@ -116,11 +115,4 @@ func (r *ReadOnly) Verify(ctx context.Context, progress func(done, all int64)) (
 }
 
 // Quarantine is Buffer.Quarantine.
-func (r *ReadOnly) Quarantine() (out []*Quarantined, err error) {
-	for _, kv := range r.b.entries {
-		if q, err := parseQuarantined(bytes.Clone(kv[0]), kv[1]); err == nil {
-			out = append(out, q)
-		}
-	}
-	return out, nil
-}
+func (r *ReadOnly) Quarantine() ([]*Quarantined, error) { return r.b.old.quarantine(), nil }

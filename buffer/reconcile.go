@@ -147,7 +147,7 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 	return true
 }
 
-// countRecords adds a segment record by record. mu is held.
+// countRecords adds a segment record by record, and marks what is not for a destination as needless to it. mu is held.
 func (b *Buffer) countRecords(s *segment, p *pending) {
 	count := func() error {
 		dict, err := b.dictHeld(s)
@@ -160,8 +160,12 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 				return
 			}
 			for slot, d := range b.slots {
-				if d != nil && h.to&bit(slot) != 0 && !d.acked.has(h.seq) {
+				switch {
+				case d == nil || d.acked.has(h.seq):
+				case d.wants(h):
 					part.add(st.account, slot, uint64(h.readings), 1)
+				default:
+					d.acked.add(h.seq, h.seq+1)
 				}
 			}
 		})
@@ -180,6 +184,7 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 	}
 	err := count()
 	if err != nil && b.salvageSegment(s, err) == nil {
+		b.noteDamageHeld(Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(err), FirstSeq: s.first, LastSeq: s.last})
 		err = count()
 	}
 	if err != nil {

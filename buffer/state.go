@@ -31,7 +31,10 @@ var (
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
 const reserveStep = 1 << 20
 
-// stateData is what state.db holds, but for the quarantine.
+// stateStep is how many bytes state.db grows by at once.
+const stateStep = 16 << 10
+
+// stateData is what state.db holds.
 type stateData struct {
 	lost     bool // there was none, or it was damaged
 	epoch    uint64
@@ -43,7 +46,8 @@ type stateData struct {
 
 type stateFile struct {
 	db     *bolt.DB
-	failed bool // its last write failed
+	failed bool       // its last write failed
+	rescue *stateData // what it holds, once it is closed because it failed
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
@@ -130,11 +134,12 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	if err := fs.remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove %q: %w", tmp, err)
 	}
-	db, err := fs.bolt(tmp, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize})
+	o := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
+	db, err := fs.bolt(tmp, o)
 	if err != nil {
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
-	db.AllocSize, db.MaxSize = 16<<10, int(limit)
+	db.AllocSize, db.MaxSize = stateStep, int(limit)
 	s := &stateFile{db: db}
 	err = s.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
@@ -156,35 +161,82 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 				return err
 			}
 		}
-		return nil
+		if len(data.intent) == 0 {
+			return nil
+		}
+		return bkt.Put(keyIntent, data.intent)
 	})
+	err = errors.Join(err, s.close()) // Windows renames no file that is open
 	if err == nil {
 		err = errors.Join(fs.rename(tmp, path), fs.syncDir(dir))
 	}
+	if err == nil {
+		s.db, err = fs.bolt(path, o)
+	}
 	if err != nil {
-		_ = guard(db.Close)
 		return nil, fmt.Errorf("write %q: %w", path, err)
 	}
+	s.db.AllocSize, s.db.MaxSize = stateStep, int(limit)
 	return s, nil
+}
+
+// read returns what state.db holds. It must not be changed. commitMu is held.
+func (s *stateFile) read() (*stateData, error) {
+	if s.rescue != nil {
+		return s.rescue, nil
+	}
+	data := &stateData{}
+	return data, guard(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			bkt := tx.Bucket(stateBucket)
+			data.ckpt, data.intent = bytes.Clone(bkt.Get(keyCheckpoint)), bytes.Clone(bkt.Get(keyIntent))
+			return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
+				data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+				return nil
+			})
+		})
+	})
+}
+
+// quarantine returns the entries that are sound.
+func (d *stateData) quarantine() (out []*Quarantined) {
+	for _, kv := range d.entries {
+		if q, err := parseQuarantined(kv[0], kv[1]); err == nil {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// bound takes out the oldest entries of a quarantine that is larger than the limit: it was lowered.
+func (d *stateData) bound(limit int) (removed int) {
+	size := 0
+	for i := len(d.entries) - 1; i >= 0; i-- {
+		if size += len(d.entries[i][1]); size > limit {
+			removed = i + 1
+			break
+		}
+	}
+	d.entries = d.entries[removed:]
+	return removed
 }
 
 func (s *stateFile) update(f func(*bolt.Tx) error) error {
 	return guard(func() error { return s.db.Update(f) })
 }
 
-// openState makes a new state.db with this content the store's. commitMu is held, or nobody else is there.
+// openState makes a new state.db with this content the store's; the old one is closed. commitMu is held, or nobody else is there.
 func (b *Buffer) openState(data *stateData) error {
 	s, err := createState(b.fs, b.dir, b.o.stateLimit(), data)
 	if err != nil {
 		return err
 	}
-	old := b.state
 	b.state = s
 	b.mu.Lock()
 	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
 	b.mu.Unlock()
 	b.written.Add(fileSize(filepath.Join(b.dir, stateName), 0))
-	return old.close()
+	return nil
 }
 
 // saveState writes keys of state.db and remembers how it went. A file whose write failed is not written
@@ -212,22 +264,16 @@ func (b *Buffer) renewState() error {
 	if !b.state.failed {
 		return nil
 	}
-	data := &stateData{epoch: b.epoch}
-	b.mu.Lock()
-	data.reserved = b.reserved
-	b.mu.Unlock()
-	err := guard(func() error {
-		return b.state.db.View(func(tx *bolt.Tx) error {
-			data.ckpt = bytes.Clone(tx.Bucket(stateBucket).Get(keyCheckpoint))
-			return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
-				data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
-				return nil
-			})
-		})
-	})
+	data, err := b.state.read()
 	if err != nil {
 		b.log.Warn("quarantine not read from a state.db that failed", "error", err)
 	}
+	_ = b.state.close() // what it holds is in memory now, until a new one has it
+	b.state.rescue = data
+	data.epoch = b.epoch
+	b.mu.Lock()
+	data.reserved = b.reserved
+	b.mu.Unlock()
 	return b.openState(data)
 }
 
@@ -265,4 +311,11 @@ func (b *Buffer) saveCheckpoint(d *draft) error {
 	}
 	b.st.saved = d.next
 	return nil
+}
+
+func (s *stateFile) close() error {
+	if s == nil || s.db == nil {
+		return nil
+	}
+	return guard(s.db.Close)
 }

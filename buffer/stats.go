@@ -16,7 +16,7 @@ type Stats struct {
 	CommitErrors uint64
 	BytesWritten uint64        // since Open, as far as the store knows
 	Dropped      uint64        // segments dropped since Open
-	Refused      uint64        // records refused by drop-newest since Open
+	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time
 	Health       string   // "ok", or "degraded: " and why

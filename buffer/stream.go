@@ -16,6 +16,7 @@ type Stream struct {
 	account *account
 	dict    string
 	id      uint32 // index in order of appearance, of this process only
+	warned  bool   // that a record of it is too large
 }
 
 // Stream returns the stream of an account (a device's name) with a dictionary entry (a schema's bytes,

@@ -126,11 +126,11 @@ func (b *Buffer) advance() {
 	}
 }
 
-// stallWait is how long Append waits for a commit that is under way before it drops the oldest record.
+// stallWait is how long Append waits for a commit that is under way before a record gives way.
 const stallWait = 2 * time.Second
 
 // makeRoom sees to it that cost bytes fit into the tail: it lets go of what is on disk, then has the rest
-// committed, and when that fails drops the oldest. mu is held, and let go of while waiting.
+// committed, and when that fails drops the oldest, or under drop-newest refuses. mu is held, and let go of while waiting.
 func (b *Buffer) makeRoom(cost int64) error {
 	if b.o.WhenFull == DropNewest && (!b.fits(b.dirty()+cost) || (b.st.commitErr != nil && b.tail.bytes()+cost > b.o.TailBytes)) {
 		return ErrFull
@@ -154,11 +154,14 @@ func (b *Buffer) makeRoom(cost int64) error {
 		if deadline.IsZero() {
 			deadline = time.Now().Add(stallWait)
 		}
-		if b.st.commitErr != nil || !b.waitTurn(deadline) {
-			b.dropFront()
-		}
-		if b.closed {
+		stalled := b.st.commitErr != nil || !b.waitTurn(deadline)
+		switch {
+		case b.closed:
 			return ErrClosed
+		case stalled && b.o.WhenFull == DropNewest:
+			return ErrFull
+		case stalled:
+			b.dropFront()
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
 		MaxAge:         cfg.Buffer.MaxAge,
 		CommitInterval: cfg.Buffer.CommitInterval,
 		TailBytes:      cfg.Buffer.Memory,
+		Starts:         map[string]buffer.StartAt{},
 		Log:            log,
 	}
 	if cfg.Buffer.WhenFull == config.DropNewest {
@@ -25,7 +26,7 @@ func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
 	for i := range cfg.Destinations {
 		o.Destinations = append(o.Destinations, cfg.Destinations[i].Name)
 		if cfg.Destinations[i].Start == config.StartOldest {
-			o.NewDestination = buffer.StartOldest
+			o.Starts[cfg.Destinations[i].Name] = buffer.StartOldest
 		}
 	}
 	return o
@@ -47,11 +48,12 @@ func newSink(dev *config.Device, g *config.Group, b *buffer.Buffer) (stream, err
 	return stream{b, s}, err
 }
 
-// Append gives one record to the buffer. A record that the buffer does not take because it is full is counted by
-// the buffer, and one whose fsync failed is kept in its memory: neither ends the poller. Only a closed buffer does.
+// Append gives one record to the buffer. A record that the buffer does not take, because it is full or the record too
+// large, is counted by the buffer, and one whose fsync failed is kept in its memory: none of these ends the poller. Only
+// a closed buffer does.
 func (s stream) Append(payload []byte, readings int, at int64) error {
 	_, err := s.buf.Append(s.Stream, payload, readings, at)
-	if errors.Is(err, buffer.ErrFull) || errors.Is(err, buffer.ErrNotDurable) {
+	if errors.Is(err, buffer.ErrFull) || errors.Is(err, buffer.ErrTooLarge) || errors.Is(err, buffer.ErrNotDurable) {
 		return nil
 	}
 	return err

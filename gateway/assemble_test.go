@@ -1,0 +1,70 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+
+	"millrace/buffer"
+	"millrace/gateway/config"
+)
+
+// TestRefusedRecordsEndNoPoller: what the buffer refuses it has counted; only a closed buffer is the end.
+func TestRefusedRecordsEndNoPoller(t *testing.T) {
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}, CommitInterval: 3600e9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.Stream("press", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := stream{b, s}
+	if err := sink.Append(make([]byte, b.MaxRecord()+1), 7, 1); err != nil {
+		t.Errorf("a record that is too large: %v", err)
+	}
+	if a := b.Ledger()[0]; a.Accepted != 7 || a.Destinations[0].Dropped[buffer.CauseFull] != 7 {
+		t.Errorf("it is not counted: %+v", a)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Append(nil, 1, 1); !errors.Is(err, buffer.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestStartOfEachDestination adds two destinations at once to a buffer that holds a record, one to begin now and one
+// with the oldest.
+func TestStartOfEachDestination(t *testing.T) {
+	cfg := &config.Config{Destinations: []config.Destination{{Name: "cloud"}}}
+	cfg.Buffer.Path, cfg.Buffer.CommitInterval = t.TempDir()+"/store", 3600e9
+	open := func() *buffer.Buffer {
+		b, err := buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, slog.New(slog.DiscardHandler)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := open()
+	s, err := b.Stream("press", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Append(s, []byte("x"), 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Destinations = append(cfg.Destinations, config.Destination{Name: "now", Start: config.StartNow}, config.Destination{Name: "oldest", Start: config.StartOldest})
+	b = open()
+	for name, want := range map[string]uint64{"cloud": 1, "now": 0, "oldest": 1} {
+		if n := b.Destination(name).Len(); n != want {
+			t.Errorf("%s begins with %d records, want %d", name, n, want)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
