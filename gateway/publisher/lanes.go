@@ -1,6 +1,8 @@
 package publisher
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"millrace/buffer"
@@ -25,11 +27,18 @@ type lanes struct {
 	probed    bool
 	open      bool
 
-	owed     []*buffer.Reader
+	owed     []island
 	live     *buffer.Reader // nil with OldestFirst
-	backlog  []*buffer.Reader
+	backlog  []span
+	reader   *buffer.Reader // of owed[0], then of backlog[0]
 	nextOwed uint64
 	nextLive uint64 // everything below has been handed out
+}
+
+// island is a span that goes before the live records: what is owed of it, or all of it.
+type island struct {
+	span
+	all bool
 }
 
 // far is a wait for which something else must end it.
@@ -45,12 +54,8 @@ func (l *lanes) next(now time.Time, win *window, rec *buffer.Record) (lane, time
 	if !win.room(true) || win.n > 0 && l.p.poison.careful() {
 		return laneNone, far, nil
 	}
-	for len(l.owed) > 0 {
-		if ok, err := l.owed[0].Next(rec); ok || err != nil {
-			l.nextOwed = rec.Seq + 1
-			return pick(laneOwed, ok), 0, err
-		}
-		l.owed = l.owed[1:]
+	if ok, err := l.fromOwed(rec); ok || err != nil {
+		return pick(laneOwed, ok), 0, err
 	}
 	if l.live != nil {
 		head := l.p.buf.NextSeq()
@@ -71,6 +76,41 @@ func pick(l lane, ok bool) lane {
 	return laneNone
 }
 
+// fromOwed hands out what is owed, and leaves the rest of each island to the backlog.
+func (l *lanes) fromOwed(rec *buffer.Record) (bool, error) {
+	for ; len(l.owed) > 0; l.owed = l.owed[1:] {
+		o := l.owed[0]
+		ok, err := l.read(o.span, rec)
+		if err != nil {
+			return false, err
+		}
+		if ok && (o.all || !rec.Historical) {
+			l.nextOwed = rec.Seq + 1
+			return true, nil
+		}
+		l.reader.Close()
+		l.reader = nil
+		if ok {
+			l.leave(span{rec.Seq, o.to})
+		}
+	}
+	return false, nil
+}
+
+// read hands out the next record of a span, with the reader that is there for it.
+func (l *lanes) read(s span, rec *buffer.Record) (bool, error) {
+	if l.reader == nil {
+		l.reader = l.p.dest.Reader(s.from, s.to)
+	}
+	return l.reader.Next(rec)
+}
+
+// leave puts a span into the backlog, in order.
+func (l *lanes) leave(s span) {
+	at, _ := slices.BinarySearchFunc(l.backlog, s.from, func(b span, from uint64) int { return cmp.Compare(b.from, from) })
+	l.backlog = slices.Insert(l.backlog, at, s)
+}
+
 func (l *lanes) fromBacklog(now time.Time, win *window, rec *buffer.Record) (lane, time.Duration, error) {
 	alone := l.live == nil
 	if len(l.backlog) == 0 || !win.room(alone) {
@@ -80,13 +120,14 @@ func (l *lanes) fromBacklog(now time.Time, win *window, rec *buffer.Record) (lan
 		return laneNone, wait, nil
 	}
 	for len(l.backlog) > 0 {
-		if ok, err := l.backlog[0].Next(rec); ok || err != nil {
+		if ok, err := l.read(l.backlog[0], rec); ok || err != nil {
 			return pick(laneBacklog, ok), 0, err
 		}
 		if alone { // it has no end
 			break
 		}
-		l.backlog = l.backlog[1:]
+		l.reader.Close()
+		l.reader, l.backlog = nil, l.backlog[1:]
 	}
 	return laneNone, far, nil
 }
@@ -146,65 +187,60 @@ func (l *lanes) skipped(from lane) {
 // goLive tells the buffer that the link is up and lays the lanes. Nothing is in flight at this moment.
 func (l *lanes) goLive() {
 	p := l.p
-	l.open = true
 	low := p.buf.NextSeq()
 	if err := p.dest.SetLive(true); err != nil {
 		p.complain(err)
 	}
+	p.dest.Reset() // what the probe stepped over
+	l.lay(l.head(low, p.buf.NextSeq()))
+}
+
+// lay lays the lanes; the live one begins at head.
+func (l *lanes) lay(head uint64) {
+	p := l.p
+	*l = lanes{p: p, probed: true, open: true}
 	if p.o.Order == OldestFirst {
-		l.backlog = []*buffer.Reader{p.dest.Reader(0, 0)}
+		l.backlog = []span{{0, 0}}
 		return
 	}
-	head := l.head(low, p.buf.NextSeq())
-	owed := p.owing(head)
+	l.owed = p.owing(head)
 	at := uint64(0)
-	for _, o := range owed {
-		l.owed = append(l.owed, p.dest.Reader(o.from, o.to))
+	for _, o := range l.owed {
 		if at < o.from {
-			l.backlog = append(l.backlog, p.dest.Reader(at, o.from))
+			l.backlog = append(l.backlog, span{at, o.from})
 		}
 		at = o.to
 	}
 	if at < head {
-		l.backlog = append(l.backlog, p.dest.Reader(at, head))
+		l.backlog = append(l.backlog, span{at, head})
 	}
-	if len(owed) > 0 {
-		l.nextOwed = owed[0].from
+	if len(l.owed) > 0 {
+		l.nextOwed = l.owed[0].from
 	}
 	l.live, l.nextLive = p.dest.Reader(head, 0), head
 }
 
-// head returns where the live lane begins: at the first record, of those that came while the link was being
-// declared up, that is not historical.
+// head returns where the live lane begins: after the historical ones of the records that came while the link
+// was being declared up.
 func (l *lanes) head(low, high uint64) uint64 {
-	head := high
-	l.p.scan(low, high, func(rec *buffer.Record) bool {
-		if !rec.Historical {
-			head = rec.Seq
-		}
-		return rec.Historical
-	})
-	return head
-}
-
-// scan looks at up to maxScan records without sending them.
-func (p *Publisher) scan(from, to uint64, visit func(*buffer.Record) bool) {
-	if from >= to {
-		return
+	if low == high {
+		return low
 	}
-	r := p.dest.Reader(from, to)
+	r := l.p.dest.Reader(low, high)
 	defer r.Close()
-	defer p.dest.Reset()
+	defer l.p.dest.Reset()
 	var rec buffer.Record
 	for range maxScan {
 		ok, err := r.Next(&rec)
 		if err != nil {
-			p.complain(err)
+			l.p.complain(err)
 		}
-		if !ok || !visit(&rec) {
-			return
+		if !ok || !rec.Historical {
+			break
 		}
+		low = rec.Seq + 1
 	}
+	return low
 }
 
 // close ends the lanes. It returns the first record that is not acknowledged and may have gone out live.

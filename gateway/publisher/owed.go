@@ -1,24 +1,30 @@
 package publisher
 
-import "millrace/buffer"
+import (
+	"context"
+	"time"
+
+	"millrace/buffer"
+)
 
 // What is owed: live records that an earlier session did not see acknowledged. They are not historical, and
 // sending them after fresher live ones would break the order of those. So the publisher remembers where they
 // are: an island for each session that was lost, among the historical records of the outages.
 
-// span is the records from <= seq < to.
+// span is the records from <= seq < to. One that is owed begins with what is owed; what came when the link was
+// lost already follows, and is historical.
 type span struct{ from, to uint64 }
 
 const (
-	maxScan    = 8 << 10 // records looked at in one place to find out what is owed
-	maxOwed    = 256     // islands remembered; beyond, the oldest are left to the backlog
-	fewRecords = 512     // so many are sent in order after a start, before anything live, if there is no throttle
+	maxScan    = 8 << 10          // records looked at before the buffer gets them back
+	maxOwed    = 1 << 10          // islands remembered; beyond, the oldest are left to the backlog
+	fewRecords = 512              // so many are sent in order after a start, before anything live, if there is no throttle
+	recallFor  = 10 * time.Second // longest look at what waits, at a start; then only the youngest are looked at
 )
 
-// owe notes what a session that has ended left behind. The link is declared down already.
-func (p *Publisher) owe(from uint64) {
-	to := p.buf.NextSeq()
-	if k := len(p.owed); k > 0 && p.owed[k-1].to >= from { // the session before did not get so far
+// owe notes what a session left behind that was live until now.
+func (p *Publisher) owe(from, to uint64) {
+	if k := len(p.owed); k > 0 && p.owed[k-1].to > from { // the session before did not get so far
 		p.owed[k-1].to = max(p.owed[k-1].to, to)
 		return
 	}
@@ -30,64 +36,69 @@ func (p *Publisher) owe(from uint64) {
 	}
 }
 
-// owing returns what must go before the records from head on, in order.
-func (p *Publisher) owing(head uint64) []span {
+// owing returns what must go before the records from head on, in order. Nothing is in flight at this moment.
+func (p *Publisher) owing(head uint64) []island {
 	few := uint64(p.o.Window)
-	if !p.started {
-		p.started = true
-		p.owed = p.recall(head)
-		if !p.throttle.limits() {
-			few = max(few, fewRecords)
-		}
+	if !p.started && !p.throttle.limits() {
+		few = max(few, fewRecords)
 	}
-	owed := p.owed[:0]
+	p.started = true
+	owed, islands := p.owed[:0], []island(nil)
 	for _, o := range p.owed {
-		if to := p.firstHistorical(o.from, min(o.to, head)); o.from < to {
-			owed = append(owed, span{o.from, to})
+		var rec buffer.Record
+		if ok, err := p.one(o.from, min(o.to, head), &rec); err != nil || ok && !rec.Historical {
+			owed = append(owed, o)
+			islands = append(islands, island{span: span{o.from, min(o.to, head)}})
 		}
 	}
 	p.owed = owed
+	p.dest.Reset()
 	if p.dest.Len() <= few { // all that waits is sent in a moment: strictly in order
-		return []span{{0, head}}
+		return []island{{span{0, head}, true}}
 	}
-	return owed
+	return islands
 }
 
-// recall looks for what the sessions of earlier processes left behind, among the oldest and the youngest
-// records that wait.
-func (p *Publisher) recall(head uint64) []span {
-	owed, end := p.islands(0, head)
-	more, _ := p.islands(max(end, head-min(head, maxScan)), head)
-	owed = append(owed, more...)
-	return owed[max(len(owed)-maxOwed, 0):]
+// recall looks for what the sessions of earlier processes left behind. The whole backlog is looked at, for the
+// islands may lie anywhere in it; what takes too long is cut short, and said.
+func (p *Publisher) recall(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, recallFor)
+	defer cancel()
+	head := p.inherited // not beyond: a record that is handed out before it was committed is a live one for ever
+	end := p.islands(ctx, 0, head)
+	if end < head && ctx.Err() == context.DeadlineExceeded {
+		p.log.Warn("backlog too large to look through; some records that are not historical may come after younger ones", "from", end, "to", head)
+		end = max(end, head-min(head, maxScan))
+		p.islands(context.WithoutCancel(ctx), end, head)
+	}
 }
 
-// islands returns the runs of live records in the range, and how far it looked.
-func (p *Publisher) islands(from, to uint64) (found []span, end uint64) {
-	end, run := from, false
-	p.scan(from, to, func(rec *buffer.Record) bool {
-		end = rec.Seq + 1
-		switch {
-		case rec.Historical:
-			run = false
-		case run:
-			found[len(found)-1].to = end
-		default:
-			found, run = append(found, span{rec.Seq, end}), true
+// islands remembers the runs of live records in the range, and returns how far it looked.
+func (p *Publisher) islands(ctx context.Context, from, to uint64) uint64 {
+	r := p.dest.Reader(from, to)
+	defer r.Close()
+	defer p.dest.Reset()
+	var rec buffer.Record
+	run := false
+	for n := 1; ; n++ {
+		ok, err := r.Next(&rec)
+		if err != nil {
+			p.complain(err)
 		}
-		return true
-	})
-	return found, end
-}
-
-// firstHistorical returns the end of the live records at the start of the range; from when there are none.
-func (p *Publisher) firstHistorical(from, to uint64) uint64 {
-	end := from
-	p.scan(from, to, func(rec *buffer.Record) bool {
-		if !rec.Historical {
-			end = rec.Seq + 1
+		if !ok {
+			return to
 		}
-		return !rec.Historical
-	})
-	return end
+		if !rec.Historical && run {
+			p.owed[len(p.owed)-1].to = rec.Seq + 1
+		} else if !rec.Historical {
+			p.owe(rec.Seq, rec.Seq+1)
+		}
+		run = !rec.Historical
+		if n%maxScan == 0 {
+			p.dest.Reset()
+			if ctx.Err() != nil {
+				return rec.Seq + 1
+			}
+		}
+	}
 }

@@ -87,14 +87,15 @@ type Publisher struct {
 	dial   func(context.Context) (net.Conn, error) // seam for tests
 
 	// What follows belongs to Run and to the one session that lives.
-	encoder  encoder
-	retry    backoff
-	poison   suspicion
-	throttle throttle
-	owed     []span              // live records of sessions that were lost, in order
-	started  bool                // a session of this process has been live: owed is complete
-	lost     map[uint64]struct{} // in flight when a session ended
-	short    int                 // sessions in a row that the broker ended soon
+	encoder   encoder
+	retry     backoff
+	poison    suspicion
+	throttle  throttle
+	owed      []span              // live records of sessions that were lost, in order
+	started   bool                // a session of this process has been live
+	inherited uint64              // records below were there before this Publisher
+	lost      map[uint64]struct{} // in flight when a session ended
+	short     int                 // sessions in a row that the broker ended soon
 
 	mu      sync.Mutex // guards what follows
 	state   status
@@ -119,7 +120,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Publisher{o: o, buf: buf, dest: dest, target: t, log: o.Log.With("destination", o.Destination)}
+	p := &Publisher{o: o, buf: buf, dest: dest, target: t, inherited: buf.NextSeq(), log: o.Log.With("destination", o.Destination)}
 	p.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, t, o.TLS) }
 	p.encoder = encoder{format: o.Format, maxMessage: o.MaxMessage, streams: map[*buffer.Stream]*jsonmsg.Stream{}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
@@ -133,6 +134,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 // Run connects and publishes, again and again, until ctx ends. It then waits up to a second for what is in
 // flight, says good-bye to the broker and returns nil. Call Drain before to take along what is in the buffer.
 func (p *Publisher) Run(ctx context.Context) error {
+	p.recall(ctx)
 	for ctx.Err() == nil {
 		p.setState(Connecting)
 		e := p.serve(ctx)
@@ -194,7 +196,7 @@ func (p *Publisher) serve(ctx context.Context) ending {
 	}
 	p.dest.Reset()
 	if any {
-		p.owe(left)
+		p.owe(left, p.buf.NextSeq())
 	}
 	return e
 }
