@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"millrace/buffer"
 	"millrace/gateway/config"
+	"millrace/gateway/pipeline"
+	"millrace/gateway/poller"
 	"millrace/gateway/publisher"
 	"millrace/gateway/publisher/jsonmsg"
 	"millrace/gateway/telemetry"
@@ -30,6 +33,37 @@ func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
 		}
 	}
 	return o
+}
+
+// newLine builds the driver of a connection, the way of its readings into the buffer, and the poller.
+func (g *Gateway) newLine(c config.Connection) (*line, error) {
+	d, err := c.Protocol.New(c.Connection)
+	if err != nil {
+		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
+	}
+	sinks := make([][]poller.Sink, len(c.Devices))
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			s, err := newSink(dev, &dev.Groups[j], g.buf)
+			if err != nil {
+				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
+			}
+			sinks[i] = append(sinks[i], pipeline.New(dev.Groups[j].Tags, reports(dev.Groups[j].Report), s).Take)
+		}
+	}
+	log := g.log.With("url", PublicURL(c.Connection.URL))
+	return &line{conn: c, poller: poller.New(&c.Connection, d, sinks, g.dials.enter, log)}, nil
+}
+
+func reports(rs []config.TagReport) []pipeline.Report {
+	if rs == nil {
+		return nil
+	}
+	out := make([]pipeline.Report, len(rs))
+	for i, r := range rs {
+		out[i] = pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Silence: r.Heartbeat}
+	}
+	return out
 }
 
 // stream is the pipeline's sink: one stream of the buffer.

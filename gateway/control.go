@@ -18,7 +18,7 @@ import (
 	"millrace/buffer"
 )
 
-// The local endpoint: a unix socket in the buffer's directory, for `millrace buffer` on the same machine. Who
+// The local endpoint: a unix socket in the buffer's directory, for `millrace buffer` and `millrace reload` on the same machine. Who
 // may open the socket (its owner) may read every reading and delete what is in quarantine; there is no other login.
 const (
 	socketName   = "control.sock"
@@ -40,10 +40,10 @@ type control struct {
 // serveControl serves the local endpoint until ctx ends and no request is open any more. Without it the gateway is
 // as good as with it, so what goes wrong is only logged.
 func (g *Gateway) serveControl(ctx context.Context) error {
-	path := filepath.Join(g.cfg.Buffer.Path, socketName)
+	path := filepath.Join(g.config().Buffer.Path, socketName)
 	l, err := listenControl(ctx, path)
 	if err != nil {
-		g.log.Warn("no local endpoint: `millrace buffer` can look into the store, but change nothing while the gateway runs", "error", err)
+		g.log.Warn("no local endpoint: `millrace buffer` can look into the store but change nothing while the gateway runs, and only SIGHUP reloads the config", "error", err)
 		return nil
 	}
 	defer func() { _ = os.Remove(path) }() // closing the listener has done it already, mostly
@@ -112,6 +112,10 @@ func (c *control) handler() http.Handler {
 		return nil, c.g.buf.DeleteQuarantined(r.FormValue("id"))
 	}))
 	mux.HandleFunc("POST /v1/forget", c.change(func(r *http.Request) (any, error) { return nil, c.g.buf.Forget(r.FormValue("destination")) }))
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		change, err := c.g.Reload(context.WithoutCancel(r.Context())) // whoever asked may go away
+		answer(w, change, err)
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.open.Add(1)
 		defer c.open.Done()
@@ -153,7 +157,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 
 func (c *control) status(w http.ResponseWriter, _ *http.Request) {
 	s, err := statusOf(c.g.buf)
-	s.Running, s.Gateway, s.Version = true, c.g.cfg.Gateway, c.g.version
+	s.Running, s.Gateway, s.Version = true, c.g.config().Gateway, c.g.o.Version
 	answer(w, s, err)
 }
 

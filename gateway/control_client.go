@@ -19,8 +19,9 @@ import (
 
 // Bounds of what a client takes from the other side.
 const (
-	maxAnswer = 64 << 20 // bytes of one answer that is read whole
-	maxLine   = 64 << 20 // bytes of one line: a record of 16 MiB in base64, with room
+	maxAnswer  = 64 << 20 // bytes of one answer that is read whole
+	maxLine    = 64 << 20 // bytes of one line: a record of 16 MiB in base64, with room
+	maxFailure = 1 << 20  // bytes of why not: a hundred mistakes of a config
 )
 
 // client is a Store behind the endpoint of the gateway that runs on it.
@@ -46,6 +47,21 @@ func dialControl(ctx context.Context, dir string) *client {
 	return c
 }
 
+// AskReload asks the gateway that runs on the store in dir to reload its config. An error is the gateway's own words for
+// why it did not, or that no gateway answers there.
+func AskReload(ctx context.Context, dir string) (*Change, error) {
+	c := dialControl(ctx, dir)
+	if c == nil {
+		return nil, fmt.Errorf("reload: no gateway answers at %q; is it running, and is this its store and its user?", filepath.Join(dir, socketName))
+	}
+	defer func() { _ = c.Close() }()
+	var change Change
+	if err := c.get(ctx, http.MethodPost, "reload", nil, &change); err != nil {
+		return nil, err
+	}
+	return &change, nil
+}
+
 func (c *client) Close() error {
 	c.http.CloseIdleConnections()
 	return nil
@@ -66,7 +82,7 @@ func (c *client) ask(ctx context.Context, method, path string, values url.Values
 	}
 	defer resp.Body.Close()
 	var f failure
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&f); err != nil || f.Error == "" {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f); err != nil || f.Error == "" {
 		return nil, fmt.Errorf("the gateway that runs on %q answers %s", c.dir, resp.Status)
 	}
 	return nil, errors.New(f.Error)

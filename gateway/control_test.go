@@ -37,7 +37,7 @@ func endpoint(t *testing.T, n int) (*control, *httptest.Server) {
 			}
 		}
 	}
-	c := &control{g: &Gateway{cfg: &config.Config{Gateway: "shop"}, buf: b, log: slog.New(slog.DiscardHandler)}, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &control{g: &Gateway{set: set{cfg: &config.Config{Gateway: "shop"}}, buf: b, log: slog.New(slog.DiscardHandler)}, busy: make(chan struct{}, askers), ctx: t.Context()}
 	server := httptest.NewServer(c.handler())
 	t.Cleanup(server.Close)
 	return c, server
@@ -96,7 +96,7 @@ func TestControlBusy(t *testing.T) {
 func TestControlNotPossible(t *testing.T) {
 	for name, path := range map[string]string{"too long": strings.Repeat("long/", 25), "no directory": filepath.Join(t.TempDir(), "none")} {
 		var log bytes.Buffer
-		g := &Gateway{cfg: &config.Config{Buffer: config.Buffer{Path: path}}, log: slog.New(slog.NewTextHandler(&log, nil))}
+		g := &Gateway{set: set{cfg: &config.Config{Buffer: config.Buffer{Path: path}}}, log: slog.New(slog.NewTextHandler(&log, nil))}
 		if err := g.serveControl(t.Context()); err != nil || !strings.Contains(log.String(), "no local endpoint") {
 			t.Errorf("%s: %v, log %q", name, err, &log)
 		}
@@ -106,8 +106,8 @@ func TestControlNotPossible(t *testing.T) {
 // TestControlStops: the endpoint ends with its context, waits for open requests and takes its socket away.
 func TestControlStops(t *testing.T) {
 	c, _ := endpoint(t, 1)
-	c.g.cfg.Buffer.Path = t.TempDir()
-	path := filepath.Join(c.g.cfg.Buffer.Path, socketName)
+	c.g.set.cfg.Buffer.Path = t.TempDir()
+	path := filepath.Join(c.g.set.cfg.Buffer.Path, socketName)
 	if len(path) >= socketPath {
 		t.Skip("the temporary directory's path is too long for a socket")
 	}
@@ -116,7 +116,7 @@ func TestControlStops(t *testing.T) {
 	go func() { done <- c.g.serveControl(ctx) }()
 	var asked *client
 	for end := time.Now().Add(10 * time.Second); asked == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		asked = dialControl(ctx, c.g.cfg.Buffer.Path)
+		asked = dialControl(ctx, c.g.set.cfg.Buffer.Path)
 	}
 	if asked == nil {
 		t.Fatal("nobody answers")
@@ -131,7 +131,7 @@ func TestControlStops(t *testing.T) {
 	if _, err := os.Lstat(path); err == nil {
 		t.Error("the socket is still there")
 	}
-	if dialControl(t.Context(), c.g.cfg.Buffer.Path) != nil {
+	if dialControl(t.Context(), c.g.set.cfg.Buffer.Path) != nil {
 		t.Error("somebody still answers")
 	}
 }

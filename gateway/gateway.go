@@ -1,5 +1,6 @@
-// Package gateway assembles the rooms: it opens the store, builds the drivers, starts every goroutine
-// and stops them in the order of a reading. cmd/millrace calls New and Run; nothing else does.
+// Package gateway assembles the rooms: it opens the store, builds the drivers, starts every goroutine, exchanges
+// those that a new config changes, and stops them all in the order of a reading. cmd/millrace calls New, Run and
+// Reload; nothing else does. README.md says how a reload goes.
 package gateway
 
 import (
@@ -7,164 +8,118 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
 	"millrace/buffer"
 	"millrace/gateway/config"
-	"millrace/gateway/pipeline"
-	"millrace/gateway/poller"
-	"millrace/gateway/publisher"
-	"millrace/gateway/web"
 )
+
+// Options are what a gateway runs with besides its config.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+
+	// Load loads the config again, for Reload; nil = Reload is refused.
+	Load func() (*config.Config, error)
+	// SetLogLevel puts another log.level into force; nil = it needs a restart.
+	SetLogLevel func(level string)
+}
 
 // Gateway is one running instance. Run may be called once.
 type Gateway struct {
-	cfg     *config.Config
+	o       Options
 	log     *slog.Logger
-	version string
 	started time.Time
+	buf     *buffer.Buffer
+	dials   *descriptors
+	begun   chan struct{} // closed when Run has started everything
 
-	buf      *buffer.Buffer
-	lines    []*line
-	uplinks  []*publisher.Publisher
-	listener net.Listener // nil = no pages
-}
+	reloading sync.Mutex // one reload at a time; taken before mu
 
-// line is one connection to the plant.
-type line struct {
-	conn   config.Connection
-	poller *poller.Poller
+	mu                  sync.Mutex // guards what follows
+	set                 set        // what runs, or will when Run begins
+	ending              holders    // lines that are gone from the set and may still be at work
+	polling, publishing *crew      // nil before Run and once it is ending: then nothing is started any more
+	reloads             reloads
 }
 
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
 // broker, and starts nothing. Every error says what to do; the store is closed again then.
-func New(ctx context.Context, cfg *config.Config, version string, log *slog.Logger) (*Gateway, error) {
-	g := &Gateway{cfg: cfg, log: log, version: version, started: time.Now()}
-	if err := g.open(ctx); err != nil {
-		g.release()
+func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), dials: newDescriptors(), begun: make(chan struct{}), ending: holders{}}
+	var err error
+	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
+		return nil, fmt.Errorf("open buffer: %w", err)
+	}
+	first, err := g.prepare(ctx, cfg)
+	if err != nil {
+		_ = g.buf.Close()
 		return nil, err
 	}
+	g.set = *first
+	g.reloads = reloads{hash: cfg.Hash(), since: g.started}
 	return g, nil
-}
-
-func (g *Gateway) open(ctx context.Context) (err error) {
-	if g.buf, err = buffer.Open(g.cfg.Buffer.Path, bufferOptions(g.cfg, g.log)); err != nil {
-		return fmt.Errorf("open buffer: %w", err)
-	}
-	for i := range g.cfg.Destinations {
-		d := &g.cfg.Destinations[i]
-		p, err := newUplink(g.cfg, d, g.buf, g.log)
-		if err != nil {
-			return fmt.Errorf("prepare destination %q: %w", d.Name, err)
-		}
-		g.uplinks = append(g.uplinks, p)
-	}
-	for _, c := range g.cfg.Connections() {
-		l, err := newLine(c, g.buf, g.log)
-		if err != nil {
-			return err
-		}
-		g.lines = append(g.lines, l)
-	}
-	if g.cfg.Web.Enabled {
-		if g.listener, err = web.Listen(ctx, g.cfg.Web.Listen); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *Gateway) release() {
-	if g.listener != nil {
-		_ = g.listener.Close()
-	}
-	if g.buf != nil {
-		_ = g.buf.Close()
-	}
-}
-
-func newLine(c config.Connection, b *buffer.Buffer, log *slog.Logger) (*line, error) {
-	d, err := c.Protocol.New(c.Connection)
-	if err != nil {
-		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
-	}
-	sinks := make([][]poller.Sink, len(c.Devices))
-	for i, dev := range c.Devices {
-		for j := range dev.Groups {
-			s, err := newSink(dev, &dev.Groups[j], b)
-			if err != nil {
-				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
-			}
-			sinks[i] = append(sinks[i], pipeline.New(dev.Groups[j].Tags, reports(dev.Groups[j].Report), s).Take)
-		}
-	}
-	log = log.With("url", PublicURL(c.Connection.URL))
-	return &line{conn: c, poller: poller.New(&c.Connection, d, sinks, log)}, nil
-}
-
-func reports(rs []config.TagReport) []pipeline.Report {
-	if rs == nil {
-		return nil
-	}
-	out := make([]pipeline.Report, len(rs))
-	for i, r := range rs {
-		out[i] = pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Silence: r.Heartbeat}
-	}
-	return out
 }
 
 // Run runs the gateway until ctx ends and then drains: pollers end, publishers go on for the grace time,
 // the buffer commits and closes. It returns nil after a clean stop, else the first error that stopped it.
 // When hurry ends too, the grace time is cut short.
 func (g *Gateway) Run(ctx, hurry context.Context) error {
-	store, stopStore := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopStore()
-	plant, stopPlant := context.WithCancelCause(ctx)
-	defer stopPlant(nil)
-	uplink, stopUplink := context.WithCancel(store)
-	defer stopUplink()
+	alive, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	beyond := context.WithoutCancel(ctx) // what ends in its turn, not with ctx
+	keeping, publishing, polling := newCrew(beyond, stop), newCrew(beyond, stop), newCrew(alive, stop)
+	keeping.start(g.buf.Run)
+	publishing.start(g.serveControl)
+	cfg := g.begin(polling, publishing)
+	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
+		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", cfg.Hash())
 
-	var keeping, publishing, polling crew
-	keeping.start(stopPlant, func() error { return g.buf.Run(store) })
-	for _, p := range g.uplinks {
-		publishing.start(stopPlant, func() error { return p.Run(uplink) })
-	}
-	if g.listener != nil {
-		publishing.start(stopPlant, func() error { return web.Run(uplink, g.listener, web.Handler(g.Snapshot)) })
-	}
-	publishing.start(stopPlant, func() error { return g.serveControl(uplink) })
-	for _, l := range g.lines {
-		polling.start(stopPlant, func() error { return l.poller.Run(plant) })
-	}
-	g.log.Info("gateway runs", "gateway", g.cfg.Gateway, "version", g.version, "devices", len(g.cfg.Devices),
-		"destinations", len(g.uplinks), "epoch", g.buf.Epoch())
-
-	<-plant.Done()
-	polling.wait()
-	g.drain(hurry)
-	stopUplink()
-	publishing.wait()
-	stopStore()
-	keeping.wait()
+	<-alive.Done()
+	last := g.finish()
+	polling.end()
+	g.drain(hurry, &last)
+	publishing.end()
+	keeping.end()
 	err := g.buf.Close()
-	if cause := context.Cause(plant); !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(alive); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
 	g.log.Info("gateway stopped")
 	return err
 }
 
+// begin starts the first set and returns its config.
+func (g *Gateway) begin(polling, publishing *crew) *config.Config {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.polling, g.publishing = polling, publishing
+	if short := g.dials.tooFewFor(g.set.cfg); short != "" {
+		g.log.Warn(short)
+	}
+	g.startNew(&set{})
+	close(g.begun)
+	return g.set.cfg
+}
+
+// finish ends reloading and returns the last set.
+func (g *Gateway) finish() set {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.polling, g.publishing = nil, nil
+	return g.set
+}
+
 // drain waits until every destination that is connected has acknowledged what is live, the grace time is over,
 // or hurry ends. What stays behind is in the store.
-func (g *Gateway) drain(hurry context.Context) {
-	ctx, cancel := context.WithTimeout(hurry, g.cfg.GraceTime)
+func (g *Gateway) drain(hurry context.Context, last *set) {
+	ctx, cancel := context.WithTimeout(hurry, last.cfg.GraceTime)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, p := range g.uplinks {
+	for _, u := range last.uplinks {
 		wg.Go(func() {
-			if err := p.Drain(ctx); err != nil {
+			if err := u.Drain(ctx); err != nil {
 				g.log.Info("not everything was delivered before the stop", "cause", err)
 			}
 		})
@@ -172,16 +127,9 @@ func (g *Gateway) drain(hurry context.Context) {
 	wg.Wait()
 }
 
-// crew is a set of goroutines that end together.
-type crew struct{ wg sync.WaitGroup }
-
-// start runs f; when f fails, stop is told why and the whole gateway stops.
-func (c *crew) start(stop context.CancelCauseFunc, f func() error) {
-	c.wg.Go(func() {
-		if err := f(); err != nil && !errors.Is(err, context.Canceled) {
-			stop(err)
-		}
-	})
+// config returns the config in force.
+func (g *Gateway) config() *config.Config {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.set.cfg
 }
-
-func (c *crew) wait() { c.wg.Wait() }

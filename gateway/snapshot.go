@@ -7,27 +7,34 @@ import (
 	"millrace/buffer"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
-	"millrace/gateway/publisher"
 	"millrace/gateway/web"
 )
 
 // Snapshot returns the state of the whole gateway at this moment. It costs the same whatever the backlog.
 func (g *Gateway) Snapshot() *web.Snapshot {
 	now := time.Now()
-	s := &web.Snapshot{Gateway: g.cfg.Gateway, Version: g.version, Epoch: g.buf.Epoch(), Started: g.started, Now: now}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cfg := g.set.cfg
+	s := &web.Snapshot{Gateway: cfg.Gateway, Version: g.o.Version, Epoch: g.buf.Epoch(), Started: g.started, Now: now, Config: g.configView()}
 	ledger := map[string]*buffer.Account{}
+	waiting := map[string]uint64{} // readings for each destination, those of devices that are no longer polled included
 	for _, a := range g.buf.Ledger() {
 		ledger[a.Name] = &a
+		for _, d := range a.Destinations {
+			waiting[d.Name] += d.Buffered + d.InFlight
+		}
 	}
-	for _, l := range g.lines {
+	for _, l := range g.set.lines {
 		stats := l.poller.Stats()
 		for i, d := range l.conn.Devices {
-			s.Devices = append(s.Devices, deviceView(d, &stats, i, ledger[d.Name]))
+			s.Devices = append(s.Devices, deviceView(d, &stats, i, ledger[d.Name], g.set.uplinks))
 		}
 	}
 	st := g.buf.Stats()
-	for i, p := range g.uplinks {
-		v := destinationView(&g.cfg.Destinations[i], p, s.Devices, i)
+	for _, u := range g.set.uplinks {
+		v := destinationView(u)
+		v.BacklogReadings = waiting[v.Name]
 		for _, d := range st.Destinations {
 			if d.Name == v.Name && d.OldestAt > 0 {
 				v.OldestAge = now.Sub(time.UnixMicro(d.OldestAt))
@@ -40,7 +47,13 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	return s
 }
 
-func deviceView(d *config.Device, stats *poller.Stats, i int, a *buffer.Account) web.Device {
+// configView is the config in force. mu is held.
+func (g *Gateway) configView() web.Config {
+	r := &g.reloads
+	return web.Config{File: g.set.cfg.File, Hash: r.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
+}
+
+func deviceView(d *config.Device, stats *poller.Stats, i int, a *buffer.Account, uplinks []*uplink) web.Device {
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.Name, Driver: d.Driver, URL: PublicURL(d.URL), Up: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	for _, gs := range ds.Groups {
@@ -51,9 +64,13 @@ func deviceView(d *config.Device, stats *poller.Stats, i int, a *buffer.Account)
 		return v
 	}
 	v.Polled, v.Suppressed, v.Accepted = a.Polled, a.Suppressed, a.Accepted
-	for _, d := range a.Destinations {
-		v.Accounts = append(v.Accounts, web.Account{Destination: d.Name, Before: d.Before, Delivered: d.Delivered,
-			Buffered: d.Buffered, InFlight: d.InFlight, Dropped: drops(d.Dropped)})
+	for _, u := range uplinks { // the store lists them in an order of its own, with those of older configs
+		for _, d := range a.Destinations {
+			if d.Name == u.cfg.Name {
+				v.Accounts = append(v.Accounts, web.Account{Destination: d.Name, Before: d.Before, Delivered: d.Delivered,
+					Buffered: d.Buffered, InFlight: d.InFlight, Dropped: drops(d.Dropped)})
+			}
+		}
 	}
 	return v
 }
@@ -73,22 +90,15 @@ func PublicURL(raw string) string {
 	return u.String()
 }
 
-func destinationView(d *config.Destination, p *publisher.Publisher, accounts []web.Device, i int) web.Destination {
-	s := p.Stats()
-	v := web.Destination{Name: d.Name, URL: PublicURL(d.URL), State: s.State.String(), Since: s.Since, LastError: s.LastError,
+func destinationView(u *uplink) web.Destination {
+	s := u.Stats()
+	return web.Destination{Name: u.cfg.Name, URL: PublicURL(u.cfg.URL), State: s.State.String(), Since: s.Since, LastError: s.LastError,
 		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Bytes: s.Bytes, Reconnects: max(s.Sessions, 1) - 1,
 		BacklogRecords: s.Unacked, InFlight: uint64(s.InFlight)}
-	for k := range accounts {
-		if i < len(accounts[k].Accounts) {
-			a := &accounts[k].Accounts[i]
-			v.BacklogReadings += a.Buffered + a.InFlight
-		}
-	}
-	return v
 }
 
 func (g *Gateway) bufferView(st *buffer.Stats, now time.Time) web.Buffer {
-	v := web.Buffer{Path: g.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
+	v := web.Buffer{Path: g.set.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages}
 	if ran := now.Sub(g.started).Hours(); st.BytesWritten > 0 && ran > 0 {
 		left := float64(st.MaxBytes-st.Bytes) / (float64(st.BytesWritten) / ran)

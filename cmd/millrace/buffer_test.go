@@ -271,7 +271,7 @@ func running(t *testing.T, dir string) (file string, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(t.Context(), cfg, "v-test", slog.New(slog.DiscardHandler))
+	g, err := gateway.New(t.Context(), cfg, gateway.Options{Version: "v-test", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

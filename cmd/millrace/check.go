@@ -54,6 +54,8 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 		d := &cfg.Destinations[i]
 		out.printf("destination %q: %s topic %s, %s, order %s\n", d.Name, gateway.PublicURL(d.URL), d.Topic, d.Format, d.Order)
 	}
+	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
+	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
 	out.printf("ok\n")
 	return out.err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/cmd/millrace/demo"
+	"millrace/gateway/config"
 )
 
 func newDemo() *cobra.Command {
@@ -28,7 +29,7 @@ with what arrived: exit 0 when every reading came, in order, else 1. Nothing is 
 			if err := o.Check(); err != nil {
 				return err
 			}
-			log, err := lf.logger("", "")
+			log, _, err := lf.logger(config.Log{})
 			if err != nil {
 				return err
 			}

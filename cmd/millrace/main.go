@@ -15,7 +15,7 @@ import (
 // Exit codes, as `millrace help exit-codes` lists them.
 const (
 	exitOK      = 0
-	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a lost reading, a damaged store
+	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a reload refused, a lost reading, a damaged store
 	exitUsage   = 2 // unknown command or flag
 	exitStartup = 3 // run could not start: config, store or port; nothing was changed
 )
@@ -68,11 +68,12 @@ func newRoot() *cobra.Command {
 while the uplink is down, and publishes to an MQTT broker.`,
 		Example: `  millrace demo                          see readings arrive, no equipment needed
   millrace check --config millrace.yaml  find every mistake in a config, without a network
-  millrace run --config millrace.yaml    run the gateway`,
+  millrace run --config millrace.yaml    run the gateway
+  millrace reload --config millrace.yaml put a changed config into force while it runs`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newDemo(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 
@@ -81,7 +82,8 @@ func exitCodesTopic() *cobra.Command {
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: `0  done
-1  the command ran and the answer is no: a config with mistakes, a lost reading, a damaged store
+1  the command ran and the answer is no: a config with mistakes, a reload refused (the old config runs on), a lost
+   reading, a damaged store
 2  usage: unknown command or flag
 3  run could not start: config, store or port; nothing was changed`,
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,35 +18,50 @@ import (
 
 type logFlags struct{ level, format string }
 
+// levelOf returns the level that the flag, else the config asks for.
+func (f *logFlags) levelOf(level string) (lv slog.Level, err error) {
+	if f.level != "" {
+		level = f.level
+	}
+	if level == "" {
+		level = "info"
+	}
+	if err := lv.UnmarshalText([]byte(level)); err != nil {
+		return lv, fmt.Errorf("log level %q is unknown; use debug, info, warn or error", level)
+	}
+	return lv, nil
+}
+
 func (f *logFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.level, "log-level", "", "debug, info, warn or error (default: the config's log.level, info)")
 	cmd.Flags().StringVar(&f.format, "log-format", "", "text or json (default: the config's log.format, text)")
 }
 
-// logger returns a logger on stderr. Flags come before the config.
-func (f *logFlags) logger(level, format string) (*slog.Logger, error) {
-	if f.level != "" {
-		level = f.level
+// logger returns a logger on stderr and what sets its level to another one of the config. Flags come before the config.
+func (f *logFlags) logger(cfg config.Log) (log *slog.Logger, setLevel func(string), err error) {
+	lv, err := f.levelOf(cfg.Level)
+	if err != nil {
+		return nil, nil, err
 	}
+	level := new(slog.LevelVar)
+	level.Set(lv)
+	setLevel = func(word string) {
+		if lv, err := f.levelOf(word); err == nil { // the config has been checked
+			level.Set(lv)
+		}
+	}
+	format := cfg.Format
 	if f.format != "" {
 		format = f.format
 	}
-	var opts slog.HandlerOptions
-	var lv slog.Level
-	if level == "" {
-		level = "info"
-	}
-	if err := lv.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q is unknown; use debug, info, warn or error", level)
-	}
-	opts.Level = lv
+	opts := slog.HandlerOptions{Level: level}
 	switch strings.ToLower(format) {
 	case "", "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, &opts)), nil
+		return slog.New(slog.NewTextHandler(os.Stderr, &opts)), setLevel, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), nil
+		return slog.New(slog.NewJSONHandler(os.Stderr, &opts)), setLevel, nil
 	}
-	return nil, fmt.Errorf("log format %q is unknown; use text or json", format)
+	return nil, nil, fmt.Errorf("log format %q is unknown; use text or json", format)
 }
 
 func newRun() *cobra.Command {
@@ -55,7 +71,10 @@ func newRun() *cobra.Command {
 		Use:   "run --config FILE",
 		Short: "Run the gateway until SIGINT or SIGTERM",
 		Long: `Run the gateway. SIGINT or SIGTERM stops it: polling ends, what was read is published for up to the
-grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.`,
+grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
+
+SIGHUP loads the config again, as ` + "`millrace reload`" + ` does, and the log says what changed or why nothing did. It never ends the
+gateway, also not when the terminal it was started from is closed.`,
 		Example: `  millrace run --config millrace.yaml
   millrace run --config millrace.yaml --log-format json --log-level debug`,
 		Args: cobra.NoArgs,
@@ -77,25 +96,44 @@ grace time, the rest is committed to the store, exit 0. A second signal skips th
 
 func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	tune()
-	cfg, err := config.Load(file, protocols(), config.Options{})
+	hangups := make(chan os.Signal, 1) // one more is as good as many: each loads the newest file
+	signal.Notify(hangups, syscall.SIGHUP)
+	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
+	cfg, err := load()
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
-	log, err := lf.logger(cfg.Log.Level, cfg.Log.Format)
+	log, setLevel, err := lf.logger(cfg.Log)
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(ctx, cfg, version, log)
+	g, err := gateway.New(ctx, cfg, gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel})
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
 	running, hurry, release := signals(ctx, log)
 	defer release()
+	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
 	if err := g.Run(running, hurry); err != nil {
 		return &exitError{exitFailed, err}
 	}
 	return nil
+}
+
+// reloadOn reloads at each hangup until release is called. What comes of it, the gateway logs.
+func reloadOn(ctx context.Context, hangups chan os.Signal, g *gateway.Gateway) (release func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range hangups {
+			_, _ = g.Reload(ctx)
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		wg.Wait()
+	}
 }
 
 // signals returns a context that ends at the first SIGINT or SIGTERM and one that ends at the second.

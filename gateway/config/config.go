@@ -16,7 +16,7 @@ import (
 // devices share the texts and option maps that they have in common.
 type Config struct {
 	File    string   // the path that Load was given
-	Files   []string // File and every included file, in the order of reading: what a reload has to watch
+	Files   []string // File and every included file, in the order of reading
 	Gateway string   // the name in every topic and message
 
 	GraceTime time.Duration // how long a stop may take to drain; >= 0

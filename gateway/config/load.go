@@ -27,6 +27,14 @@ func Load(path string, protocols []drivers.Protocol, o Options) (*Config, error)
 	return newLoader(protocols, o).load(path)
 }
 
+// StorePath returns buffer.path of the config at path, also of one that does not load: `millrace reload` needs it to
+// reach the gateway that runs on an older state of the file. Where the key cannot be read it is the default.
+func StorePath(path string, protocols []drivers.Protocol, o Options) string {
+	l := newLoader(protocols, o)
+	_, _ = l.load(path)
+	return l.cfg.Buffer.Path
+}
+
 func (l *loader) load(path string) (*Config, error) {
 	l.open(path, pos{file: -1}, 0)
 	for len(l.queue) > 0 && !l.stopped {

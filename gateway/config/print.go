@@ -2,9 +2,12 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +34,18 @@ func (c *Config) Print(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// Hash returns 12 hex digits that tell two effective configs apart. Comments, order of keys, how the file is laid out
+// and the secrets do not change it; neither does the folder that millrace was started in.
+func (c *Config) Hash() string {
+	whole := *c
+	if path, err := filepath.Abs(c.Buffer.Path); err == nil {
+		whole.Buffer.Path = path
+	}
+	h := sha256.New()
+	_ = whole.Print(h) // a hash takes everything
+	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
 type printer struct{ bytes.Buffer }

@@ -27,8 +27,11 @@ type Poller struct {
 	devices []*device
 	groups  []*group
 	log     *slog.Logger
+	enter   func() (leave func(), err error)
 	link    link
 	scratch []telemetry.Reading
+	ending  chan struct{} // closed by Stop
+	end     sync.Once
 
 	mu    sync.Mutex // guards what Stats reads: devices' and groups' stat fields, and link.up
 	stats struct{ connects, connectErrors uint64 }
@@ -61,10 +64,13 @@ type group struct {
 	stat     GroupStats
 }
 
-// New returns a poller for the connection. sinks[device][group] takes the readings of that group.
-// It starts nothing.
-func New(c *drivers.Connection, d drivers.Driver, sinks [][]Sink, log *slog.Logger) *Poller {
-	p := &Poller{driver: d, log: log, link: link{reason: "not connected yet"}}
+// New returns a poller for the connection. sinks[device][group] takes the readings of that group. Each attempt to
+// connect begins with enter, which may refuse it, and ends with leave; a nil enter refuses none. New starts nothing.
+func New(c *drivers.Connection, d drivers.Driver, sinks [][]Sink, enter func() (leave func(), err error), log *slog.Logger) *Poller {
+	if enter == nil {
+		enter = func() (func(), error) { return func() {}, nil }
+	}
+	p := &Poller{driver: d, log: log, enter: enter, link: link{reason: "not connected yet"}, ending: make(chan struct{})}
 	for i := range c.Devices {
 		dev := &device{name: c.Devices[i].Name, reason: "not connected yet"}
 		p.devices = append(p.devices, dev)
@@ -81,25 +87,35 @@ func New(c *drivers.Connection, d drivers.Driver, sinks [][]Sink, log *slog.Logg
 // begin with bad readings of devices that are well.
 const firstConnect = time.Second
 
-// Run polls until ctx ends, then closes the driver and returns nil. It returns an error only when a sink refuses for good.
+// Stop tells Run to return once the poll in flight has been handed on; nothing that a device has answered is lost. It
+// does not wait, and may be called at any time and more than once.
+func (p *Poller) Stop() { p.end.Do(func() { close(p.ending) }) }
+
+// Run polls until Stop is called or ctx ends, which also ends the poll in flight, then closes the driver and returns
+// nil. It returns an error only when a sink refuses for good.
 func (p *Poller) Run(ctx context.Context) error {
 	defer p.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	timer := time.NewTimer(firstConnect)
 	defer timer.Stop()
 	p.connect(ctx)
 	select {
 	case <-ctx.Done():
+	case <-p.ending:
 	case err := <-p.link.connecting:
 		p.connected(err)
 	case <-timer.C:
 	}
 	p.start(time.Now())
-	for {
+	for !p.stopped() {
 		g := p.soonest()
 		p.connect(ctx)
 		timer.Reset(time.Until(p.wake(g)))
 		select {
 		case <-ctx.Done():
+			return nil
+		case <-p.ending:
 			return nil
 		case err := <-p.link.connecting:
 			p.connected(err)
@@ -112,6 +128,16 @@ func (p *Poller) Run(ctx context.Context) error {
 		if err := p.poll(ctx, g); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (p *Poller) stopped() bool {
+	select {
+	case <-p.ending:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -166,7 +192,16 @@ func (p *Poller) connect(ctx context.Context) {
 	}
 	done := make(chan error, 1)
 	p.link.connecting = done
-	go func() { done <- guard(func() error { return p.driver.Connect(ctx) }) }()
+	go func() { done <- guard(func() error { return p.dial(ctx) }) }()
+}
+
+func (p *Poller) dial(ctx context.Context) error {
+	leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return p.driver.Connect(ctx)
 }
 
 func (p *Poller) connected(err error) {

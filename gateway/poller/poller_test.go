@@ -27,6 +27,7 @@ type fake struct {
 	reads     int
 	closes    int
 	panics    bool
+	enter     func() (func(), error)
 }
 
 func (f *fake) Connect(ctx context.Context) error {
@@ -84,7 +85,7 @@ func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, f, sinks, slog.New(slog.DiscardHandler))
+	p := New(c, f, sinks, f.enter, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)
@@ -212,6 +213,69 @@ func TestPanicOfALibraryIsABadReading(t *testing.T) {
 		got := run(t, f, 5*time.Second, []time.Duration{time.Second}, nil)
 		if len(got) < 4 || !strings.Contains(got[0].reason, "library bug") {
 			t.Errorf("polls %+v", got)
+		}
+	})
+}
+
+// TestStopKeepsThePollInFlight: what a device has answered by then is handed on; an end of the context gives it up.
+func TestStopKeepsThePollInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{slow: map[int]time.Duration{0: 3 * time.Second}}
+		start := time.Now()
+		got := run(t, f, time.Hour, []time.Duration{10 * time.Second}, func(p *Poller) {
+			time.Sleep(2500 * time.Millisecond)
+			p.Stop()
+		})
+		if f.reads != 1 || len(got) != 1 || !got[0].good || time.Since(start) > 4*time.Second {
+			t.Errorf("stopped in its first poll: %d reads, %d handed on, ended after %v", f.reads, len(got), time.Since(start))
+		}
+		f = &fake{slow: f.slow}
+		if got := run(t, f, 2500*time.Millisecond, []time.Duration{10 * time.Second}, nil); f.reads != 1 || len(got) != 0 {
+			t.Errorf("when the context ended in its first poll: %d reads, %d handed on", f.reads, len(got))
+		}
+	})
+}
+
+// TestStopEndsAnIdlePollerAtOnce, also one that waits for a connection, and one that Stop reaches before Run.
+func TestStopEndsAnIdlePollerAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, f := range []*fake{{}, {connectIn: time.Hour}} {
+			start := time.Now()
+			run(t, f, time.Hour, []time.Duration{time.Minute}, func(p *Poller) {
+				time.Sleep(30 * time.Second)
+				p.Stop()
+				p.Stop()
+			})
+			if d := time.Since(start); d != 30*time.Second {
+				t.Errorf("ended %v after Stop", d-30*time.Second)
+			}
+		}
+		start := time.Now()
+		run(t, &fake{connectIn: time.Hour}, time.Hour, []time.Duration{time.Minute}, (*Poller).Stop)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("stopped before it ran, it ended after %v", d)
+		}
+	})
+}
+
+// TestEnterRefuses: a connection that may not be made is a device that is down, with that reason, and tried again.
+func TestEnterRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start, inside := time.Now(), 0
+		f := &fake{}
+		f.enter = func() (func(), error) {
+			if time.Since(start) < 20*time.Second {
+				return nil, errors.New("no room")
+			}
+			inside++
+			return func() { inside-- }, nil
+		}
+		got := run(t, f, time.Minute, []time.Duration{time.Second}, nil)
+		if len(got) < 58 || got[5].reason != "no room" || got[5].good {
+			t.Errorf("%d polls while there was no room, the sixth %+v", len(got), got[min(5, len(got)-1)])
+		}
+		if last := got[len(got)-1]; !last.good || f.connects != 1 || inside != 0 {
+			t.Errorf("afterwards %+v, %d connects, %d still inside", last, f.connects, inside)
 		}
 	})
 }

@@ -78,12 +78,25 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.count(1, "gateway", s.Gateway, "version", s.Version, "epoch", s.Epoch)
 	e.family("millrace_start_time_seconds", "gauge", "When the process started, in seconds since 1970.")
 	e.series(unix(s.Started))
+	e.config(&s.Config)
 	e.ledger(s)
 	e.devices(s)
 	e.groups(s)
 	e.destinations(s)
 	e.buffer(&s.Buffer)
 	e.process(&s.Process)
+}
+
+func (e *exposition) config(c *Config) {
+	e.family("millrace_config_info", "gauge", "Always 1; the hash of the config in force is a label.")
+	e.count(1, "hash", c.Hash)
+	e.family("millrace_config_loaded_time_seconds", "gauge", "When the config in force was loaded, in seconds since 1970.")
+	e.series(unix(c.Since))
+	e.family("millrace_config_last_reload_successful", "gauge", "0 when the last reload was refused and the config before it stays in force.")
+	e.count(bit(c.Problem == ""))
+	e.family("millrace_config_reloads_total", "counter", "Reloads, by result.")
+	e.count(c.Reloads, "result", "done")
+	e.count(c.Refused, "result", "refused")
 }
 
 func (e *exposition) ledger(s *Snapshot) {

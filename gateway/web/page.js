@@ -275,6 +275,13 @@
     svg.children[1].setAttribute("d", line);
   }
 
+  function drawConfig(c, now) {
+    set(id("config"), c.file ? c.file + ", config " + c.hash + ", in force for " + span(ago(now, c.since)) + (c.reloads ? ", reloaded " + whole(c.reloads) + "×" : "") : "");
+    const lines = c.problem ? c.problem.split("\n") : [];
+    set(id("refused"), lines.length ? "Reload refused " + span(ago(now, c.problem_at)) + " ago; nothing was changed:\n" +
+      lines.slice(0, 10).join("\n") + (lines.length > 10 ? "\nand " + (lines.length - 10) + " more; millrace check shows all" : "") : "");
+  }
+
   function drawFlow(s, now, live) {
     const kept = Math.max(0, ...s.destinations.map((d) => d.backlog_readings));
     history.push({ t: now, polled: sum(s.devices, (d) => d.polled), acked: sum(s.destinations, (d) => d.acked), kept });
@@ -310,6 +317,7 @@
     drawBuffer(s.buffer);
     drawLedger(s, now);
     drawFlow(s, now, live);
+    drawConfig(s.config, now);
     const p = s.process;
     set(id("process"), bytes(p.rss_bytes) + " of memory, " + span(p.cpu_seconds) + " of processor time, " + p.goroutines + " goroutines");
   }

@@ -18,10 +18,22 @@ type Snapshot struct {
 	Epoch        string        `json:"epoch"`
 	Started      time.Time     `json:"started"`
 	Now          time.Time     `json:"now"`
+	Config       Config        `json:"config"`
 	Devices      []Device      `json:"devices"`
 	Destinations []Destination `json:"destinations"`
 	Buffer       Buffer        `json:"buffer"`
 	Process      Process       `json:"process"`
+}
+
+// Config is which config is in force, and how the last attempt to reload it went.
+type Config struct {
+	File      string    `json:"file"`
+	Hash      string    `json:"hash"`       // as `millrace check` prints it
+	Since     time.Time `json:"since"`      // when what is in force was loaded
+	Reloads   uint64    `json:"reloads"`    // done
+	Refused   uint64    `json:"refused"`    // reloads that changed nothing
+	Problem   string    `json:"problem"`    // why the last one was refused, a line for each mistake; "" = it was done, or there was none
+	ProblemAt time.Time `json:"problem_at"` // zero when there is no Problem
 }
 
 // Device is the state and the account of one device.

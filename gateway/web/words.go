@@ -21,7 +21,7 @@ const (
 )
 
 // Summarise says the most urgent thing first: a buffer that cannot keep records, then uplinks that are
-// down, then devices that do not answer.
+// down, then devices that do not answer, then a config that was refused.
 func (s *Snapshot) Summarise() Summary {
 	if s.Buffer.Health != HealthOK {
 		return Summary{LevelBad, "The buffer does not keep readings: " + s.Buffer.Health}
@@ -33,6 +33,9 @@ func (s *Snapshot) Summarise() Summary {
 	}
 	if text := s.silent(); text != "" {
 		level, parts = LevelWarn, append(parts, text)
+	}
+	if s.Config.Problem != "" {
+		level, parts = LevelWarn, append(parts, "The last reload of the config was refused; the one before runs on.")
 	}
 	if level == LevelWarn {
 		return Summary{level, strings.Join(parts, " ")}

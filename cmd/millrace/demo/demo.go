@@ -118,7 +118,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if err := d.plant.expect(d.cfg); err != nil {
 		return err
 	}
-	d.gateway, err = gateway.New(ctx, d.cfg, d.options.Version, d.log)
+	d.gateway, err = gateway.New(ctx, d.cfg, gateway.Options{Version: d.options.Version, Log: d.log})
 	return err
 }
 

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"millrace/gateway"
+	"millrace/gateway/config"
+)
+
+func newReload() *cobra.Command {
+	var file, path string
+	cmd := &cobra.Command{
+		Use:   "reload --config FILE",
+		Short: "Tell the running gateway to load its config again, and say what changed",
+		Long: `Reload tells the gateway that runs on the config's store to load its config file again. What did not change goes on
+untouched: its polls stay on time, its sessions stay open. Only what was added, changed or removed starts, restarts or stops.
+
+Either all of the new config is put into force, or nothing: a config with a mistake is refused with what ` + "`millrace check`" + `
+says of it, and the old one runs on. So is a change of gateway, buffer.*, log.format or of which destinations there are: those
+need a restart. Secrets are read again from files; a variable of the environment is the gateway's own, from its start.
+
+Exit 0 when the new config is in force, 1 when it is not, with the reason. SIGHUP does the same; then the reason stands in
+the log, on the page and in /metrics only. The gateway never reloads on its own because a file changed.`,
+		Example: `  millrace reload --config /etc/millrace/millrace.yaml
+  millrace reload --path /var/lib/millrace`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir := path
+			if dir == "" {
+				dir = config.StorePath(file, protocols(), config.Options{})
+			}
+			change, err := gateway.AskReload(cmd.Context(), dir)
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return printChange(cmd.OutOrStdout(), change)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
+	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	return cmd
+}
+
+// printChange says what a reload did. The file is the gateway's own, which need not be the one of --config.
+func printChange(w io.Writer, c *gateway.Change) error {
+	_, err := fmt.Fprintf(w, "%s is in force, config %s\n%s\n", c.File, c.Hash, strings.ReplaceAll(c.String(), "; ", "\n"))
+	return err
+}

@@ -1,0 +1,305 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/config"
+	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/telemetry"
+)
+
+// plant is fake equipment: each device answers with how often it has been read.
+type plant struct {
+	mu    sync.Mutex
+	made  map[string]int // drivers, by first device
+	open  map[string]int // connections, by device: two at once are a mistake
+	reads map[string]int // by device
+	twice []string       // devices that were polled over two connections at once
+	slow  time.Duration  // each read
+	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
+}
+
+func newPlant() *plant {
+	return &plant{made: map[string]int{}, open: map[string]int{}, reads: map[string]int{}}
+}
+
+func (p *plant) protocols() []drivers.Protocol {
+	return []drivers.Protocol{{Name: "fake", Shares: true, DeviceOptions: []drivers.Option{{Name: "unit"}}, New: func(c drivers.Connection) (drivers.Driver, error) {
+		if strings.Contains(c.URL, "unbuildable") {
+			return nil, &drivers.ConfigError{Group: -1, Tag: -1, Field: "url", What: "no such equipment", Mend: "buy some"}
+		}
+		return &machine{plant: p, conn: c}, nil
+	}}}
+}
+
+func (p *plant) count(of map[string]int) map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(of)
+}
+
+type machine struct {
+	plant *plant
+	conn  drivers.Connection
+	up    bool
+}
+
+func (m *machine) Connect(context.Context) error {
+	p := m.plant
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.made[m.conn.Devices[0].Name]++
+	m.up = true
+	for _, d := range m.conn.Devices {
+		if p.open[d.Name]++; p.open[d.Name] > 1 {
+			p.twice = append(p.twice, d.Name)
+		}
+	}
+	return nil
+}
+
+func (m *machine) Close() error {
+	m.plant.mu.Lock()
+	defer m.plant.mu.Unlock()
+	if m.up {
+		for _, d := range m.conn.Devices {
+			m.plant.open[d.Name]--
+		}
+	}
+	m.up = false
+	return nil
+}
+
+func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
+	p, d := m.plant, &m.conn.Devices[r.Device]
+	p.mu.Lock()
+	p.reads[d.Name]++
+	n, slow, busy := p.reads[d.Name], p.slow, p.busy
+	p.mu.Unlock()
+	if busy != nil {
+		select {
+		case busy <- struct{}{}:
+		default:
+		}
+	}
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for i := range d.Groups[r.Group].Tags {
+		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(n)), Time: time.Now().UnixMicro()})
+	}
+	return dst, nil
+}
+
+// gatewayBed is a running gateway over fake equipment with a broker that counts.
+type gatewayBed struct {
+	t      *testing.T
+	plant  *plant
+	broker *brokersim.Broker
+	g      *Gateway
+	file   string
+	log    *safeBuffer
+	level  []string
+
+	mu   sync.Mutex
+	seen map[string][]string // payloads by topic
+}
+
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// plan is the config that a bed writes.
+type plan struct {
+	top     string   // further lines of the top level
+	cloud   string   // further keys of the destination
+	buffer  string   // further keys
+	devices []string // lines of devices
+}
+
+func device(name string, more ...string) string {
+	return fmt.Sprintf(`  - {name: %s, driver: fake, url: "fake://%s", groups: [{name: g, interval: 20ms, tags: [{name: n, address: a}]}]%s}`,
+		name, name, strings.Join(append([]string{""}, more...), ", "))
+}
+
+func (b *gatewayBed) write(p plan) {
+	b.t.Helper()
+	top := p.top
+	if !strings.Contains(top, "web:") {
+		top += "web: {enabled: false}\n"
+	}
+	text := fmt.Sprintf("gateway: shop\ngrace_time: 2s\n%sbuffer: {path: %s, max_size: 16MiB%s}\ndestinations:\n  - {name: cloud, url: \"mqtt://%s\"%s}\ndevices:\n%s\n",
+		top, "data", p.buffer, b.broker.Addr(), p.cloud, strings.Join(p.devices, "\n"))
+	if err := os.WriteFile(b.file, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// newGatewayBed starts a gateway with this plan. It ends with the test, and what it leaves behind is looked at.
+func newGatewayBed(t *testing.T, p plan) *gatewayBed {
+	t.Helper()
+	b := &gatewayBed{t: t, plant: newPlant(), file: filepath.Join(t.TempDir(), "millrace.yaml"), log: &safeBuffer{}, seen: map[string][]string{}}
+	b.broker = brokersim.New(brokersim.Options{OnPublish: func(m brokersim.Message) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.seen[m.Topic] = append(b.seen[m.Topic], string(m.Payload))
+	}})
+	if err := b.broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.broker.Stop)
+	b.write(p)
+	load := func() (*config.Config, error) { return config.Load(b.file, b.plant.protocols(), config.Options{}) }
+	cfg, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.g, err = New(t.Context(), cfg, Options{Version: "test", Log: slog.New(slog.NewTextHandler(b.log, nil)), Load: load,
+		SetLogLevel: func(level string) { b.level = append(b.level, level) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.g.Run(ctx, context.Background()) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", b.log)
+		}
+		for name, n := range b.plant.open {
+			if n != 0 {
+				t.Errorf("device %s: %d connections are open at the end", name, n)
+			}
+		}
+		if len(b.plant.twice) > 0 {
+			t.Errorf("polled over two connections at once: %q", b.plant.twice)
+		}
+	})
+	return b
+}
+
+func (b *gatewayBed) reload(p plan) *Change {
+	b.t.Helper()
+	b.write(p)
+	c, err := b.g.Reload(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return c
+}
+
+func (b *gatewayBed) refuse(p plan, want ...string) {
+	b.t.Helper()
+	b.write(p)
+	before := b.g.Snapshot()
+	c, err := b.g.Reload(b.t.Context())
+	if err == nil {
+		b.t.Fatalf("not refused: %s", c)
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			b.t.Errorf("%q does not tell %q", err, w)
+		}
+	}
+	after := b.g.Snapshot()
+	if after.Config.Hash != before.Config.Hash || !after.Config.Since.Equal(before.Config.Since) || after.Config.Problem != err.Error() ||
+		after.Config.Refused != before.Config.Refused+1 || len(after.Devices) != len(before.Devices) {
+		b.t.Errorf("after a refusal: %+v, before %+v", after.Config, before.Config)
+	}
+}
+
+// polled waits until each of the devices has been read n times more.
+func (b *gatewayBed) polled(n int, devices ...string) {
+	b.t.Helper()
+	before := b.plant.count(b.plant.reads)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		now := b.plant.count(b.plant.reads)
+		if !slices.ContainsFunc(devices, func(d string) bool { return now[d] < before[d]+n }) {
+			return
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("waited in vain for %d polls of %q: %v, then %v", n, devices, before, now)
+		}
+	}
+}
+
+// delivered waits until everything that was read has arrived, in order and once; each read is one message.
+func (b *gatewayBed) delivered(devices ...string) {
+	b.t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = b.arrived(devices); err == nil {
+			return
+		}
+	}
+	b.t.Error(err)
+}
+
+func (b *gatewayBed) arrived(devices []string) error {
+	reads := b.plant.count(b.plant.reads)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, d := range devices {
+		next := 1
+		for _, payload := range b.seen["telemetry/shop/"+d+"/g"] {
+			if strings.Contains(payload, `"values":{}`) {
+				continue // bad readings
+			}
+			if !strings.Contains(payload, fmt.Sprintf(`"values":{"n":%d}`, next)) {
+				return fmt.Errorf("device %s: reading %d arrived as %s", d, next, payload)
+			}
+			next++
+		}
+		if next-1 < reads[d]-1 { // one may be on its way
+			return fmt.Errorf("device %s: %d of %d readings arrived", d, next-1, reads[d])
+		}
+	}
+	return nil
+}
+
+// ask gets the snapshot page.
+func ask(t *testing.T, address string) (body string, err error) {
+	t.Helper()
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + address + "/api/v1/snapshot")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	return string(all), err
+}

@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"millrace/gateway/config"
+)
+
+// Change is what a reload did.
+type Change struct {
+	File string // the config, as an absolute path
+	Hash string // config.Hash of what is in force now
+
+	Added, Changed, Removed []string // devices
+	Along                   []string // devices that did not change, restarted because they share a connection with one that did
+	Destinations            []string // those that log in again
+	Settings                []string // keys besides devices and destinations
+	Kept                    int      // connections that went on untouched
+}
+
+// changeOf compares the set that runs with the next one.
+func changeOf(old, next *set) *Change {
+	c := &Change{File: next.cfg.File, Hash: next.cfg.Hash()}
+	if path, err := filepath.Abs(c.File); err == nil {
+		c.File = path
+	}
+	running := map[*line]bool{}
+	before, after := map[string]*config.Device{}, map[string]bool{}
+	for _, l := range old.lines {
+		running[l] = true
+		for _, d := range l.conn.Devices {
+			before[d.Name] = d
+		}
+	}
+	for _, l := range next.lines {
+		for _, d := range l.conn.Devices {
+			after[d.Name] = true
+		}
+		if running[l] {
+			c.Kept++
+			continue
+		}
+		for _, d := range l.conn.Devices {
+			switch was := before[d.Name]; {
+			case was == nil:
+				c.Added = append(c.Added, d.Name)
+			case reflect.DeepEqual(was, d):
+				c.Along = append(c.Along, d.Name)
+			default:
+				c.Changed = append(c.Changed, d.Name)
+			}
+		}
+	}
+	for _, l := range old.lines {
+		for _, d := range l.conn.Devices {
+			if !after[d.Name] {
+				c.Removed = append(c.Removed, d.Name)
+			}
+		}
+	}
+	for _, u := range next.uplinks {
+		if u.task == nil {
+			c.Destinations = append(c.Destinations, u.cfg.Name)
+		}
+	}
+	c.settings(old.cfg, next.cfg)
+	return c
+}
+
+func (c *Change) settings(old, cfg *config.Config) {
+	for _, k := range []struct {
+		key     string
+		changed bool
+	}{
+		{"grace_time", old.GraceTime != cfg.GraceTime},
+		{"log.level", old.Log.Level != cfg.Log.Level},
+		{"web", old.Web != cfg.Web},
+	} {
+		if k.changed {
+			c.Settings = append(c.Settings, k.key)
+		}
+	}
+}
+
+// maxNamed is how many names of one kind String spells out.
+const maxNamed = 8
+
+// String returns what changed in one line.
+func (c *Change) String() string {
+	var parts []string
+	say := func(what string, names []string) {
+		if len(names) == 0 {
+			return
+		}
+		list := strings.Join(names[:min(len(names), maxNamed)], ", ")
+		if more := len(names) - maxNamed; more > 0 {
+			list += fmt.Sprintf(" and %d more", more)
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s", what, list))
+	}
+	say("devices added", c.Added)
+	say("changed", c.Changed)
+	say("removed", c.Removed)
+	say("restarted because they share a connection", c.Along)
+	say("destinations that log in again", c.Destinations)
+	say("settings", c.Settings)
+	if len(parts) == 0 {
+		return "nothing changed"
+	}
+	return strings.Join(append(parts, fmt.Sprintf("connections untouched: %d", c.Kept)), "; ")
+}

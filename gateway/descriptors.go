@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"millrace/gateway/config"
+)
+
+// descriptorReserve is how many file descriptors below the process's limit no device gets: the store opens and closes
+// segments, brokers are dialled again, people look at the page and ask the local endpoint.
+const descriptorReserve = 16
+
+// ownDescriptors is about what a gateway uses for itself: outputs, the runtime, the store's files, listeners.
+const ownDescriptors = 24
+
+// descriptors refuses to dial a device when the last file descriptors would go. Without a limit it refuses nothing.
+type descriptors struct {
+	limit func() int // of the process; 0 = none, or not known
+	open  func() int // in use; 0 = not known
+
+	mu       sync.Mutex
+	used     int // at the last count, and one for each dial since; at first so many that they are counted
+	dialling int
+}
+
+func newDescriptors() *descriptors {
+	return &descriptors{limit: descriptorLimit, open: openDescriptors}
+}
+
+// enter admits one attempt to connect, which ends with leave. Counting is slow with many, so it is done only when the
+// last count and the dials since come near the limit.
+func (d *descriptors) enter() (leave func(), err error) {
+	limit := d.limit()
+	if limit == 0 {
+		return func() {}, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.used+1 > limit-descriptorReserve {
+		d.used = d.open() + d.dialling // a dial under way may have its descriptor or not
+	}
+	if d.used+1 > limit-descriptorReserve {
+		return nil, fmt.Errorf("no file descriptor left for this device: the process may open %d, and the last %d are kept for the store, the brokers and the page; "+
+			"raise LimitNOFILE in the systemd unit, or ulimit -n", limit, descriptorReserve)
+	}
+	d.used++
+	d.dialling++
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.dialling--
+	}), nil
+}
+
+// tooFewFor says in words that the limit does not suffice for a config, "" when it does.
+func (d *descriptors) tooFewFor(cfg *config.Config) string {
+	limit, need := d.limit(), DescriptorsFor(cfg)
+	if limit == 0 || need <= limit {
+		return ""
+	}
+	return fmt.Sprintf("this config needs about %d file descriptors and the process may open %d: about %d devices will not be polled; "+
+		"raise LimitNOFILE in the systemd unit, or ulimit -n", need, limit, min(need-limit, len(cfg.Connections())))
+}
+
+// DescriptorsFor returns about how many file descriptors a gateway with this config uses: one a connection and
+// destination, and those that are kept for itself.
+func DescriptorsFor(cfg *config.Config) int {
+	return len(cfg.Connections()) + len(cfg.Destinations) + ownDescriptors + descriptorReserve
+}

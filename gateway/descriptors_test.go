@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"millrace/gateway/config"
+)
+
+// TestDescriptorsKeepAReserve: however dials and closed connections come and go, the last descriptors stay free.
+func TestDescriptorsKeepAReserve(t *testing.T) {
+	open, counted := 10, 0
+	d := newDescriptors()
+	d.limit = func() int { return 100 }
+	d.open = func() int { counted++; return open }
+	admitted := 0
+	for range 200 {
+		leave, err := d.enter()
+		if err != nil {
+			if !strings.Contains(err.Error(), "may open 100, and the last 16 are kept") {
+				t.Fatal(err)
+			}
+			continue
+		}
+		admitted++
+		open++
+		leave()
+		leave() // once is enough
+	}
+	if open != 100-descriptorReserve || admitted != open-10 {
+		t.Errorf("%d in use after %d dials, want %d", open, admitted, 100-descriptorReserve)
+	}
+	open = 60 // a switch died, and 24 devices are dialled again at once: none has its descriptor yet
+	admitted = 0
+	for range 200 {
+		if _, err := d.enter(); err == nil {
+			admitted++
+		}
+	}
+	if admitted != 24 {
+		t.Errorf("%d dials admitted at once with 60 of 100 in use, want 24", admitted)
+	}
+	if counted > 500 {
+		t.Errorf("counted %d times", counted)
+	}
+}
+
+// TestDescriptorsAreCountedSeldom: the thousand dials of a start do not read a directory of a thousand entries each.
+func TestDescriptorsAreCountedSeldom(t *testing.T) {
+	counted := 0
+	d := newDescriptors()
+	d.limit = func() int { return 16384 }
+	d.open = func() int { counted++; return 12 }
+	for range 1000 {
+		leave, err := d.enter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+	}
+	if counted != 1 {
+		t.Errorf("counted %d times, want once", counted)
+	}
+}
+
+func TestDescriptorsWithoutALimit(t *testing.T) {
+	d := &descriptors{limit: func() int { return 0 }}
+	for range 1000 {
+		leave, err := d.enter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+	}
+	if s := d.tooFewFor(&config.Config{}); s != "" {
+		t.Error(s)
+	}
+}
+
+// TestDescriptorsAreCounted holds the counting of this system against descriptors that are known.
+func TestDescriptorsAreCounted(t *testing.T) {
+	if descriptorLimit() == 0 {
+		t.Skip("this system has no limit that we know")
+	}
+	before := openDescriptors()
+	for i := range 5 {
+		f := openOne(t)
+		defer f.Close()
+		if n := openDescriptors(); n < before+i+1 {
+			t.Errorf("%d open, counted %d", before+i+1, n)
+		}
+	}
+}
+
+func TestTooFewDescriptorsAreSaid(t *testing.T) {
+	cfg := &config.Config{Destinations: make([]config.Destination, 1)}
+	for i := range 100 {
+		cfg.Devices = append(cfg.Devices, config.Device{Name: fmt.Sprint(i), URL: fmt.Sprint(i)})
+	}
+	for limit, want := range map[int]string{200: "", 141: "", 131: "about 10 devices will not be polled", 10: "about 100 devices"} {
+		d := &descriptors{limit: func() int { return limit }}
+		if got := d.tooFewFor(cfg); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("limit %d: %q, want %q", limit, got, want)
+		}
+	}
+}
+
+func openOne(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}

@@ -1,0 +1,245 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
+	a, c := device("a"), device("c")
+	b := newGatewayBed(t, plan{devices: []string{a, device("b"), c}})
+	b.polled(5, "a", "b", "c")
+	change := b.reload(plan{devices: []string{a, device("b", "timeout: 3s"), device("d")}})
+	if got := change.String(); got != "devices added: d; changed: b; removed: c; connections untouched: 1" {
+		t.Errorf("change %q", got)
+	}
+	b.polled(5, "a", "b", "d")
+	made := b.plant.count(b.plant.made)
+	if want := map[string]int{"a": 1, "b": 2, "c": 1, "d": 1}; !maps.Equal(made, want) {
+		t.Errorf("connections made: %v, want %v", made, want)
+	}
+	gone := b.plant.count(b.plant.reads)["c"]
+	b.polled(10, "a")
+	if now := b.plant.count(b.plant.reads)["c"]; now != gone {
+		t.Errorf("a removed device is still polled: %d, then %d", gone, now)
+	}
+	change = b.reload(plan{devices: []string{a, device("b", "timeout: 3s"), device("d"), c}})
+	if got := change.String(); got != "devices added: c; connections untouched: 3" {
+		t.Errorf("change %q", got)
+	}
+	b.polled(5, "c")
+	b.delivered("a", "b", "c", "d")
+	if n := b.broker.Stats().Connects; n != 1 {
+		t.Errorf("%d sessions with the broker, want 1", n)
+	}
+	for _, d := range b.g.Snapshot().Devices {
+		if reads := b.plant.count(b.plant.reads)[d.Name]; d.Polled+1 < uint64(reads) || len(d.Accounts) != 1 {
+			t.Errorf("device %s: the account has %d readings of %d: it did not go on", d.Name, d.Polled, reads)
+		}
+	}
+}
+
+// TestReloadKeepsPollsInFlight: what a device answers while it is being replaced is not lost.
+func TestReloadKeepsPollsInFlight(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.plant.mu.Lock()
+	b.plant.slow, b.plant.busy = 50*time.Millisecond, make(chan struct{})
+	b.plant.mu.Unlock()
+	for i := range 8 {
+		<-b.plant.busy // in the midst of a read
+		b.reload(plan{devices: []string{device("a", fmt.Sprintf("timeout: %ds", 3+i%2))}})
+	}
+	b.polled(3, "a")
+	b.delivered("a")
+	if made := b.plant.count(b.plant.made)["a"]; made != 9 {
+		t.Errorf("%d connections, want 9", made)
+	}
+}
+
+// TestReloadBringsBackADevice whose last poll of before is still in flight: the new line waits for it.
+func TestReloadBringsBackADevice(t *testing.T) {
+	a := device("a")
+	b := newGatewayBed(t, plan{devices: []string{a, device("b")}})
+	b.plant.mu.Lock()
+	b.plant.slow, b.plant.busy = 400*time.Millisecond, make(chan struct{})
+	b.plant.mu.Unlock()
+	<-b.plant.busy
+	<-b.plant.busy // both are in the midst of a read
+	b.reload(plan{devices: []string{a}})
+	b.reload(plan{devices: []string{a, device("b")}})
+	b.polled(2, "b")
+	b.delivered("a", "b")
+	if made := b.plant.count(b.plant.made); !maps.Equal(made, map[string]int{"a": 1, "b": 2}) {
+		t.Errorf("connections made: %v", made)
+	}
+}
+
+// TestReloadMovesADeviceBetweenLines: a line ends before another takes its device or its url.
+func TestReloadMovesADeviceBetweenLines(t *testing.T) {
+	on := func(name, url string) string {
+		return strings.Replace(device(name), `"fake://`+name, `"fake://`+url, 1)
+	}
+	b := newGatewayBed(t, plan{devices: []string{on("a", "one"), on("b", "one"), on("c", "two")}})
+	b.plant.mu.Lock()
+	b.plant.slow = 30 * time.Millisecond
+	b.plant.mu.Unlock()
+	b.polled(2, "a", "b", "c")
+	change := b.reload(plan{devices: []string{on("a", "one"), on("b", "two"), on("c", "two")}})
+	if got := change.String(); got != "changed: b; restarted because they share a connection: a, c; connections untouched: 0" {
+		t.Errorf("change %q", got)
+	}
+	b.polled(3, "a", "b", "c")
+	change = b.reload(plan{devices: []string{on("b", "two"), on("a", "two"), on("c", "one")}})
+	if got := change.String(); got != "changed: a, c; restarted because they share a connection: b; connections untouched: 0" {
+		t.Errorf("change %q", got)
+	}
+	b.polled(3, "a", "b", "c")
+	b.delivered("a", "b", "c")
+}
+
+func TestReloadOfADestination(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(5, "a")
+	for i := range 4 {
+		change := b.reload(plan{devices: []string{device("a")}, cloud: fmt.Sprintf(", window: %d", 10+i)})
+		if got := change.String(); got != "destinations that log in again: cloud; connections untouched: 1" {
+			t.Errorf("change %q", got)
+		}
+		b.polled(10, "a")
+	}
+	b.delivered("a")
+	if change := b.reload(plan{devices: []string{device("a")}, cloud: ", window: 13, start: oldest"}); change.String() != "nothing changed" {
+		t.Errorf("start of a destination that the store knows: %q", change)
+	}
+	b.polled(10, "a")
+	if n := b.broker.Stats().Connects; n != 5 {
+		t.Errorf("%d sessions with the broker, want 5", n)
+	}
+	if made := b.plant.count(b.plant.made)["a"]; made != 1 {
+		t.Errorf("%d connections to the device, want 1", made)
+	}
+}
+
+func TestReloadRefusals(t *testing.T) {
+	good := plan{devices: []string{device("a"), device("b")}}
+	b := newGatewayBed(t, good)
+	b.polled(3, "a", "b")
+	with := func(f func(*plan)) plan { p := good; f(&p); return p }
+	b.refuse(with(func(p *plan) { p.top = "nonsense: true\n" }), "millrace.yaml:3:1: unknown key \"nonsense\"")
+	b.refuse(with(func(p *plan) { p.devices = []string{device("a"), device("a")} }), "already defined")
+	b.refuse(with(func(p *plan) { p.devices = []string{strings.Replace(device("c"), "fake://", "fake://unbuildable", 1)} }), "no such equipment", "buy some")
+	b.refuse(with(func(p *plan) { p.buffer = ", max_age: 2h, memory: 1MiB" }), "buffer.max_age, buffer.memory cannot change while", "restart", "nothing was changed")
+	b.refuse(with(func(p *plan) { p.top = "log: {format: json}\n" }), "log.format cannot change")
+	b.refuse(with(func(p *plan) { p.cloud = "}\n  - {name: more, client_id: more, url: \"mqtt://127.0.0.1:1\"" }), `destination "more" (added)`)
+	b.refuse(with(func(p *plan) { p.top = fmt.Sprintf("web: {listen: \"%s\"}\n", b.broker.Addr()) }), "listen for the web page", "nothing was changed")
+	if err := os.Remove(b.file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.g.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("without the file: %v", err)
+	}
+	if change := b.reload(good); change.String() != "nothing changed" {
+		t.Errorf("back to the old config: %q", change)
+	}
+	if c := b.g.Snapshot().Config; c.Problem != "" || c.Reloads != 1 || c.Refused != 8 {
+		t.Errorf("after a reload that was done: %+v", c)
+	}
+	b.polled(3, "a", "b")
+	b.delivered("a", "b")
+	if made := b.plant.count(b.plant.made); !maps.Equal(made, map[string]int{"a": 1, "b": 1}) || b.broker.Stats().Connects != 1 {
+		t.Errorf("a refused reload made connections: %v, %d sessions", made, b.broker.Stats().Connects)
+	}
+	if log := b.log.String(); !strings.Contains(log, `unknown key`) || !strings.Contains(log, "stays in force") {
+		t.Error("the log does not tell of the refusals")
+	}
+}
+
+func TestReloadOfSettings(t *testing.T) {
+	devices := []string{device("a")}
+	b := newGatewayBed(t, plan{devices: devices})
+	b.polled(1, "a")
+	change := b.reload(plan{top: "web: {listen: \"127.0.0.1:0\"}\nlog: {level: warn}\n", devices: devices})
+	if got := change.String(); got != "settings: log.level, web; connections untouched: 1" {
+		t.Errorf("change %q", got)
+	}
+	if len(b.level) == 0 || b.level[len(b.level)-1] != "warn" {
+		t.Errorf("log levels set: %q", b.level)
+	}
+	address := b.g.set.site.listener.Addr().String()
+	if body, _ := ask(t, address); !strings.Contains(body, change.Hash) {
+		t.Errorf("the page shows another config than %s: %.300s", change.Hash, body)
+	}
+	b.reload(plan{devices: devices})
+	if _, err := ask(t, address); err == nil {
+		t.Error("the page still answers")
+	}
+}
+
+// TestReloadWhileStopping: nothing is started that nobody would stop.
+func TestReloadWhileStopping(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(1, "a")
+	b.g.finish()
+	b.write(plan{devices: []string{device("b")}, top: "web: {listen: \"127.0.0.1:0\"}\n"})
+	if _, err := b.g.Reload(t.Context()); !errors.Is(err, errStopping) {
+		t.Errorf("reload of a gateway that stops: %v", err)
+	}
+	if reads := b.plant.count(b.plant.reads)["b"]; reads != 0 {
+		t.Errorf("%d reads of a device that was never to run", reads)
+	}
+}
+
+// TestReloadManyTimes: reloads under load lose nothing, and leave neither goroutines nor memory behind.
+func TestReloadManyTimes(t *testing.T) {
+	var devices []string
+	for i := range 20 {
+		devices = append(devices, device(fmt.Sprintf("d%02d", i)))
+	}
+	b := newGatewayBed(t, plan{devices: devices})
+	names := []string{"d00", "d01", "d02", "d19"}
+	b.polled(5, names...)
+	round := func(i int) {
+		changed := slices.Clone(devices)
+		changed[1] = device("d01", fmt.Sprintf("timeout: %ds", 3+i%2))
+		if i%2 == 0 {
+			changed = slices.Delete(changed, 2, 3)
+		}
+		b.reload(plan{devices: changed})
+		time.Sleep(5 * time.Millisecond)
+	}
+	for i := range 20 {
+		round(i)
+	}
+	b.polled(1, names[0])
+	goroutines, heap := runtime.NumGoroutine(), heapInUse()
+	for i := range 100 {
+		round(i)
+	}
+	b.polled(5, "d00", "d01", "d19")
+	if now := runtime.NumGoroutine(); now > goroutines+10 {
+		t.Errorf("%d goroutines after 100 reloads, %d before", now, goroutines)
+	}
+	if now := heapInUse(); now > heap+2<<20 {
+		t.Errorf("%d bytes of heap after 100 reloads, %d before", now, heap)
+	}
+	b.delivered(names...)
+	made := b.plant.count(b.plant.made)
+	if made["d00"] != 1 || made["d19"] != 1 || made["d01"] < 50 || b.broker.Stats().Connects != 1 {
+		t.Errorf("connections %v, %d sessions: what did not change was not left alone, or what did was", made, b.broker.Stats().Connects)
+	}
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
