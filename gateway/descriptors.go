@@ -26,7 +26,7 @@ type descriptors struct {
 }
 
 func newDescriptors() *descriptors {
-	return &descriptors{limit: descriptorLimit, open: openDescriptors}
+	return &descriptors{limit: descriptorLimit, open: openDescriptors, used: math.MaxInt / 2}
 }
 
 // enter admits one attempt to connect, which ends with leave. Counting is slow with many, so it is done only when the
