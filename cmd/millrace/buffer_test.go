@@ -267,11 +267,12 @@ func running(t *testing.T, dir string) (file string, stop func()) {
 	t.Cleanup(broker.Stop)
 	file = filepath.Join(t.TempDir(), "millrace.yaml")
 	writeFile(t, file, fmt.Sprintf(runningConfig, dir, broker.Addr(), meter.URL()))
-	cfg, err := config.Load(file, protocols(), config.Options{})
+	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
+	cfg, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(t.Context(), cfg, gateway.Options{Version: "v-test", Log: slog.New(slog.DiscardHandler)})
+	g, err := gateway.New(t.Context(), cfg, gateway.Options{Version: "v-test", Log: slog.New(slog.DiscardHandler), Load: load})
 	if err != nil {
 		t.Fatal(err)
 	}
