@@ -47,12 +47,15 @@ func dialControl(ctx context.Context, dir string) *client {
 	return c
 }
 
+// ErrNoGateway means that nobody answers at a store's local endpoint.
+var ErrNoGateway = errors.New("no gateway answers")
+
 // AskReload asks the gateway that runs on the store in dir to reload its config. An error is the gateway's own words for
-// why it did not, or that no gateway answers there.
+// why it did not, or ErrNoGateway.
 func AskReload(ctx context.Context, dir string) (*Change, error) {
 	c := dialControl(ctx, dir)
 	if c == nil {
-		return nil, fmt.Errorf("reload: no gateway answers at %q; is it running, and is this its store and its user?", filepath.Join(dir, socketName))
+		return nil, fmt.Errorf("reload config: %w at %q; is it running, is this its store, and are you its user?", ErrNoGateway, filepath.Join(dir, socketName))
 	}
 	defer func() { _ = c.Close() }()
 	var change Change

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -29,11 +30,14 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
   millrace reload --path /var/lib/millrace`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir := path
+			dir, mistakes := path, error(nil)
 			if dir == "" {
-				dir = config.StorePath(file, protocols(), config.Options{})
+				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
 			}
 			change, err := gateway.AskReload(cmd.Context(), dir)
+			if errors.Is(err, gateway.ErrNoGateway) {
+				err = errors.Join(err, mistakes) // perhaps the store is another one
+			}
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}

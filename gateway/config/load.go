@@ -27,12 +27,13 @@ func Load(path string, protocols []drivers.Protocol, o Options) (*Config, error)
 	return newLoader(protocols, o).load(path)
 }
 
-// StorePath returns buffer.path of the config at path, also of one that does not load: `millrace reload` needs it to
-// reach the gateway that runs on an older state of the file. Where the key cannot be read it is the default.
-func StorePath(path string, protocols []drivers.Protocol, o Options) string {
+// StorePath returns buffer.path of the config at path, and what Load says of it. The path is there also when the config
+// does not load: `millrace reload` needs it to reach the gateway that runs on an older state of the file. Where the key
+// cannot be read it is the default.
+func StorePath(path string, protocols []drivers.Protocol, o Options) (string, error) {
 	l := newLoader(protocols, o)
-	_, _ = l.load(path)
-	return l.cfg.Buffer.Path
+	_, err := l.load(path)
+	return l.cfg.Buffer.Path, err
 }
 
 func (l *loader) load(path string) (*Config, error) {

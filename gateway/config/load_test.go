@@ -255,3 +255,58 @@ func TestDriverMistakesAreCounted(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestStorePath: the store is found also through a config with mistakes, if they are not in its path.
+func TestStorePath(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "millrace.yaml")
+	for text, want := range map[string]string{
+		"buffer: {path: store}\nnonsense: 1\n":              "store",
+		"buffer: {path: /var/lib/millrace, memory: 7 GB}\n": "/var/lib/millrace",
+		"gateway: x\n":                      "data",
+		"buffer: {path: [1]}\n":             "data",
+		"\tthis is not YAML":                "data",
+		"buffer: {path: \"${env:NONE}\"}\n": "data",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !filepath.IsAbs(want) {
+			want = filepath.Join(dir, want)
+		}
+		got, err := StorePath(file, protocols(), Options{LookupEnv: testEnv})
+		if got != want || err == nil {
+			t.Errorf("%q: store %q, want %q; %v", text, got, want, err)
+		}
+	}
+}
+
+// TestHash: it changes with what the gateway does and with nothing else, secrets and the working directory included.
+func TestHash(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	hash := func(text string) string {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return mustLoad(t, file).Hash()
+	}
+	const text = "gateway: g\ndestinations: [{name: c, url: \"mqtt://h\", username: u, password: one}]\n" +
+		"devices: [{name: d, driver: modbus, url: \"tcp://h:1\", groups: [{name: g, interval: 1s, tags: [{name: t, address: \"holding:1\"}]}]}]\n"
+	want := hash(text)
+	for _, same := range []string{text + "# a comment\n", strings.Replace(text, "one", "two", 1), text + "grace_time: 10s\n"} {
+		if got := hash(same); got != want {
+			t.Errorf("%s, before %s: %q", got, want, same)
+		}
+	}
+	for _, other := range []string{strings.Replace(text, "holding:1", "holding:2", 1), strings.Replace(text, "1s", "2s", 1), text + "grace_time: 11s\n",
+		strings.Replace(text, "username: u", "username: v", 1), text + "buffer: {path: other}\n"} {
+		if got := hash(other); got == want {
+			t.Errorf("the same as before: %q", other)
+		}
+	}
+	hash(text)
+	t.Chdir(filepath.Dir(file))
+	if got := mustLoad(t, "millrace.yaml").Hash(); got != want {
+		t.Errorf("from its own folder %s, before %s", got, want)
+	}
+}

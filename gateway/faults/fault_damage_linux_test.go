@@ -82,36 +82,3 @@ func (b *bed) damage(chance *rand.Rand) string {
 	must(b.t, os.WriteFile(file, data, 0o640))
 	return how + filepath.Base(file)
 }
-
-// faultFewDescriptors, F26: the process may open fewer files than the plant has devices. The devices that
-// got a connection are polled on, nothing is lost of what was taken, and it recovers once descriptors are free.
-func faultFewDescriptors(t *testing.T) {
-	b := newBed(t, 40, Setup{Words: 2})
-	// A shell lowers the limit and becomes the gateway.
-	wrapper := filepath.Join(b.dir, "few")
-	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nulimit -n 40\nexec "+b.gateway.Binary+` "$@"`+"\n"), 0o755))
-	b.gateway.Binary = wrapper
-	b.start()
-	time.Sleep(pick(6*time.Second, time.Minute))
-	if !b.gateway.Running() {
-		t.Fatal("the gateway ended for want of descriptors")
-	}
-	polled := 0
-	for _, d := range b.devices {
-		if len(d.Served()) > 0 {
-			polled++
-		}
-	}
-	t.Logf("FIGURES %s: %d of 40 devices polled with 40 descriptors", t.Name(), polled)
-	if polled == 0 || polled == 40 {
-		t.Errorf("%d of 40 devices are polled with 40 descriptors, want some and not all", polled)
-	}
-	for _, d := range b.devices[:20] { // their descriptors are free again
-		d.Down()
-	}
-	b.until(30*time.Second, "the page once descriptors are free", func() bool {
-		_, err := b.gateway.Snapshot()
-		return err == nil
-	})
-	b.judge()
-}

@@ -68,6 +68,7 @@ func TestControl(t *testing.T) {
 	t.Run("F1_store_deleted", controlStoreDeleted)
 	t.Run("F1_store_set_back", controlStoreSetBack)
 	t.Run("F11_wrong_order", controlWrongOrder)
+	t.Run("F27_everything_restarts", controlEverythingRestarts)
 }
 
 // controlStoreDeleted is the gateway without a durable buffer: its directory is deleted at each kill.

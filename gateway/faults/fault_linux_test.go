@@ -29,6 +29,7 @@ func TestFault(t *testing.T) {
 		{"F25_memory_and_backlog", faultBacklogMemory},
 		{"F26_few_descriptors", faultFewDescriptors},
 		{"F27_reload", faultReload},
+		{"F27_newer_store", faultNewerStore},
 		{"F28_two_on_one_directory", faultTwoGateways},
 		{"F28_one_client_id_twice", faultClientIDTwice},
 	} {

@@ -1,10 +1,7 @@
 package faults
 
 import (
-	"os"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -75,38 +72,4 @@ func (b *bed) reasonIsGiven(dead *Device) {
 		return
 	}
 	b.t.Error("no message tells of the dead device")
-}
-
-// faultReload, F27: SIGHUP with a config that has a mistake leaves the old one running, with a message.
-func faultReload(t *testing.T) {
-	if code, help := run(mustBinary(t), "run", "--help"); code != 0 || !strings.Contains(help, "SIGHUP") {
-		t.Skip("the gateway has no reload yet")
-	}
-	b := newBed(t, 2, Setup{Words: 4})
-	b.start()
-	b.await(10, 20*time.Second)
-	valid, err := os.ReadFile(b.gateway.Config)
-	must(t, err)
-	for range pick(5, 1000) {
-		must(t, os.WriteFile(b.gateway.Config, append(valid[:len(valid):len(valid)], "nonsense: true\n"...), 0o644))
-		b.gateway.Signal(syscall.SIGHUP)
-		time.Sleep(200 * time.Millisecond)
-		must(t, os.WriteFile(b.gateway.Config, valid, 0o644))
-		b.gateway.Signal(syscall.SIGHUP)
-		time.Sleep(200 * time.Millisecond)
-		if !b.gateway.Running() {
-			t.Fatal("a reload ended the gateway")
-		}
-	}
-	if !strings.Contains(b.gateway.Log(), "nonsense") {
-		t.Error("the log does not tell the mistake of the new config")
-	}
-	b.judge()
-}
-
-func mustBinary(t *testing.T) string {
-	t.Helper()
-	path, err := millrace()
-	must(t, err)
-	return path
 }

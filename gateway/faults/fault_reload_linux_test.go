@@ -1,0 +1,280 @@
+package faults
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// inForce is what the reload scenarios read of /api/v1/snapshot.
+type inForce struct {
+	Epoch  string `json:"epoch"`
+	Config struct {
+		Hash    string `json:"hash"`
+		Reloads int    `json:"reloads"`
+		Refused int    `json:"refused"`
+		Problem string `json:"problem"`
+	} `json:"config"`
+	Devices []struct {
+		Name   string `json:"name"`
+		Groups []struct {
+			Polls    int `json:"polls"`
+			Overruns int `json:"overruns"`
+		} `json:"groups"`
+	} `json:"devices"`
+	Destinations []struct {
+		Sent       int `json:"sent"`
+		Reconnects int `json:"reconnects"`
+	} `json:"destinations"`
+	Process struct {
+		RSSBytes   int `json:"rss_bytes"`
+		OpenFiles  int `json:"open_files"`
+		Goroutines int `json:"goroutines"`
+	} `json:"process"`
+}
+
+func (b *bed) inForce() *inForce {
+	b.t.Helper()
+	_, body, err := b.gateway.Get("/api/v1/snapshot")
+	must(b.t, err)
+	var s inForce
+	must(b.t, json.Unmarshal(body, &s))
+	return &s
+}
+
+func (s *inForce) polls(device string) (polls, overruns int) {
+	for _, d := range s.Devices {
+		if d.Name == device {
+			return d.Groups[0].Polls, d.Groups[0].Overruns
+		}
+	}
+	return 0, 0
+}
+
+// untouched says what a reload may not have done to a device and a destination that did not change: their counts begin
+// afresh with a new poller and a new session.
+func (b *bed) untouched(before *inForce, device string) error {
+	b.t.Helper()
+	now := b.inForce()
+	var errs []error
+	polls, overruns := now.polls(device)
+	was, late := before.polls(device)
+	served := len(b.served(device))
+	switch {
+	case polls < was:
+		errs = append(errs, fmt.Errorf("%s was restarted: %d polls, before it %d", device, polls, was))
+	case polls < served-3:
+		errs = append(errs, fmt.Errorf("%s was restarted: %d polls, it answered %d", device, polls, served))
+	case (overruns-late)*20 > polls-was: // a poll of this machine may come late; a reload must not be why
+		errs = append(errs, fmt.Errorf("%s missed %d ticks of %d", device, overruns-late, polls-was))
+	}
+	if d, was := now.Destinations[0], before.Destinations[0]; d.Sent < was.Sent || d.Reconnects != was.Reconnects {
+		errs = append(errs, fmt.Errorf("the destination was restarted: %d messages sent, before it %d; %d reconnects, before it %d", d.Sent, was.Sent, d.Reconnects, was.Reconnects))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bed) served(device string) []Served {
+	for _, d := range b.devices {
+		if d.Name == device {
+			return d.Served()
+		}
+	}
+	return nil
+}
+
+// configOf returns the bed's config in the n-th variant: the second device changes, the third is there in every other
+// one, and every third has a mistake in its last line.
+func (b *bed) configOf(n int) (text string, valid bool) {
+	s := b.setup
+	if n%2 == 1 {
+		s.Devices = append(append([]*Device(nil), s.Devices[:2]...), s.Devices[3:]...)
+	}
+	text = s.String()
+	head, rest, _ := strings.Cut(text, "- name: "+s.Devices[1].Name+"\n")
+	before, after, _ := strings.Cut(rest, "    timeout: ")
+	_, after, _ = strings.Cut(after, "\n")
+	text = fmt.Sprintf("%s- name: %s\n%s    timeout: %ds\n%s", head, s.Devices[1].Name, before, 3+n%4, after)
+	if n%3 == 2 {
+		return text + "nonsense: true\n", false
+	}
+	return text, true
+}
+
+// write puts a config in place of the old one, at once.
+func (b *bed) write(text string) {
+	b.t.Helper()
+	must(b.t, os.WriteFile(b.gateway.Config+".new", []byte(text), 0o644))
+	must(b.t, os.Rename(b.gateway.Config+".new", b.gateway.Config))
+}
+
+// reload puts the n-th variant into force, by the command or by SIGHUP, and waits for what comes of it.
+func (b *bed) reload(n int) {
+	b.t.Helper()
+	text, valid := b.configOf(n)
+	b.write(text)
+	before := b.inForce().Config
+	if n%5 == 0 {
+		code, out := run(b.gateway.Binary, "reload", "--config", b.gateway.Config)
+		if valid != (code == 0) || !valid && !strings.Contains(out, `unknown key "nonsense"`) {
+			b.t.Fatalf("reload %d: exit %d: %s", n, code, out)
+		}
+	} else {
+		b.gateway.Signal(syscall.SIGHUP)
+	}
+	b.until(20*time.Second, fmt.Sprintf("the outcome of reload %d", n), func() bool {
+		now := b.inForce().Config
+		return now.Reloads+now.Refused > before.Reloads+before.Refused
+	})
+	now := b.inForce().Config
+	switch {
+	case valid && (now.Refused > before.Refused || now.Problem != ""):
+		b.t.Fatalf("reload %d was refused: %s", n, now.Problem)
+	case !valid && (now.Reloads > before.Reloads || now.Hash != before.Hash || !strings.Contains(now.Problem, `millrace.yaml:`)):
+		b.t.Fatalf("reload %d of an invalid config: %+v, before it %+v", n, now, before)
+	}
+}
+
+// faultReload, F27: again and again under load the config is reloaded, valid and not. Nothing is lost, nothing comes
+// twice, what does not change is not touched, and nothing is left behind.
+func faultReload(t *testing.T) {
+	b := newBed(t, 12, Setup{Words: 4})
+	b.start()
+	b.await(50, 20*time.Second)
+	rounds := pick(30, 1000)
+	for n := range 10 { // until everything has been used once
+		b.reload(n)
+	}
+	first := b.inForce()
+	begin := time.Now()
+	for n := range rounds {
+		b.reload(n)
+		time.Sleep(20 * time.Millisecond)
+		if n%10 == 0 {
+			for _, device := range []string{b.devices[0].Name, b.devices[11].Name} {
+				if err := b.untouched(first, device); err != nil {
+					t.Fatalf("after %d reloads: %v", n, err)
+				}
+			}
+		}
+	}
+	last := b.inForce()
+	_, missed := last.polls(b.devices[0].Name)
+	p, q := first.Process, last.Process
+	t.Logf("FIGURES %s: %d reloads in %.0f s; goroutines %d then %d, descriptors %d then %d, RSS %.1f then %.1f MB; %d ticks of an unchanged device missed", t.Name(),
+		rounds, time.Since(begin).Seconds(), p.Goroutines, q.Goroutines, p.OpenFiles, q.OpenFiles, float64(p.RSSBytes)/1e6, float64(q.RSSBytes)/1e6, missed)
+	if q.Goroutines > p.Goroutines+8 || q.OpenFiles > p.OpenFiles+8 || float64(q.RSSBytes) > 1.5*float64(p.RSSBytes)+8e6 {
+		t.Error("reloads leave something behind")
+	}
+	b.write(b.setup.String()) // all devices are there at the end
+	if code, out := run(b.gateway.Binary, "reload", "--config", b.gateway.Config); code != 0 {
+		t.Fatalf("the last reload: exit %d: %s", code, out)
+	}
+	_, out := run(b.gateway.Binary, "check", "--config", b.gateway.Config)
+	b.until(5*time.Second, "the page to show the config that check prints: "+out, func() bool {
+		return strings.Contains(out, "config "+b.inForce().Config.Hash)
+	})
+	if !strings.Contains(b.gateway.Log(), "nonsense") {
+		t.Error("the log does not tell the mistake of the new config")
+	}
+	if r := b.judge(); r.Duplicates > 0 {
+		t.Errorf("%d messages came twice, want none: no session was lost", r.Duplicates)
+	}
+}
+
+// controlEverythingRestarts is a gateway whose reload restarts everything: the judge of F27 has to see it.
+func controlEverythingRestarts(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 3, Setup{Words: 2})
+	b.start()
+	b.await(50, 20*time.Second)
+	before := b.inForce()
+	must(t, b.untouched(before, b.devices[0].Name))
+	text, _ := b.configOf(1)
+	b.write(text)
+	b.stop()
+	b.start()
+	b.until(20*time.Second, "the page", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
+	err := b.untouched(before, b.devices[0].Name)
+	if err == nil || !strings.Contains(err.Error(), "the destination was restarted") || !strings.Contains(err.Error(), b.devices[0].Name+" was restarted") {
+		t.Errorf("everything was restarted and F27 saw only: %v", err)
+	}
+}
+
+// faultNewerStore, F27: an older binary finds a store that a newer one has written to. It refuses in words and touches
+// nothing; the newer one goes on where it was.
+func faultNewerStore(t *testing.T) {
+	b := newBed(t, 3, Setup{Words: 4})
+	b.start()
+	b.await(20, 20*time.Second)
+	epoch := b.inForce().Epoch
+	b.net.Refuse()
+	b.net.Cut()
+	time.Sleep(pick(3*time.Second, 5*time.Minute)) // a backlog
+	b.stop()
+	state := filepath.Join(b.setup.Path, "state.db")
+	older, err := os.ReadFile(state)
+	must(t, err)
+	must(t, os.WriteFile(state, raiseFormat(t, older, epoch), 0o640))
+	before := contents(t, b.setup.Path)
+	must(t, b.gateway.Start())
+	code, err := b.gateway.Wait(20 * time.Second)
+	must(t, err)
+	if log := b.gateway.Log(); code != 3 || !strings.Contains(log, "store was written by a newer version") || !strings.Contains(log, b.setup.Path) {
+		t.Errorf("an older binary on a newer store ended with %d and said: %s", code, log[max(0, len(log)-500):])
+	}
+	for name, sum := range contents(t, b.setup.Path) {
+		if before[name] != sum {
+			t.Errorf("an older binary changed %s of a newer store", name)
+		}
+	}
+	must(t, os.WriteFile(state, older, 0o640))
+	b.start()
+	b.heal()
+	b.judge()
+}
+
+// raiseFormat returns a state.db of the next format: its head is a length and a checksum, the format, then the epoch
+// (buffer/DESIGN.md).
+func raiseFormat(t *testing.T, file []byte, epoch string) []byte {
+	t.Helper()
+	name, err := hex.DecodeString(epoch)
+	must(t, err)
+	out, raised := bytes.Clone(file), 0
+	for at := 9; at+16 <= len(out); at++ {
+		if !bytes.HasPrefix(out[at:], name) || binary.BigEndian.Uint32(out[at-9:]) != 25 {
+			continue
+		}
+		out[at-1]++
+		binary.BigEndian.PutUint32(out[at-5:], crc32.Checksum(out[at-1:at+16], crc32.MakeTable(crc32.Castagnoli)))
+		raised++
+	}
+	if raised == 0 {
+		t.Fatal("state.db has no head where DESIGN.md puts it")
+	}
+	return out
+}
+
+// contents returns a checksum of each file of the store.
+func contents(t *testing.T, dir string) map[string]uint32 {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.db"))
+	must(t, err)
+	sums := map[string]uint32{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		must(t, err)
+		sums[filepath.Base(file)] = crc32.ChecksumIEEE(data)
+	}
+	return sums
+}
