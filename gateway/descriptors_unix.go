@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -16,11 +17,16 @@ func descriptorLimit() int {
 	return int(l.Cur)
 }
 
-// openDescriptors counts. When not even the directory can be opened, none is left.
+// openDescriptors counts, where the system shows them.
 func openDescriptors() int {
-	list, err := os.ReadDir("/dev/fd")
-	if err != nil {
-		return descriptorLimit()
+	for _, dir := range []string{"/proc/self/fd", "/dev/fd"} {
+		list, err := os.ReadDir(dir)
+		switch {
+		case err == nil:
+			return len(list) - 1 // less the one that lists them
+		case errors.Is(err, syscall.EMFILE):
+			return descriptorLimit() // not even one is left
+		}
 	}
-	return len(list) - 1 // less the one that lists them
+	return 0
 }

@@ -88,7 +88,7 @@ func (g *Gateway) reload(ctx context.Context) (*Change, error) {
 	}
 	next, err := g.prepare(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%w; nothing was changed", err)
+		return nil, err
 	}
 	return g.apply(next)
 }
@@ -203,11 +203,15 @@ func (g *Gateway) note(c *Change, err error) {
 		g.log.Info("config reloaded", "config", c.Hash, "changes", c.String())
 		return
 	}
-	lines := strings.Split(err.Error(), "\n")
-	for _, line := range lines[:min(len(lines), maxLogged)] {
-		g.log.Error("config mistake", "at", line)
+	var mistakes *config.Errors
+	if !errors.As(err, &mistakes) {
+		g.log.Error("reload refused; nothing was changed", "cause", err)
+		return
 	}
-	g.log.Error("reload refused; the config loaded before stays in force", "mistakes", len(lines), "in_force_since", since.Format(time.RFC3339))
+	for _, m := range mistakes.List[:min(len(mistakes.List), maxLogged)] {
+		g.log.Error("config mistake", "at", m)
+	}
+	g.log.Error("reload refused; the config loaded before stays in force", "mistakes", len(mistakes.List)+mistakes.More, "in_force_since", since.Format(time.RFC3339))
 }
 
 // maxLogged is how many mistakes of a config are logged; `millrace check` shows all.
@@ -241,7 +245,7 @@ func (g *Gateway) needsRestart(old, cfg *config.Config) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return fmt.Errorf("reload config: %s cannot change while the gateway runs; restart it, which loses nothing, or take this change back; nothing was changed",
+	return fmt.Errorf("reload config: %s cannot change while the gateway runs; restart it, which loses nothing, or take this change back",
 		strings.Join(keys, ", "))
 }
 

@@ -35,11 +35,11 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
 			}
 			change, err := gateway.AskReload(cmd.Context(), dir)
-			if errors.Is(err, gateway.ErrNoGateway) {
-				err = errors.Join(err, mistakes) // perhaps the store is another one
-			}
-			if err != nil {
-				return &exitError{exitFailed, err}
+			switch {
+			case errors.Is(err, gateway.ErrNoGateway):
+				return &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
+			case err != nil:
+				return &exitError{exitFailed, errors.Join(err, errors.New("nothing was changed: the config loaded before runs on"))}
 			}
 			return printChange(cmd.OutOrStdout(), change)
 		},

@@ -157,3 +157,21 @@ func TestReadmeListsEveryMetric(t *testing.T) {
 		t.Errorf("README.md lists %s, which is not there", name)
 	}
 }
+
+func TestMetricsOfTheConfig(t *testing.T) {
+	s := example(noon, "")
+	s.Config = Config{Hash: "0123456789ab", Since: time.Unix(1000, 0), Reloads: 3, Refused: 2, Problem: "secret things that are nobody's business"}
+	var out bytes.Buffer
+	writeMetrics(&out, s)
+	for _, want := range []string{"millrace_config_info{hash=\"0123456789ab\"} 1\n", "millrace_config_loaded_time_seconds 1000\n",
+		"millrace_config_last_reload_successful 0\n", "reloads_total{result=\"done\"} 3\n", "reloads_total{result=\"refused\"} 2\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	s.Config.Problem = ""
+	writeMetrics(&out, s)
+	if !strings.Contains(out.String(), "millrace_config_last_reload_successful 1\n") {
+		t.Error("after a reload that was done the metric is not 1")
+	}
+}

@@ -126,10 +126,13 @@ func TestSummary(t *testing.T) {
 	broken.Buffer.Health = "disk full"
 	two := example(noon, "")
 	two.Devices[0].Up, two.Devices[3].Reason = false, "timeout"
+	refused := example(noon, "")
+	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
 	cases := []struct {
 		s           *Snapshot
 		level, text string
 	}{
+		{refused, LevelWarn, "The last reload of the config was refused; the one before runs on."},
 		{example(noon, ""), LevelOK, "All 4 devices live; everything delivered."},
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},
 		{outage, LevelWarn, "Uplink cloud down for 3 m 12 s; 16,619 readings kept, room for 41 h."},
