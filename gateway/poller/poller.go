@@ -108,7 +108,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	case <-timer.C:
 	}
 	p.start(time.Now())
-	for !p.stopped() {
+	for ctx.Err() == nil && !p.stopped() {
 		g := p.soonest()
 		p.connect(ctx)
 		timer.Reset(time.Until(p.wake(g)))
