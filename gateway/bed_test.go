@@ -109,7 +109,7 @@ func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Readi
 
 // gatewayBed is a running gateway over fake equipment with a broker that counts.
 type gatewayBed struct {
-	t      *testing.T
+	t      testing.TB
 	plant  *plant
 	broker *brokersim.Broker
 	g      *Gateway
@@ -166,7 +166,7 @@ func (b *gatewayBed) write(p plan) {
 }
 
 // newGatewayBed starts a gateway with this plan. It ends with the test, and what it leaves behind is looked at.
-func newGatewayBed(t *testing.T, p plan) *gatewayBed {
+func newGatewayBed(t testing.TB, p plan) *gatewayBed {
 	t.Helper()
 	b := &gatewayBed{t: t, plant: newPlant(), file: filepath.Join(t.TempDir(), "millrace.yaml"), log: &safeBuffer{}, seen: map[string][]string{}}
 	b.broker = brokersim.New(brokersim.Options{OnPublish: func(m brokersim.Message) {

@@ -72,9 +72,9 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	keeping, publishing, polling := newCrew(beyond, stop), newCrew(beyond, stop), newCrew(alive, stop)
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveControl)
-	cfg := g.begin(polling, publishing)
+	cfg, hash := g.begin(polling, publishing)
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
-		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", cfg.Hash())
+		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)
 
 	<-alive.Done()
 	last := g.finish()
@@ -90,8 +90,8 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	return err
 }
 
-// begin starts the first set and returns its config.
-func (g *Gateway) begin(polling, publishing *crew) *config.Config {
+// begin starts the first set and returns its config and the hash of it.
+func (g *Gateway) begin(polling, publishing *crew) (*config.Config, string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.polling, g.publishing = polling, publishing
@@ -100,7 +100,7 @@ func (g *Gateway) begin(polling, publishing *crew) *config.Config {
 	}
 	g.startNew(&set{})
 	close(g.begun)
-	return g.set.cfg
+	return g.set.cfg, g.reloads.hash
 }
 
 // finish ends reloading and returns the last set.

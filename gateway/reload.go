@@ -90,11 +90,12 @@ func (g *Gateway) reload(ctx context.Context) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.apply(next)
+	change := changeOf(&g.set, next)
+	return change, g.apply(next)
 }
 
-// prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs; only
-// Reload changes the set, so no lock is needed to read it.
+// prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs. Only
+// Reload changes the set, so until apply it can be read without mu, and the page answers all the while.
 func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*set, error) {
 	next := &set{cfg: cfg}
 	for i := range cfg.Destinations {
@@ -144,16 +145,15 @@ func (g *Gateway) prepareSite(ctx context.Context, next *set) (err error) {
 }
 
 // apply exchanges the sets. It cannot fail but for the gateway's stopping.
-func (g *Gateway) apply(next *set) (*Change, error) {
+func (g *Gateway) apply(next *set) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.polling == nil {
 		if s := next.site; s != nil && s != g.set.site {
 			_ = s.listener.Close()
 		}
-		return nil, errStopping
+		return errStopping
 	}
-	change := changeOf(&g.set, next)
 	gone := g.set.without(next)
 	gone.stop()
 	conns := next.cfg.Connections()
@@ -165,7 +165,7 @@ func (g *Gateway) apply(next *set) (*Change, error) {
 	}
 	g.set = *next
 	g.startNew(gone)
-	return change, nil
+	return nil
 }
 
 // startNew starts what of the set does not run, after what it replaces. mu is held.

@@ -243,3 +243,35 @@ func heapInUse() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// BenchmarkReload reloads a config of 1,000 connections with 50 tags each, one of which changed, on one processor as
+// `millrace run` has it, and reports the latest start of a poll after its tick.
+func BenchmarkReload(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	tags := make([]string, 50)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("{name: tag-%d, address: a, unit: kW, scale: 0.1}", i)
+	}
+	large := func(name string, more ...string) string {
+		return strings.NewReplacer("20ms", "1s", "{name: n, address: a}", strings.Join(tags, ", ")).Replace(device(name, more...))
+	}
+	var devices []string
+	for i := range 1000 {
+		devices = append(devices, large(fmt.Sprintf("d%03d", i)))
+	}
+	bed := newGatewayBed(b, plan{devices: devices})
+	bed.polled(2, "d000", "d999")
+	variant := 0
+	for b.Loop() {
+		variant++
+		devices[500] = large("d500", fmt.Sprintf("timeout: %ds", 3+variant%2))
+		bed.reload(plan{devices: devices})
+	}
+	var late time.Duration
+	var missed uint64
+	for _, d := range bed.g.Snapshot().Devices {
+		late, missed = max(late, d.Groups[0].MaxLate), missed+d.Groups[0].Overruns
+	}
+	b.ReportMetric(late.Seconds()*1e3, "ms-late")
+	b.ReportMetric(float64(missed), "ticks-missed")
+}
