@@ -90,6 +90,7 @@ func (b *Buffer) tellGaps() {
 	}
 	clear(b.gaps)
 	b.gapOrder = b.gapOrder[:0]
+	b.advance() // they may be what the tail has no room for
 	b.notify()
 }
 

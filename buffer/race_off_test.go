@@ -1,0 +1,6 @@
+//go:build !race
+
+package buffer
+
+// outageDays is how long the outage lasts that TestOutage simulates.
+const outageDays = 30
