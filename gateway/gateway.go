@@ -35,6 +35,8 @@ type Gateway struct {
 	dials   *descriptors
 	begun   chan struct{} // closed when Run has started everything
 
+	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
+
 	reloading sync.Mutex // one reload at a time; taken before mu
 
 	mu                  sync.Mutex // guards what follows
@@ -52,6 +54,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
+	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
 	if err != nil {
 		_ = g.buf.Close()

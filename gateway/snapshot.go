@@ -19,7 +19,8 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	s := &web.Snapshot{Gateway: cfg.Gateway, Version: g.o.Version, Epoch: g.buf.Epoch(), Started: g.started, Now: now, Config: g.configView()}
 	ledger := map[string]*buffer.Account{}
 	waiting := map[string]uint64{} // readings for each destination, those of devices that are no longer polled included
-	for _, a := range g.buf.Ledger() {
+	accounts := g.buf.Ledger()
+	for _, a := range accounts {
 		ledger[a.Name] = &a
 		for _, d := range a.Destinations {
 			waiting[d.Name] += d.Buffered + d.InFlight
@@ -32,9 +33,11 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		}
 	}
 	st := g.buf.Stats()
+	most := uint64(0)
 	for _, u := range g.set.uplinks {
 		v := destinationView(u)
 		v.BacklogReadings = waiting[v.Name]
+		most = max(most, v.BacklogReadings)
 		for _, d := range st.Destinations {
 			if d.Name == v.Name && d.OldestAt > 0 {
 				v.OldestAge = now.Sub(time.UnixMicro(d.OldestAt))
@@ -42,7 +45,8 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		}
 		s.Destinations = append(s.Destinations, v)
 	}
-	s.Buffer = g.bufferView(&st, now)
+	s.Buffer = g.bufferView(&st)
+	s.Buffer.HoursLeft = g.roomLeft(&st, acceptedReadings(accounts), most, now)
 	s.Process = web.ReadProcess()
 	return s
 }
@@ -97,12 +101,7 @@ func destinationView(u *uplink) web.Destination {
 		BacklogRecords: s.Unacked, InFlight: uint64(s.InFlight)}
 }
 
-func (g *Gateway) bufferView(st *buffer.Stats, now time.Time) web.Buffer {
-	v := web.Buffer{Path: g.set.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
+func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
+	return web.Buffer{Path: g.set.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages}
-	if ran := now.Sub(g.started).Hours(); st.BytesWritten > 0 && ran > 0 {
-		left := float64(st.MaxBytes-st.Bytes) / (float64(st.BytesWritten) / ran)
-		v.HoursLeft = &left
-	}
-	return v
 }

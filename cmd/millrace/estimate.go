@@ -4,16 +4,14 @@ import (
 	"fmt"
 	"time"
 
+	"millrace/gateway"
 	"millrace/gateway/config"
 )
 
 // What the store costs the flash, measured (buffer/DESIGN.md, LIBRARIES: bbolt's write amplification).
 const (
-	bytesPerReading = 2.5      // believable plant signals, compressed, at 100 tags a record
-	bytesPerRecord  = 12       // header of a record and its share of block and page overhead
-	pageOverhead    = 1.08     // bbolt's pages around the values
-	bytesPerCommit  = 33 << 10 // pages that each commit rewrites whatever its size
-	idleRate        = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
+	bytesPerCommit = 33 << 10 // pages that each commit rewrites whatever its size
+	idleRate       = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
 )
 
 // estimate is what a config asks of the edge box's flash.
@@ -24,7 +22,7 @@ type estimate struct {
 
 func estimateFor(cfg *config.Config, l load) estimate {
 	const day = 24 * time.Hour
-	perSecond := (l.readings*bytesPerReading + l.records*bytesPerRecord) * pageOverhead
+	perSecond := gateway.OutageRate(l.readings, l.records)
 	commits := l.records // strict: at most one a record
 	if cfg.Buffer.CommitInterval > 0 {
 		commits = min(l.records, 1/cfg.Buffer.CommitInterval.Seconds())

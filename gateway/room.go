@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"time"
+
+	"millrace/buffer"
+)
+
+// What a record costs on disk, measured (buffer/DESIGN.md).
+const (
+	bytesPerReading = 2.5  // believable plant signals, compressed, at 100 tags a record
+	bytesPerRecord  = 12   // header of a record and its share of block and page overhead
+	pageOverhead    = 1.08 // bbolt's pages around the values
+)
+
+// OutageRate returns how many bytes a second the store grows by in an outage, as an estimate for readings and
+// records a second.
+func OutageRate(readings, records float64) float64 {
+	return (readings*bytesPerReading + records*bytesPerRecord) * pageOverhead
+}
+
+// What the estimate of the room left rests on.
+const (
+	roomAfter  = 10 * time.Second // of running, before which there is no rate
+	roomProven = 64 << 20         // bytes on disk from which the backlog itself tells what a reading costs
+)
+
+// roomLeft returns how many hours an outage may last that begins or goes on now, at the rate since the start; nil when there
+// is none yet. accepted is readings of all devices since the store began, backlog those that the slowest destination lacks.
+func (g *Gateway) roomLeft(st *buffer.Stats, accepted, backlog uint64, now time.Time) *float64 {
+	ran := now.Sub(g.started)
+	if ran < roomAfter || accepted <= g.acceptedBefore {
+		return nil
+	}
+	readings := float64(accepted-g.acceptedBefore) / ran.Seconds()
+	rate := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds())
+	if st.Bytes > roomProven && backlog > 0 {
+		rate = readings * float64(st.Bytes) / float64(backlog)
+	}
+	hours := float64(max(st.MaxBytes-st.Bytes, 0)) / rate / 3600
+	return &hours
+}
+
+// acceptedReadings returns how many readings the store has taken from all devices.
+func acceptedReadings(ledger []buffer.Account) (n uint64) {
+	for i := range ledger {
+		n += ledger[i].Accepted
+	}
+	return n
+}
