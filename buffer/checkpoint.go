@@ -52,10 +52,14 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	h = binary.AppendUvarint(h, base)
 	d.head = b.appendCursors(h)
 	if d.isDelta {
-		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base))
+		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base), nil)
 		return d
 	}
-	d.ledger = b.appendGaps(b.appendAccounts(nil, b.accountSeq))
+	var told []*entry
+	if s == nil {
+		told = b.untold()
+	}
+	d.ledger = b.appendGaps(b.appendAccounts(nil, b.accountSeq), told)
 	d.values = make([]uint64, 0, len(b.accountSeq)*(accountFields+MaxDestinations*2))
 	for _, a := range b.accountSeq {
 		d.values = b.fields(d.values, a)
@@ -155,9 +159,25 @@ func (b *Buffer) appendLedgerDelta(out []byte, base []uint64) []byte {
 	return b.appendAccounts(out, b.accountSeq[known:])
 }
 
-// appendGaps encodes the losses that no gap record tells of yet.
-func (b *Buffer) appendGaps(out []byte) []byte {
-	out = binary.AppendUvarint(out, uint64(len(b.gapOrder)))
+// untold returns the gap records that are only in memory: a crash would lose them, and their losses are to be told
+// again. mu is held.
+func (b *Buffer) untold() (list []*entry) {
+	for seq := b.durable + 1; seq < b.next; seq++ {
+		if e := b.tail.at(seq); e != nil && e.gap != nil && !b.settled(e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// appendGaps encodes the losses that no gap record on disk tells of yet.
+func (b *Buffer) appendGaps(out []byte, told []*entry) []byte {
+	out = binary.AppendUvarint(out, uint64(len(b.gapOrder)+len(told)))
+	for _, e := range told {
+		out = binary.AppendUvarint(out, uint64(e.stream.account.index))
+		out = binary.AppendUvarint(out, uint64(e.to&^e.acked))
+		out = appendBytes(out, appendGap(nil, e.gap))
+	}
 	for _, key := range b.gapOrder {
 		out = binary.AppendUvarint(out, uint64(key.account.index))
 		out = binary.AppendUvarint(out, uint64(key.to))

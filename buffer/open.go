@@ -199,6 +199,9 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 		b.closeHandle(s)
 		return nil, nil, err
 	}
+	if s.wrote == 0 && ckpt != nil { // a crash left it without a summary
+		s.made, s.wrote = ckpt.elapsed, ckpt.elapsed
+	}
 	return s, ckpt, nil
 }
 
@@ -345,7 +348,7 @@ func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err err
 		}
 	}
 	for _, s := range b.segs {
-		if s.wrote == 0 { // a crash left it without a summary: it ages from now on
+		if s.wrote == 0 { // it is damaged and does not say: it ages from now on
 			s.made, s.wrote = b.ageBase, b.ageBase
 		}
 	}

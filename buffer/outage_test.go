@@ -287,13 +287,14 @@ func (u *outage) account() (lost [Causes]uint64) {
 }
 
 func TestOutage(t *testing.T) {
+	maxAge := outageDays * 24 * time.Hour * 4 / 15 // longer than the time between two restarts
 	for name, c := range map[string]struct {
 		o    Options
 		lost Cause
 		days float64 // of records, that the backlog may have at the end
 	}{
 		"max_size":    {Options{MaxSize: 4 << 20}, CauseFull, 4.5},
-		"max_age":     {Options{MaxSize: 128 << 20, MaxAge: 4 * 24 * time.Hour}, CauseExpired, 5.5},
+		"max_age":     {Options{MaxSize: 128 << 20, MaxAge: maxAge}, CauseExpired, maxAge.Hours() / 24 * 1.15},
 		"drop-newest": {Options{MaxSize: 4 << 20, WhenFull: DropNewest}, CauseFull, 4.5},
 	} {
 		if name == "drop-newest" && os.Getenv("MILLRACE_LONG") == "" {
