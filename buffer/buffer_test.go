@@ -20,6 +20,18 @@ func mustOpen(t testing.TB, dir string, o Options) *Buffer {
 	return b
 }
 
+// mustFail runs a check of the tests on something that is broken, and fails when the check does not see it.
+func mustFail(t *testing.T, what string, check func(t *testing.T)) {
+	t.Helper()
+	other := &testing.T{}
+	done := make(chan struct{})
+	go func() { defer close(done); check(other) }()
+	<-done
+	if !other.Failed() {
+		t.Errorf("%s: not noticed", what)
+	}
+}
+
 func mustStream(t testing.TB, b *Buffer, account string) *Stream {
 	t.Helper()
 	s, err := b.Stream(account, []byte("dict of "+account))

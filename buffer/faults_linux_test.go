@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -177,46 +179,68 @@ func TestFailNth(t *testing.T) {
 			if os.Getenv("MILLRACE_LONG") != "" {
 				step = 1
 			}
-			for n := 1 + step/2; ; n += step {
-				f := &faulty{kind: kind}
-				dir := t.TempDir() + "/store"
-				b, err := open(dir, faultOptions(), f.files())
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.count, f.failAt = 0, n
-				due := story(t, b)
-				if f.hits == 0 {
-					t.Logf("%d operations", f.count)
-					_ = b.Close()
-					break
-				}
-				what := fmt.Sprintf("operation %d, %s", n, f.last)
-				b.lockCommit()
-				err = b.commit()
-				b.unlockCommit()
-				if err != nil {
-					t.Fatalf("%s: a commit after the fault: %v", what, err)
-				}
-				if h := b.Stats().Health; h != "ok" {
-					turnNow(b)
-					if h = b.Stats().Health; h != "ok" {
-						t.Fatalf("%s: health %q after it", what, h)
-					}
-				}
-				crash(b)
-				b = mustOpen(t, dir, faultOptions())
-				if st := b.Stats(); st.Damages != 0 {
-					t.Fatalf("%s: %+v", what, st.Damage)
-				}
-				checkDue(t, b, due)
+			for n := 1 + step/2; failNth(t, t.TempDir()+"/store", kind, n, nil); n += step {
 				if t.Failed() {
-					t.Fatal(what)
+					t.Fatalf("operation %d", n)
 				}
-				_ = b.Close()
 			}
 		})
 	}
+}
+
+// TestFailNthControl shows that the test can see a loss: a batch that went to a disk that then forgot it.
+func TestFailNthControl(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	forget := func() {
+		names, err := filepath.Glob(dir + "/seg-*.db")
+		if err == nil && len(names) > 0 {
+			err = os.Remove(names[len(names)-1])
+		}
+		if err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+	}
+	mustFail(t, "a segment that is gone", func(t *testing.T) { failNth(t, dir, "write", 40, forget) })
+}
+
+// failNth lets the story's n-th operation fail and looks at what came of it, in the next process too; between, when not
+// nil, comes before that. It is false when there are fewer operations.
+func failNth(t *testing.T, dir, kind string, n int, between func()) bool {
+	f := &faulty{kind: kind}
+	b, err := open(dir, faultOptions(), f.files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.count, f.failAt = 0, n
+	due := story(t, b)
+	if f.hits == 0 {
+		_ = b.Close()
+		return false
+	}
+	what := fmt.Sprintf("operation %d, %s", n, f.last)
+	b.lockCommit()
+	err = b.commit()
+	b.unlockCommit()
+	if err != nil {
+		t.Fatalf("%s: a commit after the fault: %v", what, err)
+	}
+	if h := b.Stats().Health; h != "ok" {
+		turnNow(b)
+		if h = b.Stats().Health; h != "ok" {
+			t.Fatalf("%s: health %q after it", what, h)
+		}
+	}
+	crash(b)
+	if between != nil {
+		between()
+	}
+	b = mustOpen(t, dir, faultOptions())
+	if st := b.Stats(); st.Damages != 0 {
+		t.Fatalf("%s: %+v", what, st.Damage)
+	}
+	checkDue(t, b, due)
+	_ = b.Close()
+	return true
 }
 
 // TestFailForever lets every operation fail from the n-th on: the process goes on in bounded memory, says
@@ -301,6 +325,78 @@ func fillDisk(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
+}
+
+// TestReadOnlyDisk makes the file system read-only under a store, as ext4 does with itself after an error, and writable
+// again: the process goes on, says so, and recovers without a restart.
+func TestReadOnlyDisk(t *testing.T) {
+	mnt := t.TempDir()
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("needs to mount a small tmpfs: %v", err)
+	}
+	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	dir := mnt + "/store"
+	b := mustOpen(t, dir, testOptions())
+	s := mustStream(t, b, "press")
+	appendN(t, b, s, 10)
+	commitNow(t, b)
+	b.lockCommit()
+	b.seal()
+	b.unlockCommit()
+	crash(b)
+	readOnly := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", mnt, "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Skipf("needs to mount a file system anew: %v", err)
+		}
+	}
+	readOnly(unix.MS_RDONLY)
+	if _, err := Open(dir, testOptions()); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "must be writable") {
+		t.Errorf("opened on a read-only disk: %v", err)
+	} else {
+		t.Log(err)
+	}
+	ro, err := OpenReadOnly(dir)
+	if err != nil || ro.Stats().Destinations[0].Backlog != 10 {
+		t.Fatalf("to be looked at: %v", err)
+	}
+	ro.Close()
+	readOnly(0)
+	fs, broken := osFiles(), false // no remount while files are open for writing, so new ones fail here
+	create, rename := fs.bolt, fs.rename
+	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+		if broken {
+			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.EROFS}
+		}
+		return create(path, o)
+	}
+	fs.rename = func(from, to string) error {
+		if broken {
+			return syscall.EROFS
+		}
+		return rename(from, to)
+	}
+	if b, err = open(dir, testOptions(), fs); err != nil {
+		t.Fatal(err)
+	}
+	broken = true
+	appendN(t, b, mustStream(t, b, "press"), 10)
+	b.lockCommit()
+	if err := b.commit(); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("commit on a read-only disk: %v", err)
+	}
+	b.unlockCommit()
+	if h := b.Stats().Health; !strings.Contains(h, "read-only") {
+		t.Errorf("health %q", h)
+	}
+	broken = false
+	commitNow(t, b)
+	if h := b.Stats().Health; h != "ok" || b.Destination("cloud").Len() != 20 {
+		t.Errorf("health %q after it", h)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestDiskFullAndFreed fills a small file system beside the store and empties it again.

@@ -17,7 +17,10 @@ import (
 // The kill test runs this binary as a child that appends, reads, acknowledges and reports each step on a
 // pipe, kills it with SIGKILL at a random moment, and looks at what it left.
 
-const childDir = "MILLRACE_KILL_DIR"
+const (
+	childDir = "MILLRACE_KILL_DIR"
+	childLie = "MILLRACE_KILL_LIE" // the child calls durable what is in memory
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
@@ -57,7 +60,11 @@ func killChild(dir string) {
 			os.Exit(3)
 		}
 	}
-	b, err := Open(dir, killOptions())
+	o := killOptions()
+	if os.Getenv(childLie) != "" {
+		o.CommitInterval = time.Second
+	}
+	b, err := Open(dir, o)
 	if err != nil {
 		say("error %v", err)
 		return
@@ -107,10 +114,10 @@ func killChild(dir string) {
 
 // killOnce runs the child for a while. It returns the numbers reported durable, and those reported
 // acknowledged, among which are all that were.
-func killOnce(t *testing.T, dir string, rng *rand.Rand) (durable, acked map[uint64]bool) {
+func killOnce(t *testing.T, dir, lie string, rng *rand.Rand) (durable, acked map[uint64]bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Env = append(os.Environ(), childDir+"="+dir, childLie+"="+lie)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -153,12 +160,25 @@ func TestKill(t *testing.T) {
 	}
 	seed := seeds(t, 1, 1)[0]
 	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 8))
+	if total := killLoops(t, t.TempDir()+"/store", "", loops, seed); total < uint64(loops) {
+		t.Errorf("the child hardly wrote anything: %d records in %d lives", total, loops)
+	}
+}
+
+// TestKillControl shows that the test can see a loss: a child that calls durable what it has in memory.
+func TestKillControl(t *testing.T) {
 	dir := t.TempDir() + "/store"
+	mustFail(t, "a child that lies", func(t *testing.T) { killLoops(t, dir, "1", 8, 1) })
+}
+
+// killLoops returns how many records the children reported durable.
+func killLoops(t *testing.T, dir, lie string, loops int, seed uint64) (total uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 8))
 	due, acked := map[uint64]bool{}, map[uint64]bool{}
-	var high, total uint64
+	var high uint64
 	for i := range loops {
-		durable, done := killOnce(t, dir, rng)
+		durable, done := killOnce(t, dir, lie, rng)
 		for seq := range durable {
 			if seq <= high {
 				t.Fatalf("loop %d: number %d is used again", i, seq)
@@ -202,8 +222,5 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d records in %d lives", total, loops)
-	if total < uint64(loops) {
-		t.Error("the child hardly wrote anything")
-	}
+	return total
 }

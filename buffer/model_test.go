@@ -423,6 +423,36 @@ func seeds(t *testing.T, short, long int) []uint64 {
 	return out
 }
 
+// TestModelControl shows that the model can see what it is for: a wrong value, a record that is lost without a word, a
+// number used twice, an account that does not add up.
+func TestModelControl(t *testing.T) {
+	for what, breakIt := range map[string]func(m *model){
+		"a wrong value": func(m *model) {
+			for _, rec := range m.records {
+				rec.payload = append(rec.payload, 0)
+			}
+		},
+		"a lost record": func(m *model) {
+			for range 20 {
+				m.append()
+			}
+			d := m.b.Destination("a")
+			d.acked.add(m.high-5, m.high-4)
+			d.backlog--
+		},
+		"a number used twice": func(m *model) { m.high = m.b.NextSeq(); m.append() },
+		"a wrong account":     func(m *model) { m.append(); m.b.accountSeq[0].accepted++; m.invariants() },
+	} {
+		m := newModel(t, 1, Options{MaxSize: 64 << 20, CommitInterval: time.Hour, Destinations: []string{"a"}})
+		m.breakIt = breakIt
+		for range 100 {
+			m.step()
+		}
+		mustFail(t, what, func(t *testing.T) { m.t = t; m.finish() })
+		crash(m.b)
+	}
+}
+
 func TestModel(t *testing.T) {
 	for name, o := range map[string]Options{
 		"one":    {MaxSize: 64 << 20, CommitInterval: time.Hour, Destinations: []string{"a"}},
