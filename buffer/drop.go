@@ -16,6 +16,7 @@ type Damage struct {
 	File              string // its name now
 	Reason            string
 	FirstSeq, LastSeq uint64 // what it held, 0 when not known
+	MinAt, MaxAt      int64  // record times of that, µs since 1970
 	Readings          uint64 // lost for good, of all accounts and destinations
 }
 
@@ -315,6 +316,11 @@ func (b *Buffer) setAside(path string, d Damage) {
 	d.File = filepath.Base(to)
 	b.noteDamage(d)
 	b.measureAside()
+}
+
+// damage says what a segment held that was found damaged.
+func (s *segment) damage(cause error, lost uint64) Damage {
+	return Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Readings: lost}
 }
 
 // noteDamage remembers a damage for Stats.

@@ -175,7 +175,7 @@ func faultOptions() Options {
 func TestFailNth(t *testing.T) {
 	for _, kind := range []string{"write", "half", "fsync"} {
 		t.Run(kind, func(t *testing.T) {
-			step := 9
+			step := 3
 			if os.Getenv("MILLRACE_LONG") != "" {
 				step = 1
 			}

@@ -273,9 +273,9 @@ func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
 		return nil, err
 	}
 	if sv.sum != nil && sv.sum.last >= s.last {
-		s.last, s.made, s.wrote = sv.sum.last, sv.sum.made, sv.sum.wrote
+		s.last, s.made, s.wrote, s.minAt, s.maxAt = sv.sum.last, sv.sum.made, sv.sum.wrote, sv.sum.minAt, sv.sum.maxAt
 	}
-	b.noteDamage(Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last})
+	b.noteDamage(s.damage(cause, 0))
 	return sv.ckpt, nil
 }
 

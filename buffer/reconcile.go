@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -184,7 +183,7 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 	}
 	err := count()
 	if err != nil && b.salvageSegment(s, err) == nil {
-		b.noteDamageHeld(Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(err), FirstSeq: s.first, LastSeq: s.last})
+		b.noteDamageHeld(s.damage(err, 0))
 		err = count()
 	}
 	if err != nil {
@@ -271,7 +270,7 @@ func (b *Buffer) mend(s *segment, cause error) bool {
 	}
 	lost := b.reconcile(CauseDamaged)
 	b.tellGaps()
-	d := Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, Readings: lost}
+	d := s.damage(cause, lost)
 	b.mu.Unlock()
 	b.noteDamage(d)
 	return true
