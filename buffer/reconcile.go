@@ -3,7 +3,6 @@ package buffer
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
