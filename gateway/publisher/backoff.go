@@ -27,9 +27,9 @@ func (b *backoff) next(e *ending) time.Duration {
 	switch {
 	case e.refused:
 		low, high = max(refusedMin, b.min), max(refusedMax, b.max)
-	case e.acked > 0 && e.lived >= settled:
+	case e.held, e.acked > 0 && e.lived >= settled:
 		b.level = 0
-	case e.acked > 0 && !e.suspicious:
+	case e.acked > 0:
 		high = max(b.min, min(flapping, b.max))
 	}
 	d := min(low<<min(b.level, largestStep), high)

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,6 +15,8 @@ type lane uint8
 const (
 	laneNone    lane = iota
 	laneProbe        // one message alone, to see whether the broker acknowledges at all
+	laneTrial        // one message of a suspect stream alone, to see whether the broker takes it now
+	laneBeside       // one message alone that is of no suspect stream, to see whether the broker takes those
 	laneOwed         // live records of an earlier session that it did not acknowledge: before the live ones
 	laneLive         // from the head on
 	laneBacklog      // everything else
@@ -24,8 +27,11 @@ const (
 type lanes struct {
 	p         *Publisher
 	notBefore time.Time // the probe waits till then
+	tryFrom   time.Time // no suspect is tried before
+	lookFrom  time.Time // no look beside the suspects before
 	probed    bool
 	open      bool
+	proven    bool // the broker has acknowledged something
 
 	owed     []island
 	live     *buffer.Reader // nil with OldestFirst
@@ -33,6 +39,7 @@ type lanes struct {
 	reader   *buffer.Reader // of owed[0], then of backlog[0]
 	nextOwed uint64
 	nextLive uint64 // everything below has been handed out
+	heldLive uint64 // the first of the live lane that is held back; 0 = none
 }
 
 // island is a span that goes before the live records: what is owed of it, or all of it.
@@ -44,6 +51,9 @@ type island struct {
 // far is a wait for which something else must end it.
 const far = time.Hour
 
+// lookEvery is how often a session looks for a message beside the suspects.
+const lookEvery = time.Second
+
 // next hands out the next record that may be sent now, or says how long to wait.
 func (l *lanes) next(now time.Time, win *window, rec *buffer.Record) (lane, time.Duration, error) {
 	if !l.open {
@@ -51,8 +61,58 @@ func (l *lanes) next(now time.Time, win *window, rec *buffer.Record) (lane, time
 			return from, wait, err
 		}
 	}
+	from, pause, err := l.trial(now, win, rec)
+	if from != laneNone || pause == 0 || err != nil {
+		return from, far, err
+	}
+	from, wait, err := l.ordinary(now, win, rec)
+	return from, min(wait, pause), err
+}
+
+// trial hands out the record of a suspect stream that is to be tried now, alone. It returns the wait until
+// then, or 0 when nothing else may be sent before.
+func (l *lanes) trial(now time.Time, win *window, rec *buffer.Record) (lane, time.Duration, error) {
+	q := &l.p.suspects
+	if q.busy() {
+		return laneNone, 0, nil
+	}
+	wait, any := q.due(now)
+	if wait = max(wait, l.tryFrom.Sub(now)); !any || wait > 0 {
+		if !any {
+			wait = far
+		}
+		return laneNone, wait, nil
+	}
+	for win.n == 0 {
+		seq, any := q.try()
+		if !any {
+			return laneNone, far, nil
+		}
+		ok, err := l.p.one(seq, seq+1, rec)
+		if ok {
+			return laneTrial, 0, nil
+		}
+		if q.untried(err != nil); err != nil {
+			return laneNone, 0, err
+		}
+	}
+	return laneNone, 0, nil
+}
+
+// held notes that the record handed out last is held back.
+func (l *lanes) held(from lane, seq uint64) {
+	if from == laneLive && l.heldLive == 0 {
+		l.heldLive = seq
+	}
+}
+
+// ordinary hands out the next record of the lanes.
+func (l *lanes) ordinary(now time.Time, win *window, rec *buffer.Record) (lane, time.Duration, error) {
 	if !win.room(true) || win.n > 0 && l.p.poison.careful() {
 		return laneNone, far, nil
+	}
+	if !l.proven && l.p.suspects.full() {
+		return l.beside(now, win, rec)
 	}
 	if ok, err := l.fromOwed(rec); ok || err != nil {
 		return pick(laneOwed, ok), 0, err
@@ -74,6 +134,34 @@ func pick(l lane, ok bool) lane {
 		return l
 	}
 	return laneNone
+}
+
+// beside hands out the oldest message that is of no suspect stream, alone. So much is held back that nothing more
+// can be, and what is too much may only be given up when the broker takes other messages.
+func (l *lanes) beside(now time.Time, win *window, rec *buffer.Record) (lane, time.Duration, error) {
+	if win.n > 0 {
+		return laneNone, far, nil
+	}
+	if wait := l.lookFrom.Sub(now); wait > 0 {
+		return laneNone, wait, nil
+	}
+	l.lookFrom = now.Add(lookEvery)
+	ok, err := l.p.unsuspected(l.p.buf.NextSeq(), rec)
+	return pick(laneBeside, ok), lookEvery, err
+}
+
+// unsuspected hands out the first record below to that is of no suspect stream. Nothing else may be in flight.
+func (p *Publisher) unsuspected(to uint64, rec *buffer.Record) (bool, error) {
+	r := p.dest.Reader(0, to)
+	defer r.Close()
+	for n := 1; ; n++ {
+		if ok, err := r.Next(rec); !ok || err != nil || !p.suspects.holds(rec.Stream) {
+			return ok, err
+		}
+		if n%maxScan == 0 {
+			p.dest.Reset()
+		}
+	}
 }
 
 // fromOwed hands out what is owed, and leaves the rest of each island to the backlog.
@@ -161,6 +249,9 @@ func (l *lanes) probe(rec *buffer.Record) (bool, error) {
 		}
 		p.poison.clear() // acknowledged or dropped in the meantime
 	}
+	if p.suspects.any() {
+		return l.probeBesides(rec)
+	}
 	for _, o := range p.owed {
 		if ok, err := p.one(o.from, o.to, rec); ok && !rec.Historical || err != nil {
 			return ok, err
@@ -168,6 +259,19 @@ func (l *lanes) probe(rec *buffer.Record) (bool, error) {
 		p.dest.Reset()
 	}
 	return p.one(0, 0, rec)
+}
+
+// probeBesides picks a message of a stream that is not held back: the oldest of those that were in flight when a
+// session ended, else the oldest on disk.
+func (l *lanes) probeBesides(rec *buffer.Record) (bool, error) {
+	p := l.p
+	for _, seq := range slices.Sorted(maps.Keys(p.lost)) {
+		if ok, err := p.one(seq, seq+1, rec); ok && !p.suspects.holds(rec.Stream) || err != nil {
+			return ok, err
+		}
+		delete(p.lost, seq)
+	}
+	return p.unsuspected(p.firm, rec)
 }
 
 // one hands out the first record of a range.
@@ -179,8 +283,11 @@ func (p *Publisher) one(from, to uint64, rec *buffer.Record) (bool, error) {
 
 // skipped says that the record handed out last was not sent after all.
 func (l *lanes) skipped(from lane) {
-	if from == laneProbe {
+	switch from {
+	case laneProbe:
 		l.probed = false
+	case laneTrial:
+		l.p.suspects.untried(false)
 	}
 }
 
@@ -191,6 +298,7 @@ func (l *lanes) goLive() {
 	if err := p.dest.SetLive(true); err != nil {
 		p.complain(err)
 	}
+	p.firm = low
 	p.dest.Reset() // what the probe stepped over
 	l.lay(l.head(low, p.buf.NextSeq()))
 }
@@ -198,7 +306,7 @@ func (l *lanes) goLive() {
 // lay lays the lanes; the live one begins at head.
 func (l *lanes) lay(head uint64) {
 	p := l.p
-	*l = lanes{p: p, probed: true, open: true}
+	*l = lanes{p: p, tryFrom: l.tryFrom, lookFrom: l.lookFrom, proven: l.proven, probed: true, open: true}
 	if p.o.Order == OldestFirst {
 		l.backlog = []span{{0, 0}}
 		return
@@ -246,6 +354,9 @@ func (l *lanes) head(low, high uint64) uint64 {
 // close ends the lanes. It returns the first record that is not acknowledged and may have gone out live.
 func (l *lanes) close(win *window) (from uint64, any bool) {
 	from, any = l.nextLive, l.live != nil
+	if l.heldLive != 0 {
+		from = l.heldLive
+	}
 	for i := range win.n {
 		m := win.ring[(win.head+i)%len(win.ring)]
 		// A probe of the time before going live counts: being handed out early made it a live record.

@@ -64,7 +64,7 @@ func (p *Publisher) owing(head uint64) []island {
 func (p *Publisher) recall(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, recallFor)
 	defer cancel()
-	head := p.inherited // not beyond: a record that is handed out before it was committed is a live one for ever
+	head := p.firm // not beyond: a record that is handed out before it was committed is a live one for ever
 	end := p.islands(ctx, 0, head)
 	if end < head && ctx.Err() == context.DeadlineExceeded {
 		p.log.Warn("backlog too large to look through; some records that are not historical may come after younger ones", "from", end, "to", head)

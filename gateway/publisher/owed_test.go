@@ -14,7 +14,7 @@ import (
 func deaf(r *rig, n int) {
 	r.broker.SetFaults(brokersim.Faults{Freeze: true})
 	for range n {
-		r.append(0, 3)
+		r.next()
 	}
 	time.Sleep(9 * time.Second)
 }
@@ -25,26 +25,26 @@ func outage(r *rig, l *link, n int) {
 	r.broker.CutAll()
 	for range n {
 		time.Sleep(5 * time.Millisecond)
-		r.append(0, 3)
+		r.next()
 	}
 }
 
 // up brings the link back, and appends n fresh records, one each 10 ms, once a session is there.
 func up(r *rig, l *link, n int) {
-	r.broker.SetFaults(brokersim.Faults{AckDelay: 10 * time.Millisecond})
+	r.broker.SetFaults(brokersim.Faults{AckDelay: 10 * time.Millisecond, MaxPayload: 1000})
 	l.set(func(l *link) { l.err = nil })
 	for sessions := r.p.Stats().Sessions; r.p.Stats().Sessions == sessions; time.Sleep(5 * time.Millisecond) {
-		r.append(0, 3)
+		r.next()
 	}
 	for range n {
 		time.Sleep(10 * time.Millisecond)
-		r.append(0, 3)
+		r.next()
 	}
 }
 
 // settle waits until the backlog is gone and holds the account to the order of live and of historical records.
 func settle(r *rig) {
-	time.Sleep(2 * time.Hour)
+	time.Sleep(6 * time.Hour)
 	r.delivered()
 	if h := r.got.historical; h == 0 || h == r.got.count() {
 		r.t.Errorf("%d historical of %d: the test tests nothing", h, r.got.count())
@@ -91,13 +91,17 @@ func TestOwedIsFoundAfterARestart(t *testing.T) {
 	})
 }
 
-// TestOrderAtRandom: links are lost and come back, and the gateway is restarted, at random.
+// TestOrderAtRandom: links are lost and come back, and the gateway is restarted, at random, with and without messages
+// that the broker refuses.
 func TestOrderAtRandom(t *testing.T) {
-	for range 6 {
+	for i := range 4 {
 		seed := rand.Uint64()
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+		t.Run(fmt.Sprint("seed ", seed, " poison ", i%2), func(t *testing.T) {
 			chance := rand.New(rand.NewPCG(seed, 0))
-			inBubble(t, rigOptions{publisher: Options{Window: 1 + chance.IntN(20)}}, func(r *rig, l *link) {
+			inBubble(t, rigOptions{publisher: Options{Window: 1 + chance.IntN(20)}, tags: 100}, func(r *rig, l *link) {
+				if i%2 == 1 {
+					r.chance = chance
+				}
 				time.Sleep(time.Second)
 				for range 12 {
 					if chance.IntN(3) > 0 {
@@ -108,6 +112,9 @@ func TestOrderAtRandom(t *testing.T) {
 						l.restart()
 					}
 					up(r, l, chance.IntN(30))
+					if i%2 == 1 && chance.IntN(2) == 0 {
+						time.Sleep(time.Duration(chance.IntN(120)) * time.Second)
+					}
 				}
 				settle(r)
 			})

@@ -28,8 +28,11 @@ func TestBackoff(t *testing.T) {
 	if d := b.next(&ending{acked: 1, lived: time.Second}); d < time.Second || d > flapping {
 		t.Errorf("a short session with progress: waits %v", d)
 	}
-	if d := b.next(&ending{acked: 1, lived: time.Second, suspicious: true}); d < 7*time.Second {
+	if d := b.next(&ending{lived: time.Second, suspicious: true}); d < 7*time.Second {
 		t.Errorf("a suspicious end: waits %v", d)
+	}
+	if d := b.next(&ending{lived: time.Second, suspicious: true, held: true}); d > 200*time.Millisecond {
+		t.Errorf("after the suspect is held back: waits %v", d)
 	}
 	if d := b.next(&ending{acked: 1, lived: time.Minute}); d > 200*time.Millisecond {
 		t.Errorf("after a good session: waits %v", d)

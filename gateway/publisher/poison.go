@@ -111,36 +111,78 @@ func (p *Publisher) judge(e *ending) {
 		p.short++
 	}
 	e.suspicious = e.connected && e.byPeer && e.inFlight > 0 && e.frontFor < soon+time.Duration(e.frontSize)*time.Second/slowest
+	now := time.Now()
+	if tried := p.suspects.lost(e.trial && e.suspicious, e.acked > 0, p.poison.needed(), now); e.trial {
+		if tried {
+			p.condemn(e, "the broker closed the connection on this message alone, as on others of its stream before")
+		}
+		e.note = "a message of a suspect stream was tried in vain"
+		return
+	}
 	if !e.suspicious {
 		return
 	}
 	_, before := p.poison.suspect()
+	if !before && p.suspects.relapsed(e.frontOf, p.topic(e.frontOf), now) {
+		p.holdsBack(e)
+		return
+	}
 	condemned := p.poison.closed(e.front)
 	if seq, alone := p.poison.suspect(); alone && !before {
 		p.log.Warn("the broker closed the connection several times on the same message; it is sent alone now", "seq", seq)
 	}
-	if !condemned {
-		return
+	if condemned {
+		p.condemn(e, fmt.Sprintf("the broker closed the connection %d times on this message alone", p.poison.closings))
 	}
+}
+
+// condemn puts the message that was in front into quarantine, and holds its stream back.
+func (p *Publisher) condemn(e *ending, reason string) {
+	defer p.dest.Reset()
 	var rec buffer.Record
 	if ok, err := p.one(e.front, e.front+1, &rec); err != nil || !ok {
 		return
 	}
-	reason := fmt.Sprintf("the broker closed the connection %d times on this message alone", p.poison.closings)
-	if err := p.reject(e.front, reason); err == nil {
-		p.poison.rejected()
+	if err := p.reject(e.front, reason); err != nil {
+		return
 	}
-	p.dest.Reset()
+	p.poison.rejected()
+	if e.frontOf = rec.Stream; !e.trial && p.suspects.condemned(rec.Stream, p.topic(rec.Stream), time.Now()) {
+		p.holdsBack(e)
+	}
 }
 
-// reject puts a record that cannot be delivered into quarantine.
+// holdsBack says that the stream of the message in front is held back from now on.
+func (p *Publisher) holdsBack(e *ending) {
+	e.held = true
+	e.note = fmt.Sprintf("the records of topic %q are held back until the broker takes one again", p.topic(e.frontOf))
+	p.log.Warn("the records of a stream are held back until the broker takes one again", "device", e.frontOf.Account(), "topic", p.topic(e.frontOf))
+}
+
+// topic returns the topic of a stream's messages, for people to read.
+func (p *Publisher) topic(of *buffer.Stream) string {
+	s, err := p.encoder.stream(of)
+	if err != nil {
+		return ""
+	}
+	return s.Topic()
+}
+
+// reject puts a record that cannot be delivered into quarantine, and says so.
 func (p *Publisher) reject(seq uint64, reason string) error {
+	err := p.quarantine(seq, reason)
+	if err == nil {
+		p.log.Warn("record put into quarantine", "seq", seq, "reason", reason)
+	}
+	return err
+}
+
+func (p *Publisher) quarantine(seq uint64, reason string) error {
 	if err := p.dest.Reject(seq, reason); err != nil {
 		err = fmt.Errorf("put record %d into quarantine: %w; trying again", seq, err)
 		p.complain(err)
 		return err
 	}
-	p.log.Warn("record put into quarantine", "seq", seq, "reason", reason)
 	p.mu.Lock()
 	p.n.rejected++
 	p.mu.Unlock()

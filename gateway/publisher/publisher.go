@@ -87,15 +87,17 @@ type Publisher struct {
 	dial   func(context.Context) (net.Conn, error) // seam for tests
 
 	// What follows belongs to Run and to the one session that lives.
-	encoder   encoder
-	retry     backoff
-	poison    suspicion
-	throttle  throttle
-	owed      []span              // live records of sessions that were lost, in order
-	started   bool                // a session of this process has been live
-	inherited uint64              // records below were there before this Publisher
-	lost      map[uint64]struct{} // in flight when a session ended
-	short     int                 // sessions in a row that the broker ended soon
+	encoder  encoder
+	retry    backoff
+	poison   suspicion
+	suspects suspects
+	toldFull time.Time // when it was last said that too much is held back
+	throttle throttle
+	owed     []span              // live records of sessions that were lost, in order
+	started  bool                // a session of this process has been live
+	firm     uint64              // records below are on disk: to look at them does not make them live
+	lost     map[uint64]struct{} // in flight when a session ended
+	short    int                 // sessions in a row that the broker ended soon
 
 	mu      sync.Mutex // guards what follows
 	state   status
@@ -120,7 +122,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Publisher{o: o, buf: buf, dest: dest, target: t, inherited: buf.NextSeq(), log: o.Log.With("destination", o.Destination)}
+	p := &Publisher{o: o, buf: buf, dest: dest, target: t, firm: buf.NextSeq(), log: o.Log.With("destination", o.Destination)}
 	p.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, t, o.TLS) }
 	p.encoder = encoder{format: o.Format, maxMessage: o.MaxMessage, streams: map[*buffer.Stream]*jsonmsg.Stream{}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
@@ -160,12 +162,16 @@ type ending struct {
 	byPeer     bool // the broker, or something on the way, closed the connection
 	connected  bool
 	lived      time.Duration
-	acked      int           // messages acknowledged
-	front      uint64        // the oldest message in flight, if inFlight > 0
-	frontFor   time.Duration // how long it had been
-	frontSize  int           // its payload, in bytes
-	inFlight   int
-	suspicious bool // front may be what the broker does not take
+	acked      int            // messages acknowledged
+	inFlight   int            // messages not acknowledged
+	front      uint64         // the oldest of them, if there is one
+	frontOf    *buffer.Stream // its stream
+	frontFor   time.Duration  // how long it had been in flight
+	frontSize  int            // its payload, in bytes
+	trial      bool           // it is of a stream held back, and was sent alone
+	suspicious bool           // it may be what the broker does not take
+	held       bool           // the session's end was put down to a stream, which is held back from now on
+	note       string         // what else there is to say
 }
 
 // serve makes one connection and uses it until it ends.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ type account struct {
 	duplicates int
 	different  int // duplicates that were not byte-identical
 	inversions []string
-	last       map[string]uint64 // by device and historical mark
+	last       map[string]uint64 // by device, historical mark, and whether it is a gap record
 	historical int
 	gaps       []envelope
 	readings   int // of first arrivals
@@ -71,7 +72,7 @@ func (a *account) take(m brokersim.Message) {
 	if e.Gap != nil {
 		a.gaps = append(a.gaps, e)
 	}
-	key := fmt.Sprint(e.Device, e.Historical)
+	key := fmt.Sprint(e.Device, e.Historical, e.Gap != nil)
 	if last, ok := a.last[key]; ok && e.Seq < last {
 		a.inversions = append(a.inversions, fmt.Sprintf("%s: %d after %d, historical %v", e.Device, e.Seq, last, e.Historical))
 	}
@@ -109,6 +110,7 @@ type rig struct {
 	p       *Publisher
 	streams []*buffer.Stream
 	sent    int // readings appended
+	chance  *rand.Rand
 	stop    func()
 }
 
@@ -201,6 +203,19 @@ func (r *rig) run() {
 		})
 	}
 	r.t.Cleanup(r.stop)
+}
+
+// next appends a record: of the first device, or with chance of any, and now and then one that is poison to a broker
+// that takes 1,000 bytes.
+func (r *rig) next() {
+	switch {
+	case r.chance == nil:
+		r.append(0, 3)
+	case r.chance.IntN(400) == 0:
+		r.append(1+r.chance.IntN(2), 100)
+	default:
+		r.append(r.chance.IntN(3), 3)
+	}
 }
 
 // append puts a record of n readings into the buffer.

@@ -36,7 +36,7 @@ type session struct {
 func (p *Publisher) newSession(client mqtt.Client, c *conn) *session {
 	s := &session{p: p, client: client, conn: c, born: time.Now(), timer: time.NewTimer(time.Hour)}
 	s.win = newWindow(p.o.Window, p.o.WindowBytes)
-	s.lanes = lanes{p: p, notBefore: s.born.Add(p.poison.pause())}
+	s.lanes = lanes{p: p, notBefore: s.born.Add(p.poison.pause()), tryFrom: s.born.Add(settled)}
 	return s
 }
 
@@ -197,9 +197,30 @@ func (s *session) collect(now time.Time) error {
 		s.p.counted(m, now)
 		s.p.poison.acked(m.seq)
 		s.acked++
+		from := m.lane
 		s.win.pop(now)
+		s.lanes.proven = true
+		if from == laneTrial || from == laneBeside {
+			s.layAgain(from == laneTrial, now)
+		}
 	}
 	return nil
+}
+
+// layAgain lays the lanes again, after a message was alone in flight. freed says that it was of a suspect stream,
+// which flows from now on.
+func (s *session) layAgain(freed bool, now time.Time) {
+	p := s.p
+	if topic := p.suspects.back(freed, now); freed {
+		p.log.Info("the broker takes the messages of a stream again", "topic", topic)
+	}
+	head := p.buf.NextSeq()
+	from, any := s.lanes.close(&s.win)
+	p.dest.Reset()
+	if any {
+		p.owe(from, head)
+	}
+	s.lanes.lay(head)
 }
 
 // retryRead is the wait after the buffer could not be read.
@@ -217,6 +238,12 @@ func (s *session) fetch(now time.Time) (topic string, m *message, wait time.Dura
 		if l == laneNone {
 			return "", nil, wait, nil
 		}
+		if l >= laneOwed && s.p.suspects.holds(s.rec.Stream) {
+			if over, err := s.hold(l, now); over {
+				return "", nil, 0, err // acknowledgements have their turn
+			}
+			continue
+		}
 		m := s.win.slot()
 		topic, m.payload, err = s.p.encoder.encode(m.payload[:0], &s.rec)
 		if err != nil {
@@ -227,12 +254,32 @@ func (s *session) fetch(now time.Time) (topic string, m *message, wait time.Dura
 			}
 			continue
 		}
-		m.seq, m.lane, m.sent, m.token = s.rec.Seq, l, now, nil
+		m.seq, m.lane, m.stream, m.sent, m.token = s.rec.Seq, l, s.rec.Stream, now, nil
 		s.win.push(m)
 		s.p.throttle.spend(len(m.payload))
 		s.p.sending(m)
 		return topic, m, 0, nil
 	}
+}
+
+// hold steps over the record handed out last. It reports true when too many are held back, and puts one into
+// quarantine. mu is held.
+func (s *session) hold(l lane, now time.Time) (over bool, err error) {
+	p := s.p
+	s.lanes.held(l, s.rec.Seq)
+	seq, over := p.suspects.hold(&s.rec)
+	if !over {
+		return false, nil
+	}
+	if now.Sub(p.toldFull) > time.Minute {
+		p.toldFull = now
+		p.log.Warn("too many records are held back; the oldest go into quarantine untried")
+	}
+	err = p.quarantine(seq, "the broker closes the connection on the messages of this stream, and too many of them wait to be tried")
+	if errors.Is(err, buffer.ErrNotFound) { // dropped in the meantime
+		err = nil
+	}
+	return true, err
 }
 
 // end makes the session dead and says how it ended, and the first record that may have gone out live and is
@@ -250,7 +297,7 @@ func (s *session) end(err error) (e ending, left uint64, any bool) {
 	}
 	e = ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
 	if m := s.win.oldest(); m != nil {
-		e.front, e.frontFor, e.frontSize = m.seq, now.Sub(m.sent), len(m.payload)
+		e.front, e.frontOf, e.frontFor, e.frontSize, e.trial = m.seq, m.stream, now.Sub(m.sent), len(m.payload), m.lane == laneTrial
 	}
 	left, any = s.lanes.close(&s.win)
 	for m := s.win.oldest(); m != nil; m = s.win.oldest() {

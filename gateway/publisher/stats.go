@@ -57,6 +57,9 @@ type Stats struct {
 	LiveLag      uint64 // of them live ones not yet sent; all of them while the link is down
 	LiveInFlight int    // of those in flight the live ones
 	BacklogLag   uint64 // older ones not yet sent
+
+	Held     int       // records held back because the broker closed the connection on others of their streams
+	Suspects []Suspect // those streams; at most 64
 }
 
 type counters struct {
@@ -81,6 +84,7 @@ func (p *Publisher) Stats() Stats {
 	p.mu.Unlock()
 	s.Unacked = p.dest.Len()
 	s.LiveLag = s.Unacked
+	s.Suspects, s.Held = p.suspects.stats()
 	if current != nil {
 		current.stats(&s)
 	}
@@ -94,7 +98,7 @@ func (x *session) stats(s *Stats) {
 	s.InFlight, s.InFlightBytes, s.WindowBytes = x.win.n, x.win.bytes, x.win.limit
 	s.StrayAcks += x.conn.strays()
 	s.Unacked = x.p.dest.Len()
-	waiting := s.Unacked - min(s.Unacked, uint64(x.win.n))
+	waiting := s.Unacked - min(s.Unacked, uint64(x.win.n+s.Held))
 	s.LiveLag = waiting
 	if x.lanes.live == nil {
 		s.LiveInFlight = x.win.n
@@ -180,6 +184,9 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 		what += "; check client_id, username and password"
 	case p.short >= fight && !e.suspicious:
 		what += fmt.Sprintf("; the broker closed %d connections in a row soon after the login: perhaps another client uses the client id %q", p.short, p.o.ClientID)
+	}
+	if e.note != "" {
+		what += "; " + e.note
 	}
 	state := Waiting
 	if e.refused {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"millrace/buffer"
 )
 
 // message is one PUBLISH in flight. Its payload belongs to the client library until the PUBACK: the library
@@ -11,6 +13,7 @@ import (
 type message struct {
 	seq     uint64
 	lane    lane
+	stream  *buffer.Stream
 	payload []byte
 	token   mqtt.Token
 	sent    time.Time
