@@ -45,8 +45,8 @@ func TestParseAddress(t *testing.T) {
 // checkEncodes holds that the node survives the wire and that its size is not underestimated.
 func checkEncodes(t *testing.T, a address, ns uint16) {
 	t.Helper()
-	v := valueOf(a.nodeID(ns))
-	b, err := ua.Encode(v)
+	id := a.nodeID(ns)
+	b, err := valueOf(id)
 	if err != nil {
 		t.Fatalf("%s: %v", a, err)
 	}
@@ -54,7 +54,7 @@ func checkEncodes(t *testing.T, a address, ns uint16) {
 		t.Errorf("%s: takes %d bytes, estimated at most %d", a, len(b), a.encodedSize())
 	}
 	var back ua.NodeID
-	if _, err := back.Decode(b); err != nil || back.String() != v.NodeID.String() {
+	if _, err := back.Decode(b); err != nil || back.String() != id.String() {
 		t.Errorf("%s: comes back as %s (%v)", a, back.String(), err)
 	}
 }

@@ -47,7 +47,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	s := settings{lifetime: lifetime}
+	s := settings{lifetime: maxLifetime}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {

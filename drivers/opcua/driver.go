@@ -8,7 +8,6 @@ package opcua
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,41 +81,52 @@ func (d *driver) learn(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the server's limits: %w", err)
 	}
-	if v, _ := number(limit.Value.Value()); v.Kind == telemetry.KindUint && v.Bits > 0 {
+	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
 		d.most = int(min(v.Bits, maxNodes))
 	}
 	names, reason := []string(nil), ""
 	if d.usesURIs() {
-		array, err := d.readOne(ctx, id.Server_NamespaceArray)
+		list, err := d.readOne(ctx, id.Server_NamespaceArray)
 		if err != nil {
 			return fmt.Errorf("read the server's namespaces: %w", err)
 		}
-		if names, _ = array.Value.Value().([]string); names == nil {
-			reason = "the server's list of namespaces cannot be read: " + statusText(array.Status)
+		if list.Quality == telemetry.Bad {
+			reason = "the server's list of namespaces cannot be read: " + list.Reason
 		}
+		names = texts(list.Value)
 	}
 	for i := range d.groups {
 		for j := range d.groups[i] {
-			d.groups[i][j].resolve(names, reason)
+			if err := d.groups[i][j].resolve(names, reason); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// readOne reads the value of one node of namespace 0. When the server refuses, the status says so.
-func (d *driver) readOne(ctx context.Context, node uint32) (*ua.DataValue, error) {
-	results, err := d.request(ctx, &ua.ReadRequest{}, []*ua.ReadValueID{valueOf(ua.NewNumericNodeID(0, node))})
-	switch {
-	case err == nil:
-		return results[0], nil
-	case splittable(err):
-		var code statusError
-		if !errors.As(err, &code) {
-			code = statusError(ua.StatusBadDecodingError)
-		}
-		return &ua.DataValue{Value: &ua.Variant{}, Status: ua.StatusCode(code)}, nil
+// texts returns the elements of an array of texts; what is no text is "".
+func texts(array telemetry.Value) (all []string) {
+	if array.Kind == telemetry.KindArray {
+		array.Elements(func(e telemetry.Value) bool {
+			all = append(all, e.Text)
+			return true
+		})
 	}
-	return nil, err
+	return all
+}
+
+// readOne reads the value of one node of namespace 0. When the server refuses, the reading is bad.
+func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, error) {
+	ask, err := valueOf(ua.NewNumericNodeID(0, node))
+	if err != nil {
+		return telemetry.Reading{}, fmt.Errorf("BUG: encode node id %d: %w", node, err)
+	}
+	r, err := d.alone(ctx, 0, ask, wanted{})
+	if err != nil && splittable(err) {
+		return telemetry.BadReading(0, 0, err.Error()), nil
+	}
+	return r, err
 }
 
 func (d *driver) usesURIs() bool {

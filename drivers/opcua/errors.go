@@ -1,11 +1,8 @@
 package opcua
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -22,12 +19,19 @@ type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
 
-// protocolError says that the connection is lost, or that the server or the library broke the protocol.
+// protocolError says that the connection is lost, or that the server broke the protocol in a way that
+// leaves no trust in what follows.
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
 
-// tooMuch reports whether the server, or the library, refused a request for its size.
+// malformedError says that the body of an answer is not what it should be. The answer was read to its end
+// and the link is good: one value may be the cause.
+type malformedError string
+
+func (e malformedError) Error() string { return "the server's answer is malformed: " + string(e) }
+
+// tooMuch reports whether the server refused a request for its size.
 func tooMuch(err error) bool {
 	var code statusError
 	if !errors.As(err, &code) {
@@ -45,24 +49,17 @@ func tooMuch(err error) bool {
 // good: the request was too much, or one of its values could not be encoded or decoded. Every error
 // not known to be so means that the link is down.
 func splittable(err error) bool {
+	var malformed malformedError
+	if errors.As(err, &malformed) {
+		return true
+	}
 	var code statusError
-	if errors.As(err, &code) {
-		switch ua.StatusCode(code) {
-		case ua.StatusBadEncodingError, ua.StatusBadDecodingError, ua.StatusBadInternalError, ua.StatusBadUnexpectedError:
-			return true
-		}
-		return tooMuch(err)
-	}
-	var (
-		network  net.Error
-		late     timeoutError
-		protocol protocolError
-	)
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return false
-	case errors.As(err, &network), errors.As(err, &late), errors.As(err, &protocol):
+	if !errors.As(err, &code) {
 		return false
 	}
-	return true // the library could not decode the response, and says so in a plain error
+	switch ua.StatusCode(code) {
+	case ua.StatusBadEncodingError, ua.StatusBadDecodingError, ua.StatusBadInternalError, ua.StatusBadUnexpectedError:
+		return true
+	}
+	return tooMuch(err)
 }

@@ -33,7 +33,7 @@ func TestLargeResponses(t *testing.T) {
 		if r[5].Value.Bits != 65535 || r[6].Value.Bits != 65535 {
 			t.Errorf("arrays of %d and %d elements: %s %s", r[5].Value.Bits, r[6].Value.Bits, r[5].Reason, r[6].Reason)
 		}
-		if r[7].Quality != telemetry.Bad || !strings.HasPrefix(r[7].Reason, "BadEncodingLimitsExceeded") {
+		if r[7].Quality != telemetry.Bad || r[7].Reason != "array of 65536 elements is over 65535" {
 			t.Errorf("array over the limit: %v %q", r[7].Quality, r[7].Reason)
 		}
 	}

@@ -10,25 +10,24 @@ import (
 
 // plan says which nodes of a group are read together, in slices that every poll reuses.
 type plan struct {
-	req     ua.ReadRequest
-	nodes   []*ua.ReadValueID // read together, in the order of the tags
-	tags    []int             // nodes[i] belongs to tag tags[i]
-	ids     []*ua.ReadValueID // of each tag, nil when its namespace is not known
-	reasons []string          // of each tag: why it is not read with the others, "" when it is
-	aside   []int             // tags whose node spoils a request; tried alone now and then
-	retry   time.Time         // when the next of them is tried
+	nodes   [][]byte  // read together, in the order of the tags
+	tags    []int     // nodes[i] belongs to tag tags[i]
+	ids     [][]byte  // of each tag, nil when its namespace is not known
+	reasons []string  // of each tag: why it is not read with the others, "" when it is
+	aside   []int     // tags whose node spoils a request; tried alone now and then
+	retry   time.Time // when the next of them is tried
 }
 
-// valueOf asks for the value of a node.
-func valueOf(n *ua.NodeID) *ua.ReadValueID {
-	return &ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}
+// valueOf asks for the value of a node: an encoded ReadValueId (OPC 10000-4, 7.29), made once for all polls.
+func valueOf(n *ua.NodeID) ([]byte, error) {
+	return ua.Encode(&ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}})
 }
 
 // resolve finds the nodes of all tags. names are the server's namespaces, by index; reason says why
 // they could not be read.
-func (g *group) resolve(names []string, reason string) {
+func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
-	p.ids, p.reasons, p.aside = make([]*ua.ReadValueID, len(g.tags)), make([]string, len(g.tags)), nil
+	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
 	for i, t := range g.tags {
 		ns := t.addr.ns
 		if t.addr.uri != "" {
@@ -41,9 +40,12 @@ func (g *group) resolve(names []string, reason string) {
 			}
 			ns = uint16(index)
 		}
-		p.ids[i] = valueOf(t.addr.nodeID(ns))
+		if p.ids[i], err = valueOf(t.addr.nodeID(ns)); err != nil {
+			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
+		}
 	}
 	g.build()
+	return nil
 }
 
 // build lists the nodes that are read together.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
@@ -28,8 +29,8 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		return dst, errors.New("not connected")
 	}
 	defer func() {
-		if p := recover(); p != nil {
-			err = protocolError(fmt.Sprintf("the OPC UA library panicked: %v", p))
+		if p := recover(); p != nil { // the other devices shall poll on
+			err = protocolError(fmt.Sprintf("BUG: reading panicked: %v", p))
 		}
 		if err != nil {
 			out = dst
@@ -61,7 +62,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Reading) error {
 	limit, refusals, found, size := d.most, 0, false, true
 	for at := 0; at < len(g.ask.nodes); {
-		n := g.fit(g.ask.tags[at:], limit, d.link.maxRequest)
+		n := g.fit(g.ask.tags[at:], limit, d.link.channel.maxRequest)
 		err := d.readNodes(ctx, g, at, n, readings)
 		switch {
 		case err == nil:
@@ -102,49 +103,64 @@ func fail(g *group, at, n int, readings []telemetry.Reading, err error) {
 // readNodes reads n nodes from at on in one request.
 func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []telemetry.Reading) error {
 	start := time.Now()
-	results, err := d.request(ctx, &g.ask.req, g.ask.nodes[at:at+n])
+	r, err := d.request(ctx, g.ask.nodes[at:at+n])
 	if err != nil {
 		return err
 	}
 	middle := start.Add(time.Since(start) / 2).UnixMicro()
-	for i, dv := range results {
-		tag := g.ask.tags[at+i]
-		readings[tag] = d.reading(tag, dv, g.tags[tag].want, middle)
+	for _, tag := range g.ask.tags[at : at+n] {
+		v := r.dataValue(0)
+		if r.err != nil {
+			return r.err
+		}
+		readings[tag] = d.reading(tag, &v, g.tags[tag].want, middle)
 	}
 	return nil
 }
 
-// request reads nodes in one request and returns a result for each.
-func (d *driver) request(ctx context.Context, req *ua.ReadRequest, nodes []*ua.ReadValueID) ([]*ua.DataValue, error) {
-	req.MaxAge = 0 // from the device, not from the server's cache
-	req.TimestampsToReturn = ua.TimestampsToReturnBoth
-	req.NodesToRead = nodes
-	res, err := request[*ua.ReadResponse](ctx, d.link, req)
+// request asks for nodes in one request and returns a reader before the first of their results. What stands
+// behind the last is of no use and not looked at.
+func (d *driver) request(ctx context.Context, nodes [][]byte) (reader, error) {
+	r, err := d.link.call(ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(nodes))
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if len(res.Results) != len(nodes) || slices.Contains(res.Results, nil) {
-		return nil, protocolError(fmt.Sprintf("the server answered with %d results for %d nodes", len(res.Results), len(nodes)))
+	if n := r.count(1); r.err == nil && n != len(nodes) {
+		return r, protocolError(fmt.Sprintf("the server answered with %d results for %d nodes", n, len(nodes)))
 	}
-	return res.Results, nil
+	return r, r.err
 }
 
 // reading turns one result into the tag's reading.
-func (d *driver) reading(tag int, dv *ua.DataValue, want wanted, middle int64) telemetry.Reading {
-	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(dv, middle), Quality: qualityOf(dv.Status)}
+func (d *driver) reading(tag int, v *dataValue, want wanted, middle int64) telemetry.Reading {
+	status := ua.StatusCode(v.status)
+	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v, middle), Quality: qualityOf(status)}
 	if r.Quality != telemetry.Good {
-		r.Reason = d.texts.reason(dv.Status)
+		r.Reason = d.texts.reason(status)
 	}
 	if r.Quality == telemetry.Bad {
 		return r
 	}
-	v, reason := d.decode.value(dv.Value, want)
+	value, reason := d.decode.value(v.variant, want)
 	if reason != "" {
 		r.Quality, r.Reason = telemetry.Bad, reason
 		return r
 	}
-	r.Value = v
+	r.Value = value
 	return r
+}
+
+// alone reads one node in a request of its own.
+func (d *driver) alone(ctx context.Context, tag int, node []byte, want wanted) (telemetry.Reading, error) {
+	r, err := d.request(ctx, [][]byte{node})
+	if err != nil {
+		return telemetry.Reading{}, err
+	}
+	v := r.dataValue(0)
+	if r.err != nil {
+		return telemetry.Reading{}, r.err
+	}
+	return d.reading(tag, &v, want, time.Now().UnixMicro()), nil
 }
 
 // aside answers for the tags that are not read together. One node that was set aside is tried alone
@@ -162,10 +178,10 @@ func (d *driver) aside(ctx context.Context, g *group, readings []telemetry.Readi
 	g.ask.retry = now.Add(asideTime)
 	tag := g.ask.aside[0]
 	g.ask.aside = append(g.ask.aside[1:], tag)
-	results, err := d.request(ctx, &g.ask.req, []*ua.ReadValueID{g.ask.ids[tag]})
+	reading, err := d.alone(ctx, tag, g.ask.ids[tag], g.tags[tag].want)
 	switch {
 	case err == nil:
-		readings[tag] = d.reading(tag, results[0], g.tags[tag].want, now.UnixMicro())
+		readings[tag] = reading
 		g.rejoin(tag)
 	case !splittable(err):
 		return err

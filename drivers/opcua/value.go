@@ -1,14 +1,12 @@
 package opcua
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"reflect"
+	"math"
 	"strconv"
-	"time"
-
-	"github.com/gopcua/opcua/ua"
 
 	"millrace/gateway/telemetry"
 )
@@ -21,32 +19,46 @@ const (
 	maxNesting  = 8       // dimensions of an array
 )
 
-// decoder turns the library's variants into values. It keeps its scratch memory between values.
+// decoder turns variants into values. It keeps its scratch memory between values.
 type decoder struct {
-	elems []telemetry.Value
-	texts int // bytes of text in the array at hand
+	elems []telemetry.Value // a stack: inner arrays use its end
+	texts int               // bytes of text in the array at hand
 }
 
-// value returns the variant as a value of the wanted type, or the reason why it cannot.
-func (d *decoder) value(v *ua.Variant, want wanted) (telemetry.Value, string) {
-	if v == nil || v.Type() == ua.TypeIDNull || v.Value() == nil {
+// value returns the variant, which reader.variant has passed over, as a value of the wanted type, or the
+// reason why it cannot.
+func (d *decoder) value(variant []byte, want wanted) (telemetry.Value, string) {
+	d.elems, d.texts = d.elems[:0], 0
+	r := reader{b: variant}
+	v, reason := d.variant(&r, want, 0)
+	if r.err != nil {
+		return telemetry.Value{}, r.err.Error()
+	}
+	return v, reason
+}
+
+// variant converts a variant that is an element of depth arrays.
+func (d *decoder) variant(r *reader, want wanted, depth int) (telemetry.Value, string) {
+	if len(r.b) == 0 || r.b[0]&maskType == typeNull {
 		return telemetry.Value{}, "the server holds no value (null)"
 	}
-	if v.Has(ua.VariantArrayValues) {
-		d.elems, d.texts = d.elems[:0], 0
-		return d.array(v, want)
+	mask := r.u8()
+	if mask&maskArray != 0 {
+		return d.array(r, mask, want, depth)
 	}
-	return d.scalar(v.Value(), want)
+	if mask&maskType == typeVariant {
+		return telemetry.Value{}, "a value within a value cannot be read"
+	}
+	return d.scalar(r, mask&maskType, want)
 }
 
 // scalar converts one value that is not an array.
-func (d *decoder) scalar(v any, want wanted) (telemetry.Value, string) {
-	value, ok := number(v)
-	if !ok {
-		value, ok = text(v)
-	}
-	if !ok {
-		return telemetry.Value{}, unsupported(v)
+func (d *decoder) scalar(r *reader, kind byte, want wanted) (telemetry.Value, string) {
+	value, reason := r.number(kind)
+	if reason != "" {
+		if value, reason = r.text(kind); reason != "" {
+			return value, reason
+		}
 	}
 	if len(value.Text) > maxText {
 		return telemetry.Value{}, fmt.Sprintf("text of %d bytes is over %d", len(value.Text), maxText)
@@ -54,194 +66,180 @@ func (d *decoder) scalar(v any, want wanted) (telemetry.Value, string) {
 	return want.convert(value)
 }
 
-// number converts the types that are held in bits.
-func number(v any) (telemetry.Value, bool) {
-	switch x := v.(type) {
-	case bool:
-		return telemetry.Bool(x), true
-	case int8:
-		return telemetry.Int(int64(x)), true
-	case int16:
-		return telemetry.Int(int64(x)), true
-	case int32: // enumerations too
-		return telemetry.Int(int64(x)), true
-	case int64:
-		return telemetry.Int(x), true
-	case uint8:
-		return telemetry.Uint(uint64(x)), true
-	case uint16:
-		return telemetry.Uint(uint64(x)), true
-	case uint32:
-		return telemetry.Uint(uint64(x)), true
-	case uint64:
-		return telemetry.Uint(x), true
-	case float32:
-		return telemetry.Float32(x), true
-	case float64:
-		return telemetry.Float64(x), true
-	case time.Time:
-		return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(x))}, true
-	case ua.StatusCode:
-		return telemetry.Uint(uint64(x)), true
+// number takes a value of the types that are held in bits. Of others it takes nothing and gives a reason.
+func (r *reader) number(kind byte) (telemetry.Value, string) {
+	switch kind {
+	case typeBoolean:
+		return telemetry.Bool(r.u8() != 0), ""
+	case typeSByte:
+		return telemetry.Int(int64(int8(r.u8()))), ""
+	case typeInt16:
+		return telemetry.Int(int64(int16(r.u16()))), ""
+	case typeInt32: // enumerations too
+		return telemetry.Int(int64(int32(r.u32()))), ""
+	case typeInt64:
+		return telemetry.Int(int64(r.u64())), ""
+	case typeByte:
+		return telemetry.Uint(uint64(r.u8())), ""
+	case typeUInt16:
+		return telemetry.Uint(uint64(r.u16())), ""
+	case typeUInt32, typeStatusCode:
+		return telemetry.Uint(uint64(r.u32())), ""
+	case typeUInt64:
+		return telemetry.Uint(r.u64()), ""
+	case typeFloat:
+		return telemetry.Float32(math.Float32frombits(r.u32())), ""
+	case typeDouble:
+		return telemetry.Float64(r.f64()), ""
+	case typeDateTime:
+		return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(int64(r.u64())))}, ""
 	}
-	return telemetry.Value{}, false
+	return telemetry.Value{}, "no number"
 }
 
-// text converts the types that are held as text.
-func text(v any) (telemetry.Value, bool) {
-	switch x := v.(type) {
-	case string:
-		return telemetry.String(x), true
-	case *ua.LocalizedText:
-		return telemetry.String(x.Text), true
-	case *ua.QualifiedName:
-		if x.NamespaceIndex == 0 {
-			return telemetry.String(x.Name), true
+// text takes a value of the types that are held as text, or gives the reason why there is no such.
+func (r *reader) text(kind byte) (telemetry.Value, string) {
+	switch kind {
+	case typeString, typeXMLElement:
+		return telemetry.String(string(r.bytes())), ""
+	case typeLocalizedText:
+		return telemetry.String(string(r.localizedText())), ""
+	case typeQualifiedName:
+		if ns := r.u16(); ns != 0 {
+			return telemetry.String(strconv.Itoa(int(ns)) + ":" + string(r.bytes())), ""
 		}
-		return telemetry.String(strconv.Itoa(int(x.NamespaceIndex)) + ":" + x.Name), true
-	case ua.XMLElement:
-		return telemetry.String(string(x)), true
-	case []byte:
-		return telemetry.String(hex.EncodeToString(x)), true
-	case *ua.GUID:
-		return telemetry.String(guidOf(x)), true
-	case *ua.NodeID:
-		return telemetry.String(nodeText(x)), true
-	case *ua.ExpandedNodeID:
-		return telemetry.String(expandedText(x)), true
+		return telemetry.String(string(r.bytes())), ""
+	case typeByteString:
+		return telemetry.String(hex.EncodeToString(r.bytes())), ""
+	case typeGUID:
+		return telemetry.String(guidOf(r.take(16))), ""
+	case typeNodeID:
+		return telemetry.String(r.nodeID().String()), ""
+	case typeExpandedNodeID:
+		return telemetry.String(r.expandedNodeID().String()), ""
+	case typeExtensionObject:
+		return telemetry.Value{}, "structures (ExtensionObject) cannot be read yet; use the node ids of the structure's fields"
+	case typeDataValue:
+		return telemetry.Value{}, "values of type DataValue cannot be read"
+	case typeDiagnosticInfo:
+		return telemetry.Value{}, "values of type DiagnosticInfo cannot be read"
 	}
-	return telemetry.Value{}, false
+	return telemetry.Value{}, fmt.Sprintf("values of type %d cannot be read", kind)
 }
 
-func unsupported(v any) string {
-	switch v.(type) {
-	case *ua.ExtensionObject:
-		return "structures (ExtensionObject) cannot be read yet; use the node ids of the structure's fields"
-	case *ua.DataValue:
-		return "values of type DataValue cannot be read"
-	case *ua.DiagnosticInfo:
-		return "values of type DiagnosticInfo cannot be read"
-	}
-	return fmt.Sprintf("values of type %T cannot be read", v)
-}
-
-func guidOf(g *ua.GUID) string {
-	var b [16]byte
-	binary.BigEndian.PutUint32(b[0:], g.Data1)
-	binary.BigEndian.PutUint16(b[4:], g.Data2)
-	binary.BigEndian.PutUint16(b[6:], g.Data3)
-	copy(b[8:], g.Data4)
-	return guidText(b[:])
-}
-
-// nodeText spells a node id as addresses do.
-func nodeText(n *ua.NodeID) string {
-	a := address{ns: n.Namespace(), kind: 'i', number: n.IntID()}
-	switch n.Type() {
-	case ua.NodeIDTypeString:
-		a.kind, a.text = 's', n.StringID()
-	case ua.NodeIDTypeByteString:
-		return prefix(n) + "b=" + n.StringID()
-	case ua.NodeIDTypeGUID:
-		if b, ok := parseGUID(n.StringID()); ok {
-			a.kind, a.text = 'g', string(b)
-		}
-	}
-	return a.String()
-}
-
-func prefix(n *ua.NodeID) string {
-	if n.Namespace() == 0 {
+// guidOf returns the text of 16 bytes as they stand in a message: three numbers, then bytes.
+func guidOf(b []byte) string {
+	if len(b) < 16 {
 		return ""
 	}
-	return "ns=" + strconv.Itoa(int(n.Namespace())) + ";"
+	g := binary.BigEndian.AppendUint32(make([]byte, 0, 16), binary.LittleEndian.Uint32(b))
+	g = binary.BigEndian.AppendUint16(g, binary.LittleEndian.Uint16(b[4:]))
+	g = binary.BigEndian.AppendUint16(g, binary.LittleEndian.Uint16(b[6:]))
+	return guidText(append(g, b[8:]...))
 }
 
-func expandedText(n *ua.ExpandedNodeID) string {
-	s := nodeText(n.NodeID)
-	if n.NamespaceURI != "" {
-		s = "nsu=" + uriEscaper.Replace(n.NamespaceURI) + ";" + s[len(prefix(n.NodeID)):]
+// String spells a node id as addresses do.
+func (n nodeID) String() string {
+	s := ""
+	if n.server != 0 {
+		s = "svr=" + strconv.FormatUint(uint64(n.server), 10) + ";"
 	}
-	if n.ServerIndex != 0 {
-		s = "svr=" + strconv.FormatUint(uint64(n.ServerIndex), 10) + ";" + s
+	switch {
+	case len(n.uri) > 0:
+		s += "nsu=" + uriEscaper.Replace(string(n.uri)) + ";"
+	case n.ns != 0:
+		s += "ns=" + strconv.Itoa(int(n.ns)) + ";"
 	}
-	return s
+	switch n.kind {
+	case 's':
+		return s + "s=" + string(n.text)
+	case 'g':
+		return s + "g=" + guidOf(n.text)
+	case 'b':
+		return s + "b=" + base64.StdEncoding.EncodeToString(n.text)
+	}
+	return s + "i=" + strconv.FormatUint(uint64(n.number), 10)
 }
 
-// array converts an array of one or more dimensions. An array of several is an array of arrays.
-func (d *decoder) array(v *ua.Variant, want wanted) (telemetry.Value, string) {
-	if n := v.ArrayLength(); n > maxElements {
+// array converts an array behind its mask. An array of several dimensions is an array of arrays.
+func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry.Value, string) {
+	n := r.count(1)
+	switch {
+	case depth == maxNesting:
+		return telemetry.Value{}, fmt.Sprintf("array of more than %d dimensions", maxNesting)
+	case n > maxElements:
 		return telemetry.Value{}, fmt.Sprintf("array of %d elements is over %d", n, maxElements)
 	}
-	return d.slice(reflect.ValueOf(v.Value()), want, 0)
-}
-
-// slice converts the elements of one dimension. d.elems is a stack: inner dimensions use its end.
-func (d *decoder) slice(v reflect.Value, want wanted, depth int) (telemetry.Value, string) {
-	if v.Kind() != reflect.Slice {
-		return telemetry.Value{}, unsupported(v.Interface())
-	}
-	if depth == maxNesting {
-		return telemetry.Value{}, fmt.Sprintf("array of more than %d dimensions", maxNesting)
-	}
 	base := len(d.elems)
-	reason := d.elements(v, want, depth)
-	if reason != "" {
-		return telemetry.Value{}, reason
+	for i := range n {
+		e, reason := d.element(r, mask&maskType, want, depth)
+		if reason != "" {
+			return telemetry.Value{}, fmt.Sprintf("element %d: %s", i, reason)
+		}
+		if reason = d.push(e); reason != "" {
+			return telemetry.Value{}, reason
+		}
+	}
+	if mask&maskDimensions != 0 {
+		if reason := d.fold(r, base, depth); reason != "" {
+			return telemetry.Value{}, reason
+		}
 	}
 	a := telemetry.Array(d.elems[base:])
 	d.elems = d.elems[:base]
 	return a, ""
 }
 
-func (d *decoder) elements(v reflect.Value, want wanted, depth int) string {
-	for i := range v.Len() {
-		e, reason := d.element(v.Index(i), want, depth)
-		if reason != "" {
-			return fmt.Sprintf("element %d: %s", i, reason)
-		}
-		if d.texts += len(e.Text); d.texts > maxArray {
-			return fmt.Sprintf("array of more than %d bytes", maxArray)
-		}
-		d.elems = append(d.elems, e)
+// element converts one element; one that is a variant holds a value of any type, or an array.
+func (d *decoder) element(r *reader, kind byte, want wanted, depth int) (telemetry.Value, string) {
+	switch {
+	case kind != typeVariant:
+		return d.scalar(r, kind, want)
+	case len(r.b) > 0 && r.b[0]&maskType == typeNull:
+		return telemetry.Value{}, "null"
 	}
+	return d.variant(r, want, depth+1)
+}
+
+// push adds an element to the array at hand.
+func (d *decoder) push(e telemetry.Value) string {
+	if d.texts += len(e.Text); d.texts > maxArray {
+		return fmt.Sprintf("array of more than %d bytes", maxArray)
+	}
+	d.elems = append(d.elems, e)
 	return ""
 }
 
-// element converts one element. Numbers are read by kind, which spares an allocation each.
-func (d *decoder) element(v reflect.Value, want wanted, depth int) (telemetry.Value, string) {
-	switch v.Kind() {
-	case reflect.Bool:
-		return want.convert(telemetry.Bool(v.Bool()))
-	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return want.convert(telemetry.Int(v.Int()))
-	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return want.convert(telemetry.Uint(v.Uint()))
-	case reflect.Float32:
-		return want.convert(telemetry.Float32(float32(v.Float())))
-	case reflect.Float64:
-		return want.convert(telemetry.Float64(v.Float()))
+// fold makes the elements from base on, which stand row by row, into arrays after the dimensions that
+// follow them (OPC 10000-6, 5.2.2.16).
+func (d *decoder) fold(r *reader, base, depth int) string {
+	var dims [maxNesting]int
+	n, product, elements := r.count(4), 1, len(d.elems)-base
+	if n > maxNesting-depth {
+		return fmt.Sprintf("array of more than %d dimensions", maxNesting)
 	}
-	switch x := v.Interface().(type) {
-	case []byte: // a ByteString; a dimension of Byte is a ua.ByteArray
-		return d.scalar(x, want)
-	case *ua.Variant:
-		return d.inner(x, want, depth)
-	default:
-		if v.Kind() == reflect.Slice {
-			return d.slice(v, want, depth+1)
+	for i := range n {
+		dims[i] = int(int32(r.u32()))
+		if dims[i] < 0 || dims[i] > maxElements {
+			product = -1
+			break
 		}
-		return d.scalar(x, want)
+		product = min(product*dims[i], maxElements+1)
 	}
-}
-
-// inner converts an element that is a variant: it holds a value of any type, or an array.
-func (d *decoder) inner(v *ua.Variant, want wanted, depth int) (telemetry.Value, string) {
-	switch {
-	case v == nil || v.Type() == ua.TypeIDNull || v.Value() == nil:
-		return telemetry.Value{}, "null"
-	case v.Has(ua.VariantArrayValues):
-		return d.slice(reflect.ValueOf(v.Value()), want, depth+1)
+	if n > 0 && product != elements {
+		return fmt.Sprintf("array whose dimensions do not fit its %d elements", elements)
 	}
-	return d.scalar(v.Value(), want)
+	if elements == 0 {
+		return ""
+	}
+	for i := n - 1; i > 0; i-- {
+		inner := d.elems[base:]
+		d.elems = d.elems[:base]
+		for ; len(inner) > 0; inner = inner[dims[i]:] {
+			if reason := d.push(telemetry.Array(inner[:dims[i]])); reason != "" {
+				return reason
+			}
+		}
+	}
+	return ""
 }

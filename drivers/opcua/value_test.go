@@ -30,16 +30,17 @@ func TestDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var dv ua.DataValue
-			if n, err := dv.Decode(raw); err != nil || n != len(raw) {
-				t.Fatalf("the library decodes %d of %d bytes: %v", n, len(raw), err)
+			in := reader{b: raw}
+			v := in.dataValue(0)
+			if in.err != nil || len(in.b) > 0 {
+				t.Fatalf("%d of %d bytes are left: %v", len(in.b), len(raw), in.err)
 			}
 			want, ok := parseType(c["type"])
 			if !ok {
 				t.Fatalf("type %q", c["type"])
 			}
 			const middle = 1
-			r := d.reading(7, &dv, want, middle)
+			r := d.reading(7, &v, want, middle)
 			if got := show(r); got != c["want"] || r.Tag != 7 {
 				t.Errorf("got  %s\nwant %s", got, c["want"])
 			}
@@ -128,15 +129,29 @@ func TestBounds(t *testing.T) {
 		{make([]float64, 65535), ""},
 	} {
 		var d decoder
-		_, reason := d.value(ua.MustVariant(c.value), wanted{})
+		_, reason := d.value(encoded(t, c.value), wanted{})
 		if reason != c.want {
 			t.Errorf("%T: %q, want %q", c.value, reason, c.want)
 		}
 	}
 	var d decoder
-	if _, reason := d.value(deep.(*ua.Variant), wanted{}); !strings.Contains(reason, "array of more than 8 dimensions") {
+	if _, reason := d.value(encoded(t, deep), wanted{}); !strings.Contains(reason, "array of more than 8 dimensions") {
 		t.Errorf("nested variants: %q", reason)
 	}
+}
+
+// encoded returns a value as a variant on the wire, made by the library.
+func encoded(t testing.TB, v any) []byte {
+	t.Helper()
+	variant, ok := v.(*ua.Variant)
+	if !ok {
+		variant = ua.MustVariant(v)
+	}
+	b, err := ua.Encode(variant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // nest puts a value into an array of variants.
@@ -151,12 +166,12 @@ func nest(v any) any {
 // TestScratchIsReused holds that one array cannot show through into the next.
 func TestScratchIsReused(t *testing.T) {
 	var d decoder
-	first, _ := d.value(ua.MustVariant([]string{"a", "b"}), wanted{})
-	second, _ := d.value(ua.MustVariant([]int16{1, 2, 3}), wanted{})
+	first, _ := d.value(encoded(t, []string{"a", "b"}), wanted{})
+	second, _ := d.value(encoded(t, []int16{1, 2, 3}), wanted{})
 	if got := showValue(first) + showValue(second); got != `array [string "a", string "b"]array [int 1, int 2, int 3]` {
 		t.Error(got)
 	}
-	long := ua.MustVariant([]string{strings.Repeat("x", 60000)})
+	long := encoded(t, []string{strings.Repeat("x", 60000)})
 	for range 50 {
 		if _, reason := d.value(long, wanted{}); reason != "" {
 			t.Fatalf("arrays are counted together: %s", reason)
