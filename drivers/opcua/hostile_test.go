@@ -238,3 +238,10 @@ var unused = []int{0, 4, 16, 0}
 
 // silent says nothing and keeps the connection.
 func silent(io.Writer, opcuasim.Answer) bool { return true }
+
+// faulty refuses the request.
+func faulty(w io.Writer, a opcuasim.Answer) bool {
+	a.Body = opcuasim.ResponseHead(397, 0x80060000)
+	w.Write(a.Bytes())
+	return true
+}

@@ -1,0 +1,153 @@
+package opcua
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/opcuasim"
+)
+
+// TestLostLinks holds for each way in which a server says that session or channel are gone: the poll is an error
+// that names it, nothing is asked twice, and a new connection reads on.
+func TestLostLinks(t *testing.T) {
+	for code, name := range map[uint32]string{
+		0x80250000: "BadSessionIdInvalid",
+		0x80260000: "BadSessionClosed",
+		0x80270000: "BadSessionNotActivated",
+		0x80220000: "BadSecureChannelIdInvalid",
+		0x80860000: "BadSecureChannelClosed",
+		0x80870000: "BadSecureChannelTokenUnknown",
+		0x800E0000: "BadServerHalted",
+		0x800C0000: "BadShutdown",
+		0x800D0000: "BadServerNotConnected",
+		0x80130000: "BadSecurityChecksFailed",
+		0x80560000: "BadTooManySessions",
+		0x800A0000: "BadTimeout",
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost := false
+			s := start(t, opcuasim.Options{OnRead: func([]string) uint32 {
+				if lost {
+					return code
+				}
+				return 0
+			}}, 10)
+			d := connect(t, connection(s.Endpoint(), 10*time.Second, variables(10)...))
+			wantNumbers(t, read(t, d), nil)
+			lost = true
+			before := s.Reads()
+			r, err := d.Read(t.Context(), drivers.Ref{}, nil)
+			if err == nil || !strings.HasPrefix(err.Error(), name) || len(r) != 0 {
+				t.Errorf("got %d readings and %v, want %s", len(r), err, name)
+			}
+			if n := s.Reads() - before; n != 1 {
+				t.Errorf("%d requests, want 1", n)
+			}
+			lost = false
+			d.Close()
+			if err := d.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantNumbers(t, read(t, d), nil)
+		})
+	}
+}
+
+// TestRestartedServer restarts a server under polls, over and over.
+func TestRestartedServer(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 10)
+	d := connect(t, connection(s.Endpoint(), 10*time.Second, variables(10)...))
+	for range 20 {
+		wantNumbers(t, read(t, d), nil)
+		if err := s.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := d.Read(t.Context(), drivers.Ref{}, nil)
+		if err == nil || len(r) != 0 {
+			t.Fatalf("a poll over the restart: %d readings, %v", len(r), err)
+		}
+		d.Close()
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantNumbers(t, read(t, d), nil)
+}
+
+// TestReconnectsLeaveNothing connects 1,000 times: in order, over a lost connection, and refused at the session.
+// The counts of goroutines and descriptors stay flat.
+func TestReconnectsLeaveNothing(t *testing.T) {
+	h, refused := hostile(t, opcuasim.Trick{Step: opcuasim.StepActivate, Play: faulty}, 10*time.Second)
+	defer h.Close()
+	s := start(t, opcuasim.Options{}, 3)
+	d := connect(t, connection(s.Endpoint(), 10*time.Second, variables(3)...))
+	count := func() (int, int) {
+		d.Close()
+		time.Sleep(50 * time.Millisecond) // the servers' ends
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skipf("count descriptors: %v", err)
+		}
+		return runtime.NumGoroutine(), len(open)
+	}
+	goroutines, descriptors := count()
+	for i := range 1000 {
+		if i%10 == 3 && !strings.HasPrefix(outcome(refused), "connect: activate session: BadEncodingError") {
+			t.Fatal("the refusing server does not refuse")
+		}
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if i%10 == 7 {
+			d.link.tcp.Close()
+			if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err == nil {
+				t.Fatal("Read over a closed connection gives no error")
+			}
+		}
+		if i%100 == 99 {
+			if g, f := count(); g > goroutines+2 || f > descriptors+2 {
+				t.Fatalf("after %d connections: %d goroutines and %d descriptors, %d and %d before", i+1, g, f, goroutines, descriptors)
+			}
+		}
+	}
+}
+
+// TestAbsurdLifetimes has servers whose tokens live for no time, or for ever.
+func TestAbsurdLifetimes(t *testing.T) {
+	for name, want := range map[string][2]time.Duration{
+		"open: lifetime 0":       {0, minLifetime},
+		"open: lifetime 1 ms":    {0, minLifetime},
+		"open: lifetime 49 days": {maxLifetime - time.Minute, maxLifetime},
+	} {
+		for _, trick := range opcuasim.Tricks() {
+			if trick.Name != name {
+				continue
+			}
+			_, d := hostile(t, trick, 10*time.Second)
+			if err := d.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(d.link.channel.end); left < want[0]-10*time.Second || left > want[1] {
+				t.Errorf("%s: the token has %v left", name, left)
+			}
+			if renew := d.link.channel.end.Sub(d.link.channel.renew); renew < minLifetime/4 {
+				t.Errorf("%s: renewed %v before its end", name, renew)
+			}
+			d.link.channel.renew = time.Now().Add(-time.Second)
+			wantNumbers(t, read(t, d), nil)
+			if time.Until(d.link.channel.renew) < 0 {
+				t.Errorf("%s: the token was not renewed", name)
+			}
+			d.link.channel.end = time.Now().Add(-time.Second)
+			old := d.link
+			wantNumbers(t, read(t, d), nil)
+			if d.link == old {
+				t.Errorf("%s: a poll with a token that has ended goes over the old connection", name)
+			}
+		}
+	}
+}

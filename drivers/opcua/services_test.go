@@ -1,0 +1,214 @@
+package opcua
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/opcuasim"
+	"millrace/gateway/telemetry"
+)
+
+// TestRequestsAreTheLibrarys holds that the requests made here are byte for byte those of the library.
+func TestRequestsAreTheLibrarys(t *testing.T) {
+	token := ua.NewByteStringNodeID(1, []byte("0123456789abcdef"))
+	encodedToken, err := token.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes := []*ua.ReadValueID{
+		{NodeID: ua.NewStringNodeID(2, "Spindle.Speed"), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}},
+		{NodeID: ua.NewTwoByteNodeID(85), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}},
+	}
+	var own [][]byte
+	for _, n := range nodes {
+		b, err := valueOf(n.NodeID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own = append(own, b)
+	}
+	client := &ua.ApplicationDescription{ApplicationURI: "urn:x", ApplicationName: ua.NewLocalizedText("x"), ApplicationType: ua.ApplicationTypeClient}
+	signature := &ua.SignatureData{}
+	identity := ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: "anyone"})
+	for _, c := range []struct {
+		service uint16
+		body    func([]byte) ([]byte, error)
+		want    ua.Request
+	}{
+		{id.ReadRequest_Encoding_DefaultBinary, encodeRead(own), &ua.ReadRequest{TimestampsToReturn: ua.TimestampsToReturnBoth, NodesToRead: nodes}},
+		{id.CreateSessionRequest_Encoding_DefaultBinary, encode(&createSession{Client: client, EndpointURL: "opc.tcp://x", SessionName: "s", Nonce: []byte("nonce"), Timeout: 5, MaxResponse: 7}),
+			&ua.CreateSessionRequest{ClientDescription: client, EndpointURL: "opc.tcp://x", SessionName: "s", ClientNonce: []byte("nonce"), RequestedSessionTimeout: 5, MaxResponseMessageSize: 7}},
+		{id.ActivateSessionRequest_Encoding_DefaultBinary, encode(&activateSession{Signature: signature, Locales: []string{"en"}, Identity: identity, TokenSignature: signature}),
+			&ua.ActivateSessionRequest{ClientSignature: signature, LocaleIDs: []string{"en"}, UserIdentityToken: identity, UserTokenSignature: signature}},
+		{id.CloseSessionRequest_Encoding_DefaultBinary, encode(&closeSession{true}), &ua.CloseSessionRequest{DeleteSubscriptions: true}},
+	} {
+		got, err := c.body(appendHeader(nil, c.service, encodedToken, 42, 3*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.want.SetHeader(&ua.RequestHeader{AuthenticationToken: token, RequestHandle: 42, TimeoutHint: 3000})
+		want, err := ua.Encode(c.want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const stamp = 4 + 23 // the type id and the token stand before the time
+		at := time.Unix(0, int64(ticksOf(int64(leastBits(got[stamp:]))))*100)
+		if age := time.Since(at); age < 0 || age > time.Minute {
+			t.Errorf("%T: made %v ago", c.want, age)
+		}
+		if clear(got[stamp : stamp+8]); !bytes.Equal(got[4:], want) || ua.ServiceTypeID(c.want) != c.service {
+			t.Errorf("%T:\ngot  %x\nwant %x", c.want, got[4:], want)
+		}
+	}
+}
+
+func leastBits(b []byte) uint64 {
+	r := reader{b: b}
+	return r.u64()
+}
+
+// TestCertificates has servers that ask for a password and give keys that the library would stumble over.
+func TestCertificates(t *testing.T) {
+	good, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := &rsa.PublicKey{N: big.NewInt(0).SetBit(big.NewInt(1), 500, 1), E: 65537}
+	large := &rsa.PublicKey{N: big.NewInt(0).SetBit(big.NewInt(1), 20000, 1), E: 65537}
+	for _, c := range []struct {
+		name        string
+		certificate []byte
+		nonce       int
+		policy      string
+		want        string
+	}{
+		{"good", certificate(t, &good.PublicKey, good), 32, ua.SecurityPolicyURIBasic256Sha256, ""},
+		{"no certificate", nil, 32, ua.SecurityPolicyURIBasic256Sha256, "read the server's certificate: "},
+		{"no certificate at all", []byte("hello"), 32, ua.SecurityPolicyURIBasic256Sha256, "read the server's certificate: "},
+		{"elliptic curve", certificate(t, &curve.PublicKey, curve), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's certificate holds a key of type ECDSA, not RSA"},
+		{"small key", certificate(t, small, good), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's key has 501 bits"},
+		{"large key", certificate(t, large, good), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's key has 20001 bits"},
+		{"large nonce", certificate(t, &good.PublicKey, good), 2000, ua.SecurityPolicyURIBasic256Sha256, "the server's nonce has 2000 bytes"},
+		{"unknown policy", certificate(t, &good.PublicKey, good), 32, "urn:x", "unsupported security policy urn:x"},
+	} {
+		secret, algorithm, err := encrypt("secret", c.policy, c.certificate, make([]byte, c.nonce))
+		switch {
+		case c.want == "" && (err != nil || len(secret) != 256 || algorithm == ""):
+			t.Errorf("%s: %d bytes of %q, %v", c.name, len(secret), algorithm, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want …%s…", c.name, err, c.want)
+		}
+	}
+}
+
+func certificate(t *testing.T, public, signer any) []byte {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// again is a server that says the same words for ever, in answer to the first request after a connect.
+type again struct {
+	script
+	link  *link
+	words []byte
+	at    int
+}
+
+func (a *again) Read(b []byte) (int, error) {
+	if a.at == 0 {
+		copy(a.words[16:], words(a.link.channel.received+1, a.link.channel.request))
+	}
+	n := copy(b, a.words[a.at:])
+	if a.at += n; a.at == len(a.words) {
+		a.at = 0
+	}
+	return n, nil
+}
+
+func words(v ...uint32) (b []byte) {
+	for _, w := range v {
+		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
+	}
+	return b
+}
+
+// poller is a driver that polls count nodes of a server that costs nothing.
+func poller(t testing.TB, count int) *driver {
+	t.Helper()
+	made, err := newDriver(connection("opc.tcp://host", time.Hour, variables(count)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*driver)
+	var values [][]byte
+	for i := range count {
+		values = append(values, append(opcuasim.Number(float64(i)), 0, 0, 0, 0, 0, 0, 0, 1))
+		values[i][0] |= 4 // a source time
+	}
+	answer := opcuasim.Answer{Kind: "MSG", Body: opcuasim.ReadBody(values...)}
+	conn := &again{words: answer.Bytes()}
+	conn.Reader = conn
+	d.link = &link{tcp: conn, channel: newChannel(conn), timeout: time.Hour, lifetime: maxLifetime, token: noToken}
+	c := d.link.channel
+	c.id, c.token, c.previous, c.largest, c.maxRequest = 7, 9, 9, chunkSize, maxRequest
+	c.renew, c.end = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+	conn.link, d.most = d.link, count
+	for i := range d.groups[0] {
+		if err := d.groups[0][i].resolve(nil, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+// TestPollCostsNoAllocationPerReading holds the budget of the hot path.
+func TestPollCostsNoAllocationPerReading(t *testing.T) {
+	d := poller(t, 1000)
+	var dst []telemetry.Reading
+	n := testing.AllocsPerRun(100, func() {
+		var err error
+		if dst, err = d.Read(t.Context(), drivers.Ref{}, dst[:0]); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 20 {
+		t.Errorf("a poll of 1000 nodes costs %v allocations", n)
+	}
+	wantNumbers(t, dst, nil)
+}
+
+// BenchmarkPoll1000 is the driver alone.
+func BenchmarkPoll1000(b *testing.B) {
+	d := poller(b, 1000)
+	var dst []telemetry.Reading
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if dst, err = d.Read(b.Context(), drivers.Ref{}, dst[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/value")
+}
