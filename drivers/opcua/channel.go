@@ -18,7 +18,7 @@ const (
 	maxMessage  = 2 << 20   // one response; of a larger one the rest is dropped as it comes
 	maxChunks   = 512       // chunks of one response; a server that sends more loses the connection
 	minChunk    = 1024      // what we still cope with; the specification has 8192
-	keptMessage = 256 << 10 // memory for responses that is kept between them
+	keptMessage = 256 << 10 // memory for responses that is kept between polls
 	maxLifetime = time.Hour // of the channel's token, asked of the server
 	minLifetime = time.Second
 )
@@ -148,6 +148,9 @@ func (c *channel) opened(lifetime time.Duration) error {
 		c.token = token
 	}
 	c.id, c.previous, c.token = issued, c.token, token
+	if revised == 0 { // says nothing; a token that lives for no time would be of no use
+		revised = lifetime
+	}
 	revised = min(max(revised, minLifetime), lifetime)
 	now := time.Now()
 	c.renew, c.end = now.Add(revised*3/4), now.Add(revised)
@@ -200,9 +203,6 @@ func (c *channel) send(kind string, b []byte) error {
 // receive reads the answer to the last request into c.body, chunk by chunk. An answer over maxMessage is read to
 // its end, without being kept, so that the connection stays of use.
 func (c *channel) receive() ([]byte, error) {
-	if cap(c.body) > keptMessage {
-		c.body = nil
-	}
 	c.body = c.body[:0]
 	size := 0
 	for range maxChunks {
@@ -309,10 +309,11 @@ func nextSequence(n uint32) uint32 {
 
 // aborted takes the body of an abort: the server gives up on its answer, and the connection is good.
 func (c *channel) aborted(n int) error {
+	c.body = c.body[:0] // what came of the answer is void
 	if err := c.keep(n); err != nil {
 		return err
 	}
-	r := reader{b: c.body[len(c.body)-n:]}
+	r := reader{b: c.body}
 	code := r.u32()
 	if r.err != nil || code>>31 == 0 {
 		return protocolError("the server gave up on its answer and did not say why")
@@ -358,6 +359,13 @@ func (c *channel) write(b []byte) error {
 // frame begins a message of a kind such as "HELF", with room for its size.
 func frame(kind string) []byte {
 	return append(make([]byte, 0, 256), kind[0], kind[1], kind[2], kind[3], 0, 0, 0, 0)
+}
+
+// trim lets go of the last answer if it was large, so that rare ones do not cost memory between polls.
+func (c *channel) trim() {
+	if cap(c.body) > keptMessage {
+		c.body = nil
+	}
 }
 
 // farewell closes the channel (OPC 10000-4, 5.5.3). The server does not answer.

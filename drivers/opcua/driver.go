@@ -3,7 +3,8 @@
 //
 // It promises: one node that cannot be read never costs the others; a server that does not answer
 // within the device's timeout is an error, never a hang; nothing is reconnected behind the poller's
-// back; a namespace given by URI is looked up after every connect. The poller calls it.
+// back; a namespace given by URI is looked up after every connect; whatever a server sends costs its own
+// readings at most, within the bounds of README.md. The poller calls it.
 package opcua
 
 import (
@@ -48,7 +49,8 @@ func newDriver(c drivers.Connection) (drivers.Driver, error) {
 
 // Connect opens a new session and looks up what may differ from the last one: the server's limit
 // of nodes a request and its namespaces.
-func (d *driver) Connect(ctx context.Context) error {
+func (d *driver) Connect(ctx context.Context) (err error) {
+	defer caught(&err)
 	if err := d.Close(); err != nil {
 		return err
 	}

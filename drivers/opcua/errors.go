@@ -63,3 +63,10 @@ func splittable(err error) bool {
 	}
 	return tooMuch(err)
 }
+
+// caught makes a panic an error: the other devices shall poll on.
+func caught(err *error) {
+	if p := recover(); p != nil {
+		*err = protocolError(fmt.Sprintf("BUG: the OPC UA driver panicked: %v", p))
+	}
+}

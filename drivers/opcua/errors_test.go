@@ -7,9 +7,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
 )
 
 func TestWhichErrorsMeanThatTheLinkIsDown(t *testing.T) {
@@ -48,5 +51,14 @@ func TestWhichErrorsMeanThatTheLinkIsDown(t *testing.T) {
 		if got := tooMuch(c.err); got != c.tooMuchIs {
 			t.Errorf("%v: too much %v", c.err, got)
 		}
+	}
+}
+
+// TestPanicsStayHere reads a group that there is not.
+func TestPanicsStayHere(t *testing.T) {
+	d := poller(t, 1)
+	r, err := d.Read(t.Context(), drivers.Ref{Device: 7}, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "BUG: the OPC UA driver panicked: ") || len(r) != 0 || splittable(err) {
+		t.Errorf("got %d readings and %v", len(r), err)
 	}
 }

@@ -29,16 +29,15 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		return dst, errors.New("not connected")
 	}
 	defer func() {
-		if p := recover(); p != nil { // the other devices shall poll on
-			err = protocolError(fmt.Sprintf("BUG: reading panicked: %v", p))
-		}
 		if err != nil {
 			out = dst
-			if d.link != nil {
-				d.link.dead = true
-			}
+		}
+		if d.link != nil {
+			d.link.dead = d.link.dead || err != nil
+			d.link.channel.trim()
 		}
 	}()
+	defer caught(&err)
 	if d.link.expired() {
 		if err := d.Connect(ctx); err != nil {
 			return dst, err

@@ -48,6 +48,18 @@ func endless(name string, step Step, chunk func(a Answer) []byte) Trick {
 	}}
 }
 
+// behind writes chunks that make up all that an answer may have, and then another.
+func behind(name string, last func(a Answer, n int) []byte) Trick {
+	return Trick{Name: name, Step: StepPoll, Play: func(w io.Writer, a Answer) bool {
+		const chunks = (2 << 20) / (65535 - 24)
+		for n := range chunks {
+			w.Write(a.Chunk('C', n, make([]byte, 65535-24)))
+		}
+		_, err := w.Write(last(a, chunks))
+		return err == nil
+	}}
+}
+
 func helloTricks() []Trick {
 	ack := func(name string, v ...uint32) Trick {
 		return say("ack: "+name, StepHello, func(Answer) []byte { return Frame("ACKF", words(v...)) })
@@ -144,6 +156,9 @@ func chunkTricks() []Trick {
 		say("chunk: an abort", StepPoll, abort(0x80B90000)),
 		say("chunk: an abort without an error", StepPoll, abort(0)),
 		say("chunk: an abort of no words", StepPoll, func(a Answer) []byte { return a.Chunk('A', 0, nil) }),
+		behind("chunk: an abort behind 2 MB", func(a Answer, n int) []byte { return a.Chunk('A', n, join(words(0x80060000), make([]byte, 60_000))) }),
+		behind("chunk: an error behind 2 MB", func(Answer, int) []byte { return Frame("ERRF", join(words(0x80060000), make([]byte, 60_000))) }),
+		behind("chunk: the end behind 2 MB", func(a Answer, n int) []byte { return a.Chunk('F', n, make([]byte, 60_000)) }),
 		endless("chunk: endless small", StepPoll, func(a Answer) []byte { return a.Chunk('C', 0, []byte{0}) }),
 		endless("chunk: endless empty", StepPoll, func(a Answer) []byte { return a.Chunk('C', 0, nil) }),
 		endless("chunk: endless large", StepPoll, func(a Answer) []byte { return a.Chunk('C', 0, make([]byte, 65535-24)) }),
