@@ -12,7 +12,7 @@ import (
 func TestMaxAgeAfterCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions()
-		o.CommitInterval, o.MaxAge = time.Second, 24*time.Hour
+		o.CommitInterval, o.MaxAge = 4*time.Second, 24*time.Hour
 		dir := t.TempDir() + "/store"
 		b := mustOpen(t, dir, o)
 		run := func(length time.Duration) {

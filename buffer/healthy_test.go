@@ -10,7 +10,7 @@ import (
 // TestHealthyWritesLittle compares what a link that acknowledges within a fifth of a second makes the store write with
 // what its outage would, at 10,000 readings a second: it must be less than 2 %.
 func TestHealthyWritesLittle(t *testing.T) {
-	const length = 10 * time.Minute
+	const length = 5 * time.Minute
 	payloads := pool(1000)
 	written := map[bool]uint64{}
 	for _, healthy := range []bool{true, false} {

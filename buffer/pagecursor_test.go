@@ -123,7 +123,7 @@ func TestPagesAhead(t *testing.T) {
 		t.Fatalf("%d keys, sound: %v", all, sound)
 	}
 	rng := rand.New(rand.NewPCG(seeds(t, 1, 1)[0], 8))
-	rounds, damaged := 300, 0
+	rounds, damaged := 150, 0
 	if os.Getenv("MILLRACE_LONG") != "" {
 		rounds = 20_000
 	}

@@ -3,4 +3,4 @@
 package buffer
 
 // outageDays is shorter under the race detector, which takes ten times as long.
-const outageDays = 8
+const outageDays = 6
