@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// Build makes the binary of cmd/millrace in dir and returns its path. race builds it with the race detector.
-func Build(dir string, race bool) (string, error) {
-	args := []string{"build", "-o", dir + "/", "millrace/cmd/millrace"}
+// Build makes the binary of cmd/millrace in dir and returns its path. race builds it with the race detector; more is
+// given to go build.
+func Build(dir string, race bool, more ...string) (string, error) {
+	args := append([]string{"build", "-o", dir + "/"}, more...)
 	if race {
-		args = append(args[:1:1], append([]string{"-race"}, args[1:]...)...)
+		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(args, "millrace/cmd/millrace")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build cmd/millrace: %w: %s", err, out)
 	}
 	return dir + "/millrace", nil

@@ -28,7 +28,8 @@ type conn struct {
 	welcomed    bool         // CONNACK has come
 	stray       uint64       // PUBACKs that acknowledged nothing
 
-	heard   atomic.Int64  // when the last packet came, in nanoseconds since 1970
+	born    time.Time
+	heard   atomic.Int64  // when the last packet came, in nanoseconds since born: a clock that is set does not matter
 	kick    chan struct{} // there is something to write
 	closing chan struct{}
 	flushed chan struct{} // closed when the writer has ended
@@ -50,7 +51,7 @@ var errClosed = errors.New("connection closed")
 
 // wrap takes over the connection. The caller runs write in a goroutine.
 func wrap(raw net.Conn) *conn {
-	return &conn{raw: raw, r: bufio.NewReaderSize(raw, 4096), kick: make(chan struct{}, 1), closing: make(chan struct{}),
+	return &conn{raw: raw, born: time.Now(), r: bufio.NewReaderSize(raw, 4096), kick: make(chan struct{}, 1), closing: make(chan struct{}),
 		flushed: make(chan struct{}), lost: make(chan struct{})}
 }
 
@@ -100,7 +101,7 @@ func (c *conn) next() error {
 		if _, err := io.ReadFull(c.r, c.in[:2]); err != nil {
 			return err
 		}
-		c.heard.Store(time.Now().UnixNano())
+		c.heard.Store(int64(time.Since(c.born)))
 		switch kind, size := c.in[0], c.in[1]; {
 		case kind == packetPingresp && size == 0:
 			c.left = c.in[:2]

@@ -156,7 +156,7 @@ func (s *session) alive(now time.Time) (time.Duration, error) {
 		}
 		return left, nil
 	}
-	left := time.Unix(0, s.conn.heard.Load()).Add(o.KeepAlive + pingCheck + o.AckTimeout).Sub(now)
+	left := s.conn.born.Add(time.Duration(s.conn.heard.Load()) + o.KeepAlive + pingCheck + o.AckTimeout).Sub(now)
 	if left <= 0 {
 		return 0, errNoPing
 	}
