@@ -22,9 +22,10 @@ type Account struct {
 	Kills  []Kill
 	Window time.Duration
 
-	// Stalls are the times when the machine itself stood still. A commit takes that much longer there, and one
-	// answer a device may come after the driver has given it up.
+	// Stalls are the times when the machine itself stood still. A commit takes that much longer there, and in one of
+	// Late or longer one answer a device may come after the driver has given it up.
 	Stalls []Stall
+	Late   time.Duration
 
 	// Stops are the moments of SIGTERM. The poll in flight at that moment may be lost, one a device.
 	Stops []time.Time
@@ -42,10 +43,8 @@ type Kill struct {
 // Stall is a time when the machine held a process up that did nothing but sleep and write a page to the disk.
 type Stall struct{ From, To time.Time }
 
-const (
-	longStall  = 2 * time.Second  // a stall from which on an answer may come too late; it costs one a device
-	stallReach = 10 * time.Second // a stall so long before a kill may still hold a commit up
-)
+// stallReach is how long before a kill a stall may still hold up a commit.
+const stallReach = 10 * time.Second
 
 // stopWindow is how long before a SIGTERM an answer may have been given and still be unread.
 const stopWindow = 200 * time.Millisecond
@@ -292,7 +291,7 @@ func (c *check) cutOff(s Served, spent map[excuse]bool) bool {
 		}
 	}
 	for _, st := range c.Stalls {
-		if st.To.Sub(st.From) >= longStall && s.At.After(st.From.Add(-stopWindow)) && s.At.Before(st.To.Add(stopWindow)) && once(st.From, &c.InStall) {
+		if c.Late > 0 && st.To.Sub(st.From) >= c.Late && s.At.After(st.From.Add(-stopWindow)) && s.At.Before(st.To.Add(stopWindow)) && once(st.From, &c.InStall) {
 			return true
 		}
 	}

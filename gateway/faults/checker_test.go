@@ -28,7 +28,7 @@ func gapPayload(device string, seq, from, to, readings int) string {
 
 // faultless is a run of two devices with 40 answers each, one a second, all delivered in order.
 func faultless() *Account {
-	a := &Account{Words: 2}
+	a := &Account{Words: 2, Late: 2 * time.Second}
 	for scan := 1; scan <= 40; scan++ {
 		for i, device := range []string{"d1", "d2"} {
 			a.Served = append(a.Served, Served{Device: device, Scan: uint32(scan), At: noon.Add(time.Duration(scan) * time.Second)})

@@ -22,9 +22,10 @@ func faultDeadAndSlow(t *testing.T) {
 	time.Sleep(pick(10*time.Second, 5*time.Minute))
 	to := time.Now()
 	var jitter []time.Duration
+	still := b.stoodStill(interval / 2)
 	for _, d := range b.devices {
 		if !b.excused[d.Name] {
-			jitter = append(jitter, jitters(d.Served(), from, to, interval)...)
+			jitter = append(jitter, jitters(d.Served(), from, to, interval, still)...)
 		}
 	}
 	slices.Sort(jitter)
@@ -44,11 +45,15 @@ func faultDeadAndSlow(t *testing.T) {
 	b.judge()
 }
 
-// jitters returns by how much each interval between two polls differs from the configured one.
-func jitters(served []Served, from, to time.Time, interval time.Duration) []time.Duration {
+// jitters returns by how much each interval between two polls differs from the configured one, where the machine
+// itself did not stand still.
+func jitters(served []Served, from, to time.Time, interval time.Duration, still []Stall) []time.Duration {
 	var out []time.Duration
 	for i := 1; i < len(served); i++ {
 		if served[i-1].At.Before(from) || served[i].At.After(to) {
+			continue
+		}
+		if slices.ContainsFunc(still, func(s Stall) bool { return s.To.After(served[i-1].At) && s.From.Before(served[i].At) }) {
 			continue
 		}
 		d := served[i].At.Sub(served[i-1].At) - interval

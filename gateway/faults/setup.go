@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// deviceTimeout is every device's time-out where a Setup names none: long, so that an answer is not late on a busy machine.
+const deviceTimeout = "5s"
+
 // Setup is a config of the gateway under test; zero fields are left out, so that the gateway's own default
 // holds.
 type Setup struct {
@@ -55,7 +58,7 @@ func (s *Setup) String() string {
 	}
 	b.WriteString("devices:\n")
 	for _, d := range s.Devices {
-		fmt.Fprintf(&b, "  - name: %s\n    driver: modbus\n    url: tcp://%s\n    unit: 1\n    timeout: %s\n    groups:\n", d.Name, d.Addr(), or(s.Timeout, "5s"))
+		fmt.Fprintf(&b, "  - name: %s\n    driver: modbus\n    url: tcp://%s\n    unit: 1\n    timeout: %s\n    groups:\n", d.Name, d.Addr(), or(s.Timeout, deviceTimeout))
 		fmt.Fprintf(&b, "      - name: all\n        interval: %s\n        tags:\n", or(s.Interval, "100ms"))
 		b.WriteString("          - {name: scan, address: \"holding:0\", type: uint32}\n")
 		for i := range d.words {
