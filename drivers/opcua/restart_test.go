@@ -161,3 +161,16 @@ func TestAbsurdLifetimes(t *testing.T) {
 		}
 	}
 }
+
+// TestFarewellToASilentServer closes a link whose server has fallen silent since the last poll.
+func TestFarewellToASilentServer(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 3)
+	d := connect(t, connection(s.Endpoint(), 300*time.Millisecond, variables(3)...))
+	read(t, d)
+	s.SetSilent(true)
+	begin := time.Now()
+	d.Close()
+	if took := time.Since(begin); took < 250*time.Millisecond || took > 5*time.Second {
+		t.Errorf("Close took %v, want the timeout of 300 ms", took)
+	}
+}

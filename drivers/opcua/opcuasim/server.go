@@ -3,7 +3,8 @@
 //
 // It speaks security policy None over the library's secure channel, but answers the services itself,
 // so that each fault can be made. It promises that every value it served was reported to
-// Options.Served first. Tests, cmd/millrace demo and millrace-bench call it; the gateway never does.
+// Options.Served first. Hostile is another server, which writes its bytes itself, to play Tricks with
+// them. Tests, cmd/millrace demo and millrace-bench call it; the gateway never does.
 package opcuasim
 
 import (

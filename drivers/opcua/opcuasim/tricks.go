@@ -101,6 +101,9 @@ func openTricks() []Trick {
 		security("policy of a negative length", join(words(0xfffffffe), null, null)),
 		security("another policy", join(text("http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256"), text("no certificate"), text("none"))),
 		security("no policy at all", join(null, null, null)),
+		body("open: channel 0", StepOpen, func(a Answer) []byte {
+			return join(a.Body[:len(ResponseHead(449, 0))], words(0, 0, hostileToken), make([]byte, 8), words(1000), null)
+		}),
 		body("open: nonce of 2 GB", StepOpen, func(a Answer) []byte { return join(a.Body[:len(a.Body)-4], words(0x7fffffff)) }),
 		body("open: nonce of a negative length", StepOpen, func(a Answer) []byte { return join(a.Body[:len(a.Body)-4], words(0xfffffffe)) }),
 		body("open: a fault", StepOpen, func(Answer) []byte { return ResponseHead(397, 0x80060000) }),
