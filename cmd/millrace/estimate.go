@@ -10,7 +10,7 @@ import (
 
 // What the store costs the flash, measured (buffer/DESIGN.md, LIBRARIES: bbolt's write amplification).
 const (
-	bytesPerCommit = 33 << 10 // pages that each commit rewrites whatever its size
+	bytesPerCommit = 20 << 10 // five pages that each commit rewrites whatever its size
 	idleRate       = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
 )
 
