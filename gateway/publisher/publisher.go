@@ -52,7 +52,7 @@ type Options struct {
 	ConnectTimeout time.Duration // for each step of connecting; default 5 s
 	AckTimeout     time.Duration // without any PUBACK the session is given up; default 10 s
 	RetryMin       time.Duration // wait after the first failure; default 200 ms
-	RetryMax       time.Duration // longest wait; default 15 s
+	RetryMax       time.Duration // longest wait; default 8 s
 }
 
 func (o Options) withDefaults() Options {
@@ -62,7 +62,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.ConnectTimeout, 5*time.Second)
 	setDefault(&o.AckTimeout, 10*time.Second)
 	setDefault(&o.RetryMin, 200*time.Millisecond)
-	setDefault(&o.RetryMax, 15*time.Second)
+	setDefault(&o.RetryMax, 8*time.Second)
 	o.Window = min(max(o.Window, 1), 4096)
 	o.WindowBytes = max(o.WindowBytes, 1)
 	o.KeepAlive = max(o.KeepAlive, time.Second)

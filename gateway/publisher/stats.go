@@ -35,7 +35,7 @@ func (s State) String() string {
 // Stats is what a Publisher knows of itself. Counters begin with the process.
 type Stats struct {
 	State       State
-	Since       time.Time // when State began
+	Since       time.Time // when the link came up, or was lost: an attempt in vain changes State and not Since
 	LastError   string    // the last trouble, with what happens next; "" = none yet
 	LastErrorAt time.Time
 
@@ -123,7 +123,10 @@ func (p *Publisher) setState(state State) {
 	if p.state.state == state {
 		return
 	}
-	p.state.state, p.state.since = state, time.Now()
+	if p.state.since.IsZero() || (p.state.state == Connected) != (state == Connected) {
+		p.state.since = time.Now()
+	}
+	p.state.state = state
 	if state == Connected {
 		p.n.sessions++
 		p.log.Info("connected", "url", p.o.URL, "session", p.n.sessions)

@@ -101,22 +101,27 @@ func (s *slowConn) Write(p []byte) (int, error) {
 
 func TestBackoffInTime(t *testing.T) {
 	inBubble(t, rigOptions{}, func(r *rig, l *link) {
-		l.set(func(l *link) { l.err = errors.New("no route") })
+		time.Sleep(time.Minute)
+		l.set(func(l *link) { l.err, l.calls = errors.New("no route"), nil })
+		r.broker.CutAll()
 		time.Sleep(10 * time.Minute)
+		if s := r.p.Stats(); s.State == Connected || time.Since(s.Since) < 9*time.Minute {
+			t.Errorf("ten minutes without a link: %v for %v", s.State, time.Since(s.Since))
+		}
 		l.set(func(l *link) {
-			if n := len(l.calls); n < 40 || n > 90 {
+			if n := len(l.calls); n < 75 || n > 160 {
 				t.Errorf("%d attempts in ten minutes", n)
 			}
 			for i := 1; i < len(l.calls); i++ {
-				if d := l.calls[i].Sub(l.calls[i-1]); d < 100*time.Millisecond || d > 15*time.Second {
+				if d := l.calls[i].Sub(l.calls[i-1]); d < 100*time.Millisecond || d > 8*time.Second {
 					t.Errorf("attempt %d came after %v", i, d)
 				}
 			}
 			l.err = nil
 		})
 		r.append(0, 3)
-		time.Sleep(16 * time.Second)
-		if s := r.p.Stats(); s.State != Connected || s.Unacked != 0 {
+		time.Sleep(9 * time.Second)
+		if s := r.p.Stats(); s.State != Connected || s.Unacked != 0 || time.Since(s.Since) > 9*time.Second {
 			t.Errorf("after the outage: %+v", s)
 		}
 	})

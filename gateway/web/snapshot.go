@@ -88,7 +88,7 @@ type Destination struct {
 	Name            string        `json:"name"`
 	URL             string        `json:"url"`   // without credentials
 	State           string        `json:"state"` // StateConnected or, in one word, what it is doing instead
-	Since           time.Time     `json:"since"` // when State last changed
+	Since           time.Time     `json:"since"` // when the link came up, or was lost
 	LastError       string        `json:"last_error"`
 	Sent            uint64        `json:"sent"` // messages, re-sent ones included
 	Acked           uint64        `json:"acked"`
