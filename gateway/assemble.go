@@ -36,7 +36,7 @@ func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
 }
 
 // newLine builds the driver of a connection, the way of its readings into the buffer, and the poller.
-func (g *Gateway) newLine(c config.Connection) (*line, error) {
+func (g *Gateway) newLine(c config.Connection, devices []plantDevice) (*line, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
@@ -52,7 +52,7 @@ func (g *Gateway) newLine(c config.Connection) (*line, error) {
 		}
 	}
 	log := g.log.With("url", PublicURL(c.Connection.URL))
-	return &line{conn: c, poller: poller.New(&c.Connection, d, sinks, g.dials.enter, log)}, nil
+	return &line{url: c.Connection.URL, devices: devices, poller: poller.New(&c.Connection, d, sinks, g.dials.enter, log)}, nil
 }
 
 func reports(rs []config.TagReport) []pipeline.Report {

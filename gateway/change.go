@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"path/filepath"
-	"reflect"
 	"strings"
 
 	"millrace/gateway/config"
@@ -23,41 +22,41 @@ type Change struct {
 
 // changeOf compares the set that runs with the next one.
 func changeOf(old, next *set) *Change {
-	c := &Change{File: next.cfg.File, Hash: next.cfg.Hash()}
+	c := &Change{File: next.cfg.File, Hash: next.hash}
 	if path, err := filepath.Abs(c.File); err == nil {
 		c.File = path
 	}
 	running := map[*line]bool{}
-	before, after := map[string]*config.Device{}, map[string]bool{}
+	before, after := map[string]plantDevice{}, map[string]bool{}
 	for _, l := range old.lines {
 		running[l] = true
-		for _, d := range l.conn.Devices {
-			before[d.Name] = d
+		for _, d := range l.devices {
+			before[d.name] = d
 		}
 	}
 	for _, l := range next.lines {
-		for _, d := range l.conn.Devices {
-			after[d.Name] = true
+		for _, d := range l.devices {
+			after[d.name] = true
 		}
 		if running[l] {
 			c.Kept++
 			continue
 		}
-		for _, d := range l.conn.Devices {
-			switch was := before[d.Name]; {
-			case was == nil:
-				c.Added = append(c.Added, d.Name)
-			case reflect.DeepEqual(was, d):
-				c.Along = append(c.Along, d.Name)
+		for _, d := range l.devices {
+			switch was, there := before[d.name]; {
+			case !there:
+				c.Added = append(c.Added, d.name)
+			case was == d:
+				c.Along = append(c.Along, d.name)
 			default:
-				c.Changed = append(c.Changed, d.Name)
+				c.Changed = append(c.Changed, d.name)
 			}
 		}
 	}
 	for _, l := range old.lines {
-		for _, d := range l.conn.Devices {
-			if !after[d.Name] {
-				c.Removed = append(c.Removed, d.Name)
+		for _, d := range l.devices {
+			if !after[d.name] {
+				c.Removed = append(c.Removed, d.name)
 			}
 		}
 	}

@@ -61,7 +61,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.set = *first
-	g.reloads = reloads{hash: cfg.Hash(), since: g.started}
+	g.reloads = reloads{hash: first.hash, since: g.started}
 	return g, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,18 +18,33 @@ import (
 
 // set is everything that a config wants to run but the store. What two sets have in common is the same pointer in both.
 type set struct {
-	cfg     *config.Config
-	lines   []*line   // in the order of cfg.Connections
-	uplinks []*uplink // in the order of cfg.Destinations
-	site    *site     // nil = no pages
+	cfg     *config.Config // without tags
+	hash    string         // of the whole config
+	lines   []*line        // in the order of cfg.Connections
+	uplinks []*uplink      // in the order of cfg.Destinations
+	site    *site          // nil = no pages
 }
 
-// line is one connection to the plant. mu guards conn, which each reload replaces by its equal in the new config, so
-// that no old one is kept alive.
+// line is one connection to the plant.
 type line struct {
-	conn   config.Connection
-	poller *poller.Poller
-	*task  // nil until it is started, as in the other two
+	url     string
+	devices []plantDevice
+	poller  *poller.Poller
+	*task   // nil until it is started, as in the other two
+}
+
+// plantDevice is what is kept of a device's config: the tags of a large plant would take more memory than all the rest.
+type plantDevice struct {
+	name, driver, url string
+	sum               [32]byte // of its config
+}
+
+func devicesOf(c *config.Connection) []plantDevice {
+	out := make([]plantDevice, len(c.Devices))
+	for i, d := range c.Devices {
+		out[i] = plantDevice{d.Name, d.Driver, d.URL, d.Sum()}
+	}
+	return out
 }
 
 type uplink struct {
@@ -97,7 +113,7 @@ func (g *Gateway) reload(ctx context.Context) (*Change, error) {
 // prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs. Only
 // Reload changes the set, so until apply it can be read without mu, and the page answers all the while.
 func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*set, error) {
-	next := &set{cfg: cfg}
+	next := &set{cfg: cfg.WithoutTags(), hash: cfg.Hash()}
 	for i := range cfg.Destinations {
 		d := &cfg.Destinations[i]
 		u := find(g.set.uplinks, func(u *uplink) bool { return u.cfg.Name == d.Name })
@@ -115,10 +131,10 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*set, error)
 		running[l.key()] = l
 	}
 	for _, c := range cfg.Connections() {
-		l := running[c.Devices[0].Name]
-		if l == nil || !reflect.DeepEqual(l.conn.Devices, c.Devices) {
+		l, devices := running[c.Devices[0].Name], devicesOf(&c)
+		if l == nil || !slices.Equal(l.devices, devices) {
 			var err error
-			if l, err = g.newLine(c); err != nil {
+			if l, err = g.newLine(c, devices); err != nil {
 				return nil, err
 			}
 		}
@@ -156,10 +172,6 @@ func (g *Gateway) apply(next *set) error {
 	}
 	gone := g.set.without(next)
 	gone.stop()
-	conns := next.cfg.Connections()
-	for i, l := range next.lines {
-		l.conn = conns[i]
-	}
 	if g.o.SetLogLevel != nil {
 		g.o.SetLogLevel(next.cfg.Log.Level)
 	}

@@ -10,7 +10,7 @@ import (
 const stopPatience = 5 * time.Second
 
 // key names a line: device names are unique, and a line whose first device is another one is another line.
-func (l *line) key() string { return l.conn.Devices[0].Name }
+func (l *line) key() string { return l.devices[0].name }
 
 // stop lets the poll in flight end.
 func (l *line) stop() {
@@ -93,9 +93,9 @@ func (h holders) before(l *line) (tasks []*task) {
 }
 
 func (l *line) holds() []string {
-	keys := []string{"url " + l.conn.Connection.URL}
-	for _, d := range l.conn.Devices {
-		keys = append(keys, "device "+d.Name)
+	keys := []string{"url " + l.url}
+	for _, d := range l.devices {
+		keys = append(keys, "device "+d.name)
 	}
 	return keys
 }

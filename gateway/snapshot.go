@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"millrace/buffer"
-	"millrace/gateway/config"
 	"millrace/gateway/poller"
 	"millrace/gateway/web"
 )
@@ -28,8 +27,8 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	}
 	for _, l := range g.set.lines {
 		stats := l.poller.Stats()
-		for i, d := range l.conn.Devices {
-			s.Devices = append(s.Devices, deviceView(d, &stats, i, ledger[d.Name], g.set.uplinks))
+		for i, d := range l.devices {
+			s.Devices = append(s.Devices, deviceView(d, &stats, i, ledger[d.name], g.set.uplinks))
 		}
 	}
 	st := g.buf.Stats()
@@ -57,9 +56,9 @@ func (g *Gateway) configView() web.Config {
 	return web.Config{File: g.set.cfg.File, Hash: r.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
 }
 
-func deviceView(d *config.Device, stats *poller.Stats, i int, a *buffer.Account, uplinks []*uplink) web.Device {
+func deviceView(d plantDevice, stats *poller.Stats, i int, a *buffer.Account, uplinks []*uplink) web.Device {
 	ds := &stats.Devices[i]
-	v := web.Device{Name: d.Name, Driver: d.Driver, URL: PublicURL(d.URL), Up: stats.Up, Reason: ds.Reason, Since: ds.Since}
+	v := web.Device{Name: d.name, Driver: d.driver, URL: PublicURL(d.url), Up: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
 			Overruns: gs.Overruns, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})

@@ -48,6 +48,23 @@ func (c *Config) Hash() string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
+// Sum tells two devices' configs apart, secrets included: it is for comparing in memory, not for showing.
+func (d *Device) Sum() [sha256.Size]byte {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%#v", *d) // no pointers in it, and maps come sorted; a hash takes everything
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// WithoutTags returns the config without what the devices' groups hold, which is nearly all of its memory.
+func (c *Config) WithoutTags() *Config {
+	lean := *c
+	lean.Devices = slices.Clone(c.Devices)
+	for i := range lean.Devices {
+		lean.Devices[i].Groups = nil
+	}
+	return &lean
+}
+
 type printer struct{ bytes.Buffer }
 
 // line writes one key at an indentation; a dash in front of it takes two of its columns.
