@@ -61,6 +61,9 @@ func (l *lanes) next(now time.Time, win *window, rec *buffer.Record) (lane, time
 			return from, wait, err
 		}
 	}
+	if !l.p.suspects.some.Load() {
+		return l.ordinary(now, win, rec)
+	}
 	from, pause, err := l.trial(now, win, rec)
 	if from != laneNone || pause == 0 || err != nil {
 		return from, far, err
@@ -111,7 +114,7 @@ func (l *lanes) ordinary(now time.Time, win *window, rec *buffer.Record) (lane, 
 	if !win.room(true) || win.n > 0 && l.p.poison.careful() {
 		return laneNone, far, nil
 	}
-	if !l.proven && l.p.suspects.full() {
+	if !l.proven && l.p.suspects.some.Load() && l.p.suspects.full() {
 		return l.beside(now, win, rec)
 	}
 	if ok, err := l.fromOwed(rec); ok || err != nil {

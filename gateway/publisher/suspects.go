@@ -3,6 +3,7 @@ package publisher
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -12,6 +13,8 @@ import (
 // held back, so that the others flow: the lanes step over them, and they stay in flight in the buffer. Now
 // and then the oldest of a stream is tried alone; an acknowledgement frees the stream.
 type suspects struct {
+	some atomic.Bool // there was one ever: else a message costs no lock
+
 	mu     sync.Mutex // guards what follows; Stats looks in from outside
 	list   []*suspect
 	trying *suspect // one of its records is in flight, alone
@@ -57,6 +60,9 @@ func (q *suspects) any() bool {
 
 // holds reports whether the records of a stream are held back.
 func (q *suspects) holds(s *buffer.Stream) bool {
+	if !q.some.Load() {
+		return false
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	x := q.find(s)
@@ -95,6 +101,7 @@ func (q *suspects) add(s *buffer.Stream, topic string, now time.Time) bool {
 		}
 		x = &suspect{stream: s, topic: topic}
 		q.list = append(q.list, x)
+		q.some.Store(true)
 	}
 	x.parole, x.next = time.Time{}, now.Add(firstTry)
 	return true
