@@ -95,9 +95,13 @@ func PublicURL(raw string) string {
 
 func destinationView(u *uplink) web.Destination {
 	s := u.Stats()
+	var suspects []web.Suspect
+	for _, x := range s.Suspects {
+		suspects = append(suspects, web.Suspect{Device: x.Device, Topic: x.Topic, Held: x.Held, NextTry: x.NextTry})
+	}
 	return web.Destination{Name: u.cfg.Name, URL: PublicURL(u.cfg.URL), State: s.State.String(), Since: s.Since, LastError: s.LastError,
 		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Bytes: s.Bytes, Reconnects: max(s.Sessions, 1) - 1,
-		BacklogRecords: s.Unacked, InFlight: uint64(s.InFlight)}
+		BacklogRecords: s.Unacked, InFlight: uint64(s.InFlight), Held: uint64(s.Held), Suspects: suspects}
 }
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {

@@ -182,6 +182,7 @@ func (e *exposition) destinations(s *Snapshot) {
 	each("millrace_backlog_records", "gauge", "Records not yet acknowledged.", func(d *Destination) float64 { return float64(d.BacklogRecords) })
 	each("millrace_backlog_readings", "gauge", "Readings not yet acknowledged.", func(d *Destination) float64 { return float64(d.BacklogReadings) })
 	each("millrace_backlog_oldest_age_seconds", "gauge", "Age of the oldest record not yet acknowledged.", func(d *Destination) float64 { return d.OldestAge.Seconds() })
+	each("millrace_records_held_back", "gauge", "Records held back because the destination closes the connection on others like them.", func(d *Destination) float64 { return float64(d.Held) })
 	each("millrace_messages_in_flight", "gauge", "Messages sent and not yet acknowledged.", func(d *Destination) float64 { return float64(d.InFlight) })
 }
 

@@ -151,6 +151,12 @@
     return tr;
   }
 
+  // held says what a destination that takes messages does not take.
+  function held(d, now) {
+    return (d.suspects || []).map((x) => x.topic + ": " + whole(x.held_back) + " records held back, the broker closes the connection on them; " +
+      (ago(now, x.next_try) < 0 ? "next try in " + span(-ago(now, x.next_try)) : "trying again")).join("; ");
+  }
+
   function drawDestinations(s, now) {
     rows(id("destinations").tBodies[0], s.destinations.map((d) => d.name), makeDestination, (p, i) => {
       const d = s.destinations[i], up = d.state === "connected";
@@ -159,7 +165,7 @@
       set(p.state, d.state);
       set(p.name, d.name);
       set(p.where, d.url);
-      set(p.why, up ? "" : d.last_error);
+      set(p.why, up ? held(d, now) : d.last_error);
       set(p.since, span(ago(now, d.since)));
       set(p.backlog, whole(d.backlog_readings));
       set(p.oldest, d.backlog_readings ? span(d.oldest_age_seconds) : "–");

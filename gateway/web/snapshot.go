@@ -99,6 +99,16 @@ type Destination struct {
 	BacklogReadings uint64        `json:"backlog_readings"`
 	InFlight        uint64        `json:"in_flight"` // records
 	OldestAge       time.Duration `json:"-"`         // age of the oldest record not yet acknowledged
+	Held            uint64        `json:"held_back"` // records of the suspects
+	Suspects        []Suspect     `json:"suspects,omitempty"`
+}
+
+// Suspect is a poll group whose records are held back because the destination closes the connection on them.
+type Suspect struct {
+	Device  string    `json:"device"`
+	Topic   string    `json:"topic"`
+	Held    int       `json:"held_back"` // records
+	NextTry time.Time `json:"next_try"`  // not before
 }
 
 // StateConnected is the State of a destination that takes messages.

@@ -128,10 +128,14 @@ func TestSummary(t *testing.T) {
 	two.Devices[0].Up, two.Devices[3].Reason = false, "timeout"
 	refused := example(noon, "")
 	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
+	held := example(noon, "")
+	held.Destinations[0].Held = 1234
+	held.Destinations[0].Suspects = []Suspect{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}
 	cases := []struct {
 		s           *Snapshot
 		level, text string
 	}{
+		{held, LevelWarn, "cloud closes the connection on messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
 		{refused, LevelWarn, "The last reload of the config was refused; the one before runs on."},
 		{example(noon, ""), LevelOK, "All 4 devices live; everything delivered."},
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},

@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ const (
 )
 
 // Summarise says the most urgent thing first: a buffer that cannot keep records, then uplinks that are
-// down, then devices that do not answer, then a config that was refused.
+// down or refuse messages, then devices that do not answer, then a config that was refused.
 func (s *Snapshot) Summarise() Summary {
 	if s.Buffer.Health != HealthOK {
 		return Summary{LevelBad, "The buffer does not keep readings: " + s.Buffer.Health}
@@ -30,6 +31,11 @@ func (s *Snapshot) Summarise() Summary {
 	level := LevelOK
 	if text := s.uplinks(); text != "" {
 		level, parts = LevelWarn, append(parts, text)
+	}
+	for i := range s.Destinations {
+		if text := s.Destinations[i].refuses(); text != "" {
+			level, parts = LevelWarn, append(parts, text)
+		}
 	}
 	if text := s.silent(); text != "" {
 		level, parts = LevelWarn, append(parts, text)
@@ -67,6 +73,23 @@ func (s *Snapshot) uplinks() string {
 		text += ", room for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour)))
 	}
 	return text + "."
+}
+
+func (d *Destination) refuses() string {
+	if len(d.Suspects) == 0 {
+		return ""
+	}
+	var names []string
+	for i := range d.Suspects {
+		if name := d.Suspects[i].Device; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	whose := fmt.Sprintf("%d devices", len(names))
+	if len(names) <= 3 {
+		whose = strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s closes the connection on messages of %s: %s held back, the rest flows.", d.Name, whose, count(d.Held, "record"))
 }
 
 func (s *Snapshot) silent() string {
