@@ -11,12 +11,17 @@ const (
 	bytesPerReading = 2.5  // between believable plant signals (1.5) and random float32 (4.2), at 100 tags a record
 	bytesPerRecord  = 12   // header of a record and its share of block and page overhead
 	pageOverhead    = 1.08 // bbolt's pages around the values
+	bytesPerCommit  = 240  // checkpoint and block header that each commit leaves
 )
 
-// OutageRate returns how many bytes a second the store grows by in an outage, as an estimate for readings and
-// records a second.
-func OutageRate(readings, records float64) float64 {
-	return (readings*bytesPerReading + records*bytesPerRecord) * pageOverhead
+// OutageRate estimates what an outage does to the store: by how many bytes a second it grows, and how many commits a
+// second there are, for readings and records a second and the commit interval (0 = strict).
+func OutageRate(readings, records float64, interval time.Duration) (grows, commits float64) {
+	commits = records // strict: at most one a record
+	if interval > 0 {
+		commits = min(records, 1/interval.Seconds())
+	}
+	return (readings*bytesPerReading+records*bytesPerRecord)*pageOverhead + commits*bytesPerCommit, commits
 }
 
 // What the estimate of the room left rests on.
@@ -26,14 +31,14 @@ const (
 )
 
 // roomLeft returns how many hours an outage may last that begins or goes on now, at the rate since the start; nil when there
-// is none yet. accepted is readings of all devices since the store began, backlog those that the slowest destination lacks.
+// is none yet. accepted is readings of all devices since the store began, backlog those that the slowest destination lacks. mu is held.
 func (g *Gateway) roomLeft(st *buffer.Stats, accepted, backlog uint64, now time.Time) *float64 {
 	ran := now.Sub(g.started)
 	if ran < roomAfter || accepted <= g.acceptedBefore {
 		return nil
 	}
 	readings := float64(accepted-g.acceptedBefore) / ran.Seconds()
-	rate := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds())
+	rate, _ := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds(), g.set.cfg.Buffer.CommitInterval)
 	if st.Bytes > roomProven && backlog > 0 {
 		rate = readings * float64(st.Bytes) / float64(backlog)
 	}

@@ -10,8 +10,8 @@ import (
 
 // What the store costs the flash, measured (buffer/DESIGN.md, LIBRARIES: bbolt's write amplification).
 const (
-	bytesPerCommit = 20 << 10 // five pages that each commit rewrites whatever its size
-	idleRate       = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
+	rewrittenPerCommit = 20 << 10 // five pages that each commit rewrites whatever its size
+	idleRate           = 150      // bytes a second of checkpoints while everything is acknowledged promptly: the store's own bound
 )
 
 // estimate is what a config asks of the edge box's flash.
@@ -22,12 +22,8 @@ type estimate struct {
 
 func estimateFor(cfg *config.Config, l load) estimate {
 	const day = 24 * time.Hour
-	perSecond := gateway.OutageRate(l.readings, l.records)
-	commits := l.records // strict: at most one a record
-	if cfg.Buffer.CommitInterval > 0 {
-		commits = min(l.records, 1/cfg.Buffer.CommitInterval.Seconds())
-	}
-	outage := (perSecond + commits*bytesPerCommit) * day.Seconds()
+	perSecond, commits := gateway.OutageRate(l.readings, l.records, cfg.Buffer.CommitInterval)
+	outage := (perSecond + commits*rewrittenPerCommit) * day.Seconds()
 	e := estimate{healthyDay: idleRate * day.Seconds(), outageDay: outage}
 	if cfg.Buffer.CommitInterval == 0 {
 		e.healthyDay = outage // everything is written before it is sent
