@@ -61,7 +61,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.set = *first
-	g.reloads = reloads{hash: first.hash, since: g.started}
+	g.reloads = reloads{since: g.started}
 	return g, nil
 }
 
@@ -103,7 +103,7 @@ func (g *Gateway) begin(polling, publishing *crew) (*config.Config, string) {
 	}
 	g.startNew(&set{})
 	close(g.begun)
-	return g.set.cfg, g.reloads.hash
+	return g.set.cfg, g.set.hash
 }
 
 // finish ends reloading and returns the last set.

@@ -61,7 +61,6 @@ type site struct {
 
 // reloads is what is told of them. mu guards it.
 type reloads struct {
-	hash          string
 	since         time.Time // when the config in force was loaded
 	done, refused uint64
 	problem       string // why the last one was refused; "" = it was not
@@ -204,7 +203,7 @@ func (g *Gateway) note(c *Change, err error) {
 	g.mu.Lock()
 	r := &g.reloads
 	if err == nil {
-		*r = reloads{hash: c.Hash, since: now, done: r.done + 1, refused: r.refused}
+		*r = reloads{since: now, done: r.done + 1, refused: r.refused}
 	} else {
 		r.refused++
 		r.problem, r.problemAt = err.Error(), now

@@ -53,7 +53,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 // configView is the config in force. mu is held.
 func (g *Gateway) configView() web.Config {
 	r := &g.reloads
-	return web.Config{File: g.set.cfg.File, Hash: r.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
+	return web.Config{File: g.set.cfg.File, Hash: g.set.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
 }
 
 func deviceView(d plantDevice, stats *poller.Stats, i int, a *buffer.Account, uplinks []*uplink) web.Device {
