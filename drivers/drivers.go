@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"time"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Protocol is what a driver package exports: its name, its own config keys and its constructor.

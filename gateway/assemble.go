@@ -7,11 +7,11 @@ import (
 
 	"millrace/buffer"
 	"millrace/gateway/config"
+	"millrace/gateway/format/jsonmsg"
 	"millrace/gateway/pipeline"
 	"millrace/gateway/poller"
 	"millrace/gateway/publisher"
-	"millrace/gateway/publisher/jsonmsg"
-	"millrace/gateway/telemetry"
+	"millrace/gateway/record"
 )
 
 func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
@@ -73,12 +73,12 @@ type stream struct {
 }
 
 func newSink(dev *config.Device, g *config.Group, b *buffer.Buffer) (stream, error) {
-	schema := telemetry.Schema{Device: dev.Name, Group: g.Name, Tags: make([]telemetry.SchemaTag, len(g.Tags))}
+	schema := record.Schema{Device: dev.Name, Group: g.Name, Tags: make([]record.Tag, len(g.Tags))}
 	for i := range g.Tags {
 		t := &g.Tags[i]
-		schema.Tags[i] = telemetry.SchemaTag{Name: t.Name, Unit: t.Unit, Type: t.Type}
+		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type}
 	}
-	s, err := b.Stream(dev.Name, telemetry.AppendSchema(nil, &schema))
+	s, err := b.Stream(dev.Name, record.AppendSchema(nil, &schema))
 	return stream{b, s}, err
 }
 

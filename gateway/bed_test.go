@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
-	"millrace/gateway/publisher/brokersim"
-	"millrace/gateway/telemetry"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 // plant is fake equipment: each device answers with how often it has been read.

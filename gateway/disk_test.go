@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"millrace/buffer"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // believable makes the readings of 100 tags of one device, second by second: 60 slow floats with noise in the last of
@@ -85,7 +86,7 @@ func TestBytesAReading(t *testing.T) {
 			for sec := range c.seconds {
 				for i, s := range streams {
 					at := int64(1.7e15) + sec*1e6
-					payload := telemetry.AppendRecord(nil, &telemetry.Record{Time: at, Readings: sources[i](at)})
+					payload := record.Append(nil, &record.Record{Time: at, Readings: sources[i](at)})
 					if _, err := b.Append(s, payload, 100, at); err != nil {
 						t.Fatal(err)
 					}

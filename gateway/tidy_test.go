@@ -38,46 +38,52 @@ var all = []string{"*"}
 // pipeline, buffer, publisher, broker; only gateway and the programs put them together. A package that is not
 // here is a mistake: say first where in the flow it stands.
 var tidyImports = map[string][]string{
-	"cmd/millrace":       all,
-	"cmd/millrace/demo":  all,
-	"cmd/millrace-bench": all,
-	"gateway": {"buffer", "drivers", "gateway/config", "gateway/pipeline", "gateway/poller", "gateway/publisher",
-		"gateway/publisher/jsonmsg", "gateway/publisher/sparkplug", "gateway/telemetry", "gateway/web"},
-	"gateway/config":              {"drivers", "gateway/telemetry"},
+	"cmd/millrace":      all,
+	"cmd/millrace/demo": all,
+	"gateway": {"buffer", "drivers", "drivers/telemetry", "gateway/command", "gateway/config", "gateway/format", "gateway/format/jsonmsg",
+		"gateway/link", "gateway/link/mqtt", "gateway/pipeline", "gateway/poller", "gateway/publisher", "gateway/record", "gateway/values", "gateway/web"},
+	"gateway/web":                 {"buffer", "drivers/telemetry", "gateway/record", "gateway/values"},
+	"gateway/publisher":           {"buffer", "gateway/format", "gateway/link", "gateway/record"},
+	"gateway/command":             {"drivers", "drivers/telemetry", "gateway/poller"},
+	"gateway/format":              {"drivers/telemetry", "gateway/link", "gateway/record", "gateway/values"},
+	"gateway/format/jsonmsg":      {"drivers/telemetry", "gateway/format", "gateway/link", "gateway/record", "gateway/values"},
+	"gateway/link":                {},
+	"gateway/link/mqtt":           {"gateway/link"},
+	"gateway/link/mqtt/brokersim": {},
+	"gateway/pipeline":            {"drivers/telemetry", "gateway/record", "gateway/values"},
+	"gateway/values":              {"drivers/telemetry", "gateway/record"},
+	"gateway/poller":              {"drivers", "drivers/telemetry"},
+	"gateway/record":              {"drivers/telemetry"},
+	"gateway/config":              {"drivers", "drivers/telemetry"},
 	"gateway/faults":              {},
-	"gateway/pipeline":            {"gateway/telemetry"},
-	"gateway/poller":              {"drivers", "gateway/telemetry"},
-	"gateway/publisher":           {"buffer", "gateway/telemetry", "gateway/publisher/jsonmsg", "gateway/publisher/sparkplug"},
-	"gateway/publisher/brokersim": {},
-	"gateway/publisher/jsonmsg":   {"buffer", "gateway/telemetry"},
-	"gateway/publisher/sparkplug": {"buffer", "gateway/telemetry"},
-	"gateway/telemetry":           {},
-	"gateway/web":                 {"gateway/telemetry"},
-	"buffer":                      {},
+	"buffer":                      {"buffer/pages"},
+	"buffer/pages":                {},
 	"buffer/powercut":             {"buffer"}, // tests only
 	"configs":                     {},
-	"drivers":                     {"gateway/telemetry"},
-	"drivers/drivertest":          {"drivers", "gateway/telemetry"},
-	"drivers/modbus":              {"drivers", "gateway/telemetry"},
+	"drivers":                     {"drivers/telemetry"},
+	"drivers/telemetry":           {},
+	"drivers/drivertest":          {"drivers", "drivers/telemetry"},
+	"drivers/modbus":              {"drivers", "drivers/telemetry"},
 	"drivers/modbus/modbussim":    {},
-	"drivers/opcua":               {"drivers", "gateway/telemetry"},
+	"drivers/opcua":               {"drivers", "drivers/opcua/wire", "drivers/telemetry"},
+	"drivers/opcua/wire":          {},
 	"drivers/opcua/opcuasim":      {},
 }
 
 // tidyTestImports is what the tests of any package may import besides.
-var tidyTestImports = []string{"drivers/drivertest", "drivers/modbus/modbussim", "drivers/opcua/opcuasim", "gateway/publisher/brokersim"}
+var tidyTestImports = []string{"drivers/drivertest", "drivers/modbus/modbussim", "drivers/opcua/opcuasim", "gateway/link/mqtt/brokersim"}
 
 // tidyLibraries is which packages may import each library that has an owner.
 var tidyLibraries = map[string][]string{
 	"github.com/simonvetter/modbus":       {"drivers/modbus"},
 	"github.com/gopcua/opcua":             {"drivers/opcua", "drivers/opcua/opcuasim"},
 	"go.etcd.io/bbolt":                    {"buffer"},
-	"github.com/eclipse/paho.mqtt.golang": {"gateway/publisher", "gateway/publisher/brokersim", "gateway/faults", "cmd/millrace/demo"},
+	"github.com/eclipse/paho.mqtt.golang": {"gateway/link/mqtt", "gateway/link/mqtt/brokersim", "gateway/faults"},
 }
 
 // tidyTop is what may lie at the top level, besides names with a dot and what .gitignore names.
 var tidyTop = []string{"cmd", "gateway", "drivers", "buffer", "configs", "go.mod", "go.sum", "Dockerfile", "README.md",
-	"LICENSE", "CONTRIBUTING.md", "CHANGELOG.md"}
+	"LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
 
 const (
 	maxFileLines     = 500

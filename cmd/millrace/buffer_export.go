@@ -16,8 +16,8 @@ import (
 
 	"millrace/buffer"
 	"millrace/gateway"
-	"millrace/gateway/publisher/jsonmsg"
-	"millrace/gateway/telemetry"
+	"millrace/gateway/format/jsonmsg"
+	"millrace/gateway/record"
 )
 
 func newBufferExport(f *storeFlags) *cobra.Command {
@@ -167,7 +167,7 @@ func (e *exporter) write(r *gateway.StoredRecord) error {
 	return err
 }
 
-func (e *exporter) stream(of *gateway.StoredStream, schema *telemetry.Schema) (*jsonmsg.Stream, error) {
+func (e *exporter) stream(of *gateway.StoredStream, schema *record.Schema) (*jsonmsg.Stream, error) {
 	if s := e.json[of]; s != nil {
 		return s, nil
 	}
@@ -178,7 +178,7 @@ func (e *exporter) stream(of *gateway.StoredStream, schema *telemetry.Schema) (*
 	return s, err
 }
 
-func appendJSON(dst []byte, s *jsonmsg.Stream, r *gateway.StoredRecord, rec *telemetry.Record) ([]byte, error) {
+func appendJSON(dst []byte, s *jsonmsg.Stream, r *gateway.StoredRecord, rec *record.Record) ([]byte, error) {
 	if g := r.Gap; g != nil {
 		return s.AppendGap(dst, r.Seq, false, r.At, &jsonmsg.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq,
 			Count: g.Count, Cause: g.Cause.String()}), nil
@@ -186,7 +186,7 @@ func appendJSON(dst []byte, s *jsonmsg.Stream, r *gateway.StoredRecord, rec *tel
 	return s.AppendRecord(dst, r.Seq, false, rec)
 }
 
-func (e *exporter) rows(r *gateway.StoredRecord, schema *telemetry.Schema, rec *telemetry.Record) error {
+func (e *exporter) rows(r *gateway.StoredRecord, schema *record.Schema, rec *record.Record) error {
 	seq := strconv.FormatUint(r.Seq, 10)
 	if r.Gap != nil {
 		return e.csv.Write([]string{seq, timeText(r.At), r.Stream.Device, "", "", "", "", "gap", gapText(r.Gap)})
@@ -223,31 +223,31 @@ func (e *exporter) end() error {
 
 // decoder turns stored records into readings.
 type decoder struct {
-	schemas map[*gateway.StoredStream]*telemetry.Schema
-	rec     telemetry.Record
+	schemas map[*gateway.StoredStream]*record.Schema
+	rec     record.Record
 }
 
 // decode returns a record's readings and what their tags mean; both are valid until the next call. A gap
 // record has none.
-func (d *decoder) decode(r *gateway.StoredRecord) (s *telemetry.Schema, rec *telemetry.Record, err error) {
+func (d *decoder) decode(r *gateway.StoredRecord) (s *record.Schema, rec *record.Record, err error) {
 	if r.Gap != nil {
-		return &telemetry.Schema{Device: r.Stream.Device}, nil, nil
+		return &record.Schema{Device: r.Stream.Device}, nil, nil
 	}
 	if d.schemas == nil {
-		d.schemas = map[*gateway.StoredStream]*telemetry.Schema{}
+		d.schemas = map[*gateway.StoredStream]*record.Schema{}
 	}
 	if s = d.schemas[r.Stream]; s == nil {
-		if s, err = telemetry.ParseSchema(r.Stream.Schema); err != nil {
+		if s, err = record.ParseSchema(r.Stream.Schema); err != nil {
 			return nil, nil, err
 		}
 		d.schemas[r.Stream] = s
 	}
-	if err := telemetry.DecodeRecord(r.Payload, &d.rec); err != nil {
+	if err := record.Decode(r.Payload, &d.rec); err != nil {
 		return nil, nil, err
 	}
 	for i := range d.rec.Readings {
 		if int(d.rec.Readings[i].Tag) >= len(s.Tags) {
-			return nil, nil, telemetry.ErrRecord
+			return nil, nil, record.ErrRecord
 		}
 	}
 	return s, &d.rec, nil
@@ -294,7 +294,7 @@ func show(ctx context.Context, s *openedStore, seq uint64, w io.Writer) error {
 	return err
 }
 
-func showRecord(w io.Writer, r *gateway.StoredRecord, schema *telemetry.Schema, rec *telemetry.Record) error {
+func showRecord(w io.Writer, r *gateway.StoredRecord, schema *record.Schema, rec *record.Record) error {
 	out := planWriter{w: w}
 	if r.Gap != nil {
 		out.printf("record %d of %s, device %q: a gap between records %d and %d\n%s\n", r.Seq, timeText(r.At), r.Stream.Device,

@@ -17,10 +17,11 @@ import (
 
 	"millrace/buffer"
 	"millrace/drivers/modbus/modbussim"
+	"millrace/drivers/telemetry"
 	"millrace/gateway"
 	"millrace/gateway/config"
-	"millrace/gateway/publisher/brokersim"
-	"millrace/gateway/telemetry"
+	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/record"
 )
 
 const storeStart = 1_700_000_000_000_000 // µs; the first record's time
@@ -51,16 +52,16 @@ func makeStore(t *testing.T, n int) (dir string) {
 
 func fillStore(t *testing.T, b *buffer.Buffer, n int) {
 	t.Helper()
-	schema := telemetry.Schema{Device: "press-1", Group: "ram", Tags: []telemetry.SchemaTag{{Name: "force", Unit: "kN"}, {Name: "state"}}}
-	s, err := b.Stream("press-1", telemetry.AppendSchema(nil, &schema))
+	schema := record.Schema{Device: "press-1", Group: "ram", Tags: []record.Tag{{Name: "force", Unit: "kN"}, {Name: "state"}}}
+	s, err := b.Stream("press-1", record.AppendSchema(nil, &schema))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
 		at := storeStart + int64(i)*1e6
-		rec := telemetry.Record{Time: at, Readings: []telemetry.Reading{
+		rec := record.Record{Time: at, Readings: []telemetry.Reading{
 			{Tag: 0, Time: at, Value: telemetry.Float32(float32(i) / 2)}, telemetry.BadReading(1, at, "cable, \"cut\"")}}
-		if _, err := b.Append(s, telemetry.AppendRecord(nil, &rec), 2, at); err != nil {
+		if _, err := b.Append(s, record.Append(nil, &rec), 2, at); err != nil {
 			t.Fatal(err)
 		}
 	}

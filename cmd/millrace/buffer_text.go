@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // maxNesting is how deep arrays in arrays are written out.

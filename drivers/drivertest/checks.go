@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 func checkMistakes(s *Suite) error {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Suite describes a driver and the device that it is tried on. Every driver made by the suite gets

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // plant is a device without a network. faults names the rule that its driver breaks, "" for none.

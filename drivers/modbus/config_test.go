@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // mistakes makes a driver and returns the message of each of its mistakes, with where it is.

@@ -6,7 +6,7 @@ import (
 	"math/bits"
 	"unsafe"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // op is one line of the flat table by which an answer becomes readings: what stands at reg is of this

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Protocol is the driver "modbus". Devices with the same url share one connection.

@@ -9,7 +9,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // startSim starts a simulated device that ends with the test.

@@ -13,7 +13,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // faultTags are two spans of registers and one of bits: answers of 29, 21 and 10 bytes.

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // What a device refuses is learned like this. A block that is answered with an exception is split in two,

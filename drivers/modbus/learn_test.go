@@ -10,7 +10,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // TestLearn polls a device that refuses something and counts the requests it takes.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // poll is one Read: the blocks still to ask and what came of the others.

@@ -11,7 +11,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // bench is a driver on a simulated device whose every register says whose it is and when it was read, so

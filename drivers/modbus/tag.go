@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // kind is how the bytes of a tag become a value.

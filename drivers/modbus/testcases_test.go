@@ -14,7 +14,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // TestCases reads each folder of testcases: tags.txt (address, type and options of a tag a line; "device"

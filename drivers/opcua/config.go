@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 const defaultPort = "4840" // IANA: opcua-tcp

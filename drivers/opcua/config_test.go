@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // mistakes returns "device/group/tag field: message" of each.

@@ -7,7 +7,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/drivertest"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 func TestConformance(t *testing.T) {

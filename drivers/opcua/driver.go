@@ -17,7 +17,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a

@@ -12,7 +12,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 const machineURI = "urn:millrace:machine"

@@ -18,7 +18,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // allocated returns the bytes that have ever been allocated.

@@ -16,7 +16,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // hostile starts a server with a trick, and makes a driver for three of its nodes.

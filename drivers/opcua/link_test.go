@@ -10,7 +10,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // TestLopsidedChunks has a server that sends larger chunks than it takes.

@@ -11,7 +11,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Bounds of reading.

@@ -18,7 +18,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // TestRequestsAreTheLibrarys holds that the requests made here are byte for byte those of the library.

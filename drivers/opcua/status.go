@@ -8,7 +8,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // qualityOf maps the severity, the two highest bits of a status code, to a quality

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // wanted is the type that a tag's `type` asks for. The zero wanted takes what the server sends.

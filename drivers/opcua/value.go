@@ -8,7 +8,7 @@ import (
 	"math"
 	"strconv"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Bounds of one value; a larger one is a bad reading, because one tag must not fill a message.

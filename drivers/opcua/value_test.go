@@ -12,7 +12,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // TestDecode runs testcases/*.txt: the bytes of a DataValue as they stand on the wire (OPC 10000-6,

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // protocols returns two protocols that check like the real ones, which this package may not import.

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 func mustLoad(t *testing.T, path string) *Config {

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 func TestSumTellsDevicesApart(t *testing.T) {

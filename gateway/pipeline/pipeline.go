@@ -9,7 +9,8 @@ import (
 	"math"
 	"time"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // Sink is where records go: one stream of the buffer.
@@ -34,7 +35,7 @@ type Group struct {
 	scales  []scale
 	reports []Report
 	last    []telemetry.Reading // last reported reading of each tag, for report by exception
-	record  telemetry.Record
+	record  record.Record
 	buf     []byte
 }
 
@@ -80,7 +81,7 @@ func (g *Group) Take(readings []telemetry.Reading) error {
 		return nil
 	}
 	g.record.Time, g.record.Readings = readings[0].Time, readings
-	g.buf = telemetry.AppendRecord(g.buf[:0], &g.record)
+	g.buf = record.Append(g.buf[:0], &g.record)
 	if err := g.sink.Append(g.buf, len(readings), g.record.Time); err != nil {
 		return fmt.Errorf("append record: %w", err)
 	}

@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 type sink struct {
 	polled, suppressed, appended int
-	records                      []telemetry.Record
+	records                      []record.Record
 	err                          error
 }
 
@@ -21,8 +22,8 @@ func (s *sink) Append(payload []byte, readings int, at int64) error {
 	if s.err != nil {
 		return s.err
 	}
-	var r telemetry.Record
-	if err := telemetry.DecodeRecord(append([]byte(nil), payload...), &r); err != nil {
+	var r record.Record
+	if err := record.Decode(append([]byte(nil), payload...), &r); err != nil {
 		return err
 	}
 	if len(r.Readings) != readings || r.Time != at {

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Sink takes the readings of one poll. The slice is valid only during the call and may be changed by it.

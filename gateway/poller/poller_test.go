@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // fake is a driver whose link, devices and speed a test turns by hand.

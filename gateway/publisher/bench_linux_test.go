@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"millrace/buffer"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // BenchmarkPublish measures one destination from Append to PUBACK: messages a second and the CPU time of this
@@ -39,11 +40,11 @@ func benchPublish(b *testing.B, broker string, readings, rate int) {
 	}
 	r := newRig(b, o)
 	r.run()
-	rec := telemetry.Record{Time: 1766480000000000}
+	rec := record.Record{Time: 1766480000000000}
 	for i := range readings {
 		rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: telemetry.Uint(uint64(i * 37 % 65536))})
 	}
-	payload := telemetry.AppendRecord(nil, &rec)
+	payload := record.Append(nil, &rec)
 	r.await("link up", func() bool { return r.p.Stats().State == Connected })
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"millrace/gateway/publisher/brokersim"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/record"
 )
 
 // quick are options that make a session's end and the next attempt come soon.
@@ -175,8 +176,8 @@ func TestUnsendable(t *testing.T) {
 	r := newRig(t, rigOptions{publisher: o, tags: 100})
 	r.append(0, 3)
 	r.appendRaw(1, []byte("no record"), 7)
-	foreign := telemetry.Record{Readings: []telemetry.Reading{{Tag: 5000}}}
-	r.appendRaw(1, telemetry.AppendRecord(nil, &foreign), 1)
+	foreign := record.Record{Readings: []telemetry.Reading{{Tag: 5000}}}
+	r.appendRaw(1, record.Append(nil, &foreign), 1)
 	r.append(2, 100)
 	r.append(0, 3)
 	r.run()

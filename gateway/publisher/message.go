@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"millrace/buffer"
-	"millrace/gateway/publisher/jsonmsg"
-	"millrace/gateway/telemetry"
+	"millrace/gateway/format/jsonmsg"
+	"millrace/gateway/record"
 )
 
 // encoder turns records into messages. It keeps what is the same for all records of a stream.
@@ -13,7 +13,7 @@ type encoder struct {
 	format     *jsonmsg.Format
 	maxMessage int
 	streams    map[*buffer.Stream]*jsonmsg.Stream
-	record     telemetry.Record
+	record     record.Record
 }
 
 // maxStreams bounds the streams that are remembered.
@@ -30,7 +30,7 @@ func (e *encoder) encode(dst []byte, rec *buffer.Record) (topic string, payload 
 		gap := jsonmsg.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
 		return s.Topic(), s.AppendGap(dst, rec.Seq, rec.Historical, rec.At, &gap), nil
 	}
-	if err := telemetry.DecodeRecord(rec.Payload, &e.record); err != nil {
+	if err := record.Decode(rec.Payload, &e.record); err != nil {
 		return "", dst, fmt.Errorf("decode record %d of %q: %w", rec.Seq, rec.Stream.Account(), err)
 	}
 	payload, err = s.AppendRecord(dst, rec.Seq, rec.Historical, &e.record)
@@ -44,10 +44,10 @@ func (e *encoder) stream(of *buffer.Stream) (*jsonmsg.Stream, error) {
 	if s := e.streams[of]; s != nil {
 		return s, nil
 	}
-	schema := &telemetry.Schema{Device: of.Account()}
+	schema := &record.Schema{Device: of.Account()}
 	if dict := of.Dict(); len(dict) > 0 { // gap records belong to the device as a whole
 		var err error
-		if schema, err = telemetry.ParseSchema(dict); err != nil {
+		if schema, err = record.ParseSchema(dict); err != nil {
 			return nil, fmt.Errorf("read the schema of %q: %w", of.Account(), err)
 		}
 	}

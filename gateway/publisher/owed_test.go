@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 // deaf appends n records that a connected broker does not take. They are committed meanwhile, as live ones.

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"millrace/buffer"
-	"millrace/gateway/publisher/jsonmsg"
+	"millrace/gateway/format/jsonmsg"
 )
 
 // Order says what is published first after an outage.

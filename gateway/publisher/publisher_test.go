@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"millrace/buffer"
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 func TestPublishes(t *testing.T) {

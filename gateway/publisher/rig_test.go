@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"millrace/buffer"
-	"millrace/gateway/publisher/brokersim"
-	"millrace/gateway/publisher/jsonmsg"
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/format/jsonmsg"
+	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/record"
 )
 
 // account is the test's own account of what a broker got. It is fed by brokersim before a PUBACK is sent.
@@ -160,13 +161,13 @@ func (r *rig) open(o rigOptions) {
 	if r.buf, err = buffer.Open(o.dir, o.buffer); err != nil {
 		r.t.Fatal(err)
 	}
-	schema := &telemetry.Schema{Group: "fast"}
+	schema := &record.Schema{Group: "fast"}
 	for i := range max(o.tags, 3) {
-		schema.Tags = append(schema.Tags, telemetry.SchemaTag{Name: fmt.Sprintf("tag-%03d", i)})
+		schema.Tags = append(schema.Tags, record.Tag{Name: fmt.Sprintf("tag-%03d", i)})
 	}
 	for i := range 3 {
 		schema.Device = fmt.Sprintf("press-%d", i+1)
-		s, err := r.buf.Stream(schema.Device, telemetry.AppendSchema(nil, schema))
+		s, err := r.buf.Stream(schema.Device, record.AppendSchema(nil, schema))
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -221,11 +222,11 @@ func (r *rig) next() {
 // append puts a record of n readings into the buffer.
 func (r *rig) append(device, n int) uint64 {
 	r.t.Helper()
-	rec := telemetry.Record{Time: 1766480000000000 + int64(r.sent)}
+	rec := record.Record{Time: 1766480000000000 + int64(r.sent)}
 	for i := range n {
 		rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: telemetry.Uint(uint64(r.sent + i))})
 	}
-	return r.appendRaw(device, telemetry.AppendRecord(nil, &rec), n)
+	return r.appendRaw(device, record.Append(nil, &rec), n)
 }
 
 func (r *rig) appendRaw(device int, payload []byte, n int) uint64 {

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 const poisonTopic = "telemetry/shop/press-2/+"

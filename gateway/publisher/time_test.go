@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 // The tests of this file run in virtual time: the broker sits at the other end of a pipe.

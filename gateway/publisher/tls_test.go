@@ -20,7 +20,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 )
 
 // authority is a test CA.

@@ -22,7 +22,7 @@ import (
 	"millrace/drivers"
 	"millrace/gateway"
 	"millrace/gateway/config"
-	"millrace/gateway/publisher/brokersim"
+	"millrace/gateway/link/mqtt/brokersim"
 	"millrace/gateway/web"
 )
 

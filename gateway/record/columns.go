@@ -1,76 +1,80 @@
-package telemetry
+package record
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"millrace/drivers/telemetry"
+)
 
 // The columns of a record: the values of each kind together, in the order of the kinds' numbers and,
 // within a kind, of the readings.
 
 func appendColumns(dst []byte, r *Record, counts *kindCounts) []byte {
 	rs := r.Readings
-	if n := counts[KindBool]; n > 0 {
+	if n := counts[telemetry.KindBool]; n > 0 {
 		dst = appendBools(dst, rs, n)
 	}
-	if counts[KindInt]+counts[KindUint]+counts[KindFloat32]+counts[KindFloat64]+counts[KindTime] > 0 {
+	if counts[telemetry.KindInt]+counts[telemetry.KindUint]+counts[telemetry.KindFloat32]+counts[telemetry.KindFloat64]+counts[telemetry.KindTime] > 0 {
 		var c chunk
-		for kind := KindInt; kind <= KindTime; kind++ {
-			if kind.isNumber() && counts[kind] > 0 {
+		for kind := telemetry.KindInt; kind <= telemetry.KindTime; kind++ {
+			if isNumber(kind) && counts[kind] > 0 {
 				dst = c.appendColumn(dst, r, kind)
 			}
 		}
 	}
-	if counts[KindString] > 0 {
-		dst = appendTexts(dst, rs, KindString)
+	if counts[telemetry.KindString] > 0 {
+		dst = appendTexts(dst, rs, telemetry.KindString)
 	}
-	if counts[KindArray] > 0 {
+	if counts[telemetry.KindArray] > 0 {
 		for i := range rs {
-			if rs[i].Value.Kind == KindArray {
+			if rs[i].Value.Kind == telemetry.KindArray {
 				dst = binary.AppendUvarint(dst, rs[i].Value.Bits)
 			}
 		}
-		dst = appendTexts(dst, rs, KindArray)
+		dst = appendTexts(dst, rs, telemetry.KindArray)
 	}
 	return dst
 }
 
 // isNumber says which of the kinds from KindInt to KindTime are stored as numbers.
-func (k Kind) isNumber() bool { return k != KindString }
+func isNumber(k telemetry.Kind) bool { return k != telemetry.KindString }
 
-func (d *decoder) columns(rs []Reading, at int64, counts *kindCounts) {
+func (d *decoder) columns(rs []telemetry.Reading, at int64, counts *kindCounts) {
 	if d.bad {
 		return
 	}
-	if n := counts[KindBool]; n > 0 {
+	if n := counts[telemetry.KindBool]; n > 0 {
 		d.bools(rs, n)
 	}
-	if counts[KindInt]+counts[KindUint]+counts[KindFloat32]+counts[KindFloat64]+counts[KindTime] > 0 {
+	if counts[telemetry.KindInt]+counts[telemetry.KindUint]+counts[telemetry.KindFloat32]+counts[telemetry.KindFloat64]+counts[telemetry.KindTime] > 0 {
 		var c chunk
-		for kind := KindInt; kind <= KindTime; kind++ {
-			if kind.isNumber() && counts[kind] > 0 {
+		for kind := telemetry.KindInt; kind <= telemetry.KindTime; kind++ {
+			if isNumber(kind) && counts[kind] > 0 {
 				d.column(&c, rs, at, kind, counts[kind])
 			}
 		}
 	}
-	if counts[KindString] > 0 {
-		d.texts(rs, KindString)
+	if counts[telemetry.KindString] > 0 {
+		d.texts(rs, telemetry.KindString)
 	}
-	if counts[KindArray] > 0 {
+	if counts[telemetry.KindArray] > 0 {
 		for i := range rs {
-			if rs[i].Value.Kind == KindArray {
+			if rs[i].Value.Kind == telemetry.KindArray {
 				rs[i].Value.Bits = d.uvarint()
 			}
 		}
-		d.texts(rs, KindArray)
+		d.texts(rs, telemetry.KindArray)
 		d.checkArrays(rs)
 	}
 }
 
 // appendBools writes one bit a reading, the lowest first.
-func appendBools(dst []byte, rs []Reading, n int) []byte {
+func appendBools(dst []byte, rs []telemetry.Reading, n int) []byte {
 	at := len(dst)
 	dst = appendZeros(dst, (n+7)/8)
 	k := 0
 	for i := range rs {
-		if rs[i].Value.Kind == KindBool {
+		if rs[i].Value.Kind == telemetry.KindBool {
 			dst[at+k/8] |= byte(rs[i].Value.Bits&1) << (k % 8)
 			k++
 		}
@@ -78,14 +82,14 @@ func appendBools(dst []byte, rs []Reading, n int) []byte {
 	return dst
 }
 
-func (d *decoder) bools(rs []Reading, n int) {
+func (d *decoder) bools(rs []telemetry.Reading, n int) {
 	packed := d.bytes((n + 7) / 8)
 	if d.bad {
 		return
 	}
 	k := 0
 	for i := range rs {
-		if rs[i].Value.Kind == KindBool {
+		if rs[i].Value.Kind == telemetry.KindBool {
 			rs[i].Value.Bits = uint64(packed[k/8] >> (k % 8) & 1)
 			k++
 		}
@@ -93,7 +97,7 @@ func (d *decoder) bools(rs []Reading, n int) {
 }
 
 // appendTexts writes the lengths of all texts, then all texts.
-func appendTexts(dst []byte, rs []Reading, kind Kind) []byte {
+func appendTexts(dst []byte, rs []telemetry.Reading, kind telemetry.Kind) []byte {
 	for i := range rs {
 		if rs[i].Value.Kind == kind {
 			dst = binary.AppendUvarint(dst, uint64(len(rs[i].Value.Text)))
@@ -107,7 +111,7 @@ func appendTexts(dst []byte, rs []Reading, kind Kind) []byte {
 	return dst
 }
 
-func (d *decoder) texts(rs []Reading, kind Kind) {
+func (d *decoder) texts(rs []telemetry.Reading, kind telemetry.Kind) {
 	lengths := decoder{src: d.src}
 	for i := range rs {
 		if rs[i].Value.Kind == kind {
@@ -123,9 +127,9 @@ func (d *decoder) texts(rs []Reading, kind Kind) {
 }
 
 // checkArrays refuses arrays that a reader could not walk.
-func (d *decoder) checkArrays(rs []Reading) {
+func (d *decoder) checkArrays(rs []telemetry.Reading) {
 	for i := range rs {
-		if v := &rs[i].Value; v.Kind == KindArray && !v.whole(0) {
+		if v := &rs[i].Value; v.Kind == telemetry.KindArray && !v.Whole() {
 			d.fail()
 		}
 	}

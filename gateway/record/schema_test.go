@@ -1,4 +1,4 @@
-package telemetry
+package record
 
 import (
 	"encoding/hex"
@@ -10,9 +10,9 @@ import (
 )
 
 var schemas = []*Schema{
-	{Tags: []SchemaTag{}},
-	{Device: "press-1", Group: "fast", Tags: []SchemaTag{{Name: "temperature", Unit: "°C", Type: "float32"}, {Name: "läuft"}}},
-	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]SchemaTag{{Name: "a"}}, 300)},
+	{Tags: []Tag{}},
+	{Device: "press-1", Group: "fast", Tags: []Tag{{Name: "temperature", Unit: "°C", Type: "float32"}, {Name: "läuft"}}},
+	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]Tag{{Name: "a"}}, 300)},
 }
 
 func TestSchemaRoundTrip(t *testing.T) {
@@ -53,7 +53,7 @@ func TestSchemaDamaged(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	if _, err := ParseSchema(AppendSchema(nil, &Schema{Tags: make([]SchemaTag, MaxTags+1)})); !errors.Is(err, ErrSchema) {
+	if _, err := ParseSchema(AppendSchema(nil, &Schema{Tags: make([]Tag, MaxTags+1)})); !errors.Is(err, ErrSchema) {
 		t.Errorf("%d tags: error %v", MaxTags+1, err)
 	}
 }

@@ -10,10 +10,11 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
-func newStream(t testing.TB, o Options, schema *telemetry.Schema) *Stream {
+func newStream(t testing.TB, o Options, schema *record.Schema) *Stream {
 	t.Helper()
 	f, err := New(o)
 	if err != nil {
@@ -26,10 +27,10 @@ func newStream(t testing.TB, o Options, schema *telemetry.Schema) *Stream {
 	return s
 }
 
-func schemaOf(names ...string) *telemetry.Schema {
-	s := &telemetry.Schema{Device: "press-1", Group: "fast"}
+func schemaOf(names ...string) *record.Schema {
+	s := &record.Schema{Device: "press-1", Group: "fast"}
 	for _, n := range names {
-		s.Tags = append(s.Tags, telemetry.SchemaTag{Name: n})
+		s.Tags = append(s.Tags, record.Tag{Name: n})
 	}
 	return s
 }
@@ -119,7 +120,7 @@ func TestMessages(t *testing.T) {
 				if historical {
 					want = head + `,"historical":true` + m.want
 				}
-				got, err := s.AppendRecord(nil, 1234, historical, &telemetry.Record{Time: at, Readings: m.readings})
+				got, err := s.AppendRecord(nil, 1234, historical, &record.Record{Time: at, Readings: m.readings})
 				if err != nil || string(got) != want {
 					t.Errorf("got  %s (%v)\nwant %s", got, err, want)
 				}
@@ -142,7 +143,7 @@ func TestGap(t *testing.T) {
 func TestBigIntsAsText(t *testing.T) {
 	s := newStream(t, Options{BigIntsAsText: true}, schemaOf("a", "b", "c", "d", "e"))
 	const edge = 1 << 53
-	got, _ := s.AppendRecord(nil, 1, false, &telemetry.Record{Readings: []telemetry.Reading{
+	got, _ := s.AppendRecord(nil, 1, false, &record.Record{Readings: []telemetry.Reading{
 		{Tag: 0, Value: telemetry.Uint(edge)}, {Tag: 1, Value: telemetry.Uint(edge + 1)},
 		{Tag: 2, Value: telemetry.Int(-edge)}, {Tag: 3, Value: telemetry.Int(-edge - 1)},
 		{Tag: 4, Value: telemetry.Array([]telemetry.Value{telemetry.Int(math.MaxInt64)})},
@@ -156,15 +157,15 @@ func TestBigIntsAsText(t *testing.T) {
 func TestForeignTag(t *testing.T) {
 	s := newStream(t, Options{}, schemaOf("a"))
 	dst := []byte("before")
-	got, err := s.AppendRecord(dst, 1, false, &telemetry.Record{Readings: []telemetry.Reading{reading(1, telemetry.Int(1))}})
+	got, err := s.AppendRecord(dst, 1, false, &record.Record{Readings: []telemetry.Reading{reading(1, telemetry.Int(1))}})
 	if err == nil || string(got) != "before" {
 		t.Errorf("got %q, %v; want the buffer unchanged and an error", got, err)
 	}
 }
 
 func TestNamesAreQuoted(t *testing.T) {
-	s := newStream(t, Options{Gateway: `a"b`}, &telemetry.Schema{Device: "d\n", Group: "\xff", Tags: []telemetry.SchemaTag{{Name: `t"\`}}})
-	got, _ := s.AppendRecord(nil, 1, false, &telemetry.Record{Readings: []telemetry.Reading{{Value: telemetry.Int(1)}}})
+	s := newStream(t, Options{Gateway: `a"b`}, &record.Schema{Device: "d\n", Group: "\xff", Tags: []record.Tag{{Name: `t"\`}}})
+	got, _ := s.AppendRecord(nil, 1, false, &record.Record{Readings: []telemetry.Reading{{Value: telemetry.Int(1)}}})
 	want := `{"gateway":"a\"b","device":"d\n","group":"` + "\uFFFD" + `","epoch":"","seq":1,"ts":0,"values":{"t\"\\":1},"bad":{}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -172,7 +173,7 @@ func TestNamesAreQuoted(t *testing.T) {
 }
 
 func TestTopic(t *testing.T) {
-	schema := &telemetry.Schema{Device: "hall/press+1#", Group: "fa\x00st"}
+	schema := &record.Schema{Device: "hall/press+1#", Group: "fa\x00st"}
 	for template, want := range map[string]string{
 		"":                          "telemetry/gw/hall/press_1_/fa_st",
 		"{device}/{device}":         "hall/press_1_/hall/press_1_",
@@ -197,7 +198,7 @@ func TestTopic(t *testing.T) {
 		}
 	}
 	f, _ := New(Options{Topic: strings.Repeat("{device}", 100)})
-	if _, err := f.Stream(&telemetry.Schema{Device: strings.Repeat("d", 1000)}); err == nil {
+	if _, err := f.Stream(&record.Schema{Device: strings.Repeat("d", 1000)}); err == nil {
 		t.Error("a topic of 100,000 bytes is accepted; paho would cut it")
 	}
 }
@@ -209,7 +210,7 @@ func TestRecordDoesNotAllocate(t *testing.T) {
 		if m.name == "arrays" {
 			continue // their elements come through a closure: a few allocations an array
 		}
-		rec := &telemetry.Record{Time: at, Readings: m.readings}
+		rec := &record.Record{Time: at, Readings: m.readings}
 		dst, _ = s.AppendRecord(dst[:0], 1, true, rec)
 		if n := testing.AllocsPerRun(100, func() { dst, _ = s.AppendRecord(dst[:0], 1, true, rec) }); n != 0 {
 			t.Errorf("%s: %v allocations", m.name, n)

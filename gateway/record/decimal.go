@@ -1,6 +1,10 @@
-package telemetry
+package record
 
-import "math"
+import (
+	"math"
+
+	"millrace/drivers/telemetry"
+)
 
 // Decimals: most floats of a plant are decimals of few digits (21.53), which a whole number and an exponent
 // hold in less space than their bit pattern: 2153, 2. A float is stored so only if the reverse gives
@@ -125,9 +129,9 @@ func (c *chunk) float64(k int, v uint64) uint64 {
 }
 
 // makeRaw turns all numbers of the chunk back to bit patterns.
-func (c *chunk) makeRaw(kind Kind) {
+func (c *chunk) makeRaw(kind telemetry.Kind) {
 	for k, v := range c.values[:c.n] {
-		if kind == KindFloat32 {
+		if kind == telemetry.KindFloat32 {
 			c.values[k] = uint64(c.float32(k, v))
 		} else {
 			c.values[k] = c.float64(k, v)

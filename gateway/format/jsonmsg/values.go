@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
 )
 
 // Why a value that the device gave cannot stand in JSON. They become reasons in "bad".

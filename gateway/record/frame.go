@@ -1,8 +1,10 @@
-package telemetry
+package record
 
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"millrace/drivers/telemetry"
 )
 
 // The frame of a record: which tags, kinds, times and qualities its readings have. In steady state all
@@ -10,7 +12,7 @@ import (
 
 // appendTagBitmap writes the first tag, the number of bytes and one bit for each tag from the first on.
 // The tags ascend.
-func appendTagBitmap(dst []byte, rs []Reading) []byte {
+func appendTagBitmap(dst []byte, rs []telemetry.Reading) []byte {
 	first := rs[0].Tag
 	size := int(rs[len(rs)-1].Tag-first)/8 + 1
 	dst = binary.AppendUvarint(dst, uint64(first))
@@ -25,7 +27,7 @@ func appendTagBitmap(dst []byte, rs []Reading) []byte {
 }
 
 // appendTagDeltas writes each tag as the signed difference from its predecessor plus one.
-func appendTagDeltas(dst []byte, rs []Reading) []byte {
+func appendTagDeltas(dst []byte, rs []telemetry.Reading) []byte {
 	next := int64(0)
 	for i := range rs {
 		tag := int64(rs[i].Tag)
@@ -36,11 +38,11 @@ func appendTagDeltas(dst []byte, rs []Reading) []byte {
 }
 
 // tags sets each reading to its tag and the record's time, everything else zero.
-func (d *decoder) tags(rs []Reading, flags byte, at int64) {
+func (d *decoder) tags(rs []telemetry.Reading, flags byte, at int64) {
 	switch flags & (flagBitmap | flagDeltas) {
 	case 0:
 		for i := range rs {
-			rs[i] = Reading{Tag: uint32(i), Time: at}
+			rs[i] = telemetry.Reading{Tag: uint32(i), Time: at}
 		}
 	case flagBitmap:
 		d.tagBitmap(rs, at)
@@ -53,7 +55,7 @@ func (d *decoder) tags(rs []Reading, flags byte, at int64) {
 				d.fail()
 				return
 			}
-			rs[i] = Reading{Tag: uint32(tag), Time: at}
+			rs[i] = telemetry.Reading{Tag: uint32(tag), Time: at}
 			next = tag + 1
 		}
 	default:
@@ -61,7 +63,7 @@ func (d *decoder) tags(rs []Reading, flags byte, at int64) {
 	}
 }
 
-func (d *decoder) tagBitmap(rs []Reading, at int64) {
+func (d *decoder) tagBitmap(rs []telemetry.Reading, at int64) {
 	first := d.count(MaxTags - 1)
 	bitmap := d.bytes(d.count((MaxTags-first-1)/8 + 1))
 	i := 0
@@ -72,7 +74,7 @@ func (d *decoder) tagBitmap(rs []Reading, at int64) {
 				d.fail()
 				return
 			}
-			rs[i] = Reading{Tag: uint32(tag), Time: at}
+			rs[i] = telemetry.Reading{Tag: uint32(tag), Time: at}
 			i++
 		}
 	}
@@ -82,10 +84,10 @@ func (d *decoder) tagBitmap(rs []Reading, at int64) {
 }
 
 // appendKindRuns writes runs of equal kinds: length<<4 | kind. The last has the length 0: to the end.
-func appendKindRuns(dst []byte, rs []Reading) []byte {
+func appendKindRuns(dst []byte, rs []telemetry.Reading) []byte {
 	for i := 0; i < len(rs); {
-		kind, start := rs[i].Value.Kind.stored(), i
-		for i < len(rs) && rs[i].Value.Kind.stored() == kind {
+		kind, start := stored(rs[i].Value.Kind), i
+		for i < len(rs) && stored(rs[i].Value.Kind) == kind {
 			i++
 		}
 		if i == len(rs) {
@@ -97,23 +99,23 @@ func appendKindRuns(dst []byte, rs []Reading) []byte {
 }
 
 // appendKindArray writes one nibble a reading, the low one first.
-func appendKindArray(dst []byte, rs []Reading) []byte {
+func appendKindArray(dst []byte, rs []telemetry.Reading) []byte {
 	at := len(dst)
 	dst = appendZeros(dst, (len(rs)+1)/2)
 	for i := range rs {
-		dst[at+i/2] |= byte(rs[i].Value.Kind.stored()) << (i % 2 * 4)
+		dst[at+i/2] |= byte(stored(rs[i].Value.Kind)) << (i % 2 * 4)
 	}
 	return dst
 }
 
-func (d *decoder) kinds(rs []Reading, flags byte) (counts kindCounts) {
+func (d *decoder) kinds(rs []telemetry.Reading, flags byte) (counts kindCounts) {
 	if flags&flagKindArray != 0 {
 		packed := d.bytes((len(rs) + 1) / 2)
 		for i := range rs {
 			if d.bad {
 				return counts
 			}
-			kind := Kind(packed[i/2] >> (i % 2 * 4) & 15)
+			kind := telemetry.Kind(packed[i/2] >> (i % 2 * 4) & 15)
 			if kind >= kindEnd {
 				d.fail()
 				return counts
@@ -125,7 +127,7 @@ func (d *decoder) kinds(rs []Reading, flags byte) (counts kindCounts) {
 	}
 	for i := 0; i < len(rs); {
 		u := d.uvarint()
-		kind, n := Kind(u&15), u>>4
+		kind, n := telemetry.Kind(u&15), u>>4
 		if kind >= kindEnd || n > uint64(len(rs)-i) {
 			d.fail()
 			return counts
@@ -157,7 +159,7 @@ func appendTimes(dst []byte, r *Record) []byte {
 	return dst
 }
 
-func (d *decoder) times(rs []Reading, at int64) {
+func (d *decoder) times(rs []telemetry.Reading, at int64) {
 	for i := 0; i < len(rs); {
 		n := d.count(len(rs) - i)
 		at += unzigzag(d.uvarint())
@@ -177,14 +179,14 @@ const maxReasons = 16
 // appendQualities writes runs of equal quality and reason: length, quality byte, reason. A reason is its number
 // (0 for none), and where the number is new, its text. The number maxReasons+1 is never entered and always has
 // its text. Good readings at the end are left out: the run of length 0 ends the list.
-func appendQualities(dst []byte, rs []Reading) []byte {
+func appendQualities(dst []byte, rs []telemetry.Reading) []byte {
 	var reasons [maxReasons]string
 	known := 0
 	for i := 0; i < len(rs); {
 		first, start := &rs[i], i
 		for i++; i < len(rs) && rs[i].Quality == first.Quality && rs[i].Reason == first.Reason; i++ {
 		}
-		if i == len(rs) && first.Quality == Good && first.Reason == "" {
+		if i == len(rs) && first.Quality == telemetry.Good && first.Reason == "" {
 			break
 		}
 		dst = binary.AppendUvarint(dst, uint64(i-start))
@@ -209,7 +211,7 @@ func appendQualities(dst []byte, rs []Reading) []byte {
 	return append(dst, 0)
 }
 
-func (d *decoder) qualities(rs []Reading) {
+func (d *decoder) qualities(rs []telemetry.Reading) {
 	var reasons [maxReasons]string
 	known := 0
 	for i := 0; ; {
@@ -221,7 +223,7 @@ func (d *decoder) qualities(rs []Reading) {
 		if d.bad {
 			return
 		}
-		quality, k, reason := Quality(head[0]), int(head[1])-1, ""
+		quality, k, reason := telemetry.Quality(head[0]), int(head[1])-1, ""
 		switch {
 		case k > known:
 			d.fail()

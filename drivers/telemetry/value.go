@@ -133,13 +133,15 @@ func (v Value) Elements(yield func(Value) bool) bool {
 	return true
 }
 
-// maxNesting is how many arrays deep an array may be, itself included. It bounds every reader's recursion.
-const maxNesting = 32
+// MaxNesting is how many arrays deep an array may be, itself included. It bounds every reader's recursion.
+const MaxNesting = 32
 
-// whole reports whether an array value and all arrays in it can be walked to the end, hold as many
-// elements as they say and are at most maxNesting deep.
+// Whole reports whether an array value and all arrays in it can be walked to the end, hold as many
+// elements as they say and are at most 32 deep.
+func (v Value) Whole() bool { return v.whole(0) }
+
 func (v Value) whole(nesting int) bool {
-	if nesting == maxNesting {
+	if nesting == MaxNesting {
 		return false
 	}
 	n, good := uint64(0), true

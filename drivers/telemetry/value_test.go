@@ -133,3 +133,5 @@ func TestBadReading(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+func ticks(t int64) Value { return Value{Kind: KindTime, Bits: uint64(t)} }

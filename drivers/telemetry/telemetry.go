@@ -1,5 +1,5 @@
-// Package telemetry owns the nouns of millrace: Tag, Reading, Value, Quality, Schema and Record, and
-// the record's binary form. Every other package speaks them; this one imports none of ours.
+// Package telemetry owns the nouns that drivers speak: Tag, Reading, Value and Quality. Every other package
+// speaks them too; this one imports none of ours.
 package telemetry
 
 // Quality says how far a reading can be trusted, after OPC UA Part 8 (good, uncertain, bad).

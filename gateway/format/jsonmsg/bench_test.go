@@ -5,7 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // BenchmarkRecord reports the cost of one reading in a record of 1,000, by kind of value.
@@ -26,10 +27,10 @@ func BenchmarkRecord(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			const n = 1000
-			schema := &telemetry.Schema{Device: "press-1", Group: "fast"}
-			rec := &telemetry.Record{Time: 1766480000123456}
+			schema := &record.Schema{Device: "press-1", Group: "fast"}
+			rec := &record.Record{Time: 1766480000123456}
 			for i := range n {
-				schema.Tags = append(schema.Tags, telemetry.SchemaTag{Name: fmt.Sprintf("tag-%04d", i)})
+				schema.Tags = append(schema.Tags, record.Tag{Name: fmt.Sprintf("tag-%04d", i)})
 				rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: c.value()})
 			}
 			s := newStream(b, Options{Gateway: "press-shop", Epoch: "6f1c000000000000"}, schema)

@@ -1,8 +1,10 @@
-package telemetry
+package record
 
 import (
 	"math/bits"
 	"slices"
+
+	"millrace/drivers/telemetry"
 )
 
 // chunkSize is how many numbers are laid out together.
@@ -26,16 +28,16 @@ const (
 	exponents4 = 16 // an array of four bits a number
 )
 
-func (k Kind) isFloat() bool { return k == KindFloat32 || k == KindFloat64 }
+func isFloat(k telemetry.Kind) bool { return k == telemetry.KindFloat32 || k == telemetry.KindFloat64 }
 
-func (k Kind) floatSize() int {
-	if k == KindFloat32 {
+func floatSize(k telemetry.Kind) int {
+	if k == telemetry.KindFloat32 {
 		return 4
 	}
 	return 8
 }
 
-func (c *chunk) appendColumn(dst []byte, r *Record, kind Kind) []byte {
+func (c *chunk) appendColumn(dst []byte, r *Record, kind telemetry.Kind) []byte {
 	for rs := r.Readings; len(rs) > 0; {
 		rs = c.gather(rs, r.Time, kind)
 		if c.n > 0 {
@@ -46,7 +48,7 @@ func (c *chunk) appendColumn(dst []byte, r *Record, kind Kind) []byte {
 }
 
 // gather fills the chunk with the values of the kind and returns the readings that it has not looked at.
-func (c *chunk) gather(rs []Reading, at int64, kind Kind) (rest []Reading) {
+func (c *chunk) gather(rs []telemetry.Reading, at int64, kind telemetry.Kind) (rest []telemetry.Reading) {
 	c.n, c.raw = 0, 0
 	hint := 0
 	for i := range rs {
@@ -55,15 +57,15 @@ func (c *chunk) gather(rs []Reading, at int64, kind Kind) (rest []Reading) {
 			continue
 		}
 		switch kind {
-		case KindUint:
+		case telemetry.KindUint:
 			c.values[c.n] = v.Bits
-		case KindInt:
+		case telemetry.KindInt:
 			c.values[c.n] = zigzag(int64(v.Bits))
-		case KindTime:
+		case telemetry.KindTime:
 			c.values[c.n] = zigzag(int64(v.Bits) - at*10)
-		case KindFloat32:
+		case telemetry.KindFloat32:
 			hint = c.setFloat32(uint32(v.Bits), hint)
-		case KindFloat64:
+		case telemetry.KindFloat64:
 			hint = c.setFloat64(v.Bits, hint)
 		}
 		c.n++
@@ -77,17 +79,17 @@ func (c *chunk) gather(rs []Reading, at int64, kind Kind) (rest []Reading) {
 // append writes the chunk: the form of its sizes, for floats that of its exponents, the arrays that the forms
 // ask for, then the values' bytes as planes, the highest bytes of all values first: the bytes that hardly
 // change from poll to poll lie together, and a compressor finds them.
-func (c *chunk) append(dst []byte, kind Kind) []byte {
+func (c *chunk) append(dst []byte, kind telemetry.Kind) []byte {
 	sizesForm, total := c.measure()
 	exponentsForm := byte(0)
-	if kind.isFloat() {
+	if isFloat(kind) {
 		exponentsForm = c.exponentsForm()
-		if c.raw > 0 && c.length(sizesForm, exponentsForm, total) >= c.n*kind.floatSize() {
+		if c.raw > 0 && c.length(sizesForm, exponentsForm, total) >= c.n*floatSize(kind) {
 			return c.appendRaw(dst, kind)
 		}
 	}
 	dst = append(dst, sizesForm)
-	if kind.isFloat() {
+	if isFloat(kind) {
 		dst = append(dst, exponentsForm)
 	}
 	switch sizesForm {
@@ -109,10 +111,10 @@ func (c *chunk) append(dst []byte, kind Kind) []byte {
 }
 
 // appendRaw writes all floats of the chunk as bit patterns.
-func (c *chunk) appendRaw(dst []byte, kind Kind) []byte {
+func (c *chunk) appendRaw(dst []byte, kind telemetry.Kind) []byte {
 	c.makeRaw(kind)
-	dst, planes := extend(append(dst, sizesRaw), c.n*kind.floatSize())
-	c.fillEven(planes, kind.floatSize()-1)
+	dst, planes := extend(append(dst, sizesRaw), c.n*floatSize(kind))
+	c.fillEven(planes, floatSize(kind)-1)
 	return dst
 }
 
@@ -201,7 +203,7 @@ func atLeast(size uint8, least int) int {
 	return int(uint(least-int(size)-1) >> 63)
 }
 
-func (d *decoder) column(c *chunk, rs []Reading, at int64, kind Kind, count int) {
+func (d *decoder) column(c *chunk, rs []telemetry.Reading, at int64, kind telemetry.Kind, count int) {
 	for count > 0 && !d.bad {
 		c.n = min(chunkSize, count)
 		count -= c.n
@@ -211,7 +213,7 @@ func (d *decoder) column(c *chunk, rs []Reading, at int64, kind Kind, count int)
 }
 
 // scatter puts the chunk's numbers into the readings of the kind and returns the readings after the last.
-func (c *chunk) scatter(rs []Reading, at int64, kind Kind) (rest []Reading) {
+func (c *chunk) scatter(rs []telemetry.Reading, at int64, kind telemetry.Kind) (rest []telemetry.Reading) {
 	k := 0
 	for i := range rs {
 		v := &rs[i].Value
@@ -220,15 +222,15 @@ func (c *chunk) scatter(rs []Reading, at int64, kind Kind) (rest []Reading) {
 		}
 		u := c.values[k&(chunkSize-1)]
 		switch kind {
-		case KindUint:
+		case telemetry.KindUint:
 			v.Bits = u
-		case KindInt:
+		case telemetry.KindInt:
 			v.Bits = uint64(unzigzag(u))
-		case KindTime:
+		case telemetry.KindTime:
 			v.Bits = uint64(unzigzag(u) + at*10)
-		case KindFloat32:
+		case telemetry.KindFloat32:
 			v.Bits = uint64(c.float32(k, u))
-		case KindFloat64:
+		case telemetry.KindFloat64:
 			v.Bits = c.float64(k, u)
 		}
 		k++
@@ -240,17 +242,17 @@ func (c *chunk) scatter(rs []Reading, at int64, kind Kind) (rest []Reading) {
 }
 
 // chunk reads the next c.n numbers.
-func (d *decoder) chunk(c *chunk, kind Kind) {
+func (d *decoder) chunk(c *chunk, kind telemetry.Kind) {
 	form, exponentsForm := d.byte(), byte(0)
 	switch {
-	case !kind.isFloat():
+	case !isFloat(kind):
 	case form == sizesRaw:
-		form, exponentsForm = byte(kind.floatSize()-1), rawExponent
+		form, exponentsForm = byte(floatSize(kind)-1), rawExponent
 	default:
 		exponentsForm = d.byte()
 	}
 	total := d.sizes(c, form, kind)
-	if kind.isFloat() {
+	if isFloat(kind) {
 		d.exponents(c, exponentsForm)
 	}
 	planes := d.bytes(total)
@@ -264,12 +266,12 @@ func (d *decoder) chunk(c *chunk, kind Kind) {
 }
 
 // sizes reads the array of sizes, if the form has one, and returns the bytes of all numbers.
-func (d *decoder) sizes(c *chunk, form byte, kind Kind) int {
+func (d *decoder) sizes(c *chunk, form byte, kind telemetry.Kind) int {
 	switch {
 	case form == sizes2:
 		sum, _ := d.unpack(c.sizes[:c.n], 2)
 		return sum + c.n
-	case kind == KindFloat32 && form > 3: // more than four bytes a number
+	case kind == telemetry.KindFloat32 && form > 3: // more than four bytes a number
 	case form < sizes2:
 		return c.n * int(form+1)
 	case form == sizes4:

@@ -1,4 +1,4 @@
-package telemetry
+package record
 
 // golden are records of the table in record_test.go as version 1 stores them.
 var golden = map[string]string{

@@ -9,24 +9,25 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // FuzzRecord holds every record that decodes against three promises: its message is valid JSON, each of its
 // tags is in values or in bad and never in both, and values read back exactly.
 func FuzzRecord(f *testing.F) {
 	for _, m := range messages {
-		f.Add(telemetry.AppendRecord(nil, &telemetry.Record{Time: at, Readings: m.readings}), false)
-		f.Add(telemetry.AppendRecord(nil, &telemetry.Record{Time: -at, Readings: m.readings}), true)
+		f.Add(record.Append(nil, &record.Record{Time: at, Readings: m.readings}), false)
+		f.Add(record.Append(nil, &record.Record{Time: -at, Readings: m.readings}), true)
 	}
 	schema := schemaOf()
 	for i := range 64 {
-		schema.Tags = append(schema.Tags, telemetry.SchemaTag{Name: "t" + strconv.Itoa(i)})
+		schema.Tags = append(schema.Tags, record.Tag{Name: "t" + strconv.Itoa(i)})
 	}
 	contract := compileSchema(f)
 	f.Fuzz(func(t *testing.T, src []byte, bigText bool) {
-		var rec telemetry.Record
-		if telemetry.DecodeRecord(src, &rec) != nil {
+		var rec record.Record
+		if record.Decode(src, &rec) != nil {
 			return
 		}
 		s := newStream(t, Options{BigIntsAsText: bigText}, schema)

@@ -1,16 +1,21 @@
-package telemetry
+// Package record owns the binary form of Schema and Record: what the buffer stores and what every consumer of the
+// store decodes. It promises that whatever a version wrote is read for ever, bit for bit, and that damaged bytes give
+// an error, never a panic or memory without bound. The pipeline writes records; publisher, formats and commands read them.
+package record
 
 import (
 	"encoding/binary"
 	"errors"
 	"unsafe"
+
+	"millrace/drivers/telemetry"
 )
 
 // Record is the readings of one device from one poll or one notification. Its binary form (FORMAT.md) is
 // what the buffer stores; one record becomes one message.
 type Record struct {
 	Time     int64 // microseconds since 1970-01-01 UTC
-	Readings []Reading
+	Readings []telemetry.Reading
 }
 
 // ErrRecord means that bytes are not a record this version can read.
@@ -28,10 +33,10 @@ const (
 	versionMask   = 3 * recordVersion
 )
 
-// AppendRecord appends the record's binary form to dst. It keeps every bit of every reading, with these
+// Append appends the record's binary form to dst. It keeps every bit of every reading, with these
 // limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
 // make them (a Value of unknown Kind is stored as KindNone). It allocates nothing but dst.
-func AppendRecord(dst []byte, r *Record) []byte {
+func Append(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
 	dst = append(dst, recordVersion|s.flags)
@@ -60,11 +65,11 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	return appendColumns(dst, r, &s.counts)
 }
 
-// DecodeRecord reads what AppendRecord wrote into r and reuses r.Readings. Texts and reasons alias src:
+// Decode reads what Append wrote into r and reuses r.Readings. Texts and reasons alias src:
 // they are valid only while src is neither changed nor reused. It returns ErrRecord for damaged bytes
 // and for those of a newer version, and leaves r.Readings empty then. A record of any content takes at
 // most MaxTags readings of memory.
-func DecodeRecord(src []byte, r *Record) error {
+func Decode(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
 	d := decoder{src: src}
 	flags := d.byte()
@@ -77,7 +82,7 @@ func DecodeRecord(src []byte, r *Record) error {
 		return ErrRecord
 	}
 	if cap(r.Readings) < n {
-		r.Readings = make([]Reading, 0, n)
+		r.Readings = make([]telemetry.Reading, 0, n)
 	}
 	rs := r.Readings[:n]
 	d.tags(rs, flags, r.Time)
@@ -95,6 +100,9 @@ func DecodeRecord(src []byte, r *Record) error {
 	r.Readings = rs
 	return nil
 }
+
+// kindEnd is one beyond the last kind that this version stores.
+const kindEnd = telemetry.KindArray + 1
 
 // kindCounts is how many readings of each kind a record has.
 type kindCounts [kindEnd]int
@@ -119,7 +127,7 @@ func survey(r *Record) outline {
 			otherTime |= rd.Time ^ r.Time
 			notGood |= int(rd.Quality) | len(rd.Reason)
 		}
-		s.counts[kind.stored()] += i - start
+		s.counts[stored(kind)] += i - start
 	}
 	n := uint32(len(rs))
 	switch {
@@ -145,9 +153,9 @@ func survey(r *Record) outline {
 }
 
 // stored returns the kind under which a value is stored.
-func (k Kind) stored() Kind {
+func stored(k telemetry.Kind) telemetry.Kind {
 	if k >= kindEnd {
-		return KindNone
+		return telemetry.KindNone
 	}
 	return k
 }

@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"millrace/gateway/telemetry"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 // Options say what the messages of one destination look like.
@@ -82,7 +83,7 @@ type Stream struct {
 }
 
 // Stream returns the encoder of the schema's records.
-func (f *Format) Stream(s *telemetry.Schema) (*Stream, error) {
+func (f *Format) Stream(s *record.Schema) (*Stream, error) {
 	e := &Stream{bigText: f.options.BigIntsAsText}
 	e.topic = placeholders(topicLevel(f.options.Gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(f.options.Topic)
 	if len(e.topic) > maxTopic || e.topic == "" {
@@ -141,7 +142,7 @@ func (s *Stream) Topic() string { return s.topic }
 // AppendRecord appends the message of the record to dst. historical says that the record waited on disk
 // while the link was down. It returns an error, and dst unchanged, when a reading names a tag that the
 // schema does not have.
-func (s *Stream) AppendRecord(dst []byte, seq uint64, historical bool, r *telemetry.Record) ([]byte, error) {
+func (s *Stream) AppendRecord(dst []byte, seq uint64, historical bool, r *record.Record) ([]byte, error) {
 	start := len(dst)
 	dst = slices.Grow(dst, len(s.head)+s.keyBytes+24*len(r.Readings)+128)
 	dst = s.appendHead(dst, seq, historical, r.Time)
@@ -195,7 +196,7 @@ type census struct {
 	foreign               bool // a tag beyond the schema
 }
 
-func (s *Stream) survey(r *telemetry.Record, ts int64) census {
+func (s *Stream) survey(r *record.Record, ts int64) census {
 	var c census
 	last, ascending := int64(-1), true
 	for i := range r.Readings {
@@ -228,7 +229,7 @@ func (s *Stream) survey(r *telemetry.Record, ts int64) census {
 
 // repeats notes the newest reading of each tag and says whether any tag has several, as an OPC UA
 // notification may.
-func (s *Stream) repeats(r *telemetry.Record) bool {
+func (s *Stream) repeats(r *record.Record) bool {
 	if s.newest == nil {
 		s.newest = make([]int32, len(s.keys))
 	}
@@ -246,11 +247,11 @@ func (s *Stream) repeats(r *telemetry.Record) bool {
 
 // shown reports whether the reading stands under its tag; one that a later reading of the same record
 // replaces stands in "earlier".
-func (s *Stream) shown(r *telemetry.Record, i int, c *census) bool {
+func (s *Stream) shown(r *record.Record, i int, c *census) bool {
 	return !c.repeated || s.newest[r.Readings[i].Tag] == int32(i)
 }
 
-func (s *Stream) appendBad(dst []byte, r *telemetry.Record, c *census) []byte {
+func (s *Stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 	dst = append(dst, `,"bad":`...)
 	open := len(dst)
 	if c.bad == 0 {
@@ -281,7 +282,7 @@ func whyBad(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *Stream) appendUncertain(dst []byte, r *telemetry.Record, c *census) []byte {
+func (s *Stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte {
 	start := len(dst)
 	dst = append(dst, `,"uncertain":`...)
 	open := len(dst)
@@ -305,7 +306,7 @@ func whyUncertain(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *Stream) appendTimes(dst []byte, r *telemetry.Record, c *census, ts int64) []byte {
+func (s *Stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) []byte {
 	start := len(dst)
 	dst = append(dst, `,"times":`...)
 	open := len(dst)
@@ -322,7 +323,7 @@ func (s *Stream) appendTimes(dst []byte, r *telemetry.Record, c *census, ts int6
 }
 
 // appendEarlier appends the readings that a later one of the same tag in the same record hides.
-func (s *Stream) appendEarlier(dst []byte, r *telemetry.Record) []byte {
+func (s *Stream) appendEarlier(dst []byte, r *record.Record) []byte {
 	dst = append(dst, `,"earlier":[`...)
 	first := true
 	for i := range r.Readings {

@@ -1,4 +1,4 @@
-package telemetry
+package record
 
 import (
 	"encoding/binary"
@@ -10,11 +10,11 @@ import (
 type Schema struct {
 	Device string
 	Group  string
-	Tags   []SchemaTag
+	Tags   []Tag
 }
 
-// SchemaTag is the part of a tag that travels with its readings.
-type SchemaTag struct {
+// Tag is the part of a tag that travels with its readings.
+type Tag struct {
 	Name string
 	Unit string // engineering unit, "" for none
 	Type string // the driver's word for the type, as configured
@@ -56,9 +56,9 @@ func ParseSchema(src []byte) (*Schema, error) {
 	if n > MaxTags || n > uint64(len(p.src))/3 { // a tag takes three bytes at least
 		return nil, ErrSchema
 	}
-	s.Tags = make([]SchemaTag, n)
+	s.Tags = make([]Tag, n)
 	for i := range s.Tags {
-		s.Tags[i] = SchemaTag{Name: p.text(), Unit: p.text(), Type: p.text()}
+		s.Tags[i] = Tag{Name: p.text(), Unit: p.text(), Type: p.text()}
 	}
 	if p.bad || len(p.src) != 0 {
 		return nil, ErrSchema

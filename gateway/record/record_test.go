@@ -1,4 +1,4 @@
-package telemetry
+package record
 
 import (
 	"encoding/hex"
@@ -10,15 +10,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/drivers/telemetry"
 )
 
 const testTime = 1764000000123456
 
 // record returns a record of good readings with these values, tags 0..n-1.
-func record(values ...Value) *Record {
+func record(values ...telemetry.Value) *Record {
 	r := &Record{Time: testTime}
 	for i, v := range values {
-		r.Readings = append(r.Readings, Reading{Tag: uint32(i), Time: testTime, Value: v})
+		r.Readings = append(r.Readings, telemetry.Reading{Tag: uint32(i), Time: testTime, Value: v})
 	}
 	return r
 }
@@ -27,36 +29,40 @@ func record(values ...Value) *Record {
 func sparse(tags ...uint32) *Record {
 	r := &Record{Time: testTime}
 	for i, tag := range tags {
-		r.Readings = append(r.Readings, Reading{Tag: tag, Time: testTime, Value: Int(int64(i))})
+		r.Readings = append(r.Readings, telemetry.Reading{Tag: tag, Time: testTime, Value: telemetry.Int(int64(i))})
 	}
 	return r
 }
 
 // with changes the readings of a record.
-func with(r *Record, change func(i int, rd *Reading)) *Record {
+func with(r *Record, change func(i int, rd *telemetry.Reading)) *Record {
 	for i := range r.Readings {
 		change(i, &r.Readings[i])
 	}
 	return r
 }
 
-func repeat(n int, next func(i int) Value) *Record {
-	values := make([]Value, n)
+func repeat(n int, next func(i int) telemetry.Value) *Record {
+	values := make([]telemetry.Value, n)
 	for i := range values {
 		values[i] = next(i)
 	}
 	return record(values...)
 }
 
-func bits32(b uint32) Value { return Value{Kind: KindFloat32, Bits: uint64(b)} }
-func bits64(b uint64) Value { return Value{Kind: KindFloat64, Bits: b} }
-func ticks(t int64) Value   { return Value{Kind: KindTime, Bits: uint64(t)} }
+func bits32(b uint32) telemetry.Value {
+	return telemetry.Value{Kind: telemetry.KindFloat32, Bits: uint64(b)}
+}
+func bits64(b uint64) telemetry.Value { return telemetry.Value{Kind: telemetry.KindFloat64, Bits: b} }
+func ticks(t int64) telemetry.Value {
+	return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(t)}
+}
 
-func stamp(y int) Value { return Time(time.Date(y, 1, 2, 3, 4, 5, 600, time.UTC)) }
+func stamp(y int) telemetry.Value { return telemetry.Time(time.Date(y, 1, 2, 3, 4, 5, 600, time.UTC)) }
 
-var nested = Array([]Value{
-	Array([]Value{Float32(1.5), {}, String("a")}), Array(nil),
-	Int(-1), Uint(math.MaxUint64), Bool(true), Float64(math.Inf(1)), String(""), stamp(1601),
+var nested = telemetry.Array([]telemetry.Value{
+	telemetry.Array([]telemetry.Value{telemetry.Float32(1.5), {}, telemetry.String("a")}), telemetry.Array(nil),
+	telemetry.Int(-1), telemetry.Uint(math.MaxUint64), telemetry.Bool(true), telemetry.Float64(math.Inf(1)), telemetry.String(""), stamp(1601),
 })
 
 func reason(i int) string { return "reason " + strconv.Itoa(i) }
@@ -67,66 +73,68 @@ var records = map[string]*Record{
 	"time zero":     {},
 	"time long":     {Time: 1 << 55},
 	"time 7 bytes":  {Time: -1 << 55},
-	"time least":    {Time: math.MinInt64, Readings: []Reading{{Time: math.MinInt64}, {Tag: 1, Time: math.MaxInt64}}},
-	"bools":         record(Bool(true), Bool(false), Bool(true), Bool(true), Bool(false), Bool(false), Bool(false), Bool(false), Bool(true)),
-	"ints":          record(Int(0), Int(-1), Int(1), Int(127), Int(-128), Int(-32768), Int(1<<31), Int(math.MaxInt64), Int(math.MinInt64)),
-	"uints":         record(Uint(0), Uint(255), Uint(256), Uint(65535), Uint(65536), Uint(1<<32), Uint(math.MaxUint64)),
-	"uint16s":       repeat(129, func(i int) Value { return Uint(uint64(i*509) % 65536) }),
-	"counters":      repeat(130, func(i int) Value { return Uint(uint64(i%4) * 0x123456) }),
-	"float32s":      record(Float32(21.53), Float32(-0.1), Float32(1484.3), Float32(0), Float32(75), Float32(838860.7), Float32(0.0000001)),
-	"float64s":      record(Float64(21.53), Float64(-0.1), Float64(51234.567), Float64(0), Float64(75), Float64(1e-14), Float64(140737488355327)),
-	"float32 odd":   record(bits32(0x80000000), bits32(0x7f800000), bits32(0xff800000), bits32(0x7fc00000), bits32(0x7fa12345), bits32(1), bits32(0x7f7fffff), Float32(21.53)),
-	"float64 odd":   record(bits64(1<<63), bits64(0x7ff0<<48), bits64(0xfff0<<48), bits64(0x7ff8<<48), bits64(0x7ff4000000012345), bits64(1), bits64(0x7fefffffffffffff), Float64(21.53)),
-	"float edges":   record(Float32(8388607), Float32(8388608), Float32(-8388608), Float64(1<<47), Float64(-1<<47), Float64(1<<47-1)),
-	"float zeros":   record(Float32(21.53), Float32(21.5), Float32(21), Float32(1500), Float32(1e6), Float64(0.25), Float64(100), Float64(1e22)),
-	"float32 third": repeat(100, func(i int) Value { return Float32(float32(i) / 3) }),
-	"float64 third": repeat(100, func(i int) Value { return Float64(float64(i) / 3) }),
-	"strings":       record(String(""), String("running"), String("läuft\x00\xff"), String(strings.Repeat("x", 70000))),
+	"time least":    {Time: math.MinInt64, Readings: []telemetry.Reading{{Time: math.MinInt64}, {Tag: 1, Time: math.MaxInt64}}},
+	"bools":         record(telemetry.Bool(true), telemetry.Bool(false), telemetry.Bool(true), telemetry.Bool(true), telemetry.Bool(false), telemetry.Bool(false), telemetry.Bool(false), telemetry.Bool(false), telemetry.Bool(true)),
+	"ints":          record(telemetry.Int(0), telemetry.Int(-1), telemetry.Int(1), telemetry.Int(127), telemetry.Int(-128), telemetry.Int(-32768), telemetry.Int(1<<31), telemetry.Int(math.MaxInt64), telemetry.Int(math.MinInt64)),
+	"uints":         record(telemetry.Uint(0), telemetry.Uint(255), telemetry.Uint(256), telemetry.Uint(65535), telemetry.Uint(65536), telemetry.Uint(1<<32), telemetry.Uint(math.MaxUint64)),
+	"uint16s":       repeat(129, func(i int) telemetry.Value { return telemetry.Uint(uint64(i*509) % 65536) }),
+	"counters":      repeat(130, func(i int) telemetry.Value { return telemetry.Uint(uint64(i%4) * 0x123456) }),
+	"float32s":      record(telemetry.Float32(21.53), telemetry.Float32(-0.1), telemetry.Float32(1484.3), telemetry.Float32(0), telemetry.Float32(75), telemetry.Float32(838860.7), telemetry.Float32(0.0000001)),
+	"float64s":      record(telemetry.Float64(21.53), telemetry.Float64(-0.1), telemetry.Float64(51234.567), telemetry.Float64(0), telemetry.Float64(75), telemetry.Float64(1e-14), telemetry.Float64(140737488355327)),
+	"float32 odd":   record(bits32(0x80000000), bits32(0x7f800000), bits32(0xff800000), bits32(0x7fc00000), bits32(0x7fa12345), bits32(1), bits32(0x7f7fffff), telemetry.Float32(21.53)),
+	"float64 odd":   record(bits64(1<<63), bits64(0x7ff0<<48), bits64(0xfff0<<48), bits64(0x7ff8<<48), bits64(0x7ff4000000012345), bits64(1), bits64(0x7fefffffffffffff), telemetry.Float64(21.53)),
+	"float edges":   record(telemetry.Float32(8388607), telemetry.Float32(8388608), telemetry.Float32(-8388608), telemetry.Float64(1<<47), telemetry.Float64(-1<<47), telemetry.Float64(1<<47-1)),
+	"float zeros":   record(telemetry.Float32(21.53), telemetry.Float32(21.5), telemetry.Float32(21), telemetry.Float32(1500), telemetry.Float32(1e6), telemetry.Float64(0.25), telemetry.Float64(100), telemetry.Float64(1e22)),
+	"float32 third": repeat(100, func(i int) telemetry.Value { return telemetry.Float32(float32(i) / 3) }),
+	"float64 third": repeat(100, func(i int) telemetry.Value { return telemetry.Float64(float64(i) / 3) }),
+	"strings":       record(telemetry.String(""), telemetry.String("running"), telemetry.String("läuft\x00\xff"), telemetry.String(strings.Repeat("x", 70000))),
 	"times":         record(stamp(2026), stamp(1601), stamp(9999), ticks(0), ticks(math.MaxInt64), ticks(math.MinInt64), ticks(testTime*10)),
-	"arrays":        record(Array(nil), nested, Array([]Value{nested, nested})),
-	"every kind":    record(Value{}, Bool(true), Int(-5), Uint(5), Float32(5.5), Float64(-5.25), String("five"), stamp(2026), nested),
-	"kinds in turn": repeat(41, func(i int) Value { return []Value{Bool(true), Float32(1.5), Uint(7)}[i%3] }),
-	"tags from 7":   sparse(7, 8, 9),
-	"tags, gaps":    sparse(0, 3, 4, 60, 61, 62, 63, 64),
-	"tags, far":     sparse(5, 1000, 100000, MaxTags-1),
-	"tags, twice":   sparse(3, 3, 3, 2, 1, 0, MaxTags-1, 0),
-	"tag, last":     sparse(MaxTags - 1),
-	"two requests": with(repeat(60, func(i int) Value { return Uint(uint64(i)) }), func(i int, rd *Reading) {
+	"arrays":        record(telemetry.Array(nil), nested, telemetry.Array([]telemetry.Value{nested, nested})),
+	"every kind":    record(telemetry.Value{}, telemetry.Bool(true), telemetry.Int(-5), telemetry.Uint(5), telemetry.Float32(5.5), telemetry.Float64(-5.25), telemetry.String("five"), stamp(2026), nested),
+	"kinds in turn": repeat(41, func(i int) telemetry.Value {
+		return []telemetry.Value{telemetry.Bool(true), telemetry.Float32(1.5), telemetry.Uint(7)}[i%3]
+	}),
+	"tags from 7": sparse(7, 8, 9),
+	"tags, gaps":  sparse(0, 3, 4, 60, 61, 62, 63, 64),
+	"tags, far":   sparse(5, 1000, 100000, MaxTags-1),
+	"tags, twice": sparse(3, 3, 3, 2, 1, 0, MaxTags-1, 0),
+	"tag, last":   sparse(MaxTags - 1),
+	"two requests": with(repeat(60, func(i int) telemetry.Value { return telemetry.Uint(uint64(i)) }), func(i int, rd *telemetry.Reading) {
 		rd.Time += int64(i / 30 * 20000)
 	}),
-	"own times": with(repeat(60, func(i int) Value { return Uint(uint64(i)) }), func(i int, rd *Reading) {
+	"own times": with(repeat(60, func(i int) telemetry.Value { return telemetry.Uint(uint64(i)) }), func(i int, rd *telemetry.Reading) {
 		rd.Time += int64(i*i*i) - 5000
 	}),
-	"dead device": with(repeat(100, func(int) Value { return Value{} }), func(i int, rd *Reading) {
-		rd.Quality, rd.Reason = Bad, "device does not answer"
+	"dead device": with(repeat(100, func(int) telemetry.Value { return telemetry.Value{} }), func(i int, rd *telemetry.Reading) {
+		rd.Quality, rd.Reason = telemetry.Bad, "device does not answer"
 	}),
-	"some bad": with(repeat(100, func(int) Value { return Float32(1.5) }), func(i int, rd *Reading) {
+	"some bad": with(repeat(100, func(int) telemetry.Value { return telemetry.Float32(1.5) }), func(i int, rd *telemetry.Reading) {
 		switch i % 30 {
 		case 5:
-			*rd = BadReading(i, testTime, "illegal data address")
+			*rd = telemetry.BadReading(i, testTime, "illegal data address")
 		case 6:
-			rd.Quality, rd.Reason = Uncertain, "last usable value"
+			rd.Quality, rd.Reason = telemetry.Uncertain, "last usable value"
 		case 7:
-			rd.Quality = Uncertain
+			rd.Quality = telemetry.Uncertain
 		case 8:
 			rd.Reason = "good, and yet"
 		}
 	}),
-	"last bad": with(repeat(3, func(int) Value { return Float32(1.5) }), func(i int, rd *Reading) {
-		rd.Quality = Quality(i)
+	"last bad": with(repeat(3, func(int) telemetry.Value { return telemetry.Float32(1.5) }), func(i int, rd *telemetry.Reading) {
+		rd.Quality = telemetry.Quality(i)
 	}),
-	"many reasons": with(repeat(80, func(int) Value { return Value{} }), func(i int, rd *Reading) {
-		rd.Quality, rd.Reason = Bad, reason(i%40)
+	"many reasons": with(repeat(80, func(int) telemetry.Value { return telemetry.Value{} }), func(i int, rd *telemetry.Reading) {
+		rd.Quality, rd.Reason = telemetry.Bad, reason(i%40)
 	}),
-	"quality unknown": with(record(Bool(true)), func(_ int, rd *Reading) { rd.Quality = 255 }),
+	"quality unknown": with(record(telemetry.Bool(true)), func(_ int, rd *telemetry.Reading) { rd.Quality = 255 }),
 }
 
 // roundTrip fails unless the record comes back exactly, and returns its binary form.
 func roundTrip(t *testing.T, r *Record) []byte {
 	t.Helper()
-	b := AppendRecord([]byte("before"), r)[6:]
-	got := Record{Readings: []Reading{{Tag: 9, Reason: "old", Quality: Bad, Time: 9, Value: String("old")}}}
-	if err := DecodeRecord(b, &got); err != nil {
+	b := Append([]byte("before"), r)[6:]
+	got := Record{Readings: []telemetry.Reading{{Tag: 9, Reason: "old", Quality: telemetry.Bad, Time: 9, Value: telemetry.String("old")}}}
+	if err := Decode(b, &got); err != nil {
 		t.Fatalf("decode %x: %v", b, err)
 	}
 	if got.Time != r.Time || len(got.Readings) != len(r.Readings) {
@@ -170,56 +178,56 @@ func randomRecord(rng *rand.Rand) *Record {
 		case 3:
 			tag = rng.IntN(MaxTags)
 		}
-		rd := Reading{Tag: uint32(tag), Time: r.Time, Value: randomValue(rng, kinds)}
+		rd := telemetry.Reading{Tag: uint32(tag), Time: r.Time, Value: randomValue(rng, kinds)}
 		if rng.IntN(20) == 0 {
 			rd.Time = int64(rng.Uint64())
 		}
 		if rng.IntN(10) == 0 {
-			rd.Quality, rd.Reason = Quality(rng.IntN(3)), reason(rng.IntN(30))
+			rd.Quality, rd.Reason = telemetry.Quality(rng.IntN(3)), reason(rng.IntN(30))
 		}
 		r.Readings = append(r.Readings, rd)
 	}
 	return r
 }
 
-func randomValue(rng *rand.Rand, kinds int) Value {
+func randomValue(rng *rand.Rand, kinds int) telemetry.Value {
 	u := rng.Uint64() >> rng.IntN(64)
 	decimal := float64(int64(u%2000000)-1000000) / math.Pow10(rng.IntN(10))
-	switch Kind(rng.IntN(kinds)) {
-	case KindBool:
-		return Bool(u&1 == 1)
-	case KindInt:
-		return Int(int64(u))
-	case KindUint:
-		return Uint(u)
-	case KindFloat32:
+	switch telemetry.Kind(rng.IntN(kinds)) {
+	case telemetry.KindBool:
+		return telemetry.Bool(u&1 == 1)
+	case telemetry.KindInt:
+		return telemetry.Int(int64(u))
+	case telemetry.KindUint:
+		return telemetry.Uint(u)
+	case telemetry.KindFloat32:
 		if rng.IntN(4) == 0 {
 			return bits32(uint32(rng.Uint64()))
 		}
-		return Float32(float32(decimal))
-	case KindFloat64:
+		return telemetry.Float32(float32(decimal))
+	case telemetry.KindFloat64:
 		if rng.IntN(4) == 0 {
 			return bits64(rng.Uint64())
 		}
-		return Float64(decimal)
-	case KindString:
-		return String(strings.Repeat("text", rng.IntN(100)))
-	case KindTime:
+		return telemetry.Float64(decimal)
+	case telemetry.KindString:
+		return telemetry.String(strings.Repeat("text", rng.IntN(100)))
+	case telemetry.KindTime:
 		return ticks(int64(u))
-	case KindArray:
-		return Array([]Value{Int(int64(u)), String("abc"), Array([]Value{Float32(1.5)})})
+	case telemetry.KindArray:
+		return telemetry.Array([]telemetry.Value{telemetry.Int(int64(u)), telemetry.String("abc"), telemetry.Array([]telemetry.Value{telemetry.Float32(1.5)})})
 	}
-	return Value{}
+	return telemetry.Value{}
 }
 
 // TestRecordUnknownKind: a value that no constructor makes is stored as none, and harms nothing else.
 func TestRecordUnknownKind(t *testing.T) {
-	r := record(Uint(1), Value{Kind: 77, Bits: 5, Text: "x"}, Uint(2))
+	r := record(telemetry.Uint(1), telemetry.Value{Kind: 77, Bits: 5, Text: "x"}, telemetry.Uint(2))
 	var got Record
-	if err := DecodeRecord(AppendRecord(nil, r), &got); err != nil {
+	if err := Decode(Append(nil, r), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := record(Uint(1), Value{}, Uint(2))
+	want := record(telemetry.Uint(1), telemetry.Value{}, telemetry.Uint(2))
 	if !slices.Equal(got.Readings, want.Readings) {
 		t.Errorf("got %+v, want %+v", got.Readings, want.Readings)
 	}
@@ -229,7 +237,7 @@ func TestRecordUnknownKind(t *testing.T) {
 // may be meant: add the new bytes to the golden ones, remove none.
 func TestRecordGolden(t *testing.T) {
 	for name, want := range golden {
-		if got := hex.EncodeToString(AppendRecord(nil, records[name])); got != want {
+		if got := hex.EncodeToString(Append(nil, records[name])); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
 		}
 	}
@@ -244,7 +252,7 @@ func TestRecordOlder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got Record
-		if err := DecodeRecord(b, &got); err != nil {
+		if err := Decode(b, &got); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if want := records[name]; got.Time != want.Time || !slices.Equal(got.Readings, want.Readings) {
@@ -256,16 +264,16 @@ func TestRecordOlder(t *testing.T) {
 // TestRecordRandomFloats holds the bar of random floats: raw size and 5 % at 100 tags, all overheads included.
 func TestRecordRandomFloats(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	for name, next := range map[string]func(int) Value{
-		"float32 bits": func(int) Value { return bits32(rng.Uint32()) },
-		"float32 unit": func(int) Value { return Float32(rng.Float32()) },
-		"float32 wide": func(int) Value { return Float32(1000 * rng.Float32()) },
-		"float64 bits": func(int) Value { return bits64(rng.Uint64()) },
-		"float64 unit": func(int) Value { return Float64(rng.Float64()) },
+	for name, next := range map[string]func(int) telemetry.Value{
+		"float32 bits": func(int) telemetry.Value { return bits32(rng.Uint32()) },
+		"float32 unit": func(int) telemetry.Value { return telemetry.Float32(rng.Float32()) },
+		"float32 wide": func(int) telemetry.Value { return telemetry.Float32(1000 * rng.Float32()) },
+		"float64 bits": func(int) telemetry.Value { return bits64(rng.Uint64()) },
+		"float64 unit": func(int) telemetry.Value { return telemetry.Float64(rng.Float64()) },
 	} {
 		for range 1000 {
 			r := repeat(100, next)
-			raw := 100 * r.Readings[0].Value.Kind.floatSize()
+			raw := 100 * floatSize(r.Readings[0].Value.Kind)
 			if size := len(roundTrip(t, r)); size > raw+raw/20 {
 				t.Errorf("%s: %d bytes, want at most %d", name, size, raw+raw/20)
 			}
@@ -280,14 +288,14 @@ func TestRecordSizes(t *testing.T) {
 		"uint16s":     8 + 2 + 1 + 129*2 + 2,
 		"bools":       12,
 	} {
-		if size := len(AppendRecord(nil, records[name])); size > most {
+		if size := len(Append(nil, records[name])); size > most {
 			t.Errorf("%s: %d bytes, want at most %d", name, size, most)
 		}
 	}
 	p, size, readings := newPlant(10), 0, 0
 	for d := range 10 {
 		r := p.poll(d)
-		size += len(AppendRecord(nil, r))
+		size += len(Append(nil, r))
 		readings += len(r.Readings)
 	}
 	if perReading := float64(size) / float64(readings); perReading > 3 {
@@ -298,13 +306,13 @@ func TestRecordSizes(t *testing.T) {
 // TestRecordAllocates nothing but the destination's growth, here none.
 func TestRecordAllocates(t *testing.T) {
 	for name, r := range records {
-		dst := AppendRecord(nil, r)
-		got := Record{Readings: make([]Reading, len(r.Readings))}
-		if n := testing.AllocsPerRun(20, func() { dst = AppendRecord(dst[:0], r) }); n != 0 {
+		dst := Append(nil, r)
+		got := Record{Readings: make([]telemetry.Reading, len(r.Readings))}
+		if n := testing.AllocsPerRun(20, func() { dst = Append(dst[:0], r) }); n != 0 {
 			t.Errorf("%s: encoding allocates %v times", name, n)
 		}
 		if n := testing.AllocsPerRun(20, func() {
-			if err := DecodeRecord(dst, &got); err != nil {
+			if err := Decode(dst, &got); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
@@ -317,17 +325,17 @@ func TestRecordAllocates(t *testing.T) {
 // that breaks the rules.
 func TestRecordDamaged(t *testing.T) {
 	for name, r := range records {
-		b := AppendRecord(nil, r)
+		b := Append(nil, r)
 		if len(b) > 2000 {
 			continue
 		}
-		got := Record{Readings: make([]Reading, 1, 200)}
+		got := Record{Readings: make([]telemetry.Reading, 1, 200)}
 		for n := range b {
-			if err := DecodeRecord(b[:n], &got); !errors.Is(err, ErrRecord) || len(got.Readings) != 0 {
+			if err := Decode(b[:n], &got); !errors.Is(err, ErrRecord) || len(got.Readings) != 0 {
 				t.Fatalf("%s: the first %d of %d bytes: error %v, %d readings", name, n, len(b), err, len(got.Readings))
 			}
 		}
-		if err := DecodeRecord(append(slices.Clone(b), 0), &got); !errors.Is(err, ErrRecord) {
+		if err := Decode(append(slices.Clone(b), 0), &got); !errors.Is(err, ErrRecord) {
 			t.Fatalf("%s: a byte more: error %v", name, err)
 		}
 		for bit := range 8 * len(b) {
@@ -342,7 +350,7 @@ func TestRecordDamaged(t *testing.T) {
 func checkDecode(t *testing.T, b []byte) {
 	t.Helper()
 	var got Record
-	if err := DecodeRecord(b, &got); err != nil {
+	if err := Decode(b, &got); err != nil {
 		if len(got.Readings) != 0 {
 			t.Fatalf("%x: refused with %d readings", b, len(got.Readings))
 		}
@@ -352,7 +360,7 @@ func checkDecode(t *testing.T, b []byte) {
 		t.Fatalf("%x: %d readings", b, cap(got.Readings))
 	}
 	for i := range got.Readings {
-		if rd := &got.Readings[i]; rd.Tag >= MaxTags || rd.Value.Kind >= kindEnd || (rd.Value.Kind == KindBool && rd.Value.Bits > 1) {
+		if rd := &got.Readings[i]; rd.Tag >= MaxTags || rd.Value.Kind >= kindEnd || (rd.Value.Kind == telemetry.KindBool && rd.Value.Bits > 1) {
 			t.Fatalf("%x: reading %d is %+v", b, i, rd)
 		}
 	}
@@ -400,27 +408,27 @@ func TestRecordHostile(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		var got Record
-		if err := DecodeRecord(b, &got); !errors.Is(err, ErrRecord) {
+		if err := Decode(b, &got); !errors.Is(err, ErrRecord) {
 			t.Errorf("%s: error %v, readings %+v", name, err, got.Readings)
 		}
 	}
 }
 
 func TestRecordNesting(t *testing.T) {
-	v := Array(nil)
-	for range maxNesting - 1 {
-		v = Array([]Value{v})
+	v := telemetry.Array(nil)
+	for range telemetry.MaxNesting - 1 {
+		v = telemetry.Array([]telemetry.Value{v})
 	}
 	roundTrip(t, record(v))
 	var got Record
-	if err := DecodeRecord(AppendRecord(nil, record(Array([]Value{v}))), &got); !errors.Is(err, ErrRecord) {
-		t.Errorf("%d deep: error %v", maxNesting+1, err)
+	if err := Decode(Append(nil, record(telemetry.Array([]telemetry.Value{v}))), &got); !errors.Is(err, ErrRecord) {
+		t.Errorf("%d deep: error %v", telemetry.MaxNesting+1, err)
 	}
 }
 
-func FuzzDecodeRecord(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	for _, r := range records {
-		f.Add(AppendRecord(nil, r))
+		f.Add(Append(nil, r))
 	}
 	f.Fuzz(checkDecode)
 }
