@@ -6,7 +6,7 @@ package drivers
 
 import (
 	"context"
-	"fmt"
+	"iter"
 	"time"
 
 	"millrace/drivers/telemetry"
@@ -14,10 +14,16 @@ import (
 
 // Protocol is what a driver package exports: its name, its own config keys and its constructor.
 type Protocol struct {
-	Name          string   // the word after `driver:`
-	DeviceOptions []Option // keys of a device beyond the common ones (name, driver, url, timeout, groups)
-	TagOptions    []Option // keys of a tag beyond the common ones (name, address, type, scale, offset, unit)
-	Shares        bool     // devices with the same url share one connection (Modbus unit ids behind one gateway)
+	Name string // the word after `driver:`
+
+	// Config keys beyond the common ones. Those of a connection stand at its devices; devices that share one
+	// connection must not contradict each other.
+	ConnectionOptions []Option
+	DeviceOptions     []Option // beyond name, driver, url, timeout, retry, description, labels, groups
+	GroupOptions      []Option // beyond name, interval, report, tags
+	TagOptions        []Option // beyond name, address, type, scale, offset, unit, description, labels, report
+
+	Shares bool // devices with the same url share one connection (Modbus unit ids behind one gateway)
 
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
@@ -26,14 +32,16 @@ type Protocol struct {
 
 // Option is one config key that only this driver knows. Values arrive as the text of the YAML scalar.
 type Option struct {
-	Name string
-	Help string // one line for `millrace drivers`, with unit, bounds and default
+	Name   string
+	Help   string // one line for `millrace drivers` and the reference, with unit, bounds and default
+	Secret bool   // its value is never printed, logged or hashed in clear
 }
 
 // Connection is what one Driver serves: one link and the devices reached over it (one device, unless
 // the protocol Shares).
 type Connection struct {
 	URL     string
+	Options map[string]string // the driver's own keys, nil for none
 	Devices []Device
 }
 
@@ -49,63 +57,97 @@ type Device struct {
 // Group is a poll group: the tags of one device read at one interval.
 type Group struct {
 	Name     string
-	Interval time.Duration // > 0
+	Interval time.Duration     // > 0
+	Options  map[string]string // the driver's own keys, nil for none
 	Tags     []telemetry.Tag
 }
 
 // Ref names one poll group of a connection by its indexes.
 type Ref struct{ Device, Group int }
 
-// Driver serves one connection. One goroutine calls it, so it needs no locks. It never logs and never
-// starts a goroutine that outlives Close, but for a dial that its library cannot interrupt: one at the most, for
-// seconds at the most. Everything that a peer sends is bounded.
+// Driver serves one connection. One goroutine calls every method of it, those of the optional interfaces included,
+// so it needs no locks. It never logs and never starts a goroutine that outlives Close, but for a dial that its library
+// cannot interrupt: one at the most, for seconds at the most. Everything that a peer sends is bounded.
 type Driver interface {
 	// Connect opens the link; it may be called again after Close. It respects ctx.
 	Connect(ctx context.Context) error
-
 	// Read polls the group once and appends exactly one reading for each of its tags to dst, in the
 	// order of the tags, values raw (not scaled). A tag that cannot be read is a bad reading with a
-	// reason. On a nil error every tag is answered for.
+	// reason. On a nil error every tag is answered for. A reading's Time is its source time by the device's own clock,
+	// or when the gateway took it where a poll needs several requests; 0 means the time of the poll.
 	//
 	// An error means that no tag of the group could be read; nothing is appended then. An error that
 	// wraps ErrDevice says that only this device failed (a dead unit id): the link is good, or Read
 	// has mended it itself. Every other error means the link is down: the caller closes and connects again.
 	Read(ctx context.Context, g Ref, dst []telemetry.Reading) ([]telemetry.Reading, error)
-
 	// Close releases the link and may be called at any time, also twice or without Connect.
 	Close() error
 }
 
-// Subscriber is a driver that can be pushed readings by the device (OPC UA subscriptions).
-// The poller asks for it by type assertion.
+// Subscriber is a driver to which the device can push readings (OPC UA subscriptions).
 type Subscriber interface {
-	// Subscribe runs until ctx ends or the link fails, and calls emit with the readings of each
-	// notification. emit's slice is valid only during the call.
-	Subscribe(ctx context.Context, g Ref, emit func([]telemetry.Reading) error) error
+	// Subscribe asks the device to push the group's readings, once after each Connect. False means that this group
+	// is to be polled; an error, that the link is down.
+	Subscribe(ctx context.Context, g Ref) (bool, error)
+	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is lost.
+	// The readings of a Push belong to the receiver.
+	Pushed() <-chan Push
+}
+
+// Push is what a device sent of its own accord: readings of one group in any order, a tag perhaps several times, oldest
+// first. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
+type Push struct {
+	Group    Ref
+	Readings []telemetry.Reading
+	Lost     int
+}
+
+// Writer is a driver that can write to equipment.
+type Writer interface {
+	// Write writes the values in order and returns one error for each, nil where the device confirmed. A nil slice means
+	// that all were confirmed. An error that wraps ErrLink says that the link is down; the writes after it were not tried.
+	Write(ctx context.Context, ws []Write) []error
+}
+
+// Write is one value for one tag, raw: not scaled, of a kind that the tag's type can take.
+type Write struct {
+	Group Ref
+	Tag   int // index into the group's tags
+	Value telemetry.Value
+}
+
+// Browser is a driver that can list what a device has.
+type Browser interface {
+	// Browse yields the children of a node, "" for the root, until yield returns false, ctx ends or the device has no more.
+	Browse(ctx context.Context, parent string) iter.Seq2[Node, error]
+}
+
+// Node is one thing that a device has, as a person would look for it.
+type Node struct {
+	Address     string // what a tag's address must say to read it, "" for a folder
+	ID          string // what Browse takes as parent, "" for a leaf
+	Name        string
+	Type        string // the driver's word, "" when not known
+	Unit        string
+	Description string
+	Writable    bool
+}
+
+// Historian is a driver whose device keeps past readings.
+type Historian interface {
+	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
+	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends.
+	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
+}
+
+// Typed is a driver that knows the data types of its tags from the config alone.
+type Typed interface {
+	// DataTypes returns the type of each tag of the group before scaling, telemetry.AnyType where only a read will tell.
+	DataTypes(g Ref) []telemetry.DataType
 }
 
 // Planner is a driver that can say in words which requests a poll of the group makes.
 type Planner interface {
 	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".
 	Plan(g Ref) []string
-}
-
-// ErrDevice marks an error of Read that concerns one device only: see Driver.Read.
-var ErrDevice = fmt.Errorf("device does not answer")
-
-// ConfigError is one mistake in the config that only the driver can see. Group and Tag are -1 where the
-// mistake is not in a group or tag. Field is the config key ("address", "type", "unit", an option's name).
-type ConfigError struct {
-	Device, Group, Tag int
-	Field              string
-	What               string // what is wrong: `address "holding:70000": register 70000 is over 65535`
-	Mend               string // how to mend it: `use 0 to 65535`
-}
-
-// Error returns the mistake and its mend in one line.
-func (e *ConfigError) Error() string {
-	if e.Mend == "" {
-		return e.What
-	}
-	return e.What + "; " + e.Mend
 }

@@ -36,21 +36,21 @@ var tidyCases = []struct {
 	want               []string
 }{
 	// Who may import what.
-	{"flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport (\n\t_ \"millrace/drivers\"\n\t_ \"millrace/gateway/telemetry\"\n\t_ \"time\"\n)\n", nil},
+	{"flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport (\n\t_ \"millrace/drivers\"\n\t_ \"millrace/gateway/record\"\n\t_ \"time\"\n)\n", nil},
 	{"against the flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport _ \"millrace/buffer\"\n",
 		[]string{"gateway/poller/a.go:3: gateway/poller may not import buffer; "}},
 	{"a driver in the gateway", "gateway/a.go", "// Package gateway owns.\npackage gateway\nimport _ \"millrace/drivers/modbus\"\n",
 		[]string{"gateway/a.go:3: gateway may not import drivers/modbus; "}},
-	{"a prefix is not the package", "gateway/web/a.go", "// Package web shows.\npackage web\nimport _ \"millrace/gateway/telemetry/deep\"\n",
-		[]string{"gateway/web/a.go:3: gateway/web may not import gateway/telemetry/deep; "}},
+	{"a prefix is not the package", "gateway/web/a.go", "// Package web shows.\npackage web\nimport _ \"millrace/gateway/record/deep\"\n",
+		[]string{"gateway/web/a.go:3: gateway/web may not import gateway/record/deep; "}},
 	{"a program", "cmd/millrace/a.go", "package main\nimport (\n\t_ \"millrace/gateway\"\n\t_ \"millrace/drivers/modbus/modbussim\"\n)\n", nil},
 	{"a new package", "gateway/util/a.go", "// Package util helps.\npackage util\n",
 		[]string{"gateway/util/a.go:2: the package \"gateway/util\" has no row"}},
 	{"a simulator in a test", "buffer/a_test.go", "// Package buffer_test tests.\npackage buffer_test\nimport (\n\t_ \"millrace/buffer\"\n\t_ \"millrace/gateway/publisher/brokersim\"\n)\n", nil},
 	{"a simulator in the product", "gateway/publisher/a.go", "// Package publisher publishes.\npackage publisher\nimport _ \"millrace/gateway/publisher/brokersim\"\n",
 		[]string{"gateway/publisher/a.go:3: gateway/publisher may not import gateway/publisher/brokersim; "}},
-	{"a foreign package in a test", "buffer/a_test.go", "// Package buffer keeps.\npackage buffer\nimport _ \"millrace/gateway/telemetry\"\n",
-		[]string{"buffer/a_test.go:3: buffer may not import gateway/telemetry; "}},
+	{"a foreign package in a test", "buffer/a_test.go", "// Package buffer keeps.\npackage buffer\nimport _ \"millrace/gateway/record\"\n",
+		[]string{"buffer/a_test.go:3: buffer may not import gateway/record; "}},
 	{"black box", "gateway/faults/a_test.go", "// Package faults breaks.\npackage faults\nimport (\n\t_ \"github.com/eclipse/paho.mqtt.golang\"\n\t_ \"millrace/gateway\"\n)\n",
 		[]string{"gateway/faults/a_test.go:5: gateway/faults may not import gateway; "}},
 
@@ -117,7 +117,7 @@ func TestTidyDamaged(t *testing.T) {
 
 // TestTidySeesTheRepository: the walk of TestTidy reaches the packages, so that it does not pass for want of files.
 func TestTidySeesTheRepository(t *testing.T) {
-	for _, folder := range []string{"cmd/millrace", "gateway", "gateway/telemetry", "buffer", "drivers/modbus", "drivers/opcua"} {
+	for _, folder := range []string{"cmd/millrace", "gateway", "gateway/record", "buffer", "drivers/modbus", "drivers/opcua"} {
 		if found, err := fs.Glob(os.DirFS(".."), path.Join(folder, "*.go")); err != nil || len(found) == 0 {
 			t.Errorf("%s: %d files, %v", folder, len(found), err)
 		}

@@ -23,12 +23,15 @@ func (q Quality) String() string {
 	return "bad"
 }
 
+// Label is one name and value that an integrator gives a device or tag (site, line, asset number).
+type Label struct{ Name, Value string }
+
 // Reading is one value of one tag with its quality and source time. A bad reading has
 // Value.Kind == KindNone and a Reason; an uncertain one may have both a value and a Reason.
 type Reading struct {
 	Value   Value
 	Reason  string  // why the quality is not good, in words; "" when good
-	Time    int64   // source time: microseconds since 1970-01-01 UTC
+	Time    int64   // source time: microseconds since 1970-01-01 UTC; 0 from a driver = the time of the poll
 	Tag     uint32  // index into the tags of the group (Schema.Tags, Group.Tags)
 	Quality Quality //
 }
@@ -41,13 +44,15 @@ func BadReading(tag int, at int64, reason string) Reading {
 // Tag is one named value of one device as the config describes it. Address, Type and Order are
 // read by the driver alone.
 type Tag struct {
-	Name    string
-	Address string
-	Type    string            // the driver's word for the type, "" for the driver's default
-	Unit    string            // engineering unit, carried along, "" for none
-	Scale   float64           // value = raw*Scale + Offset; 0 and 1 both mean "not scaled"
-	Offset  float64           //
-	Options map[string]string // the driver's own keys (its Protocol.TagOptions), nil for none
+	Name        string
+	Address     string
+	Type        string // the driver's word for the type, "" for the driver's default
+	Unit        string // engineering unit, carried along, "" for none
+	Description string
+	Labels      []Label           // sorted by name, nil for none
+	Scale       float64           // value = raw*Scale + Offset; 0 and 1 both mean "not scaled"
+	Offset      float64           //
+	Options     map[string]string // the driver's own keys (its Protocol.TagOptions), nil for none
 }
 
 // Scaled reports whether readings of the tag are scaled. A scaled float32 stays KindFloat32, every other

@@ -3,62 +3,90 @@ package record
 import (
 	"encoding/binary"
 	"errors"
+
+	"millrace/drivers/telemetry"
 )
 
 // Schema says what the records of one poll group hold: whose they are and what tag each index means.
 // It is stored once per segment, so that a backlog decodes without the config that made it.
 type Schema struct {
-	Device string
-	Group  string
-	Tags   []Tag
+	Gateway string // the name of the gateway that took the readings; "" in stores of version 1
+	Device  string
+	Group   string
+	Labels  []telemetry.Label // of the device, sorted by name
+	Tags    []Tag
 }
 
 // Tag is the part of a tag that travels with its readings.
 type Tag struct {
-	Name string
-	Unit string // engineering unit, "" for none
-	Type string // the driver's word for the type, as configured
+	Name        string
+	Unit        string             // engineering unit, "" for none
+	Type        string             // the driver's word for the type, as configured
+	Data        telemetry.DataType // after scaling; AnyType until a reading has told
+	Description string
+	Labels      []telemetry.Label // sorted by name
 }
 
 // Bounds of a stored schema; a larger one is refused as damaged.
 const (
-	MaxTags = 1 << 17 // tags in one group
-	maxName = 1 << 12 // bytes of one name
+	MaxTags   = 1 << 17 // tags in one group
+	MaxLabels = 64      // labels of one device or tag
+	maxName   = 1 << 12 // bytes of one text
 )
 
-const schemaVersion = 1
+const (
+	schemaVersion1 = 1 // device, group; of each tag name, unit, type
+	schemaVersion  = 2
+)
 
 // ErrSchema means that bytes are not a schema this version can read.
 var ErrSchema = errors.New("not a schema: damaged or of a newer version")
 
-// AppendSchema appends the schema's binary form to dst. Names, units and types may have 4096 bytes each and
-// there may be MaxTags tags; ParseSchema refuses more.
+// AppendSchema appends the schema's binary form to dst. Texts may have 4096 bytes each, there may be MaxTags tags and
+// MaxLabels labels of each of them; ParseSchema refuses more.
 func AppendSchema(dst []byte, s *Schema) []byte {
 	dst = append(dst, schemaVersion)
-	dst = appendText(dst, s.Device)
-	dst = appendText(dst, s.Group)
+	dst = appendText(appendText(appendText(dst, s.Gateway), s.Device), s.Group)
+	dst = appendLabels(dst, s.Labels)
 	dst = binary.AppendUvarint(dst, uint64(len(s.Tags)))
 	for i := range s.Tags {
 		t := &s.Tags[i]
 		dst = appendText(appendText(appendText(dst, t.Name), t.Unit), t.Type)
+		dst = appendText(append(dst, byte(t.Data)), t.Description)
+		dst = appendLabels(dst, t.Labels)
 	}
 	return dst
 }
 
-// ParseSchema reads what AppendSchema wrote. It returns ErrSchema for anything else.
+func appendLabels(dst []byte, labels []telemetry.Label) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(labels)))
+	for _, l := range labels {
+		dst = appendText(appendText(dst, l.Name), l.Value)
+	}
+	return dst
+}
+
+// ParseSchema reads what AppendSchema wrote, in this version or an older one. It returns ErrSchema for anything else.
 func ParseSchema(src []byte) (*Schema, error) {
-	if len(src) == 0 || src[0] != schemaVersion {
+	if len(src) == 0 || src[0] == 0 || src[0] > schemaVersion {
 		return nil, ErrSchema
 	}
-	p := textParser{src: src[1:]}
-	s := &Schema{Device: p.text(), Group: p.text()}
+	p := textParser{src: src[1:], version: src[0]}
+	s := &Schema{}
+	if p.version > schemaVersion1 {
+		s.Gateway = p.text()
+	}
+	s.Device, s.Group = p.text(), p.text()
+	if p.version > schemaVersion1 {
+		s.Labels = p.labels()
+	}
 	n := p.count()
 	if n > MaxTags || n > uint64(len(p.src))/3 { // a tag takes three bytes at least
 		return nil, ErrSchema
 	}
 	s.Tags = make([]Tag, n)
 	for i := range s.Tags {
-		s.Tags[i] = Tag{Name: p.text(), Unit: p.text(), Type: p.text()}
+		p.tag(&s.Tags[i])
 	}
 	if p.bad || len(p.src) != 0 {
 		return nil, ErrSchema
@@ -71,8 +99,35 @@ func appendText(dst []byte, s string) []byte {
 }
 
 type textParser struct {
-	src []byte
-	bad bool
+	src     []byte
+	version byte
+	bad     bool
+}
+
+func (p *textParser) tag(t *Tag) {
+	t.Name, t.Unit, t.Type = p.text(), p.text(), p.text()
+	if p.version == schemaVersion1 || p.bad {
+		return
+	}
+	if len(p.src) == 0 {
+		p.bad = true
+		return
+	}
+	t.Data, p.src = telemetry.DataType(p.src[0]), p.src[1:]
+	t.Description, t.Labels = p.text(), p.labels()
+}
+
+func (p *textParser) labels() []telemetry.Label {
+	n := p.count()
+	if n > MaxLabels || n > uint64(len(p.src))/2 { // a label takes two bytes at least
+		p.bad, p.src = true, nil
+		return nil
+	}
+	var labels []telemetry.Label
+	for range n {
+		labels = append(labels, telemetry.Label{Name: p.text(), Value: p.text()})
+	}
+	return labels
 }
 
 func (p *textParser) count() uint64 {

@@ -1,0 +1,26 @@
+package drivers
+
+import "errors"
+
+// ErrDevice marks an error that concerns one device only: see Driver.Read.
+var ErrDevice = errors.New("device does not answer")
+
+// ErrLink marks an error of Writer.Write that means the link is down.
+var ErrLink = errors.New("connection is down")
+
+// ConfigError is one mistake in the config that only the driver can see. Group and Tag are -1 where the
+// mistake is not in a group or tag. Field is the config key ("address", "type", "unit", an option's name).
+type ConfigError struct {
+	Device, Group, Tag int
+	Field              string
+	What               string // what is wrong: `address "holding:70000": register 70000 is over 65535`
+	Mend               string // how to mend it: `use 0 to 65535`
+}
+
+// Error returns the mistake and its mend in one line.
+func (e *ConfigError) Error() string {
+	if e.Mend == "" {
+		return e.What
+	}
+	return e.What + "; " + e.Mend
+}
