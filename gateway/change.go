@@ -20,29 +20,29 @@ type Change struct {
 	Kept                    int      // connections that went on untouched
 }
 
-// changeOf compares the set that runs with the next one.
-func changeOf(old, next *set) *Change {
+// changeOf compares what runs with what is to run.
+func changeOf(old, next *running) *Change {
 	c := &Change{File: next.cfg.File, Hash: next.hash}
 	if path, err := filepath.Abs(c.File); err == nil {
 		c.File = path
 	}
-	running := map[*line]bool{}
-	before, after := map[string]plantDevice{}, map[string]bool{}
-	for _, l := range old.lines {
-		running[l] = true
-		for _, d := range l.devices {
+	kept := map[*connection]bool{}
+	before, after := map[string]deviceConfig{}, map[string]bool{}
+	for _, conn := range old.connections {
+		kept[conn] = true
+		for _, d := range conn.devices {
 			before[d.name] = d
 		}
 	}
-	for _, l := range next.lines {
-		for _, d := range l.devices {
+	for _, conn := range next.connections {
+		for _, d := range conn.devices {
 			after[d.name] = true
 		}
-		if running[l] {
+		if kept[conn] {
 			c.Kept++
 			continue
 		}
-		for _, d := range l.devices {
+		for _, d := range conn.devices {
 			switch was, there := before[d.name]; {
 			case !there:
 				c.Added = append(c.Added, d.name)
@@ -53,16 +53,16 @@ func changeOf(old, next *set) *Change {
 			}
 		}
 	}
-	for _, l := range old.lines {
-		for _, d := range l.devices {
+	for _, conn := range old.connections {
+		for _, d := range conn.devices {
 			if !after[d.name] {
 				c.Removed = append(c.Removed, d.name)
 			}
 		}
 	}
-	for _, u := range next.uplinks {
-		if u.task == nil {
-			c.Destinations = append(c.Destinations, u.cfg.Name)
+	for _, d := range next.destinations {
+		if d.task == nil {
+			c.Destinations = append(c.Destinations, d.cfg.Name)
 		}
 	}
 	c.settings(old.cfg, next.cfg)

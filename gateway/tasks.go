@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// crew is the goroutines that end together, of which each may also end alone.
-type crew struct {
+// tasks are the goroutines that end together, of which each may also end alone.
+type tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	fail   context.CancelCauseFunc // stops the whole gateway and says why
 	wg     sync.WaitGroup
 }
 
-// task is one goroutine of a crew.
+// task is one goroutine of them.
 type task struct {
 	cancel context.CancelFunc // tells it to end
 	ended  chan struct{}      // closed when it has
@@ -30,17 +30,17 @@ func (t *task) over() bool {
 	}
 }
 
-func newCrew(ctx context.Context, fail context.CancelCauseFunc) *crew {
-	c := &crew{fail: fail}
-	c.ctx, c.cancel = context.WithCancel(ctx)
-	return c
+func newTasks(ctx context.Context, fail context.CancelCauseFunc) *tasks {
+	ts := &tasks{fail: fail}
+	ts.ctx, ts.cancel = context.WithCancel(ctx)
+	return ts
 }
 
 // start runs f once the tasks before have ended. When f fails, the whole gateway stops.
-func (c *crew) start(f func(context.Context) error, before ...*task) *task {
-	ctx, cancel := context.WithCancel(c.ctx)
+func (ts *tasks) start(f func(context.Context) error, before ...*task) *task {
+	ctx, cancel := context.WithCancel(ts.ctx)
 	t := &task{cancel: cancel, ended: make(chan struct{})}
-	c.wg.Go(func() {
+	ts.wg.Go(func() {
 		defer close(t.ended)
 		defer cancel()
 		for _, b := range before {
@@ -48,14 +48,14 @@ func (c *crew) start(f func(context.Context) error, before ...*task) *task {
 		}
 		before = nil // or each generation would hold the one before it
 		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			c.fail(err)
+			ts.fail(err)
 		}
 	})
 	return t
 }
 
 // end tells every task to end and waits until all have.
-func (c *crew) end() {
-	c.cancel()
-	c.wg.Wait()
+func (ts *tasks) end() {
+	ts.cancel()
+	ts.wg.Wait()
 }
