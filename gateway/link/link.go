@@ -29,6 +29,8 @@ type Link interface {
 	// queued by what is acknowledged. An error means that the session has ended, or (ErrMessage) that this message can
 	// never be sent over it; it then has no number.
 	Send(m Message) error
+	// Flush lets what is queued go out. A caller that sends several messages calls it once, after the last.
+	Flush()
 	// Acked appends the answers that came since the last call to dst, in the order in which they came, which need not be
 	// the order of sending.
 	Acked(dst []Ack) []Ack
