@@ -184,24 +184,16 @@ func (b *Buffer) prepare(bytes int64, streams map[*Stream]bool) error {
 	return b.createSegment(first)
 }
 
-// collect takes the records to write and marks which of them are historical for whom. It returns nil
-// when they are more than limit bytes.
+// collect takes the records to write. It returns nil when they are more than limit bytes.
 func (b *Buffer) collect(limit int64) *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := &batch{last: b.next - 1}
-	var waiting mask
-	for slot, d := range b.slots {
-		if d != nil && !d.live {
-			waiting |= bit(slot)
-		}
-	}
 	for seq := b.durable + 1; seq < b.next; seq++ {
 		e := b.tail.at(seq)
 		if e == nil || b.settled(e) {
 			continue
 		}
-		e.late |= waiting &^ e.sent & e.to
 		out.recs, out.seqs = append(out.recs, *e), append(out.seqs, seq)
 		if limit -= entryCost(e.payload); limit < 0 {
 			return nil
@@ -328,7 +320,7 @@ func (b *Buffer) putRecords(bkt *bolt.Bucket, s *segment, batch *batch) error {
 			s.dict = append(s.dict, e.stream)
 			s.rw.Unlock()
 		}
-		h := head{seq: batch.seqs[i], stream: id, readings: e.readings, at: e.at, to: e.to, late: e.late}
+		h := head{seq: batch.seqs[i], stream: id, readings: e.readings, at: e.at, to: e.to}
 		h.flags = headFlagsOf(e)
 		c.add(&h, e.payload)
 		if c.isFull() {
@@ -361,9 +353,6 @@ func headFlagsOf(e *entry) (f uint8) {
 	}
 	if e.to != everyone {
 		f |= headAddressed
-	}
-	if e.late != 0 {
-		f |= headLate
 	}
 	return f
 }

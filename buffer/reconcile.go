@@ -123,7 +123,7 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 		sum, err = parseSummary(v)
 		return err
 	})
-	if err != nil || sum.last != s.last {
+	if err != nil || sum.last != s.last || sum.records != s.last-s.first+1 { // numbers without a record: see countRecords
 		return false
 	}
 	for name, n := range sum.totals {
@@ -145,7 +145,8 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 	return true
 }
 
-// countRecords adds a segment record by record, and marks what is not for a destination as needless to it. mu is held.
+// countRecords adds a segment record by record, and marks what is not for a destination, and numbers that no record has, as
+// needless to it. mu is held.
 func (b *Buffer) countRecords(s *segment, p *pending) {
 	count := func() error {
 		dict, err := b.dictHeld(s)
@@ -153,10 +154,13 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 			return err
 		}
 		part := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+		expected := s.first
 		err = b.eachHead(s, dict, func(h *head, st *Stream, _ *Gap) {
 			if h.seq >= b.tail.first {
 				return
 			}
+			b.pass(expected, h.seq)
+			expected = h.seq + 1
 			for slot, d := range b.slots {
 				switch {
 				case d == nil || d.acked.has(h.seq):
@@ -187,6 +191,15 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 	}
 	if err != nil {
 		b.log.Error("segment not counted", "file", s.path, "error", err)
+	}
+}
+
+// pass marks numbers as needed by nobody. mu is held.
+func (b *Buffer) pass(from, to uint64) {
+	for _, d := range b.slots {
+		if d != nil {
+			d.acked.add(from, to)
+		}
 	}
 }
 

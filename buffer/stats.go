@@ -28,14 +28,14 @@ type Stats struct {
 // DestinationStats is the state of one destination's cursor.
 type DestinationStats struct {
 	Name       string
-	Configured bool   // false: in the store, but not in Options.Destinations; it holds its records until Forget
-	Live       bool   //
-	Backlog    uint64 // records not acknowledged, those in flight included
-	InFlight   int    // records
-	OldestSeq  uint64 // the first one not acknowledged, or the next one when there is none
-	OldestAt   int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
-	Ranges     int    // of acknowledged records
-	Ignored    uint64 // acknowledgements of records that were not in flight
+	Configured bool // false: in the store, but not in Options.Destinations; it holds its records until Forget
+
+	Backlog   uint64 // records not acknowledged, those in flight included
+	InFlight  int    // records
+	OldestSeq uint64 // the first one not acknowledged, or the next one when there is none
+	OldestAt  int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
+	Ranges    int    // of acknowledged records
+	Ignored   uint64 // acknowledgements of records that were not in flight
 }
 
 // Stats returns the state of the buffer.
@@ -49,7 +49,7 @@ func (b *Buffer) Stats() Stats {
 		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
-			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known, Live: d.live,
+			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
 				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
 		}
 	}
