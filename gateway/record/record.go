@@ -14,8 +14,9 @@ import (
 // Record is the readings of one device from one poll or one notification. Its binary form (FORMAT.md) is
 // what the buffer stores; one record becomes one message.
 type Record struct {
-	Time     int64 // microseconds since 1970-01-01 UTC
-	Readings []telemetry.Reading
+	Time       int64 // of the poll, by the gateway's clock: microseconds since 1970-01-01 UTC
+	ClockUnset bool  // the gateway's clock was known not to be set
+	Readings   []telemetry.Reading
 }
 
 // ErrRecord means that bytes are not a record this version can read.
@@ -23,23 +24,34 @@ var ErrRecord = errors.New("not a record: damaged or of a newer version")
 
 // The flags of a record. They share the first byte with the version.
 const (
-	flagBitmap    = 1 << iota // tags: strictly ascending, as a bitmap
-	flagDeltas                // tags: in any order, as differences. Neither flag: 0..n-1
-	flagKindArray             // kinds: one nibble a reading. Not set: as runs
-	flagTimes                 // some reading's time differs from the record's
-	flagQualities             // some reading is not good or has a reason
-	flagLongTime              // the record's time has 8 bytes. Not set: 7, enough for a thousand years
-	recordVersion = 1 << iota // the version is in the two bits above
+	flagBitmap    = 1 << iota         // tags: strictly ascending, as a bitmap
+	flagDeltas                        // tags: in any order, as differences. Neither flag: 0..n-1
+	flagKindArray                     // kinds: one nibble a reading. Not set: as runs
+	flagTimes                         // some reading's time differs from the record's
+	flagQualities                     // some reading is not good or has a reason
+	flagLongTime                      // the record's time has 8 bytes. Not set: 7, enough for a thousand years
+	recordVersion = 1 << iota         // the version is in the two bits above
+	markedVersion = 2 * recordVersion // version 2: a byte of marks follows the first
 	versionMask   = 3 * recordVersion
 )
 
+// The marks of a record of version 2.
+const (
+	markClock  = 1 << iota // the gateway's clock was not set
+	knownMarks = markClock
+)
+
 // Append appends the record's binary form to dst. It keeps every bit of every reading, with these
-// limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
+// limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of package telemetry
 // make them (a Value of unknown Kind is stored as KindNone). It allocates nothing but dst.
 func Append(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
-	dst = append(dst, recordVersion|s.flags)
+	if r.ClockUnset {
+		dst = append(dst, markedVersion|s.flags, markClock)
+	} else {
+		dst = append(dst, recordVersion|s.flags) // a record without a mark is what version 1 wrote
+	}
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
 	if s.flags&flagLongTime == 0 {
 		dst = dst[:len(dst)-1]
@@ -73,7 +85,16 @@ func Decode(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
 	d := decoder{src: src}
 	flags := d.byte()
-	if flags&versionMask != recordVersion {
+	r.ClockUnset = false
+	switch flags & versionMask {
+	case recordVersion:
+	case markedVersion:
+		marks := d.byte()
+		if marks == 0 || marks&^knownMarks != 0 {
+			return ErrRecord
+		}
+		r.ClockUnset = marks&markClock != 0
+	default:
 		return ErrRecord
 	}
 	r.Time = d.time(flags)

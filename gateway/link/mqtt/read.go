@@ -174,7 +174,7 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 		s.Flush()
 	default:
 		delete(s.pending, id)
-		s.acks = append(s.acks, link.Ack{N: f.n})
+		s.acks = append(s.acks, link.Ack{N: f.n, At: time.Now()})
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (s *session) flush() (closing bool, err error) {
 	s.stats.sent.Store(s.sent)
 	if gone > 0 {
 		for _, n := range s.unsent[:gone] {
-			s.acks = append(s.acks, link.Ack{N: n})
+			s.acks = append(s.acks, link.Ack{N: n, At: time.Now()})
 		}
 		s.unsent = append(s.unsent[:0], s.unsent[gone:]...)
 		s.signal()
