@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -28,10 +29,26 @@ type fake struct {
 	closes    int
 	panics    bool
 	enter     func() (func(), error)
+
+	before  func()        // each Read
+	reading bool          // one runs
+	idle    time.Duration // after which the device closes the connection; 0 = never
+	used    time.Time
+	hangUp  error       // each Read
+	readsOf map[int]int // by device, where not nil
 }
+
+// fakes are fake and those that embed it.
+type fakes interface {
+	drivers.Driver
+	base() *fake
+}
+
+func (f *fake) base() *fake { return f }
 
 func (f *fake) Connect(ctx context.Context) error {
 	f.connects++
+	f.used = time.Now().Add(f.connectIn)
 	select {
 	case <-time.After(f.connectIn):
 	case <-ctx.Done():
@@ -42,6 +59,20 @@ func (f *fake) Connect(ctx context.Context) error {
 
 func (f *fake) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
 	f.reads++
+	if f.readsOf != nil {
+		f.readsOf[r.Device]++
+	}
+	if f.before != nil {
+		f.before()
+	}
+	f.reading = true
+	defer func() { f.reading, f.used = false, time.Now() }()
+	if f.idle > 0 && time.Since(f.used) > f.idle {
+		return nil, fmt.Errorf("read: %w", io.EOF)
+	}
+	if f.hangUp != nil {
+		return nil, f.hangUp
+	}
 	if f.panics {
 		panic("library bug")
 	}
@@ -70,7 +101,7 @@ type tick struct {
 }
 
 // run polls for so long under synctest's clock and returns the polls that reached the sinks.
-func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration, during func(p *Poller)) []tick {
+func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration, during func(p *Poller)) []tick {
 	t.Helper()
 	var got []tick
 	start := time.Now()
@@ -79,13 +110,14 @@ func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration,
 	for i, iv := range intervals {
 		c.Devices = append(c.Devices, drivers.Device{Name: fmt.Sprintf("d%d", i),
 			Groups: []drivers.Group{{Name: "g", Interval: iv, Tags: make([]telemetry.Tag, 3)}}})
-		sinks = append(sinks, []Sink{func(rs []telemetry.Reading) error {
+		sinks = append(sinks, []Sink{func(_ time.Time, rs []telemetry.Reading) error {
 			got = append(got, tick{time.Since(start), i, rs[0].Quality == telemetry.Good, rs[0].Reason, len(rs)})
 			return nil
 		}})
 	}
+	f := d.base()
 	f.conn = c
-	p := New(c, f, sinks, f.enter, slog.New(slog.DiscardHandler))
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)
