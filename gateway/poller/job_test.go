@@ -49,11 +49,11 @@ func TestJobsDoNotStarvePolls(t *testing.T) {
 		f := &fake{before: func() { order = append(order, "poll") }}
 		run(t, f, time.Minute, []time.Duration{time.Second}, func(p *Poller) {
 			time.Sleep(10 * time.Second)
-			order = nil
+			f.change(func() { order = nil })
 			for range 12 {
 				go p.Do(soon(t, 45*time.Second), func(drivers.Driver) error {
 					time.Sleep(1500 * time.Millisecond)
-					order = append(order, "job")
+					f.change(func() { order = append(order, "job") })
 					return nil
 				})
 			}

@@ -59,7 +59,7 @@ func TestIdleCloseByADeviceThatIsGone(t *testing.T) {
 		f := &fake{idle: 4 * time.Second}
 		got := run(t, f, 30*time.Second, []time.Duration{6 * time.Second}, func(p *Poller) {
 			time.Sleep(7 * time.Second)
-			f.refuse = errors.New("connection refused")
+			f.change(func() { f.refuse = errors.New("connection refused") })
 		})
 		last := got[len(got)-1]
 		if last.good || last.reason != "connection refused" {
@@ -108,11 +108,12 @@ func TestBackAfterAFreeze(t *testing.T) {
 				got := run(t, f, c.length+2*time.Minute, intervals, func(p *Poller) {
 					start := time.Now()
 					time.Sleep(5 * time.Second)
-					c.freeze(f)
+					f.change(func() { c.freeze(f) })
 					time.Sleep(c.length)
-					tries = f.connects
-					thaw = time.Since(start)
-					f.hangUp, f.refuse, f.deadUnit = nil, nil, nil
+					f.change(func() {
+						tries, thaw = f.connects, time.Since(start)
+						f.hangUp, f.refuse, f.deadUnit = nil, nil, nil
+					})
 				})
 				back := make([]time.Duration, c.devices)
 				for _, k := range got {
@@ -174,9 +175,9 @@ func TestLongDeadUnitsStayDemoted(t *testing.T) {
 		f := &fake{deadUnit: map[int]bool{1: true, 2: true}, readsOf: map[int]int{}}
 		run(t, f, 20*time.Minute, []time.Duration{time.Second, time.Second, time.Second}, func(p *Poller) {
 			time.Sleep(5 * time.Minute)
-			clear(f.readsOf)
+			f.change(func() { clear(f.readsOf) })
 			for range 60 {
-				f.deadUnit[0] = !f.deadUnit[0]
+				f.change(func() { f.deadUnit[0] = !f.deadUnit[0] })
 				time.Sleep(10 * time.Second)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 // fake is a driver whose link, devices and speed a test turns by hand.
 type fake struct {
+	mu        sync.Mutex
 	conn      *drivers.Connection
 	connectIn time.Duration
 	refuse    error        // Connect
@@ -46,48 +48,75 @@ type fakes interface {
 
 func (f *fake) base() *fake { return f }
 
+// change turns the device by hand while it is polled.
+func (f *fake) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
+}
+
 func (f *fake) Connect(ctx context.Context) error {
-	f.connects++
-	f.used = time.Now().Add(f.connectIn)
+	var in time.Duration
+	var refuse error
+	f.change(func() {
+		f.connects++
+		in, refuse = f.connectIn, f.refuse
+		f.used = time.Now().Add(in)
+	})
 	select {
-	case <-time.After(f.connectIn):
+	case <-time.After(in):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f.refuse
+	return refuse
 }
 
 func (f *fake) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
+	var err error
+	f.change(func() { err = f.begin(r) })
+	defer func() { f.change(func() { f.reading, f.used = false, time.Now() }) }()
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(f.slow[r.Device])
+	f.change(func() { err = f.outcome(r) })
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.conn.Devices[r.Device].Groups[r.Group].Tags {
+		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(f.reads)), Time: time.Now().UnixMicro()})
+	}
+	return dst, nil
+}
+
+// begin is what happens before the device answers.
+func (f *fake) begin(r drivers.Ref) error {
 	f.reads++
+	f.reading = true
 	if f.readsOf != nil {
 		f.readsOf[r.Device]++
 	}
 	if f.before != nil {
 		f.before()
 	}
-	f.reading = true
-	defer func() { f.reading, f.used = false, time.Now() }()
-	if f.idle > 0 && time.Since(f.used) > f.idle {
-		return nil, fmt.Errorf("read: %w", io.EOF)
-	}
-	if f.hangUp != nil {
-		return nil, f.hangUp
-	}
 	if f.panics {
 		panic("library bug")
 	}
-	time.Sleep(f.slow[r.Device])
+	if f.idle > 0 && time.Since(f.used) > f.idle {
+		return fmt.Errorf("read: %w", io.EOF)
+	}
+	return f.hangUp
+}
+
+func (f *fake) outcome(r drivers.Ref) error {
 	if err := f.linkErr; err != nil && time.Now().After(f.failAt) {
 		f.linkErr = nil
-		return nil, err
+		return err
 	}
 	if f.deadUnit[r.Device] {
-		return nil, fmt.Errorf("unit: %w", drivers.ErrDevice)
+		return fmt.Errorf("unit: %w", drivers.ErrDevice)
 	}
-	for i := range f.conn.Devices[r.Device].Groups[r.Group].Tags {
-		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(f.reads)), Time: time.Now().UnixMicro()})
-	}
-	return dst, nil
+	return nil
 }
 
 func (f *fake) Close() error { f.closes++; return nil }

@@ -21,7 +21,7 @@ type pushing struct {
 }
 
 func (f *pushing) Connect(ctx context.Context) error {
-	f.pushes = make(chan drivers.Push, 64)
+	f.change(func() { f.pushes = make(chan drivers.Push, 64) })
 	return f.fake.Connect(ctx)
 }
 
@@ -30,10 +30,15 @@ func (f *pushing) Subscribe(_ context.Context, g drivers.Ref) (bool, error) {
 	return g.Device == 0, f.refuse
 }
 
-func (f *pushing) Pushed() <-chan drivers.Push { return f.pushes }
+func (f *pushing) Pushed() <-chan drivers.Push { return f.current() }
+
+func (f *pushing) current() (c chan drivers.Push) {
+	f.change(func() { c = f.pushes })
+	return c
+}
 
 func (f *pushing) send(device, tag, lost int) {
-	f.pushes <- drivers.Push{Group: drivers.Ref{Device: device}, Lost: lost,
+	f.current() <- drivers.Push{Group: drivers.Ref{Device: device}, Lost: lost,
 		Readings: []telemetry.Reading{{Tag: uint32(tag), Value: telemetry.Int(5)}}}
 }
 
@@ -92,11 +97,11 @@ func TestLostSubscription(t *testing.T) {
 			if s := p.Stats().Devices[0]; s.Reason != "" {
 				t.Errorf("a device that took the subscription and has no news is bad: %q", s.Reason)
 			}
-			f.fake.connectIn = 8 * time.Second // it takes long to come back
+			f.change(func() { f.connectIn = 8 * time.Second }) // it takes long to come back
 			for range 40 {
 				f.send(0, 0, 0)
 			}
-			close(f.pushes)
+			close(f.current())
 			time.Sleep(20 * time.Second)
 			f.send(0, 1, 0)
 			s = p.Stats()
@@ -132,7 +137,7 @@ func TestFloodDoesNotStarvePolls(t *testing.T) {
 		f := &pushing{fake: &fake{}}
 		got := run(t, f, 20*time.Second, []time.Duration{time.Hour, time.Second}, func(p *Poller) {
 			time.Sleep(2 * time.Second)
-			flood := f.pushes
+			flood := f.current()
 			stop := time.After(15 * time.Second)
 			for n := 0; ; n++ {
 				select {
