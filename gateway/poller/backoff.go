@@ -2,13 +2,9 @@ package poller
 
 import (
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
-	"syscall"
 	"time"
-
-	"millrace/drivers"
 )
 
 // limits bound the wait before the next attempt.
@@ -54,16 +50,6 @@ func (b *backoff) fail(now time.Time, l limits) time.Duration {
 }
 
 func (b *backoff) succeed() { *b = backoff{} }
-
-// hungUp reports whether the peer has ended an established connection.
-func hungUp(err error) bool {
-	for _, end := range []error{drivers.ErrClosed, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	return false
-}
 
 // timedOutLater reports whether a peer that took the connection said nothing on it.
 func timedOutLater(err error) bool {

@@ -138,7 +138,7 @@ const remembered = time.Minute
 // accepts reports whether the peer takes connections, as far as was seen: it is there, or will be soon, and an attempt
 // costs it little. A refusal in words, such as of a password, does not count: accounts are locked for haste.
 func (p *Poller) accepts(err error, now time.Time) bool {
-	if p.link.up || hungUp(err) || timedOutLater(err) {
+	if p.link.up || drivers.IsClosed(err) || timedOutLater(err) {
 		p.link.accepted = now
 	}
 	return !p.link.accepted.IsZero() && now.Sub(p.link.accepted) < remembered

@@ -40,7 +40,7 @@ func (p *Poller) read(ctx context.Context, g *group, now time.Time) ([]telemetry
 		return nil, errors.New(d.reason)
 	}
 	readings, err := p.ask(ctx, g)
-	if hungUp(err) && !errors.Is(err, drivers.ErrDevice) && now.Sub(p.link.used) > idle && ctx.Err() == nil {
+	if drivers.IsClosed(err) && !errors.Is(err, drivers.ErrDevice) && now.Sub(p.link.used) > idle && ctx.Err() == nil {
 		readings, err = p.again(ctx, g)
 	}
 	switch {
