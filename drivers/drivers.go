@@ -91,8 +91,7 @@ type Subscriber interface {
 	// is to be polled; an error, that the link is down.
 	Subscribe(ctx context.Context, g Ref) (bool, error)
 	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is
-	// lost and by Close.
-	// The readings of a Push belong to the receiver.
+	// lost and by Close. The readings of a Push belong to the receiver.
 	Pushed() <-chan Push
 }
 

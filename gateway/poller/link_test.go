@@ -45,6 +45,11 @@ func TestOnlyIdleClosesAreTriedAgain(t *testing.T) {
 		if good := count(got, func(k tick) bool { return k.good }); good != 0 || f.reads > 2*len(got) {
 			t.Errorf("%d good, %d reads for %d polls", good, f.reads, len(got))
 		}
+		f = &fake{hangUp: fmt.Errorf("unit 1: %w: %w", drivers.ErrDevice, io.EOF)}
+		got = run(t, f, time.Minute, []time.Duration{10 * time.Second}, nil)
+		if f.connects != 1 || f.reads > len(got) {
+			t.Errorf("%d connects, %d reads for %d polls of a dead unit on a good line", f.connects, f.reads, len(got))
+		}
 		f = &fake{hangUp: errors.New("no answer within 1s")}
 		got = run(t, f, time.Minute, []time.Duration{10 * time.Second}, nil)
 		if f.reads > len(got) {
