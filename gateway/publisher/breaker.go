@@ -37,11 +37,12 @@ type breaker struct {
 
 // Bounds.
 const (
-	maxBreakers  = 64      // open ones; of further streams records go out as ever
-	maxHeld      = 8 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each
-	maxTries     = 5       // confirmed refusals after which a record is given up
-	minFresh     = 2       // of them as the first message of a session: there, no limit of a rate has been used up
-	maxTriesLate = 2       // and when a record of the stream was given up before
+	maxBreakers = 64      // open ones; of further streams records go out as ever
+	maxHeld     = 8 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each. Eight times as many
+	// while nothing may be given up
+	maxTries     = 5 // confirmed refusals after which a record is given up
+	minFresh     = 2 // of them as the first message of a session: there, no limit of a rate has been used up
+	maxTriesLate = 2 // and when a record of the stream was given up before
 	watching     = time.Hour
 )
 
@@ -216,10 +217,10 @@ func (q *breakers) held() (n int) {
 	return n
 }
 
-// largest returns the breaker that holds most, of streams known to be refused.
+// largest returns the breaker that holds most, of streams of which records were given up.
 func (q *breakers) largest() (most *breaker) {
 	for _, b := range q.order {
-		if b.state != Closed && b.confirmed > 1 && len(b.held) > 0 && (most == nil || len(b.held) > len(most.held)) {
+		if b.state != Closed && b.givenUp > 0 && len(b.held) > 0 && (most == nil || len(b.held) > len(most.held)) {
 			most = b
 		}
 	}

@@ -107,16 +107,21 @@ func (p *Publisher) reject(seq uint64, reason string) bool {
 	return true
 }
 
-// makeSpace gives up the oldest record of the stream that holds most when as many are held back as may be. It reports
-// false when there is none that may be given up: nothing else is acknowledged.
-func (p *Publisher) makeSpace() (bool, error) {
+// makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as
+// many are held back as may be. It reports false when nothing may be given up and no more may be held back by this lane:
+// the backlog may hold twice as many as the live lane, so that the oldest of a stream can always be tried.
+func (p *Publisher) makeSpace(lane laneName) (bool, error) {
 	held := p.breakers.held()
 	if held < maxHeld {
 		return true, nil
 	}
 	b := p.breakers.largest()
 	if b == nil {
-		return held < 2*maxHeld, nil // there may be others behind
+		most := 4 * maxHeld
+		if lane == backlogLane {
+			most *= 2
+		}
+		return held < most, nil
 	}
 	var rec buffer.Record
 	ok, err := p.read(b.held[0], b.held[0]+1, &rec)

@@ -301,7 +301,7 @@ func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bo
 			return false, false, nil
 		}
 		if b := s.p.breakers.holds(s.rec.Stream); b != nil {
-			if ok, err := s.p.makeSpace(); err != nil {
+			if ok, err := s.p.makeSpace(name); err != nil {
 				return false, false, err
 			} else if !ok { // what is held back must be tried first
 				l.set(s.rec.Seq, l.end)

@@ -14,9 +14,9 @@ import (
 // Record is the readings of one device from one poll or one notification. Its binary form (FORMAT.md) is
 // what the buffer stores; one record becomes one message.
 type Record struct {
-	Time       int64 // of the poll, by the gateway's clock: microseconds since 1970-01-01 UTC
-	ClockUnset bool  // the gateway's clock was known not to be set
+	Time       int64 // of the poll by the gateway's clock: microseconds since 1970-01-01 UTC
 	Readings   []telemetry.Reading
+	ClockUnset bool // the gateway knew at the poll that its clock was not set
 }
 
 // ErrRecord means that bytes are not a record this version can read.
@@ -24,33 +24,30 @@ var ErrRecord = errors.New("not a record: damaged or of a newer version")
 
 // The flags of a record. They share the first byte with the version.
 const (
-	flagBitmap    = 1 << iota         // tags: strictly ascending, as a bitmap
-	flagDeltas                        // tags: in any order, as differences. Neither flag: 0..n-1
-	flagKindArray                     // kinds: one nibble a reading. Not set: as runs
-	flagTimes                         // some reading's time differs from the record's
-	flagQualities                     // some reading is not good or has a reason
-	flagLongTime                      // the record's time has 8 bytes. Not set: 7, enough for a thousand years
-	recordVersion = 1 << iota         // the version is in the two bits above
-	markedVersion = 2 * recordVersion // version 2: a byte of marks follows the first
-	versionMask   = 3 * recordVersion
+	flagBitmap    = 1 << iota // tags: strictly ascending, as a bitmap
+	flagDeltas                // tags: in any order, as differences. Neither flag: 0..n-1
+	flagKindArray             // kinds: one nibble a reading. Not set: as runs
+	flagTimes                 // some reading's time differs from the record's
+	flagQualities             // some reading is not good or has a reason
+	flagLongTime              // the record's time has 8 bytes. Not set: 7, enough for a thousand years
+	version1      = 1 << iota // the version is in the two bits above
+	version2      = 2 * version1
+	versionMask   = 3 * version1
 )
 
-// The marks of a record of version 2.
-const (
-	markClock  = 1 << iota // the gateway's clock was not set
-	knownMarks = markClock
-)
+// The marks of a record: a byte after the first, in version 2 only. A record without any is stored as version 1.
+const markClockUnset = 1
 
 // Append appends the record's binary form to dst. It keeps every bit of every reading, with these
-// limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of package telemetry
+// limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
 // make them (a Value of unknown Kind is stored as KindNone). It allocates nothing but dst.
 func Append(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
 	if r.ClockUnset {
-		dst = append(dst, markedVersion|s.flags, markClock)
+		dst = append(dst, version2|s.flags, markClockUnset)
 	} else {
-		dst = append(dst, recordVersion|s.flags) // a record without a mark is what version 1 wrote
+		dst = append(dst, version1|s.flags)
 	}
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
 	if s.flags&flagLongTime == 0 {
@@ -85,18 +82,7 @@ func Decode(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
 	d := decoder{src: src}
 	flags := d.byte()
-	r.ClockUnset = false
-	switch flags & versionMask {
-	case recordVersion:
-	case markedVersion:
-		marks := d.byte()
-		if marks == 0 || marks&^knownMarks != 0 {
-			return ErrRecord
-		}
-		r.ClockUnset = marks&markClock != 0
-	default:
-		return ErrRecord
-	}
+	r.ClockUnset = d.marks(flags)
 	r.Time = d.time(flags)
 	n := d.count(MaxTags)
 	if d.bad {
@@ -199,6 +185,21 @@ func (d *decoder) byte() byte {
 	b := d.src[0]
 	d.src = d.src[1:]
 	return b
+}
+
+// marks checks the version and reads the marks. Those that this version does not know are refused, like a newer version:
+// what they say of the readings must not get lost.
+func (d *decoder) marks(flags byte) (clockUnset bool) {
+	switch flags & versionMask {
+	case version1:
+		return false
+	case version2:
+		if d.byte() == markClockUnset {
+			return true
+		}
+	}
+	d.fail()
+	return false
 }
 
 func (d *decoder) time(flags byte) int64 {
