@@ -19,7 +19,8 @@ type Config struct {
 	Files   []string // File and every included file, in the order of reading
 	Gateway string   // the name in every topic and message
 
-	GraceTime time.Duration // how long a stop may take to drain; >= 0
+	GraceTime  time.Duration // how long a stop may take to drain; >= 0
+	Processors int           // GOMAXPROCS; 0 = follow the machine; at most 1024
 
 	Log          Log
 	Web          Web
@@ -96,9 +97,15 @@ type Destination struct {
 	MaxMessage       int64         // bytes; a larger payload goes to quarantine unsent; 0 = no limit known
 	BacklogLimit     BacklogLimit  // cap of the backlog lane
 	KeepAlive        time.Duration // MQTT keep-alive; whole seconds
+	AckTimeout       time.Duration // silence of the broker after which a session is given up and sent again; 1s to 10m
+	Retry            Retry         // wait between two connects
 	TLS              TLS
 	Int64AsString    bool // integers beyond 2^53 are published as JSON strings
 }
+
+// Retry bounds the wait before connecting again, which grows from Min to Max while connecting fails; 100ms to 1h each,
+// Min at most Max.
+type Retry struct{ Min, Max time.Duration }
 
 // BacklogLimit caps how fast a backlog drains; 0 = no cap.
 type BacklogLimit struct {
@@ -121,6 +128,7 @@ type Device struct {
 	Driver  string
 	URL     string
 	Timeout time.Duration     // one request
+	Retry   Retry             // wait between two connects
 	Options map[string]string // the driver's own keys, nil for none; shared, read-only
 	Groups  []Group
 }

@@ -23,6 +23,7 @@ func TestSumTellsDevicesApart(t *testing.T) {
 		"driver":      func(d *Device) { d.Driver = "modbus" },
 		"url":         func(d *Device) { d.URL = "opc.tcp://i" },
 		"timeout":     func(d *Device) { d.Timeout++ },
+		"retry":       func(d *Device) { d.Retry.Max++ },
 		"password":    func(d *Device) { d.Options["password"] = "q" },
 		"interval":    func(d *Device) { d.Groups[0].Interval++ },
 		"scale":       func(d *Device) { d.Groups[0].Tags[1].Scale = 3 },

@@ -18,6 +18,7 @@ type tables struct {
 	destination  *table[Destination]
 	backlogLimit *table[BacklogLimit]
 	tls          *table[TLS]
+	retry        *table[Retry]
 	device       *table[deviceDraft]
 	group        *table[groupDraft]
 	tag          *table[tagDraft]
@@ -26,7 +27,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: topTable(), log: logTable(), web: webTable(), buffer: bufferTable(),
-		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(),
+		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(),
 		device: deviceTable(), group: groupTable(), tag: tagTable(),
 	}
 }
@@ -41,7 +42,7 @@ func (t *tables) levels() []level {
 	return []level{
 		{t.top.in, t.top.names()}, {t.log.in, t.log.names()}, {t.web.in, t.web.names()},
 		{t.buffer.in, t.buffer.names()}, {t.destination.in, t.destination.names()},
-		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()},
+		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()}, {t.retry.in, t.retry.names()},
 		{t.device.in, t.device.names()}, {t.group.in, t.group.names()}, {t.tag.in, t.tag.names()},
 	}
 }
@@ -81,6 +82,7 @@ func topTable() *table[Config] {
 		{name: "grace_time", set: once(func(l *loader, f field, c *Config) {
 			l.duration(f, &c.GraceTime, true, 0, maxGraceTime)
 		})},
+		{name: "processors", set: once(func(l *loader, f field, c *Config) { l.integer(f, &c.Processors, 0, maxProcessors) })},
 		{name: "log", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.log, &c.Log, hooks{}) })},
 		{name: "web", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.web, &c.Web, hooks{}) })},
 		{name: "buffer", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.buffer, &c.Buffer, hooks{}) })},
