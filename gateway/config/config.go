@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // Config is one checked configuration with every default filled in. It is read-only once loaded:
@@ -124,13 +125,15 @@ type TLS struct {
 
 // Device is one piece of equipment and the word after its `driver:`.
 type Device struct {
-	Name    string
-	Driver  string
-	URL     string
-	Timeout time.Duration     // one request
-	Retry   Retry             // wait between two connects
-	Options map[string]string // the driver's own keys, nil for none; shared, read-only
-	Groups  []Group
+	Name        string
+	Driver      string
+	URL         string
+	Timeout     time.Duration     // one request
+	Retry       Retry             // wait between two connects
+	Description string            // "" for none; at most 256 bytes
+	Labels      []telemetry.Label // sorted by name, nil for none; at most 64 of 256 bytes each
+	Options     map[string]string // the driver's own keys, nil for none; shared, read-only
+	Groups      []Group
 }
 
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.

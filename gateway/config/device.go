@@ -30,6 +30,8 @@ func deviceTable() *table[deviceDraft] {
 		{name: "timeout", set: func(l *loader, f field, d *deviceDraft) {
 			l.duration(f, &d.Timeout, false, minTimeout, maxTimeout)
 		}},
+		{name: "description", set: func(l *loader, f field, d *deviceDraft) { l.short(f, &d.Description, maxLabel) }},
+		{name: "labels", set: func(l *loader, f field, d *deviceDraft) { l.labels(f, &d.Labels) }},
 		{name: "retry", set: func(l *loader, f field, d *deviceDraft) { l.retry(f, &d.Retry) }},
 		{name: "groups", need: `"groups:" with a list of poll groups`, set: func(_ *loader, f field, d *deviceDraft) { d.groups = f }},
 	}}

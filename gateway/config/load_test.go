@@ -67,7 +67,11 @@ func TestEveryKeyArrives(t *testing.T) {
 	if d.Options["unit"] != "1" || len(d.Options) != 1 || d.Timeout != time.Second || d.Retry != (Retry{200 * time.Millisecond, 30 * time.Second}) {
 		t.Errorf("device %+v", d)
 	}
+	if want := []telemetry.Label{{Name: "hall", Value: "north"}, {Name: "line", Value: "4"}}; d.Description != "the big press" || !reflect.DeepEqual(d.Labels, want) {
+		t.Errorf("device: %q %v", d.Description, d.Labels)
+	}
 	wantTag := telemetry.Tag{Name: "temperature", Address: "holding:100", Type: "float32", Unit: "°C", Scale: 0.1, Offset: -40,
+		Description: "oil", Labels: []telemetry.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}},
 		Options: map[string]string{"order": "ABCD"}}
 	if !reflect.DeepEqual(d.Groups[0].Tags[0], wantTag) {
 		t.Errorf("tag %+v", d.Groups[0].Tags[0])

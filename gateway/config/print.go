@@ -135,6 +135,10 @@ func (p *printer) device(d *Device) {
 	p.line(4, "url", text(redact(d.URL)))
 	p.line(4, "timeout", formatDuration(d.Timeout))
 	p.line(4, "retry", d.Retry.flow())
+	p.given(4, "description", d.Description)
+	if d.Labels != nil {
+		p.line(4, "labels", flowLabels(d.Labels))
+	}
 	for _, k := range slices.Sorted(maps.Keys(d.Options)) {
 		p.line(4, k, text(masked(k, d.Options[k])))
 	}
@@ -167,6 +171,12 @@ func (p *printer) tag(g *Group, i int) {
 	}
 	if t.Unit != "" {
 		fmt.Fprintf(p, ", unit: %s", text(t.Unit))
+	}
+	if t.Description != "" {
+		fmt.Fprintf(p, ", description: %s", text(t.Description))
+	}
+	if t.Labels != nil {
+		fmt.Fprintf(p, ", labels: %s", flowLabels(t.Labels))
 	}
 	if g.Report != nil && g.Report[i].OnChange {
 		r := g.Report[i]

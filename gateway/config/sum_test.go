@@ -23,6 +23,8 @@ func TestSumTellsDevicesApart(t *testing.T) {
 		"driver":      func(d *Device) { d.Driver = "modbus" },
 		"url":         func(d *Device) { d.URL = "opc.tcp://i" },
 		"timeout":     func(d *Device) { d.Timeout++ },
+		"description": func(d *Device) { d.Description = "x" },
+		"labels":      func(d *Device) { d.Labels = []telemetry.Label{{Name: "x"}} },
 		"retry":       func(d *Device) { d.Retry.Max++ },
 		"password":    func(d *Device) { d.Options["password"] = "q" },
 		"interval":    func(d *Device) { d.Groups[0].Interval++ },

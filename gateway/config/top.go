@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"millrace/drivers/telemetry"
 )
 
 // tables are the keys of every level. They are made once per Load.
@@ -19,6 +21,7 @@ type tables struct {
 	backlogLimit *table[BacklogLimit]
 	tls          *table[TLS]
 	retry        *table[Retry]
+	labels       *table[[]telemetry.Label]
 	device       *table[deviceDraft]
 	group        *table[groupDraft]
 	tag          *table[tagDraft]
@@ -27,7 +30,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: topTable(), log: logTable(), web: webTable(), buffer: bufferTable(),
-		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(),
+		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(), labels: labelsTable(),
 		device: deviceTable(), group: groupTable(), tag: tagTable(),
 	}
 }
