@@ -28,6 +28,7 @@ type Config struct {
 	Buffer       Buffer
 	Destinations []Destination // at least one
 	Devices      []Device      // at least one
+	Writes       []Write       // what may be written to equipment; nil = nothing
 
 	protocols []drivers.Protocol
 }

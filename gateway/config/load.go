@@ -45,6 +45,7 @@ func (l *loader) load(path string) (*Config, error) {
 		l.readFile(next)
 	}
 	l.finish()
+	l.checkWrites()
 	l.checkDrivers()
 	l.cfg.File = path
 	for _, s := range l.files {
@@ -75,6 +76,7 @@ type loader struct {
 	meant       uint64         // keys of tables.top that were read, or misspelt
 	names       map[string]pos // "device x": where it was defined
 	places      []devicePlace  // of cfg.Devices
+	writes      []pos          // of cfg.Writes
 	clientIDs   []pos          // of cfg.Destinations, as are
 	topics      []pos
 	words       map[string]string

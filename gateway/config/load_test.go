@@ -70,6 +70,10 @@ func TestEveryKeyArrives(t *testing.T) {
 	if want := []telemetry.Label{{Name: "hall", Value: "north"}, {Name: "line", Value: "4"}}; d.Description != "the big press" || !reflect.DeepEqual(d.Labels, want) {
 		t.Errorf("device: %q %v", d.Description, d.Labels)
 	}
+	wantWrites := []Write{{"press-1", "temperature", -40, 10.5, true, 10, time.Minute}, {Device: "press-1", Tag: "running", Count: 1, Per: time.Second}}
+	if !reflect.DeepEqual(c.Writes, wantWrites) {
+		t.Errorf("writes %+v", c.Writes)
+	}
 	wantTag := telemetry.Tag{Name: "temperature", Address: "holding:100", Type: "float32", Unit: "°C", Scale: 0.1, Offset: -40,
 		Description: "oil", Labels: []telemetry.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}},
 		Options: map[string]string{"order": "ABCD"}}

@@ -27,6 +27,12 @@ func (c *Config) Print(w io.Writer) error {
 	for i := range c.Destinations {
 		p.destination(&c.Destinations[i])
 	}
+	if len(c.Writes) > 0 {
+		p.line(0, "writes", "")
+	}
+	for _, w := range c.Writes {
+		p.WriteString("  - " + w.flow() + "\n")
+	}
 	p.line(0, "devices", "")
 	for i := range c.Devices {
 		p.device(&c.Devices[i])

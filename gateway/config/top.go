@@ -21,6 +21,7 @@ type tables struct {
 	backlogLimit *table[BacklogLimit]
 	tls          *table[TLS]
 	retry        *table[Retry]
+	write        *table[writeDraft]
 	labels       *table[[]telemetry.Label]
 	device       *table[deviceDraft]
 	group        *table[groupDraft]
@@ -30,7 +31,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: topTable(), log: logTable(), web: webTable(), buffer: bufferTable(),
-		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(), labels: labelsTable(),
+		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(), write: writeTable(), labels: labelsTable(),
 		device: deviceTable(), group: groupTable(), tag: tagTable(),
 	}
 }
@@ -45,7 +46,7 @@ func (t *tables) levels() []level {
 	return []level{
 		{t.top.in, t.top.names()}, {t.log.in, t.log.names()}, {t.web.in, t.web.names()},
 		{t.buffer.in, t.buffer.names()}, {t.destination.in, t.destination.names()},
-		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()}, {t.retry.in, t.retry.names()},
+		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()}, {t.retry.in, t.retry.names()}, {t.write.in, t.write.names()},
 		{t.device.in, t.device.names()}, {t.group.in, t.group.names()}, {t.tag.in, t.tag.names()},
 	}
 }
@@ -91,6 +92,7 @@ func topTable() *table[Config] {
 		{name: "buffer", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.buffer, &c.Buffer, hooks{}) })},
 		{name: "destinations", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDestination) }},
 		{name: "devices", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDevice) }},
+		{name: "writes", set: func(l *loader, f field, _ *Config) { l.several(f, l.readWrite) }},
 	}}
 }
 
