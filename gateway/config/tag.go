@@ -43,6 +43,8 @@ func tagTable() *table[tagDraft] {
 				t.Unit = l.intern(t.Unit)
 			}
 		}},
+		{name: "description", set: func(l *loader, f field, t *tagDraft) { l.short(f, &t.Description, maxLabel) }},
+		{name: "labels", set: func(l *loader, f field, t *tagDraft) { l.labels(f, &t.Labels) }},
 	}, reportKeys(func(t *tagDraft) *reporting { return &t.reporting })...)}
 }
 
