@@ -40,15 +40,15 @@ const (
 	maxBreakers = 64      // open ones; of further streams records go out as ever
 	maxHeld     = 8 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each. Eight times as many
 	// while nothing may be given up
-	maxTries     = 5 // confirmed refusals after which a record is given up
+	maxTries     = 8 // confirmed refusals after which a record is given up
 	minFresh     = 2 // of them as the first message of a session: there, no limit of a rate has been used up
-	maxTriesLate = 2 // and when a record of the stream was given up before
+	maxTriesLate = 3 // and when a record of the stream was given up before
 	watching     = time.Hour
 )
 
 // tryAfter are the waits before a record is tried again. Once a record was given up it is the stream that is refused, and
 // they double from streamRetry to maxRetry.
-var tryAfter = [maxTries]time.Duration{500 * time.Millisecond, time.Second, time.Second, 2 * time.Second, 4 * time.Second}
+var tryAfter = [maxTries]time.Duration{time.Second / 2, time.Second, time.Second, 2 * time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second, 3 * time.Second}
 
 const (
 	streamRetry = 8 * time.Second
