@@ -9,6 +9,7 @@ import (
 	"millrace/buffer"
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
+	"millrace/gateway/command"
 	"millrace/gateway/config"
 	"millrace/gateway/pipeline"
 	"millrace/gateway/poller"
@@ -22,6 +23,8 @@ type connection struct {
 	devices []deviceConfig
 	groups  []*groupSink
 	poller  *poller.Poller
+	rules   []config.Write // of its tags
+	targets []command.Target
 	*task
 }
 
@@ -40,18 +43,18 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 }
 
 // newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
-func (g *Gateway) newConnection(gateway string, c config.Connection, devices []deviceConfig) (*connection, error) {
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig) (*connection, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices}
+	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
 	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))
 		for j := range dev.Groups {
-			s, err := g.newGroupSink(gateway, dev, &dev.Groups[j])
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j])
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
@@ -61,7 +64,51 @@ func (g *Gateway) newConnection(gateway string, c config.Connection, devices []d
 		o.Sinks = append(o.Sinks, sinks)
 	}
 	conn.poller = poller.New(&c.Connection, d, o)
+	conn.targets = targets(conn, &c, d)
 	return conn, nil
+}
+
+// rulesFor returns the rules that allow writes to tags of a connection.
+func rulesFor(cfg *config.Config, c *config.Connection) (rules []config.Write) {
+	for _, w := range cfg.Writes {
+		for _, d := range c.Devices {
+			if d.Name == w.Device {
+				rules = append(rules, w)
+			}
+		}
+	}
+	return rules
+}
+
+// targets finds the tags that the rules name: of two with one name, the first.
+func targets(conn *connection, c *config.Connection, d drivers.Driver) (list []command.Target) {
+	for _, w := range conn.rules {
+		rule := command.Rule{Device: w.Device, Tag: w.Tag, Min: w.Min, Max: w.Max, Ranged: w.Ranged, Count: w.Count, Per: w.Per}
+		if t, ok := target(c, d, &rule); ok {
+			t.Do = conn.poller.Do
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command.Target, bool) {
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			for k := range dev.Groups[j].Tags {
+				tag := &dev.Groups[j].Tags[k]
+				if dev.Name != rule.Device || tag.Name != rule.Tag {
+					continue
+				}
+				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				if types := dataTypes(d, t.Group); types != nil {
+					t.Type = types[k]
+				}
+				return t, true
+			}
+		}
+	}
+	return command.Target{}, false
 }
 
 func dataTypes(d drivers.Driver, g drivers.Ref) []telemetry.DataType {

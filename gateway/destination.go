@@ -12,6 +12,7 @@ import (
 	"millrace/gateway/link"
 	"millrace/gateway/link/mqtt"
 	"millrace/gateway/publisher"
+	"millrace/gateway/record"
 )
 
 // destination is one receiver of the records, with its publisher.
@@ -32,7 +33,8 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 		return nil, err
 	}
 	p, err := publisher.New(g.buf, publisher.Options{
-		Destination: d.Name, Receiver: PublicURL(d.URL), Dialer: dialer, Format: f, Values: g.values, Log: g.log,
+		Destination: d.Name, Receiver: PublicURL(d.URL), Dialer: dialer, Format: f, Log: g.log,
+		Open:  func(waiting []*record.Schema) format.Encoder { return f.Open(g.values, waiting) },
 		Order: publisher.Order(d.Order), Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), MaxMessage: int(d.MaxMessage),
 		BacklogMessages: d.BacklogLimit.Messages, BacklogBytes: float64(d.BacklogLimit.Bytes),
 		AckTimeout: d.AckTimeout, RetryMin: d.Retry.Min, RetryMax: d.Retry.Max,

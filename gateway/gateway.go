@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/buffer"
+	"millrace/gateway/command"
 	"millrace/gateway/config"
 	"millrace/gateway/values"
 )
@@ -35,6 +36,7 @@ type Gateway struct {
 	buf         *buffer.Buffer
 	values      *values.Table
 	descriptors *descriptors
+	commands    *command.Router
 	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
@@ -51,7 +53,7 @@ type Gateway struct {
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
 // broker, and starts nothing. Every error says what to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), begun: make(chan struct{}), ending: ending{}}
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"millrace/gateway/command"
 	"millrace/gateway/config"
-	"millrace/gateway/poller"
-	"millrace/gateway/publisher"
 	"millrace/gateway/web"
 )
 
@@ -34,7 +31,7 @@ var (
 // config does not change goes on untouched. It waits for a start or a reload under way, and returns when the new config is in
 // force; what it replaced may take a few seconds more to end, and what replaces that waits for it. Errors: those of
 // config.Load, a refusal that names each key that needs a restart, or what stands in the way of the new config.
-func (g *Gateway) Reload(ctx context.Context) (*Change, error) {
+func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	select {
 	case <-g.begun:
 	case <-ctx.Done():
@@ -47,7 +44,7 @@ func (g *Gateway) Reload(ctx context.Context) (*Change, error) {
 	return c, err
 }
 
-func (g *Gateway) reload(ctx context.Context) (*Change, error) {
+func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	if g.o.Load == nil {
 		return nil, errNoLoader
 	}
@@ -94,9 +91,9 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	}
 	for _, c := range cfg.Connections() {
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
-		if conn == nil || !slices.Equal(conn.devices, devices) {
+		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
 			var err error
-			if conn, err = g.newConnection(cfg.Gateway, c, devices); err != nil {
+			if conn, err = g.newConnection(cfg, c, devices); err != nil {
 				return err
 			}
 		}
@@ -184,6 +181,11 @@ func (g *Gateway) startNew(gone *running) {
 			d.task = g.publishing.start(d.Run, gone.sessions()...)
 		}
 	}
+	var targets []command.Target
+	for _, c := range g.running.connections {
+		targets = append(targets, c.targets...)
+	}
+	g.commands.Set(targets)
 	g.ending.add(gone.connections)
 	for _, c := range g.running.connections {
 		if c.task == nil {
@@ -213,7 +215,7 @@ func (g *Gateway) removeDestination(name string) {
 }
 
 // note remembers how a reload went, and logs it.
-func (g *Gateway) note(c *Change, err error) {
+func (g *Gateway) note(c *web.Change, err error) {
 	now := time.Now()
 	g.mu.Lock()
 	r := &g.reloads

@@ -32,9 +32,6 @@ func (e *exitError) Unwrap() error { return e.err }
 var errSaid = errors.New("") // the command has printed why
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "run" {
-		relaxTimers()
-	}
 	os.Exit(execute(os.Args[1:], os.Stdout))
 }
 
@@ -73,7 +70,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

@@ -26,18 +26,25 @@ func startProfile(path string) (stop func(), err error) {
 	}, nil
 }
 
-// tune fits the runtime to an edge box: few megabytes, and a load that is thousands of short wake-ups a second.
-//
-// One processor: with two or more, each wake-up of a goroutine also wakes a second thread that looks for work and
-// finds none, which doubles the CPU of a gateway of a thousand small devices (measured: README of cmd/millrace-bench).
-// One carries several million readings a second. GOGC and GOMAXPROCS in the environment win.
-func tune() {
+// tune fits the runtime to an edge box of few megabytes, and to as many processors as the config gives it; 0 = as many as
+// the machine has. GOGC and GOMAXPROCS in the environment win.
+func tune(processors int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
+	if os.Getenv("GOMAXPROCS") == "" && processors > 0 {
+		runtime.GOMAXPROCS(processors)
 	}
+}
+
+// hasTerminal reports whether the process belongs to a terminal: a hang-up then means that it is gone.
+func hasTerminal() bool {
+	f, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	return true
 }
 
 // notifySystemd tells a supervisor that asked for it (Type=notify) what state the process is in.

@@ -194,7 +194,7 @@ func TestNothingHealthyIsLost(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			r := newRig(t, func(o *Options) {
-				o.Window = 1 + rng.IntN(200)
+				o.Window = 20 + rng.IntN(180)
 				if rng.IntN(2) == 0 {
 					o.Order = OldestFirst
 				}

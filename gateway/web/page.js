@@ -153,7 +153,7 @@
 
   // held says what a destination that takes messages does not take.
   function held(d, now) {
-    return (d.suspects || []).map((x) => x.topic + ": " + whole(x.held_back) + " records held back, the broker closes the connection on them; " +
+    return (d.breakers || []).map((x) => x.topic + ": " + whole(x.held_back) + " records held back, the broker refuses them; " +
       (ago(now, x.next_try) < 0 ? "next try in " + span(-ago(now, x.next_try)) : "trying again")).join("; ");
   }
 
@@ -193,7 +193,7 @@
     gauge.setAttribute("aria-valuenow", Math.round(used * 100));
     set(id("buffer-path"), b.path);
     const facts = [["On disk", bytes(b.bytes) + " of " + bytes(b.max_bytes)]];
-    if (b.hours_left != null) facts.push(["Room with no uplink", span(b.hours_left * 3600)]);
+    if (b.outage_hours != null) facts.push(["An outage may last", span(b.outage_hours * 3600)]);
     facts.push(["Segments", whole(b.segments)], ["In memory", bytes(b.tail_bytes)], ["Commits", whole(b.commits)],
       ["Written", bytes(b.bytes_written)], ["Next sequence", whole(b.next_seq)], ["Health", b.health]);
     if (b.corrupt) facts.push(["Damaged, set aside", whole(b.corrupt)]);
@@ -301,7 +301,7 @@
     set(id("flow-kept"), whole(kept) + " kept");
     set(id("flow-rate"), polled.length ? perSecond(mean(polled)) + " readings/s" : "");
     set(id("flow-out"), acked.length ? perSecond(mean(acked)) + " messages/s" : "");
-    set(id("flow-room"), s.buffer.hours_left != null ? "room for " + span(s.buffer.hours_left * 3600) : bytes(s.buffer.bytes) + " on disk");
+    set(id("flow-outage"), s.buffer.outage_hours != null ? "an outage may last " + span(s.buffer.outage_hours * 3600) : bytes(s.buffer.bytes) + " on disk");
     id("flow-live").parentNode.classList.toggle("warn", live < s.devices.length);
     id("flow-up").parentNode.classList.toggle("warn", up < s.destinations.length);
     spark(id("spark-rate"), polled);

@@ -16,9 +16,9 @@ import (
 // freshness is how old a snapshot may be when it is served: many watchers cost as much as one.
 const freshness = 200 * time.Millisecond
 
-// site serves the views of one snapshot.
+// site serves the views of one gateway.
 type site struct {
-	take func() *Snapshot
+	g    Gateway
 	page []byte
 	csp  string
 
@@ -27,20 +27,27 @@ type site struct {
 	taken time.Time
 }
 
-// Handler serves the page at /, and /healthz, /readyz, /metrics and /api/v1/snapshot. snapshot is called
-// from the goroutines of requests, one at a time and at most five times a second; what it returns is not
-// changed afterwards by either side. A request that reaches a loopback address must name a loopback host,
-// so that no web site can read the gateway through the operator's browser (DNS rebinding).
-func Handler(snapshot func() *Snapshot) http.Handler {
-	s := &site{take: snapshot}
+// Handler serves the page at /, /healthz, /readyz, /metrics and what the API has to look at. The gateway's snapshot is taken
+// at most five times a second; what it returns is not changed afterwards by either side. A request that reaches a loopback
+// address must name a loopback host, so that no web site can read the gateway through the operator's browser (DNS rebinding).
+func Handler(g Gateway) http.Handler {
+	s := &site{g: g}
 	s.page, s.csp = assemble()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)
+	s.routes(mux)
+	return guard(mux)
+}
+
+// routes are the views that both the page's address and the local socket have.
+func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("/healthz", s.serveHealth)
 	mux.HandleFunc("/readyz", s.serveReady)
 	mux.HandleFunc("/metrics", s.serveMetrics)
-	mux.HandleFunc("/api/v1/snapshot", s.serveSnapshot)
-	return guard(mux)
+	mux.HandleFunc("GET /api/v1/snapshot", s.serveSnapshot)
+	mux.HandleFunc("GET /api/v1/values", s.serveValues)
+	mux.HandleFunc("GET /api/v1/store", s.serveStore)
+	mux.HandleFunc("GET /api/v1/store/quarantine", s.serveQuarantine)
 }
 
 // Run serves handler on l until ctx ends, then gives open requests a second to finish. It returns nil
@@ -85,7 +92,7 @@ func (s *site) snapshot() *Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last == nil || time.Since(s.taken) > freshness {
-		s.last = s.take()
+		s.last = s.g.Snapshot()
 		s.taken = time.Now()
 	}
 	return s.last
@@ -149,7 +156,7 @@ func guard(next http.Handler) http.Handler {
 		switch {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "this server only shows; use GET or HEAD", http.StatusMethodNotAllowed)
+			http.Error(w, errReadOnly.Error(), http.StatusMethodNotAllowed)
 		case !hostAllowed(r):
 			http.Error(w, "the Host header must name localhost or a loopback address; a proxy in front must set it", http.StatusMisdirectedRequest)
 		default:

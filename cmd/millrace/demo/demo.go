@@ -187,7 +187,7 @@ func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 	d.page = "http://" + l.Addr().String() + "/"
 	wg.Go(func() {
-		if err := web.Run(ctx, l, web.Handler(d.gateway.Snapshot)); err != nil {
+		if err := web.Run(ctx, l, web.Handler(d.gateway)); err != nil {
 			d.log.Warn("the operator's page ended", "cause", err)
 		}
 	})

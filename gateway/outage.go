@@ -24,25 +24,30 @@ func OutageRate(readings, records float64, interval time.Duration) (grows, commi
 	return (readings*bytesPerReading+records*bytesPerRecord)*pageOverhead + commits*bytesPerCommit, commits
 }
 
-// What the estimate of the room left rests on.
+// What the outage estimate rests on.
 const (
-	roomAfter  = 10 * time.Second // of running, before which there is no rate
-	roomProven = 64 << 20         // bytes on disk from which the backlog itself tells what a reading costs
+	estimateAfter  = 10 * time.Second // of running, before which there is no rate
+	estimateProven = 64 << 20         // bytes on disk from which the backlog itself tells what a reading costs
 )
 
-// roomLeft returns how many hours an outage may last that begins or goes on now, at the rate since the start; nil when there
-// is none yet. accepted is readings of all devices since the store began, backlog those that the slowest destination lacks. mu is held.
-func (g *Gateway) roomLeft(st *buffer.Stats, accepted, backlog uint64, now time.Time) *float64 {
+// outageEstimate returns how many hours an outage may last that begins or goes on now, at the rate since the start, before
+// the store is full or the file system is; nil when there is no rate yet. accepted is readings of all devices since the
+// store began, backlog those that the slowest destination lacks. mu is held.
+func (g *Gateway) outageEstimate(st *buffer.Stats, accepted, backlog uint64, now time.Time) *float64 {
 	ran := now.Sub(g.started)
-	if ran < roomAfter || accepted <= g.acceptedBefore {
+	if ran < estimateAfter || accepted <= g.acceptedBefore {
 		return nil
 	}
 	readings := float64(accepted-g.acceptedBefore) / ran.Seconds()
-	rate, _ := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds(), g.set.cfg.Buffer.CommitInterval)
-	if st.Bytes > roomProven && backlog > 0 {
+	rate, _ := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds(), g.running.cfg.Buffer.CommitInterval)
+	if st.Bytes > estimateProven && backlog > 0 {
 		rate = readings * float64(st.Bytes) / float64(backlog)
 	}
-	hours := float64(max(st.MaxBytes-st.Bytes, 0)) / rate / 3600
+	left := max(st.MaxBytes-st.Bytes, 0)
+	if free, ok := FreeBytes(g.running.cfg.Buffer.Path); ok {
+		left = min(left, free)
+	}
+	hours := float64(left) / rate / 3600
 	return &hours
 }
 

@@ -1,4 +1,4 @@
-package gateway
+package web
 
 import (
 	"bufio"
@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -18,43 +19,46 @@ import (
 	"millrace/buffer"
 )
 
-// The local endpoint: a unix socket in the buffer's directory, for `millrace buffer` and `millrace reload` on the same machine. Who
-// may open the socket (its owner) may read every reading and delete what is in quarantine; there is no other login.
+// The local endpoint: a unix socket in the buffer's directory, for the millrace command on the same machine. It serves the
+// whole API. Who may open the socket (its owner) may read every reading, delete what is in quarantine and write to equipment
+// what the config allows; there is no other login.
 const (
 	socketName   = "control.sock"
 	socketPath   = 104             // bytes that a unix socket's path may have on every system, the closing zero counted
-	askers       = 4               // requests at once; more are told to come again
+	askers       = 8               // requests at once; more are told to come again
 	stall        = 5 * time.Minute // a reader that takes nothing for so long is cut off
 	controlGrace = time.Second     // for open requests when the gateway stops
 )
 
-// control serves one store.
-type control struct {
-	g       *Gateway
+// local serves the whole API of one gateway.
+type local struct {
+	g       Gateway
+	site    *site
+	log     *slog.Logger
 	busy    chan struct{}
 	changes sync.Mutex // one change at a time: a retry is several steps
 	open    sync.WaitGroup
 	ctx     context.Context // of all requests: they end with the gateway
 }
 
-// serveControl serves the local endpoint until ctx ends and no request is open any more. Without it the gateway is
-// as good as with it, so what goes wrong is only logged.
-func (g *Gateway) serveControl(ctx context.Context) error {
-	path := filepath.Join(g.config().Buffer.Path, socketName)
-	l, err := listenControl(ctx, path)
+// RunLocal serves the whole API on a socket in dir until ctx ends. The caller holds the lock of the store in dir. A socket that
+// cannot be opened is no reason to stop a gateway: it is logged, and RunLocal returns nil.
+func RunLocal(ctx context.Context, dir string, g Gateway, log *slog.Logger) error {
+	path := filepath.Join(dir, socketName)
+	l, err := listenLocal(ctx, path)
 	if err != nil {
-		g.log.Warn("no local endpoint: `millrace buffer` can look into the store but change nothing while the gateway runs, and only SIGHUP reloads the config", "error", err)
+		log.Warn("no local endpoint: `millrace buffer` can look into the store but change nothing while the gateway runs, and only SIGHUP reloads the config", "error", err)
 		return nil
 	}
 	defer func() { _ = os.Remove(path) }() // closing the listener has done it already, mostly
-	if err := runControl(ctx, l, g); err != nil {
-		g.log.Warn("local endpoint ended", "socket", path, "error", err)
+	if err := serveLocal(ctx, l, g, log); err != nil {
+		log.Warn("local endpoint ended", "socket", path, "error", err)
 	}
 	return nil
 }
 
-// listenControl opens the socket. The caller holds the store's lock, so a socket that is there is stale.
-func listenControl(ctx context.Context, path string) (net.Listener, error) {
+// listenLocal opens the socket. The caller holds the store's lock, so a socket that is there is stale.
+func listenLocal(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) >= socketPath {
 		return nil, fmt.Errorf("listen on %q: the path has %d bytes, a unix socket's at most %d; choose a shorter buffer.path", path, len(path), socketPath-1)
 	}
@@ -73,12 +77,12 @@ func listenControl(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func runControl(ctx context.Context, l net.Listener, g *Gateway) error {
+func serveLocal(ctx context.Context, l net.Listener, g Gateway, log *slog.Logger) error {
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := &control{g: g, busy: make(chan struct{}, askers), ctx: requests}
+	c := &local{g: g, site: &site{g: g}, log: log, busy: make(chan struct{}, askers), ctx: requests}
 	server := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)
@@ -101,20 +105,25 @@ func runControl(ctx context.Context, l net.Listener, g *Gateway) error {
 	return nil
 }
 
-func (c *control) handler() http.Handler {
+func (c *local) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", c.status)
-	mux.HandleFunc("GET /v1/records", c.records)
-	mux.HandleFunc("GET /v1/verify", c.verify)
-	mux.HandleFunc("GET /v1/quarantine", c.quarantine)
-	mux.HandleFunc("POST /v1/quarantine/retry", c.change(func(r *http.Request) (any, error) { return c.g.buf.Retry(r.FormValue("id")) }))
-	mux.HandleFunc("POST /v1/quarantine/delete", c.change(func(r *http.Request) (any, error) {
-		return nil, c.g.buf.DeleteQuarantined(r.FormValue("id"))
+	c.site.routes(mux)
+	mux.HandleFunc("GET /api/v1/store/records", c.records)
+	mux.HandleFunc("GET /api/v1/store/verify", c.verify)
+	mux.HandleFunc("POST /api/v1/store/quarantine/retry", c.change(func(r *http.Request) (any, error) { return c.g.Buffer().Retry(r.FormValue("id")) }))
+	mux.HandleFunc("POST /api/v1/store/quarantine/delete", c.change(func(r *http.Request) (any, error) {
+		return nil, c.g.Buffer().DeleteQuarantined(r.FormValue("id"))
 	}))
-	mux.HandleFunc("POST /v1/forget", c.change(func(r *http.Request) (any, error) { return nil, c.g.buf.Forget(r.FormValue("destination")) }))
-	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /api/v1/store/forget", c.change(func(r *http.Request) (any, error) {
+		return nil, c.g.Buffer().Forget(r.FormValue("destination"))
+	}))
+	mux.HandleFunc("POST /api/v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		change, err := c.g.Reload(context.WithoutCancel(r.Context())) // whoever asked may go away
 		answer(w, change, err)
+	})
+	mux.HandleFunc("POST /api/v1/write", func(w http.ResponseWriter, r *http.Request) {
+		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
+		answer(w, done, err)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.open.Add(1)
@@ -155,24 +164,13 @@ func answer(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-func (c *control) status(w http.ResponseWriter, _ *http.Request) {
-	s, err := statusOf(c.g.buf)
-	s.Running, s.Gateway, s.Version = true, c.g.config().Gateway, c.g.o.Version
-	answer(w, s, err)
-}
-
-func (c *control) quarantine(w http.ResponseWriter, _ *http.Request) {
-	q, err := c.g.buf.Quarantine()
-	answer(w, q, err)
-}
-
-func (c *control) change(f func(*http.Request) (any, error)) http.HandlerFunc {
+func (c *local) change(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c.changes.Lock()
 		defer c.changes.Unlock()
 		v, err := f(r)
 		if err == nil {
-			c.g.log.Info("store changed by command", "what", r.URL.Path, "query", r.Form.Encode())
+			c.log.Info("store changed by command", "what", r.URL.Path, "query", r.Form.Encode())
 		}
 		answer(w, v, err)
 	}
@@ -198,7 +196,7 @@ type wireRecord struct {
 	Gap      *buffer.Gap `json:"gap,omitempty"`
 }
 
-func (c *control) records(w http.ResponseWriter, r *http.Request) {
+func (c *local) records(w http.ResponseWriter, r *http.Request) {
 	q, err := parseQuery(r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
@@ -206,7 +204,7 @@ func (c *control) records(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newLines(w)
 	told := 0 // streams; they are numbered as they appear
-	err = scan(r.Context(), c.g.buf, q, func(s *StoredRecord) error {
+	err = scan(r.Context(), c.g.Buffer(), q, func(s *StoredRecord) error {
 		if s.Stream.ID == told {
 			told++
 			out.write(&wireLine{Stream: s.Stream})
@@ -235,34 +233,32 @@ func parseQuery(r *http.Request) (q Query, err error) {
 	return q, err
 }
 
-func (c *control) verify(w http.ResponseWriter, r *http.Request) {
+func (c *local) verify(w http.ResponseWriter, r *http.Request) {
 	out := newLines(w)
 	var last time.Time
-	report, err := c.g.buf.Verify(r.Context(), func(done, total int64) {
+	report, err := c.g.Buffer().Verify(r.Context(), func(done, total int64) {
 		if now := time.Now(); now.Sub(last) > 200*time.Millisecond {
 			last = now
 			out.write(&wireLine{Progress: &[2]int64{done, total}})
 			out.flush()
 		}
-		out.yield()
 	})
 	out.end(report, err)
 }
 
-// lines writes an answer line by line, and rests as long as it works: the plant is polled by the same processor.
+// lines writes an answer line by line.
 type lines struct {
-	w    *bufio.Writer
-	enc  *json.Encoder
-	rc   *http.ResponseController
-	n    int
-	busy time.Time // since when it has not rested
-	err  error
+	w   *bufio.Writer
+	enc *json.Encoder
+	rc  *http.ResponseController
+	n   int
+	err error
 }
 
 func newLines(w http.ResponseWriter) *lines {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriterSize(w, 64<<10)
-	l := &lines{w: buf, enc: json.NewEncoder(buf), rc: http.NewResponseController(w), busy: time.Now()}
+	l := &lines{w: buf, enc: json.NewEncoder(buf), rc: http.NewResponseController(w)}
 	l.extend()
 	return l
 }
@@ -276,16 +272,9 @@ func (l *lines) write(line *wireLine) {
 	}
 	if l.n++; l.n%16 == 0 {
 		l.extend()
-		l.yield()
+		runtime.Gosched() // the plant is polled by the same processors
 	}
 	l.err = l.enc.Encode(line)
-}
-
-func (l *lines) yield() {
-	if worked := time.Since(l.busy); worked > 5*time.Millisecond {
-		time.Sleep(min(worked, 50*time.Millisecond))
-		l.busy = time.Now()
-	}
 }
 
 func (l *lines) flush() {

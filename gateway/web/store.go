@@ -1,4 +1,4 @@
-package gateway
+package web
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"millrace/buffer"
 )
 
-// Store is what people can ask of a store, and the few things they can do to it. There are two: Control speaks
+// Store is what people can ask of a store, and the few things they can do to it. There are two: a Client speaks
 // to the gateway that runs on the store, and the one of OpenStore reads the files of one that nobody runs on.
 type Store interface {
 	// Status returns sizes, destinations, segments and the ledger.
@@ -52,7 +52,7 @@ type Query struct {
 type StoredRecord struct {
 	Stream   *StoredStream // the same for all records of a stream in one scan
 	Seq      uint64
-	Payload  []byte // telemetry.Record's bytes, empty for gap records
+	Payload  []byte // record.Record's bytes, empty for gap records
 	At       int64  // µs since 1970
 	Readings int
 	Gap      *buffer.Gap // not nil: a gap record
@@ -62,7 +62,7 @@ type StoredRecord struct {
 type StoredStream struct {
 	ID     int // of this scan, counted from 0
 	Device string
-	Schema []byte // telemetry.Schema's bytes, empty for gap records
+	Schema []byte // record.Schema's bytes, empty for gap records
 }
 
 func (q *Query) has(r *buffer.Record) bool {
@@ -183,8 +183,12 @@ type stopped struct {
 // endpoint, else from the files, which is possible beside a process that does not answer, too. maxSize is its
 // bound, for what is written back; 0 = not known.
 func OpenStore(ctx context.Context, dir string, maxSize int64) (Store, error) {
-	if c := dialControl(ctx, dir); c != nil {
+	c, err := Dial(ctx, dir)
+	if err == nil {
 		return c, nil
+	}
+	if !errors.Is(err, ErrNoGateway) {
+		return nil, err
 	}
 	ro, err := buffer.OpenReadOnly(dir)
 	if err != nil {
