@@ -38,10 +38,8 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 			"--interval", o.Interval.String(), "--device", strings.Join(devices, ",")}
 	case "millrace":
 		binary := filepath.Join(dir, "millrace")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "millrace/cmd/millrace")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build the gateway: %w: %s", err, out)
+		if err := buildGateway(binary); err != nil {
+			return nil, fmt.Errorf("build the gateway: %w; run the bench with `go -C cmd/millrace-bench run .`", err)
 		}
 		config := filepath.Join(dir, "millrace.yaml")
 		if err := os.WriteFile(config, configFor(dir, o, devices, broker), 0o644); err != nil {
@@ -62,6 +60,24 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 		}
 	}
 	return t, nil
+}
+
+// buildGateway builds the gateway in its own module, so that it is made of the versions that are in its go.mod and not of
+// those that the bench needs. It finds the folder of that module through the bench's go.mod.
+func buildGateway(binary string) error {
+	list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "millrace")
+	list.Stderr = os.Stderr
+	root, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("find module millrace: %w", err)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/millrace")
+	build.Dir = strings.TrimSpace(string(root))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // configFor writes the config of a millrace that polls the simulated devices.
