@@ -134,7 +134,8 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	if err := fs.remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove %q: %w", tmp, err)
 	}
-	o := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
+	// No free list on disk: bbolt believes the length in its page without a check, and would count to 2^32 over garbage.
+	o := &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
 	db, err := openHandle(fs, tmp, o)
 	if err != nil {
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
