@@ -19,6 +19,7 @@ type counters struct {
 	ackedOnDisk           uint64 // records acknowledged after they left the tail, since the last checkpoint
 	commitErr             error  // why the last commit failed
 	stateErr              error  // why the last write of state.db failed
+	takenErr              error  // whose the directory is, when it is not ours any more
 	damage                []Damage
 	damages               uint64
 	lastCommit            time.Time
@@ -86,6 +87,10 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 // tryCommit makes room, collects and writes.
 func (b *Buffer) tryCommit(bytes int64, streams map[*Stream]bool) (written *batch, err error) {
 	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+	if err := b.checkNames(); err != nil {
+		return nil, err
+	}
+	bytes, streams = b.survey() // more, when a file is gone
 	margin := b.o.TailBytes / 8
 	if b.o.WhenFull == DropNewest {
 		margin = 0 // Append saw to it

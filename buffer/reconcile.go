@@ -267,6 +267,9 @@ func (b *Buffer) mend(s *segment, cause error) bool {
 	}
 	b.lockCommit()
 	defer b.unlockCommit()
+	if b.taken() != nil {
+		return false // the file of that name may be another store's
+	}
 	if s == b.active {
 		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
 		return true

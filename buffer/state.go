@@ -265,6 +265,9 @@ func (b *Buffer) renewState() error {
 	if !b.state.failed {
 		return nil
 	}
+	if err := b.taken(); err != nil {
+		return err
+	}
 	_ = b.state.close() // what it holds is in memory, until a new one has it
 	data := *b.state.held
 	data.epoch = b.epoch
