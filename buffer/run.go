@@ -89,6 +89,9 @@ func (b *Buffer) turn(early bool) {
 	if rest {
 		return
 	}
+	if err := b.checkNames(); err != nil {
+		return // Stats tells; what is in the directory is not ours to change
+	}
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)
 	}
@@ -148,8 +151,10 @@ func (b *Buffer) Close() error {
 		bkt := tx.Bucket(stateBucket)
 		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, stateHead(b.epoch, next)))
 	}))
-	if b.active != nil {
+	if b.active != nil && b.taken() == nil {
 		b.seal()
+	} else if b.active != nil {
+		b.active.closeActive() // its name may be another store's file
 	}
 	b.mu.Lock()
 	segs := b.segs
