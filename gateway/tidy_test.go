@@ -72,7 +72,7 @@ var tidyImports = map[string][]string{
 }
 
 // tidyTestImports is what the tests of any package may import besides.
-var tidyTestImports = []string{"drivers/drivertest", "drivers/modbus/modbussim", "drivers/opcua/opcuasim", "gateway/link/mqtt/brokersim"}
+var tidyTestImports = []string{"drivers/drivertest", "drivers/telemetry", "gateway/link/mqtt", "drivers/modbus/modbussim", "drivers/opcua/opcuasim", "gateway/link/mqtt/brokersim"}
 
 // tidyLibraries is which packages may import each library that has an owner.
 var tidyLibraries = map[string][]string{

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -115,7 +116,7 @@ func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func
 			continue
 		}
 		var v Value
-		if err := json.Unmarshal(in.Bytes(), &v); err != nil {
+		if err := decode(bytes.NewReader(in.Bytes()), &v); err != nil {
 			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
 		}
 		if err := f(&v); err != nil {
@@ -161,10 +162,18 @@ func (c *Client) get(ctx context.Context, method, path string, values url.Values
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v); err != nil {
+	if err := decode(io.LimitReader(resp.Body, maxAnswer), v); err != nil {
 		return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
 	}
 	return nil
+}
+
+// decode reads one JSON value. A Value's number stays as it is written (json.Number): a float64 would lose a 64-bit counter's
+// last digits.
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.UseNumber()
+	return d.Decode(v)
 }
 
 // Status is Store.Status.

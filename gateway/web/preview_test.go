@@ -2,10 +2,14 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
 	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/values"
 )
 
 // example is a plant of four devices some minutes after the start; trouble "outage" takes its uplink away.
@@ -15,7 +19,7 @@ func example(now time.Time, trouble string) *Snapshot {
 	hours := 41.3
 	s := &Snapshot{Gateway: "press-shop", Version: "0.1.0", Epoch: "6f1c02d9a4b7e310", Started: since, Now: now,
 		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
-			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, HoursLeft: &hours},
+			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, OutageHours: &hours},
 		Process:      Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
 		Destinations: []Destination{{Name: "cloud", URL: "mqtts://broker.example:8883", State: StateConnected, Since: since, Sent: secs * 2, Acked: secs * 2, Bytes: 1 << 20}},
 	}
@@ -51,6 +55,17 @@ func example(now time.Time, trouble string) *Snapshot {
 	return s
 }
 
+// showing is a gateway that has only a snapshot to show.
+type showing func() *Snapshot
+
+func (f showing) Snapshot() *Snapshot                     { return f() }
+func (f showing) Buffer() *buffer.Buffer                  { return nil }
+func (f showing) Values() *values.Table                   { return values.New() }
+func (f showing) Reload(context.Context) (*Change, error) { return nil, errors.New("no config") }
+func (f showing) Write(_ context.Context, _, _, _ string) (*Written, error) {
+	return nil, errors.New("not allowed")
+}
+
 // grow adds copies of the devices until there are n.
 func grow(s *Snapshot, n int) {
 	for i := len(s.Devices); i < n; i++ {
@@ -67,13 +82,13 @@ func TestPreview(t *testing.T) {
 	if err != nil {
 		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage for one in trouble, many for 1000 devices")
 	}
-	handler := Handler(func() *Snapshot {
+	handler := Handler(showing(func() *Snapshot {
 		s := example(time.Now(), os.Getenv("MILLRACE_TROUBLE"))
 		if os.Getenv("MILLRACE_TROUBLE") == "many" {
 			grow(s, 1000)
 		}
 		return s
-	})
+	}))
 	l, err := Listen(context.Background(), "127.0.0.1:8471")
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ func get(t *testing.T, s *Snapshot, method, target string) *http.Response {
 	t.Helper()
 	r := httptest.NewRequest(method, "http://localhost"+target, nil)
 	w := httptest.NewRecorder()
-	Handler(func() *Snapshot { return s }).ServeHTTP(w, r)
+	Handler(showing(func() *Snapshot { return s })).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -67,7 +67,7 @@ func TestHost(t *testing.T) {
 		{"127.0.0.1:80", "10.0.0.7", 421}, {"127.0.0.1:80", "", 421}, {"[::ffff:127.0.0.1]:80", "evil.example", 421},
 		{"10.0.0.7:80", "edge-7.plant.example", 200}, {"10.0.0.7:80", "10.0.0.7", 200},
 	}
-	handler := Handler(func() *Snapshot { return example(noon, "") })
+	handler := Handler(showing(func() *Snapshot { return example(noon, "") }))
 	for _, c := range cases {
 		addr, err := net.ResolveTCPAddr("tcp", c.local)
 		if err != nil {
@@ -130,17 +130,17 @@ func TestSummary(t *testing.T) {
 	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
 	held := example(noon, "")
 	held.Destinations[0].Held = 1234
-	held.Destinations[0].Suspects = []Suspect{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}
+	held.Destinations[0].Breakers = []Breaker{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}
 	cases := []struct {
 		s           *Snapshot
 		level, text string
 	}{
-		{held, LevelWarn, "cloud closes the connection on messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
+		{held, LevelWarn, "cloud refuses messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
 		{refused, LevelWarn, "The last reload of the config was refused; the one before runs on."},
 		{example(noon, ""), LevelOK, "All 4 devices live; everything delivered."},
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},
-		{outage, LevelWarn, "Uplink cloud down for 3 m 12 s; 16,619 readings kept, room for 41 h."},
-		{example(noon, "outage"), LevelWarn, "Uplink cloud down for 3 m 12 s; 16,619 readings kept, room for 41 h. Device tank-1 does not answer; 3 of 4 live."},
+		{outage, LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h."},
+		{example(noon, "outage"), LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h. Device tank-1 does not answer; 3 of 4 live."},
 		{two, LevelWarn, "Devices meter-1, cnc-1 do not answer; 2 of 4 live."},
 		{broken, LevelBad, "The buffer does not keep readings: disk full"},
 	}
@@ -189,7 +189,7 @@ func TestSnapshot(t *testing.T) {
 			Age float64 `json:"oldest_age_seconds"`
 		}
 		Buffer struct {
-			HoursLeft float64 `json:"hours_left"`
+			OutageHours float64 `json:"outage_hours"`
 		}
 	}
 	r := get(t, example(noon, "outage"), "GET", "/api/v1/snapshot")
@@ -197,7 +197,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Gateway != "press-shop" || got.Summary.Level != LevelWarn || len(got.Devices) != 4 || got.Devices[1].Groups[0].Interval != 1 ||
-		got.Devices[1].Groups[0].Tags != 21 || got.Devices[2].Accounts[0].Dropped["rejected"] != 12 || got.Destinations[0].Age != 193 || got.Buffer.HoursLeft != 41.3 {
+		got.Devices[1].Groups[0].Tags != 21 || got.Devices[2].Accounts[0].Dropped["rejected"] != 12 || got.Destinations[0].Age != 193 || got.Buffer.OutageHours != 41.3 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -228,7 +228,7 @@ func TestRunStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- Run(ctx, l, Handler(func() *Snapshot { return example(noon, "") })) }()
+	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") }))) }()
 	idle, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +268,7 @@ func TestRunReportsItsListener(t *testing.T) {
 // TestSnapshotIsShared holds that many watchers cost the gateway one snapshot.
 func TestSnapshotIsShared(t *testing.T) {
 	taken := 0
-	handler := Handler(func() *Snapshot { taken++; return example(noon, "") })
+	handler := Handler(showing(func() *Snapshot { taken++; return example(noon, "") }))
 	began := time.Now()
 	for range 50 {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/healthz", nil))
@@ -281,7 +281,7 @@ func TestSnapshotIsShared(t *testing.T) {
 func BenchmarkMetrics1000Devices(b *testing.B) {
 	s := example(noon, "")
 	grow(s, 1000)
-	handler := Handler(func() *Snapshot { return s })
+	handler := Handler(showing(func() *Snapshot { return s }))
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
