@@ -89,14 +89,14 @@ func TestPreview(t *testing.T) {
 		}
 		return s
 	}))
-	l, err := Listen(context.Background(), "127.0.0.1:8471")
+	l, err := Listen(context.Background(), "127.0.0.1:8471", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), span)
 	defer cancel()
 	t.Log("look at http://127.0.0.1:8471/")
-	if err := Run(ctx, l, handler); err != nil {
+	if err := Run(ctx, l, handler, mute); err != nil {
 		t.Fatal(err)
 	}
 }
