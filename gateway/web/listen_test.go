@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,8 +46,9 @@ func TestListenerIsBounded(t *testing.T) {
 		conns = append(conns, dial())
 	}
 	for i, c := range conns[maxConnections:] {
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Fatalf("peer %d of those too many: read something", i)
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("peer %d of those too many was not closed: %v", i, err)
 		}
 	}
 	if l.Open() != maxConnections || l.Refused() != peers-maxConnections || len(taken) != maxConnections {

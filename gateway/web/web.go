@@ -47,6 +47,7 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("/metrics", s.serveMetrics)
 	mux.HandleFunc("GET /api/v1/snapshot", s.serveSnapshot)
 	mux.HandleFunc("GET /api/v1/values", s.serveValues)
+	mux.HandleFunc("GET /api/v1/schema/{name}", serveSchema)
 	mux.HandleFunc("GET /api/v1/store", s.serveStore)
 	mux.HandleFunc("GET /api/v1/store/quarantine", s.serveQuarantine)
 }

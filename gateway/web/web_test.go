@@ -21,9 +21,13 @@ var mute = slog.New(slog.DiscardHandler)
 // get asks the handler as a browser on the same machine does.
 func get(t *testing.T, s *Snapshot, method, target string) *http.Response {
 	t.Helper()
-	r := httptest.NewRequest(method, "http://localhost"+target, nil)
+	return request(Handler(showing(func() *Snapshot { return s })), method, target)
+}
+
+// request asks a handler.
+func request(h http.Handler, method, target string) *http.Response {
 	w := httptest.NewRecorder()
-	Handler(showing(func() *Snapshot { return s })).ServeHTTP(w, r)
+	h.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+target, nil))
 	return w.Result()
 }
 
