@@ -51,9 +51,18 @@ func TestClientGivesUp(t *testing.T) {
 			return c.Watch(ctx, "", "", false, func(*Value) error { return nil })
 		},
 	}
-	for what, text := range map[string]string{"nothing": "", "half a head": "HTTP/1.1 200", "a head": begun, "half an answer": begun + "{\"Running\":"} {
-		dir := answering(t, text)
-		c, err := dial(t.Context(), dir, waits{dial: time.Minute, answer: 50 * time.Millisecond, idle: 50 * time.Millisecond})
+	const short, long = 50 * time.Millisecond, time.Hour
+	for what, of := range map[string]struct {
+		text string
+		wait waits
+	}{
+		"nothing":        {"", waits{long, short, long}},
+		"half a head":    {"HTTP/1.1 200", waits{long, short, long}},
+		"a head":         {begun, waits{long, long, short}},
+		"half an answer": {begun + "{\"Running\":", waits{long, long, short}},
+	} {
+		dir := answering(t, of.text)
+		c, err := dial(t.Context(), dir, of.wait)
 		if err != nil {
 			t.Fatal(err)
 		}
