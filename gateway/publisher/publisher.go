@@ -69,7 +69,8 @@ type Publisher struct {
 	throttle throttle
 	retry    backoff
 	outage   outage
-	short    int // sessions in a row that the receiver ended soon
+	short    int  // sessions in a row that the receiver ended soon
+	careful  bool // the receiver closed the last session
 	suspect  suspect
 	passed   int // records tried before an older one of their stream: see session.idle
 
