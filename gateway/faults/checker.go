@@ -150,7 +150,9 @@ func (a *Account) Check() *Report {
 
 // content is what a message says. Whether it came late (historical) is a matter of each sending: the first may have gone
 // out at once, and the second after an outage.
-func content(payload []byte) []byte { return bytes.Replace(payload, []byte(`"historical":true,`), nil, 1) }
+func content(payload []byte) []byte {
+	return bytes.Replace(payload, []byte(`"historical":true,`), nil, 1)
+}
 
 func (c *check) arrival(a Arrival) {
 	c.Arrived++
