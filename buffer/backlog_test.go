@@ -88,7 +88,7 @@ func memoryChild(dir string) {
 	start = time.Now()
 	n := 0
 	for ; n < 250_000; n++ {
-		if ok, err := r.Next(&rec); !ok || err != nil {
+		if ok, err := take(r, &rec); !ok || err != nil {
 			fail(fmt.Errorf("%v %w", ok, err))
 		}
 		d.Ack(rec.Seq)

@@ -26,13 +26,19 @@ func appendN(t testing.TB, b *Buffer, s *Stream, n int) (first, last uint64) {
 	return first, last
 }
 
+// take reads a record as a publisher does: to send it.
+func take(r *Reader, rec *Record) (bool, error) {
+	ok, err := r.Next(rec)
+	return ok && r.d.Take(rec), err
+}
+
 // readAll reads what a destination has, acknowledging it when asked.
 func readAll(t testing.TB, d *Destination, ack bool) (out []Record) {
 	t.Helper()
 	r := d.Reader(0, 0)
 	for {
 		var rec Record
-		ok, err := r.Next(&rec)
+		ok, err := take(r, &rec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,47 +60,49 @@ func turnNow(b *Buffer) {
 	b.turn(false)
 }
 
-func TestHistorical(t *testing.T) {
+// TestReadingChangesNothing: to look is not to take.
+func TestReadingChangesNothing(t *testing.T) {
 	dir := t.TempDir() + "/store"
 	b := mustOpen(t, dir, testOptions())
 	s, d := mustStream(t, b, "press"), b.Destination("cloud")
-	want := map[uint64]bool{}
-	mark := func(n int, historical bool) {
-		first, last := appendN(t, b, s, n)
-		for seq := first; seq <= last; seq++ {
-			want[seq] = historical
-		}
-	}
-	mark(3, true)
-	commitNow(t, b) // waited on disk while the link was down
-	mark(2, true)   // and so did these, by the commit of SetLive
-	if err := d.SetLive(true); err != nil {
-		t.Fatal(err)
-	}
-	mark(4, false) // handed out below, live
-	check := func(recs []Record) {
-		t.Helper()
-		if len(recs) != len(want) {
-			t.Fatalf("%d records, want %d", len(recs), len(want))
-		}
-		for _, r := range recs {
-			if r.Historical != want[r.Seq] {
-				t.Errorf("record %d: historical %v", r.Seq, r.Historical)
-			}
-		}
-	}
-	check(readAll(t, d, false))
-	if err := d.SetLive(false); err != nil {
-		t.Fatal(err)
-	}
-	d.Reset()
-	commitNow(t, b) // what was handed out before stays what it was
-	mark(3, true)
+	appendN(t, b, s, 3)
 	commitNow(t, b)
-	check(readAll(t, d, false))
-	crash(b)
-	b = mustOpen(t, dir, testOptions())
-	check(readAll(t, b.Destination("cloud"), false))
+	appendN(t, b, s, 4)
+	before := fmt.Sprintf("%+v", b.Ledger())
+	var recs []Record
+	for range 2 {
+		r := d.Reader(0, 0)
+		recs = recs[:0]
+		for {
+			var rec Record
+			if ok, err := r.Next(&rec); err != nil {
+				t.Fatal(err)
+			} else if !ok {
+				break
+			}
+			recs = append(recs, rec)
+		}
+		if got := fmt.Sprintf("%+v", b.Ledger()); len(recs) != 7 || got != before {
+			t.Errorf("%d records; the ledger was %s, is %s", len(recs), before, got)
+		}
+	}
+	d.Ack(recs[0].Seq)
+	if d.Len() != 7 {
+		t.Error("a record that was not taken was acknowledged")
+	}
+	if !d.Take(&recs[0]) || !d.Take(&recs[0]) || !d.Take(&recs[1]) {
+		t.Fatal("not taken")
+	}
+	if n := b.Stats().Destinations[0].InFlight; n != 2 {
+		t.Errorf("%d in flight, want 2", n)
+	}
+	d.Release(recs[1].Seq)
+	d.Ack(recs[1].Seq)
+	d.Ack(recs[0].Seq)
+	if d.Take(&recs[0]) || d.Len() != 6 || b.Stats().Destinations[0].InFlight != 0 {
+		t.Errorf("%d left, %+v", d.Len(), b.Stats().Destinations[0])
+	}
+	checkLedger(t, b)
 }
 
 func TestHealthyPathWritesNothing(t *testing.T) {
@@ -107,9 +115,6 @@ func TestHealthyPathWritesNothing(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- b.Run(ctx) }()
 		d := b.Destination("cloud")
-		if err := d.SetLive(true); err != nil {
-			t.Fatal(err)
-		}
 		s := mustStream(t, b, "press")
 		r := d.Reader(0, 0)
 		start := b.Stats().BytesWritten
@@ -119,7 +124,7 @@ func TestHealthyPathWritesNothing(t *testing.T) {
 			for range 100 {
 				appendN(t, b, s, 1)
 				var rec Record
-				if ok, err := r.Next(&rec); !ok || err != nil {
+				if ok, err := take(r, &rec); !ok || err != nil {
 					t.Fatal(ok, err)
 				}
 				if inFlight = append(inFlight, rec.Seq); len(inFlight) > 2 {
@@ -283,7 +288,7 @@ func TestQuarantine(t *testing.T) {
 	}
 	checkLedger(t, b)
 	again := readAll(t, d, true)
-	if len(again) != 1 || again[0].Seq != seq || string(again[0].Payload) != string(q.Payload) || !again[0].Historical {
+	if len(again) != 1 || again[0].Seq != seq || string(again[0].Payload) != string(q.Payload) {
 		t.Errorf("after the retry: %+v", again)
 	}
 	if l := b.Ledger()[0].Destinations[1]; l.Lost() != 0 || l.Delivered != 10 {
@@ -355,7 +360,7 @@ func TestDestinationsComeAndGo(t *testing.T) {
 	o.Destinations, o.Starts = []string{"now", "oldest"}, map[string]StartAt{"oldest": StartOldest}
 	b = mustOpen(t, dir, o)
 	recs := readAll(t, b.Destination("oldest"), true)
-	if len(recs) != 15 || !recs[0].Historical {
+	if len(recs) != 15 {
 		t.Errorf("a destination that starts with the oldest has %d records", len(recs))
 	}
 	checkLedger(t, b)

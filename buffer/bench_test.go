@@ -62,9 +62,6 @@ func BenchmarkThrough(b *testing.B) {
 		b.Run(fmt.Sprintf("lag=%d", lag), func(b *testing.B) {
 			buf, s := benchOpen(b, Options{CommitInterval: time.Second})
 			d := buf.Destination("cloud")
-			if err := d.SetLive(true); err != nil {
-				b.Fatal(err)
-			}
 			payloads := pool(1000)
 			r := d.Reader(0, 0)
 			var rec Record
@@ -78,7 +75,7 @@ func BenchmarkThrough(b *testing.B) {
 				if i < lag {
 					continue
 				}
-				if ok, err := r.Next(&rec); !ok || err != nil {
+				if ok, err := take(r, &rec); !ok || err != nil {
 					b.Fatal(ok, err)
 				}
 				d.Ack(rec.Seq)
@@ -159,7 +156,7 @@ func BenchmarkDrain(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for range b.N {
-				if ok, err := r.Next(&rec); !ok || err != nil {
+				if ok, err := take(r, &rec); !ok || err != nil {
 					b.Fatal(ok, err)
 				}
 				d.Ack(rec.Seq)

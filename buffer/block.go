@@ -34,7 +34,6 @@ type head struct {
 	readings uint32
 	at       int64
 	to       mask // when addressed
-	late     mask
 	flags    uint8
 	size     int
 }
@@ -42,7 +41,7 @@ type head struct {
 const (
 	headGap       = 1 << 0 // the payload is a Gap
 	headAddressed = 1 << 1 // only the destinations of a mask that follows
-	headLate      = 1 << 2 // a mask of destinations it is historical for follows
+	headLate      = 1 << 2 // a mask follows that older versions wrote; it says nothing any more
 	headFlags     = 3      // bits
 )
 
@@ -85,9 +84,6 @@ func (c *blockCoder) add(h *head, payload []byte) {
 	c.index = binary.AppendUvarint(c.index, uint64(h.readings))
 	if h.flags&headAddressed != 0 {
 		c.index = binary.AppendUvarint(c.index, uint64(h.to))
-	}
-	if h.flags&headLate != 0 {
-		c.index = binary.AppendUvarint(c.index, uint64(h.late))
 	}
 	c.index = binary.AppendUvarint(c.index, uint64(len(payload)))
 	if h.flags&headGap != 0 {
@@ -241,12 +237,12 @@ func (r *headReader) next(h *head) bool {
 	h.stream, h.flags = uint32(word>>headFlags), uint8(word&(1<<headFlags-1))
 	h.at = r.prevAt + r.p.varint()
 	h.readings = uint32(r.p.uvarint())
-	h.to, h.late = everyone, 0
+	h.to = everyone
 	if h.flags&headAddressed != 0 {
 		h.to = mask(r.p.uvarint())
 	}
 	if h.flags&headLate != 0 {
-		h.late = mask(r.p.uvarint())
+		r.p.uvarint()
 	}
 	size := r.p.uvarint()
 	if r.p.bad || size > maxRecord {

@@ -1,8 +1,6 @@
 package buffer
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"sort"
 )
@@ -79,9 +77,8 @@ type Destination struct {
 	slot   int
 	start  uint64 // it gets records from here on
 	unsure uint64 // at Open, the first record that the checkpoint did not know it to have
-	origin uint64 // the next record's number when the destination was made; all before are historical for it
-	known  bool   // it is in Options.Destinations
-	live   bool   // its link is up
+	origin uint64 // the next record's number when the destination was made
+	known  bool   // somebody reads for it: it was given to Open, or added
 	notice chan struct{}
 
 	acked   spans // what it needs no more: acknowledged, dropped, never there, addressed to others
@@ -102,10 +99,7 @@ func (d *Destination) wants(h *head) bool {
 	return h.to&bit(d.slot) != 0 && (h.flags&headAddressed == 0 || h.seq >= d.origin)
 }
 
-// late reports whether a record on disk is historical for this destination.
-func (d *Destination) late(h *head) bool { return h.late&bit(d.slot) != 0 || h.seq < d.origin }
-
-// Destination returns the destination of that name, or nil when Options.Destinations does not have it.
+// Destination returns the destination of that name, or nil when nobody has given or added it.
 func (b *Buffer) Destination(name string) *Destination {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,29 +131,33 @@ func (d *Destination) signal() {
 	}
 }
 
-// SetLive says whether the destination's link is up. Going live first commits the tail, so that whatever
-// waited for the link is marked historical for good. The destination is live even when that commit fails.
-func (d *Destination) SetLive(live bool) error {
-	b := d.b
-	b.mu.Lock()
-	was, closed := d.live, b.closed
-	b.mu.Unlock()
-	if closed {
-		return ErrClosed
+// Take counts a record that was read as in flight: it is about to be sent. It reports false when the destination does not
+// need it any more (acknowledged, dropped), or when MaxInFlight records are in flight. Taking one twice does no harm.
+func (d *Destination) Take(rec *Record) bool {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	if _, again := d.flight[rec.Seq]; again {
+		return true
 	}
-	var err error
-	if live && !was {
-		b.lockCommit()
-		err = b.commit()
-		b.unlockCommit()
+	if !d.known || len(d.flight) >= MaxInFlight || d.acked.has(rec.Seq) {
+		return false
 	}
-	b.mu.Lock()
-	d.live = live
-	b.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("commit before destination %q goes live: %w; its records stay in memory", d.name, err)
+	f := flight{rec.Stream, uint32(rec.Readings)}
+	d.flight[rec.Seq] = f
+	d.account(f).buffered -= uint64(f.readings)
+	d.account(f).inflight += uint64(f.readings)
+	return true
+}
+
+// Release says that a record in flight was not sent after all, or will get no answer: it is buffered again.
+func (d *Destination) Release(seq uint64) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	if f, ok := d.flight[seq]; ok {
+		delete(d.flight, seq)
+		d.account(f).inflight -= uint64(f.readings)
+		d.account(f).buffered += uint64(f.readings)
 	}
-	return nil
 }
 
 // Len returns how many records the destination has not acknowledged, those in flight included.
@@ -169,16 +167,21 @@ func (d *Destination) Len() uint64 {
 	return d.backlog
 }
 
-// Reset says that the connection is gone: nothing is in flight any more, and new readers hand it out again.
+// Reset says that the connection is gone: nothing is in flight any more.
 func (d *Destination) Reset() {
 	d.b.mu.Lock()
 	defer d.b.mu.Unlock()
+	d.land()
+	d.signal()
+}
+
+// land buffers again what is in flight. mu is held.
+func (d *Destination) land() {
 	for _, f := range d.flight {
 		d.account(f).inflight -= uint64(f.readings)
 		d.account(f).buffered += uint64(f.readings)
 	}
 	clear(d.flight)
-	d.signal()
 }
 
 func (d *Destination) account(f flight) *destAccount { return &f.stream.account.dests[d.slot] }
@@ -214,65 +217,5 @@ func (d *Destination) settle(seq uint64) {
 		}
 	} else {
 		b.st.ackedOnDisk++
-	}
-}
-
-// addDestinations gives each configured destination its slot.
-func (b *Buffer) addDestinations() error {
-	var fresh mask
-	for _, name := range b.o.Destinations {
-		if d := b.byName(name); d != nil {
-			d.known = true
-			continue
-		}
-		slot := slices.Index(b.slots[:], nil)
-		if slot < 0 {
-			return fmt.Errorf("add destination %q: %d destinations hold the store, the most it can have; forget one that is no longer configured", name, MaxDestinations)
-		}
-		start := b.next
-		if b.o.Starts[name] == StartOldest && len(b.segs) > 0 {
-			start = b.segs[0].first
-		}
-		d := newDestination(b, name, slot, start)
-		d.known = true
-		b.slots[slot] = d
-		b.all |= bit(slot)
-		fresh |= bit(slot)
-		for _, a := range b.accountSeq {
-			a.dests[slot] = destAccount{before: a.accepted}
-		}
-	}
-	b.fillHoles()
-	b.countOldest(fresh)
-	if b.all == 0 {
-		return errors.New("no destinations: none configured and none in the store; give at least one")
-	}
-	if len(b.o.Destinations) == 0 {
-		for _, d := range b.slots {
-			if d != nil {
-				d.known = true
-			}
-		}
-	}
-	return nil
-}
-
-// countOldest gives a new destination that starts with the oldest record what is on disk. mu is held.
-func (b *Buffer) countOldest(fresh mask) {
-	if fresh == 0 {
-		return
-	}
-	p := b.countPending()
-	for slot, d := range b.slots {
-		if d == nil || fresh&bit(slot) == 0 {
-			continue
-		}
-		for _, a := range b.accountSeq {
-			if n := p.readings[a]; n != nil {
-				a.dests[slot].buffered = n[slot]
-				a.dests[slot].before = a.accepted - n[slot]
-			}
-		}
-		d.backlog = p.records[slot]
 	}
 }

@@ -51,7 +51,7 @@ func newTemplate(t *testing.T) *template {
 	var rec Record
 	r := d.Reader(0, 0)
 	for i := range 400 {
-		if ok, err := r.Next(&rec); !ok || err != nil {
+		if ok, err := take(r, &rec); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		if i == 100 {
@@ -114,7 +114,7 @@ func (tp *template) check(t *testing.T, dir string, allowed int) (lost int) {
 	r := d.Reader(0, 0)
 	var rec Record
 	for {
-		ok, err := r.Next(&rec)
+		ok, err := take(r, &rec)
 		if err != nil {
 			t.Fatalf("read: %v", err)
 		}
@@ -403,9 +403,6 @@ func TestNumbersAreNotUsedAgain(t *testing.T) {
 	dir := t.TempDir() + "/store"
 	b := mustOpen(t, dir, testOptions())
 	d, s := b.Destination("cloud"), mustStream(t, b, "press")
-	if err := d.SetLive(true); err != nil {
-		t.Fatal(err)
-	}
 	appendN(t, b, s, 1)
 	commitNow(t, b) // one record stays on disk, and with it the epoch
 	var last uint64
@@ -417,7 +414,7 @@ func TestNumbersAreNotUsedAgain(t *testing.T) {
 		b.mu.Unlock()
 		last, _ = appendN(t, b, s, 1)
 		var rec Record
-		if ok, err := d.Reader(last, 0).Next(&rec); !ok || err != nil {
+		if ok, err := take(d.Reader(last, 0), &rec); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		d.Ack(rec.Seq)

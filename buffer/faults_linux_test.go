@@ -125,7 +125,7 @@ func story(t *testing.T, b *Buffer) (due map[uint64]string) {
 			r := d.Reader(0, 0)
 			var rec Record
 			for range 40 {
-				ok, err := r.Next(&rec)
+				ok, err := take(r, &rec)
 				if err != nil {
 					t.Fatal(err)
 				}

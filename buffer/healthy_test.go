@@ -22,9 +22,6 @@ func TestHealthyWritesLittle(t *testing.T) {
 			done := make(chan error)
 			go func() { done <- b.Run(ctx) }()
 			d, s := b.Destination("cloud"), mustStream(t, b, "press")
-			if err := d.SetLive(healthy); err != nil {
-				t.Fatal(err)
-			}
 			before := b.Stats().BytesWritten
 			r, window := d.Reader(0, 0), []uint64(nil)
 			for i := range int(length / (100 * time.Millisecond)) {
@@ -36,7 +33,7 @@ func TestHealthyWritesLittle(t *testing.T) {
 					continue
 				}
 				var rec Record
-				if ok, err := r.Next(&rec); !ok || err != nil {
+				if ok, err := take(r, &rec); !ok || err != nil {
 					t.Fatal(ok, err)
 				}
 				if window = append(window, rec.Seq); len(window) > 1 {

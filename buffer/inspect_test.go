@@ -42,7 +42,7 @@ func TestScanSeesDiskAndTail(t *testing.T) {
 	r := d.Reader(0, 0)
 	var rec Record
 	for range 30 { // acknowledged and in flight, which must make no difference
-		if ok, err := r.Next(&rec); !ok || err != nil {
+		if ok, err := take(r, &rec); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		if rec.Seq%2 == 0 {
@@ -211,7 +211,7 @@ func drainAll(t testing.TB, b *Buffer, name string) {
 	r := d.Reader(0, 0)
 	var rec Record
 	for {
-		ok, err := r.Next(&rec)
+		ok, err := take(r, &rec)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,14 +71,11 @@ func killChild(dir string) {
 	}
 	go func() { _ = b.Run(context.Background()) }()
 	d := b.Destination("cloud")
-	if err := d.SetLive(os.Getpid()%2 == 0); err != nil {
-		say("error %v", err)
-	}
 	go func() {
 		r := d.Reader(0, 0)
 		var rec Record
 		for {
-			ok, err := r.Next(&rec)
+			ok, err := take(r, &rec)
 			if err != nil {
 				say("error %v", err)
 				return

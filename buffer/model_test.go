@@ -31,7 +31,6 @@ type modelDest struct {
 	flight     []uint64        //
 	acked      map[uint64]bool // acknowledged, in any life of the process
 	lastAcked  map[uint64]bool // in this life: must not come again
-	historical map[uint64]bool // as first seen; the same for ever
 	gaps       map[uint64]Gap  // gap records acknowledged
 	gapAccount map[uint64]string
 }
@@ -56,7 +55,7 @@ func newModel(t *testing.T, seed uint64, o Options) *model {
 	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir() + "/store", o: o, records: map[uint64]*modelRecord{}}
 	for _, name := range o.Destinations {
 		m.dests = append(m.dests, &modelDest{name: name, acked: map[uint64]bool{}, lastAcked: map[uint64]bool{},
-			historical: map[uint64]bool{}, gaps: map[uint64]Gap{}, gapAccount: map[uint64]string{}})
+			gaps: map[uint64]Gap{}, gapAccount: map[uint64]string{}})
 	}
 	m.open()
 	return m
@@ -98,9 +97,6 @@ func (m *model) step() {
 		m.b.Destination(d.name).Reset()
 		d.flight, d.reader = nil, nil
 	case n < 87:
-		if err := m.b.Destination(m.dest().name).SetLive(m.rng.IntN(2) == 0); err != nil {
-			m.t.Fatal(err)
-		}
 		m.sync()
 	case n < 93:
 		m.commit()
@@ -202,7 +198,7 @@ func (m *model) read() {
 
 func (m *model) readOne(d *modelDest) bool {
 	var rec Record
-	ok, err := d.reader.Next(&rec)
+	ok, err := take(d.reader, &rec)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -216,10 +212,6 @@ func (m *model) readOne(d *modelDest) bool {
 	if d.lastAcked[rec.Seq] {
 		m.t.Fatalf("%s: record %d comes again after its acknowledgement", d.name, rec.Seq)
 	}
-	if was, seen := d.historical[rec.Seq]; seen && was != rec.Historical {
-		m.t.Fatalf("%s: record %d was historical %v, is %v", d.name, rec.Seq, was, rec.Historical)
-	}
-	d.historical[rec.Seq] = rec.Historical
 	if rec.Gap != nil {
 		d.gaps[rec.Seq], d.gapAccount[rec.Seq] = *rec.Gap, rec.Stream.Account()
 		m.high = max(m.high, rec.Seq)
@@ -277,15 +269,11 @@ func (m *model) crash() {
 	for seq, rec := range m.records {
 		if !rec.disk {
 			delete(m.records, seq)
-			for _, d := range m.dests {
-				delete(d.historical, seq)
-			}
 		}
 	}
 	for _, d := range m.dests { // gap records that were only in memory: their losses are told again
 		for seq := range d.gaps {
 			if seq >= m.safe {
-				delete(d.historical, seq)
 				delete(d.gaps, seq)
 			}
 		}

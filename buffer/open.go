@@ -34,6 +34,10 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	}
 	b := newBuffer(dir, o, fs)
 	b.lock = lock
+	if b.lockInfo, err = lock.Stat(); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
+	}
 	if err := b.load(); err != nil {
 		_ = b.state.close()
 		_ = lock.Close()
@@ -421,17 +425,22 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 	return nil
 }
 
-// fillHoles marks the numbers that no record has as needing nothing, so that cursors stay one span each.
+// fillHoles marks the numbers that no record has as needing nothing, so that cursors stay one span each. What is in memory
+// is no hole. mu is held.
 func (b *Buffer) fillHoles() {
+	end := b.next
+	if b.tail.n > 0 {
+		end = b.tail.first
+	}
 	for _, d := range b.slots {
 		if d == nil {
 			continue
 		}
 		from := uint64(0)
 		for _, s := range b.segs {
-			d.acked.add(from, s.first)
+			d.acked.add(from, min(s.first, end))
 			from = s.last + 1
 		}
-		d.acked.add(from, b.next)
+		d.acked.add(from, end)
 	}
 }

@@ -22,7 +22,6 @@ type Quarantined struct {
 	Truncated   bool // the payload was too large to be kept
 	At          int64
 	Readings    int
-	Historical  bool
 	Gap         *Gap // not nil: it was a gap record
 	Reason      string
 	RejectedAt  time.Time // by the wall clock
@@ -79,7 +78,7 @@ func (b *Buffer) lookup(d *Destination, seq uint64) (*Record, error) {
 	e := b.tail.at(seq)
 	var rec Record
 	if ok && e != nil {
-		rec = Record{Seq: seq, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Historical: e.late&bit(d.slot) != 0, Gap: e.gap}
+		rec = Record{Seq: seq, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 	}
 	s := b.segmentAt(seq)
 	b.mu.Unlock()
@@ -111,7 +110,7 @@ func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, d *Destination) (*Rec
 		if h.seq != seq || offset+h.size > len(payloads) {
 			continue
 		}
-		rec := &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings), Historical: d.late(&h)}
+		rec := &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
 		if h.flags&headGap != 0 {
 			rec.Gap, err = parseGap(rec.Payload)
 			rec.Payload = nil
@@ -128,7 +127,7 @@ func quarantineKey(seq uint64, destination string) []byte {
 // quarantine writes an entry, and takes the oldest out while there are too many. commitMu is held.
 func (b *Buffer) quarantine(d *Destination, rec *Record, reason string) error {
 	q := Quarantined{Account: rec.Stream.account.name, Dict: rec.Stream.Dict(), Payload: rec.Payload, At: rec.At, Readings: rec.Readings,
-		Historical: rec.Historical, Gap: rec.Gap, Reason: reason[:min(len(reason), 1<<10)], RejectedAt: b.o.Now()}
+		Gap: rec.Gap, Reason: reason[:min(len(reason), 1<<10)], RejectedAt: b.o.Now()}
 	limit := b.o.quarantineBytes()
 	if len(q.Payload)+len(q.Dict) > limit/4 {
 		q.Payload, q.Dict, q.Truncated = nil, nil, true
@@ -153,7 +152,7 @@ func (b *Buffer) quarantine(d *Destination, rec *Record, reason string) error {
 
 const (
 	quarantinedTruncated = 1 << iota
-	quarantinedHistorical
+	_                    // a mark of older versions
 	quarantinedGap
 )
 
@@ -161,9 +160,6 @@ func appendQuarantined(dst []byte, q *Quarantined) []byte {
 	flags := byte(0)
 	if q.Truncated {
 		flags |= quarantinedTruncated
-	}
-	if q.Historical {
-		flags |= quarantinedHistorical
 	}
 	payload := q.Payload
 	if q.Gap != nil {
@@ -192,7 +188,7 @@ func parseQuarantined(k, v []byte) (*Quarantined, error) {
 		return nil, fmt.Errorf("quarantine entry of version %d: %w", version, errDamaged)
 	}
 	flags := p.byte()
-	q.Truncated, q.Historical = flags&quarantinedTruncated != 0, flags&quarantinedHistorical != 0
+	q.Truncated = flags&quarantinedTruncated != 0
 	q.RejectedAt, q.At, q.Readings = time.UnixMicro(p.varint()), p.varint(), int(p.uvarint())
 	q.Account, q.Dict, q.Reason, q.Payload = string(p.bytes()), bytes.Clone(p.bytes()), string(p.bytes()), bytes.Clone(p.bytes())
 	if p.bad || len(p.src) != 0 || q.Readings < 0 || q.Account == "" {
@@ -214,11 +210,7 @@ func (b *Buffer) Quarantine() ([]*Quarantined, error) {
 	if b.isClosed() {
 		return nil, ErrClosed
 	}
-	data, err := b.state.read()
-	if err != nil {
-		return nil, fmt.Errorf("read quarantine of %q: %w", b.dir, err)
-	}
-	return data.quarantine(), nil
+	return b.state.held.quarantine(), nil
 }
 
 // find returns the entry of an ID and its key. commitMu is held.
@@ -232,11 +224,7 @@ func (b *Buffer) find(id string) (key []byte, q *Quarantined, err error) {
 		return nil, nil, fmt.Errorf("quarantine entry %q: %w; an ID is a number in hex, a colon and a destination", id, ErrNotFound)
 	}
 	key = quarantineKey(seq, name)
-	data, err := b.state.read()
-	if err != nil {
-		return nil, nil, fmt.Errorf("quarantine entry %q: %w", id, err)
-	}
-	for _, q := range data.quarantine() {
+	for _, q := range b.state.held.quarantine() {
 		if q.Seq == seq && q.Destination == name {
 			return key, q, nil
 		}
@@ -294,46 +282,11 @@ func (b *Buffer) requeue(q *Quarantined) (uint64, error) {
 	n := &st.account.dests[d.slot]
 	back := min(uint64(q.Readings), n.dropped[CauseRejected])
 	n.dropped[CauseRejected] -= back
-	e := entry{payload: b.tail.copy(q.Payload), stream: st, at: q.At, readings: uint32(back), to: bit(d.slot), late: bit(d.slot), gap: q.Gap}
+	e := entry{payload: b.tail.copy(q.Payload), stream: st, at: q.At, readings: uint32(back), to: bit(d.slot), gap: q.Gap}
 	if q.Gap != nil {
 		e.payload = b.tail.copy(appendGap(nil, q.Gap))
 	}
 	seq := b.push(e)
 	b.notify()
 	return seq, nil
-}
-
-// Forget takes a destination that is no longer configured out of the store, with its cursor and its
-// account. Segments that only it held back are freed by Run.
-func (b *Buffer) Forget(name string) error {
-	b.lockCommit()
-	defer b.unlockCommit()
-	b.mu.Lock()
-	d := b.byName(name)
-	switch {
-	case b.closed:
-		b.mu.Unlock()
-		return ErrClosed
-	case d == nil:
-		b.mu.Unlock()
-		return fmt.Errorf("forget %q: %w", name, ErrNoDestination)
-	case d.known:
-		b.mu.Unlock()
-		return fmt.Errorf("forget %q: it is in use; take it out of the config first", name)
-	}
-	b.slots[d.slot] = nil
-	b.all &^= bit(d.slot)
-	for _, a := range b.accountSeq {
-		a.dests[d.slot] = destAccount{}
-	}
-	if b.active != nil {
-		b.active.base = nil // it counts with the destination
-	}
-	b.changed = true
-	b.advance()
-	b.mu.Unlock()
-	if err := b.commitOr(true); err != nil {
-		return fmt.Errorf("forget %q: %w; it is forgotten until the next start", name, err)
-	}
-	return b.reclaim()
 }

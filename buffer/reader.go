@@ -9,17 +9,16 @@ import (
 
 // Record is one record as a destination gets it.
 type Record struct {
-	Seq        uint64
-	Stream     *Stream
-	Payload    []byte // must not be changed; valid until the next call of Next on this reader
-	At         int64  // µs since 1970
-	Readings   int
-	Historical bool // for this destination: it waited on disk while the link was down. The same at each sending
-	Gap        *Gap // not nil: a gap record, with an empty payload
+	Seq      uint64
+	Stream   *Stream
+	Payload  []byte // must not be changed; valid until the next call of Next on this reader
+	At       int64  // µs since 1970
+	Readings int
+	Gap      *Gap // not nil: a gap record, with an empty payload
 }
 
-// Reader hands out the records that a destination has not acknowledged, in order. It is not safe for
-// concurrent use; several readers of one destination are.
+// Reader looks at the records that a destination has not acknowledged, in order, and changes nothing: Take says that one
+// is sent. It is not safe for concurrent use; several readers of one destination are.
 type Reader struct {
 	d       *Destination
 	pos, to uint64
@@ -45,12 +44,12 @@ func (d *Destination) Reader(from, to uint64) *Reader {
 	return r
 }
 
-// Close ends the reader. Its records in flight stay so.
+// Close ends the reader.
 func (r *Reader) Close() { r.closed = true }
 
-// Next fills in the next record and counts it as in flight. It does not wait: false means that there is
-// nothing now, that the reader's end is reached, or that MaxInFlight records are in flight. An error means
-// that the disk could not be read; the next call tries again.
+// Next fills in the next record. It does not wait: false means that there is nothing now, or that the reader's end is
+// reached. Errors: ErrClosed, ErrNoDestination when the destination was removed, or why the disk could not be read; the
+// next call tries again then.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b
 	for tries := 0; ; {
@@ -58,6 +57,10 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 		if b.closed || r.closed {
 			b.mu.Unlock()
 			return false, ErrClosed
+		}
+		if !r.d.known {
+			b.mu.Unlock()
+			return false, fmt.Errorf("read records of %q: %w", r.d.name, ErrNoDestination)
 		}
 		found, s := r.step(rec)
 		b.mu.Unlock()
@@ -81,7 +84,7 @@ func (r *Reader) needs(s *segment) bool {
 	return !s.gone && !r.d.acked.has(r.pos)
 }
 
-// step hands out the next record, or says which segment has it, or neither when there is nothing. mu is held.
+// step finds the next record, or says which segment has it, or neither when there is nothing. mu is held.
 func (r *Reader) step(rec *Record) (found bool, load *segment) {
 	b := r.d.b
 	limit := min(r.to, b.next)
@@ -90,7 +93,7 @@ func (r *Reader) step(rec *Record) (found bool, load *segment) {
 	}
 	for {
 		r.pos = r.d.acked.next(r.pos)
-		if r.pos >= limit || len(r.d.flight) >= MaxInFlight {
+		if r.pos >= limit {
 			return false, nil
 		}
 		if e := b.tail.at(r.pos); e != nil {
@@ -111,30 +114,16 @@ func (r *Reader) step(rec *Record) (found bool, load *segment) {
 	}
 }
 
-// fromTail hands out an entry of the tail. mu is held.
+// fromTail fills in an entry of the tail. mu is held.
 func (r *Reader) fromTail(e *entry, rec *Record) {
-	e.sent |= bit(r.d.slot)
-	*rec = Record{Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings),
-		Historical: e.late&bit(r.d.slot) != 0, Gap: e.gap}
+	*rec = Record{Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 	if e.gap != nil {
 		rec.Payload = nil
 	}
-	r.d.take(r.pos, e.stream, e.readings)
 	r.pos++
 }
 
-// take counts a record as in flight. mu is held.
-func (d *Destination) take(seq uint64, s *Stream, readings uint32) {
-	if _, again := d.flight[seq]; again {
-		return
-	}
-	d.flight[seq] = flight{s, readings}
-	a := &s.account.dests[d.slot]
-	a.buffered -= uint64(readings)
-	a.inflight += uint64(readings)
-}
-
-// fromBlock hands out the record at pos of the block in memory. False means that it is not in there:
+// fromBlock fills in the record at pos of the block in memory. False means that it is not in there:
 // the block is then of no more use. mu is held.
 func (r *Reader) fromBlock(rec *Record) bool {
 	for {
@@ -163,8 +152,7 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 	if int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || end > len(r.payloads) {
 		return false
 	}
-	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings),
-		Historical: r.d.late(h)}
+	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings)}
 	if h.flags&headGap != 0 {
 		gap, err := parseGap(rec.Payload)
 		if err != nil {
@@ -174,7 +162,6 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 	}
 	r.offset = end
 	r.pos = h.seq + 1
-	r.d.take(h.seq, rec.Stream, h.readings)
 	return true
 }
 

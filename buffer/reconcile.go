@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 )
@@ -123,7 +124,7 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 		sum, err = parseSummary(v)
 		return err
 	})
-	if err != nil || sum.last != s.last {
+	if err != nil || sum.last != s.last || sum.records != s.last-s.first+1 { // numbers without a record: see countRecords
 		return false
 	}
 	for name, n := range sum.totals {
@@ -145,7 +146,8 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 	return true
 }
 
-// countRecords adds a segment record by record, and marks what is not for a destination as needless to it. mu is held.
+// countRecords adds a segment record by record, and marks what is not for a destination, and numbers that no record has, as
+// needless to it. mu is held.
 func (b *Buffer) countRecords(s *segment, p *pending) {
 	count := func() error {
 		dict, err := b.dictHeld(s)
@@ -153,10 +155,13 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 			return err
 		}
 		part := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+		expected := s.first
 		err = b.eachHead(s, dict, func(h *head, st *Stream, _ *Gap) {
 			if h.seq >= b.tail.first {
 				return
 			}
+			b.pass(expected, h.seq)
+			expected = h.seq + 1
 			for slot, d := range b.slots {
 				switch {
 				case d == nil || d.acked.has(h.seq):
@@ -187,6 +192,15 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 	}
 	if err != nil {
 		b.log.Error("segment not counted", "file", s.path, "error", err)
+	}
+}
+
+// pass marks numbers as needed by nobody. mu is held.
+func (b *Buffer) pass(from, to uint64) {
+	for _, d := range b.slots {
+		if d != nil {
+			d.acked.add(from, to)
+		}
 	}
 }
 
@@ -253,9 +267,19 @@ func (b *Buffer) mend(s *segment, cause error) bool {
 	}
 	b.lockCommit()
 	defer b.unlockCommit()
-	if s == b.active {
-		b.seal()
+	if b.taken() != nil {
+		return false // the file of that name may be another store's
 	}
+	if s == b.active {
+		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
+		return true
+	}
+	return b.salvageNow(s, cause)
+}
+
+// salvageNow switches a segment that is not being written to what is sound of it, and tells of the rest. It reports
+// whether there is something to go on with. commitMu is held.
+func (b *Buffer) salvageNow(s *segment, cause error) bool {
 	b.closeHandle(s)
 	b.mu.Lock()
 	if s.gone {

@@ -19,7 +19,7 @@ type Stats struct {
 	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time
-	Health       string   // "ok", or "degraded: " and why
+	Health       string   // "ok", or "degraded: " or "failing: " and why
 	Damages      uint64   // found since Open
 	Damage       []Damage // the first of them
 	Destinations []DestinationStats
@@ -28,14 +28,14 @@ type Stats struct {
 // DestinationStats is the state of one destination's cursor.
 type DestinationStats struct {
 	Name       string
-	Configured bool   // false: in the store, but not in Options.Destinations; it holds its records until Forget
-	Live       bool   //
-	Backlog    uint64 // records not acknowledged, those in flight included
-	InFlight   int    // records
-	OldestSeq  uint64 // the first one not acknowledged, or the next one when there is none
-	OldestAt   int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
-	Ranges     int    // of acknowledged records
-	Ignored    uint64 // acknowledgements of records that were not in flight
+	Configured bool // false: in the store, but not in Options.Destinations; it holds its records until Forget
+
+	Backlog   uint64 // records not acknowledged, those in flight included
+	InFlight  int    // records
+	OldestSeq uint64 // the first one not acknowledged, or the next one when there is none
+	OldestAt  int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
+	Ranges    int    // of acknowledged records
+	Ignored   uint64 // acknowledgements of records that were not in flight
 }
 
 // Stats returns the state of the buffer.
@@ -49,7 +49,7 @@ func (b *Buffer) Stats() Stats {
 		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
-			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known, Live: d.live,
+			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
 				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
 		}
 	}
@@ -59,6 +59,8 @@ func (b *Buffer) Stats() Stats {
 // health says in words how the store is. mu is held.
 func (b *Buffer) health() string {
 	switch {
+	case b.st.takenErr != nil:
+		return "failing: " + b.st.takenErr.Error()
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:

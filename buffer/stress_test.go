@@ -3,7 +3,6 @@ package buffer
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -123,17 +122,13 @@ func stressCheck(r *Record) error {
 func stressPublisher(t *testing.T, d *Destination, stop time.Time, got func(uint64)) {
 	rng := rand.New(rand.NewPCG(uint64(len(d.Name())), 10))
 	for time.Now().Before(stop) {
-		if err := d.SetLive(true); err != nil {
-			t.Error(err)
-			return
-		}
 		from := d.b.NextSeq()
 		lanes := []*Reader{d.Reader(from, 0), d.Reader(0, from)}
 		until := time.Now().Add(time.Duration(rng.IntN(120)) * time.Millisecond)
 		var window []uint64
 		for time.Now().Before(until) {
 			var rec Record
-			ok, err := lanes[rng.IntN(2)].Next(&rec)
+			ok, err := take(lanes[rng.IntN(2)], &rec)
 			if err != nil {
 				t.Error(err)
 				return
@@ -154,9 +149,6 @@ func stressPublisher(t *testing.T, d *Destination, stop time.Time, got func(uint
 			}
 		}
 		d.Reset()
-		if err := d.SetLive(false); err != nil && !errors.Is(err, ErrClosed) {
-			t.Error(err)
-		}
 		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
 	}
 }

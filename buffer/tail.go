@@ -23,8 +23,6 @@ type entry struct {
 	readings uint32
 	to       mask // destinations it is addressed to
 	acked    mask // destinations that need it no more
-	sent     mask // destinations it was handed out to
-	late     mask // destinations it is historical for
 	rejected mask // destinations that put it into quarantine
 }
 

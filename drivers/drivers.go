@@ -79,6 +79,7 @@ type Driver interface {
 	// An error means that no tag of the group could be read; nothing is appended then. An error that
 	// wraps ErrDevice says that only this device failed (a dead unit id): the link is good, or Read
 	// has mended it itself. Every other error means the link is down: the caller closes and connects again.
+	// One that IsClosed knows, on the first use after more than a second, is followed by that and by one more Read.
 	Read(ctx context.Context, g Ref, dst []telemetry.Reading) ([]telemetry.Reading, error)
 	// Close releases the link and may be called at any time, also twice or without Connect.
 	Close() error
@@ -89,8 +90,8 @@ type Subscriber interface {
 	// Subscribe asks the device to push the group's readings, once after each Connect. False means that this group
 	// is to be polled; an error, that the link is down.
 	Subscribe(ctx context.Context, g Ref) (bool, error)
-	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is lost.
-	// The readings of a Push belong to the receiver.
+	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is
+	// lost and by Close. The readings of a Push belong to the receiver.
 	Pushed() <-chan Push
 }
 

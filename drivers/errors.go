@@ -1,12 +1,31 @@
 package drivers
 
-import "errors"
+import (
+	"errors"
+	"io"
+	"syscall"
+)
 
 // ErrDevice marks an error that concerns one device only: see Driver.Read.
 var ErrDevice = errors.New("device does not answer")
 
 // ErrLink marks an error of Writer.Write that means the link is down.
 var ErrLink = errors.New("connection is down")
+
+// ErrClosed marks an error of Driver.Read that means the peer had closed the connection. io.EOF, io.ErrUnexpectedEOF,
+// syscall.ECONNRESET and syscall.EPIPE say the same. Where the connection was idle before, the poller connects again and
+// reads once more within the same poll.
+var ErrClosed = errors.New("the device closed the connection")
+
+// IsClosed reports whether an error means that the peer has ended an established connection.
+func IsClosed(err error) bool {
+	for _, end := range []error{ErrClosed, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
 
 // ConfigError is one mistake in the config that only the driver can see. Group and Tag are -1 where the
 // mistake is not in a group or tag. Field is the config key ("address", "type", "unit", an option's name).

@@ -1,48 +1,35 @@
 package gateway
 
 import (
-	"fmt"
 	"path/filepath"
-	"strings"
 
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
-// Change is what a reload did.
-type Change struct {
-	File string // the config, as an absolute path
-	Hash string // config.Hash of what is in force now
-
-	Added, Changed, Removed []string // devices
-	Along                   []string // devices that did not change, restarted because they share a connection with one that did
-	Destinations            []string // those that log in again
-	Settings                []string // keys besides devices and destinations
-	Kept                    int      // connections that went on untouched
-}
-
-// changeOf compares the set that runs with the next one.
-func changeOf(old, next *set) *Change {
-	c := &Change{File: next.cfg.File, Hash: next.hash}
+// changeOf compares what runs with what is to run.
+func changeOf(old, next *running) *web.Change {
+	c := &web.Change{File: next.cfg.File, Hash: next.hash}
 	if path, err := filepath.Abs(c.File); err == nil {
 		c.File = path
 	}
-	running := map[*line]bool{}
-	before, after := map[string]plantDevice{}, map[string]bool{}
-	for _, l := range old.lines {
-		running[l] = true
-		for _, d := range l.devices {
+	kept := map[*connection]bool{}
+	before, after := map[string]deviceConfig{}, map[string]bool{}
+	for _, conn := range old.connections {
+		kept[conn] = true
+		for _, d := range conn.devices {
 			before[d.name] = d
 		}
 	}
-	for _, l := range next.lines {
-		for _, d := range l.devices {
+	for _, conn := range next.connections {
+		for _, d := range conn.devices {
 			after[d.name] = true
 		}
-		if running[l] {
+		if kept[conn] {
 			c.Kept++
 			continue
 		}
-		for _, d := range l.devices {
+		for _, d := range conn.devices {
 			switch was, there := before[d.name]; {
 			case !there:
 				c.Added = append(c.Added, d.name)
@@ -53,23 +40,31 @@ func changeOf(old, next *set) *Change {
 			}
 		}
 	}
-	for _, l := range old.lines {
-		for _, d := range l.devices {
+	for _, conn := range old.connections {
+		for _, d := range conn.devices {
 			if !after[d.name] {
 				c.Removed = append(c.Removed, d.name)
 			}
 		}
 	}
-	for _, u := range next.uplinks {
-		if u.task == nil {
-			c.Destinations = append(c.Destinations, u.cfg.Name)
+	for _, d := range next.destinations {
+		switch was := find(old.destinations, func(o *destination) bool { return o.cfg.Name == d.cfg.Name }); {
+		case was == nil:
+			c.DestinationsAdded = append(c.DestinationsAdded, d.cfg.Name)
+		case was != d:
+			c.Destinations = append(c.Destinations, d.cfg.Name)
 		}
 	}
-	c.settings(old.cfg, next.cfg)
+	for _, d := range old.destinations {
+		if find(next.destinations, func(n *destination) bool { return n.cfg.Name == d.cfg.Name }) == nil {
+			c.DestinationsRemoved = append(c.DestinationsRemoved, d.cfg.Name)
+		}
+	}
+	settings(c, old.cfg, next.cfg)
 	return c
 }
 
-func (c *Change) settings(old, cfg *config.Config) {
+func settings(c *web.Change, old, cfg *config.Config) {
 	for _, k := range []struct {
 		key     string
 		changed bool
@@ -82,32 +77,4 @@ func (c *Change) settings(old, cfg *config.Config) {
 			c.Settings = append(c.Settings, k.key)
 		}
 	}
-}
-
-// maxNamed is how many names of one kind String spells out.
-const maxNamed = 8
-
-// String returns what changed in one line.
-func (c *Change) String() string {
-	var parts []string
-	say := func(what string, names []string) {
-		if len(names) == 0 {
-			return
-		}
-		list := strings.Join(names[:min(len(names), maxNamed)], ", ")
-		if more := len(names) - maxNamed; more > 0 {
-			list += fmt.Sprintf(" and %d more", more)
-		}
-		parts = append(parts, fmt.Sprintf("%s: %s", what, list))
-	}
-	say("devices added", c.Added)
-	say("changed", c.Changed)
-	say("removed", c.Removed)
-	say("restarted because they share a connection", c.Along)
-	say("destinations that log in again", c.Destinations)
-	say("settings", c.Settings)
-	if len(parts) == 0 {
-		return "nothing changed"
-	}
-	return strings.Join(append(parts, fmt.Sprintf("connections untouched: %d", c.Kept)), "; ")
 }

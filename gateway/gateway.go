@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"millrace/buffer"
+	"millrace/gateway/command"
 	"millrace/gateway/config"
+	"millrace/gateway/values"
 )
 
 // Options are what a gateway runs with besides its config.
@@ -28,39 +30,43 @@ type Options struct {
 
 // Gateway is one running instance. Run may be called once.
 type Gateway struct {
-	o       Options
-	log     *slog.Logger
-	started time.Time
-	buf     *buffer.Buffer
-	dials   *descriptors
-	begun   chan struct{} // closed when Run has started everything
+	o           Options
+	log         *slog.Logger
+	started     time.Time
+	buf         *buffer.Buffer
+	values      *values.Table
+	descriptors *descriptors
+	commands    *command.Router
+	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
+	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
 
 	reloading sync.Mutex // one reload at a time; taken before mu
 
 	mu                  sync.Mutex // guards what follows
-	set                 set        // what runs, or will when Run begins
-	ending              holders    // lines that are gone from the set and may still be at work
-	polling, publishing *crew      // nil before Run and once it is ending: then nothing is started any more
+	running             running    // what runs, or will when Run begins
+	ending              ending     // connections that were told to end and may still be at work
+	polling, publishing *tasks     // nil before Run and once it is ending: then nothing is started any more
 	reloads             reloads
 }
 
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
 // broker, and starts nothing. Every error says what to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), dials: newDescriptors(), begun: make(chan struct{}), ending: holders{}}
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
+	warnAbsent(g.buf, g.log)
 	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
 	if err != nil {
 		_ = g.buf.Close()
 		return nil, err
 	}
-	g.set = *first
+	g.running = *first
 	g.reloads = reloads{since: g.started}
 	return g, nil
 }
@@ -72,9 +78,9 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	alive, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	beyond := context.WithoutCancel(ctx) // what ends in its turn, not with ctx
-	keeping, publishing, polling := newCrew(beyond, stop), newCrew(beyond, stop), newCrew(alive, stop)
+	keeping, publishing, polling := newTasks(beyond, stop), newTasks(beyond, stop), newTasks(alive, stop)
 	keeping.start(g.buf.Run)
-	publishing.start(g.serveControl)
+	publishing.start(g.serveLocal)
 	cfg, hash := g.begin(polling, publishing)
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
 		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)
@@ -93,36 +99,52 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	return err
 }
 
-// begin starts the first set and returns its config and the hash of it.
-func (g *Gateway) begin(polling, publishing *crew) (*config.Config, string) {
+// begin starts what the first config wants and returns that config and the hash of it.
+func (g *Gateway) begin(polling, publishing *tasks) (*config.Config, string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.polling, g.publishing = polling, publishing
-	if short := g.dials.tooFewFor(g.set.cfg); short != "" {
+	if short := g.descriptors.tooFewFor(g.running.cfg); short != "" {
 		g.log.Warn(short)
 	}
-	g.startNew(&set{})
+	g.startNew(&running{})
 	close(g.begun)
-	return g.set.cfg, g.set.hash
+	return g.running.cfg, g.running.hash
 }
 
-// finish ends reloading and returns the last set.
-func (g *Gateway) finish() set {
+// finish ends reloading and returns what runs.
+func (g *Gateway) finish() running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.polling, g.publishing = nil, nil
-	return g.set
+	return g.running
+}
+
+func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
+	o := buffer.Options{
+		MaxSize: cfg.Buffer.MaxSize, MaxAge: cfg.Buffer.MaxAge, CommitInterval: cfg.Buffer.CommitInterval, TailBytes: cfg.Buffer.Memory,
+		Starts: map[string]buffer.StartAt{}, Log: log,
+	}
+	if cfg.Buffer.WhenFull == config.DropNewest {
+		o.WhenFull = buffer.DropNewest
+	}
+	for i := range cfg.Destinations {
+		d := &cfg.Destinations[i]
+		o.Destinations = append(o.Destinations, d.Name)
+		o.Starts[d.Name] = startOf(d)
+	}
+	return o
 }
 
 // drain waits until every destination that is connected has acknowledged what is live, the grace time is over,
 // or hurry ends. What stays behind is in the store.
-func (g *Gateway) drain(hurry context.Context, last *set) {
+func (g *Gateway) drain(hurry context.Context, last *running) {
 	ctx, cancel := context.WithTimeout(hurry, last.cfg.GraceTime)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, u := range last.uplinks {
+	for _, d := range last.destinations {
 		wg.Go(func() {
-			if err := u.Drain(ctx); err != nil {
+			if err := d.Drain(ctx); err != nil {
 				g.log.Info("not everything was delivered before the stop", "cause", err)
 			}
 		})
@@ -134,5 +156,5 @@ func (g *Gateway) drain(hurry context.Context, last *set) {
 func (g *Gateway) config() *config.Config {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.set.cfg
+	return g.running.cfg
 }

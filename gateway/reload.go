@@ -4,60 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"millrace/gateway/command"
 	"millrace/gateway/config"
-	"millrace/gateway/poller"
-	"millrace/gateway/publisher"
 	"millrace/gateway/web"
 )
-
-// set is everything that a config wants to run but the store. What two sets have in common is the same pointer in both.
-type set struct {
-	cfg     *config.Config // without tags
-	hash    string         // of the whole config
-	lines   []*line        // in the order of cfg.Connections
-	uplinks []*uplink      // in the order of cfg.Destinations
-	site    *site          // nil = no pages
-}
-
-// line is one connection to the plant.
-type line struct {
-	url     string
-	devices []plantDevice
-	poller  *poller.Poller
-	*task   // nil until it is started, as in the other two
-}
-
-// plantDevice is what is kept of a device's config: the tags of a large plant would take more memory than all the rest.
-type plantDevice struct {
-	name, driver, url string
-	sum               [32]byte // of its config
-}
-
-func devicesOf(c *config.Connection) []plantDevice {
-	out := make([]plantDevice, len(c.Devices))
-	for i, d := range c.Devices {
-		out[i] = plantDevice{d.Name, d.Driver, d.URL, d.Sum()}
-	}
-	return out
-}
-
-type uplink struct {
-	*publisher.Publisher
-	cfg config.Destination
-	*task
-}
-
-type site struct {
-	listen   string
-	listener net.Listener
-	*task
-}
 
 // reloads is what is told of them. mu guards it.
 type reloads struct {
@@ -77,7 +31,7 @@ var (
 // config does not change goes on untouched. It waits for a start or a reload under way, and returns when the new config is in
 // force; what it replaced may take a few seconds more to end, and what replaces that waits for it. Errors: those of
 // config.Load, a refusal that names each key that needs a restart, or what stands in the way of the new config.
-func (g *Gateway) Reload(ctx context.Context) (*Change, error) {
+func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	select {
 	case <-g.begun:
 	case <-ctx.Done():
@@ -90,7 +44,7 @@ func (g *Gateway) Reload(ctx context.Context) (*Change, error) {
 	return c, err
 }
 
-func (g *Gateway) reload(ctx context.Context) (*Change, error) {
+func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	if g.o.Load == nil {
 		return nil, errNoLoader
 	}
@@ -98,107 +52,170 @@ func (g *Gateway) reload(ctx context.Context) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := g.needsRestart(g.set.cfg, cfg); err != nil {
+	if err := g.needsRestart(g.running.cfg, cfg); err != nil {
 		return nil, err
 	}
 	next, err := g.prepare(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	change := changeOf(&g.set, next)
-	return change, g.apply(next)
+	change := changeOf(&g.running, next)
+	gone, err := g.apply(next)
+	if err != nil {
+		return nil, err
+	}
+	return change, g.release(gone)
 }
 
 // prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs. Only
-// Reload changes the set, so until apply it can be read without mu, and the page answers all the while.
-func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*set, error) {
-	next := &set{cfg: cfg.WithoutTags(), hash: cfg.Hash()}
-	for i := range cfg.Destinations {
-		d := &cfg.Destinations[i]
-		u := find(g.set.uplinks, func(u *uplink) bool { return u.cfg.Name == d.Name })
-		if u == nil || !sameDestination(u.cfg, *d) {
-			p, err := newUplink(cfg, d, g.buf, g.log)
-			if err != nil {
-				return nil, fmt.Errorf("prepare destination %q: %w", d.Name, err)
-			}
-			u = &uplink{Publisher: p, cfg: *d}
-		}
-		next.uplinks = append(next.uplinks, u)
+// Reload changes what runs, so until apply it can be read without mu, and the page answers all the while.
+func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, error) {
+	next := &running{cfg: cfg.WithoutTags(), hash: cfg.Hash()}
+	if err := g.prepareConnections(cfg, next); err != nil {
+		return nil, err
 	}
-	running := map[string]*line{}
-	for _, l := range g.set.lines {
-		running[l.key()] = l
+	if err := g.preparePage(ctx, next); err != nil {
+		return nil, err
 	}
-	for _, c := range cfg.Connections() {
-		l, devices := running[c.Devices[0].Name], devicesOf(&c)
-		if l == nil || !slices.Equal(l.devices, devices) {
-			var err error
-			if l, err = g.newLine(c, devices); err != nil {
-				return nil, err
-			}
-		}
-		next.lines = append(next.lines, l)
+	if err := g.prepareDestinations(cfg, next); err != nil {
+		g.discard(next)
+		return nil, err
 	}
-	return next, g.prepareSite(ctx, next)
+	return next, nil
 }
 
-// prepareSite opens the page's port if it is another one than now. It comes last: what it opens, nothing need close.
-func (g *Gateway) prepareSite(ctx context.Context, next *set) (err error) {
-	old, w := g.set.site, next.cfg.Web
+func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
+	now := map[string]*connection{}
+	for _, c := range g.running.connections {
+		now[c.key()] = c
+	}
+	for _, c := range cfg.Connections() {
+		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
+		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
+			var err error
+			if conn, err = g.newConnection(cfg, c, devices); err != nil {
+				return err
+			}
+		}
+		next.connections = append(next.connections, conn)
+	}
+	return nil
+}
+
+// preparePage opens the page's port if it is another one than now.
+func (g *Gateway) preparePage(ctx context.Context, next *running) (err error) {
+	old, w := g.running.page, next.cfg.Web
 	if !w.Enabled || old != nil && old.listen == w.Listen {
 		if w.Enabled {
-			next.site = old
+			next.page = old
 		}
 		return nil
 	}
-	next.site = &site{listen: w.Listen}
-	next.site.listener, err = web.Listen(ctx, w.Listen)
+	next.page = &page{listen: w.Listen}
+	next.page.listener, err = web.Listen(ctx, w.Listen, g.log)
 	if err != nil && old != nil {
 		return fmt.Errorf("%w; if it is this gateway itself that has it (its page is now at %q), a restart moves the page", err, old.listen)
 	}
 	return err
 }
 
-// apply exchanges the sets. It cannot fail but for the gateway's stopping.
-func (g *Gateway) apply(next *set) error {
+// prepareDestinations comes last: a destination that the store has not had gets its place there, which only discard takes back.
+func (g *Gateway) prepareDestinations(cfg *config.Config, next *running) error {
+	for i := range cfg.Destinations {
+		d := &cfg.Destinations[i]
+		dest := find(g.running.destinations, func(r *destination) bool { return r.cfg.Name == d.Name })
+		if dest == nil || !sameDestination(dest.cfg, *d) {
+			if g.buf.Destination(d.Name) == nil {
+				if _, err := g.buf.AddDestination(d.Name, startOf(d)); err != nil {
+					return fmt.Errorf("add destination %q: %w", d.Name, err)
+				}
+			}
+			var err error
+			if dest, err = g.newDestination(cfg, d); err != nil {
+				return fmt.Errorf("prepare destination %q: %w", d.Name, err)
+			}
+		}
+		next.destinations = append(next.destinations, dest)
+	}
+	return nil
+}
+
+// discard takes back what was prepared and will not run.
+func (g *Gateway) discard(next *running) {
+	if p := next.page; p != nil && p != g.running.page {
+		_ = p.listener.Close()
+	}
+	configured := g.running.cfg.Destinations
+	for _, d := range g.buf.Stats().Destinations {
+		if d.Configured && !slices.ContainsFunc(configured, func(c config.Destination) bool { return c.Name == d.Name }) {
+			g.removeDestination(d.Name)
+		}
+	}
+}
+
+// apply exchanges what runs, and returns what was told to end. It cannot fail but for the gateway's stopping.
+func (g *Gateway) apply(next *running) (gone *running, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.polling == nil {
-		if s := next.site; s != nil && s != g.set.site {
-			_ = s.listener.Close()
-		}
-		return errStopping
+		g.discard(next)
+		return nil, errStopping
 	}
-	gone := g.set.without(next)
+	gone = g.running.without(next)
 	gone.stop()
 	if g.o.SetLogLevel != nil {
 		g.o.SetLogLevel(next.cfg.Log.Level)
 	}
-	g.set = *next
+	g.running = *next
 	g.startNew(gone)
+	return gone, nil
+}
+
+// startNew starts what is to run and does not, after what it replaces. mu is held.
+func (g *Gateway) startNew(gone *running) {
+	if p := g.running.page; p != nil && p.task == nil {
+		p.task = g.publishing.start(func(ctx context.Context) error { return g.servePage(ctx, p.listener) })
+	}
+	for _, d := range g.running.destinations {
+		if d.task == nil {
+			d.task = g.publishing.start(d.Run, gone.sessions()...)
+		}
+	}
+	var targets []command.Target
+	for _, c := range g.running.connections {
+		targets = append(targets, c.targets...)
+	}
+	g.commands.Set(targets)
+	g.ending.add(gone.connections)
+	for _, c := range g.running.connections {
+		if c.task == nil {
+			c.task = g.polling.start(func(ctx context.Context) error { return c.run(ctx, g.values) }, g.ending.before(c)...)
+		}
+	}
+}
+
+// release takes the destinations that are gone from the config out of the store's service once their publishers have
+// ended. What they have not acknowledged stays until they come back or are forgotten.
+func (g *Gateway) release(gone *running) error {
+	for _, d := range gone.destinations {
+		if slices.ContainsFunc(g.running.cfg.Destinations, func(c config.Destination) bool { return c.Name == d.cfg.Name }) {
+			continue
+		}
+		<-d.ended
+		g.removeDestination(d.cfg.Name)
+	}
+	warnAbsent(g.buf, g.log)
 	return nil
 }
 
-// startNew starts what of the set does not run, after what it replaces. mu is held.
-func (g *Gateway) startNew(gone *set) {
-	if s := g.set.site; s != nil && s.task == nil {
-		s.task = g.publishing.start(func(ctx context.Context) error { return web.Run(ctx, s.listener, web.Handler(g.Snapshot)) })
-	}
-	for _, u := range g.set.uplinks {
-		if u.task == nil {
-			u.task = g.publishing.start(u.Run, gone.sessions()...)
-		}
-	}
-	g.ending.add(gone.lines)
-	for _, l := range g.set.lines {
-		if l.task == nil {
-			l.task = g.polling.start(l.poller.Run, g.ending.before(l)...)
-		}
+func (g *Gateway) removeDestination(name string) {
+	if err := g.buf.RemoveDestination(name); err != nil {
+		g.log.Error("a destination that left the config holds the store until the next start", "destination", name, "cause", err)
 	}
 }
 
 // note remembers how a reload went, and logs it.
-func (g *Gateway) note(c *Change, err error) {
+func (g *Gateway) note(c *web.Change, err error) {
 	now := time.Now()
 	g.mu.Lock()
 	r := &g.reloads
@@ -229,7 +246,7 @@ func (g *Gateway) note(c *Change, err error) {
 const maxLogged = 10
 
 // needsRestart returns an error that names everything that cannot be changed while the gateway runs. The store takes
-// its options when it is opened; the gateway's name stands in messages that may have to be sent again as they were.
+// its options when it is opened; the gateway's name is part of each record.
 func (g *Gateway) needsRestart(old, cfg *config.Config) error {
 	var keys []string
 	changed := func(key string, is bool) {
@@ -247,37 +264,12 @@ func (g *Gateway) needsRestart(old, cfg *config.Config) error {
 	changed("buffer.memory", a.Memory != b.Memory)
 	changed("log.format", old.Log.Format != cfg.Log.Format)
 	changed("log.level", old.Log.Level != cfg.Log.Level && g.o.SetLogLevel == nil)
-	for _, name := range missing(old.Destinations, cfg.Destinations) {
-		keys = append(keys, fmt.Sprintf("destination %q (removed)", name))
-	}
-	for _, name := range missing(cfg.Destinations, old.Destinations) {
-		keys = append(keys, fmt.Sprintf("destination %q (added)", name))
-	}
+	changed("processors", old.Processors != cfg.Processors)
 	if len(keys) == 0 {
 		return nil
 	}
 	return fmt.Errorf("reload config: %s cannot change while the gateway runs; restart it, which loses nothing, or take this change back",
 		strings.Join(keys, ", "))
-}
-
-// missing returns the names of the destinations in all that are not in some.
-func missing(all, some []config.Destination) (names []string) {
-	known := map[string]bool{}
-	for i := range some {
-		known[some[i].Name] = true
-	}
-	for i := range all {
-		if !known[all[i].Name] {
-			names = append(names, all[i].Name)
-		}
-	}
-	return names
-}
-
-// sameDestination reports whether a publisher need not notice: start concerns only destinations that the store does not know.
-func sameDestination(a, b config.Destination) bool {
-	a.Start = b.Start
-	return reflect.DeepEqual(a, b)
 }
 
 func find[T any](list []*T, is func(*T) bool) *T {

@@ -14,60 +14,79 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	cfg := g.set.cfg
+	cfg := g.running.cfg
 	s := &web.Snapshot{Gateway: cfg.Gateway, Version: g.o.Version, Epoch: g.buf.Epoch(), Started: g.started, Now: now, Config: g.configView()}
-	ledger := map[string]*buffer.Account{}
-	waiting := map[string]uint64{} // readings for each destination, those of devices that are no longer polled included
 	accounts := g.buf.Ledger()
-	for _, a := range accounts {
-		ledger[a.Name] = &a
-		for _, d := range a.Destinations {
-			waiting[d.Name] += d.Buffered + d.InFlight
-		}
-	}
-	for _, l := range g.set.lines {
-		stats := l.poller.Stats()
-		for i, d := range l.devices {
-			s.Devices = append(s.Devices, deviceView(d, &stats, i, ledger[d.name], g.set.uplinks))
+	ledger, waiting := byDevice(accounts)
+	tags := g.values.Count()
+	for _, c := range g.running.connections {
+		stats := c.poller.Stats()
+		for i, d := range c.devices {
+			v := deviceView(d, &stats, i, ledger[d.name], g.running.destinations)
+			n := tags[d.name]
+			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
+			s.Devices = append(s.Devices, v)
 		}
 	}
 	st := g.buf.Stats()
 	most := uint64(0)
-	for _, u := range g.set.uplinks {
-		v := destinationView(u)
+	for _, d := range g.running.destinations {
+		v := destinationView(d)
 		v.BacklogReadings = waiting[v.Name]
 		most = max(most, v.BacklogReadings)
-		for _, d := range st.Destinations {
-			if d.Name == v.Name && d.OldestAt > 0 {
-				v.OldestAge = now.Sub(time.UnixMicro(d.OldestAt))
+		for i := range st.Destinations {
+			if o := &st.Destinations[i]; o.Name == v.Name && o.OldestAt > 0 {
+				v.OldestAge = now.Sub(time.UnixMicro(o.OldestAt))
 			}
 		}
 		s.Destinations = append(s.Destinations, v)
 	}
+	for i := range st.Destinations {
+		if d := &st.Destinations[i]; !d.Configured && d.Backlog > 0 {
+			s.Absent = append(s.Absent, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name]})
+		}
+	}
 	s.Buffer = g.bufferView(&st)
-	s.Buffer.HoursLeft = g.roomLeft(&st, acceptedReadings(accounts), most, now)
+	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), most, now)
+	if p := g.running.page; p != nil {
+		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
+	}
 	s.Process = web.ReadProcess()
 	return s
+}
+
+// byDevice sorts the ledger: each device's account, and the readings that wait for each destination, those of devices that
+// are no longer polled included.
+func byDevice(accounts []buffer.Account) (ledger map[string]*buffer.Account, waiting map[string]uint64) {
+	ledger, waiting = map[string]*buffer.Account{}, map[string]uint64{}
+	for i := range accounts {
+		a := &accounts[i]
+		ledger[a.Name] = a
+		for _, d := range a.Destinations {
+			waiting[d.Name] += d.Buffered + d.InFlight
+		}
+	}
+	return ledger, waiting
 }
 
 // configView is the config in force. mu is held.
 func (g *Gateway) configView() web.Config {
 	r := &g.reloads
-	return web.Config{File: g.set.cfg.File, Hash: g.set.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
+	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
 }
 
-func deviceView(d plantDevice, stats *poller.Stats, i int, a *buffer.Account, uplinks []*uplink) web.Device {
+func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, destinations []*destination) web.Device {
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.name, Driver: d.driver, URL: PublicURL(d.url), Up: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
-			Overruns: gs.Overruns, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
+			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
 	}
 	if a == nil {
 		return v
 	}
 	v.Polled, v.Suppressed, v.Accepted = a.Polled, a.Suppressed, a.Accepted
-	for _, u := range uplinks { // the store lists them in an order of its own, with those of older configs
+	for _, u := range destinations { // the store lists them in an order of its own, with those of older configs
 		for _, d := range a.Destinations {
 			if d.Name == u.cfg.Name {
 				v.Accounts = append(v.Accounts, web.Account{Destination: d.Name, Before: d.Before, Delivered: d.Delivered,
@@ -93,18 +112,20 @@ func PublicURL(raw string) string {
 	return u.String()
 }
 
-func destinationView(u *uplink) web.Destination {
-	s := u.Stats()
-	var suspects []web.Suspect
-	for _, x := range s.Suspects {
-		suspects = append(suspects, web.Suspect{Device: x.Device, Topic: x.Topic, Held: x.Held, NextTry: x.NextTry})
+func destinationView(d *destination) web.Destination {
+	s := d.Stats()
+	v := web.Destination{Name: d.cfg.Name, URL: PublicURL(d.cfg.URL), State: string(s.State), Since: s.Since, LastError: s.LastError,
+		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Rejected: s.Rejected, Bytes: s.Bytes, Stray: s.Stray, Discarded: s.Discarded,
+		AckLatency: s.AckLatency, AckMax: s.AckMax, Reconnects: max(s.Sessions, 1) - 1,
+		BacklogRecords: s.Unacknowledged, InFlight: uint64(s.InFlight), Held: uint64(s.Held)}
+	for _, b := range s.Breakers {
+		v.Breakers = append(v.Breakers, web.Breaker{Device: b.Device, Topic: b.Topic, State: string(b.State), Since: b.Since, Held: b.Held,
+			NextTry: b.NextTry, Reason: b.Reason})
 	}
-	return web.Destination{Name: u.cfg.Name, URL: PublicURL(u.cfg.URL), State: s.State.String(), Since: s.Since, LastError: s.LastError,
-		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Bytes: s.Bytes, Reconnects: max(s.Sessions, 1) - 1,
-		BacklogRecords: s.Unacked, InFlight: uint64(s.InFlight), Held: uint64(s.Held), Suspects: suspects}
+	return v
 }
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
-	return web.Buffer{Path: g.set.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
+	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages}
 }

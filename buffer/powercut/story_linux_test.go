@@ -22,9 +22,8 @@ type fact struct {
 }
 
 type destFact struct {
-	seen       int // a reader handed it out
-	historical bool
-	settling   int // the destination was about to acknowledge or to reject it
+	seen     int // a reader handed it out
+	settling int // the destination was about to acknowledge or to reject it
 }
 
 // phase is what went on between two moments.
@@ -102,10 +101,7 @@ func (s *story) hearReaders(r *report, at int) error {
 		}
 		f.gap, f.account = n.Gap, n.Account
 		d := &f.dests[n.Dest]
-		if d.seen != never && d.historical != n.Historical {
-			return fmt.Errorf("record %d was sent with historical %v and then with %v", n.Seq, d.historical, n.Historical)
-		}
-		d.seen, d.historical = min(d.seen, at), n.Historical
+		d.seen = min(d.seen, at)
 		if s.strict {
 			f.promised = min(f.promised, at) // a reader in strict mode shows nothing that is not durable
 		}

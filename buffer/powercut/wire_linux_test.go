@@ -48,11 +48,10 @@ type handedOut struct{ Seq, ID uint64 }
 
 // seen is what a destination got from a reader.
 type seen struct {
-	Dest       int
-	Seq        uint64
-	Historical bool
-	Account    string
-	Gap        *buffer.Gap
+	Dest    int
+	Seq     uint64
+	Account string
+	Gap     *buffer.Gap
 }
 
 // settled is a record that a destination is about to acknowledge or to reject.

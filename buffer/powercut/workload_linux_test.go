@@ -137,9 +137,6 @@ func (w *workload) step(n int) error {
 		w.b.Destination(destinations()[1]).Reset()
 	}
 	if w.rng.IntN(40) == 0 {
-		if err := w.b.Destination(destinations()[w.rng.IntN(2)]).SetLive(w.rng.IntN(2) == 0); err != nil {
-			return err
-		}
 	}
 	if w.rng.IntN(4) == 0 {
 		time.Sleep(time.Duration(w.rng.IntN(6000)) * time.Microsecond)
@@ -197,7 +194,7 @@ func (w *workload) consume(dest, limit int, share float64) error {
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if !ok || !d.Take(&rec) {
 			break
 		}
 		if rec.Gap == nil {
@@ -205,7 +202,7 @@ func (w *workload) consume(dest, limit int, share float64) error {
 				return err
 			}
 		}
-		rep.Seen = append(rep.Seen, seen{Dest: dest, Seq: rec.Seq, Historical: rec.Historical, Account: rec.Stream.Account(), Gap: rec.Gap})
+		rep.Seen = append(rep.Seen, seen{Dest: dest, Seq: rec.Seq, Account: rec.Stream.Account(), Gap: rec.Gap})
 		if w.rng.Float64() < share {
 			rep.Settling = append(rep.Settling, settled{Dest: dest, Seq: rec.Seq})
 		}

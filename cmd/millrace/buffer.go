@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
-	"millrace/gateway"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 // storeFlags say which store a command is about.
@@ -42,7 +42,7 @@ files. Looking changes nothing; retry, delete and forget say what they change.`,
 
 // openedStore is a store with what the command line knows of it.
 type openedStore struct {
-	gateway.Store
+	web.Store
 	dir string
 	cfg *config.Config // nil with --path
 }
@@ -61,7 +61,7 @@ func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *open
 		s.cfg, s.dir, maxSize = cfg, cfg.Buffer.Path, cfg.Buffer.MaxSize
 	}
 	var err error
-	if s.Store, err = gateway.OpenStore(ctx, s.dir, maxSize); err != nil {
+	if s.Store, err = web.OpenStore(ctx, s.dir, maxSize); err != nil {
 		return &exitError{exitFailed, err}
 	}
 	err = do(ctx, s)
@@ -74,7 +74,7 @@ func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *open
 }
 
 // status is the store's, completed by what the config says of a store that nobody runs on.
-func (s *openedStore) status(ctx context.Context) (*gateway.StoreStatus, error) {
+func (s *openedStore) status(ctx context.Context) (*web.StoreStatus, error) {
 	st, err := s.Status(ctx)
 	if err != nil || st.Running || s.cfg == nil {
 		return st, err

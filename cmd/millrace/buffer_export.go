@@ -15,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
-	"millrace/gateway"
+	"millrace/gateway/format"
 	"millrace/gateway/format/jsonmsg"
+	"millrace/gateway/link"
 	"millrace/gateway/record"
+	"millrace/gateway/web"
 )
 
 func newBufferExport(f *storeFlags) *cobra.Command {
@@ -64,7 +66,7 @@ func checkFormat(format string) error {
 }
 
 // parseQuery reads --from and --to.
-func parseQuery(from, to string) (q gateway.Query, err error) {
+func parseQuery(from, to string) (q web.Query, err error) {
 	if err := parseBound(from, &q.From, &q.FromTime); err != nil {
 		return q, fmt.Errorf("--from %w", err)
 	}
@@ -89,7 +91,7 @@ func parseBound(text string, seq *uint64, at *int64) (err error) {
 	return nil
 }
 
-func export(ctx context.Context, s *openedStore, q gateway.Query, format string, w io.Writer) error {
+func export(ctx context.Context, s *openedStore, q web.Query, format string, w io.Writer) error {
 	st, err := s.status(ctx)
 	if err != nil {
 		return err
@@ -106,7 +108,7 @@ func export(ctx context.Context, s *openedStore, q gateway.Query, format string,
 		first = max(first, st.Segments[0].FirstSeq)
 	}
 	p := newProgress("exported")
-	err = s.Scan(ctx, q, func(r *gateway.StoredRecord) error {
+	err = s.Scan(ctx, q, func(r *web.StoredRecord) error {
 		p.records(r.Seq-min(first, r.Seq), q.To-min(first, q.To))
 		return e.write(r)
 	})
@@ -115,7 +117,7 @@ func export(ctx context.Context, s *openedStore, q gateway.Query, format string,
 }
 
 // incomplete names the segments of which only a part can be read.
-func incomplete(st *gateway.StoreStatus) (err error) {
+func incomplete(st *web.StoreStatus) (err error) {
 	for i := range st.Segments {
 		if s := &st.Segments[i]; s.Damaged {
 			err = errors.Join(err, fmt.Errorf("segment %q (records %d to %d) is damaged; what is sound in it is exported", s.File, s.FirstSeq, s.LastSeq))
@@ -128,32 +130,33 @@ func incomplete(st *gateway.StoreStatus) (err error) {
 type exporter struct {
 	out     *bufio.Writer
 	csv     *csv.Writer // nil = jsonl
-	format  *jsonmsg.Format
+	epoch   string
+	json    format.Encoder
 	decoder decoder
-	json    map[*gateway.StoredStream]*jsonmsg.Stream
-	line    []byte
+	msgs    []link.Message
 	bad     int // records that could not be decoded
 	why     error
 }
 
-func newExporter(w io.Writer, format string, st *gateway.StoreStatus) (e *exporter, err error) {
-	e = &exporter{out: bufio.NewWriterSize(w, 64<<10), json: map[*gateway.StoredStream]*jsonmsg.Stream{}}
-	if format == "csv" {
+func newExporter(w io.Writer, form string, st *web.StoreStatus) (e *exporter, err error) {
+	e = &exporter{out: bufio.NewWriterSize(w, 64<<10), epoch: st.Stats.Epoch}
+	if form == "csv" {
 		e.csv = csv.NewWriter(e.out)
 		return e, e.csv.Write([]string{"seq", "time", "device", "group", "tag", "value", "unit", "quality", "reason"})
 	}
-	e.format, err = jsonmsg.New(jsonmsg.Options{Gateway: st.Gateway, Epoch: st.Stats.Epoch})
-	return e, err
+	f, err := jsonmsg.New(jsonmsg.Options{Gateway: st.Gateway, Topic: "export"})
+	if err != nil {
+		return nil, err
+	}
+	e.json = f.Open(nil, nil)
+	return e, nil
 }
 
 // write writes one record. One that cannot be decoded is counted and left out; an error is the output's.
-func (e *exporter) write(r *gateway.StoredRecord) error {
+func (e *exporter) write(r *web.StoredRecord) error {
 	schema, rec, err := e.decoder.decode(r)
 	if err == nil && e.csv == nil {
-		var s *jsonmsg.Stream
-		if s, err = e.stream(r.Stream, schema); err == nil {
-			e.line, err = appendJSON(e.line[:0], s, r, rec)
-		}
+		e.msgs, err = e.json.Encode(e.msgs[:0], []format.Record{e.record(r, schema, rec)})
 	}
 	switch {
 	case err != nil:
@@ -163,30 +166,22 @@ func (e *exporter) write(r *gateway.StoredRecord) error {
 	case e.csv != nil:
 		return e.rows(r, schema, rec)
 	}
-	_, err = e.out.Write(append(e.line, '\n'))
+	if _, err = e.out.Write(e.msgs[0].Payload); err == nil {
+		err = e.out.WriteByte('\n')
+	}
 	return err
 }
 
-func (e *exporter) stream(of *gateway.StoredStream, schema *record.Schema) (*jsonmsg.Stream, error) {
-	if s := e.json[of]; s != nil {
-		return s, nil
-	}
-	s, err := e.format.Stream(schema)
-	if err == nil {
-		e.json[of] = s
-	}
-	return s, err
-}
-
-func appendJSON(dst []byte, s *jsonmsg.Stream, r *gateway.StoredRecord, rec *record.Record) ([]byte, error) {
+// record is a stored record as a format gets it.
+func (e *exporter) record(r *web.StoredRecord, schema *record.Schema, rec *record.Record) format.Record {
+	out := format.Record{Epoch: e.epoch, Seq: r.Seq, Schema: schema, Record: rec, Time: r.At}
 	if g := r.Gap; g != nil {
-		return s.AppendGap(dst, r.Seq, false, r.At, &jsonmsg.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq,
-			Count: g.Count, Cause: g.Cause.String()}), nil
+		out.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
 	}
-	return s.AppendRecord(dst, r.Seq, false, rec)
+	return out
 }
 
-func (e *exporter) rows(r *gateway.StoredRecord, schema *record.Schema, rec *record.Record) error {
+func (e *exporter) rows(r *web.StoredRecord, schema *record.Schema, rec *record.Record) error {
 	seq := strconv.FormatUint(r.Seq, 10)
 	if r.Gap != nil {
 		return e.csv.Write([]string{seq, timeText(r.At), r.Stream.Device, "", "", "", "", "gap", gapText(r.Gap)})
@@ -223,24 +218,26 @@ func (e *exporter) end() error {
 
 // decoder turns stored records into readings.
 type decoder struct {
-	schemas map[*gateway.StoredStream]*record.Schema
+	schemas map[*web.StoredStream]*record.Schema
 	rec     record.Record
 }
 
 // decode returns a record's readings and what their tags mean; both are valid until the next call. A gap
 // record has none.
-func (d *decoder) decode(r *gateway.StoredRecord) (s *record.Schema, rec *record.Record, err error) {
-	if r.Gap != nil {
-		return &record.Schema{Device: r.Stream.Device}, nil, nil
-	}
+func (d *decoder) decode(r *web.StoredRecord) (s *record.Schema, rec *record.Record, err error) {
 	if d.schemas == nil {
-		d.schemas = map[*gateway.StoredStream]*record.Schema{}
+		d.schemas = map[*web.StoredStream]*record.Schema{}
 	}
 	if s = d.schemas[r.Stream]; s == nil {
-		if s, err = record.ParseSchema(r.Stream.Schema); err != nil {
-			return nil, nil, err
+		if s = (&record.Schema{Device: r.Stream.Device}); len(r.Stream.Schema) > 0 {
+			if s, err = record.ParseSchema(r.Stream.Schema); err != nil {
+				return nil, nil, err
+			}
 		}
 		d.schemas[r.Stream] = s
+	}
+	if r.Gap != nil {
+		return s, nil, nil
 	}
 	if err := record.Decode(r.Payload, &d.rec); err != nil {
 		return nil, nil, err
@@ -279,7 +276,7 @@ func newBufferShow(f *storeFlags) *cobra.Command {
 
 func show(ctx context.Context, s *openedStore, seq uint64, w io.Writer) error {
 	found := false
-	err := s.Scan(ctx, gateway.Query{From: seq, To: seq + 1}, func(r *gateway.StoredRecord) error {
+	err := s.Scan(ctx, web.Query{From: seq, To: seq + 1}, func(r *web.StoredRecord) error {
 		found = true
 		var d decoder
 		schema, rec, err := d.decode(r)
@@ -294,7 +291,7 @@ func show(ctx context.Context, s *openedStore, seq uint64, w io.Writer) error {
 	return err
 }
 
-func showRecord(w io.Writer, r *gateway.StoredRecord, schema *record.Schema, rec *record.Record) error {
+func showRecord(w io.Writer, r *web.StoredRecord, schema *record.Schema, rec *record.Record) error {
 	out := planWriter{w: w}
 	if r.Gap != nil {
 		out.printf("record %d of %s, device %q: a gap between records %d and %d\n%s\n", r.Seq, timeText(r.At), r.Stream.Device,

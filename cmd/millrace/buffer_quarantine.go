@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
-	"millrace/gateway"
+	"millrace/gateway/web"
 )
 
 func newQuarantine(f *storeFlags) *cobra.Command {
@@ -88,8 +88,8 @@ func newQuarantineExport(f *storeFlags) *cobra.Command {
 	return cmd
 }
 
-func stored(i int, q *buffer.Quarantined) *gateway.StoredRecord {
-	return &gateway.StoredRecord{Stream: &gateway.StoredStream{ID: i, Device: q.Account, Schema: q.Dict}, Seq: q.Seq, Payload: q.Payload,
+func stored(i int, q *buffer.Quarantined) *web.StoredRecord {
+	return &web.StoredRecord{Stream: &web.StoredStream{ID: i, Device: q.Account, Schema: q.Dict}, Seq: q.Seq, Payload: q.Payload,
 		At: q.At, Readings: q.Readings, Gap: q.Gap}
 }
 

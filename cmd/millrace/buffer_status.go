@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
-	"millrace/gateway"
+	"millrace/gateway/web"
 )
 
 func newBufferStatus(f *storeFlags) *cobra.Command {
@@ -44,7 +44,7 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 	return cmd
 }
 
-func (p *planWriter) store(s *openedStore, st *gateway.StoreStatus) {
+func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	b := &st.Stats
 	state := "no gateway runs on it"
 	if st.Running {
@@ -80,7 +80,7 @@ func (p *planWriter) store(s *openedStore, st *gateway.StoreStatus) {
 	}
 }
 
-func (p *planWriter) destinations(st *gateway.StoreStatus) {
+func (p *planWriter) destinations(st *web.StoreStatus) {
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
 		p.printf("destination %q: backlog %d records", d.Name, d.Backlog)
@@ -92,9 +92,6 @@ func (p *planWriter) destinations(st *gateway.StoreStatus) {
 			if d.OldestAt != 0 {
 				p.printf(" of about %s", timeText(d.OldestAt))
 			}
-		}
-		if st.Running && d.Configured {
-			p.printf(", %s", map[bool]string{true: "up", false: "down"}[d.Live])
 		}
 		p.printf("\n")
 		if !d.Configured {

@@ -22,6 +22,7 @@ import (
 	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
 	"millrace/gateway/record"
+	"millrace/gateway/web"
 )
 
 const storeStart = 1_700_000_000_000_000 // µs; the first record's time
@@ -38,7 +39,7 @@ func makeStore(t *testing.T, n int) (dir string) {
 	fillStore(t, b, n)
 	d := b.Destination("cloud")
 	var rec buffer.Record
-	if ok, err := d.Reader(0, 0).Next(&rec); !ok || err != nil {
+	if ok, err := d.Reader(0, 0).Next(&rec); !ok || err != nil || !d.Take(&rec) {
 		t.Fatal(ok, err)
 	}
 	if err := d.Reject(rec.Seq, "topic forbidden"); err != nil {
@@ -103,7 +104,7 @@ func TestBufferOfStoppedStore(t *testing.T) {
 	if after := listDir(t, dir); after != before {
 		t.Errorf("looking changed the files:\n%s\nbefore:\n%s", after, before)
 	}
-	var st gateway.StoreStatus
+	var st web.StoreStatus
 	if err := json.Unmarshal([]byte(mustSay(t, nil, "buffer", "status", "--json", "--path", dir)), &st); err != nil || st.Stats.NextSeq < 1001 {
 		t.Errorf("status --json: %v, %+v", err, st.Stats)
 	}

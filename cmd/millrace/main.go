@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"millrace/cmd/millrace/importer"
 )
 
 // Exit codes, as `millrace help exit-codes` lists them.
@@ -32,9 +34,6 @@ func (e *exitError) Unwrap() error { return e.err }
 var errSaid = errors.New("") // the command has printed why
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "run" {
-		relaxTimers()
-	}
 	os.Exit(execute(os.Args[1:], os.Stdout))
 }
 
@@ -73,7 +72,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

@@ -3,9 +3,11 @@ package main
 import (
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"syscall"
 )
 
 // startProfile writes a CPU profile to path until stop is called; "" does nothing.
@@ -26,18 +28,38 @@ func startProfile(path string) (stop func(), err error) {
 	}, nil
 }
 
-// tune fits the runtime to an edge box: few megabytes, and a load that is thousands of short wake-ups a second.
-//
-// One processor: with two or more, each wake-up of a goroutine also wakes a second thread that looks for work and
-// finds none, which doubles the CPU of a gateway of a thousand small devices (measured: README of cmd/millrace-bench).
-// One carries several million readings a second. GOGC and GOMAXPROCS in the environment win.
-func tune() {
+// tune fits the runtime to an edge box of few megabytes, and to as many processors as the config gives it; 0 = as many as
+// the machine has. GOGC and GOMAXPROCS in the environment win.
+func tune(processors int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
+	if os.Getenv("GOMAXPROCS") == "" && processors > 0 {
+		runtime.GOMAXPROCS(processors)
 	}
+}
+
+// hangup is what SIGHUP means for a process.
+type hangup int
+
+const (
+	hangupReloads hangup = iota // sent by a person or a service manager
+	hangupStops                 // sent by the kernel or the shell: the terminal is gone
+	hangupNothing               // nohup: whoever started the process wants it to outlive the terminal
+)
+
+// meaningOfHangup goes by the controlling terminal, not by what stdin and stderr are: only it sends SIGHUP, and a gateway that
+// is started in a terminal with its output to a file has one all the same. A service manager starts processes without one.
+func meaningOfHangup() hangup {
+	if signal.Ignored(syscall.SIGHUP) {
+		return hangupNothing
+	}
+	tty, err := os.Open("/dev/tty") // fails without a controlling terminal, and on Windows
+	if err != nil {
+		return hangupReloads
+	}
+	_ = tty.Close()
+	return hangupStops
 }
 
 // notifySystemd tells a supervisor that asked for it (Type=notify) what state the process is in.

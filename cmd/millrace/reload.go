@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 func newReload() *cobra.Command {
@@ -21,8 +22,8 @@ func newReload() *cobra.Command {
 untouched: its polls stay on time, its sessions stay open. Only what was added, changed or removed starts, restarts or stops.
 
 Either all of the new config is put into force, or nothing: a config with a mistake is refused with what ` + "`millrace check`" + `
-says of it, and the old one runs on. So is a change of gateway, buffer.*, log.format or of which destinations there are: those
-need a restart. Secrets are read again from files; a variable of the environment is the gateway's own, from its start.
+says of it, and the old one runs on. So is a change of gateway, buffer.*, processors or log.format: those need a restart.
+A destination that is taken out keeps in the store what it has not acknowledged; ` + "`millrace buffer forget`" + ` gives that up. Secrets are read again from files; a variable of the environment is the gateway's own, from its start.
 
 Exit 0 when the new config is in force, 1 when it is not, with the reason. SIGHUP does the same; then the reason stands in
 the log, on the page and in /metrics only. The gateway never reloads on its own because a file changed.`,
@@ -34,9 +35,9 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 			if dir == "" {
 				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
 			}
-			change, err := gateway.AskReload(cmd.Context(), dir)
+			change, err := askReload(cmd.Context(), dir)
 			switch {
-			case errors.Is(err, gateway.ErrNoGateway):
+			case errors.Is(err, web.ErrNoGateway):
 				return &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
 			case err != nil:
 				return &exitError{exitFailed, errors.Join(err, errors.New("nothing was changed: the config loaded before runs on"))}
@@ -49,8 +50,17 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 	return cmd
 }
 
+func askReload(ctx context.Context, dir string) (*web.Change, error) {
+	c, err := web.Dial(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("reload config: %w", err)
+	}
+	defer c.Close()
+	return c.Reload(ctx)
+}
+
 // printChange says what a reload did. The file is the gateway's own, which need not be the one of --config.
-func printChange(w io.Writer, c *gateway.Change) error {
+func printChange(w io.Writer, c *web.Change) error {
 	_, err := fmt.Fprintf(w, "%s is in force, config %s\n%s\n", c.File, c.Hash, strings.ReplaceAll(c.String(), "; ", "\n"))
 	return err
 }

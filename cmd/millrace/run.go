@@ -73,8 +73,8 @@ func newRun() *cobra.Command {
 		Long: `Run the gateway. SIGINT or SIGTERM stops it: polling ends, what was read is published for up to the
 grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
 
-SIGHUP loads the config again, as ` + "`millrace reload`" + ` does, and the log says what changed or why nothing did. It never ends the
-gateway, also not when the terminal it was started from is closed.`,
+Without a terminal, as under systemd, SIGHUP loads the config again as ` + "`millrace reload`" + ` does, and the log says what changed or
+why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway; under nohup it means nothing.`,
 		Example: `  millrace run --config millrace.yaml
   millrace run --config millrace.yaml --log-format json --log-level debug`,
 		Args: cobra.NoArgs,
@@ -95,14 +95,17 @@ gateway, also not when the terminal it was started from is closed.`,
 }
 
 func runGateway(ctx context.Context, file string, lf *logFlags) error {
-	tune()
 	hangups := make(chan os.Signal, 1) // one more is as good as many: each loads the newest file
-	signal.Notify(hangups, syscall.SIGHUP)
+	meaning := meaningOfHangup()
+	if meaning == hangupReloads {
+		signal.Notify(hangups, syscall.SIGHUP)
+	}
 	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
 	cfg, err := load()
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
+	tune(cfg.Processors)
 	log, setLevel, err := lf.logger(cfg.Log)
 	if err != nil {
 		return err
@@ -111,7 +114,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
-	running, hurry, release := signals(ctx, log)
+	running, hurry, release := signals(ctx, meaning == hangupStops, log)
 	defer release()
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
@@ -136,12 +139,15 @@ func reloadOn(ctx context.Context, hangups chan os.Signal, g *gateway.Gateway) (
 	}
 }
 
-// signals returns a context that ends at the first SIGINT or SIGTERM and one that ends at the second.
-func signals(ctx context.Context, log *slog.Logger) (first, second context.Context, release func()) {
+// signals returns a context that ends at the first SIGINT, SIGTERM or, where it means that, SIGHUP, and one that ends at the second.
+func signals(ctx context.Context, hangup bool, log *slog.Logger) (first, second context.Context, release func()) {
 	first, stop := context.WithCancel(ctx)
 	second, hurry := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	if hangup {
+		signal.Notify(ch, syscall.SIGHUP)
+	}
 	go func() {
 		for s := range ch {
 			if first.Err() != nil {

@@ -1,7 +1,7 @@
 // Package templates owns the device templates: the register lists of common equipment as data, one YAML file a
 // device, built into the program. It promises that a template it returns is whole and within bounds, and that it
-// expands to groups and tags that the Modbus driver accepts. Package gateway/config calls it for `template:`, the
-// importers and the simulator for the same lists. It reads no network and knows no driver.
+// expands to groups and tags that the Modbus driver accepts. The command `millrace template` calls it. It reads no network
+// and knows no driver.
 package templates
 
 import (

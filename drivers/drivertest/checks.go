@@ -301,43 +301,6 @@ func (x *session) recovers() error {
 	return fmt.Errorf("the device is back, the driver is not: %w", last)
 }
 
-func checkSubscribe(s *Suite) error {
-	x, err := s.connected()
-	if err != nil {
-		return err
-	}
-	defer x.driver.Close()
-	sub, ok := x.driver.(drivers.Subscriber)
-	if !ok {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.Soon)
-	defer cancel()
-	tags := len(s.Connection.Devices[0].Groups[0].Tags)
-	seen := 0
-	var ended time.Time
-	err = sub.Subscribe(ctx, drivers.Ref{}, func(readings []telemetry.Reading) error {
-		for i := range readings {
-			if int(readings[i].Tag) >= tags {
-				return fmt.Errorf("reading of tag %d of %d", readings[i].Tag, tags)
-			}
-		}
-		seen += len(readings)
-		if seen >= tags && ended.IsZero() {
-			ended = time.Now()
-			cancel()
-		}
-		return nil
-	})
-	if ended.IsZero() {
-		return fmt.Errorf("Subscribe pushed %d readings for %d tags in %v: %w", seen, tags, s.Soon, err)
-	}
-	if took := time.Since(ended); took > s.Soon {
-		return fmt.Errorf("Subscribe ended %v after its context", took)
-	}
-	return nil
-}
-
 func checkLeaks(s *Suite) error {
 	before := goroutines()
 	for _, check := range []func(*Suite) error{checkReadings, checkDown} {

@@ -34,6 +34,17 @@ type Suite struct {
 	Freeze, Thaw func()        // the device keeps its connections and says nothing; it goes on. Nil: not tried
 	Soon         time.Duration // how long any one call may take, whatever the device does; 0 = 5 s
 
+	// For a driver that is a drivers.Writer: what the device confirms, each for another tag that then reads back so, and
+	// what it refuses while it confirms the others. Both nil: writing is not tried.
+	Writes, Refused []drivers.Write
+
+	// For a drivers.Browser: addresses that it finds below the root. Nil: only what holds for every device is tried.
+	Browsable []string
+
+	// For a drivers.Historian: source times between which the device has readings of group 0 of device 0, µs since 1970.
+	// To 0: history is not tried.
+	HistoryFrom, HistoryTo int64
+
 	// AllocsPerReading bounds the heap allocations of a Read of group 0 of device 0, for each reading,
 	// the simulated device in the same process included. 0 = the driver makes no claim.
 	AllocsPerReading float64
@@ -73,7 +84,13 @@ var checks = []check{
 	{"an ended context ends calls soon", nil, checkEndedContext},
 	{"a frozen device ends calls soon", func(s *Suite) bool { return s.Freeze != nil }, checkFrozen},
 	{"a device that is down is an error, and recovers", nil, checkDown},
-	{"subscribe pushes readings and ends", nil, checkSubscribe},
+	{"a cut connection costs one try", nil, checkCut},
+	{"subscribed groups are pushed until the link is lost", nil, checkSubscribe},
+	{"writes are confirmed or refused one by one", func(s *Suite) bool { return len(s.Writes) > 0 }, checkWrite},
+	{"write without a link says so", func(s *Suite) bool { return len(s.Writes) > 0 }, checkWriteDown},
+	{"browse finds what is there and ends", nil, checkBrowse},
+	{"history is whole, in order and in its bounds", func(s *Suite) bool { return s.HistoryTo > 0 }, checkHistory},
+	{"data types are those of the readings", nil, checkTypes},
 	{"nothing is left running after close", nil, checkLeaks},
 	{"read allocates no more than claimed", func(s *Suite) bool { return s.AllocsPerReading > 0 }, checkAllocs},
 }
@@ -172,16 +189,23 @@ func checkShape(readings []telemetry.Reading, tags int) error {
 	}
 	for i := range readings {
 		r := &readings[i]
-		switch {
-		case int(r.Tag) != i:
+		if int(r.Tag) != i {
 			return fmt.Errorf("reading %d is of tag %d; want the order of the tags", i, r.Tag)
-		case r.Time == 0:
-			return fmt.Errorf("reading of tag %d has no time", i)
-		case r.Quality == telemetry.Good && (r.Reason != "" || r.Value.Kind == telemetry.KindNone):
-			return fmt.Errorf("good reading of tag %d has reason %q and value kind %d", i, r.Reason, r.Value.Kind)
-		case r.Quality == telemetry.Bad && (r.Reason == "" || r.Value != telemetry.Value{}):
-			return fmt.Errorf("bad reading of tag %d has reason %q and value %+v; want a reason and no value", i, r.Reason, r.Value)
 		}
+		if err := checkReading(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkReading holds what is true of any reading.
+func checkReading(r *telemetry.Reading) error {
+	switch {
+	case r.Quality == telemetry.Good && (r.Reason != "" || r.Value.Kind == telemetry.KindNone):
+		return fmt.Errorf("good reading of tag %d has reason %q and value kind %d", r.Tag, r.Reason, r.Value.Kind)
+	case r.Quality == telemetry.Bad && (r.Reason == "" || r.Value != telemetry.Value{}):
+		return fmt.Errorf("bad reading of tag %d has reason %q and value %+v; want a reason and no value", r.Tag, r.Reason, r.Value)
 	}
 	return nil
 }

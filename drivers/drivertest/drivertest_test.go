@@ -16,6 +16,9 @@ import (
 type plant struct {
 	down, frozen bool
 	fault        string
+	full         bool          // the driver is everything that a driver can be
+	cut          bool          // the connection was cut since Connect
+	lost         func()        // ends the pushes of the connection
 	stop         chan struct{} // ends what a leaky driver leaves behind
 }
 
@@ -49,7 +52,11 @@ func (p *plant) New(c drivers.Connection) (drivers.Driver, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("check: %w", errors.Join(errs...))
 	}
-	return &fake{plant: p, tags: len(c.Devices[0].Groups[0].Tags)}, nil
+	f := &fake{plant: p, tags: len(c.Devices[0].Groups[0].Tags)}
+	if p.full {
+		return &full{fake: f, values: map[int]telemetry.Value{}}, nil
+	}
+	return f, nil
 }
 
 func (f *fake) Connect(ctx context.Context) error {
@@ -65,7 +72,7 @@ func (f *fake) Connect(ctx context.Context) error {
 	if f.down {
 		return errors.New("connection refused")
 	}
-	f.open = true
+	f.open, f.cut = true, false
 	return nil
 }
 
@@ -106,6 +113,12 @@ func (f *fake) failure(ctx context.Context) error {
 	if (f.down || !f.open) && f.fault != "stale" {
 		return errors.New("not connected")
 	}
+	if f.cut && f.fault == "cut in other words" {
+		return errors.New("it is gone")
+	}
+	if f.cut {
+		return drivers.ErrClosed
+	}
 	return nil
 }
 
@@ -113,6 +126,8 @@ func (f *fake) spoil(dst []telemetry.Reading) []telemetry.Reading {
 	mine := dst[len(dst)-f.tags:]
 	mine[1] = telemetry.BadReading(1, 7, "no such register")
 	switch f.fault {
+	case "good without a value":
+		mine[0].Value = telemetry.Value{}
 	case "short":
 		return dst[:len(dst)-1]
 	case "out of order":
@@ -121,8 +136,6 @@ func (f *fake) spoil(dst []telemetry.Reading) []telemetry.Reading {
 		mine[1].Reason = ""
 	case "value on bad":
 		mine[1].Value = telemetry.Int(4)
-	case "no time":
-		mine[0].Time = 0
 	case "costs the others":
 		mine[2] = telemetry.BadReading(2, 7, "neighbour is bad")
 	case "allocates":
@@ -138,46 +151,6 @@ func (f *fake) Plan(drivers.Ref) []string {
 	return []string{"read all"}
 }
 
-// pushing is a fake that is also a Subscriber. lagging is how long it goes on after its context ended.
-type pushing struct {
-	*fake
-	readings []telemetry.Reading
-	lagging  time.Duration
-}
-
-func (p *pushing) Subscribe(ctx context.Context, _ drivers.Ref, emit func([]telemetry.Reading) error) error {
-	if err := emit(p.readings); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	time.Sleep(p.lagging)
-	return ctx.Err()
-}
-
-func TestSubscribeIsChecked(t *testing.T) {
-	three := []telemetry.Reading{{Tag: 0}, {Tag: 1}, {Tag: 2}}
-	for name, c := range map[string]struct {
-		pushing
-		want string
-	}{
-		"good":        {pushing{readings: three}, ""},
-		"foreign tag": {pushing{readings: []telemetry.Reading{{Tag: 3}}}, "reading of tag 3 of 3"},
-		"too few":     {pushing{readings: three[:2]}, "pushed 2 readings for 3 tags"},
-		"lagging":     {pushing{readings: three, lagging: 300 * time.Millisecond}, "after its context"},
-	} {
-		p := &plant{}
-		s := suite(p)
-		s.Protocol.New = func(drivers.Connection) (drivers.Driver, error) {
-			c.pushing.fake = &fake{plant: p, tags: 3}
-			return &c.pushing, nil
-		}
-		err := checkSubscribe(&s)
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-	}
-}
-
 func suite(p *plant) Suite {
 	tags := []telemetry.Tag{{Address: "a"}, {Address: "b"}, {Address: "c"}}
 	conn := func(tags []telemetry.Tag) drivers.Connection {
@@ -189,7 +162,7 @@ func suite(p *plant) Suite {
 		BadTags:    []int{1},
 		Mistaken:   conn([]telemetry.Tag{{}, {Address: "b"}, {}}),
 		Mistakes:   2,
-		Down:       func() { p.down = true },
+		Down:       func() { p.down, p.cut = true, true },
 		Up:         func() { p.down = false },
 		Freeze:     func() { p.frozen = true },
 		Thaw:       func() { p.frozen = false },
@@ -204,43 +177,50 @@ func TestGoodDriverPasses(t *testing.T) { Run(t, suite(&plant{})) }
 // TestEachFaultIsSeen shows that no check is blind: each broken driver fails the check named beside it.
 func TestEachFaultIsSeen(t *testing.T) {
 	for fault, want := range map[string]string{
-		"first mistake only": "new reports every mistake at once",
-		"misplaced mistake":  "new reports every mistake at once",
-		"network in new":     "new touches no network",
-		"goroutine in new":   "new touches no network",
-		"no plan":            "plan says something for each group",
-		"stale":              "read before connect is an error",
-		"close once":         "close in any order",
-		"slow connect":       "close in any order",
-		"short":              "one reading for each tag, in order",
-		"out of order":       "one reading for each tag, in order",
-		"no reason":          "one reading for each tag, in order",
-		"value on bad":       "one reading for each tag, in order",
-		"no time":            "one reading for each tag, in order",
-		"overwrites":         "one reading for each tag, in order",
-		"costs the others":   "a bad tag does not cost the others",
-		"ignores context":    "an ended context ends calls soon",
-		"deaf":               "a frozen device ends calls soon",
-		"appends and fails":  "a device that is down is an error, and recovers",
-		"leak":               "nothing is left running after close",
-		"allocates":          "read allocates no more than claimed",
+		"first mistake only":   "new reports every mistake at once",
+		"misplaced mistake":    "new reports every mistake at once",
+		"network in new":       "new touches no network",
+		"goroutine in new":     "new touches no network",
+		"no plan":              "plan says something for each group",
+		"stale":                "read before connect is an error",
+		"close once":           "close in any order",
+		"slow connect":         "close in any order",
+		"short":                "one reading for each tag, in order",
+		"out of order":         "one reading for each tag, in order",
+		"good without a value": "one reading for each tag, in order",
+		"cut in other words":   "a cut connection costs one try",
+		"no reason":            "one reading for each tag, in order",
+		"value on bad":         "one reading for each tag, in order",
+		"overwrites":           "one reading for each tag, in order",
+		"costs the others":     "a bad tag does not cost the others",
+		"ignores context":      "an ended context ends calls soon",
+		"deaf":                 "a frozen device ends calls soon",
+		"appends and fails":    "a device that is down is an error, and recovers",
+		"leak":                 "nothing is left running after close",
+		"allocates":            "read allocates no more than claimed",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			p := &plant{fault: fault, stop: make(chan struct{})}
 			defer close(p.stop)
 			s := suite(p)
-			for _, c := range checks {
-				if c.name != want {
-					continue
-				}
-				err := c.run(&s)
-				if err == nil {
-					t.Errorf("check %q does not see it", want)
-				}
-				t.Log(err)
-				return
-			}
-			t.Fatalf("no check %q", want)
+			sees(t, &s, want)
 		})
 	}
+}
+
+// sees fails the test unless the check of this name fails.
+func sees(t *testing.T, s *Suite, name string) {
+	t.Helper()
+	for _, c := range checks {
+		if c.name != name {
+			continue
+		}
+		err := c.run(s)
+		if err == nil {
+			t.Errorf("check %q does not see it", name)
+		}
+		t.Log(err)
+		return
+	}
+	t.Fatalf("no check %q", name)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
 )
 
 // statusError is a request that the server refused as a whole.
@@ -24,6 +26,14 @@ func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v",
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
+
+// closedError says that the server or something on the way ended the connection: see drivers.ErrClosed.
+type closedError string
+
+func (e closedError) Error() string { return string(e) }
+
+// Is makes errors.Is find drivers.ErrClosed.
+func (e closedError) Is(target error) bool { return target == drivers.ErrClosed }
 
 // malformedError says that the body of an answer is not what it should be. The answer was read to its end
 // and the link is good: one value may be the cause.

@@ -56,7 +56,7 @@ func FuzzReading(f *testing.F) {
 		before := allocated()
 		r := reader{b: raw}
 		v := r.dataValue(0)
-		first := d.reading(3, &v, wanted{}, 1)
+		first := d.reading(3, &v, wanted{})
 		if got := allocated() - before; got > mayAllocate(len(raw)) {
 			t.Fatalf("%d bytes cost %d", len(raw), got)
 		}
@@ -65,7 +65,7 @@ func FuzzReading(f *testing.F) {
 		}
 		for _, word := range words {
 			want, _ := parseType(word)
-			wellFormed(t, d.reading(3, &v, want, 1), word)
+			wellFormed(t, d.reading(3, &v, want), word)
 		}
 		wellFormed(t, first, "")
 		likeTheLibrary(t, raw, len(raw)-len(r.b), first)

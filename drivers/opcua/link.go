@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/id"
+
+	"millrace/drivers"
 )
 
 // link is one connection: TCP, secure channel, session. It is never reconnected; a new one is opened.
@@ -94,7 +96,7 @@ func (l *link) call(ctx context.Context, service, want uint16, body func(b []byt
 		return r.response(want)
 	})
 	if errors.Is(err, io.EOF) {
-		err = protocolError("the server closed the connection")
+		err = closedError("the server closed the connection")
 	}
 	if err == nil {
 		l.used = time.Now()
@@ -130,6 +132,8 @@ func (l *link) bounded(ctx context.Context, step func() error) error {
 		}
 	case network.Timeout():
 		err = timeoutError(l.timeout)
+	case drivers.IsClosed(network):
+		err = closedError("the connection is lost: " + network.Err.Error())
 	default: // its own words hold the local port, which differs each time
 		err = protocolError("the connection is lost: " + network.Err.Error())
 	}

@@ -93,26 +93,24 @@ func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Re
 
 // fail answers for nodes that are not worth another request in this poll.
 func fail(g *group, at, n int, readings []telemetry.Reading, err error) {
-	now, reason := time.Now().UnixMicro(), err.Error()
+	reason := err.Error()
 	for _, tag := range g.ask.tags[at : at+n] {
-		readings[tag] = telemetry.BadReading(tag, now, reason)
+		readings[tag] = telemetry.BadReading(tag, 0, reason)
 	}
 }
 
 // readNodes reads n nodes from at on in one request.
 func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []telemetry.Reading) error {
-	start := time.Now()
 	r, err := d.request(ctx, g.ask.nodes[at:at+n])
 	if err != nil {
 		return err
 	}
-	middle := start.Add(time.Since(start) / 2).UnixMicro()
 	for _, tag := range g.ask.tags[at : at+n] {
 		v := r.dataValue(0)
 		if r.err != nil {
 			return r.err
 		}
-		readings[tag] = d.reading(tag, &v, g.tags[tag].want, middle)
+		readings[tag] = d.reading(tag, &v, g.tags[tag].want)
 	}
 	return nil
 }
@@ -131,9 +129,9 @@ func (d *driver) request(ctx context.Context, nodes [][]byte) (reader, error) {
 }
 
 // reading turns one result into the tag's reading.
-func (d *driver) reading(tag int, v *dataValue, want wanted, middle int64) telemetry.Reading {
+func (d *driver) reading(tag int, v *dataValue, want wanted) telemetry.Reading {
 	status := ua.StatusCode(v.status)
-	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v, middle), Quality: qualityOf(status)}
+	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v), Quality: qualityOf(status)}
 	if r.Quality != telemetry.Good {
 		r.Reason = d.texts.reason(status)
 	}
@@ -159,7 +157,7 @@ func (d *driver) alone(ctx context.Context, tag int, node []byte, want wanted) (
 	if r.err != nil {
 		return telemetry.Reading{}, r.err
 	}
-	return d.reading(tag, &v, want, time.Now().UnixMicro()), nil
+	return d.reading(tag, &v, want), nil
 }
 
 // aside answers for the tags that are not read together. One node that was set aside is tried alone
@@ -168,7 +166,7 @@ func (d *driver) aside(ctx context.Context, g *group, readings []telemetry.Readi
 	now := time.Now()
 	for tag, reason := range g.ask.reasons {
 		if reason != "" {
-			readings[tag] = telemetry.BadReading(tag, now.UnixMicro(), reason)
+			readings[tag] = telemetry.BadReading(tag, 0, reason)
 		}
 	}
 	if len(g.ask.aside) == 0 || now.Before(g.ask.retry) {

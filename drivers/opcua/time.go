@@ -12,16 +12,13 @@ func ticksOf(dateTime int64) int64 {
 	return min(max(dateTime, 0), lastTick-firstTick) + firstTick
 }
 
-// timeOf returns the time of a value in microseconds since 1970: the device's own, else the server's,
-// else the middle of the request.
-func timeOf(v *dataValue, middle int64) int64 {
-	switch {
-	case v.source > 0:
-		return micros(ticksOf(v.source))
-	case v.server > 0:
-		return micros(ticksOf(v.server))
+// timeOf returns the source time of a value in microseconds since 1970, 0 when the server says none. The server's own
+// time says only when it answered, which the gateway knows better: see telemetry.Reading.Time.
+func timeOf(v *dataValue) int64 {
+	if v.source <= 0 {
+		return 0
 	}
-	return middle
+	return micros(ticksOf(v.source))
 }
 
 // micros rounds down, also before 1970.

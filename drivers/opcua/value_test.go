@@ -39,14 +39,13 @@ func TestDecode(t *testing.T) {
 			if !ok {
 				t.Fatalf("type %q", c["type"])
 			}
-			const middle = 1
-			r := d.reading(7, &v, want, middle)
+			r := d.reading(7, &v, want)
 			if got := show(r); got != c["want"] || r.Tag != 7 {
 				t.Errorf("got  %s\nwant %s", got, c["want"])
 			}
 			at := time.UnixMicro(r.Time).UTC().Format(time.RFC3339Nano)
-			if r.Time == middle {
-				at = "middle"
+			if r.Time == 0 {
+				at = "none"
 			}
 			if at != c["time"] {
 				t.Errorf("time %s, want %s", at, c["time"])

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // Config is one checked configuration with every default filled in. It is read-only once loaded:
@@ -19,13 +20,15 @@ type Config struct {
 	Files   []string // File and every included file, in the order of reading
 	Gateway string   // the name in every topic and message
 
-	GraceTime time.Duration // how long a stop may take to drain; >= 0
+	GraceTime  time.Duration // how long a stop may take to drain; >= 0
+	Processors int           // GOMAXPROCS; 0 = follow the machine; at most 1024
 
 	Log          Log
 	Web          Web
 	Buffer       Buffer
 	Destinations []Destination // at least one
 	Devices      []Device      // at least one
+	Writes       []Write       // what may be written to equipment; nil = nothing
 
 	protocols []drivers.Protocol
 }
@@ -96,9 +99,15 @@ type Destination struct {
 	MaxMessage       int64         // bytes; a larger payload goes to quarantine unsent; 0 = no limit known
 	BacklogLimit     BacklogLimit  // cap of the backlog lane
 	KeepAlive        time.Duration // MQTT keep-alive; whole seconds
+	AckTimeout       time.Duration // silence of the broker after which a session is given up and sent again; 1s to 10m
+	Retry            Retry         // wait between two connects
 	TLS              TLS
 	Int64AsString    bool // integers beyond 2^53 are published as JSON strings
 }
+
+// Retry bounds the wait before connecting again, which grows from Min to Max while connecting fails; 100ms to 1h each,
+// Min at most Max.
+type Retry struct{ Min, Max time.Duration }
 
 // BacklogLimit caps how fast a backlog drains; 0 = no cap.
 type BacklogLimit struct {
@@ -117,12 +126,15 @@ type TLS struct {
 
 // Device is one piece of equipment and the word after its `driver:`.
 type Device struct {
-	Name    string
-	Driver  string
-	URL     string
-	Timeout time.Duration     // one request
-	Options map[string]string // the driver's own keys, nil for none; shared, read-only
-	Groups  []Group
+	Name        string
+	Driver      string
+	URL         string
+	Timeout     time.Duration     // one request
+	Retry       Retry             // wait between two connects
+	Description string            // "" for none; at most 256 bytes
+	Labels      []telemetry.Label // sorted by name, nil for none; at most 64 of 256 bytes each
+	Options     map[string]string // the driver's own keys, nil for none; shared, read-only
+	Groups      []Group
 }
 
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.

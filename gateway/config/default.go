@@ -30,11 +30,17 @@ func DefaultDestination() Destination {
 		Format:           "json",
 		Order:            LiveFirst,
 		Start:            StartNow,
-		Window:           100,              // the most unacknowledged publishes AWS IoT Core takes; 5,000 records/s at a 20 ms round trip
-		MaxInFlightBytes: 4 << 20,          // bounds the memory of a full window of large messages
-		KeepAlive:        30 * time.Second, // below the idle time-out of common NATs (60 s); the least AWS IoT Core takes
+		Window:           100,                                                      // the most unacknowledged publishes AWS IoT Core takes; 5,000 records/s at a 20 ms round trip
+		MaxInFlightBytes: 4 << 20,                                                  // bounds the memory of a full window of large messages
+		KeepAlive:        30 * time.Second,                                         // below the idle time-out of common NATs (60 s); the least AWS IoT Core takes
+		AckTimeout:       10 * time.Second,                                         // many round trips of a bad radio link; a broker silent for longer refuses by silence
+		Retry:            Retry{Min: 200 * time.Millisecond, Max: 8 * time.Second}, // a blip costs little; a restarted broker is found within seconds
 	}
 }
+
+// DefaultDeviceRetry returns the wait of a device between two connects: a serial gateway needs about half a second to
+// free its only session, and a device that was switched on is read within half a minute.
+func DefaultDeviceRetry() Retry { return Retry{Min: 500 * time.Millisecond, Max: 30 * time.Second} }
 
 const (
 	// DefaultTimeout is a device's time-out for one request: slow serial gateways answer within a second,
@@ -49,6 +55,8 @@ const (
 // Bounds of what a config may ask for.
 const (
 	maxGraceTime = 10 * time.Minute // a stop that takes longer is a hang to whoever waits for it
+
+	maxProcessors = 1024 // more than any edge box has
 
 	minBufferSize     = 4 << 20  // the least that package buffer works in
 	maxBufferSize     = 16 << 40 // beyond any disk of an edge box; keeps sums of sizes far from overflow
@@ -74,18 +82,25 @@ const (
 	maxTopic        = 65535          // bytes, MQTT 3.1.1 section 1.5.3
 	maxCredential   = 65535          // bytes, the same section
 
+	minAckTimeout = time.Second // less is within the round trip of a satellite link and its queue
+	maxAckTimeout = 10 * time.Minute
+	minRetry      = 100 * time.Millisecond // faster is a flood to a device that refuses
+	maxRetry      = time.Hour
+
 	minTimeout   = 10 * time.Millisecond
 	maxTimeout   = 5 * time.Minute
 	minInterval  = 10 * time.Millisecond
 	maxInterval  = 24 * time.Hour
 	maxHeartbeat = 7 * 24 * time.Hour
 
-	maxName    = 255     // bytes of a name: file-name length, and room for three of them in a topic
-	maxTags    = 500_000 // tags in one config: ten times the largest plant measured
-	maxText    = 4096    // bytes of any other text, as in the stored schema of package telemetry
-	maxNodes   = 1 << 20 // YAML nodes held at a time, see parse
-	maxNesting = 64      // brackets within brackets; our deepest key has 8
-	maxVisit   = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
+	maxName      = 255     // bytes of a name: file-name length, and room for three of them in a topic
+	maxTags      = 500_000 // tags in one config: ten times the largest plant measured
+	maxLabels    = 64      // labels of one device or tag, as in the stored schema of package record
+	maxGroupTags = 1 << 17 // tags in one group, likewise
+	maxText      = 4096    // bytes of any other text, as in the stored schema of package telemetry
+	maxNodes     = 1 << 20 // YAML nodes held at a time, see parse
+	maxNesting   = 64      // brackets within brackets; our deepest key has 8
+	maxVisit     = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
 
 	maxFile   = 32 << 20 // bytes of one file: about 250,000 tags
 	maxTotal  = 64 << 20 // bytes of all files

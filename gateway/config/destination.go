@@ -36,6 +36,10 @@ func destinationTable() *table[Destination] {
 			read(l, f.v, l.tables.backlogLimit, &d.BacklogLimit, hooks{})
 		}},
 		{name: "keep_alive", set: func(l *loader, f field, d *Destination) { l.keepAlive(f, &d.KeepAlive) }},
+		{name: "ack_timeout", set: func(l *loader, f field, d *Destination) {
+			l.duration(f, &d.AckTimeout, false, minAckTimeout, maxAckTimeout)
+		}},
+		{name: "retry", set: func(l *loader, f field, d *Destination) { l.retry(f, &d.Retry) }},
 		{name: "tls", set: func(l *loader, f field, d *Destination) { l.readTLS(f, &d.TLS) }},
 		{name: "int64_as_string", set: func(l *loader, f field, d *Destination) { l.boolean(f, &d.Int64AsString) }},
 	}}
@@ -58,6 +62,20 @@ func backlogLimitTable() *table[BacklogLimit] {
 			l.size(f, &b.Bytes, true, minByteRate, maxByteRate)
 		}},
 	}}
+}
+
+func retryTable() *table[Retry] {
+	return &table[Retry]{in: "retry", keys: []key[Retry]{
+		{name: "min", set: func(l *loader, f field, r *Retry) { l.duration(f, &r.Min, false, minRetry, maxRetry) }},
+		{name: "max", set: func(l *loader, f field, r *Retry) { l.duration(f, &r.Max, false, minRetry, maxRetry) }},
+	}}
+}
+
+// retry reads `retry:`; what it leaves out keeps its default.
+func (l *loader) retry(f field, r *Retry) {
+	if read(l, f.v, l.tables.retry, r, hooks{}); r.Min > r.Max {
+		l.errorf(l.at(f.v), "give both, min at most max", "retry has min %s above max %s", formatDuration(r.Min), formatDuration(r.Max))
+	}
 }
 
 func tlsTable() *table[TLS] {

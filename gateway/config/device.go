@@ -30,6 +30,9 @@ func deviceTable() *table[deviceDraft] {
 		{name: "timeout", set: func(l *loader, f field, d *deviceDraft) {
 			l.duration(f, &d.Timeout, false, minTimeout, maxTimeout)
 		}},
+		{name: "description", set: func(l *loader, f field, d *deviceDraft) { l.short(f, &d.Description, maxLabel) }},
+		{name: "labels", set: func(l *loader, f field, d *deviceDraft) { l.labels(f, &d.Labels) }},
+		{name: "retry", set: func(l *loader, f field, d *deviceDraft) { l.retry(f, &d.Retry) }},
 		{name: "groups", need: `"groups:" with a list of poll groups`, set: func(_ *loader, f field, d *deviceDraft) { d.groups = f }},
 	}}
 }
@@ -104,7 +107,7 @@ func (l *loader) driverOf(v value) *drivers.Protocol {
 // readDevice reads one entry of `devices:`.
 func (l *loader) readDevice(v value) {
 	d := &deviceDraft{protocol: l.driverOf(v), places: &devicePlace{places: places{at: l.at(v)}}}
-	d.Timeout = DefaultTimeout
+	d.Timeout, d.Retry = DefaultTimeout, DefaultDeviceRetry()
 	var values []option
 	h := l.optionHooks(d.protocol, deviceOptions(d.protocol), &values)
 	h.note = func(f field, ok bool) { d.places.note(l, f, ok) }

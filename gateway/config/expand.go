@@ -78,7 +78,7 @@ func readRegular(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
+		return nil, errNotRegular
 	}
 	data, err := readBounded(path, limit)
 	if errors.Is(err, errTooLarge) {

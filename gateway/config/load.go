@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	yaml "go.yaml.in/yaml/v4"
 
@@ -44,6 +45,7 @@ func (l *loader) load(path string) (*Config, error) {
 		l.readFile(next)
 	}
 	l.finish()
+	l.checkWrites()
 	l.checkDrivers()
 	l.cfg.File = path
 	for _, s := range l.files {
@@ -74,6 +76,7 @@ type loader struct {
 	meant       uint64         // keys of tables.top that were read, or misspelt
 	names       map[string]pos // "device x": where it was defined
 	places      []devicePlace  // of cfg.Devices
+	writes      []pos          // of cfg.Writes
 	clientIDs   []pos          // of cfg.Destinations, as are
 	topics      []pos
 	words       map[string]string
@@ -126,6 +129,10 @@ func (l *loader) open(path string, by pos, depth int) {
 		return
 	case info.IsDir():
 		l.errorf(by, "name a file", "read config %q: it is a directory", path)
+		return
+	case !info.Mode().IsRegular():
+		l.unread = true
+		l.errorf(by, "name a file", "read config %q: %s", path, errNotRegular)
 		return
 	}
 	for _, other := range l.files {
@@ -187,17 +194,27 @@ func (l *loader) readFile(s *source) {
 	l.cuts = nil
 }
 
-var errTooLarge = errors.New("too large")
+var (
+	errTooLarge   = errors.New("too large")
+	errNotRegular = errors.New("it is not a regular file")
+)
 
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO put there since the check must not hang us
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	var b bytes.Buffer
-	if info, err := f.Stat(); err == nil && info.Size() <= limit {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() <= limit {
 		b.Grow(int(info.Size()) + bytes.MinRead)
 	}
 	n, err := b.ReadFrom(io.LimitReader(f, limit+1))

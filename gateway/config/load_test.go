@@ -35,7 +35,7 @@ func TestMinimalGetsDefaults(t *testing.T) {
 	d.Name, d.URL, d.ClientID = "cloud", "mqtt://broker.example:1883", "press-shop"
 	want.Destinations = []Destination{d}
 	want.Devices = []Device{{
-		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: DefaultTimeout,
+		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: DefaultTimeout, Retry: DefaultDeviceRetry(),
 		Groups: []Group{{Group: drivers.Group{Name: "fast", Interval: time.Second,
 			Tags: []telemetry.Tag{{Name: "temperature", Address: "holding:100"}}}}},
 	}}
@@ -51,23 +51,31 @@ func TestEveryKeyArrives(t *testing.T) {
 	if c.Buffer != wantBuffer {
 		t.Errorf("buffer %+v", c.Buffer)
 	}
-	if c.GraceTime != 20*time.Second || c.Log != (Log{"debug", "json"}) || c.Web != (Web{false, ":9280"}) {
+	if c.Processors != 2 || c.GraceTime != 20*time.Second || c.Log != (Log{"debug", "json"}) || c.Web != (Web{false, ":9280"}) {
 		t.Errorf("grace time, log, web: %v %v %v", c.GraceTime, c.Log, c.Web)
 	}
 	wantDest := Destination{
 		Name: "cloud", URL: "wss://broker.example:443/mqtt", ClientID: "press-shop-1", Username: "someone",
 		Password: NewSecret("0123"), Topic: "{gateway}/{device}/{group}", Format: "json", Order: OldestFirst,
 		Start: StartOldest, Window: 20, MaxInFlightBytes: 1e6, MaxMessage: 128 << 10, BacklogLimit: BacklogLimit{50, 256 << 10},
-		KeepAlive: time.Minute, TLS: TLS{ServerName: "broker"}, Int64AsString: true,
+		KeepAlive: time.Minute, AckTimeout: 5 * time.Second, Retry: Retry{time.Second, time.Minute}, TLS: TLS{ServerName: "broker"}, Int64AsString: true,
 	}
 	if !reflect.DeepEqual(c.Destinations, []Destination{wantDest}) {
 		t.Errorf("destination %+v", c.Destinations[0])
 	}
 	d := c.Devices[0]
-	if d.Options["unit"] != "1" || len(d.Options) != 1 || d.Timeout != time.Second {
+	if d.Options["unit"] != "1" || len(d.Options) != 1 || d.Timeout != time.Second || d.Retry != (Retry{200 * time.Millisecond, 30 * time.Second}) {
 		t.Errorf("device %+v", d)
 	}
+	if want := []telemetry.Label{{Name: "hall", Value: "north"}, {Name: "line", Value: "4"}}; d.Description != "the big press" || !reflect.DeepEqual(d.Labels, want) {
+		t.Errorf("device: %q %v", d.Description, d.Labels)
+	}
+	wantWrites := []Write{{"press-1", "temperature", -40, 10.5, true, 10, time.Minute}, {Device: "press-1", Tag: "running", Count: 1, Per: time.Second}}
+	if !reflect.DeepEqual(c.Writes, wantWrites) {
+		t.Errorf("writes %+v", c.Writes)
+	}
 	wantTag := telemetry.Tag{Name: "temperature", Address: "holding:100", Type: "float32", Unit: "°C", Scale: 0.1, Offset: -40,
+		Description: "oil", Labels: []telemetry.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}},
 		Options: map[string]string{"order": "ABCD"}}
 	if !reflect.DeepEqual(d.Groups[0].Tags[0], wantTag) {
 		t.Errorf("tag %+v", d.Groups[0].Tags[0])

@@ -19,12 +19,19 @@ func (c *Config) Print(w io.Writer) error {
 	p := &printer{}
 	p.line(0, "gateway", text(c.Gateway))
 	p.line(0, "grace_time", formatDuration(c.GraceTime))
+	p.line(0, "processors", strconv.Itoa(c.Processors))
 	p.line(0, "log", fmt.Sprintf("{level: %s, format: %s}", c.Log.Level, c.Log.Format))
 	p.line(0, "web", fmt.Sprintf("{enabled: %t, listen: %s}", c.Web.Enabled, text(c.Web.Listen)))
 	p.buffer(&c.Buffer)
 	p.line(0, "destinations", "")
 	for i := range c.Destinations {
 		p.destination(&c.Destinations[i])
+	}
+	if len(c.Writes) > 0 {
+		p.line(0, "writes", "")
+	}
+	for _, w := range c.Writes {
+		p.WriteString("  - " + w.flow() + "\n")
 	}
 	p.line(0, "devices", "")
 	for i := range c.Devices {
@@ -103,6 +110,8 @@ func (p *printer) destination(d *Destination) {
 	p.line(4, "backlog_limit", fmt.Sprintf("{messages_per_second: %s, bytes_per_second: %s}",
 		number(d.BacklogLimit.Messages), formatSize(d.BacklogLimit.Bytes)))
 	p.line(4, "keep_alive", formatDuration(d.KeepAlive))
+	p.line(4, "ack_timeout", formatDuration(d.AckTimeout))
+	p.line(4, "retry", d.Retry.flow())
 	if d.TLS != (TLS{}) {
 		p.line(4, "tls", "")
 		p.given(6, "ca", d.TLS.CA)
@@ -111,6 +120,10 @@ func (p *printer) destination(d *Destination) {
 		p.given(6, "server_name", d.TLS.ServerName)
 	}
 	p.line(4, "int64_as_string", strconv.FormatBool(d.Int64AsString))
+}
+
+func (r Retry) flow() string {
+	return fmt.Sprintf("{min: %s, max: %s}", formatDuration(r.Min), formatDuration(r.Max))
 }
 
 // given writes a key that has no default, if it was given.
@@ -127,6 +140,11 @@ func (p *printer) device(d *Device) {
 	p.line(4, "driver", text(d.Driver))
 	p.line(4, "url", text(redact(d.URL)))
 	p.line(4, "timeout", formatDuration(d.Timeout))
+	p.line(4, "retry", d.Retry.flow())
+	p.given(4, "description", d.Description)
+	if d.Labels != nil {
+		p.line(4, "labels", flowLabels(d.Labels))
+	}
 	for _, k := range slices.Sorted(maps.Keys(d.Options)) {
 		p.line(4, k, text(masked(k, d.Options[k])))
 	}
@@ -159,6 +177,12 @@ func (p *printer) tag(g *Group, i int) {
 	}
 	if t.Unit != "" {
 		fmt.Fprintf(p, ", unit: %s", text(t.Unit))
+	}
+	if t.Description != "" {
+		fmt.Fprintf(p, ", description: %s", text(t.Description))
+	}
+	if t.Labels != nil {
+		fmt.Fprintf(p, ", labels: %s", flowLabels(t.Labels))
 	}
 	if g.Report != nil && g.Report[i].OnChange {
 		r := g.Report[i]

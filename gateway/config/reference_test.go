@@ -14,7 +14,7 @@ func TestReferenceHoldsTheDefaults(t *testing.T) {
 	c := mustLoad(t, path)
 	want := Default()
 	want.Buffer.Path = filepath.Join(filepath.Dir(path), want.Buffer.Path)
-	if c.GraceTime != want.GraceTime || c.Log != want.Log || c.Web != want.Web || c.Buffer != want.Buffer {
+	if c.Processors != want.Processors || c.GraceTime != want.GraceTime || c.Log != want.Log || c.Web != want.Web || c.Buffer != want.Buffer {
 		t.Errorf("got  %v %v %v %v\nwant %v %v %v %v", c.GraceTime, c.Log, c.Web, c.Buffer, want.GraceTime, want.Log, want.Web, want.Buffer)
 	}
 	dest := DefaultDestination()
@@ -22,7 +22,7 @@ func TestReferenceHoldsTheDefaults(t *testing.T) {
 	if !reflect.DeepEqual(c.Destinations, []Destination{dest}) {
 		t.Errorf("got  %+v\nwant %+v", c.Destinations[0], dest)
 	}
-	if d := c.Devices[0]; d.Timeout != DefaultTimeout || d.Groups[0].Report != nil || d.Groups[0].Tags[0].Scaled() {
+	if d := c.Devices[0]; d.Timeout != DefaultTimeout || d.Retry != DefaultDeviceRetry() || d.Groups[0].Report != nil || d.Groups[0].Tags[0].Scaled() {
 		t.Errorf("device %+v", d)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"millrace/drivers/telemetry"
 )
 
 // tables are the keys of every level. They are made once per Load.
@@ -18,6 +20,9 @@ type tables struct {
 	destination  *table[Destination]
 	backlogLimit *table[BacklogLimit]
 	tls          *table[TLS]
+	retry        *table[Retry]
+	write        *table[writeDraft]
+	labels       *table[[]telemetry.Label]
 	device       *table[deviceDraft]
 	group        *table[groupDraft]
 	tag          *table[tagDraft]
@@ -26,7 +31,7 @@ type tables struct {
 func newTables() tables {
 	return tables{
 		top: topTable(), log: logTable(), web: webTable(), buffer: bufferTable(),
-		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(),
+		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(), write: writeTable(), labels: labelsTable(),
 		device: deviceTable(), group: groupTable(), tag: tagTable(),
 	}
 }
@@ -41,7 +46,7 @@ func (t *tables) levels() []level {
 	return []level{
 		{t.top.in, t.top.names()}, {t.log.in, t.log.names()}, {t.web.in, t.web.names()},
 		{t.buffer.in, t.buffer.names()}, {t.destination.in, t.destination.names()},
-		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()},
+		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()}, {t.retry.in, t.retry.names()}, {t.write.in, t.write.names()},
 		{t.device.in, t.device.names()}, {t.group.in, t.group.names()}, {t.tag.in, t.tag.names()},
 	}
 }
@@ -81,11 +86,13 @@ func topTable() *table[Config] {
 		{name: "grace_time", set: once(func(l *loader, f field, c *Config) {
 			l.duration(f, &c.GraceTime, true, 0, maxGraceTime)
 		})},
+		{name: "processors", set: once(func(l *loader, f field, c *Config) { l.integer(f, &c.Processors, 0, maxProcessors) })},
 		{name: "log", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.log, &c.Log, hooks{}) })},
 		{name: "web", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.web, &c.Web, hooks{}) })},
 		{name: "buffer", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.buffer, &c.Buffer, hooks{}) })},
 		{name: "destinations", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDestination) }},
 		{name: "devices", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDevice) }},
+		{name: "writes", set: func(l *loader, f field, _ *Config) { l.several(f, l.readWrite) }},
 	}}
 }
 

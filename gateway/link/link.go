@@ -6,6 +6,7 @@ package link
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Message is one message on its way, out or in.
@@ -19,7 +20,8 @@ type Message struct {
 // Ack is one answer of the receiver: it has the n-th message of this session, counted from 0, or refuses it for good.
 type Ack struct {
 	N   uint64
-	Err error // nil = it has it; else why it never will, in words
+	At  time.Time // when the answer came
+	Err error     // nil = it has it; else why it never will, in words
 }
 
 // Link is one session. Its methods may be called from one goroutine at a time, but for Close, Err and Changed, which
@@ -29,6 +31,8 @@ type Link interface {
 	// queued by what is acknowledged. An error means that the session has ended, or (ErrMessage) that this message can
 	// never be sent over it; it then has no number.
 	Send(m Message) error
+	// Flush lets what is queued go out. A caller that sends several messages calls it once, after the last.
+	Flush()
 	// Acked appends the answers that came since the last call to dst, in the order in which they came, which need not be
 	// the order of sending.
 	Acked(dst []Ack) []Ack

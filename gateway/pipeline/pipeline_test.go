@@ -3,7 +3,9 @@ package pipeline
 import (
 	"errors"
 	"math"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"millrace/drivers/telemetry"
@@ -13,12 +15,13 @@ import (
 type sink struct {
 	polled, suppressed, appended int
 	records                      []record.Record
+	schemas                      []*record.Schema // of each record
 	err                          error
 }
 
 func (s *sink) Count(p, q int) { s.polled += p; s.suppressed += q }
 
-func (s *sink) Append(payload []byte, readings int, at int64) error {
+func (s *sink) Append(sc *record.Schema, payload []byte, readings int, at int64) error {
 	if s.err != nil {
 		return s.err
 	}
@@ -31,8 +34,25 @@ func (s *sink) Append(payload []byte, readings int, at int64) error {
 	}
 	s.appended += readings
 	s.records = append(s.records, r)
+	s.schemas = append(s.schemas, sc)
 	return nil
 }
+
+// newGroup returns the pipeline of these tags with nothing beside.
+func newGroup(tags []telemetry.Tag, reports []Report, s Sink) *Group {
+	return New(Options{Schema: schemaOf(tags), Tags: tags, Reports: reports, Sink: s})
+}
+
+func schemaOf(tags []telemetry.Tag) *record.Schema {
+	s := &record.Schema{Device: "d", Group: "g"}
+	for i := range tags {
+		s.Tags = append(s.Tags, record.Tag{Name: tags[i].Name})
+	}
+	return s
+}
+
+// poll is the time of the first poll in these tests, with its monotonic part.
+var poll = time.Now()
 
 func good(tag int, at int64, v telemetry.Value) telemetry.Reading {
 	return telemetry.Reading{Tag: uint32(tag), Time: at, Value: v}
@@ -56,8 +76,8 @@ func TestScale(t *testing.T) {
 		{telemetry.Value{}, 0.1, 0, telemetry.Value{}},
 	} {
 		s := &sink{}
-		g := New([]telemetry.Tag{{Name: "t", Scale: c.scale, Offset: c.offset}}, nil, s)
-		if err := g.Take([]telemetry.Reading{good(0, 5, c.raw)}); err != nil {
+		g := newGroup([]telemetry.Tag{{Name: "t", Scale: c.scale, Offset: c.offset}}, nil, s)
+		if err := g.Take(poll, []telemetry.Reading{good(0, 5, c.raw)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.records[0].Readings[0].Value; got != c.want {
@@ -67,15 +87,15 @@ func TestScale(t *testing.T) {
 }
 
 func TestReportOnChange(t *testing.T) {
-	const sec = int64(1e6)
-	rep := []Report{{}, {OnChange: true}, {OnChange: true, Deadband: 0.5, Silence: 10 * time.Second}, {OnChange: true, Deadband: 10, Percent: true}}
+	rep := []Report{{}, {OnChange: true}, {OnChange: true, Deadband: 0.5, Heartbeat: 10 * time.Second}, {OnChange: true, Deadband: 10, Percent: true}}
 	s := &sink{}
-	g := New(make([]telemetry.Tag, 4), rep, s)
-	take := func(at int64, v1 int64, v2, v3 float64) []uint32 {
+	g := newGroup(make([]telemetry.Tag, 4), rep, s)
+	take := func(at time.Duration, v1 int64, v2, v3 float64) []uint32 {
 		t.Helper()
 		n := len(s.records)
-		rs := []telemetry.Reading{good(0, at, telemetry.Int(1)), good(1, at, telemetry.Int(v1)), good(2, at, telemetry.Float64(v2)), good(3, at, telemetry.Float64(v3))}
-		if err := g.Take(rs); err != nil {
+		// The device's clock stands still, as that of a value's last change does (FOUND T1).
+		rs := []telemetry.Reading{good(0, 5, telemetry.Int(1)), good(1, 5, telemetry.Int(v1)), good(2, 5, telemetry.Float64(v2)), good(3, 5, telemetry.Float64(v3))}
+		if err := g.Take(poll.Add(at), rs); err != nil {
 			t.Fatal(err)
 		}
 		var tags []uint32
@@ -85,20 +105,19 @@ func TestReportOnChange(t *testing.T) {
 		return tags
 	}
 	for i, c := range []struct {
-		at   int64
+		at   time.Duration
 		v1   int64
 		v2   float64
 		v3   float64
 		want []uint32
 	}{
-		{0, 5, 1, 100, []uint32{0, 1, 2, 3}},            // first: all
-		{1 * sec, 5, 1, 100, []uint32{0}},               // nothing changed
-		{2 * sec, 6, 1.4, 109, []uint32{0, 1}},          // inside both deadbands
-		{3 * sec, 6, 1.6, 111, []uint32{0, 2, 3}},       // outside
-		{4 * sec, 6, 1.2, 101, []uint32{0}},             // against the last reported, not the last polled
-		{13 * sec, 6, 1.2, 101, []uint32{0, 2}},         // the silence of tag 2 is over
-		{14 * sec, 6, math.NaN(), 101, []uint32{0, 2}},  // NaN is news
-		{-90 * sec, 6, math.NaN(), 101, []uint32{0, 2}}, // a clock that jumps back does not silence
+		{0, 5, 1, 100, []uint32{0, 1, 2, 3}},                   // first: all
+		{1 * time.Second, 5, 1, 100, []uint32{0}},              // nothing changed
+		{2 * time.Second, 6, 1.4, 109, []uint32{0, 1}},         // inside both deadbands
+		{3 * time.Second, 6, 1.6, 111, []uint32{0, 2, 3}},      // outside
+		{4 * time.Second, 6, 1.2, 101, []uint32{0}},            // against the last reported, not the last polled
+		{13 * time.Second, 6, 1.2, 101, []uint32{0, 2}},        // the heartbeat of tag 2
+		{14 * time.Second, 6, math.NaN(), 101, []uint32{0, 2}}, // NaN is news
 	} {
 		got := take(c.at, c.v1, c.v2, c.v3)
 		if len(got) != len(c.want) {
@@ -115,14 +134,69 @@ func TestReportOnChange(t *testing.T) {
 	}
 }
 
+// TestPollTime: the record has the time of the poll, and so has a reading whose device said none (FOUND T2).
+func TestPollTime(t *testing.T) {
+	s := &sink{}
+	g := newGroup(make([]telemetry.Tag, 3), nil, s)
+	if err := g.Take(poll, []telemetry.Reading{good(0, 7, telemetry.Int(1)), good(1, 0, telemetry.Int(2)), telemetry.BadReading(2, 0, "no answer")}); err != nil {
+		t.Fatal(err)
+	}
+	r, at := s.records[0], poll.UnixMicro()
+	if r.Time != at || r.Readings[0].Time != 7 || r.Readings[1].Time != at || r.Readings[2].Time != at {
+		t.Errorf("got %+v, want the poll's time %d but for the first reading", r, at)
+	}
+}
+
+// TestHeartbeatIgnoresSourceTime: a device's clock, running backwards here, neither silences a tag nor makes it chatter.
+func TestHeartbeatIgnoresSourceTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		g := newGroup(make([]telemetry.Tag, 1), []Report{{OnChange: true, Heartbeat: 3 * time.Second}}, s)
+		for n := range int64(10) {
+			if err := g.Take(time.Now(), []telemetry.Reading{good(0, 1e15*(5-n), telemetry.Int(1))}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if len(s.records) != 4 || s.suppressed != 6 {
+			t.Errorf("%d records and %d suppressed in ten seconds, want 4 and 6", len(s.records), s.suppressed)
+		}
+	})
+}
+
+type seen struct {
+	at       int64
+	readings []telemetry.Reading
+}
+
+func (s *seen) Put(at int64, rs []telemetry.Reading) {
+	s.at, s.readings = at, append(s.readings, rs...)
+}
+
+// TestValuesSeeEveryReading, scaled and with its time, also those that report by exception keeps back.
+func TestValuesSeeEveryReading(t *testing.T) {
+	s, v := &sink{}, &seen{}
+	tags := []telemetry.Tag{{Scale: 0.1}}
+	g := New(Options{Schema: schemaOf(tags), Tags: tags, Reports: []Report{{OnChange: true}}, Sink: s, Values: v})
+	for range 2 {
+		if err := g.Take(poll, []telemetry.Reading{good(0, 0, telemetry.Uint(3))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := good(0, poll.UnixMicro(), telemetry.Float64(0.3))
+	if v.at != poll.UnixMicro() || len(v.readings) != 2 || v.readings[0] != want || v.readings[1] != want || s.appended != 1 {
+		t.Errorf("seen %+v, %d appended; want %+v twice and 1", v, s.appended, want)
+	}
+}
+
 func TestQualityIsNews(t *testing.T) {
 	s := &sink{}
-	g := New(make([]telemetry.Tag, 1), []Report{{OnChange: true}}, s)
+	g := newGroup(make([]telemetry.Tag, 1), []Report{{OnChange: true}}, s)
 	for _, r := range []telemetry.Reading{
 		good(0, 1, telemetry.Int(1)), telemetry.BadReading(0, 2, "timeout"), telemetry.BadReading(0, 3, "timeout"),
 		telemetry.BadReading(0, 4, "refused"), good(0, 5, telemetry.Int(1)),
 	} {
-		if err := g.Take([]telemetry.Reading{r}); err != nil {
+		if err := g.Take(poll, []telemetry.Reading{r}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,35 +211,51 @@ func TestTakeAllocatesNothing(t *testing.T) {
 	for i := range tags {
 		tags[i].Scale = 0.1
 	}
-	g := New(tags, nil, s)
+	g := New(Options{Schema: schemaOf(tags), Tags: tags, Reports: slices.Repeat([]Report{{OnChange: true}}, len(tags)), Sink: s, Values: s})
 	rs := make([]telemetry.Reading, 1000)
+	value := uint64(0)
 	fill := func() {
 		for i := range rs {
-			rs[i] = good(i, 1, telemetry.Uint(uint64(i)))
+			value++
+			rs[i] = good(i, 0, telemetry.Uint(value))
 		}
 	}
 	fill()
-	if err := g.Take(rs); err != nil { // grows the scratch once
+	if err := g.Take(poll, rs); err != nil { // grows the scratch once
 		t.Fatal(err)
 	}
-	if n := testing.AllocsPerRun(100, func() { fill(); _ = g.Take(rs) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { fill(); _ = g.Take(poll, rs) }); n > 0 {
 		t.Errorf("%v allocations a record of 1000 readings, want 0", n)
 	}
 }
 
 type discard struct{}
 
-func (discard) Count(int, int)                  {}
-func (discard) Append([]byte, int, int64) error { return nil }
+func (discard) Count(int, int)                                  {}
+func (discard) Append(*record.Schema, []byte, int, int64) error { return nil }
+func (discard) Put(int64, []telemetry.Reading)                  {}
 
 func BenchmarkTake1000(b *testing.B) {
-	g := New(make([]telemetry.Tag, 1000), nil, discard{})
-	rs := make([]telemetry.Reading, 1000)
-	for i := range rs {
-		rs[i] = good(i, 1, telemetry.Uint(uint64(i*37)))
+	tags := make([]telemetry.Tag, 1000)
+	for name, o := range map[string]Options{
+		"plain":        {},
+		"one unknown":  {}, // a tag that never answers, so that types are looked for at each poll
+		"by exception": {Reports: slices.Repeat([]Report{{OnChange: true}}, len(tags))},
+	} {
+		b.Run(name, func(b *testing.B) {
+			o.Schema, o.Tags, o.Sink = schemaOf(tags), tags, discard{}
+			g := New(o)
+			rs := make([]telemetry.Reading, len(tags))
+			for n := 0; b.Loop(); n++ {
+				for i := range rs {
+					rs[i] = good(i, 0, telemetry.Uint(uint64(i*37+n)))
+				}
+				if name == "one unknown" {
+					rs[999] = telemetry.BadReading(999, 0, "no answer")
+				}
+				_ = g.Take(poll, rs)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/reading")
+		})
 	}
-	for b.Loop() {
-		_ = g.Take(rs)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/reading")
 }

@@ -1,16 +1,36 @@
 package poller
 
 import (
+	"errors"
 	"math/rand/v2"
+	"net"
 	"time"
 )
 
-// Bounds of the wait before the next attempt. The first is short because most losses are brief; the
-// last is what an operator who has just plugged a cable in will wait for.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = 30 * time.Second
-)
+// limits bound the wait before the next attempt.
+type limits struct{ least, most, there time.Duration }
+
+// thereRetry is the longest wait for a peer that is there: it takes connections, or is alone on its line.
+const thereRetry = 2 * time.Second
+
+func newLimits(least, most time.Duration) limits {
+	if least <= 0 {
+		least = 500 * time.Millisecond
+	}
+	if most <= 0 {
+		most = 30 * time.Second
+	}
+	most = max(least, most)
+	return limits{least: least, most: most, there: min(most, max(least, thereRetry))}
+}
+
+// after returns the limits for a peer that is there, or is not.
+func (l limits) after(there bool) limits {
+	if there {
+		l.most = l.there
+	}
+	return l
+}
 
 // backoff is a capped exponential wait with jitter. The zero value is due at once.
 type backoff struct {
@@ -22,11 +42,18 @@ func (b *backoff) due(now time.Time) bool { return !now.Before(b.at) }
 
 // fail doubles the wait and returns it: half of it fixed, half random, so that devices behind one dead
 // switch do not come back in step.
-func (b *backoff) fail(now time.Time) time.Duration {
-	b.wait = min(max(2*b.wait, firstRetry), lastRetry)
-	wait := b.wait/2 + rand.N(b.wait/2)
+func (b *backoff) fail(now time.Time, l limits) time.Duration {
+	b.wait = min(max(2*b.wait, l.least), l.most)
+	wait := b.wait - rand.N(b.wait/2+1)
 	b.at = now.Add(wait)
 	return wait
 }
 
 func (b *backoff) succeed() { *b = backoff{} }
+
+// timedOutLater reports whether a peer that took the connection said nothing on it.
+func timedOutLater(err error) bool {
+	var timeout interface{ Timeout() bool }
+	var op *net.OpError
+	return errors.As(err, &timeout) && timeout.Timeout() && !(errors.As(err, &op) && op.Op == "dial")
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 // fake is a driver whose link, devices and speed a test turns by hand.
 type fake struct {
+	mu        sync.Mutex
 	conn      *drivers.Connection
 	connectIn time.Duration
 	refuse    error        // Connect
@@ -28,35 +31,92 @@ type fake struct {
 	closes    int
 	panics    bool
 	enter     func() (func(), error)
+
+	before  func()        // each Read
+	reading bool          // one runs
+	idle    time.Duration // after which the device closes the connection; 0 = never
+	used    time.Time
+	hangUp  error       // each Read
+	readsOf map[int]int // by device, where not nil
+}
+
+// fakes are fake and those that embed it.
+type fakes interface {
+	drivers.Driver
+	base() *fake
+}
+
+func (f *fake) base() *fake { return f }
+
+// change turns the device by hand while it is polled.
+func (f *fake) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
 }
 
 func (f *fake) Connect(ctx context.Context) error {
-	f.connects++
+	var in time.Duration
+	var refuse error
+	f.change(func() {
+		f.connects++
+		in, refuse = f.connectIn, f.refuse
+		f.used = time.Now().Add(in)
+	})
 	select {
-	case <-time.After(f.connectIn):
+	case <-time.After(in):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f.refuse
+	return refuse
 }
 
 func (f *fake) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
-	f.reads++
-	if f.panics {
-		panic("library bug")
-	}
-	time.Sleep(f.slow[r.Device])
-	if err := f.linkErr; err != nil && time.Now().After(f.failAt) {
-		f.linkErr = nil
+	var err error
+	f.change(func() { err = f.begin(r) })
+	defer func() { f.change(func() { f.reading, f.used = false, time.Now() }) }()
+	if err != nil {
 		return nil, err
 	}
-	if f.deadUnit[r.Device] {
-		return nil, fmt.Errorf("unit: %w", drivers.ErrDevice)
+	time.Sleep(f.slow[r.Device])
+	f.change(func() { err = f.outcome(r) })
+	if err != nil {
+		return nil, err
 	}
 	for i := range f.conn.Devices[r.Device].Groups[r.Group].Tags {
 		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(f.reads)), Time: time.Now().UnixMicro()})
 	}
 	return dst, nil
+}
+
+// begin is what happens before the device answers.
+func (f *fake) begin(r drivers.Ref) error {
+	f.reads++
+	f.reading = true
+	if f.readsOf != nil {
+		f.readsOf[r.Device]++
+	}
+	if f.before != nil {
+		f.before()
+	}
+	if f.panics {
+		panic("library bug")
+	}
+	if f.idle > 0 && time.Since(f.used) > f.idle {
+		return fmt.Errorf("read: %w", io.EOF)
+	}
+	return f.hangUp
+}
+
+func (f *fake) outcome(r drivers.Ref) error {
+	if err := f.linkErr; err != nil && time.Now().After(f.failAt) {
+		f.linkErr = nil
+		return err
+	}
+	if f.deadUnit[r.Device] {
+		return fmt.Errorf("unit: %w", drivers.ErrDevice)
+	}
+	return nil
 }
 
 func (f *fake) Close() error { f.closes++; return nil }
@@ -70,7 +130,7 @@ type tick struct {
 }
 
 // run polls for so long under synctest's clock and returns the polls that reached the sinks.
-func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration, during func(p *Poller)) []tick {
+func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration, during func(p *Poller)) []tick {
 	t.Helper()
 	var got []tick
 	start := time.Now()
@@ -79,13 +139,14 @@ func run(t *testing.T, f *fake, length time.Duration, intervals []time.Duration,
 	for i, iv := range intervals {
 		c.Devices = append(c.Devices, drivers.Device{Name: fmt.Sprintf("d%d", i),
 			Groups: []drivers.Group{{Name: "g", Interval: iv, Tags: make([]telemetry.Tag, 3)}}})
-		sinks = append(sinks, []Sink{func(rs []telemetry.Reading) error {
+		sinks = append(sinks, []Sink{func(_ time.Time, rs []telemetry.Reading) error {
 			got = append(got, tick{time.Since(start), i, rs[0].Quality == telemetry.Good, rs[0].Reason, len(rs)})
 			return nil
 		}})
 	}
+	f := d.base()
 	f.conn = c
-	p := New(c, f, sinks, f.enter, slog.New(slog.DiscardHandler))
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)

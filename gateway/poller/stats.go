@@ -8,6 +8,7 @@ type Stats struct {
 	Reason        string // why the link is down
 	Connects      uint64 // attempts to connect
 	ConnectErrors uint64
+	IdleCloses    uint64 // connections that the device had closed while idle, and that were made again under a poll
 	Devices       []DeviceStats
 }
 
@@ -23,12 +24,15 @@ type DeviceStats struct {
 type GroupStats struct {
 	Name     string
 	Interval time.Duration
+	Pushed   bool          // the device pushes it while the link is up; it is not polled then
+	Pushes   uint64        // pushes taken
+	Lost     uint64        // readings known to be missing between pushes
 	Polls    uint64        // ticks served, good or bad
 	Failed   uint64        // ticks for which no tag could be read
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
 	MaxLate  time.Duration // the latest start of a poll after its tick
-	LastAt   time.Time     // when the last poll ended; zero before the first
+	LastAt   time.Time     // when the last poll ended or the last push was taken; zero before the first
 	Tags     int
 }
 
@@ -42,12 +46,18 @@ func (s *GroupStats) count(at time.Time, late, took time.Duration, missed uint64
 	s.MaxLate = max(s.MaxLate, late)
 }
 
+func (s *GroupStats) countPush(at time.Time, lost int) {
+	s.Pushes++
+	s.Lost += uint64(max(lost, 0))
+	s.LastAt = at
+}
+
 // Stats returns a snapshot; it may be called at any time.
 func (p *Poller) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Stats{Up: p.link.up, Reason: p.link.reason, Connects: p.stats.connects, ConnectErrors: p.stats.connectErrors,
-		Devices: make([]DeviceStats, len(p.devices))}
+		IdleCloses: p.stats.idleCloses, Devices: make([]DeviceStats, len(p.devices))}
 	for i, d := range p.devices {
 		s.Devices[i] = DeviceStats{Name: d.name, Reason: d.reason, Since: d.since}
 	}

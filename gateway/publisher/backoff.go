@@ -1,8 +1,11 @@
 package publisher
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"millrace/gateway/link"
 )
 
 // backoff says how long to wait before the next connection. The waits double from min to max and carry
@@ -14,8 +17,8 @@ type backoff struct {
 
 // The bounds that are not options.
 const (
-	settled     = 5 * time.Second // a session that lived so long was a good one
-	flapping    = 2 * time.Second // longest wait after a short session in which the broker did acknowledge
+	settled     = 5 * time.Second        // a session that lived so long was a good one
+	flapping    = 500 * time.Millisecond // longest wait after a short session in which the receiver did acknowledge
 	refusedMin  = 5 * time.Second
 	refusedMax  = time.Minute
 	largestStep = 20
@@ -25,9 +28,11 @@ const (
 func (b *backoff) next(e *ending) time.Duration {
 	low, high := b.min, b.max
 	switch {
-	case e.refused:
+	case errors.Is(e.err, link.ErrRefused):
 		low, high = max(refusedMin, b.min), max(refusedMax, b.max)
-	case e.held, e.acked > 0 && e.lived >= settled:
+	case e.progress: // each refused stream costs two sessions, and the others wait meanwhile
+		low, high, b.level = b.min/4, b.min/2, 0
+	case e.acked > 0 && e.lived >= settled:
 		b.level = 0
 	case e.acked > 0:
 		high = max(b.min, min(flapping, b.max))

@@ -2,281 +2,361 @@ package publisher
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"os"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"millrace/buffer"
 	"millrace/drivers/telemetry"
-	"millrace/gateway/format/jsonmsg"
-	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/format"
+	"millrace/gateway/link"
 	"millrace/gateway/record"
 )
 
-// account is the test's own account of what a broker got. It is fed by brokersim before a PUBACK is sent.
-type account struct {
-	mu         sync.Mutex
-	payloads   map[uint64]string // by sequence number
-	order      []uint64          // first arrivals
-	duplicates int
-	different  int // duplicates that were not byte-identical
-	inversions []string
-	last       map[string]uint64 // by device, historical mark, and whether it is a gap record
-	historical int
-	gaps       []envelope
-	readings   int // of first arrivals
-	bad        int // payloads that are no message
+// receiver is a scripted broker in memory. It handles messages in the order of sending, latency after they were sent.
+type receiver struct {
+	mu        sync.Mutex
+	latency   time.Duration
+	refuse    error                      // of each dial
+	closes    func(m *got, nth int) bool // close the session on this message, the nth of its session; nil = never
+	silent    func(m *got) bool          // never answer this message
+	dials     int
+	sessions  []*fakeLink
+	delivered []got
 }
 
-type envelope struct {
-	Device     string
-	Seq        uint64
-	Historical bool
-	Values     map[string]any
-	Bad        map[string]string
-	Gap        *struct {
-		Count uint64
-		Cause string
+// got is one message that a receiver took.
+type got struct {
+	topic      string
+	seq        uint64
+	size       int
+	historical bool
+	made       time.Time // the record's time
+	at         time.Time
+}
+
+func (r *receiver) Dial(ctx context.Context, _ *link.Message) (link.Link, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dials++
+	if r.refuse != nil {
+		return nil, r.refuse
 	}
+	l := &fakeLink{r: r, changed: make(chan struct{}, 1), inbox: make(chan link.Message, 4)}
+	r.sessions = append(r.sessions, l)
+	return l, nil
 }
 
-func newAccount() *account {
-	return &account{payloads: map[uint64]string{}, last: map[string]uint64{}}
+func (r *receiver) cut() {
+	r.mu.Lock()
+	l := r.sessions[len(r.sessions)-1]
+	r.mu.Unlock()
+	l.fail(fmt.Errorf("%w (EOF)", link.ErrPeerClosed))
 }
 
-func (a *account) take(m brokersim.Message) {
-	var e envelope
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := json.Unmarshal(m.Payload, &e); err != nil || m.QoS != 1 || m.Retain {
-		a.bad++
+// set changes how the receiver behaves.
+func (r *receiver) set(f func(*receiver)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r)
+}
+
+type fakeLink struct {
+	r       *receiver
+	changed chan struct{}
+	inbox   chan link.Message
+	order   sync.Mutex // of handling
+	mu      sync.Mutex
+	sent    uint64
+	queue   []*got
+	handled int
+	acks    []link.Ack
+	err     error
+}
+
+func (l *fakeLink) Send(m link.Message) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	l.sent++
+	l.queue = append(l.queue, parse(m))
+	time.AfterFunc(l.r.latency, l.handle)
+	return nil
+}
+
+func parse(m link.Message) *got {
+	p := m.Payload
+	return &got{topic: m.Topic, seq: binary.BigEndian.Uint64(p), size: len(p), historical: p[8] == 1, made: time.UnixMicro(int64(binary.BigEndian.Uint64(p[9:])))}
+}
+
+// handle takes the next message in the order of sending: timers of one moment fire in any order.
+func (l *fakeLink) handle() {
+	r := l.r
+	l.order.Lock()
+	defer l.order.Unlock()
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
 		return
 	}
-	if was, again := a.payloads[e.Seq]; again {
-		a.duplicates++
-		if was != string(m.Payload) {
-			a.different++
+	g, n := l.queue[0], uint64(l.handled)
+	l.queue = l.queue[1:]
+	l.handled++
+	nth := l.handled
+	l.mu.Unlock()
+	r.mu.Lock()
+	closes, silent := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g)
+	if !closes && !silent {
+		g.at = time.Now()
+		r.delivered = append(r.delivered, *g)
+	}
+	r.mu.Unlock()
+	switch {
+	case closes:
+		l.fail(fmt.Errorf("%w (EOF)", link.ErrPeerClosed))
+	case !silent:
+		l.mu.Lock()
+		l.acks = append(l.acks, link.Ack{N: n, At: time.Now()})
+		l.mu.Unlock()
+		l.signal()
+	}
+}
+
+func (l *fakeLink) fail(err error) {
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = err
+	}
+	l.mu.Unlock()
+	l.signal()
+}
+
+func (l *fakeLink) signal() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (l *fakeLink) Acked(dst []link.Ack) []link.Ack {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dst = append(dst, l.acks...)
+	l.acks = nil
+	return dst
+}
+
+func (l *fakeLink) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *fakeLink) Flush()                     {}
+func (l *fakeLink) Changed() <-chan struct{}   { return l.changed }
+func (l *fakeLink) Subscribe(...string) error  { return nil }
+func (l *fakeLink) Inbox() <-chan link.Message { return l.inbox }
+func (l *fakeLink) Stats() link.Stats          { return link.Stats{} }
+func (l *fakeLink) Close() error               { l.fail(link.ErrClosed); return nil }
+
+// plainFormat writes sequence number, mark and time, and pads records of one reading to its value in bytes.
+type plainFormat struct{ batch int }
+
+func (plainFormat) Will() *link.Message     { return nil }
+func (plainFormat) Subscriptions() []string { return nil }
+func (f plainFormat) Open() format.Encoder  { return &plainEncoder{batch: max(f.batch, 1)} }
+
+type plainEncoder struct{ batch int }
+
+func (e *plainEncoder) Hello(dst []link.Message) []link.Message { return dst }
+func (e *plainEncoder) Topic(s *record.Schema) string           { return s.Device + "/" + s.Group }
+func (e *plainEncoder) Batch() int                              { return e.batch }
+func (e *plainEncoder) Take(link.Message) (format.Event, bool)  { return format.Event{}, false }
+func (e *plainEncoder) Encode(dst []link.Message, recs []format.Record) ([]link.Message, error) {
+	for i := range recs {
+		r := &recs[i]
+		b := binary.BigEndian.AppendUint64(nil, r.Seq)
+		b = append(b, 0)
+		if r.Historical {
+			b[8] = 1
 		}
-		return
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Time))
+		if r.Record != nil {
+			b = append(b, make([]byte, r.Record.Readings[0].Value.Bits)...)
+		}
+		dst = append(dst, link.Message{Topic: e.Topic(r.Schema), Payload: b, QoS: 1})
 	}
-	a.payloads[e.Seq] = string(m.Payload)
-	a.order = append(a.order, e.Seq)
-	a.readings += len(e.Values) + len(e.Bad)
-	if e.Historical {
-		a.historical++
-	}
-	if e.Gap != nil {
-		a.gaps = append(a.gaps, e)
-	}
-	key := fmt.Sprint(e.Device, e.Historical, e.Gap != nil)
-	if last, ok := a.last[key]; ok && e.Seq < last {
-		a.inversions = append(a.inversions, fmt.Sprintf("%s: %d after %d, historical %v", e.Device, e.Seq, last, e.Historical))
-	}
-	a.last[key] = e.Seq
+	return dst, nil
 }
 
-func (a *account) count() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.payloads)
-}
-
-func (a *account) sum() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.readings
-}
-
-// check reports everything that must hold in any test.
-func (a *account) check(t testing.TB) {
-	t.Helper()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.different != 0 || len(a.inversions) != 0 || a.bad != 0 {
-		t.Errorf("%d duplicates not byte-identical, %d bad payloads, %d inversions %v", a.different, a.bad, len(a.inversions), a.inversions[:min(len(a.inversions), 5)])
-	}
-}
-
-// rig is a buffer, a broker and a publisher between them.
+// rig is a publisher between a buffer and a receiver.
 type rig struct {
-	t       testing.TB
-	buf     *buffer.Buffer
-	broker  *brokersim.Broker
-	got     *account
-	p       *Publisher
-	streams []*buffer.Stream
-	sent    int // readings appended
-	chance  *rand.Rand
-	stop    func()
+	t   *testing.T
+	buf *buffer.Buffer
+	pub *Publisher
+	rec *receiver
+	log *strings.Builder
+	o   Options
+
+	streams map[string]*buffer.Stream
+	names   []string
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
 }
 
-type rigOptions struct {
-	publisher Options
-	broker    brokersim.Options
-	buffer    buffer.Options
-	tags      int
-	dir       string
-	got       *account
-}
-
-func newRig(t testing.TB, o rigOptions) *rig {
+func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, got: o.got}
-	if r.got == nil {
-		r.got = newAccount()
-	}
-	o.broker.OnPublish = r.got.take
-	r.broker = brokersim.New(o.broker)
-	if err := r.broker.Start(); err != nil {
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Second})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.broker.Kill)
-	scheme := "mqtt://"
-	if o.broker.TLS != nil {
-		scheme = "mqtts://"
+	r := &rig{t: t, buf: b, rec: &receiver{latency: 20 * time.Millisecond}, log: &strings.Builder{}, streams: map[string]*buffer.Stream{}}
+	f := plainFormat{}
+	r.o = Options{Destination: "cloud", Receiver: "fake", Dialer: r.rec, Format: emptyFormat{}, Open: func([]*record.Schema) format.Encoder { return f.Open() },
+		Log: slog.New(slog.NewTextHandler(r.log, nil)), Window: 100, WindowBytes: 1 << 20, Order: LiveFirst,
+		AckTimeout: 10 * time.Second, RetryMin: 200 * time.Millisecond, RetryMax: 8 * time.Second}
+	if change != nil {
+		change(&r.o)
 	}
-	if o.publisher.URL == "" {
-		o.publisher.URL = scheme + r.broker.Addr()
+	if r.pub, err = New(b, r.o); err != nil {
+		t.Fatal(err)
 	}
-	r.open(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.done.Go(func() { _ = b.Run(ctx) })
+	t.Cleanup(r.stop)
 	return r
 }
 
-// open makes the buffer and the publisher of the rig.
-func (r *rig) open(o rigOptions) {
+// emptyFormat is the half of a format that sessions ask.
+type emptyFormat struct{ format.Format }
+
+func (emptyFormat) Will() *link.Message     { return nil }
+func (emptyFormat) Subscriptions() []string { return nil }
+
+func (r *rig) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	all := r.cancel
+	r.cancel = func() { cancel(); all() }
+	r.done.Go(func() { _ = r.pub.Run(ctx) })
+	time.Sleep(time.Millisecond) // the session begins before the first record
+}
+
+func (r *rig) stop() {
+	r.cancel()
+	r.done.Wait()
+	if err := r.buf.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// open is the breakers of the streams of readings, without those of gap records.
+func (r *rig) open() (n int) {
+	for _, b := range r.pub.Stats().Breakers {
+		if strings.HasSuffix(b.Topic, "/g") {
+			n++
+		}
+	}
+	return n
+}
+
+// append puts one record of a device into the buffer; its message has so many bytes more.
+func (r *rig) append(device string, pad int) uint64 {
 	r.t.Helper()
-	if o.dir == "" {
-		o.dir = r.t.TempDir()
-	}
-	o.buffer.Destinations = []string{"cloud"}
-	if o.buffer.CommitInterval == 0 {
-		o.buffer.CommitInterval = 50 * time.Millisecond
-	}
-	var err error
-	if r.buf, err = buffer.Open(o.dir, o.buffer); err != nil {
-		r.t.Fatal(err)
-	}
-	schema := &record.Schema{Group: "fast"}
-	for i := range max(o.tags, 3) {
-		schema.Tags = append(schema.Tags, record.Tag{Name: fmt.Sprintf("tag-%03d", i)})
-	}
-	for i := range 3 {
-		schema.Device = fmt.Sprintf("press-%d", i+1)
-		s, err := r.buf.Stream(schema.Device, record.AppendSchema(nil, schema))
-		if err != nil {
+	s := r.streams[device]
+	if s == nil {
+		var err error
+		schema := record.AppendSchema(nil, &record.Schema{Device: device, Group: "g", Tags: []record.Tag{{Name: "x"}}})
+		if s, err = r.buf.Stream(device, schema); err != nil {
 			r.t.Fatal(err)
 		}
-		r.streams = append(r.streams, s)
+		r.streams[device] = s
+		r.names = append(r.names, device)
 	}
-	format, err := jsonmsg.New(jsonmsg.Options{Gateway: "shop", Epoch: r.buf.Epoch()})
+	now := time.Now().UnixMicro()
+	rec := record.Record{Time: now, Readings: []telemetry.Reading{{Value: telemetry.Uint(uint64(pad)), Time: now}}}
+	s.Count(1, 0)
+	seq, err := r.buf.Append(s, record.Append(nil, &rec), 1, now)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	o.publisher.Destination, o.publisher.ClientID, o.publisher.Format = "cloud", "shop", format
-	if testing.Verbose() && os.Getenv("PUBLISHER_LOG") != "" {
-		o.publisher.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
-	if r.p, err = New(r.buf, o.publisher); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// run starts the buffer and the publisher. stop ends them.
-func (r *rig) run() {
-	r.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { r.buf.Run(ctx) })
-	wg.Go(func() { r.p.Run(ctx) })
-	var once sync.Once
-	r.stop = func() {
-		once.Do(func() {
-			cancel()
-			wg.Wait()
-			if err := r.buf.Close(); err != nil {
-				r.t.Errorf("close the buffer: %v", err)
-			}
-		})
-	}
-	r.t.Cleanup(r.stop)
-}
-
-// next appends a record: of the first device, or with chance of any, and now and then one that is poison to a broker
-// that takes 1,000 bytes.
-func (r *rig) next() {
-	switch {
-	case r.chance == nil:
-		r.append(0, 3)
-	case r.chance.IntN(400) == 0:
-		r.append(1+r.chance.IntN(2), 100)
-	default:
-		r.append(r.chance.IntN(3), 3)
-	}
-}
-
-// append puts a record of n readings into the buffer.
-func (r *rig) append(device, n int) uint64 {
-	r.t.Helper()
-	rec := record.Record{Time: 1766480000000000 + int64(r.sent)}
-	for i := range n {
-		rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: telemetry.Uint(uint64(r.sent + i))})
-	}
-	return r.appendRaw(device, record.Append(nil, &rec), n)
-}
-
-func (r *rig) appendRaw(device int, payload []byte, n int) uint64 {
-	r.t.Helper()
-	r.streams[device].Count(n, 0)
-	seq, err := r.buf.Append(r.streams[device], payload, n, 1766480000000000)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.sent += n
 	return seq
 }
 
-// ledger returns the sums over all accounts.
-func (r *rig) ledger() (delivered, waiting, inFlight, dropped int) {
-	for _, a := range r.buf.Ledger() {
-		d := a.Destinations[0]
-		delivered += int(d.Delivered)
-		waiting += int(d.Buffered)
-		inFlight += int(d.InFlight)
-		dropped += int(d.Lost())
-	}
-	return
-}
-
-func (r *rig) await(what string, done func() bool) {
-	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("timed out: %s\nstats %+v\nbroker %+v, received %d", what, r.p.Stats(), r.broker.Stats(), r.got.count())
+// feed appends a record of each device, again and again, for so long.
+func (r *rig) feed(length, interval time.Duration, devices ...string) {
+	for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(interval) {
+		for _, d := range devices {
+			r.append(d, 0)
 		}
 	}
 }
 
-// delivered waits until every record has been acknowledged and checks the account.
-func (r *rig) delivered() {
+// settle waits until nothing waits any more.
+func (r *rig) settle(most time.Duration) {
 	r.t.Helper()
-	r.await("every record acknowledged", func() bool { return r.p.Stats().Unacked == 0 })
-	if delivered, waiting, inFlight, dropped := r.ledger(); delivered+dropped != r.sent || waiting+inFlight != 0 {
-		r.t.Errorf("ledger: delivered %d, dropped %d of %d, waiting %d, in flight %d", delivered, dropped, r.sent, waiting, inFlight)
+	for end := time.Now().Add(most); r.buf.Destination("cloud").Len() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%d records are still waiting after %v; %+v\n%s", r.buf.Destination("cloud").Len(), most, r.pub.Stats(), r.log)
+		}
 	}
-	r.got.check(r.t)
 }
 
-// quietBroker is one without an account.
-func quietBroker(t testing.TB) *brokersim.Broker {
-	b := brokersim.New(brokersim.Options{})
-	if err := b.Start(); err != nil {
-		t.Fatal(err)
+func (r *rig) got() []got {
+	r.rec.mu.Lock()
+	defer r.rec.mu.Unlock()
+	return slices.Clone(r.rec.delivered)
+}
+
+// checkOrder fails when, without duplicates, the records of a device are out of order within a lane.
+func (r *rig) checkOrder() {
+	r.t.Helper()
+	type lane struct {
+		topic      string
+		historical bool
 	}
-	t.Cleanup(b.Kill)
-	return b
+	last, seen := map[lane]uint64{}, map[uint64]bool{}
+	for _, g := range r.got() {
+		if seen[g.seq] {
+			continue
+		}
+		seen[g.seq] = true
+		l := lane{g.topic, g.historical}
+		if g.seq < last[l] {
+			r.t.Errorf("%s, historical %v: record %d after %d", g.topic, g.historical, g.seq, last[l])
+		}
+		last[l] = g.seq
+	}
+}
+
+// checkLedger fails when the buffer's account does not add up.
+func (r *rig) checkLedger() {
+	r.t.Helper()
+	for _, a := range r.buf.Ledger() {
+		for _, d := range a.Destinations {
+			if sum := d.Before + d.Delivered + d.Buffered + d.InFlight + d.Lost(); sum != a.Accepted {
+				r.t.Errorf("device %s: accepted %d, accounted for %d: %+v", a.Name, a.Accepted, sum, d)
+			}
+		}
+	}
+}
+
+// longest returns the longest time from a record's making to its first arrival, for the devices.
+func (r *rig) longest(devices ...string) (most time.Duration, missing int) {
+	first := map[uint64]time.Duration{}
+	for _, g := range r.got() {
+		device, _, _ := strings.Cut(g.topic, "/")
+		if _, again := first[g.seq]; !again && slices.Contains(devices, device) {
+			first[g.seq] = g.at.Sub(g.made)
+			most = max(most, first[g.seq])
+		}
+	}
+	return most, len(first)
 }

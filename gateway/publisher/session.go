@@ -4,322 +4,495 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
-	"sync"
-	"syscall"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
-
 	"millrace/buffer"
+	"millrace/gateway/format"
+	"millrace/gateway/link"
+	"millrace/gateway/record"
 )
 
-// session is one connection from login to loss. A goroutine of its own runs it; mu is held by that
-// goroutine at all times but while it waits or is inside Publish, so that a session can be ended at once
-// while Publish hangs: the goroutine then finds it dead and touches nothing any more.
+// session is one link from login to loss. Run's goroutine is the only one that touches it.
 type session struct {
-	p      *Publisher
-	client mqtt.Client
-	conn   *conn
-	born   time.Time
-	timer  *time.Timer
-
-	mu    sync.Mutex
-	dead  bool
+	p     *Publisher
+	link  link.Link
+	enc   format.Encoder
+	born  time.Time
+	timer *time.Timer
 	win   window
-	lanes lanes
-	rec   buffer.Record
-	acked int
+
+	acks     []link.Ack
+	messages []link.Message
+	recs     []format.Record
+	decoded  []record.Record
+	arena    []byte // payloads of a unit of several records
+	rec      buffer.Record
+
+	acked     int // units
+	sent      int // units
+	dialled   time.Duration
+	alone     *unit     // nothing else is sent while its answer is awaited
+	aloneTill time.Time // at most till then
+	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
+	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
+	grown     time.Time // when the width last grew for want of answers
 }
 
-func (p *Publisher) newSession(client mqtt.Client, c *conn) *session {
-	s := &session{p: p, client: client, conn: c, born: time.Now(), timer: time.NewTimer(time.Hour)}
-	s.win = newWindow(p.o.Window, p.o.WindowBytes)
-	s.lanes = lanes{p: p, notBefore: s.born.Add(p.poison.pause()), tryFrom: s.born.Add(settled)}
+const (
+	leaveWait = time.Second     // how long a session waits at the end for what is in flight
+	soon      = 5 * time.Second // a close later than this after sending (and the time that takes) has another cause
+	silence   = time.Second     // how long others are answered, at least, before a message counts as refused by silence
+	perTurn   = 128             // records looked at before acknowledgements have their turn
+	far       = time.Hour       // a wait that something else must end
+	retryRead = time.Second     // the wait after the buffer could not be read
+)
+
+// errRenew ends a session so that a record can be tried as the first message of the next.
+var errRenew = errors.New("a new session is wanted")
+
+func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
+	s := &session{p: p, link: l, born: time.Now(), dialled: dialled, timer: time.NewTimer(far), win: newWindow(p.o.Window, p.o.WindowBytes, p.careful)}
+	waiting := make([]*record.Schema, 0, len(p.schemas))
+	for _, schema := range p.schemas {
+		waiting = append(waiting, schema)
+	}
+	s.enc = p.o.Open(waiting)
+	p.enc = s.enc
+	n := max(s.enc.Batch(), 1)
+	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
+	p.lanes.begin(p.o.Window)
 	return s
 }
-
-// leaveWait is how long a session waits at the end for what is in flight.
-const leaveWait = time.Second
 
 // run publishes until the session fails or ctx has ended; nil means that it is to be closed in peace.
 func (s *session) run(ctx context.Context) error {
 	defer s.timer.Stop()
+	if err := s.hello(); err != nil {
+		return err
+	}
 	leave := time.Time{}
 	for {
-		s.mu.Lock()
-		if s.dead {
-			s.mu.Unlock()
-			return nil
-		}
 		now := time.Now()
 		if ctx.Err() != nil && leave.IsZero() {
 			leave = now.Add(leaveWait)
 		}
-		topic, m, wait, err := s.step(now, leave)
-		var payload []byte // what follows is done without mu: no look into a message then
-		if m != nil {
-			payload = m.payload
-		}
-		acked, calm := s.win.signal(), 2*s.win.n < s.p.o.Window
-		s.mu.Unlock()
+		leaving := !leave.IsZero()
+		wait, err := s.turn(now, leaving)
 		switch {
 		case err != nil:
 			return err
-		case m != nil:
-			if err := s.publish(topic, payload, m); err != nil {
-				return err
-			}
-		case !leave.IsZero() && (acked == nil || !now.Before(leave)):
+		case leaving && (s.win.inFlight == 0 || !now.Before(leave)):
 			return nil
-		default:
-			calm = calm && leave.IsZero()
-			if calm && acked != nil {
-				acked, wait = nil, min(wait, collectAfter)
-			}
-			s.wait(ctx, acked, wait, !leave.IsZero())
-			if calm {
-				s.linger(ctx)
-			}
+		case leaving:
+			wait = min(wait, leave.Sub(now))
 		}
+		s.wait(ctx, wait, leaving)
 	}
 }
 
-// A wake-up costs more than a message. A session that keeps up therefore waits a moment before each turn, so that
-// the turn takes all that is polled in the same moment, and takes acknowledgements in with the next messages.
-const (
-	lingerFor    = 3 * time.Millisecond
-	collectAfter = 25 * time.Millisecond
-)
-
-// linger sleeps for lingerFor, or until something is lost.
-func (s *session) linger(ctx context.Context) {
-	s.timer.Reset(lingerFor)
-	select {
-	case <-s.timer.C:
-	case <-s.conn.lost:
-	case <-ctx.Done():
-	}
-}
-
-// publish hands the message to the client library. Nobody holds mu meanwhile.
-func (s *session) publish(topic string, payload []byte, m *message) error {
-	token := s.client.Publish(topic, 1, false, payload)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.dead {
+// hello sends what the format says at the beginning of a session.
+func (s *session) hello() error {
+	s.messages = s.enc.Hello(s.messages[:0])
+	if len(s.messages) == 0 {
 		return nil
 	}
-	m.token = token
-	select {
-	case <-token.Done():
-		return token.Error()
-	default:
-		return nil
-	}
+	u := s.win.slot()
+	u.messages, u.sent = len(s.messages), time.Now()
+	return s.send(u)
 }
 
-// wait sleeps until there may be something to do. A session that is leaving has seen the end of ctx and takes
-// nothing new.
-func (s *session) wait(ctx context.Context, acked <-chan struct{}, wait time.Duration, leaving bool) {
-	var done, notify <-chan struct{}
-	if !leaving {
-		done = ctx.Done()
-		notify = s.p.dest.Notify()
+// turn does what can be done now: it takes in answers and sends what may be sent. It returns how long to wait.
+func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err error) {
+	s.collect(now)
+	if err := s.link.Err(); err != nil {
+		return 0, err
 	}
-	s.timer.Reset(max(wait, 0))
-	select {
-	case <-acked:
-	case <-notify:
-	case <-s.timer.C:
-	case <-s.conn.lost:
-	case <-done:
-	}
-}
-
-// These say that the session is of no more use.
-var (
-	errNoAck  = errors.New("the broker acknowledges nothing")
-	errNoPing = errors.New("the broker does not answer pings")
-)
-
-// alive returns how long the session may go on without an answer, or what is wrong. While messages are in
-// flight their acknowledgement counts, and on a slow line a ping queues behind them; on an idle line the
-// pings count that the client library sends. mu is held.
-func (s *session) alive(now time.Time) (time.Duration, error) {
-	o := &s.p.o
-	if oldest := s.win.oldest(); oldest != nil {
-		left := s.win.deadline(o.AckTimeout).Sub(now)
-		if left <= 0 {
-			return 0, fmt.Errorf("%w for %v", errNoAck, now.Sub(oldest.sent).Round(time.Second))
-		}
-		return left, nil
-	}
-	left := s.conn.born.Add(time.Duration(s.conn.heard.Load()) + o.KeepAlive + pingCheck + o.AckTimeout).Sub(now)
-	if left <= 0 {
-		return 0, errNoPing
-	}
-	return left, nil
-}
-
-// step does what can be done now: it takes in acknowledgements and returns a message to publish, or how
-// long to wait. mu is held.
-func (s *session) step(now, leave time.Time) (topic string, m *message, wait time.Duration, err error) {
-	if err := s.conn.lostFor(); err != nil {
-		return "", nil, 0, err
-	}
-	if err := s.collect(now); err != nil {
-		return "", nil, 0, err
+	if err := s.hear(); err != nil {
+		return 0, err
 	}
 	if wait, err = s.alive(now); err != nil {
-		return "", nil, 0, err
+		return 0, err
 	}
-	if !leave.IsZero() {
-		return "", nil, min(wait, leave.Sub(now)), nil
+	if !leaving {
+		var pause time.Duration
+		if pause, err = s.fill(now); err != nil {
+			return 0, err
+		}
+		wait = min(wait, pause)
 	}
-	topic, m, pause, err := s.fetch(now)
-	return topic, m, min(wait, pause), err
+	s.link.Flush()
+	s.p.update(s)
+	return wait, nil
 }
 
-// collect takes in the acknowledgements that have come. mu is held.
-func (s *session) collect(now time.Time) error {
-	for m := s.win.oldest(); m != nil && m.token != nil; m = s.win.oldest() {
+// collect takes in the answers that have come.
+func (s *session) collect(now time.Time) {
+	s.acks = s.link.Acked(s.acks[:0])
+	for _, a := range s.acks {
+		u := s.win.answered(a.N)
+		switch {
+		case u == nil: // not waited for any more: its record is sent again, or was
+		case a.Err != nil:
+			s.win.drop(u)
+			s.reject(u.seqs, a.Err.Error())
+		default:
+			s.acknowledged(u, a.At)
+		}
+	}
+}
+
+// acknowledged counts a unit that the receiver has.
+func (s *session) acknowledged(u *unit, at time.Time) {
+	for _, seq := range u.seqs {
+		s.p.dest.Ack(seq)
+	}
+	took := at.Sub(u.sent)
+	s.p.show(func(n *Stats) {
+		n.Acked++
+		if n.AckLatency += (took - n.AckLatency) / 16; n.Acked == 1 {
+			n.AckLatency = took
+		}
+		n.AckMax = max(n.AckMax, took)
+	})
+	s.acked++
+	if u == s.alone {
+		s.alone = nil
+	}
+	if len(s.p.breakers.order) > 0 && len(u.seqs) > 0 {
+		s.p.flowed(u, at)
+	}
+	s.win.finish(u, at)
+}
+
+// hear takes what the receiver says besides answers.
+func (s *session) hear() error {
+	for range perTurn {
 		select {
-		case <-m.token.Done():
+		case m := <-s.link.Inbox():
+			event, ok := s.enc.Take(m)
+			switch {
+			case !ok:
+			case event.Rebirth:
+				if err := s.hello(); err != nil {
+					return err
+				}
+			case s.p.o.OnEvent != nil:
+				s.p.o.OnEvent(event)
+			}
 		default:
 			return nil
-		}
-		if err := m.token.Error(); err != nil {
-			return err
-		}
-		s.p.dest.Ack(m.seq)
-		s.p.counted(m, now)
-		s.p.poison.acked(m.seq)
-		s.acked++
-		from := m.lane
-		s.win.pop(now)
-		s.lanes.proven = true
-		if from == laneTrial || from == laneBeside {
-			s.layAgain(from == laneTrial, now)
 		}
 	}
 	return nil
 }
 
-// layAgain lays the lanes again, after a message was alone in flight. freed says that it was of a suspect stream,
-// which flows from now on.
-func (s *session) layAgain(freed bool, now time.Time) {
-	p := s.p
-	if topic := p.suspects.back(freed, now); freed {
-		p.log.Info("the broker takes the messages of a stream again", "topic", topic)
+// fill sends what may be sent, bounded by what may be in flight and by a turn's worth.
+func (s *session) fill(now time.Time) (wait time.Duration, err error) {
+	for range perTurn {
+		sent, wait, err := s.next(now)
+		if err != nil || !sent {
+			return wait, err
+		}
 	}
-	head := p.buf.NextSeq()
-	from, any := s.lanes.close(&s.win)
-	p.dest.Reset()
-	if any {
-		p.owe(from, head)
-	}
-	s.lanes.lay(head)
+	return 0, nil
 }
 
-// retryRead is the wait after the buffer could not be read.
-const retryRead = time.Second
-
-// fetch takes the next record that may be sent out of its lane, encodes it and puts it into the window. It
-// returns no message but a wait when there is none. mu is held.
-func (s *session) fetch(now time.Time) (topic string, m *message, wait time.Duration, err error) {
-	for {
-		l, wait, err := s.lanes.next(now, &s.win, &s.rec)
-		if err != nil {
-			s.p.complain(fmt.Errorf("read the buffer: %w; trying again in %v", err, retryRead))
-			return "", nil, retryRead, nil
+// next sends one unit, or says how long to wait.
+func (s *session) next(now time.Time) (sent bool, wait time.Duration, err error) {
+	if s.alone != nil {
+		if left := s.aloneTill.Sub(now); left > 0 {
+			return false, left, nil
 		}
-		if l == laneNone {
-			return "", nil, wait, nil
-		}
-		if l >= laneOwed && s.p.suspects.holds(s.rec.Stream) {
-			if over, err := s.hold(l, now); over {
-				return "", nil, 0, err // acknowledgements have their turn
-			}
-			continue
-		}
-		m := s.win.slot()
-		topic, m.payload, err = s.p.encoder.encode(m.payload[:0], &s.rec)
-		if err != nil {
-			s.win.free = append(s.win.free, m)
-			s.lanes.skipped(l)
-			if err := s.p.reject(s.rec.Seq, err.Error()); err != nil {
-				return "", nil, 0, err
-			}
-			continue
-		}
-		m.seq, m.lane, m.stream, m.sent, m.token = s.rec.Seq, l, s.rec.Stream, now, nil
-		s.win.push(m)
-		s.p.throttle.spend(len(m.payload))
-		s.p.sending(m)
-		return topic, m, 0, nil
+		s.alone = nil
 	}
+	if !s.renewBy.IsZero() {
+		if left := s.renewBy.Sub(now); s.win.inFlight > 0 && left > 0 {
+			return false, left, nil
+		}
+		return false, 0, errRenew
+	}
+	if s.p.suspect.seq != 0 {
+		if sent, err := s.sendSuspect(now); sent || err != nil {
+			return sent, 0, err
+		}
+	}
+	wait = far
+	if len(s.p.breakers.order) > 0 {
+		tried, pause, err := s.tryOne(now)
+		if tried || err != nil || pause == 0 || !s.renewBy.IsZero() {
+			if pause == 0 {
+				pause = s.patience()
+			}
+			return tried, pause, err
+		}
+		wait = pause
+	}
+	sent, pause, err := s.fromLanes(now)
+	return sent, min(wait, pause), err
 }
 
-// hold steps over the record handed out last. It reports true when too many are held back, and puts one into
-// quarantine. mu is held.
-func (s *session) hold(l lane, now time.Time) (over bool, err error) {
-	p := s.p
-	s.lanes.held(l, s.rec.Seq)
-	seq, over := p.suspects.hold(&s.rec)
-	if !over {
+// sendSuspect begins the session with the record that may have ended the last one.
+func (s *session) sendSuspect(now time.Time) (bool, error) {
+	x := s.p.suspect
+	s.p.suspect = suspect{}
+	l := &s.p.lanes.backlog
+	if x.lane == liveLane && x.seq >= s.p.lanes.live.pos {
+		l = &s.p.lanes.live
+	} else {
+		x.lane = backlogLane
+	}
+	if x.seq > l.pos { // its lane has older ones, which go first
 		return false, nil
 	}
-	if now.Sub(p.toldFull) > time.Minute {
-		p.toldFull = now
-		p.log.Warn("too many records are held back; the oldest go into quarantine untried")
+	ok, err := s.p.read(x.seq, x.seq+1, &s.rec)
+	if err != nil {
+		return false, s.unreadable(err)
 	}
-	err = p.quarantine(seq, "the broker closes the connection on the messages of this stream, and too many of them wait to be tried")
-	if errors.Is(err, buffer.ErrNotFound) { // dropped in the meantime
-		err = nil
+	if !ok || s.p.breakers.holds(s.rec.Stream) != nil || !s.p.dest.Take(&s.rec) {
+		return false, nil
 	}
-	return true, err
+	l.check = max(l.check, x.seq+1)
+	sent, err := s.sendRecord(nil, x.lane, nil, now)
+	if sent && err == nil {
+		s.await(now)
+	}
+	return sent, err
 }
 
-// end makes the session dead and says how it ended, and the first record that may have gone out live and is
-// not acknowledged. What was acknowledged until now counts.
-func (s *session) end(err error) (e ending, left uint64, any bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dead = true
+// await lets nothing else be sent until the unit sent last is answered, or its answer is late.
+func (s *session) await(now time.Time) {
+	u := s.win.units[len(s.win.units)-1]
+	s.alone, s.aloneTill = u, now.Add(s.patience()+carrying(u.bytes))
+}
+
+// fromLanes sends the next unit of the lanes.
+func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err error) {
+	l := &s.p.lanes
+	oldest := s.p.o.Order == OldestFirst
+	if !s.win.space(true) {
+		return false, far, nil
+	}
+	if !oldest {
+		if sent, more, err := s.fromLane(&l.live, liveLane, now); sent || more || err != nil {
+			return sent, 0, err
+		}
+	}
+	if !l.backlog.any() || !s.win.space(oldest) {
+		return s.idle(now)
+	}
+	if wait := s.p.throttle.wait(now); wait > 0 {
+		return false, wait, nil
+	}
+	if sent, more, err := s.fromLane(&l.backlog, backlogLane, now); sent || more || err != nil {
+		return sent, 0, err
+	}
+	return s.idle(now)
+}
+
+// fromLane reads, encodes and sends the next unit of a lane. A record that can never be sent goes into quarantine. more
+// says that it only stepped over records, a turn's worth of them, and there may be others behind.
+func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bool, err error) {
+	for range perTurn {
+		ok, err := l.next(&s.rec, &s.win)
+		if err != nil {
+			return false, false, s.unreadable(err)
+		}
+		if !ok {
+			return false, false, nil
+		}
+		if b := s.p.breakers.holds(s.rec.Stream); b != nil {
+			if ok, err := s.p.makeSpace(name); err != nil {
+				return false, false, err
+			} else if !ok { // what is held back must be tried first
+				l.set(s.rec.Seq, l.end)
+				return false, false, nil
+			}
+			b.hold(s.rec.Seq)
+			continue
+		}
+		if !s.p.dest.Take(&s.rec) {
+			continue
+		}
+		sent, err := s.sendRecord(l, name, nil, now)
+		if sent || err != nil {
+			return sent, false, err
+		}
+	}
+	return false, true, nil
+}
+
+// unreadable says that the buffer could not be read; the next session tries again.
+func (s *session) unreadable(err error) error {
+	if errors.Is(err, buffer.ErrClosed) || errors.Is(err, buffer.ErrNoDestination) {
+		return err
+	}
+	return fmt.Errorf("read the buffer: %w", err)
+}
+
+// sendRecord sends the record read last, and as many after it as the format wants in one unit. It reports false when the
+// record can never be sent: it is in quarantine then.
+func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time) (bool, error) {
+	u := s.win.slot()
+	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, name, now, try
+	u.silent = try != nil && try.silent
+	n, err := s.gather(u, l)
+	if err == nil {
+		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
+	}
+	if err == nil {
+		err = s.tooLarge()
+	}
+	if err != nil {
+		s.win.free = append(s.win.free, u)
+		s.reject(u.seqs, err.Error())
+		return false, nil
+	}
+	u.messages = len(s.messages)
+	return true, s.send(u)
+}
+
+// gather decodes the record read last, and takes the next ones of the same stream along, up to the format's batch.
+func (s *session) gather(u *unit, l *lane) (n int, err error) {
+	schema, err := s.p.schema(s.rec.Stream)
+	if err != nil {
+		return 0, err
+	}
+	s.arena = s.arena[:0]
+	for {
+		if err := s.decode(n, schema, u.lane); err != nil {
+			return 0, err
+		}
+		if n++; n == len(s.recs) || l == nil {
+			return n, nil
+		}
+		ok, err := l.next(&s.rec, &s.win)
+		if err != nil || !ok {
+			return n, nil // what is read already goes out; the next read tells
+		}
+		if s.rec.Stream != u.stream || !s.p.dest.Take(&s.rec) {
+			l.set(s.rec.Seq, l.end)
+			return n, nil
+		}
+		u.seqs = append(u.seqs, s.rec.Seq)
+	}
+}
+
+// decode makes the i-th record of a unit of the record read last.
+func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
+	rec := &s.rec
+	r := format.Record{Epoch: s.p.buf.Epoch(), Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	if g := rec.Gap; g != nil {
+		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
+	} else {
+		payload := rec.Payload
+		if len(s.recs) > 1 { // the next read may overwrite it
+			s.arena = append(s.arena, payload...)
+			payload = s.arena[len(s.arena)-len(payload):]
+		}
+		if err := record.Decode(payload, &s.decoded[i]); err != nil {
+			return fmt.Errorf("decode record %d of %q: %w", rec.Seq, rec.Stream.Account(), err)
+		}
+		r.Record = &s.decoded[i]
+		r.Time = r.Record.Time
+	}
+	s.recs[i] = r
+	return nil
+}
+
+func (s *session) tooLarge() error {
+	for i := range s.messages {
+		if n := len(s.messages[i].Payload); s.p.o.MaxMessage > 0 && n > s.p.o.MaxMessage {
+			return fmt.Errorf("message of %d bytes is over the limit of %d", n, s.p.o.MaxMessage)
+		}
+	}
+	return nil
+}
+
+// send hands a unit's messages to the link.
+func (s *session) send(u *unit) error {
+	u.bytes = 0
+	for i := range s.messages {
+		u.bytes += len(s.messages[i].Payload)
+	}
+	s.win.push(u)
+	s.sent++
+	s.p.sending(u)
+	for i := range s.messages {
+		if err := s.link.Send(s.messages[i]); err != nil {
+			if errors.Is(err, link.ErrMessage) {
+				s.reject(u.seqs, err.Error())
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// reject puts the records of a unit into quarantine.
+func (s *session) reject(seqs []uint64, reason string) {
+	for _, seq := range seqs {
+		s.p.reject(seq, reason)
+	}
+}
+
+// end says how the session ended. What was acknowledged until now counts; what was not is sent again.
+func (s *session) end(err error) ending {
 	now := time.Now()
-	if lost := s.collect(now); err == nil {
-		err = lost
+	s.collect(now)
+	e := ending{err: err, connected: true, lived: now.Sub(s.born), acked: s.acked}
+	s.p.careful = errors.Is(err, link.ErrPeerClosed)
+	if s.p.careful {
+		e.progress = s.closedOn(now)
 	}
-	if errors.Is(err, errClosed) || s.conn.lostFor() != nil {
-		err = s.conn.lostFor() // the client library knows less of the cause
+	p := s.p
+	for _, b := range p.breakers.order {
+		if b.state == HalfOpen { // it got no answer for another reason
+			b.state, b.next = Open, now.Add(tryAfter[1])
+		}
 	}
-	e = ending{err: err, connected: true, byPeer: closedByPeer(err), lived: now.Sub(s.born), acked: s.acked, inFlight: s.win.n}
-	if m := s.win.oldest(); m != nil {
-		e.front, e.frontOf, e.frontFor, e.frontSize, e.trial = m.seq, m.stream, now.Sub(m.sent), len(m.payload), m.lane == laneTrial
-	}
-	left, any = s.lanes.close(&s.win)
-	for m := s.win.oldest(); m != nil; m = s.win.oldest() {
-		s.p.lost[m.seq] = struct{}{}
-		s.win.pop(now)
-	}
-	return e, left, any
+	p.lanes.lost(&s.win)
+	p.dest.Reset()
+	stats := s.link.Stats()
+	p.show(func(n *Stats) {
+		n.Stray += stats.Stray
+		n.Discarded += stats.Discarded
+		n.InFlight, n.InFlightBytes, n.LiveInFlight = 0, 0, 0
+	})
+	return e
 }
 
-// closedByPeer reports whether the connection was closed from the other side, as a broker does that dislikes
-// a message, and not by silence, by us or by the machine's own network.
-func closedByPeer(err error) bool {
-	var number syscall.Errno
-	if errors.As(err, &number) && (number == wsaConnAborted || number == wsaConnReset) {
-		return true
+// closedOn puts the end down to a unit: the only one in flight that was sent lately, if the end came soon after that. What has
+// been in flight for longer than an answer takes counts as refused by silence. It reports whether a stream was not
+// suspected before.
+func (s *session) closedOn(now time.Time) (news bool) {
+	var lately *unit
+	for _, u := range s.win.units {
+		if u.done || len(u.seqs) == 0 {
+			continue
+		}
+		if now.Sub(u.sent) >= s.patience()+carrying(u.bytes) && s.win.inFlight > 1 {
+			news = s.suspect(u, now, true) || news
+			continue
+		}
+		if lately != nil {
+			if lately.lane != tryLane {
+				s.p.suspect = suspect{lately.seqs[0], lately.lane}
+			}
+			return news
+		}
+		lately = u
 	}
-	return err != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.Is(err, syscall.EPIPE) || strings.HasPrefix(err.Error(), "websocket: close"))
+	if lately != nil && now.Sub(lately.sent) <= soon+carrying(lately.bytes) {
+		news = s.suspect(lately, now, false) || news
+	}
+	return news
 }
 
-// Windows has numbers of its own for a connection that the peer has reset.
-const (
-	wsaConnAborted = syscall.Errno(10053)
-	wsaConnReset   = syscall.Errno(10054)
-)
+// suspect notes a refusal that ended the session and reports whether that is a step forward: news, or what the try of a
+// stream known to be refused was to show.
+func (s *session) suspect(u *unit, now time.Time, silent bool) bool {
+	before := s.p.breakers.of[u.stream]
+	news := before == nil || before.state == Closed && before.confirmed < 2 || u.try == before && !before.pending
+	s.p.refused(u, now, u.first == 0, silent)
+	return news
+}

@@ -1,206 +1,133 @@
 package publisher
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
-// State says what the link to the broker does.
-type State uint8
-
-// The states.
+// The states of a session.
 const (
-	Stopped    State = iota // Run is not at work
-	Connecting              // dialling or logging in
-	Connected               // logged in
-	Waiting                 // between two attempts
-	Refused                 // likewise, and the broker answered the last login with no
+	Stopped    State = "stopped"    // Run is not at work
+	Connecting State = "connecting" // dialling or logging in
+	Connected  State = "connected"  // logged in
+	Waiting    State = "waiting"    // between two attempts
+	Refused    State = "refused"    // likewise, and the receiver answered the last login with no
 )
-
-// String returns the state's word as it stands on pages.
-func (s State) String() string {
-	switch s {
-	case Connecting:
-		return "connecting"
-	case Connected:
-		return "connected"
-	case Waiting:
-		return "waiting"
-	case Refused:
-		return "refused"
-	}
-	return "stopped"
-}
 
 // Stats is what a Publisher knows of itself. Counters begin with the process.
 type Stats struct {
 	State       State
-	Since       time.Time // when the link came up, or was lost: an attempt in vain changes State and not Since
+	Since       time.Time // when the session began, or the link was lost: an attempt in vain changes State and not Since
 	LastError   string    // the last trouble, with what happens next; "" = none yet
 	LastErrorAt time.Time
 
 	Sessions   uint64        // logins accepted
-	Sent       uint64        // messages handed to the connection, those sent again included
-	Acked      uint64        // messages the broker acknowledged
-	Resent     uint64        // messages sent again after a session was lost
+	Sent       uint64        // units handed to the link, those sent again included
+	Acked      uint64        // units acknowledged
+	Resent     uint64        // units sent again after a session was lost
 	Rejected   uint64        // records put into quarantine
 	Bytes      uint64        // payload bytes sent
-	StrayAcks  uint64        // acknowledgements of nothing: the broker is at fault
-	AckLatency time.Duration // from sending to the acknowledgement, smoothed
+	Stray      uint64        // answers to nothing: the receiver is at fault
+	Discarded  uint64        // messages from the receiver that nobody asked for
+	AckLatency time.Duration // from sending to the acknowledgement, smoothed over 16
+	AckMax     time.Duration // the longest in this session
 
-	InFlight      int // messages sent and not yet acknowledged
+	InFlight      int // units sent and not yet acknowledged
 	InFlightBytes int
-	Window        int // most messages in flight
+	Window        int // most units in flight
 	WindowBytes   int // most bytes in flight that this link has shown to carry in about a second
 
-	Unacked      uint64 // records in the buffer, those in flight included
-	LiveLag      uint64 // of them live ones not yet sent; all of them while the link is down
-	LiveInFlight int    // of those in flight the live ones
-	BacklogLag   uint64 // older ones not yet sent
+	Unacknowledged uint64 // records in the buffer, those in flight included
+	LiveWaiting    uint64 // of them live ones not yet sent; all of them while the link is down
+	LiveInFlight   int    // of those in flight the live ones
+	BacklogWaiting uint64 // older ones not yet sent
 
-	Held     int       // records held back because the broker closed the connection on others of their streams
-	Suspects []Suspect // those streams; at most 64
+	Held     int            // records held back by circuit breakers
+	Breakers []BreakerStats // those that are not closed; at most 64
+
+	livePos uint64 // where the live lane stands
 }
 
-type counters struct {
-	sessions, sent, acked, resent, rejected, bytes, stray uint64
-	latency                                               time.Duration
-}
-
-type status struct {
-	state State
-	since time.Time
-	err   string
-	errAt time.Time
+// BreakerStats is the state of the circuit breaker of one stream.
+type BreakerStats struct {
+	Device, Topic string
+	State         State // open or half-open
+	Since         time.Time
+	Held          int       // records
+	NextTry       time.Time // not before
+	Reason        string
 }
 
 // Stats returns the state and the counters.
 func (p *Publisher) Stats() Stats {
 	p.mu.Lock()
-	s := Stats{State: p.state.state, Since: p.state.since, LastError: p.state.err, LastErrorAt: p.state.errAt,
-		Sessions: p.n.sessions, Sent: p.n.sent, Acked: p.n.acked, Resent: p.n.resent, Rejected: p.n.rejected, Bytes: p.n.bytes,
-		StrayAcks: p.n.stray, AckLatency: p.n.latency, Window: p.o.Window, WindowBytes: p.o.WindowBytes}
-	current := p.current
+	s := p.shown
 	p.mu.Unlock()
-	s.Unacked = p.dest.Len()
-	s.LiveLag = s.Unacked
-	s.Suspects, s.Held = p.suspects.stats()
-	if current != nil {
-		current.stats(&s)
+	s.Unacknowledged = p.dest.Len()
+	if s.State != Connected {
+		s.LiveWaiting, s.BacklogWaiting = s.Unacknowledged, 0
+		return s
 	}
+	waiting := s.Unacknowledged - min(s.Unacknowledged, uint64(s.InFlight+s.Held))
+	s.LiveWaiting = waiting
+	if p.o.Order == LiveFirst {
+		next := p.buf.NextSeq()
+		s.LiveWaiting = min(waiting, next-min(next, s.livePos))
+	}
+	s.BacklogWaiting = waiting - s.LiveWaiting
 	return s
 }
 
-func (x *session) stats(s *Stats) {
-	head := x.p.buf.NextSeq()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	s.InFlight, s.InFlightBytes, s.WindowBytes = x.win.n, x.win.bytes, x.win.limit
-	s.StrayAcks += x.conn.strays()
-	s.Unacked = x.p.dest.Len()
-	waiting := s.Unacked - min(s.Unacked, uint64(x.win.n+s.Held))
-	s.LiveLag = waiting
-	if x.lanes.live == nil {
-		s.LiveInFlight = x.win.n
-		return
+// update shows where the session stands.
+func (p *Publisher) update(x *session) {
+	var list []BreakerStats
+	held := 0
+	if len(p.breakers.order) > 0 {
+		p.breakers.expire(time.Now())
+		list, held = p.breakerStats(), p.breakers.held()
 	}
-	next := x.lanes.nextLive
-	if len(x.lanes.owed) > 0 {
-		next = x.lanes.nextOwed
-	}
-	s.LiveLag = min(waiting, head-min(head, next))
-	s.BacklogLag = waiting - s.LiveLag
-	for i := range x.win.n {
-		if x.win.ring[(x.win.head+i)%len(x.win.ring)].lane != laneBacklog {
-			s.LiveInFlight++
+	p.show(func(s *Stats) {
+		s.InFlight, s.InFlightBytes, s.WindowBytes, s.LiveInFlight = x.win.inFlight, x.win.bytes, x.win.limit, x.win.live
+		if p.o.Order == OldestFirst {
+			s.LiveInFlight = x.win.inFlight
 		}
-	}
+		s.livePos, s.Breakers, s.Held = p.lanes.live.pos, list, held
+	})
+	p.drained()
+}
+
+// sending counts a unit that goes out.
+func (p *Publisher) sending(u *unit) {
+	p.throttle.spend(u.bytes)
+	again := len(u.seqs) > 0 && p.lanes.resent(u)
+	p.show(func(s *Stats) {
+		s.Sent++
+		s.Bytes += uint64(u.bytes)
+		if again {
+			s.Resent++
+		}
+	})
+}
+
+// show brings what Stats tells up to date.
+func (p *Publisher) show(f func(*Stats)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.shown)
 }
 
 func (p *Publisher) setState(state State) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state.state == state {
-		return
-	}
-	if p.state.since.IsZero() || (p.state.state == Connected) != (state == Connected) {
-		p.state.since = time.Now()
-	}
-	p.state.state = state
-	if state == Connected {
-		p.n.sessions++
-		p.log.Info("connected", "url", p.o.URL, "session", p.n.sessions)
-	}
+	p.show(func(s *Stats) {
+		if s.State != state && (s.State == Connected) != (state == Connected) {
+			s.Since = time.Now()
+		}
+		s.State = state
+	})
 }
 
-func (p *Publisher) setCurrent(s *session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != nil {
-		p.n.stray += p.current.conn.strays()
+// breakerStats describes the breakers that are not closed.
+func (p *Publisher) breakerStats() (list []BreakerStats) {
+	for _, b := range p.breakers.order {
+		if b.state != Closed && b.confirmed > 0 {
+			list = append(list, BreakerStats{Device: b.device, Topic: b.topic, State: b.state, Since: b.since, Held: len(b.held), NextTry: b.next, Reason: b.reason()})
+		}
 	}
-	p.current = s
-}
-
-// sending counts a message that goes out.
-func (p *Publisher) sending(m *message) {
-	_, again := p.lost[m.seq]
-	if again {
-		delete(p.lost, m.seq)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.n.sent++
-	p.n.bytes += uint64(len(m.payload))
-	if again {
-		p.n.resent++
-	}
-}
-
-// counted counts a message that was acknowledged.
-func (p *Publisher) counted(m *message, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.n.acked++
-	p.n.latency += (now.Sub(m.sent) - p.n.latency) / 16
-}
-
-// complain notes trouble that does not end the session.
-func (p *Publisher) complain(err error) {
-	p.mu.Lock()
-	same := p.state.err == err.Error()
-	p.state.err, p.state.errAt = err.Error(), time.Now()
-	p.mu.Unlock()
-	if !same {
-		p.log.Warn("publisher in trouble", "err", err)
-	}
-}
-
-// fight is the number of short sessions in a row from which on another client with our id is suspected.
-const fight = 5
-
-// failed notes why there is no session, and logs it when that is news.
-func (p *Publisher) failed(e *ending, wait time.Duration) {
-	what := fmt.Sprintf("%s: %v", p.o.URL, e.err)
-	switch {
-	case e.refused:
-		what += "; check client_id, username and password"
-	case p.short >= fight && !e.suspicious:
-		what += fmt.Sprintf("; the broker closed %d connections in a row soon after the login: perhaps another client uses the client id %q", p.short, p.o.ClientID)
-	}
-	if e.note != "" {
-		what += "; " + e.note
-	}
-	state := Waiting
-	if e.refused {
-		state = Refused
-	}
-	p.setState(state)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if full := what + "; trying again soon"; p.state.err != full {
-		p.state.err = full
-		p.log.Warn("no link to the broker", "err", what, "retry_in", wait.Round(time.Millisecond))
-	}
-	p.state.errAt = time.Now()
+	return list
 }

@@ -1,122 +1,187 @@
 package publisher
 
 import (
+	"sort"
 	"time"
-
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"millrace/buffer"
 )
 
-// message is one PUBLISH in flight. Its payload belongs to the client library until the PUBACK: the library
-// writes it in a goroutine of its own, after Publish has returned (paho v1.5.1 client.go:786, net.go:255).
-type message struct {
-	seq     uint64
-	lane    lane
-	stream  *buffer.Stream
-	payload []byte
-	token   mqtt.Token
-	sent    time.Time
+// unit is one or more records on their way as one or more messages, with one acknowledgement.
+type unit struct {
+	first    uint64 // number of its first message in the session
+	messages int
+	left     int      // of them unanswered
+	seqs     []uint64 // of its records; none for what a format says of its own accord
+	stream   *buffer.Stream
+	lane     laneName
+	bytes    int
+	sent     time.Time
+	try      *breaker // not nil: it is to show whether the receiver takes this stream again
+	silent   bool     // a try of a stream that is refused by silence: others do not wait for its answer
+	done     bool
 }
 
-// window is the messages sent and not yet acknowledged, in the order of sending. Only the oldest is waited
-// for: a broker acknowledges in order (MQTT 3.1.1 section 4.6), and where one does not, the cursor still
-// never runs ahead of it.
+// window is the units sent and not yet acknowledged, in the order of sending. Answers may come in any order.
 type window struct {
-	ring        []*message
-	head, n     int
+	units       []*unit // ring of the undone, and of the done between them
+	inFlight    int
+	live        int // of them of the live lane
+	beside      int // of them tries whose answer nobody waits for
 	bytes       int
-	maxMessages int
+	maxUnits    int
 	maxBytes    int
+	width       int // units that may be in flight now; it grows fourfold with each round (slow start)
+	nextMessage uint64
 
 	// limit adapts the bytes in flight to the link: as much as it carries in about a second. It keeps a fresh
 	// reading from queueing behind a megabyte of backlog on a slow line.
 	limit    int
 	fastest  time.Duration // shortest time to an acknowledgement in this session
 	cutAt    time.Time     // when limit was last halved
-	progress time.Time     // when the broker last acknowledged
-	free     []*message
+	progress time.Time     // when the receiver last acknowledged
+	passed   time.Time     // when a unit was first answered before the oldest
+	free     []*unit
+	scratch  []*unit
 }
 
 const (
 	firstLimit = 64 << 10
 	leastLimit = 16 << 10
 	patience   = time.Second // queueing beyond the fastest answer that is too much
-	keepBuffer = 256 << 10   // a larger payload buffer is not kept
 )
 
-func newWindow(messages, bytes int) window {
-	return window{ring: make([]*message, messages), maxMessages: messages, maxBytes: bytes, limit: min(firstLimit, bytes)}
+// newWindow returns an empty window. careful says that the receiver closed the last session: then it begins with one unit
+// alone, so that the next close tells which message it was.
+func newWindow(units, bytes int, careful bool) window {
+	w := window{maxUnits: units, maxBytes: bytes, width: 1, limit: min(firstLimit, bytes)}
+	if !careful {
+		w.width = max(units/4, 1)
+	}
+	return w
 }
 
-// room reports whether one more message may be sent. The last quarter is kept for live messages. One message
-// is always allowed, however large.
-func (w *window) room(live bool) bool {
-	messages, bytes := w.maxMessages, w.limit
+// space reports whether one more unit may be sent. The last quarter is kept for live ones. One unit is always allowed,
+// however large.
+func (w *window) space(live bool) bool {
+	units, bytes := min(w.width, w.maxUnits), w.limit
 	if !live {
-		messages, bytes = max(messages*3/4, 1), max(bytes*3/4, 1)
+		units, bytes = max(units*3/4, 1), max(bytes*3/4, 1)
 	}
-	return w.n == 0 || w.n < messages && w.bytes < bytes
+	n := w.inFlight - w.beside
+	return n == 0 || n < units && w.bytes < bytes && len(w.units) < 4*w.maxUnits
 }
 
-// slot returns an empty message to fill.
-func (w *window) slot() *message {
+// slot returns an empty unit to fill.
+func (w *window) slot() *unit {
 	if k := len(w.free); k > 0 {
-		m := w.free[k-1]
+		u := w.free[k-1]
 		w.free = w.free[:k-1]
-		return m
+		return u
 	}
-	return &message{}
+	return &unit{}
 }
 
-func (w *window) push(m *message) {
-	w.ring[(w.head+w.n)%len(w.ring)] = m
-	w.n++
-	w.bytes += len(m.payload)
+func (w *window) push(u *unit) {
+	u.first, u.left = w.nextMessage, u.messages
+	w.nextMessage += uint64(u.messages)
+	w.units = append(w.units, u)
+	w.inFlight++
+	w.bytes += u.bytes
+	if u.lane == liveLane {
+		w.live++
+	}
+	if u.silent {
+		w.beside++
+	}
 }
 
-// oldest returns the message to wait for, or nil.
-func (w *window) oldest() *message {
-	if w.n == 0 {
+// oldest returns the oldest unit in flight, or nil.
+func (w *window) oldest() *unit {
+	if len(w.units) == 0 {
 		return nil
 	}
-	return w.ring[w.head]
+	return w.units[0]
 }
 
-// signal returns a channel that is closed when the oldest message is acknowledged or lost, nil if there is none.
-func (w *window) signal() <-chan struct{} {
-	if m := w.oldest(); m != nil && m.token != nil {
-		return m.token.Done()
+// answered counts the answer to a message and returns its unit when that is the last one; nil otherwise.
+func (w *window) answered(n uint64) *unit {
+	i := sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
+	if i == len(w.units) || w.units[i].first > n || w.units[i].done {
+		return nil
 	}
-	return nil
-}
-
-// pop takes the oldest message out: it was acknowledged now. The slot is free again.
-func (w *window) pop(now time.Time) {
-	m := w.ring[w.head]
-	w.ring[w.head] = nil
-	w.head = (w.head + 1) % len(w.ring)
-	w.n--
-	w.bytes -= len(m.payload)
-	w.progress = now
-	w.adapt(m, now)
-	if cap(m.payload) > keepBuffer {
-		m.payload = nil
+	u := w.units[i]
+	if u.left--; u.left > 0 {
+		return nil
 	}
-	*m = message{payload: m.payload[:0]}
-	w.free = append(w.free, m)
+	return u
 }
 
-func (w *window) adapt(m *message, now time.Time) {
-	took := now.Sub(m.sent)
+// finish takes a unit out of flight that was acknowledged at a time.
+func (w *window) finish(u *unit, at time.Time) {
+	w.width = min(w.width+3, w.maxUnits)
+	w.progress = at
+	if u != w.units[0] && w.passed.IsZero() {
+		w.passed = at
+	}
+	w.adapt(u, at)
+	w.drop(u)
+}
+
+// drop takes a unit out of flight.
+func (w *window) drop(u *unit) {
+	u.done = true
+	w.inFlight--
+	w.bytes -= u.bytes
+	if u.lane == liveLane {
+		w.live--
+	}
+	if u.silent {
+		w.beside--
+	}
+	n := 0
+	for n < len(w.units) && w.units[n].done {
+		d := w.units[n]
+		*d = unit{seqs: d.seqs[:0]}
+		w.free = append(w.free, d)
+		n++
+	}
+	if n > 0 {
+		w.units = append(w.units[:0], w.units[n:]...)
+		w.passed = time.Time{}
+		for _, u := range w.units {
+			if u.done { // the new oldest has been passed already
+				w.passed = w.progress
+				break
+			}
+		}
+	}
+}
+
+// has reports whether a record is in flight.
+func (w *window) has(seq uint64) bool {
+	for _, u := range w.units {
+		if !u.done {
+			for _, s := range u.seqs {
+				if s == seq {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (w *window) adapt(u *unit, now time.Time) {
+	took := now.Sub(u.sent)
 	if w.fastest == 0 || took < w.fastest {
 		w.fastest = max(took, 1)
 	}
 	if took <= w.fastest+patience {
-		w.limit = min(w.limit+len(m.payload), w.maxBytes)
+		w.limit = min(w.limit+u.bytes, w.maxBytes)
 		return
 	}
-	if m.sent.After(w.cutAt) { // sent since the last cut: it has had its effect
+	if u.sent.After(w.cutAt) { // sent since the last cut: it has had its effect
 		w.limit = max(w.limit/2, min(leastLimit, w.maxBytes))
 		w.cutAt = now
 	}
@@ -125,12 +190,15 @@ func (w *window) adapt(m *message, now time.Time) {
 // slowest is the slowest link that is worth waiting for, in bytes a second.
 const slowest = 8 << 10
 
+// carrying is how long the slowest link takes for so many bytes.
+func carrying(bytes int) time.Duration { return time.Duration(bytes) * time.Second / slowest }
+
 // deadline returns when the session is to be given up if nothing is acknowledged until then.
 func (w *window) deadline(timeout time.Duration) time.Time {
-	m := w.oldest()
-	since := m.sent
+	u := w.oldest()
+	since := u.sent
 	if w.progress.After(since) {
 		since = w.progress
 	}
-	return since.Add(timeout + time.Duration(len(m.payload))*time.Second/slowest)
+	return since.Add(timeout + carrying(u.bytes))
 }

@@ -14,8 +14,9 @@ import (
 // Record is the readings of one device from one poll or one notification. Its binary form (FORMAT.md) is
 // what the buffer stores; one record becomes one message.
 type Record struct {
-	Time     int64 // microseconds since 1970-01-01 UTC
-	Readings []telemetry.Reading
+	Time       int64 // of the poll by the gateway's clock: microseconds since 1970-01-01 UTC
+	Readings   []telemetry.Reading
+	ClockUnset bool // the gateway knew at the poll that its clock was not set
 }
 
 // ErrRecord means that bytes are not a record this version can read.
@@ -29,9 +30,13 @@ const (
 	flagTimes                 // some reading's time differs from the record's
 	flagQualities             // some reading is not good or has a reason
 	flagLongTime              // the record's time has 8 bytes. Not set: 7, enough for a thousand years
-	recordVersion = 1 << iota // the version is in the two bits above
-	versionMask   = 3 * recordVersion
+	version1      = 1 << iota // the version is in the two bits above
+	version2      = 2 * version1
+	versionMask   = 3 * version1
 )
+
+// The marks of a record: a byte after the first, in version 2 only. A record without any is stored as version 1.
+const markClockUnset = 1
 
 // Append appends the record's binary form to dst. It keeps every bit of every reading, with these
 // limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
@@ -39,7 +44,11 @@ const (
 func Append(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
-	dst = append(dst, recordVersion|s.flags)
+	if r.ClockUnset {
+		dst = append(dst, version2|s.flags, markClockUnset)
+	} else {
+		dst = append(dst, version1|s.flags)
+	}
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Time))
 	if s.flags&flagLongTime == 0 {
 		dst = dst[:len(dst)-1]
@@ -73,9 +82,7 @@ func Decode(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
 	d := decoder{src: src}
 	flags := d.byte()
-	if flags&versionMask != recordVersion {
-		return ErrRecord
-	}
+	r.ClockUnset = d.marks(flags)
 	r.Time = d.time(flags)
 	n := d.count(MaxTags)
 	if d.bad {
@@ -178,6 +185,21 @@ func (d *decoder) byte() byte {
 	b := d.src[0]
 	d.src = d.src[1:]
 	return b
+}
+
+// marks checks the version and reads the marks. Those that this version does not know are refused, like a newer version:
+// what they say of the readings must not get lost.
+func (d *decoder) marks(flags byte) (clockUnset bool) {
+	switch flags & versionMask {
+	case version1:
+		return false
+	case version2:
+		if d.byte() == markClockUnset {
+			return true
+		}
+	}
+	d.fail()
+	return false
 }
 
 func (d *decoder) time(flags byte) int64 {

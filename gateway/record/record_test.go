@@ -120,6 +120,8 @@ var records = map[string]*Record{
 			rd.Reason = "good, and yet"
 		}
 	}),
+	"clock unset":      {Time: testTime, ClockUnset: true},
+	"clock unset long": {Time: math.MaxInt64, ClockUnset: true, Readings: []telemetry.Reading{{Time: 1, Value: telemetry.Uint(7)}, telemetry.BadReading(1, 2, "no answer")}},
 	"last bad": with(repeat(3, func(int) telemetry.Value { return telemetry.Float32(1.5) }), func(i int, rd *telemetry.Reading) {
 		rd.Quality = telemetry.Quality(i)
 	}),
@@ -136,6 +138,9 @@ func roundTrip(t *testing.T, r *Record) []byte {
 	got := Record{Readings: []telemetry.Reading{{Tag: 9, Reason: "old", Quality: telemetry.Bad, Time: 9, Value: telemetry.String("old")}}}
 	if err := Decode(b, &got); err != nil {
 		t.Fatalf("decode %x: %v", b, err)
+	}
+	if got.ClockUnset != r.ClockUnset {
+		t.Fatalf("clock unset is %v, want %v", got.ClockUnset, r.ClockUnset)
 	}
 	if got.Time != r.Time || len(got.Readings) != len(r.Readings) {
 		t.Fatalf("got time %d with %d readings, want %d with %d", got.Time, len(got.Readings), r.Time, len(r.Readings))
@@ -165,7 +170,7 @@ func TestRecordRoundTripRandom(t *testing.T) {
 
 // randomRecord is any record within the rules; what is seldom in a plant is frequent in it.
 func randomRecord(rng *rand.Rand) *Record {
-	r := &Record{Time: int64(rng.Uint64())}
+	r := &Record{Time: int64(rng.Uint64()), ClockUnset: rng.IntN(4) == 0}
 	order, kinds, tag := rng.IntN(4), 1+rng.IntN(int(kindEnd)), 0
 	for i := range rng.IntN(300) {
 		switch order {
@@ -243,7 +248,7 @@ func TestRecordGolden(t *testing.T) {
 	}
 }
 
-// TestRecordOlder pins version 1. If it fails, buffers in the field cannot be read any more: a changed form
+// TestRecordOlder pins versions 1 and 2. If it fails, buffers in the field cannot be read any more: a changed form
 // needs a new version beside this one.
 func TestRecordOlder(t *testing.T) {
 	for name, stored := range golden {
@@ -255,7 +260,7 @@ func TestRecordOlder(t *testing.T) {
 		if err := Decode(b, &got); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if want := records[name]; got.Time != want.Time || !slices.Equal(got.Readings, want.Readings) {
+		if want := records[name]; got.Time != want.Time || got.ClockUnset != want.ClockUnset || !slices.Equal(got.Readings, want.Readings) {
 			t.Errorf("%s:\n got %+v\nwant %+v", name, got, want)
 		}
 	}
@@ -367,12 +372,27 @@ func checkDecode(t *testing.T, b []byte) {
 	roundTrip(t, &got)
 }
 
+// TestRecordMarksCostNothing: the mark is one byte more, and a record without it is the same as ever.
+func TestRecordMarksCostNothing(t *testing.T) {
+	for name, r := range records {
+		marked, plain := *r, *r
+		marked.ClockUnset, plain.ClockUnset = true, false
+		a, b := Append(nil, &plain), Append(nil, &marked)
+		if a[0]>>6 != 1 || b[0]>>6 != 2 || b[1] != 1 || a[0]&0x3f != b[0]&0x3f || !slices.Equal(a[1:], b[2:]) {
+			t.Errorf("%s: without the mark %x, with it %x", name, a, b)
+		}
+	}
+}
+
 func TestRecordHostile(t *testing.T) {
 	const at = "00000000000000" // the time
 	for name, text := range map[string]string{
 		"nothing":                  "",
 		"version 0":                "00" + at + "00",
-		"version 2":                "80" + at + "00",
+		"version 2, no mark":       "8000" + at + "00",
+		"version 2, newer mark":    "8002" + at + "00",
+		"version 2, both":          "8003" + at + "00",
+		"version 2, nothing more":  "80",
 		"version 3":                "c0" + at + "00",
 		"time too short":           "40" + at[2:],
 		"long time too short":      "60" + at,

@@ -7,11 +7,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"millrace/drivers/telemetry"
 )
 
 var schemas = []*Schema{
 	{Tags: []Tag{}},
 	{Device: "press-1", Group: "fast", Tags: []Tag{{Name: "temperature", Unit: "°C", Type: "float32"}, {Name: "läuft"}}},
+	{Gateway: "gw", Device: "press-1", Group: "fast", Labels: []telemetry.Label{{Name: "line", Value: "4"}, {Name: "site", Value: ""}}, Tags: []Tag{
+		{Name: "t", Unit: "°C", Type: "real", Data: telemetry.Float32Type, Description: "oil", Labels: []telemetry.Label{{Name: "asset", Value: "7"}}},
+		{Name: "n", Data: 200}}}, // a data type of a later version
 	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]Tag{{Name: "a"}}, 300)},
 }
 
@@ -24,26 +29,55 @@ func TestSchemaRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSchemaGolden pins version 1: segments in the field hold it.
+const schemaGolden1 = "0107" + "70726573732d31" + "04" + "66617374" + "02" +
+	"0b" + "74656d7065726174757265" + "03" + "c2b043" + "07" + "666c6f61743332" +
+	"06" + "6cc3a4756674" + "00" + "00"
+
+const schemaGolden2 = "02" + "026777" + "0770726573732d31" + "0466617374" + "02" + "046c696e65" + "0134" + "0473697465" + "00" + "02" +
+	"0174" + "03c2b043" + "047265616c" + "0a" + "036f696c" + "01" + "056173736574" + "0137" +
+	"016e" + "00" + "00" + "c8" + "00" + "00"
+
+// TestSchemaOlder pins what is read: segments in the field hold version 1.
+func TestSchemaOlder(t *testing.T) {
+	for stored, want := range map[string]*Schema{schemaGolden1: schemas[1], schemaGolden2: schemas[2]} {
+		b, err := hex.DecodeString(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ParseSchema(b); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n got %+v, %v\nwant %+v", stored, got, err, want)
+		}
+	}
+}
+
+// TestSchemaGolden pins what is written: version 2.
 func TestSchemaGolden(t *testing.T) {
-	const want = "0107" + "70726573732d31" + "04" + "66617374" + "02" +
-		"0b" + "74656d7065726174757265" + "03" + "c2b043" + "07" + "666c6f61743332" +
-		"06" + "6cc3a4756674" + "00" + "00"
-	if got := hex.EncodeToString(AppendSchema(nil, schemas[1])); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	if got := hex.EncodeToString(AppendSchema(nil, schemas[2])); got != schemaGolden2 {
+		t.Errorf("got %s, want %s", got, schemaGolden2)
 	}
 }
 
 func TestSchemaDamaged(t *testing.T) {
-	b := AppendSchema(nil, schemas[1])
-	for n := range b {
-		if _, err := ParseSchema(b[:n]); !errors.Is(err, ErrSchema) {
-			t.Errorf("the first %d bytes: error %v", n, err)
+	older, err := hex.DecodeString(schemaGolden1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range [][]byte{older, AppendSchema(nil, schemas[2])} {
+		for n := range b {
+			if _, err := ParseSchema(b[:n]); !errors.Is(err, ErrSchema) {
+				t.Errorf("the first %d bytes of %x: error %v", n, b, err)
+			}
 		}
 	}
 	for name, c := range map[string][]byte{
-		"a byte more":          append(slices.Clone(b), 0),
-		"version 2":            append([]byte{2}, b[1:]...),
+		"a byte more":          append(slices.Clone(older), 0),
+		"a byte more than 2":   append(AppendSchema(nil, schemas[2]), 0),
+		"1 read as 2":          append([]byte{2}, older[1:]...),
+		"version 3":            append([]byte{3}, AppendSchema(nil, schemas[2])[1:]...),
+		"too many labels":      AppendSchema(nil, &Schema{Labels: make([]telemetry.Label, MaxLabels+1)}),
+		"more labels than":     {2, 0, 0, 0, 3, 0, 0},
+		"too many of a tag":    AppendSchema(nil, &Schema{Tags: []Tag{{Labels: make([]telemetry.Label, MaxLabels+1)}}}),
+		"text of a label":      AppendSchema(nil, &Schema{Labels: []telemetry.Label{{Value: strings.Repeat("x", maxName+1)}}}),
 		"too many tags":        {1, 0, 0, 0x81, 0x80, 0x08},
 		"more tags than bytes": {1, 0, 0, 2, 0, 0, 0},
 		"name too long":        AppendSchema(nil, &Schema{Device: strings.Repeat("x", maxName+1)}),
@@ -59,6 +93,9 @@ func TestSchemaDamaged(t *testing.T) {
 }
 
 func FuzzParseSchema(f *testing.F) {
+	if older, err := hex.DecodeString(schemaGolden1); err == nil {
+		f.Add(older)
+	}
 	for _, s := range schemas {
 		f.Add(AppendSchema(nil, s))
 	}

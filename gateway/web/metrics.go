@@ -84,6 +84,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.groups(s)
 	e.destinations(s)
 	e.buffer(&s.Buffer)
+	e.page(&s.Page)
 	e.process(&s.Process)
 }
 
@@ -107,6 +108,15 @@ func (e *exposition) ledger(s *Snapshot) {
 		}
 	}
 	device("millrace_readings_polled_total", "Readings taken from the device.", func(d *Device) uint64 { return d.Polled })
+	tags := func(quality string, n func(*Device) int) {
+		for i := range s.Devices {
+			e.count(uint64(n(&s.Devices[i])), "device", s.Devices[i].Name, "quality", quality)
+		}
+	}
+	e.family("millrace_tags", "gauge", "Tags by the quality of their last reading.")
+	tags("good", func(d *Device) int { return d.Good })
+	tags("uncertain", func(d *Device) int { return d.Uncertain })
+	tags("bad", func(d *Device) int { return d.Bad })
 	device("millrace_readings_suppressed_total", "Readings held back by report by exception.", func(d *Device) uint64 { return d.Suppressed })
 	device("millrace_readings_accepted_total", "Readings the buffer took.", func(d *Device) uint64 { return d.Accepted })
 
@@ -182,7 +192,12 @@ func (e *exposition) destinations(s *Snapshot) {
 	each("millrace_backlog_records", "gauge", "Records not yet acknowledged.", func(d *Destination) float64 { return float64(d.BacklogRecords) })
 	each("millrace_backlog_readings", "gauge", "Readings not yet acknowledged.", func(d *Destination) float64 { return float64(d.BacklogReadings) })
 	each("millrace_backlog_oldest_age_seconds", "gauge", "Age of the oldest record not yet acknowledged.", func(d *Destination) float64 { return d.OldestAge.Seconds() })
-	each("millrace_records_held_back", "gauge", "Records held back because the destination closes the connection on others like them.", func(d *Destination) float64 { return float64(d.Held) })
+	each("millrace_ack_latency_seconds", "gauge", "From sending a message to its acknowledgement, smoothed.", func(d *Destination) float64 { return d.AckLatency.Seconds() })
+	each("millrace_ack_latency_max_seconds", "gauge", "The longest of the present session.", func(d *Destination) float64 { return d.AckMax.Seconds() })
+	each("millrace_stray_answers_total", "counter", "Answers of the destination to messages that were not sent.", func(d *Destination) float64 { return float64(d.Stray) })
+	each("millrace_discarded_messages_total", "counter", "Messages of the destination that nobody asked for.", func(d *Destination) float64 { return float64(d.Discarded) })
+	each("millrace_open_breakers", "gauge", "Poll groups whose messages the destination refuses.", func(d *Destination) float64 { return float64(len(d.Breakers)) })
+	each("millrace_records_held_back", "gauge", "Records held back because the destination refuses others of their poll group.", func(d *Destination) float64 { return float64(d.Held) })
 	each("millrace_messages_in_flight", "gauge", "Messages sent and not yet acknowledged.", func(d *Destination) float64 { return float64(d.InFlight) })
 }
 
@@ -200,9 +215,16 @@ func (e *exposition) buffer(b *Buffer) {
 	one("millrace_buffer_written_bytes_total", "counter", "Bytes written to disk.", float64(b.BytesWritten))
 	one("millrace_buffer_next_sequence", "gauge", "The sequence number of the next record.", float64(b.NextSeq))
 	one("millrace_buffer_damaged_segments_total", "counter", "Damaged segments set aside.", float64(b.Corrupt))
-	if b.HoursLeft != nil {
-		one("millrace_buffer_room_seconds", "gauge", "How long the buffer lasts at the present rate with no uplink.", *b.HoursLeft*3600)
+	if b.OutageHours != nil {
+		one("millrace_buffer_outage_seconds", "gauge", "How long the buffer and its disk last at the present rate with no link.", *b.OutageHours*3600)
 	}
+}
+
+func (e *exposition) page(p *Page) {
+	e.family("millrace_page_connections", "gauge", "Connections to the page's address, this one included; at most 64.")
+	e.count(uint64(p.Connections))
+	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed at once because it had 64.")
+	e.count(p.Refused)
 }
 
 func (e *exposition) process(p *Process) {

@@ -1,8 +1,8 @@
 // Package web owns what a person or a monitoring system sees of a running gateway: the operator's page,
-// /healthz, /readyz, /metrics and /api/v1/snapshot. All of them are views of one Snapshot, so they never
-// contradict each other. It reads and never changes anything: only GET and HEAD are served.
+// /healthz, /readyz, /metrics and the API, with the client that commands use. Its views are of one Snapshot, so they never
+// contradict each other. The page's address only shows; the socket in the store's directory serves the whole API.
 //
-// The gateway package fills the Snapshot and runs Run; nothing here starts on its own.
+// The gateway package implements Gateway and runs Run and RunLocal; nothing here starts on its own.
 package web
 
 import (
@@ -21,7 +21,9 @@ type Snapshot struct {
 	Config       Config        `json:"config"`
 	Devices      []Device      `json:"devices"`
 	Destinations []Destination `json:"destinations"`
+	Absent       []Absent      `json:"absent,omitempty"` // destinations that are not in the config and hold records in the store
 	Buffer       Buffer        `json:"buffer"`
+	Page         Page          `json:"page"`
 	Process      Process       `json:"process"`
 }
 
@@ -44,6 +46,10 @@ type Device struct {
 	Up         bool      `json:"up"`     // its connection stands
 	Reason     string    `json:"reason"` // why its readings are bad; "" when it answers
 	Since      time.Time `json:"since"`  // when Up or Reason last changed; zero when unknown
+	Tags       int       `json:"tags"`
+	Good       int       `json:"tags_good"` // by their last reading, as the next two
+	Uncertain  int       `json:"tags_uncertain"`
+	Bad        int       `json:"tags_bad"`
 	Groups     []Group   `json:"groups"`
 	Polled     uint64    `json:"polled"`     // readings, by every poll
 	Suppressed uint64    `json:"suppressed"` // readings held back by report by exception
@@ -58,6 +64,9 @@ type Group struct {
 	Tags     int           `json:"tags"`
 	Polls    uint64        `json:"polls"`    // ticks served, good or bad
 	Failed   uint64        `json:"failed"`   // ticks for which no tag could be read
+	Pushed   bool          `json:"pushed"`   // the device pushes the readings
+	Pushes   uint64        `json:"pushes"`   // taken
+	Lost     uint64        `json:"lost"`     // readings known to be missing between pushes
 	Overruns uint64        `json:"overruns"` // ticks missed because the one before took too long
 	LastPoll time.Duration `json:"-"`        // how long the last poll took
 	MaxLate  time.Duration `json:"-"`        // the latest start of a poll after its tick
@@ -93,22 +102,37 @@ type Destination struct {
 	Sent            uint64        `json:"sent"` // messages, re-sent ones included
 	Acked           uint64        `json:"acked"`
 	Resent          uint64        `json:"resent"`
-	Bytes           uint64        `json:"bytes"` // payload bytes sent
+	Rejected        uint64        `json:"rejected"`      // records put into quarantine
+	Bytes           uint64        `json:"bytes"`         // payload bytes sent
+	AckLatency      time.Duration `json:"-"`             // from sending to the acknowledgement, smoothed
+	AckMax          time.Duration `json:"-"`             // the longest of this session
+	Stray           uint64        `json:"stray_answers"` // answers to nothing
+	Discarded       uint64        `json:"discarded"`     // messages from the receiver that nobody asked for
 	Reconnects      uint64        `json:"reconnects"`
 	BacklogRecords  uint64        `json:"backlog_records"`
 	BacklogReadings uint64        `json:"backlog_readings"`
 	InFlight        uint64        `json:"in_flight"` // records
 	OldestAge       time.Duration `json:"-"`         // age of the oldest record not yet acknowledged
-	Held            uint64        `json:"held_back"` // records of the suspects
-	Suspects        []Suspect     `json:"suspects,omitempty"`
+	Held            uint64        `json:"held_back"` // records of the streams whose breaker is open
+	Breakers        []Breaker     `json:"breakers,omitempty"`
 }
 
-// Suspect is a poll group whose records are held back because the destination closes the connection on them.
-type Suspect struct {
+// Breaker is the circuit breaker of one poll group whose messages the destination refuses.
+type Breaker struct {
 	Device  string    `json:"device"`
 	Topic   string    `json:"topic"`
+	State   string    `json:"state"` // open or half-open
+	Since   time.Time `json:"since"`
 	Held    int       `json:"held_back"` // records
 	NextTry time.Time `json:"next_try"`  // not before
+	Reason  string    `json:"reason"`
+}
+
+// Absent is a destination that is not in the config any more and holds records in the store.
+type Absent struct {
+	Name     string `json:"name"`
+	Records  uint64 `json:"records"`
+	Readings uint64 `json:"readings"`
 }
 
 // StateConnected is the State of a destination that takes messages.
@@ -124,9 +148,15 @@ type Buffer struct {
 	Commits      uint64   `json:"commits"`
 	BytesWritten uint64   `json:"bytes_written"`
 	NextSeq      uint64   `json:"next_seq"`
-	Health       string   `json:"health"`     // HealthOK or why records are not made durable
-	Corrupt      uint64   `json:"corrupt"`    // damaged segments set aside
-	HoursLeft    *float64 `json:"hours_left"` // until full at the present rate with no uplink; nil when unknown
+	Health       string   `json:"health"`       // HealthOK or why records are not made durable
+	Corrupt      uint64   `json:"corrupt"`      // damaged segments set aside
+	OutageHours  *float64 `json:"outage_hours"` // until the store or its disk is full at the present rate with no link; nil when unknown
+}
+
+// Page is who looks at the page's address. All is 0 when there is none.
+type Page struct {
+	Connections int    `json:"connections"` // at most 64
+	Refused     uint64 `json:"refused"`     // connections closed at once because there were so many
 }
 
 // HealthOK is the Health of a buffer that accepts records and makes them durable.
@@ -141,8 +171,11 @@ type Process struct {
 	OpenFiles  int     `json:"open_files"`
 }
 
-// Live reports whether the device answers.
-func (d *Device) Live() bool { return d.Up && d.Reason == "" }
+// Live reports whether the device answers and at least one of its tags can be read.
+func (d *Device) Live() bool { return d.Up && d.Reason == "" && !d.allBad() }
+
+// allBad reports whether every tag of the device was bad when it was last read.
+func (d *Device) allBad() bool { return d.Tags > 0 && d.Bad == d.Tags }
 
 // Imbalance returns how many polled readings the account does not explain: positive when readings are
 // missing, negative when there are too many, 0 when polled = suppressed + delivered + buffered + in flight
@@ -176,6 +209,8 @@ func (d Destination) MarshalJSON() ([]byte, error) {
 	type plain Destination
 	return json.Marshal(struct {
 		plain
-		OldestAge float64 `json:"oldest_age_seconds"`
-	}{plain(d), d.OldestAge.Seconds()})
+		OldestAge  float64 `json:"oldest_age_seconds"`
+		AckLatency float64 `json:"ack_latency_seconds"`
+		AckMax     float64 `json:"ack_latency_max_seconds"`
+	}{plain(d), d.OldestAge.Seconds(), d.AckLatency.Seconds(), d.AckMax.Seconds()})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,9 +17,9 @@ import (
 // freshness is how old a snapshot may be when it is served: many watchers cost as much as one.
 const freshness = 200 * time.Millisecond
 
-// site serves the views of one snapshot.
+// site serves the views of one gateway.
 type site struct {
-	take func() *Snapshot
+	g    Gateway
 	page []byte
 	csp  string
 
@@ -27,25 +28,33 @@ type site struct {
 	taken time.Time
 }
 
-// Handler serves the page at /, and /healthz, /readyz, /metrics and /api/v1/snapshot. snapshot is called
-// from the goroutines of requests, one at a time and at most five times a second; what it returns is not
-// changed afterwards by either side. A request that reaches a loopback address must name a loopback host,
-// so that no web site can read the gateway through the operator's browser (DNS rebinding).
-func Handler(snapshot func() *Snapshot) http.Handler {
-	s := &site{take: snapshot}
+// Handler serves the page at /, /healthz, /readyz, /metrics and what the API has to look at. The gateway's snapshot is taken
+// at most five times a second; what it returns is not changed afterwards by either side. A request that reaches a loopback
+// address must name a loopback host, so that no web site can read the gateway through the operator's browser (DNS rebinding).
+func Handler(g Gateway) http.Handler {
+	s := &site{g: g}
 	s.page, s.csp = assemble()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)
-	mux.HandleFunc("/healthz", s.serveHealth)
-	mux.HandleFunc("/readyz", s.serveReady)
-	mux.HandleFunc("/metrics", s.serveMetrics)
-	mux.HandleFunc("/api/v1/snapshot", s.serveSnapshot)
+	s.routes(mux)
 	return guard(mux)
 }
 
+// routes are the views that both the page's address and the local socket have.
+func (s *site) routes(mux *http.ServeMux) {
+	mux.HandleFunc("/healthz", s.serveHealth)
+	mux.HandleFunc("/readyz", s.serveReady)
+	mux.HandleFunc("/metrics", s.serveMetrics)
+	mux.HandleFunc("GET /api/v1/snapshot", s.serveSnapshot)
+	mux.HandleFunc("GET /api/v1/values", s.serveValues)
+	mux.HandleFunc("GET /api/v1/schema/{name}", serveSchema)
+	mux.HandleFunc("GET /api/v1/store", s.serveStore)
+	mux.HandleFunc("GET /api/v1/store/quarantine", s.serveQuarantine)
+}
+
 // Run serves handler on l until ctx ends, then gives open requests a second to finish. It returns nil
-// after ctx ended and the listener's error otherwise. It closes l.
-func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
+// after ctx ended and the listener's error otherwise. It closes l. When it cannot accept, it logs that and tries again.
+func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,  // no request has a body: a slow sender is not one of ours
@@ -53,6 +62,7 @@ func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
 		WriteTimeout:      30 * time.Second, // two megabytes of metrics over a poor link
 		IdleTimeout:       2 * time.Minute,  // longer than any scrape interval
 		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          errorLog(log),
 	}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -71,21 +81,11 @@ func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
 	return nil
 }
 
-// Listen opens the address "host:port" for Run.
-func Listen(ctx context.Context, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the web page on %q: %w; choose another address or port", address, err)
-	}
-	return l, nil
-}
-
 func (s *site) snapshot() *Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last == nil || time.Since(s.taken) > freshness {
-		s.last = s.take()
+		s.last = s.g.Snapshot()
 		s.taken = time.Now()
 	}
 	return s.last
@@ -149,7 +149,7 @@ func guard(next http.Handler) http.Handler {
 		switch {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "this server only shows; use GET or HEAD", http.StatusMethodNotAllowed)
+			http.Error(w, errReadOnly.Error(), http.StatusMethodNotAllowed)
 		case !hostAllowed(r):
 			http.Error(w, "the Host header must name localhost or a loopback address; a proxy in front must set it", http.StatusMisdirectedRequest)
 		default:

@@ -29,7 +29,7 @@ func (s *Snapshot) Summarise() Summary {
 	}
 	var parts []string
 	level := LevelOK
-	if text := s.uplinks(); text != "" {
+	if text := s.links(); text != "" {
 		level, parts = LevelWarn, append(parts, text)
 	}
 	for i := range s.Destinations {
@@ -38,6 +38,9 @@ func (s *Snapshot) Summarise() Summary {
 		}
 	}
 	if text := s.silent(); text != "" {
+		level, parts = LevelWarn, append(parts, text)
+	}
+	if text := s.absent(); text != "" {
 		level, parts = LevelWarn, append(parts, text)
 	}
 	if s.Config.Problem != "" {
@@ -49,7 +52,7 @@ func (s *Snapshot) Summarise() Summary {
 	return Summary{level, s.quiet()}
 }
 
-func (s *Snapshot) uplinks() string {
+func (s *Snapshot) links() string {
 	var down []*Destination
 	var kept uint64
 	for i := range s.Destinations {
@@ -61,27 +64,27 @@ func (s *Snapshot) uplinks() string {
 	if len(down) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("%d of %d uplinks down", len(down), len(s.Destinations))
+	text := fmt.Sprintf("%d of %d destinations down", len(down), len(s.Destinations))
 	if len(down) == 1 {
-		text = "Uplink " + down[0].Name + " down"
+		text = "Destination " + down[0].Name + " down"
 		if !down[0].Since.IsZero() {
 			text += " for " + Span(s.Now.Sub(down[0].Since))
 		}
 	}
 	text += "; " + count(kept, "reading") + " kept"
-	if h := s.Buffer.HoursLeft; h != nil {
-		text += ", room for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour)))
+	if h := s.Buffer.OutageHours; h != nil {
+		text += ", enough space for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour)))
 	}
 	return text + "."
 }
 
 func (d *Destination) refuses() string {
-	if len(d.Suspects) == 0 {
+	if len(d.Breakers) == 0 {
 		return ""
 	}
 	var names []string
-	for i := range d.Suspects {
-		if name := d.Suspects[i].Device; !slices.Contains(names, name) {
+	for i := range d.Breakers {
+		if name := d.Breakers[i].Device; !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -89,23 +92,49 @@ func (d *Destination) refuses() string {
 	if len(names) <= 3 {
 		whose = strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("%s closes the connection on messages of %s: %s held back, the rest flows.", d.Name, whose, count(d.Held, "record"))
+	return fmt.Sprintf("%s refuses messages of %s: %s held back, the rest flows.", d.Name, whose, count(d.Held, "record"))
+}
+
+// absent says what destinations hold that are not in the config any more.
+func (s *Snapshot) absent() string {
+	if len(s.Absent) == 0 {
+		return ""
+	}
+	a := &s.Absent[0]
+	text := fmt.Sprintf("Destination %s is not in the config any more and keeps %s in the store; `millrace buffer forget %s` gives them up", a.Name, count(a.Readings, "reading"), a.Name)
+	if more := len(s.Absent) - 1; more > 0 {
+		text += fmt.Sprintf("; so do %d more", more)
+	}
+	return text + "."
 }
 
 func (s *Snapshot) silent() string {
 	var names []string
+	var bad *Device
 	for i := range s.Devices {
-		if !s.Devices[i].Live() {
-			names = append(names, s.Devices[i].Name)
+		d := &s.Devices[i]
+		switch {
+		case d.Up && d.Reason == "" && d.allBad():
+			bad = d
+		case !d.Live():
+			names = append(names, d.Name)
 		}
 	}
+	text := s.unanswered(names)
+	if bad != nil {
+		text = strings.TrimSpace(text + fmt.Sprintf(" Device %s answers, and all its %s are bad.", bad.Name, count(uint64(bad.Tags), "tag")))
+	}
+	return text
+}
+
+func (s *Snapshot) unanswered(names []string) string {
 	switch {
 	case len(names) == 0:
 		return ""
 	case len(names) == 1:
-		return fmt.Sprintf("Device %s does not answer; %d of %d live.", names[0], len(s.Devices)-1, len(s.Devices))
+		return fmt.Sprintf("Device %s does not answer; %d of %d live.", names[0], s.live(), len(s.Devices))
 	case len(names) <= 3:
-		return fmt.Sprintf("Devices %s do not answer; %d of %d live.", strings.Join(names, ", "), len(s.Devices)-len(names), len(s.Devices))
+		return fmt.Sprintf("Devices %s do not answer; %d of %d live.", strings.Join(names, ", "), s.live(), len(s.Devices))
 	}
 	return fmt.Sprintf("%d of %d devices do not answer.", len(names), len(s.Devices))
 }
@@ -176,4 +205,14 @@ func Thousands(n uint64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
+}
+
+// live is how many devices are.
+func (s *Snapshot) live() (n int) {
+	for i := range s.Devices {
+		if s.Devices[i].Live() {
+			n++
+		}
+	}
+	return n
 }

@@ -41,6 +41,7 @@ type Device struct {
 	Unit    int    // 0 to 255
 	Order   string // byte order of its numbers, "" = each tag says its own
 	Timeout time.Duration
+	Options [][2]string // further options of the driver
 	Groups  []*Group
 }
 

@@ -181,18 +181,9 @@ func TestDriverAcceptsEveryTemplate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		groups, err := tpl.Expand(templates.Params{Unit: 1})
+		r, err := fromTemplate(tpl, Options{URL: placeholder}, templates.Params{Unit: 1})
 		if err != nil {
 			t.Fatal(err)
-		}
-		d := &Device{Name: name, URL: placeholder, Unit: 1, Order: tpl.Order}
-		r := &Result{Devices: []*Device{d}}
-		for _, g := range groups {
-			out := &Group{Name: g.Name, Interval: g.Interval}
-			for _, tag := range g.Tags {
-				out.Tags = append(out.Tags, Tag{Name: tag.Name, Address: tag.Address, Type: tag.Type, Unit: tag.Unit, Scale: tag.Scale, Offset: tag.Offset})
-			}
-			d.Groups = append(d.Groups, out)
 		}
 		var list bytes.Buffer
 		if err := r.WriteYAML(&list); err != nil {
@@ -269,6 +260,40 @@ func TestCommand(t *testing.T) {
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	if err := cmd.Execute(); err == nil {
 		t.Error("a folder was imported")
+	}
+}
+
+func TestTemplateCommand(t *testing.T) {
+	run := func(args ...string) (string, string, error) {
+		var out, remarks bytes.Buffer
+		cmd := NewTemplate()
+		cmd.SilenceUsage, cmd.SilenceErrors = true, true
+		cmd.SetOut(&out)
+		cmd.SetErr(&remarks)
+		cmd.SetArgs(args)
+		err := cmd.Execute()
+		return out.String(), remarks.String(), err
+	}
+	out, remarks, err := run("eastron-sdm630", "--device", "meter-1", "--url", "tcp://192.168.1.10:502", "--unit", "7", "--interval", "3s", "--prefix", "a_")
+	if err != nil {
+		t.Fatal(err)
+	}
+	load(t, out)
+	for _, want := range []string{`- name: "meter-1"`, "unit: 7", "interval: 3s", `name: "a_`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+	if !strings.Contains(remarks, "compared with:") {
+		t.Errorf("nothing says what it was compared with: %s", remarks)
+	}
+	if out, _, err = run(); err != nil || strings.Count(out, "\n") != 1+len(templates.List()) {
+		t.Errorf("the list: %v\n%s", err, out)
+	}
+	for _, wrong := range [][]string{{"sdm-630"}, {"../secret"}, {"eastron-sdm630", "--unit", "256"}, {"eastron-sdm630", "--interval", "1ms"}} {
+		if _, _, err := run(wrong...); err == nil {
+			t.Errorf("%q is accepted", wrong)
+		}
 	}
 }
 

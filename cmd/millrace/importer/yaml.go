@@ -47,6 +47,9 @@ func (d *Device) write(out *bufio.Writer) {
 	if d.Timeout > 0 {
 		fmt.Fprintf(out, "  timeout: %s\n", short(d.Timeout))
 	}
+	for _, o := range d.Options {
+		fmt.Fprintf(out, "  %s: %s\n", o[0], o[1])
+	}
 	fmt.Fprintln(out, "  groups:")
 	for _, g := range d.Groups {
 		if len(g.Tags) == 0 {

@@ -1,10 +1,10 @@
-// Package jsonmsg turns a record into one MQTT message of format json: one flat object a poll.
+// Package jsonmsg is the format json: one flat object a record, one message with QoS 1.
 //
 // It owns the names and the exact text of everything in that object, and the topic it goes to; README.md
 // describes both, message.schema.json is the contract that a test holds against real output. It promises
 // that a reading is in "values" or in "bad", never in both and never missing, that a number loses no bit
-// of precision, and that the same record gives the same bytes. Encoding allocates nothing but the buffer.
-// The publisher calls it, once for each message.
+// of precision, and that the same record gives the same bytes but for the historical mark, which tells of the
+// sending. Encoding allocates nothing but the buffer. The publisher calls it.
 package jsonmsg
 
 import (
@@ -13,16 +13,17 @@ import (
 	"strings"
 
 	"millrace/drivers/telemetry"
+	"millrace/gateway/format"
+	"millrace/gateway/link"
 	"millrace/gateway/record"
+	"millrace/gateway/values"
 )
 
 // Options say what the messages of one destination look like.
 type Options struct {
-	Gateway string // name of the gateway, in every message
-	Epoch   string // the buffer's epoch: a sequence number is unique within it
+	Gateway string // name of the gateway, for records that do not know theirs
 
 	// Topic is the template of the topic, with the placeholders {gateway}, {device} and {group}.
-	// "" means DefaultTopic.
 	Topic string
 
 	// BigIntsAsText writes integers beyond ±2^53 as strings, for consumers that read every JSON
@@ -30,23 +31,89 @@ type Options struct {
 	BigIntsAsText bool
 }
 
-// DefaultTopic is the topic template of a destination that names none.
-const DefaultTopic = "telemetry/{gateway}/{device}/{group}"
-
-// Format makes the messages of one destination. It is immutable and safe for concurrent use.
-type Format struct {
-	options Options
-}
-
 // New checks the topic template and returns the format.
-func New(o Options) (*Format, error) {
-	if o.Topic == "" {
-		o.Topic = DefaultTopic
-	}
+func New(o Options) (format.Format, error) {
 	if err := CheckTopic(o.Topic); err != nil {
 		return nil, err
 	}
-	return &Format{options: o}, nil
+	return jsonFormat{o}, nil
+}
+
+type jsonFormat struct{ options Options }
+
+// Will returns nothing: a consumer learns of an outage from the messages that follow.
+func (jsonFormat) Will() *link.Message { return nil }
+
+// Subscriptions returns nothing.
+func (jsonFormat) Subscriptions() []string { return nil }
+
+// Open returns the encoder of one session.
+func (f jsonFormat) Open(*values.Table, []*record.Schema) format.Encoder {
+	return &encoder{options: f.options, streams: map[*record.Schema]*stream{}}
+}
+
+// encoder makes the messages of one session.
+type encoder struct {
+	options Options
+	streams map[*record.Schema]*stream
+	buf     []byte
+}
+
+// Bounds of what an encoder keeps.
+const (
+	maxStreams = 1 << 16
+	keepBuffer = 256 << 10 // a larger payload buffer is not kept, in bytes
+)
+
+// Hello returns nothing: the format has no births.
+func (e *encoder) Hello(dst []link.Message) []link.Message { return dst }
+
+// Batch is 1: one record is one message.
+func (e *encoder) Batch() int { return 1 }
+
+// Take asks for nothing: the format hears nothing.
+func (e *encoder) Take(link.Message) (format.Event, bool) { return format.Event{}, false }
+
+// Topic returns where the records of a schema go, "" when the topic would be longer than MQTT allows.
+func (e *encoder) Topic(s *record.Schema) string {
+	st, err := e.stream(s)
+	if err != nil {
+		return ""
+	}
+	return st.topic
+}
+
+// Encode appends the message of a record: see format.Encoder.
+func (e *encoder) Encode(dst []link.Message, recs []format.Record) ([]link.Message, error) {
+	r := &recs[0]
+	st, err := e.stream(r.Schema)
+	if err != nil {
+		return dst, err
+	}
+	if cap(e.buf) > keepBuffer {
+		e.buf = nil
+	}
+	if r.Gap != nil {
+		e.buf = st.appendGap(e.buf[:0], r)
+	} else if e.buf, err = st.appendRecord(e.buf[:0], r); err != nil {
+		return dst, err
+	}
+	return append(dst, link.Message{Topic: st.topic, Payload: e.buf, QoS: 1}), nil
+}
+
+func (e *encoder) stream(s *record.Schema) (*stream, error) {
+	if st := e.streams[s]; st != nil {
+		return st, nil
+	}
+	st, err := newStream(&e.options, s)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.streams) >= maxStreams {
+		clear(e.streams)
+	}
+	e.streams[s] = st
+	return st, nil
 }
 
 // maxTemplate bounds a topic template, in bytes.
@@ -71,10 +138,11 @@ func placeholders(gateway, device, group string) *strings.Replacer {
 	return strings.NewReplacer("{gateway}", gateway, "{device}", device, "{group}", group)
 }
 
-// Stream encodes the records of one schema. It holds everything that is the same from record to record.
-// One goroutine uses it at a time.
-type Stream struct {
+// stream encodes the records of one schema. It holds everything that is the same from record to record.
+type stream struct {
 	topic    string
+	epoch    string   // that head has
+	whose    int      // bytes of head before the epoch
 	head     []byte   // from the opening brace to the sequence number
 	keys     [][]byte // `,"tag":` for each tag of the schema
 	keyBytes int
@@ -82,18 +150,20 @@ type Stream struct {
 	newest   []int32 // scratch: see repeats
 }
 
-// Stream returns the encoder of the schema's records.
-func (f *Format) Stream(s *record.Schema) (*Stream, error) {
-	e := &Stream{bigText: f.options.BigIntsAsText}
-	e.topic = placeholders(topicLevel(f.options.Gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(f.options.Topic)
+func newStream(o *Options, s *record.Schema) (*stream, error) {
+	e := &stream{bigText: o.BigIntsAsText}
+	gateway := s.Gateway
+	if gateway == "" { // of a store that an older version wrote
+		gateway = o.Gateway
+	}
+	e.topic = placeholders(topicLevel(gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(o.Topic)
 	if len(e.topic) > maxTopic || e.topic == "" {
 		return nil, fmt.Errorf("topic of device %q group %q has %d bytes; MQTT allows 1 to %d", s.Device, s.Group, len(e.topic), maxTopic)
 	}
-	e.head = appendField(e.head, `{"gateway":`, f.options.Gateway)
+	e.head = appendField(e.head, `{"gateway":`, gateway)
 	e.head = appendField(e.head, `,"device":`, s.Device)
 	e.head = appendField(e.head, `,"group":`, s.Group)
-	e.head = appendField(e.head, `,"epoch":`, f.options.Epoch)
-	e.head = append(e.head, `,"seq":`...)
+	e.whose = len(e.head)
 	e.keys = make([][]byte, len(s.Tags))
 	for i := range s.Tags {
 		e.keys[i] = append(appendText([]byte{','}, s.Tags[i].Name), ':')
@@ -115,17 +185,10 @@ func appendField(dst []byte, key, text string) []byte {
 	return appendText(append(dst, key...), text)
 }
 
-// Gap says which readings of a device will never arrive.
-type Gap struct {
-	From, To          int64  // microseconds since 1970-01-01 UTC: the oldest and the newest of them
-	FirstSeq, LastSeq uint64 // the sequence numbers of their records
-	Count             uint64 // how many readings
-	Cause             string // why, in words
-}
-
-// AppendGap appends the message of a gap record to dst. at is the record's time in microseconds since 1970.
-func (s *Stream) AppendGap(dst []byte, seq uint64, historical bool, at int64, g *Gap) []byte {
-	dst = s.appendHead(dst, seq, historical, at)
+// appendGap appends the message of a gap record.
+func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
+	g := r.Gap
+	dst = s.appendHead(dst, r)
 	dst = append(dst, `,"values":{},"bad":{},"gap":{"from":`...)
 	dst = appendInt(dst, floorMilli(g.From))
 	dst = appendInt(append(dst, `,"to":`...), floorMilli(g.To))
@@ -136,21 +199,18 @@ func (s *Stream) AppendGap(dst []byte, seq uint64, historical bool, at int64, g 
 	return append(dst, '}', '}')
 }
 
-// Topic returns the topic of the stream's messages.
-func (s *Stream) Topic() string { return s.topic }
-
-// AppendRecord appends the message of the record to dst. historical says that the record waited on disk
-// while the link was down. It returns an error, and dst unchanged, when a reading names a tag that the
-// schema does not have.
-func (s *Stream) AppendRecord(dst []byte, seq uint64, historical bool, r *record.Record) ([]byte, error) {
+// appendRecord appends the message of the record to dst. It returns an error, and dst unchanged, when a reading names a
+// tag that the schema does not have.
+func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
+	r := fr.Record
 	start := len(dst)
 	dst = slices.Grow(dst, len(s.head)+s.keyBytes+24*len(r.Readings)+128)
-	dst = s.appendHead(dst, seq, historical, r.Time)
+	dst = s.appendHead(dst, fr)
 	ts := floorMilli(r.Time)
 	dst = append(dst, `,"values":`...)
 	c := s.survey(r, ts)
 	if c.foreign {
-		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", seq, len(s.keys))
+		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, len(s.keys))
 	}
 	open := len(dst)
 	for i := range r.Readings {
@@ -179,12 +239,19 @@ func (s *Stream) AppendRecord(dst []byte, seq uint64, historical bool, r *record
 	return append(dst, '}'), nil
 }
 
-func (s *Stream) appendHead(dst []byte, seq uint64, historical bool, at int64) []byte {
-	dst = appendUint(append(dst, s.head...), seq)
+func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
+	if s.epoch != r.Epoch || len(s.head) == s.whose {
+		s.epoch = r.Epoch
+		s.head = append(appendField(s.head[:s.whose], `,"epoch":`, r.Epoch), `,"seq":`...)
+	}
+	dst = appendUint(append(dst, s.head...), r.Seq)
 	dst = append(dst, `,"ts":`...)
-	dst = appendInt(dst, floorMilli(at))
-	if historical {
+	dst = appendInt(dst, floorMilli(r.Time))
+	if r.Historical {
 		dst = append(dst, `,"historical":true`...)
+	}
+	if r.Record != nil && r.Record.ClockUnset {
+		dst = append(dst, `,"clock":"not set"`...)
 	}
 	return dst
 }
@@ -196,7 +263,7 @@ type census struct {
 	foreign               bool // a tag beyond the schema
 }
 
-func (s *Stream) survey(r *record.Record, ts int64) census {
+func (s *stream) survey(r *record.Record, ts int64) census {
 	var c census
 	last, ascending := int64(-1), true
 	for i := range r.Readings {
@@ -229,7 +296,7 @@ func (s *Stream) survey(r *record.Record, ts int64) census {
 
 // repeats notes the newest reading of each tag and says whether any tag has several, as an OPC UA
 // notification may.
-func (s *Stream) repeats(r *record.Record) bool {
+func (s *stream) repeats(r *record.Record) bool {
 	if s.newest == nil {
 		s.newest = make([]int32, len(s.keys))
 	}
@@ -247,11 +314,11 @@ func (s *Stream) repeats(r *record.Record) bool {
 
 // shown reports whether the reading stands under its tag; one that a later reading of the same record
 // replaces stands in "earlier".
-func (s *Stream) shown(r *record.Record, i int, c *census) bool {
+func (s *stream) shown(r *record.Record, i int, c *census) bool {
 	return !c.repeated || s.newest[r.Readings[i].Tag] == int32(i)
 }
 
-func (s *Stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
+func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 	dst = append(dst, `,"bad":`...)
 	open := len(dst)
 	if c.bad == 0 {
@@ -282,7 +349,7 @@ func whyBad(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *Stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte {
+func (s *stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte {
 	start := len(dst)
 	dst = append(dst, `,"uncertain":`...)
 	open := len(dst)
@@ -306,7 +373,7 @@ func whyUncertain(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *Stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) []byte {
+func (s *stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) []byte {
 	start := len(dst)
 	dst = append(dst, `,"times":`...)
 	open := len(dst)
@@ -323,7 +390,7 @@ func (s *Stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) 
 }
 
 // appendEarlier appends the readings that a later one of the same tag in the same record hides.
-func (s *Stream) appendEarlier(dst []byte, r *record.Record) []byte {
+func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 	dst = append(dst, `,"earlier":[`...)
 	first := true
 	for i := range r.Readings {

@@ -25,7 +25,7 @@ const maxDepth = 16
 const maxExact = 1 << 53
 
 // appendValue appends a value; false means that it is unfit, and dst then ends in garbage.
-func (s *Stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
+func (s *stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
 	switch v.Kind {
 	case telemetry.KindUint:
 		if s.bigText && v.Bits > maxExact {
@@ -53,7 +53,7 @@ func (s *Stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
 }
 
 // appendOther appends a value of a rare kind.
-func (s *Stream) appendOther(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
+func (s *stream) appendOther(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
 	switch v.Kind {
 	case telemetry.KindTime:
 		t := v.AsTime()
@@ -69,7 +69,7 @@ func (s *Stream) appendOther(dst []byte, v *telemetry.Value, depth int) ([]byte,
 
 // appendArray appends an array. An element that JSON cannot hold becomes null, so that the others keep
 // their places.
-func (s *Stream) appendArray(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
+func (s *stream) appendArray(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
 	if depth == 0 {
 		return dst, false
 	}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/gateway/config"
+	"millrace/gateway/web"
+)
+
+// valuesFlags say which values to show, and how.
+type valuesFlags struct {
+	file, path, format string
+	watch, bad         bool
+}
+
+func newValues() *cobra.Command {
+	var f valuesFlags
+	cmd := &cobra.Command{
+		Use:   "values [DEVICE[/TAG]]",
+		Short: "Show the last reading of each tag of the running gateway",
+		Long: `Show what the running gateway reads: the last value of each tag, how old it is, and why it is bad if it is. It asks the gateway
+through the socket in the store's directory. With --watch it goes on showing each reading as it comes, until it is interrupted.`,
+		Example: `  millrace values --config millrace.yaml
+  millrace values press-1/temperature --watch
+  millrace values --bad -o csv`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			device, tag, _ := strings.Cut(strings.Join(args, ""), "/")
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			err := f.show(ctx, cmd.OutOrStdout(), device, tag)
+			if err != nil && ctx.Err() == nil {
+				return &exitError{exitFailed, err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
+	cmd.Flags().StringVar(&f.path, "path", "", "directory of the gateway's store, instead of a config")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on showing each reading as it comes")
+	cmd.Flags().BoolVar(&f.bad, "bad", false, "only readings that are not good")
+	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "table, json (one object a line) or csv")
+	return cmd
+}
+
+// show asks the gateway and prints what it says.
+func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag string) error {
+	p, err := newValuePrinter(out, f.format)
+	if err != nil {
+		return err
+	}
+	dir := f.path
+	if dir == "" {
+		if dir, err = config.StorePath(f.file, protocols(), config.Options{}); dir == "" {
+			return err
+		}
+	}
+	c, err := web.Dial(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("show values: %w", err)
+	}
+	defer c.Close()
+	list, err := c.Values(ctx, device, tag, f.bad)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 && !f.bad {
+		return fmt.Errorf("show values: the gateway has no tag %q; `millrace values` without a name shows all", strings.TrimSuffix(device+"/"+tag, "/"))
+	}
+	for i := range list {
+		p.print(&list[i])
+	}
+	if err := p.flush(); err != nil || !f.watch {
+		return err
+	}
+	return c.Watch(ctx, device, tag, f.bad, func(v *web.Value) error {
+		p.print(v)
+		return p.flush()
+	})
+}
+
+// valuePrinter prints values in one of the formats.
+type valuePrinter struct {
+	print func(*web.Value)
+	flush func() error
+}
+
+func newValuePrinter(out io.Writer, format string) (*valuePrinter, error) {
+	switch format {
+	case "table":
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprint(w, "DEVICE\tTAG\tVALUE\tUNIT\tQUALITY\tAGE\tREASON\n")
+		return &valuePrinter{func(v *web.Value) {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), v.Reason)
+		}, w.Flush}, nil
+	case "json":
+		enc := json.NewEncoder(out)
+		var failed error
+		return &valuePrinter{func(v *web.Value) { failed = errors.Join(failed, enc.Encode(v)) }, func() error { return failed }}, nil
+	case "csv":
+		w := csv.NewWriter(out)
+		_ = w.Write([]string{"device", "group", "tag", "value", "unit", "quality", "reason", "time", "source_time"})
+		return &valuePrinter{func(v *web.Value) {
+			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source)})
+		}, func() error { w.Flush(); return w.Error() }}, nil
+	}
+	return nil, fmt.Errorf("unknown output %q; use table, json or csv", format)
+}
+
+func shownText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func qualityText(v *web.Value) string {
+	if v.Quality == "" {
+		return "not read yet"
+	}
+	return v.Quality
+}
+
+func ageText(v *web.Value) string {
+	if v.Quality == "" {
+		return ""
+	}
+	return web.Span(time.Duration(v.Age * float64(time.Second)))
+}
+
+// milliText writes a time in milliseconds since 1970, in UTC; "" for 0.
+func milliText(ms int64) string {
+	if ms == 0 {
+		return ""
+	}
+	return timeText(ms * 1000)
+}

@@ -1,0 +1,288 @@
+// Package command owns the way of a write to equipment: is the tag known, does the config allow it, is the value in range,
+// is it not too soon; then through the poller to the driver, and an answer to whoever asked. It promises that nothing is
+// written that no rule names, that each command is answered, logged and counted, and that one slow device holds up no
+// other. The API calls Write; formats whose receivers send commands will.
+package command
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+// Rule allows writes to one tag. Without a rule there are none.
+type Rule struct {
+	Device, Tag string
+	Min, Max    float64 // of the value as people write it, scaled; both are needed for numbers
+	Ranged      bool    // Min and Max are given
+	Count       int     // writes that may come in a row, and again within each Per
+	Per         time.Duration
+}
+
+// Target is where the writes of one tag go.
+type Target struct {
+	Rule  Rule
+	Group drivers.Ref
+	Index int // of the tag in its group
+	Tag   telemetry.Tag
+	Type  telemetry.DataType // before scaling; AnyType where only the device knows
+	// Do runs a job with the driver between two polls; it is (*poller.Poller).Do.
+	Do func(ctx context.Context, job func(drivers.Driver) error) error
+}
+
+// Request is a wish to write.
+type Request struct {
+	Device, Tag string
+	Value       string // as a person writes it
+	From        string // who asks, for the log
+}
+
+// The refusals that a caller may ask for.
+var (
+	ErrNotAllowed = errors.New("not allowed")
+	ErrTooSoon    = errors.New("too soon")
+	ErrValue      = errors.New("value cannot be written")
+	ErrNoWriter   = errors.New("this driver does not write")
+)
+
+const (
+	patience = 10 * time.Second // for a command, its wait behind others and behind polls included
+	queued   = 16               // commands at once for one device; more are refused
+	logged   = 64               // bytes of a foreign text that go to the log
+)
+
+// Stats count the commands of one tag. One without a device and a tag counts those that named nothing that a rule allows.
+type Stats struct {
+	Device, Tag string
+	Done        uint64 // the device confirmed
+	Refused     uint64 // by us: nothing was sent
+	Failed      uint64 // refused by the device, not reached, or not known
+}
+
+// Router decides and writes. Its methods may be called from any goroutine.
+type Router struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu      sync.Mutex
+	targets map[key]*target
+	queues  map[string]*queue // by device
+	strange uint64            // commands that named nothing that a rule allows
+}
+
+type key struct{ device, tag string }
+
+type target struct {
+	Target
+	queue *queue
+	*account
+}
+
+// account is what outlives a reload. The router's lock guards it.
+type account struct {
+	left  float64 // writes that the rate allows now
+	last  time.Time
+	stats Stats
+}
+
+// queue lets one command at a time through to a device.
+type queue struct {
+	turn chan struct{}
+	wait chan struct{} // places, the one whose turn it is included
+}
+
+// New returns a router that allows nothing yet.
+func New(log *slog.Logger) *Router {
+	return &Router{log: log, now: time.Now, targets: map[key]*target{}, queues: map[string]*queue{}}
+}
+
+// Set replaces what may be written. A tag that stays keeps its count and its rate; a command that waits is judged again by
+// the new rules when its turn comes.
+func (r *Router) Set(list []Target) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	targets, queues := make(map[key]*target, len(list)), map[string]*queue{}
+	for i := range list {
+		rule := &list[i].Rule
+		k := key{rule.Device, rule.Tag}
+		t := &target{Target: list[i], account: &account{left: float64(rule.Count), stats: Stats{Device: k.device, Tag: k.tag}}}
+		if was := r.targets[k]; was != nil {
+			t.account = was.account
+			t.left = min(t.left, float64(rule.Count))
+		}
+		if t.queue = queues[k.device]; t.queue == nil {
+			t.queue = r.queueOf(k.device)
+			queues[k.device] = t.queue
+		}
+		targets[k] = t
+	}
+	r.targets, r.queues = targets, queues
+}
+
+// queueOf returns the queue that commands of the device may wait in already, or a new one.
+func (r *Router) queueOf(device string) *queue {
+	if q := r.queues[device]; q != nil {
+		return q
+	}
+	return &queue{turn: make(chan struct{}, 1), wait: make(chan struct{}, queued)}
+}
+
+// Stats returns the counts of every tag that may be written, by device and tag.
+func (r *Router) Stats() []Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]Stats, 0, len(r.targets)+1)
+	if r.strange > 0 {
+		list = append(list, Stats{Refused: r.strange})
+	}
+	for _, t := range r.targets {
+		list = append(list, t.stats)
+	}
+	slices.SortFunc(list, func(a, b Stats) int { return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Tag, b.Tag)) })
+	return list
+}
+
+// Write decides over a request and, if it is allowed, writes and waits for the device's confirmation, 10 s at most. The error
+// says why nothing was written, or that it is not known whether it was. Each call leaves one line in the log.
+func (r *Router) Write(ctx context.Context, q Request) error {
+	start := r.now()
+	t, err := r.admit(&q)
+	if err != nil {
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	leave, err := t.queue.enter(ctx)
+	if err != nil {
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	}
+	defer leave()
+	now, value, err := r.find(&q) // the rules may have changed while it waited
+	if err != nil {
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	}
+	if err := now.write(ctx, value); err != nil {
+		r.count(t, func(s *Stats) { s.Failed++ })
+		return r.no("command failed", &q, err)
+	}
+	r.count(t, func(s *Stats) { s.Done++ })
+	r.log.Info("command done", append(q.attrs(), "took", r.now().Sub(start).Round(time.Millisecond))...)
+	return nil
+}
+
+// no logs that a command was not done and returns the answer.
+func (r *Router) no(what string, q *Request, cause error) error {
+	r.log.Warn(what, append(q.attrs(), "cause", cause)...)
+	return fmt.Errorf("write %q to %s/%s: %w", clip(q.Value), clip(q.Device), clip(q.Tag), cause)
+}
+
+// attrs is what the log says of a request. Texts come from outside, so they are cut.
+func (q *Request) attrs() []any {
+	return []any{"device", clip(q.Device), "tag", clip(q.Tag), "value", clip(q.Value), "from", clip(q.From)}
+}
+
+func clip(s string) string {
+	if len(s) <= logged {
+		return s
+	}
+	return s[:logged] + "…"
+}
+
+// count counts a command for its target, nil = it named none.
+func (r *Router) count(t *target, f func(*Stats)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t == nil {
+		r.strange++
+		return
+	}
+	f(&t.stats)
+}
+
+// admit finds the target, checks the value, and takes one write out of what the rate allows.
+func (r *Router) admit(q *Request) (*target, error) {
+	t, _, err := r.find(q)
+	if err != nil {
+		return t, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return t, t.spend(&t.Rule, r.now())
+}
+
+// find returns the target of a request and its value as the device wants it.
+func (r *Router) find(q *Request) (*target, telemetry.Value, error) {
+	r.mu.Lock()
+	t := r.targets[key{q.Device, q.Tag}]
+	r.mu.Unlock()
+	if t == nil {
+		return nil, telemetry.Value{}, fmt.Errorf("%w; list the tag under writes: in the config and reload it", ErrNotAllowed)
+	}
+	value, err := t.raw(q.Value)
+	return t, value, err
+}
+
+// spend takes one write out of what the rate allows: a bucket that fills with time.
+func (a *account) spend(rule *Rule, now time.Time) error {
+	if rule.Count <= 0 || rule.Per <= 0 {
+		return fmt.Errorf("%w: the rule has no rate", ErrNotAllowed)
+	}
+	if !a.last.IsZero() {
+		a.left = min(a.left+now.Sub(a.last).Seconds()*float64(rule.Count)/rule.Per.Seconds(), float64(rule.Count))
+	}
+	a.last = now
+	if a.left < 1 {
+		return fmt.Errorf("%w: the config allows %d in %v; try again later", ErrTooSoon, rule.Count, rule.Per)
+	}
+	a.left--
+	return nil
+}
+
+// enter waits for the turn of a command; leave gives it to the next.
+func (q *queue) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case q.wait <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("%w: %d commands wait for this device already; try again later", ErrTooSoon, queued)
+	}
+	select {
+	case q.turn <- struct{}{}:
+		return func() { <-q.turn; <-q.wait }, nil
+	case <-ctx.Done():
+		<-q.wait
+		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was written", ctx.Err())
+	}
+}
+
+// write has the poller write between two polls.
+func (t *target) write(ctx context.Context, value telemetry.Value) error {
+	begun := false // Do returns only when the job is over, or will not begin
+	err := t.Do(ctx, func(d drivers.Driver) error {
+		w, ok := d.(drivers.Writer)
+		if !ok {
+			return ErrNoWriter
+		}
+		begun = true
+		return errors.Join(w.Write(ctx, []drivers.Write{{Group: t.Group, Tag: t.Index, Value: value}})...)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case !begun:
+		return fmt.Errorf("%w; nothing was written", err)
+	case errors.Is(err, drivers.ErrLink), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w; it is not known whether it was written: read the tag", err)
+	}
+	return err
+}

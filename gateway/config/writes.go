@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Write is one tag that may be written from outside; a tag without one is never written.
+type Write struct {
+	Device, Tag string
+	Min, Max    float64       // the range of a number, after scaling; Min <= Max
+	Ranged      bool          // Min and Max are given; without them no number may be written
+	Count       int           // so many writes in each Per; 1 to 1000
+	Per         time.Duration // a second, a minute or an hour
+}
+
+const maxWrites = 4096
+
+// writeDraft is an entry of `writes:` while its keys are read.
+type writeDraft struct {
+	Write
+	min, max bool
+}
+
+func writeTable() *table[writeDraft] {
+	return &table[writeDraft]{in: "an entry of writes", keys: []key[writeDraft]{
+		{name: "device", need: `"device:" with the name of a device`, set: func(l *loader, f field, w *writeDraft) { l.short(f, &w.Device, maxName) }},
+		{name: "tag", need: `"tag:" with the name of a tag`, set: func(l *loader, f field, w *writeDraft) { l.short(f, &w.Tag, maxName) }},
+		{name: "min", set: func(l *loader, f field, w *writeDraft) { w.min = l.number(f, &w.Min) }},
+		{name: "max", set: func(l *loader, f field, w *writeDraft) { w.max = l.number(f, &w.Max) }},
+		{name: "rate", need: `"rate: 1/s"`, set: func(l *loader, f field, w *writeDraft) { l.rate(f, &w.Write) }},
+	}}
+}
+
+// readWrite reads one entry of `writes:`; its tag is looked for when all files are read.
+func (l *loader) readWrite(v value) {
+	if len(l.cfg.Writes) >= maxWrites {
+		l.errorf(l.at(v), "delete some", "there are more than %d writes", maxWrites)
+		l.stopped = true
+		return
+	}
+	var w writeDraft
+	before := l.mistakes.total
+	lack(l, v, l.tables.write, read(l, v, l.tables.write, &w, hooks{}), called("write of tag", w.Tag))
+	w.Ranged = w.min && w.max
+	if l.mistakes.total == before && (w.min != w.max || w.Min > w.Max) {
+		l.errorf(l.at(v), "give both, min at most max; neither for a text or a bool", "min and max of tag %q are no range", w.Tag)
+	}
+	l.cfg.Writes = append(l.cfg.Writes, w.Write)
+	l.writes = append(l.writes, l.at(v))
+}
+
+// rate reads a number of writes a time, such as 1/s or 10/m.
+func (l *loader) rate(f field, w *Write) {
+	s, ok := l.text(f)
+	if !ok {
+		return
+	}
+	digits, unit, _ := strings.Cut(s, "/")
+	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > 1000 || per == 0 {
+		l.errorf(l.at(f.v), "write 1 to 1000 writes in a second, minute or hour, such as 1/s, 10/m or 5/h", "rate %s is not a rate", quote(s))
+		return
+	}
+	w.Count, w.Per = n, per
+}
+
+// checkWrites refuses a write of a tag that is not there or that stands in writes already.
+func (l *loader) checkWrites() {
+	if len(l.cfg.Writes) == 0 || l.unread {
+		return
+	}
+	type id struct{ device, tag string }
+	tags, seen := map[id]bool{}, map[id]bool{}
+	for i := range l.cfg.Devices {
+		d := &l.cfg.Devices[i]
+		for j := range d.Groups {
+			for k := range d.Groups[j].Tags {
+				tags[id{d.Name, d.Groups[j].Tags[k].Name}] = true
+			}
+		}
+	}
+	for i, w := range l.cfg.Writes {
+		at := id{w.Device, w.Tag}
+		if w.Device != "" && w.Tag != "" && !tags[at] {
+			l.errorf(l.writes[i], "name a device and one of its tags", "device %q has no tag %q to write", w.Device, w.Tag)
+		} else if seen[at] {
+			l.errorf(l.writes[i], "delete one of them", "device %q tag %q stands twice in writes", w.Device, w.Tag)
+		}
+		seen[at] = true
+	}
+}
+
+// flow writes an entry as YAML that Load reads.
+func (w Write) flow() string {
+	span := ""
+	if w.Ranged {
+		span = fmt.Sprintf(", min: %s, max: %s", number(w.Min), number(w.Max))
+	}
+	per := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[w.Per]
+	return fmt.Sprintf("{device: %s, tag: %s%s, rate: %d/%s}", text(w.Device), text(w.Tag), span, w.Count, per)
+}

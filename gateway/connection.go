@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"millrace/buffer"
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/command"
+	"millrace/gateway/config"
+	"millrace/gateway/pipeline"
+	"millrace/gateway/poller"
+	"millrace/gateway/record"
+	"millrace/gateway/values"
+)
+
+// connection is one link to equipment, with the way of its readings into the buffer.
+type connection struct {
+	url     string
+	devices []deviceConfig
+	groups  []*groupSink
+	poller  *poller.Poller
+	rules   []config.Write // of its tags
+	targets []command.Target
+	*task
+}
+
+// deviceConfig is what is kept of a device's config: the tags of a large plant would take more memory than all the rest.
+type deviceConfig struct {
+	name, driver, url string
+	sum               [32]byte // of its config
+}
+
+func deviceConfigs(c *config.Connection) []deviceConfig {
+	out := make([]deviceConfig, len(c.Devices))
+	for i, d := range c.Devices {
+		out[i] = deviceConfig{d.Name, d.Driver, d.URL, d.Sum()}
+	}
+	return out
+}
+
+// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig) (*connection, error) {
+	d, err := c.Protocol.New(c.Connection)
+	if err != nil {
+		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
+	}
+	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
+	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
+	for i, dev := range c.Devices {
+		sinks := make([]poller.Sink, len(dev.Groups))
+		for j := range dev.Groups {
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j])
+			if err != nil {
+				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
+			}
+			conn.groups = append(conn.groups, s)
+			sinks[j] = s.pipeline(&dev.Groups[j], dataTypes(d, drivers.Ref{Device: i, Group: j})).Take
+		}
+		o.Sinks = append(o.Sinks, sinks)
+	}
+	conn.poller = poller.New(&c.Connection, d, o)
+	conn.targets = targets(conn, &c, d)
+	return conn, nil
+}
+
+// rulesFor returns the rules that allow writes to tags of a connection.
+func rulesFor(cfg *config.Config, c *config.Connection) (rules []config.Write) {
+	for _, w := range cfg.Writes {
+		for _, d := range c.Devices {
+			if d.Name == w.Device {
+				rules = append(rules, w)
+			}
+		}
+	}
+	return rules
+}
+
+// targets finds the tags that the rules name: of two with one name, the first.
+func targets(conn *connection, c *config.Connection, d drivers.Driver) (list []command.Target) {
+	for _, w := range conn.rules {
+		rule := command.Rule{Device: w.Device, Tag: w.Tag, Min: w.Min, Max: w.Max, Ranged: w.Ranged, Count: w.Count, Per: w.Per}
+		if t, ok := target(c, d, &rule); ok {
+			t.Do = conn.poller.Do
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command.Target, bool) {
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			for k := range dev.Groups[j].Tags {
+				tag := &dev.Groups[j].Tags[k]
+				if dev.Name != rule.Device || tag.Name != rule.Tag {
+					continue
+				}
+				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				if types := dataTypes(d, t.Group); types != nil {
+					t.Type = types[k]
+				}
+				return t, true
+			}
+		}
+	}
+	return command.Target{}, false
+}
+
+func dataTypes(d drivers.Driver, g drivers.Ref) []telemetry.DataType {
+	if t, ok := d.(drivers.Typed); ok {
+		return t.DataTypes(g)
+	}
+	return nil
+}
+
+// stopPatience is how long a poller that is told to stop may finish its poll. A device that takes longer has its
+// request broken off, so that a reload ends.
+const stopPatience = 5 * time.Second
+
+// key names a connection: device names are unique, and a connection whose first device is another one is another.
+func (c *connection) key() string { return c.devices[0].name }
+
+// exclusive returns what no other connection may have at the same time.
+func (c *connection) exclusive() []string {
+	keys := []string{"url " + c.url}
+	for _, d := range c.devices {
+		keys = append(keys, "device "+d.name)
+	}
+	return keys
+}
+
+// run shows the connection's groups among the values and polls.
+func (c *connection) run(ctx context.Context, t *values.Table) error {
+	for _, s := range c.groups {
+		s.values = t.Group(s.schema, s.interval)
+	}
+	err := c.poller.Run(ctx)
+	for _, s := range c.groups {
+		t.Remove(s.values)
+	}
+	return err
+}
+
+// stop lets the poll in flight end.
+func (c *connection) stop() {
+	c.poller.Stop()
+	time.AfterFunc(stopPatience, c.cancel)
+}
+
+// groupSink is where the pipeline of one group puts its readings: the last values, and a stream of the buffer. The
+// poller's goroutine calls it.
+type groupSink struct {
+	buf      *buffer.Buffer
+	device   string
+	schema   *record.Schema // of stream
+	stream   *buffer.Stream
+	schemas  *sync.Map // where publishers find the schema of a stream
+	interval time.Duration
+	values   *values.Group
+}
+
+func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group) (*groupSink, error) {
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval}
+	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels, Tags: make([]record.Tag, len(group.Tags))}
+	for i := range group.Tags {
+		t := &group.Tags[i]
+		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type, Description: t.Description, Labels: t.Labels}
+	}
+	return s, s.use(schema)
+}
+
+// pipeline returns the pipeline that ends here.
+func (s *groupSink) pipeline(group *config.Group, types []telemetry.DataType) *pipeline.Group {
+	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Types: types, Reports: reports(group.Report), Sink: s, Values: s})
+}
+
+func reports(rs []config.TagReport) []pipeline.Report {
+	if rs == nil {
+		return nil
+	}
+	out := make([]pipeline.Report, len(rs))
+	for i, r := range rs {
+		out[i] = pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
+	}
+	return out
+}
+
+// use takes another schema: one that knows more of its data types.
+func (s *groupSink) use(schema *record.Schema) (err error) {
+	s.schema = schema
+	s.stream, err = s.buf.Stream(s.device, record.AppendSchema(nil, schema))
+	if err == nil {
+		s.schemas.Store(s.stream, schema)
+	}
+	return err
+}
+
+// Put shows the readings of a poll.
+func (s *groupSink) Put(at int64, readings []telemetry.Reading) { s.values.Put(at, readings) }
+
+// Count adds to the ledger's first half.
+func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppressed) }
+
+// Append gives one record to the buffer. A record that the buffer does not take, because it is full or the record too
+// large, is counted by the buffer, and one whose fsync failed is kept in its memory: none of these ends the poller. Only
+// a closed buffer does.
+func (s *groupSink) Append(schema *record.Schema, payload []byte, readings int, at int64) error {
+	if schema != s.schema {
+		if err := s.use(schema); err != nil {
+			return err
+		}
+	}
+	_, err := s.buf.Append(s.stream, payload, readings, at)
+	if errors.Is(err, buffer.ErrFull) || errors.Is(err, buffer.ErrTooLarge) || errors.Is(err, buffer.ErrNotDurable) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"reflect"
+
+	"millrace/buffer"
+	"millrace/gateway/config"
+	"millrace/gateway/format"
+	"millrace/gateway/format/jsonmsg"
+	"millrace/gateway/link"
+	"millrace/gateway/link/mqtt"
+	"millrace/gateway/publisher"
+	"millrace/gateway/record"
+)
+
+// destination is one receiver of the records, with its publisher.
+type destination struct {
+	*publisher.Publisher
+	cfg config.Destination
+	*task
+}
+
+// newDestination builds what publishes to a destination that the buffer knows.
+func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*destination, error) {
+	f, err := newFormat(cfg, d)
+	if err != nil {
+		return nil, err
+	}
+	dialer, err := newDialer(d)
+	if err != nil {
+		return nil, err
+	}
+	p, err := publisher.New(g.buf, publisher.Options{
+		Destination: d.Name, Receiver: PublicURL(d.URL), Dialer: dialer, Format: f, Log: g.log,
+		Open: func(waiting []*record.Schema) format.Encoder { return f.Open(g.values, waiting) },
+		Schema: func(s *buffer.Stream) *record.Schema {
+			v, _ := g.schemas.Load(s)
+			schema, _ := v.(*record.Schema)
+			return schema
+		},
+		Order: publisher.Order(d.Order), Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), MaxMessage: int(d.MaxMessage),
+		BacklogMessages: d.BacklogLimit.Messages, BacklogBytes: float64(d.BacklogLimit.Bytes),
+		AckTimeout: d.AckTimeout, RetryMin: d.Retry.Min, RetryMax: d.Retry.Max,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &destination{Publisher: p, cfg: *d}, nil
+}
+
+// newFormat returns the format that the config names: config.Load has checked the word.
+func newFormat(cfg *config.Config, d *config.Destination) (format.Format, error) {
+	return jsonmsg.New(jsonmsg.Options{Gateway: cfg.Gateway, Topic: d.Topic, BigIntsAsText: d.Int64AsString})
+}
+
+func newDialer(d *config.Destination) (link.Dialer, error) {
+	return mqtt.New(mqtt.Options{URL: d.URL, ClientID: d.ClientID, Username: d.Username, Password: d.Password.Reveal(), KeepAlive: d.KeepAlive,
+		TLS: mqtt.TLS{CAFile: d.TLS.CA, CertFile: d.TLS.Cert, KeyFile: d.TLS.Key, ServerName: d.TLS.ServerName}})
+}
+
+// sameDestination reports whether a publisher need not notice: start concerns only destinations that the store does not know.
+func sameDestination(a, b config.Destination) bool {
+	a.Start = b.Start
+	return reflect.DeepEqual(a, b)
+}
+
+func startOf(d *config.Destination) buffer.StartAt {
+	if d.Start == config.StartOldest {
+		return buffer.StartOldest
+	}
+	return buffer.StartNow
+}
+
+// warnAbsent says what destinations hold that are no longer in the config.
+func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
+	for _, d := range buf.Stats().Destinations {
+		if !d.Configured && d.Backlog > 0 {
+			log.Warn("a destination that is not in the config keeps its records in the store",
+				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give its records up: millrace buffer forget %s", d.Name))
+		}
+	}
+}

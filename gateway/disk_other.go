@@ -1,0 +1,6 @@
+//go:build !linux && !darwin
+
+package gateway
+
+// FreeBytes is not known here.
+func FreeBytes(string) (int64, bool) { return 0, false }

@@ -1,0 +1,258 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// TLS names the files of a TLS connection. They are read again at every connect, so that a renewed file is
+// used without a restart. The broker's certificate is always verified.
+type TLS struct {
+	CAFile     string // PEM certificates to trust; "" = those of the system
+	CertFile   string // PEM certificate of this client, "" = none
+	KeyFile    string // and its key
+	ServerName string // the name that the broker's certificate must have; "" = the host of the URL
+}
+
+// target is a broker's address.
+type target struct {
+	url    *url.URL
+	host   string // with port
+	secure bool
+	web    bool
+}
+
+// parseTarget reads the URL of a broker.
+func parseTarget(text string) (target, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return target{}, errors.New("the url cannot be read; write scheme://host:port") // url.Error would quote a password
+	}
+	if u.User != nil {
+		return target{}, errors.New("the url holds a user name; give it as username and password")
+	}
+	t := target{url: u, host: u.Host}
+	port := "1883"
+	switch u.Scheme {
+	case "mqtt", "tcp":
+	case "mqtts", "ssl", "tls":
+		t.secure, port = true, "8883"
+	case "ws":
+		t.web, port = true, "80"
+	case "wss":
+		t.web, t.secure, port = true, true, "443"
+	default:
+		return target{}, fmt.Errorf("url %q has no scheme that MQTT runs over; use mqtt://, mqtts://, ws:// or wss://", text)
+	}
+	if u.Hostname() == "" {
+		return target{}, fmt.Errorf("url %q names no host", text)
+	}
+	if u.Port() == "" {
+		t.host = net.JoinHostPort(u.Hostname(), port)
+	}
+	return t, nil
+}
+
+// dial opens the network connection, up to but not including the MQTT login.
+func (t *target) dial(ctx context.Context, files *TLS) (net.Conn, error) {
+	var config *tls.Config
+	if t.secure {
+		var err error
+		if config, err = files.load(t.url.Hostname()); err != nil {
+			return nil, err
+		}
+	}
+	if t.web {
+		return t.dialWeb(ctx, config)
+	}
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.host)
+	if err != nil || !t.secure {
+		return raw, err
+	}
+	secure := tls.Client(raw, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// load reads the files.
+func (f *TLS) load(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if f.ServerName != "" {
+		c.ServerName = f.ServerName
+	}
+	if f.CAFile != "" {
+		pem, err := readPEM(f.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA certificates: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read CA certificates: %q holds no PEM certificate", f.CAFile)
+		}
+	}
+	if f.CertFile == "" {
+		return c, nil
+	}
+	cert, err := readPEM(f.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate: %w", err)
+	}
+	key, err := readPEM(f.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read client key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate: %w", err)
+	}
+	c.Certificates = []tls.Certificate{pair}
+	return c, nil
+}
+
+// maxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
+const maxPEM = 1 << 20
+
+// readPEM reads a regular file: a pipe or device could keep a connect waiting for ever.
+func readPEM(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxPEM {
+		return nil, fmt.Errorf("%q is not a regular file of at most %d bytes", path, maxPEM)
+	}
+	return os.ReadFile(path)
+}
+
+// maxUpgrade bounds what a server may send before the websocket is open, TLS included.
+const maxUpgrade = 256 << 10
+
+var errUpgrade = fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
+
+// dialWeb opens a websocket. Every byte is counted until it is open.
+func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, error) {
+	var budget *upgradeConn
+	d := websocket.Dialer{
+		TLSClientConfig: config, Subprotocols: []string{"mqtt"}, ReadBufferSize: 4096, WriteBufferSize: 16 << 10,
+		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			raw, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			budget = &upgradeConn{Conn: raw}
+			budget.left.Store(maxUpgrade)
+			return budget, nil
+		},
+	}
+	ws, resp, err := d.DialContext(ctx, t.url.String(), nil)
+	if resp != nil && err != nil {
+		return nil, &upgradeError{resp.StatusCode, err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	budget.open.Store(true)
+	ws.SetReadLimit(maxFrame)
+	return &webConn{ws: ws}, nil
+}
+
+// upgradeError is an HTTP answer that is no websocket.
+type upgradeError struct {
+	status int
+	err    error
+}
+
+func (e *upgradeError) Error() string {
+	return fmt.Sprintf("the server answers %d %s in place of a websocket", e.status, http.StatusText(e.status))
+}
+
+// upgradeConn bounds what is read until the websocket is open.
+type upgradeConn struct {
+	net.Conn
+	left atomic.Int64
+	open atomic.Bool
+}
+
+// Read fails when the budget is used up.
+func (c *upgradeConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.open.Load() && c.left.Add(int64(-n)) < 0 {
+		return 0, errUpgrade
+	}
+	return n, err
+}
+
+// maxFrame bounds one websocket frame; MQTT packets may be cut anywhere (MQTT 3.1.1 section 6).
+const maxFrame = 1 << 20
+
+// webConn is a websocket as a stream of bytes.
+type webConn struct {
+	ws *websocket.Conn
+	r  io.Reader // of the frame being read, nil for none
+}
+
+// Read reads on in the frames.
+func (c *webConn) Read(p []byte) (int, error) {
+	for {
+		if c.r == nil {
+			kind, r, err := c.ws.NextReader()
+			if err != nil {
+				return 0, err
+			}
+			if kind != websocket.BinaryMessage {
+				return 0, errors.New("the server sent a websocket frame of text")
+			}
+			c.r = r
+		}
+		n, err := c.r.Read(p)
+		if errors.Is(err, io.EOF) {
+			c.r, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// Write sends one frame.
+func (c *webConn) Write(p []byte) (int, error) {
+	if err := c.ws.WriteMessage(websocket.BinaryMessage, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Close closes the connection below.
+func (c *webConn) Close() error { return c.ws.Close() }
+
+// LocalAddr is of the connection below, as all that follow.
+func (c *webConn) LocalAddr() net.Addr { return c.ws.LocalAddr() }
+
+// RemoteAddr returns the far end.
+func (c *webConn) RemoteAddr() net.Addr { return c.ws.RemoteAddr() }
+
+// SetDeadline bounds reading and writing.
+func (c *webConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.ws.SetReadDeadline(t), c.ws.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds reading.
+func (c *webConn) SetReadDeadline(t time.Time) error { return c.ws.SetReadDeadline(t) }
+
+// SetWriteDeadline bounds writing.
+func (c *webConn) SetWriteDeadline(t time.Time) error { return c.ws.SetWriteDeadline(t) }

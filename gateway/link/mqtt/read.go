@@ -1,0 +1,313 @@
+package mqtt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"millrace/gateway/link"
+)
+
+// login sends the CONNECT and reads its answer. Nothing else runs yet; the caller bounds the time.
+func (s *session) login(o *Options, will *link.Message) error {
+	if _, err := s.conn.Write(connectPacket(o, will)); err != nil {
+		return peerError(err)
+	}
+	head, err := s.r.Peek(4)
+	if err != nil {
+		return loginError(head, err)
+	}
+	if head[0] != packetConnack || head[1] != 2 {
+		return loginError(head, nil)
+	}
+	_, _ = s.r.Discard(4)
+	code := head[3]
+	switch {
+	case code == packets.Accepted:
+		return nil
+	case code == packets.ErrRefusedServerUnavailable:
+		return fmt.Errorf("the broker says that it is unavailable")
+	case code > packets.ErrRefusedNotAuthorised:
+		return fmt.Errorf("%w: the broker answers the login with code %d, which MQTT 3.1.1 does not have", link.ErrProtocol, code)
+	}
+	return fmt.Errorf("%w: %s", link.ErrRefused, refusals[code])
+}
+
+// refusals are the words for the CONNACK codes (MQTT 3.1.1 section 3.2.2.3).
+var refusals = map[byte]string{
+	packets.ErrRefusedBadProtocolVersion:    "the broker does not speak MQTT 3.1.1; enable that version there",
+	packets.ErrRefusedIDRejected:            "the broker does not accept the client id; change client_id",
+	packets.ErrRefusedBadUsernameOrPassword: "user name or password is wrong; check username and password",
+	packets.ErrRefusedNotAuthorised:         "not authorised; check username, password, client_id and the broker's access rules",
+}
+
+// read handles packets until the session ends.
+func (s *session) read() {
+	unasked := newBudget(time.Now())
+	for n := 1; ; n++ {
+		if err := s.packet(unasked); err != nil {
+			s.fail(peerError(err))
+			return
+		}
+		if s.r.Buffered() == 0 || n%64 == 0 {
+			s.heard.Store(int64(time.Since(s.born)))
+			s.signal()
+		}
+	}
+}
+
+// packet reads and handles one packet. Its length is judged before anything is kept.
+func (s *session) packet(unasked *budget) error {
+	first, err := s.r.ReadByte()
+	if err != nil {
+		return err
+	}
+	size, err := s.length()
+	if err != nil {
+		return err
+	}
+	s.stats.in.Add(uint64(size) + 2)
+	switch {
+	case first&0xf0 == packetPublish:
+		return s.inbound(first, size, unasked)
+	case first == packetPingresp && size == 0:
+		return s.pong(unasked)
+	case first == packetSuback && size >= 3 && size <= 2+maxFilters:
+		return s.suback(size, unasked)
+	case size == 2 && (first == packetPuback || first == packetPubrec || first == packetPubrel || first == packetPubcomp):
+		id, err := s.short()
+		if err != nil {
+			return err
+		}
+		return s.answer(first, id, unasked)
+	}
+	return fmt.Errorf("%w: the broker sent a packet %#02x of %d bytes, which no broker may send here", link.ErrProtocol, first, size)
+}
+
+// maxFilters bounds the answers to one SUBSCRIBE.
+const maxFilters = 256
+
+// length reads the remaining length (section 2.2.3).
+func (s *session) length() (int, error) {
+	n := 0
+	for shift := 0; shift <= 21; shift += 7 {
+		b, err := s.r.ReadByte()
+		if err != nil {
+			return 0, noEOF(err)
+		}
+		n |= int(b&0x7f) << shift
+		if b < 0x80 {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: the broker sent a packet length of more than four bytes", link.ErrProtocol)
+}
+
+func (s *session) short() (uint16, error) {
+	var b [2]byte
+	_, err := io.ReadFull(s.r, b[:])
+	return binary.BigEndian.Uint16(b[:]), noEOF(err)
+}
+
+// noEOF makes an end within a packet what it is.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (s *session) pong(unasked *budget) error {
+	s.mu.Lock()
+	asked := s.asked
+	s.asked = false
+	s.mu.Unlock()
+	if asked {
+		return nil
+	}
+	return unasked.answer("answers to pings that were not sent")
+}
+
+func (s *session) suback(size int, unasked *budget) error {
+	body := make([]byte, size)
+	if _, err := io.ReadFull(s.r, body); err != nil {
+		return noEOF(err)
+	}
+	id := binary.BigEndian.Uint16(body)
+	s.mu.Lock()
+	answer := s.subbing[id]
+	delete(s.subbing, id)
+	s.mu.Unlock()
+	if answer == nil {
+		return unasked.answer("answers to subscriptions that were not made")
+	}
+	answer <- body[2:]
+	return nil
+}
+
+// answer handles a packet that answers for a packet id: PUBACK, PUBREC, PUBCOMP, or PUBREL of a message to us.
+func (s *session) answer(first byte, id uint16, unasked *budget) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first == packetPubrel {
+		delete(s.released, id)
+		s.out = appendShort(s.out, packetPubcomp, id)
+		s.Flush()
+		return nil
+	}
+	f, ok := s.pending[id]
+	switch {
+	case !ok || (first == packetPuback) != (f.qos == 1) || first == packetPubcomp && !f.rec:
+		s.stats.stray.Add(1)
+		return unasked.answer("acknowledgements of messages that were not sent")
+	case first == packetPubrec:
+		if f.rec {
+			return unasked.answer("acknowledgements that had come already")
+		}
+		f.rec = true
+		s.pending[id] = f
+		s.out = appendShort(s.out, packetPubrel, id)
+		s.Flush()
+	default:
+		delete(s.pending, id)
+		s.acks = append(s.acks, link.Ack{N: f.n, At: time.Now()})
+	}
+	return nil
+}
+
+// inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
+func (s *session) inbound(first byte, size int, unasked *budget) error {
+	qos := first >> 1 & 3
+	topic, left, err := s.topic(size)
+	if err != nil {
+		return err
+	}
+	var id uint16
+	if qos == 3 || qos > 0 && left < 2 {
+		return fmt.Errorf("%w: the broker sent a PUBLISH that is none", link.ErrProtocol)
+	}
+	if qos > 0 {
+		if id, err = s.short(); err != nil {
+			return err
+		}
+		left -= 2
+	}
+	if qos == 2 || left > s.maxInbound || !s.wanted(topic) {
+		if err := unasked.message(size); err != nil {
+			return err
+		}
+		s.stats.discarded.Add(1)
+		if _, err := s.r.Discard(left); err != nil {
+			return noEOF(err)
+		}
+		return s.acknowledge(qos, id)
+	}
+	payload := make([]byte, left)
+	if _, err := io.ReadFull(s.r, payload); err != nil {
+		return noEOF(err)
+	}
+	if err := s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0}); err != nil {
+		return err
+	}
+	return s.acknowledge(qos, id)
+}
+
+// topic reads the topic of a PUBLISH and returns how many bytes are left of it. No topic of ours is longer than 4 KiB:
+// of a longer one the beginning is enough, since it matches nothing.
+func (s *session) topic(size int) (string, int, error) {
+	if size < 2 {
+		return "", 0, fmt.Errorf("%w: the broker sent a PUBLISH of %d bytes", link.ErrProtocol, size)
+	}
+	n, err := s.short()
+	if err != nil {
+		return "", 0, err
+	}
+	if int(n) > size-2 {
+		return "", 0, fmt.Errorf("%w: the broker sent a PUBLISH whose topic is longer than it", link.ErrProtocol)
+	}
+	b := make([]byte, min(int(n), 4096))
+	if _, err = io.ReadFull(s.r, b); err == nil {
+		_, err = s.r.Discard(int(n) - len(b))
+	}
+	return string(b), size - 2 - int(n), noEOF(err)
+}
+
+func (s *session) acknowledge(qos byte, id uint16) error {
+	if qos == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if qos == 1 {
+		s.out = appendShort(s.out, packetPuback, id)
+	} else {
+		if s.released[id] = true; len(s.released) > inboxSize {
+			return fmt.Errorf("%w: %d messages of QoS 2 are not released", link.ErrProtocol, len(s.released))
+		}
+		s.out = appendShort(s.out, packetPubrec, id)
+	}
+	if len(s.out) > maxUnread {
+		return fmt.Errorf("%w: the broker sends and does not read: %d bytes of answers wait", link.ErrProtocol, len(s.out))
+	}
+	s.Flush()
+	return nil
+}
+
+// maxUnread bounds what waits to be written when the broker makes us answer: a window of messages, and then answers.
+const maxUnread = 512 << 20
+
+// deliver hands a message on, and waits for a moment when nobody takes them.
+func (s *session) deliver(m link.Message) error {
+	select {
+	case s.inbox <- m:
+		s.signal()
+		return nil
+	default:
+	}
+	timer := time.NewTimer(inboxWait)
+	defer timer.Stop()
+	select {
+	case s.inbox <- m:
+		s.signal()
+		return nil
+	case <-s.lost:
+		return s.err
+	case <-timer.C:
+		return fmt.Errorf("%d messages from the broker were not taken within %v", inboxSize, inboxWait)
+	}
+}
+
+// wanted reports whether a topic was subscribed to.
+func (s *session) wanted(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.filters {
+		if matches(f, topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches reports whether a topic filter matches a topic (section 4.7).
+func matches(filter, topic string) bool {
+	for {
+		f, restF, moreF := strings.Cut(filter, "/")
+		t, restT, moreT := strings.Cut(topic, "/")
+		switch {
+		case f == "#":
+			return true
+		case f != "+" && f != t:
+			return false
+		case !moreT:
+			return !moreF || restF == "#"
+		case !moreF:
+			return false
+		}
+		filter, topic = restF, restT
+	}
+}

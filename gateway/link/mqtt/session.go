@@ -1,0 +1,274 @@
+package mqtt
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace/gateway/link"
+)
+
+// session is one login. Send, Flush, Acked and Subscribe are the owner's; one goroutine reads, one writes.
+type session struct {
+	conn       net.Conn
+	r          *bufio.Reader
+	keepAlive  time.Duration
+	timeout    time.Duration
+	maxInbound int
+
+	mu       sync.Mutex // guards what follows
+	out      []byte     // queued packets
+	spare    []byte
+	sent     uint64            // messages numbered
+	pending  map[uint16]flight // packet ids on their way to an answer
+	released map[uint16]bool   // ids of QoS 2 messages to us that wait for PUBREL
+	nextID   uint16
+	unsent   []uint64 // numbers of QoS 0 messages in out
+	acks     []link.Ack
+	filters  []string
+	subbing  map[uint16]chan []byte // SUBACK codes
+	asked    bool                   // a PINGREQ is unanswered
+	closing  bool
+
+	born           time.Time
+	heard, written atomic.Int64 // nanoseconds since born
+	stats          struct{ stray, discarded, sent, out, in atomic.Uint64 }
+
+	kick    chan struct{} // there is something to write
+	changed chan struct{}
+	inbox   chan link.Message
+	lost    chan struct{} // closed when the session has ended; err says why
+	once    sync.Once
+	err     error
+	timer   *time.Timer
+	wg      sync.WaitGroup
+}
+
+// flight is a message that waits for its answer.
+type flight struct {
+	n   uint64
+	qos byte
+	rec bool // QoS 2: PUBREC has come
+}
+
+const (
+	inboxSize   = 64
+	inboxWait   = 10 * time.Second // how long a full inbox may hold up the session
+	maxInFlight = 1 << 14          // packet ids in use at once: far above any window, below the 65,535 there are
+	maxTopic    = 65535            // bytes, MQTT 3.1.1 section 1.5.3
+	maxPacket   = 268435455        // bytes, section 2.2.3
+	keepBuffer  = 1 << 20          // a larger write buffer is not kept
+	farewell    = 500 * time.Millisecond
+)
+
+func newSession(o *Options, conn net.Conn) *session {
+	return &session{conn: conn, r: bufio.NewReaderSize(conn, 4096), keepAlive: o.KeepAlive, timeout: o.ConnectTimeout, maxInbound: o.MaxInbound,
+		pending: map[uint16]flight{}, released: map[uint16]bool{}, subbing: map[uint16]chan []byte{}, born: time.Now(),
+		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize), lost: make(chan struct{})}
+}
+
+// start begins reading and writing.
+func (s *session) start() {
+	s.mu.Lock() // the first watch may come before the timer is stored
+	s.timer = time.AfterFunc(s.keepAlive, s.watch)
+	s.mu.Unlock()
+	s.wg.Go(s.read)
+	s.wg.Go(s.write)
+}
+
+// fail ends the session for this reason; the first counts.
+func (s *session) fail(err error) {
+	s.once.Do(func() {
+		s.err = err
+		close(s.lost)
+		_ = s.conn.Close()
+		s.signal()
+	})
+}
+
+// Err returns why the session has ended: see link.Link.
+func (s *session) Err() error {
+	select {
+	case <-s.lost:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Changed is signalled when there is something to look at: see link.Link.
+func (s *session) Changed() <-chan struct{} { return s.changed }
+
+func (s *session) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Inbox delivers what was subscribed to: see link.Link.
+func (s *session) Inbox() <-chan link.Message { return s.inbox }
+
+// Send queues one PUBLISH: see link.Link.
+func (s *session) Send(m link.Message) error {
+	if err := fit(&m); err != nil {
+		return err
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var id uint16
+	if m.QoS > 0 {
+		if id = s.freeID(); id == 0 {
+			return fmt.Errorf("%w: %d messages are unanswered", link.ErrMessage, maxInFlight)
+		}
+		s.pending[id] = flight{n: s.sent, qos: m.QoS}
+	} else {
+		s.unsent = append(s.unsent, s.sent)
+	}
+	s.out = appendPublish(s.out, &m, id)
+	s.sent++
+	return nil
+}
+
+// fit refuses what MQTT cannot carry.
+func fit(m *link.Message) error {
+	switch {
+	case m.Topic == "" || len(m.Topic) > maxTopic:
+		return fmt.Errorf("%w: its topic has %d bytes; MQTT allows 1 to %d", link.ErrMessage, len(m.Topic), maxTopic)
+	case strings.ContainsAny(m.Topic, "+#\x00"):
+		return fmt.Errorf("%w: its topic %q holds one of + # and NUL", link.ErrMessage, m.Topic)
+	case len(m.Payload) > maxPacket-maxTopic-4:
+		return fmt.Errorf("%w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(m.Payload), maxPacket)
+	case m.QoS > 2:
+		return fmt.Errorf("%w: there is no QoS %d", link.ErrMessage, m.QoS)
+	}
+	return nil
+}
+
+// freeID returns a packet id that is not in use, 0 when too many are. mu is held.
+func (s *session) freeID() uint16 {
+	if len(s.pending)+len(s.subbing) >= maxInFlight {
+		return 0
+	}
+	for {
+		s.nextID++
+		if s.nextID == 0 {
+			continue
+		}
+		if _, used := s.pending[s.nextID]; !used && s.subbing[s.nextID] == nil {
+			return s.nextID
+		}
+	}
+}
+
+// Flush wakes the writer: see link.Link.
+func (s *session) Flush() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Acked appends the answers that have come: see link.Link.
+func (s *session) Acked(dst []link.Ack) []link.Ack {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dst = append(dst, s.acks...)
+	s.acks = s.acks[:0]
+	return dst
+}
+
+// Stats returns the counters: see link.Link.
+func (s *session) Stats() link.Stats {
+	n := &s.stats
+	return link.Stats{Stray: n.stray.Load(), Discarded: n.discarded.Load(), Sent: n.sent.Load(), BytesOut: n.out.Load(), BytesIn: n.in.Load()}
+}
+
+// Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.
+func (s *session) Subscribe(filters ...string) error {
+	answer := make(chan []byte, 1)
+	s.mu.Lock()
+	id := s.freeID()
+	s.subbing[id] = answer
+	s.filters = append(s.filters, filters...)
+	s.out = appendSubscribe(s.out, id, filters)
+	s.mu.Unlock()
+	s.Flush()
+	timer := time.NewTimer(s.timeout)
+	defer timer.Stop()
+	select {
+	case codes := <-answer:
+		return refused(filters, codes)
+	case <-s.lost:
+		return s.err
+	case <-timer.C:
+		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
+	}
+}
+
+// refused names the filters that the broker did not grant (MQTT 3.1.1 section 3.9.3).
+func refused(filters []string, codes []byte) error {
+	if len(codes) != len(filters) {
+		return fmt.Errorf("subscribe: %w: %d answers to %d filters", link.ErrProtocol, len(codes), len(filters))
+	}
+	var errs []error
+	for i, code := range codes {
+		if code > 2 {
+			errs = append(errs, fmt.Errorf("subscribe: the broker refuses %q; check its access rules", filters[i]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// watch keeps the session alive and notices that the broker is not (MQTT 3.1.1 section 3.1.2.10).
+func (s *session) watch() {
+	now := time.Since(s.born)
+	quiet, silent := now-time.Duration(s.written.Load()), now-time.Duration(s.heard.Load())
+	limit := s.keepAlive*3/2 + 5*time.Second
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.Err() != nil {
+		return
+	}
+	if s.asked && silent >= limit {
+		go s.fail(fmt.Errorf("%w to a ping for %v", link.ErrSilent, silent.Round(time.Second)))
+		return
+	}
+	if !s.asked && (quiet >= s.keepAlive || silent >= s.keepAlive) {
+		s.asked = true
+		s.out = append(s.out, packetPingreq, 0)
+		s.Flush()
+	}
+	next := min(s.keepAlive-quiet, limit-silent)
+	if s.asked {
+		next = limit - silent
+	}
+	s.timer.Reset(max(next, s.keepAlive/8))
+}
+
+// Close says DISCONNECT and ends the session: see link.Link.
+func (s *session) Close() error {
+	s.mu.Lock()
+	first := !s.closing
+	s.closing = true
+	if first {
+		s.out = append(s.out, packetDisconnect, 0)
+	}
+	s.mu.Unlock()
+	s.timer.Stop()
+	s.Flush()
+	if first {
+		timer := time.AfterFunc(farewell, func() { s.fail(link.ErrClosed) })
+		defer timer.Stop()
+	}
+	s.wg.Wait()
+	return nil
+}

@@ -1,0 +1,101 @@
+package mqtt
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/gorilla/websocket"
+
+	"millrace/gateway/link"
+)
+
+// Windows has numbers of its own for a connection that the peer has reset.
+const (
+	wsaConnAborted = syscall.Errno(10053)
+	wsaConnReset   = syscall.Errno(10054)
+)
+
+// peerError marks an end that came from the other side, as that of a broker which dislikes a message: not one by silence,
+// by us or by the machine's own network.
+func peerError(err error) error {
+	var number syscall.Errno
+	var close *websocket.CloseError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.As(err, &number) && (number == wsaConnAborted || number == wsaConnReset), errors.As(err, &close), errors.Is(err, io.ErrClosedPipe):
+		return fmt.Errorf("%w (%w)", link.ErrPeerClosed, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: nothing can be sent for %v (%w)", link.ErrSilent, writeTimeout, err)
+	}
+	return err
+}
+
+// loginError says what an answer to the login is that is no CONNACK. head is what came of it.
+func loginError(head []byte, err error) error {
+	switch {
+	case len(head) >= 2 && head[0] == 0x15 && head[1] == 3:
+		return fmt.Errorf("%w: this port speaks TLS; use mqtts:// in the url", link.ErrProtocol)
+	case len(head) >= 4 && string(head) == "HTTP":
+		return fmt.Errorf("%w: this port speaks HTTP; use ws:// in the url, or the port for MQTT over TCP", link.ErrProtocol)
+	case err == nil:
+		return fmt.Errorf("%w: the answer to the login begins with % x, which is not MQTT; is this the broker's port?", link.ErrProtocol, head)
+	}
+	return peerError(err)
+}
+
+// explainLogin adds what is probably wrong when the broker ends the connection in place of an answer.
+func (t *target) explainLogin(err error) error {
+	if !errors.Is(err, link.ErrPeerClosed) {
+		return err
+	}
+	hint := "perhaps client_id, username, certificate or a policy of the broker forbids it"
+	if !t.secure && t.url.Port() == "8883" {
+		hint = "port 8883 mostly speaks TLS: use mqtts:// in the url"
+	}
+	return fmt.Errorf("the broker closed the connection in place of an answer; %s: %w", hint, err)
+}
+
+// explainDial says what a failed dial means to who wrote the config.
+func (t *target) explainDial(err error) error {
+	var record tls.RecordHeaderError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var dns *net.DNSError
+	var upgrade *upgradeError
+	hint := ""
+	switch {
+	case errors.As(err, &record):
+		hint = "this port does not speak TLS; use " + strings.TrimSuffix(t.url.Scheme, "s") + ":// in the url, or the port for TLS"
+		err = link.ErrProtocol
+	case errors.As(err, &authority):
+		hint = "the certificate's authority is not trusted; give its PEM file as tls.ca"
+	case errors.As(err, &host):
+		hint = "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		hint = "the broker's certificate is not valid now; renew it, or set this machine's clock"
+	case errors.As(err, &dns):
+		hint = "the host name is not known here; check the url and this machine's DNS"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		hint = "nothing listens there; is the broker running, and is the port right?"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		hint = "there is no route to it; check the network"
+	case errors.As(err, &upgrade):
+		hint = "is this the broker's websocket address? The path is mostly /mqtt"
+	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"):
+		hint = "this port does not speak HTTP; use mqtt:// or the broker's websocket port"
+	case t.secure && errors.Is(err, io.EOF), t.secure && errors.Is(err, syscall.ECONNRESET):
+		hint = "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"
+	}
+	if hint == "" {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, hint)
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/config"
+)
+
+func TestOutageEstimate(t *testing.T) {
+	start := time.Now()
+	g := &Gateway{started: start, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
+	g.running.cfg.Buffer.CommitInterval = time.Second
+	for _, c := range []struct {
+		name              string
+		after             time.Duration
+		accepted, backlog uint64 // readings since the start, and that wait
+		records           uint64
+		bytes             int64
+		want              float64 // hours; 0 = unknown
+	}{
+		{"just started", 9 * time.Second, 9000, 0, 9, 1 << 20, 0},
+		{"nothing polled", time.Hour, 0, 0, 0, 1 << 20, 0},
+		{"healthy: what an outage would cost, not what is written now", time.Hour, 3_600_000, 0, 36_000, 0, float64(1<<30) / ((2500+120)*1.08 + 240) / 3600},
+		{"a backlog that compresses well", time.Hour, 3_600_000, 100_000_000, 36_000, 100_000_000, float64(1<<30-100_000_000) / 1000 / 3600},
+		{"a backlog too small to tell", time.Hour, 3_600_000, 1, 36_000, estimateProven, float64(1<<30-estimateProven) / ((2500+120)*1.08 + 240) / 3600},
+		{"full", time.Hour, 3_600_000, 1, 36_000, 1 << 30, 0},
+	} {
+		st := &buffer.Stats{Bytes: c.bytes, MaxBytes: 1 << 30, NextSeq: 1000 + c.records}
+		got := 0.0
+		if h := g.outageEstimate(st, g.acceptedBefore+c.accepted, c.backlog, start.Add(c.after)); h != nil {
+			got = *h
+		}
+		if math.Abs(got-c.want) > 1e-9*c.want {
+			t.Errorf("%s: %v hours, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestOutageRateOfASmallPlant holds the estimate against a store: where a commit has one small record, the commit
+// itself is most of what is left on disk.
+func TestOutageRateOfASmallPlant(t *testing.T) {
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}}) // strict: each record its own commit
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	s, err := b.Stream("press", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := b.Stats().Bytes
+	const records = 1000
+	for i := range records {
+		if _, err := b.Append(s, []byte{byte(i), byte(i * 7), byte(i * 13), 1, 2}, 2, int64(i)*1e6); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _ := OutageRate(2, 1, 0)
+	if got := float64(b.Stats().Bytes-before) / records; got > 1.5*want || got < want/1.5 {
+		t.Errorf("%.0f bytes a record on disk, the estimate is %.0f", got, want)
+	} else {
+		t.Logf("%.0f bytes a record on disk, the estimate is %.0f", got, want)
+	}
+}

@@ -1,0 +1,63 @@
+package pipeline
+
+import (
+	"math"
+
+	"millrace/drivers/telemetry"
+)
+
+// scale is value = raw*mul/div + offset. A scale such as 0.1 is kept as a division by 10, because
+// 3/10 is the double nearest to 0.3 while 3*0.1 is not. mul 0 = not scaled.
+type scale struct{ mul, div, offset float64 }
+
+// newScales returns one scale for each tag, or nil when none is scaled.
+func newScales(tags []telemetry.Tag) []scale {
+	var all []scale
+	for i := range tags {
+		if !tags[i].Scaled() {
+			continue
+		}
+		if all == nil {
+			all = make([]scale, len(tags))
+		}
+		all[i] = newScale(&tags[i])
+	}
+	return all
+}
+
+func newScale(t *telemetry.Tag) scale {
+	s := scale{mul: t.Scale, div: 1, offset: t.Offset}
+	if s.mul == 0 {
+		s.mul = 1
+	}
+	if inv := math.Round(1 / s.mul); math.Abs(inv) > 1 && 1/inv == s.mul {
+		s.mul, s.div = 1, inv
+	}
+	return s
+}
+
+func applyScales(scales []scale, readings []telemetry.Reading) {
+	for i := range readings {
+		r := &readings[i]
+		if s := &scales[r.Tag]; s.mul != 0 {
+			r.Value = s.apply(r.Value)
+		}
+	}
+}
+
+// apply scales a number; other kinds pass unchanged. A float32 stays one: its 24 bits of precision
+// are all that the device gave. Everything else becomes a float64.
+func (s *scale) apply(v telemetry.Value) telemetry.Value {
+	if v.Kind == telemetry.KindBool {
+		return v
+	}
+	raw, ok := v.Float()
+	if !ok {
+		return v
+	}
+	x := raw*s.mul/s.div + s.offset
+	if v.Kind == telemetry.KindFloat32 {
+		return telemetry.Float32(float32(x))
+	}
+	return telemetry.Float64(x)
+}

@@ -1,0 +1,80 @@
+package pipeline
+
+import (
+	"slices"
+
+	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
+)
+
+// types fills in the schema's data types: those that the driver knows from the config at once, the others from the first
+// value that each tag has. Each further schema is stored with its segment, so a new one comes only when the number of
+// polls has doubled since the last: n polls make at most 1 + log2(n) of them, and a tag that first answers late is not
+// kept waiting once that time is over.
+type types struct {
+	schema  *record.Schema
+	known   []telemetry.DataType // by tag, ahead of the schema
+	unknown int                  // tags without a type
+	ahead   bool                 // known has what the schema has not
+	polls   uint64
+	next    uint64 // the poll from which the schema may be replaced
+}
+
+func newTypes(o *Options) *types {
+	t := &types{schema: o.Schema, known: make([]telemetry.DataType, len(o.Schema.Tags)), next: 1}
+	for i := range t.known {
+		t.known[i] = o.Schema.Tags[i].Data
+		if !t.known[i].Known() && o.Types != nil && o.Types[i].Known() {
+			t.known[i], t.ahead = o.Types[i], true
+			if o.Tags[i].Scaled() {
+				t.known[i] = o.Types[i].Scaled()
+			}
+		}
+		if !t.known[i].Known() {
+			t.unknown++
+		}
+	}
+	t.publish()
+	return t
+}
+
+// see looks at the readings of one poll, after scaling.
+func (t *types) see(readings []telemetry.Reading) {
+	if t.unknown == 0 && !t.ahead {
+		return
+	}
+	t.polls++
+	if t.unknown > 0 {
+		t.learn(readings)
+	}
+	if t.ahead && t.polls >= t.next {
+		t.publish()
+		t.next = 2 * t.polls
+	}
+}
+
+func (t *types) learn(readings []telemetry.Reading) {
+	for i := range readings {
+		r := &readings[i]
+		if t.known[r.Tag].Known() {
+			continue
+		}
+		if d := telemetry.DataTypeOf(r.Value.Kind); d.Known() {
+			t.known[r.Tag], t.ahead = d, true
+			t.unknown--
+		}
+	}
+}
+
+// publish replaces the schema by one with all types that are known.
+func (t *types) publish() {
+	if !t.ahead {
+		return
+	}
+	s := *t.schema
+	s.Tags = slices.Clone(s.Tags)
+	for i := range s.Tags {
+		s.Tags[i].Data = t.known[i]
+	}
+	t.schema, t.ahead = &s, false
+}

@@ -1,0 +1,100 @@
+package pipeline
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"millrace/drivers/telemetry"
+)
+
+func (s *sink) types(n int) []telemetry.DataType {
+	var all []telemetry.DataType
+	for _, t := range s.schemas[n].Tags {
+		all = append(all, t.Data)
+	}
+	return all
+}
+
+// TestTypesFromConfig: what the driver knows is in the first schema, after scaling, and the caller's is left alone.
+func TestTypesFromConfig(t *testing.T) {
+	s := &sink{}
+	tags := []telemetry.Tag{{Name: "a"}, {Name: "b", Scale: 0.1}, {Name: "c", Scale: 0.1}, {Name: "d", Offset: 1}}
+	before := schemaOf(tags)
+	g := New(Options{Schema: before, Tags: tags, Sink: s,
+		Types: []telemetry.DataType{telemetry.Int16Type, telemetry.Int16Type, telemetry.Float32Type, telemetry.AnyType}})
+	if err := g.Take(poll, []telemetry.Reading{telemetry.BadReading(0, 0, "no answer")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Take(poll, []telemetry.Reading{good(3, 0, telemetry.Uint(1))}); err != nil {
+		t.Fatal(err)
+	}
+	want := []telemetry.DataType{telemetry.Int16Type, telemetry.Float64Type, telemetry.Float32Type, telemetry.AnyType}
+	if got := s.types(0); !slices.Equal(got, want) {
+		t.Errorf("at first %v, want %v", got, want)
+	}
+	want[3] = telemetry.Float64Type
+	if got := s.types(1); !slices.Equal(got, want) {
+		t.Errorf("when the last tag has answered %v, want %v", got, want)
+	}
+	if !reflect.DeepEqual(before, schemaOf(tags)) {
+		t.Errorf("the caller's schema was changed: %+v", before)
+	}
+}
+
+// TestTypesBeforeTheFirstRecord: a group that answers whole at once has one schema, with all types.
+func TestTypesBeforeTheFirstRecord(t *testing.T) {
+	s := &sink{}
+	g := newGroup(make([]telemetry.Tag, 3), nil, s)
+	for range 3 {
+		rs := []telemetry.Reading{good(0, 0, telemetry.Bool(true)), good(1, 0, telemetry.Uint(3)), good(2, 0, telemetry.String("x"))}
+		if err := g.Take(poll, rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := s.types(0), []telemetry.DataType{telemetry.BoolType, telemetry.Uint64Type, telemetry.StringType}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if s.schemas[0] != s.schemas[1] || s.schemas[1] != s.schemas[2] {
+		t.Error("a further schema without anything new")
+	}
+}
+
+// TestTypesLearntLate: a tag that answers at last has its type with that very record, where the last schema is old enough.
+func TestTypesLearntLate(t *testing.T) {
+	s := &sink{}
+	g := newGroup(make([]telemetry.Tag, 2), nil, s)
+	for n := range 1000 {
+		rs := []telemetry.Reading{good(0, 0, telemetry.Int(1)), telemetry.BadReading(1, 0, "no answer")}
+		if n == 999 {
+			rs[1] = good(1, 0, telemetry.Float32(1))
+		}
+		if err := g.Take(poll, rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.types(998)[1].Known() || s.types(999)[1] != telemetry.Float32Type {
+		t.Errorf("types %v, then %v", s.types(998), s.types(999))
+	}
+}
+
+// TestTypesMakeFewSchemas: with one more tag answering at each poll the schemas are logarithmic in the polls, each is
+// a step forward, and in the end every type is known.
+func TestTypesMakeFewSchemas(t *testing.T) {
+	const tags = 1000
+	s := &sink{}
+	g := newGroup(make([]telemetry.Tag, tags), nil, s)
+	for n := range 2 * tags {
+		if err := g.Take(poll.Add(time.Duration(n)*time.Second), []telemetry.Reading{good(n%tags, 0, telemetry.Int(1))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	versions := slices.Compact(slices.Clone(s.schemas))
+	if len(versions) > 12 { // 1 + log2(2000)
+		t.Errorf("%d schemas for %d polls", len(versions), 2*tags)
+	}
+	if slices.Contains(s.types(len(s.schemas)-1), telemetry.AnyType) {
+		t.Errorf("not all types are known after %d polls", 2*tags)
+	}
+}

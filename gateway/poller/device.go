@@ -1,0 +1,66 @@
+package poller
+
+import (
+	"slices"
+	"time"
+)
+
+// device is one of those that share the connection.
+type device struct {
+	name   string
+	retry  backoff // demotion of this device alone
+	reason string  // why its readings are bad; "" = it answers
+	since  time.Time
+}
+
+func (d *device) set(reason string) {
+	if (d.reason == "") != (reason == "") {
+		d.since = time.Now()
+	}
+	d.reason = reason
+}
+
+// answered notes that a device has sent readings.
+func (p *Poller) answered(d *device) {
+	p.link.used = time.Now()
+	p.link.retry.succeed()
+	p.alive(d)
+}
+
+// alive ends the demotion of a device.
+func (p *Poller) alive(d *device) {
+	if d.reason == "" {
+		return
+	}
+	p.sameCause(d)
+	d.retry.succeed()
+	p.log.Info("device answers", "device", d.name)
+	p.mu.Lock()
+	d.set("")
+	p.mu.Unlock()
+}
+
+// sameCause lets those be tried at their next tick that fell silent when this one did, where none on the line has answered
+// since: the line was the cause, and it is back. Those that were dead before stay demoted.
+func (p *Poller) sameCause(d *device) {
+	if slices.ContainsFunc(p.devices, func(o *device) bool { return o.reason == "" }) {
+		return
+	}
+	for _, o := range p.devices {
+		if o.since.Sub(d.since).Abs() < remembered {
+			o.retry.succeed()
+		}
+	}
+}
+
+// demote lets a device that does not answer wait, because each try costs the others on its line a timeout. One that is
+// alone costs nobody anything.
+func (p *Poller) demote(d *device, err error, now time.Time) {
+	wait := d.retry.fail(now, p.limits.after(len(p.devices) == 1))
+	if d.reason != err.Error() {
+		p.log.Warn("device does not answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+	}
+	p.mu.Lock()
+	d.set(err.Error())
+	p.mu.Unlock()
+}

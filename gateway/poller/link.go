@@ -1,0 +1,166 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"millrace/drivers"
+)
+
+// link is the state of the connection.
+type link struct {
+	up         bool
+	connecting chan dialled // not nil while a goroutine connects
+	pushes     <-chan drivers.Push
+	retry      backoff
+	reason     string    // why it is down
+	used       time.Time // when the device was last heard
+	accepted   time.Time // when it last took a connection
+}
+
+// dialled is how an attempt to connect ended.
+type dialled struct {
+	err    error
+	pushed []bool // by group: the device pushes it
+	pushes <-chan drivers.Push
+}
+
+// connect starts a connection attempt when the link is down and the back-off has passed. It runs
+// beside the ticks, so that a device that is down still yields its bad readings on time.
+func (p *Poller) connect(ctx context.Context) {
+	if p.link.up || p.link.connecting != nil || !p.link.retry.due(time.Now()) {
+		return
+	}
+	done := make(chan dialled, 1)
+	p.link.connecting = done
+	go func() { done <- p.dial(ctx) }()
+}
+
+// dial connects and subscribes.
+func (p *Poller) dial(ctx context.Context) (r dialled) {
+	r.err = guard(func() error {
+		leave, err := p.enter()
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if err := p.driver.Connect(ctx); err != nil {
+			return err
+		}
+		return p.subscribe(ctx, &r)
+	})
+	return r
+}
+
+// subscribe asks for each group to be pushed, where the driver can.
+func (p *Poller) subscribe(ctx context.Context, r *dialled) error {
+	s, ok := p.driver.(drivers.Subscriber)
+	if !ok {
+		return nil
+	}
+	r.pushed = make([]bool, len(p.groups))
+	for i, g := range p.groups {
+		var err error
+		if r.pushed[i], err = s.Subscribe(ctx, g.ref); err != nil {
+			return fmt.Errorf("subscribe: %w", err)
+		}
+	}
+	r.pushes = s.Pushed()
+	return nil
+}
+
+// connected takes the outcome of an attempt to connect.
+func (p *Poller) connected(r dialled) {
+	p.link.connecting = nil
+	p.mu.Lock()
+	p.stats.connects++
+	if r.err != nil {
+		p.stats.connectErrors++
+	}
+	p.mu.Unlock()
+	if r.err != nil {
+		p.linkDown(r.err)
+		return
+	}
+	now := time.Now()
+	p.link.used, p.link.accepted, p.link.pushes = now, now, r.pushes
+	p.mu.Lock()
+	p.link.up, p.link.reason = true, ""
+	for i, g := range p.groups {
+		g.stat.Pushed = r.pushed != nil && r.pushed[i]
+	}
+	p.mu.Unlock()
+	p.welcome()
+}
+
+// welcome says that devices answer which have let us subscribe: nothing else will until one of their values changes.
+func (p *Poller) welcome() {
+	for _, g := range p.groups {
+		if g.stat.Pushed {
+			p.alive(g.device)
+		}
+	}
+}
+
+// linkDown closes the driver and waits before the next attempt.
+func (p *Poller) linkDown(err error) {
+	_ = guard(p.driver.Close)
+	now := time.Now()
+	wait := p.link.retry.fail(now, p.limits.after(p.accepts(err, now)))
+	if p.link.up || p.link.reason != err.Error() {
+		p.log.Warn("connection is down", "device", p.devices[0].name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link.up {
+		p.resume(now)
+	}
+	p.link.up, p.link.reason = false, err.Error()
+	for _, d := range p.devices {
+		d.set(p.link.reason)
+	}
+}
+
+// resume gives the groups that were pushed a tick to come, at which they yield bad readings.
+func (p *Poller) resume(now time.Time) {
+	for _, g := range p.groups {
+		if g.stat.Pushed && g.next.Before(now) {
+			g.advance(now)
+		}
+	}
+}
+
+// remembered is how long a peer that took a connection counts as one that does: a freeze or a restart passes within it.
+const remembered = time.Minute
+
+// accepts reports whether the peer takes connections, as far as was seen: it is there, or will be soon, and an attempt
+// costs it little. A refusal in words, such as of a password, does not count: accounts are locked for haste.
+func (p *Poller) accepts(err error, now time.Time) bool {
+	if p.link.up || drivers.IsClosed(err) || timedOutLater(err) {
+		p.link.accepted = now
+	}
+	return !p.link.accepted.IsZero() && now.Sub(p.link.accepted) < remembered
+}
+
+// close ends the connection at the end of Run.
+func (p *Poller) close() {
+	if c := p.link.connecting; c != nil {
+		<-c // Connect respects ctx, which has ended
+	}
+	_ = guard(p.driver.Close)
+}
+
+// errPanic marks what guard made of a panic: nobody knows the driver's state then.
+var errPanic = errors.New("driver panicked")
+
+// guard turns a panic of a protocol library into an error: one bad device never costs the others.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errPanic, r)
+		}
+	}()
+	return f()
+}

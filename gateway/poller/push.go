@@ -1,0 +1,96 @@
+package poller
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"millrace/drivers"
+)
+
+// maxPushes is how many pushes are taken before the polls get their turn, so that a flood does not starve them. What
+// waits longer waits in the driver's bounded channel.
+const maxPushes = 16
+
+var errPushesEnded = errors.New("the subscription's connection was lost")
+
+// takePushes takes up to most pushes that wait, and returns how many there were.
+func (p *Poller) takePushes(most int) (n int, err error) {
+	for ; n < most && err == nil; n++ {
+		select {
+		case push, ok := <-p.link.pushes:
+			err = p.push(push, ok)
+		default:
+			return n, nil
+		}
+	}
+	return n, err
+}
+
+// push hands one push on. The channel ends with the link; what had come before it did is still taken.
+func (p *Poller) push(push drivers.Push, ok bool) error {
+	if !ok {
+		p.link.pushes = nil
+		if p.link.up {
+			p.linkDown(errPushesEnded)
+		}
+		return nil
+	}
+	g, err := p.pushed(&push)
+	if err != nil {
+		p.link.pushes = nil
+		p.linkDown(err)
+		return nil
+	}
+	now := time.Now()
+	if p.link.up {
+		p.answered(g.device)
+	}
+	p.mu.Lock()
+	g.stat.countPush(now, push.Lost)
+	p.mu.Unlock()
+	if n := g.lost.add(push.Lost, now); n > 0 {
+		p.log.Warn("the device pushes faster than its readings can be taken, and some are lost; sample slower or ask for a longer queue",
+			"device", g.device.name, "group", g.name, "lost", n)
+	}
+	if len(push.Readings) == 0 {
+		return nil
+	}
+	return g.sink(now, push.Readings)
+}
+
+// pushed returns the group that a push is for. No push may reach the sink with a tag that the group does not have.
+func (p *Poller) pushed(push *drivers.Push) (*group, error) {
+	for _, g := range p.groups {
+		if g.ref != push.Group {
+			continue
+		}
+		for i := range push.Readings {
+			if int(push.Readings[i].Tag) >= g.tags {
+				return nil, fmt.Errorf("BUG: the driver pushed tag %d of the %d of group %q", push.Readings[i].Tag, g.tags, g.name)
+			}
+		}
+		return g, nil
+	}
+	return nil, fmt.Errorf("BUG: the driver pushed group %v, which does not exist", push.Group)
+}
+
+// lostEvery is how often lost readings of one group are logged at most.
+const lostEvery = time.Minute
+
+// damped adds up what is logged once in a while.
+type damped struct {
+	sum  int
+	next time.Time
+}
+
+// add returns what to log now, 0 for nothing.
+func (d *damped) add(n int, now time.Time) int {
+	d.sum += n
+	if d.sum == 0 || now.Before(d.next) {
+		return 0
+	}
+	sum := d.sum
+	d.sum, d.next = 0, now.Add(lostEvery)
+	return sum
+}

@@ -1,0 +1,87 @@
+package poller
+
+import (
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"millrace/drivers"
+)
+
+// group is one poll group and its ticks.
+type group struct {
+	ref      drivers.Ref
+	device   *device
+	tags     int
+	interval time.Duration
+	name     string
+	sink     Sink
+	base     time.Time // ticks are base + n*interval
+	next     time.Time
+	lost     damped
+	stat     GroupStats
+}
+
+// start lays the ticks: each group keeps a phase of its own, by a hash of its name, so that a
+// thousand devices do not answer in the same millisecond. The first poll comes within a second.
+func (p *Poller) start(now time.Time) {
+	p.mu.Lock()
+	for _, d := range p.devices {
+		d.since = now
+	}
+	p.mu.Unlock()
+	for _, g := range p.groups {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s\x00%s", g.device.name, g.name)
+		phase := h.Sum64()
+		first := min(g.interval, time.Second)
+		g.base = onGrid(now.Add(time.Duration(phase%uint64(g.interval))), g.interval)
+		g.next = onGrid(now.Add(time.Duration(phase%uint64(first))), g.interval)
+	}
+}
+
+// onGrid moves a tick up to a twentieth of its interval and 50 ms forward, to where other connections have theirs
+// too: a wake-up of the process costs more than a poll, and this way a thousand connections share twenty a second.
+func onGrid(t time.Time, interval time.Duration) time.Time {
+	grid := min(50*time.Millisecond, interval/20)
+	return t.Add(grid - time.Duration(t.UnixNano()%int64(max(grid, 1))))
+}
+
+// served reports whether the group needs no polls now, because the device pushes it.
+func (p *Poller) served(g *group) bool { return g.stat.Pushed && p.link.up }
+
+// soonest returns the group whose tick comes next, nil when all are pushed.
+func (p *Poller) soonest() (best *group) {
+	for _, g := range p.groups {
+		if !p.served(g) && (best == nil || g.next.Before(best.next)) {
+			best = g
+		}
+	}
+	return best
+}
+
+// wake returns when there is something to do: the group's tick, or the next attempt to connect.
+func (p *Poller) wake(g *group) time.Time {
+	next := time.Now().Add(time.Hour) // all groups are pushed, and whatever comes wakes us
+	if g != nil {
+		next = g.next
+	}
+	if !p.link.up && p.link.connecting == nil && p.link.retry.at.Before(next) {
+		return p.link.retry.at
+	}
+	return next
+}
+
+// advance moves to the next tick after now and returns how many were missed.
+func (g *group) advance(now time.Time) (missed uint64) {
+	since := now.Sub(g.base)
+	next := g.base
+	if since >= 0 {
+		next = g.base.Add((since/g.interval + 1) * g.interval)
+	}
+	if gap := next.Sub(g.next); gap > g.interval+g.interval/2 {
+		missed = uint64(gap/g.interval) - 1
+	}
+	g.next = next
+	return missed
+}

@@ -1,0 +1,263 @@
+package publisher
+
+import (
+	"slices"
+	"time"
+
+	"millrace/buffer"
+)
+
+// breaker is the circuit breaker of one stream: of the records of one device and poll group. It opens when the receiver
+// refuses a message of the stream, by closing the session on it or by never answering it while others are answered. While
+// it is open, records of the stream are stepped over and stay in the buffer; half-open, one of them is tried.
+//
+// A refusal counts only when another message is acknowledged after it: what a receiver refuses whatever it is, is no
+// matter of a stream. The first one only makes a breaker watch: with the next acknowledgement the stream flows again.
+type breaker struct {
+	stream        *buffer.Stream
+	device, topic string
+
+	state     State
+	since     time.Time
+	pending   bool      // the last refusal is not confirmed by an acknowledgement of another message
+	confirmed int       // refusals that were
+	next      time.Time // when a record is tried again
+	tried     time.Time // when one was last
+	level     int       // of the waits between tries
+
+	held []uint64 // records stepped over, in order
+
+	seq          uint64 // the record refused last
+	fresh, later int    // its confirmed refusals as the first message of a session, and after others were acknowledged
+	asFirst      bool   // it was the first of its session, the last time
+	silent       bool   // it was refused by silence
+	bytes        int
+	givenUp      int // records of the stream that were
+}
+
+// Bounds.
+const (
+	maxBreakers = 64      // open ones; of further streams records go out as ever
+	maxHeld     = 8 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each. Eight times as many
+	// while nothing may be given up
+	maxTries     = 8 // confirmed refusals after which a record is given up
+	minFresh     = 2 // of them as the first message of a session: there, no limit of a rate has been used up
+	maxTriesLate = 3 // and when a record of the stream was given up before
+	watching     = time.Hour
+)
+
+// tryAfter are the waits before a record is tried again. Once a record was given up it is the stream that is refused, and
+// they double from streamRetry to maxRetry.
+var tryAfter = [maxTries]time.Duration{time.Second / 2, time.Second, time.Second, 2 * time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second, 3 * time.Second}
+
+const (
+	streamRetry = 8 * time.Second
+	maxRetry    = 8 * time.Minute
+	tryPause    = time.Second // between two tries of any streams
+	idlePause   = time.Second // for others to confirm a refusal, before one that is not confirmed is tried again
+)
+
+// State is the state of a circuit breaker or of a session, in the field's words.
+type State string
+
+// The states of a circuit breaker.
+const (
+	Closed   State = "closed"
+	Open     State = "open"
+	HalfOpen State = "half-open"
+)
+
+// refuse notes a refusal of a record of the stream. It reports whether that is news: the stream was not suspected before.
+func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news bool) {
+	news = b.confirmed == 0 && !b.pending
+	if b.seq != u.seqs[0] {
+		b.seq, b.fresh, b.later = u.seqs[0], 0, 0
+	}
+	if b.state != Open && b.state != HalfOpen {
+		b.since = now
+	}
+	b.state, b.pending, b.asFirst, b.silent, b.bytes = Open, true, asFirst, silent, u.bytes
+	b.hold(u.seqs[0])
+	b.next = now.Add(idlePause)
+	return news
+}
+
+// confirm counts the pending refusal: another message was acknowledged after it. open reports whether the breaker is open
+// now; false means that it only watches, and the stream flows again.
+func (b *breaker) confirm(now time.Time) (open bool) {
+	b.pending = false
+	b.confirmed++
+	if b.asFirst {
+		b.fresh++
+	} else {
+		b.later++
+	}
+	if b.confirmed == 1 && !b.silent {
+		b.state, b.since = Closed, now
+		return false
+	}
+	b.next = now.Add(b.wait())
+	return true
+}
+
+func (b *breaker) wait() time.Duration {
+	if b.givenUp == 0 {
+		return tryAfter[min(b.fresh+b.later, maxTries)-1]
+	}
+	b.level++
+	return min(streamRetry<<min(b.level-1, 16), maxRetry)
+}
+
+// hopeless reports whether the record refused last is to be given up.
+func (b *breaker) hopeless() bool {
+	if b.givenUp > 0 {
+		return b.fresh+b.later >= maxTriesLate && (b.silent || b.fresh > 0)
+	}
+	return b.fresh+b.later >= maxTries && (b.silent || b.fresh >= minFresh)
+}
+
+// wantsFirst reports whether the next try is to be the first message of a session.
+func (b *breaker) wantsFirst() bool { return !b.silent && b.fresh <= b.later }
+
+// hold notes a record that is stepped over.
+func (b *breaker) hold(seq uint64) {
+	if i, there := slices.BinarySearch(b.held, seq); !there {
+		b.held = slices.Insert(b.held, i, seq)
+	}
+}
+
+// release forgets a record that is not held back any more.
+func (b *breaker) release(seq uint64) {
+	if i, there := slices.BinarySearch(b.held, seq); there {
+		b.held = slices.Delete(b.held, i, i+1)
+	}
+}
+
+// firstHeld returns the first record that is held back, 0 for none.
+func (b *breaker) firstHeld() uint64 {
+	if len(b.held) == 0 {
+		return 0
+	}
+	return b.held[0]
+}
+
+// breakers are those of all streams that are not closed, or that were lately not.
+type breakers struct {
+	of      map[*buffer.Stream]*breaker
+	order   []*breaker
+	flowing bool      // since the last try an ordinary message was acknowledged
+	pause   time.Time // no try before, unless nothing else can be sent: a try may cost the others a session
+	scratch []*breaker
+}
+
+func newBreakers() breakers { return breakers{of: map[*buffer.Stream]*breaker{}} }
+
+// holds reports whether records of the stream are stepped over.
+func (q *breakers) holds(s *buffer.Stream) *breaker {
+	if len(q.order) == 0 {
+		return nil
+	}
+	if b := q.of[s]; b != nil && b.state != Closed {
+		return b
+	}
+	return nil
+}
+
+// get returns the breaker of a stream, a new one if need be; nil when there are too many.
+func (q *breakers) get(s *buffer.Stream, topic string) *breaker {
+	if b := q.of[s]; b != nil {
+		return b
+	}
+	if len(q.order) >= maxBreakers && !q.forgetOne() {
+		return nil
+	}
+	b := &breaker{stream: s, device: s.Account(), topic: topic, state: Closed}
+	q.of[s] = b
+	q.order = append(q.order, b)
+	return b
+}
+
+// forgetOne lets go of one that only watches.
+func (q *breakers) forgetOne() bool {
+	for _, b := range q.order {
+		if b.state == Closed {
+			q.forget(b)
+			return true
+		}
+	}
+	return false
+}
+
+func (q *breakers) forget(b *breaker) {
+	delete(q.of, b.stream)
+	for i, o := range q.order {
+		if o == b {
+			q.order = append(q.order[:i:i], q.order[i+1:]...)
+			break
+		}
+	}
+}
+
+// expire forgets those that have watched long enough, and lets those only watch that have nothing to try.
+func (q *breakers) expire(now time.Time) {
+	for i := len(q.order) - 1; i >= 0; i-- {
+		switch b := q.order[i]; {
+		case b.state == Closed && now.Sub(b.since) > watching:
+			q.forget(b)
+		case b.state == Open && !b.pending && len(b.held) == 0 && now.After(b.next):
+			b.state, b.since = Closed, now
+		}
+	}
+}
+
+// held is how many records are stepped over.
+func (q *breakers) held() (n int) {
+	for _, b := range q.order {
+		n += len(b.held)
+	}
+	return n
+}
+
+// largest returns the breaker that holds most, of streams of which records were given up.
+func (q *breakers) largest() (most *breaker) {
+	for _, b := range q.order {
+		if b.state != Closed && b.givenUp > 0 && len(b.held) > 0 && (most == nil || len(b.held) > len(most.held)) {
+			most = b
+		}
+	}
+	return most
+}
+
+// due returns a breaker whose record is to be tried now and how long to wait for the next, 0 when there is none. first
+// asks for one to be tried as the first message of a session. idle says that nothing else can be sent: then one whose
+// refusal is not confirmed is tried too. Only records below limit are tried: the backlog lane may have older ones above.
+func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker, time.Duration) {
+	wait := time.Duration(0)
+	var best *breaker
+	for _, b := range q.order {
+		if b.state != Open || len(b.held) == 0 || b.held[0] >= limit || b.pending && !idle {
+			continue
+		}
+		next := b.next
+		if !idle {
+			next = later(next, q.pause)
+		}
+		if left := next.Sub(now); left > 0 {
+			if wait == 0 || left < wait {
+				wait = left
+			}
+			continue
+		}
+		fits := b.pending || idle || b.wantsFirst() == first || b.silent && !first
+		if fits && (best == nil || b.tried.Before(best.tried)) { // in turn
+			best = b
+		}
+	}
+	if best != nil {
+		return best, 0
+	}
+	return nil, wait
+}
+
+// alone reports whether no other stream holds anything back.
+func (q *breakers) alone(b *breaker) bool { return q.held() == len(b.held) }

@@ -1,0 +1,169 @@
+package publisher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/gateway/format"
+	"millrace/gateway/record"
+)
+
+func openWith(f plainFormat) func([]*record.Schema) format.Encoder {
+	return func([]*record.Schema) format.Encoder { return f.Open() }
+}
+
+// TestRefusedStreams: streams that are refused by closing, by silence or by both, from the start or later, hold up no
+// other for longer than 10 s, and of the others nothing is given up.
+func TestRefusedStreams(t *testing.T) {
+	for _, how := range []string{"closing", "silence", "both"} {
+		for _, n := range []int{1, 2, 10} {
+			for _, later := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s,%d,later=%v", how, n, later), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { refusedStreams(t, how, n, later) })
+				})
+			}
+		}
+	}
+}
+
+func refusedStreams(t *testing.T, how string, n int, later bool) {
+	r := newRig(t, nil)
+	var healthy, refused []string
+	for i := range 10 {
+		healthy = append(healthy, fmt.Sprintf("good-%d", i))
+	}
+	for i := range n {
+		refused = append(refused, fmt.Sprintf("poor-%d", i))
+	}
+	poor := func(g *got) bool { return strings.HasPrefix(g.topic, "poor") }
+	odd := func(g *got) bool { return strings.HasPrefix(g.topic, "poor") && g.topic[5]%2 == 1 }
+	switch how {
+	case "closing":
+		r.rec.closes = func(g *got, _ int) bool { return poor(g) }
+	case "silence":
+		r.rec.silent = poor
+	case "both":
+		r.rec.closes = func(g *got, _ int) bool { return poor(g) && !odd(g) }
+		r.rec.silent = odd
+	}
+	r.start()
+	all := append(slices.Clone(refused), healthy...)
+	if later {
+		r.feed(10*time.Second, 100*time.Millisecond, healthy...)
+	}
+	start := time.Now()
+	r.feed(time.Minute, 100*time.Millisecond, all...)
+	made := 10 * int(time.Since(start)/(100*time.Millisecond))
+	if later {
+		made += 10 * 100
+	}
+	time.Sleep(10 * time.Second)
+	longest, count := r.longest(healthy...)
+	s := r.pub.Stats()
+	t.Logf("longest wait of a healthy stream %v, %d sessions, %d records given up", longest, s.Sessions, s.Rejected)
+	if longest > 10*time.Second || count != made {
+		t.Errorf("longest wait %v, %d of %d records of healthy streams arrived; %+v\n%s", longest, count, made, s, r.log)
+	}
+	for _, a := range r.buf.Ledger() {
+		if strings.HasPrefix(a.Name, "good") && a.Destinations[0].Lost() > 0 {
+			t.Errorf("%d readings of %s were given up", a.Destinations[0].Lost(), a.Name)
+		}
+	}
+	for _, d := range refused {
+		if !strings.Contains(r.log.String(), d+"/g") {
+			t.Errorf("the log does not name %s:\n%s", d, r.log)
+		}
+	}
+	if r.open() != n {
+		t.Errorf("%d open breakers, want %d: %+v", len(s.Breakers), n, s.Breakers)
+	}
+	r.checkOrder()
+	r.checkLedger()
+	r.rec.set(func(r *receiver) { r.closes, r.silent = nil, nil })
+	r.settle(20 * time.Minute)
+	for end := time.Now().Add(20 * time.Minute); r.open() > 0 && time.Now().Before(end); time.Sleep(time.Second) {
+	}
+	if s := r.pub.Stats(); r.open() != 0 || s.Held != 0 {
+		t.Errorf("the receiver takes everything, and there are breakers: %+v", s.Breakers)
+	}
+	r.checkLedger()
+	r.stop()
+}
+
+// TestEverythingIsClosedOn for minutes: nothing is given up, and when the receiver takes messages again they flow at once.
+func TestEverythingIsClosedOn(t *testing.T) {
+	for _, n := range []int{1, 3, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, nil)
+			var devices []string
+			for i := range n {
+				devices = append(devices, fmt.Sprintf("d%d", i))
+			}
+			r.start()
+			r.feed(5*time.Second, 100*time.Millisecond, devices...)
+			r.rec.set(func(r *receiver) { r.closes = func(*got, int) bool { return true } })
+			r.feed(10*time.Minute, time.Second, devices...)
+			if !strings.Contains(r.log.String(), "backlog_limit") || strings.Contains(r.log.String(), "refuses the messages of a stream") {
+				t.Errorf("the log does not say what it may be:\n%s", r.log)
+			}
+			r.rec.set(func(r *receiver) { r.closes = nil })
+			back := time.Now()
+			r.settle(5 * time.Minute)
+			t.Logf("%d devices: all delivered %v after the receiver took messages again, %d sessions", n, time.Since(back), r.pub.Stats().Sessions)
+			if s := r.pub.Stats(); s.Rejected != 0 || len(s.Breakers) != 0 || time.Since(back) > 60*time.Second {
+				t.Errorf("after %v: %+v", time.Since(back), s)
+			}
+			r.checkLedger()
+			r.stop()
+		})
+	}
+}
+
+// TestRateLimit: a receiver that takes so many messages a session, or a minute, and then closes.
+func TestRateLimit(t *testing.T) {
+	for _, limit := range []int{1, 2, 5, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.rec.closes = func(_ *got, nth int) bool { return nth > limit }
+			r.start()
+			r.feed(5*time.Minute, time.Second, "a", "b", "c")
+			r.rec.set(func(r *receiver) { r.closes = nil })
+			r.settle(10 * time.Minute)
+			if s := r.pub.Stats(); s.Rejected != 0 {
+				t.Errorf("limit %d: %d records given up:\n%s", limit, s.Rejected, r.log)
+			}
+			r.checkLedger()
+			r.stop()
+		})
+	}
+}
+
+// TestPoison: messages over a size limit are given up, each for itself; the rest of their stream is delivered.
+func TestPoison(t *testing.T) {
+	for _, devices := range [][]string{{"a"}, {"a", "b", "c"}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.rec.closes = func(g *got, _ int) bool { return g.size > 1000 }
+			r.start()
+			r.feed(5*time.Second, 100*time.Millisecond, devices...)
+			poison := r.append("a", 2000)
+			r.feed(time.Minute, 100*time.Millisecond, devices...)
+			r.settle(10 * time.Minute)
+			q, err := r.buf.Quarantine()
+			if err != nil || len(q) != 1 || q[0].Seq != poison {
+				t.Errorf("in quarantine: %+v, %v; want record %d\n%s", q, err, poison, r.log)
+			}
+			if most, _ := r.longest("b", "c"); most > 10*time.Second {
+				t.Errorf("others waited %v", most)
+			}
+			t.Logf("%d devices: %d sessions", len(devices), r.pub.Stats().Sessions)
+			r.checkOrder()
+			r.checkLedger()
+			r.stop()
+		})
+	}
+}

@@ -1,0 +1,125 @@
+package publisher
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"millrace/gateway/link"
+)
+
+// When a session waits, and when it has waited long enough.
+
+// alive returns how long the session may go on without an answer, or what is wrong. It puts what is refused by silence
+// aside, and lets more be sent when all that may be in flight gets no answer: perhaps others do.
+func (s *session) alive(now time.Time) (time.Duration, error) {
+	wait := far
+	u := s.win.oldest()
+	if u == nil {
+		return wait, nil
+	}
+	if !s.win.passed.IsZero() {
+		left := later(s.win.passed, u.sent).Add(max(silence, 8*s.win.fastest) + carrying(u.bytes)).Sub(now)
+		if left <= 0 {
+			return 0, s.silent(u, now)
+		}
+		wait = left
+	}
+	left := s.win.deadline(s.p.o.AckTimeout).Sub(now)
+	if left <= 0 {
+		return 0, fmt.Errorf("%w: nothing is acknowledged for %v", link.ErrSilent, now.Sub(later(u.sent, s.win.progress)).Round(time.Second))
+	}
+	grow := later(later(u.sent, s.grown), s.win.progress).Add(s.patience()).Sub(now)
+	if grow <= 0 {
+		s.win.width, s.grown, grow = min(s.win.width+1, s.win.maxUnits), now, s.patience()
+	}
+	return min(wait, left, grow), nil
+}
+
+// patience is how long an answer may take before others are sent beside. Until there is one, the time that the login
+// took says how fast the receiver is.
+func (s *session) patience() time.Duration {
+	if s.win.fastest == 0 {
+		return max(300*time.Millisecond, 4*s.dialled)
+	}
+	return max(300*time.Millisecond, 4*s.win.fastest)
+}
+
+// renew lets the session end when what is in flight has had time to be answered.
+func (s *session) renew(now time.Time) {
+	if s.renewBy.IsZero() {
+		s.renewBy = now.Add(s.patience())
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// silent puts aside a unit that gets no answer while later ones do, and with it all of its stream that is in flight.
+func (s *session) silent(u *unit, now time.Time) error {
+	b := s.p.refused(u, now, false, true)
+	if b == nil {
+		return fmt.Errorf("%w: messages of more than %d streams are not acknowledged while others are", link.ErrSilent, maxBreakers)
+	}
+	stream := u.stream
+	for _, u := range append(s.win.scratch[:0], s.win.units...) {
+		if u.done || u.stream != stream {
+			continue
+		}
+		for _, seq := range u.seqs {
+			s.p.dest.Release(seq)
+			b.hold(seq)
+		}
+		s.win.drop(u)
+		s.abandoned++
+	}
+	s.alone = nil
+	if s.abandoned > 2*s.win.maxUnits {
+		s.renew(now)
+	}
+	s.p.confirmed(b, now) // by those that were answered
+	return nil
+}
+
+// A wake-up costs more than a message. A session that keeps up therefore waits a moment before each turn, so that
+// the turn takes all that is polled in the same moment, and takes acknowledgements in with the next messages.
+const (
+	lingerFor    = 3 * time.Millisecond
+	collectAfter = 25 * time.Millisecond
+)
+
+// wait sleeps until there may be something to do. A session that is leaving takes nothing new.
+func (s *session) wait(ctx context.Context, wait time.Duration, leaving bool) {
+	if wait <= 0 {
+		return
+	}
+	done, notify, changed := ctx.Done(), s.p.dest.Notify(), s.link.Changed()
+	calm := 2*s.win.inFlight < min(s.win.width, s.win.maxUnits) && s.alone == nil && s.renewBy.IsZero() && !leaving
+	if leaving {
+		done, notify = nil, nil
+	}
+	if calm && s.win.inFlight > 0 {
+		changed, wait = nil, min(wait, collectAfter)
+	}
+	s.timer.Reset(wait)
+	select {
+	case <-changed:
+		return
+	case <-s.timer.C:
+		return
+	case <-done:
+		return
+	case <-notify:
+	}
+	if calm {
+		s.timer.Reset(lingerFor)
+		select {
+		case <-s.timer.C:
+		case <-done:
+		}
+	}
+}

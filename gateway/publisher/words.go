@@ -1,0 +1,146 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"millrace/gateway/link"
+)
+
+// outage is what is told of the time without a link.
+type outage struct {
+	since    time.Time // zero = the link is up
+	told     int       // how often it was said that there still is none
+	cause    string    // said last
+	draining time.Time // since when what waited is going out; zero = it is not
+}
+
+// reminders are when it is said again that there is no link; after the last, each hour.
+var reminders = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
+
+// brief is how long the link may be gone without a line in the log at its return.
+const brief = 3 * time.Second
+
+// fight is the number of short sessions in a row from which on another client with our id is suspected.
+const fight = 5
+
+// connected notes that a session has begun.
+func (p *Publisher) connected(s *session) {
+	p.setState(Connected)
+	p.show(func(n *Stats) {
+		n.Sessions++
+		n.AckMax = 0
+	})
+	o := &p.outage
+	switch down := time.Since(o.since); {
+	case o.since.IsZero() && p.shown.Sessions <= 1:
+		p.log.Info("connected", "to", p.o.Receiver)
+	case !o.since.IsZero() && down > brief:
+		n := p.dest.Len()
+		p.log.Info("connected again", "to", p.o.Receiver, "after", down.Round(time.Second), "records_waiting", n)
+		if n > uint64(p.o.Window) {
+			o.draining = time.Now()
+		}
+	}
+	o.since, o.told, o.cause = time.Time{}, 0, ""
+}
+
+// drained says once that what waited during an outage is delivered.
+func (p *Publisher) drained() {
+	o := &p.outage
+	if o.draining.IsZero() {
+		return
+	}
+	done := !p.lanes.backlog.any()
+	if p.o.Order == OldestFirst {
+		done = p.dest.Len() <= uint64(p.o.Window+p.breakers.held())
+	}
+	if done {
+		p.log.Info("everything that waited is sent", "took", time.Since(o.draining).Round(100*time.Millisecond))
+		o.draining = time.Time{}
+	}
+}
+
+// complain notes trouble that does not end the session.
+func (p *Publisher) complain(err error) {
+	news := false
+	p.show(func(s *Stats) {
+		news = s.LastError != err.Error()
+		s.LastError, s.LastErrorAt = err.Error(), time.Now()
+	})
+	if news {
+		p.log.Warn("publisher in trouble", "cause", err)
+	}
+}
+
+// failed notes why there is no session, and says it when that is news, or when it has lasted.
+func (p *Publisher) failed(e *ending, wait time.Duration) {
+	if errors.Is(e.err, errRenew) {
+		return
+	}
+	state := Waiting
+	if errors.Is(e.err, link.ErrRefused) {
+		state = Refused
+	}
+	p.setState(state)
+	what := p.o.Receiver + ": " + e.err.Error() + p.hint(e)
+	p.show(func(s *Stats) { s.LastError, s.LastErrorAt = what+"; trying again soon", time.Now() })
+	o, now := &p.outage, time.Now()
+	if o.since.IsZero() {
+		o.since, o.draining = now, time.Time{}
+	}
+	switch down := now.Sub(o.since); {
+	case o.cause == "" && e.progress: // the breaker says what there is to say
+	case wordsOf(what) != wordsOf(o.cause):
+		o.cause = what
+		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond))
+	case down >= p.reminder():
+		o.told++
+		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())
+	}
+}
+
+// wordsOf is a text without its numbers: ports and times differ from one attempt to the next.
+func wordsOf(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// reminder is when the next reminder is due.
+func (p *Publisher) reminder() time.Duration {
+	n := p.outage.told
+	if n < len(reminders) {
+		return reminders[n]
+	}
+	return time.Duration(n-len(reminders)+2) * time.Hour
+}
+
+// hint says what may be behind sessions that end soon.
+func (p *Publisher) hint(e *ending) string {
+	if !e.connected || e.lived > soon || !errors.Is(e.err, link.ErrPeerClosed) || e.progress {
+		p.short = 0
+		return ""
+	}
+	p.short++
+	pending := 0
+	for _, b := range p.breakers.order {
+		if b.pending {
+			pending++
+		}
+	}
+	switch {
+	case pending > 0 && e.acked == 0 && p.short > 1:
+		return "; it closes the connection on every message: perhaps it limits the rate of this client (see backlog_limit), or a policy forbids it to publish; nothing is given up"
+	case p.short >= fight && e.acked > 0:
+		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps it limits the rate (see backlog_limit), or another client uses the same client id", p.short)
+	case p.short >= fight:
+		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps another client uses the same client id", p.short)
+	}
+	return ""
+}

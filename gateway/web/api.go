@@ -1,0 +1,193 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+
+	"millrace/buffer"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/values"
+)
+
+// Gateway is what can be asked of a running gateway. Package gateway implements it; its methods are called from the
+// goroutines of requests.
+type Gateway interface {
+	// Snapshot returns the state of the whole gateway at this moment.
+	Snapshot() *Snapshot
+	// Buffer returns the store that the gateway runs on.
+	Buffer() *buffer.Buffer
+	// Values returns the last readings of all tags.
+	Values() *values.Table
+	// Reload loads the config again and puts it into force, or says why not.
+	Reload(ctx context.Context) (*Change, error)
+	// Write asks for a value to be written to equipment and waits for the answer.
+	Write(ctx context.Context, device, tag, value string) (*Written, error)
+}
+
+// Written is the answer to a write that was done.
+type Written struct {
+	Device  string  `json:"device"`
+	Tag     string  `json:"tag"`
+	Value   string  `json:"value"`   // as it was asked for
+	Seconds float64 `json:"seconds"` // until the device confirmed
+}
+
+// Value is one tag with its last reading, as the API tells it.
+type Value struct {
+	Device  string  `json:"device"`
+	Group   string  `json:"group"`
+	Tag     string  `json:"tag"`
+	Unit    string  `json:"unit,omitempty"`
+	Value   any     `json:"value"`   // null when there is none; a Client gives a number as json.Number
+	Quality string  `json:"quality"` // good, uncertain, bad; "" = not read yet
+	Reason  string  `json:"reason,omitempty"`
+	At      int64   `json:"at"` // of the poll by the gateway's clock, ms since 1970; 0 = not read yet
+	Age     float64 `json:"age_seconds"`
+	Source  int64   `json:"source_time,omitempty"` // the device's, ms since 1970, where it differs
+	Every   float64 `json:"interval_seconds"`
+}
+
+// valueOf describes an entry at a moment.
+func valueOf(e *values.Entry, now time.Time) Value {
+	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Unit, Every: e.Interval.Seconds()}
+	if e.At == 0 {
+		return v
+	}
+	r := &e.Reading
+	v.At, v.Quality, v.Reason = e.At/1000, r.Quality.String(), r.Reason
+	v.Age = max(now.Sub(time.UnixMicro(e.At)).Seconds(), 0)
+	if r.Time/1000 != v.At {
+		v.Source = r.Time / 1000
+	}
+	v.Value = plain(r.Value)
+	return v
+}
+
+// plain is a value as JSON has it. What JSON cannot hold is a text.
+func plain(v telemetry.Value) any {
+	switch v.Kind {
+	case telemetry.KindBool:
+		return v.Bits != 0
+	case telemetry.KindInt:
+		return int64(v.Bits)
+	case telemetry.KindUint:
+		return v.Bits
+	case telemetry.KindFloat32, telemetry.KindFloat64:
+		return number(v)
+	case telemetry.KindString:
+		return v.Text
+	case telemetry.KindTime:
+		return v.AsTime().Format(time.RFC3339Nano)
+	case telemetry.KindArray:
+		list := []any{}
+		v.Elements(func(e telemetry.Value) bool { list = append(list, plain(e)); return true })
+		return list
+	}
+	return nil
+}
+
+// wantOf reads which values a request wants.
+func wantOf(r *http.Request) values.Want {
+	return values.Want{Device: r.FormValue("device"), Tag: r.FormValue("tag"), Bad: r.FormValue("bad") != ""}
+}
+
+// serveValues answers with a JSON list of values, or with watch=1 with one value a line as they change, until either side
+// has enough.
+func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
+	want := wantOf(r)
+	if r.FormValue("watch") != "" {
+		s.watchValues(w, r, want)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(w, 32<<10)
+	now, sep := time.Now(), byte('[')
+	s.g.Values().Each(want.Device, want.Tag, func(e *values.Entry) bool {
+		if want.Bad && (e.At == 0 || e.Reading.Quality == telemetry.Good) {
+			return true
+		}
+		_ = out.WriteByte(sep)
+		sep = ','
+		b, err := json.Marshal(valueOf(e, now))
+		if err == nil {
+			_, err = out.Write(b)
+		}
+		return err == nil
+	})
+	if sep == '[' {
+		_ = out.WriteByte('[')
+	}
+	_, _ = out.WriteString("]\n")
+	_ = out.Flush() // a reader that went away is no concern of ours
+}
+
+// maxSilence is how long a watch says nothing: then an empty line shows that it lives.
+const maxSilence = 10 * time.Second
+
+func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	rc := http.NewResponseController(w)
+	enc := json.NewEncoder(w)
+	changes := s.g.Values().Watch(r.Context(), want)
+	alive := time.NewTicker(maxSilence)
+	defer alive.Stop()
+	for {
+		_ = rc.SetWriteDeadline(time.Now().Add(stall))
+		if rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case c, open := <-changes:
+			if !open {
+				return
+			}
+			now := time.Now()
+			for i := range c.Entries {
+				if enc.Encode(valueOf(&c.Entries[i], now)) != nil {
+					return
+				}
+			}
+		case <-alive.C:
+			if _, err := w.Write([]byte("\n")); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
+	st, err := statusOf(s.g.Buffer())
+	if err == nil {
+		snap := s.snapshot()
+		st.Running, st.Gateway, st.Version = true, snap.Gateway, snap.Version
+	}
+	answer(w, st, err)
+}
+
+func (s *site) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
+	q, err := s.g.Buffer().Quarantine()
+	answer(w, q, err)
+}
+
+// errReadOnly is the answer to a change that is asked for at the page's address.
+var errReadOnly = errors.New("this address only shows; changes are asked for with the millrace command on the same machine")
+
+// number is a float as JSON has it: what is none is a text.
+func number(v telemetry.Value) any {
+	f, _ := v.Float()
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return fmt.Sprint(f)
+	}
+	if v.Kind == telemetry.KindFloat32 {
+		return float32(f)
+	}
+	return f
+}

@@ -1,0 +1,50 @@
+package web
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Change is what a reload did.
+type Change struct {
+	File string // the config, as an absolute path
+	Hash string // config.Hash of what is in force now
+
+	Added, Changed, Removed []string // devices
+	Along                   []string // devices that did not change, restarted because they share a connection with one that did
+	DestinationsAdded       []string
+	DestinationsRemoved     []string // what they have not acknowledged stays in the store
+	Destinations            []string // those that log in again
+	Settings                []string // keys besides devices and destinations
+	Kept                    int      // connections that went on untouched
+}
+
+// maxNamed is how many names of one kind String spells out.
+const maxNamed = 8
+
+// String returns what changed in one line.
+func (c *Change) String() string {
+	var parts []string
+	say := func(what string, names []string) {
+		if len(names) == 0 {
+			return
+		}
+		list := strings.Join(names[:min(len(names), maxNamed)], ", ")
+		if more := len(names) - maxNamed; more > 0 {
+			list += fmt.Sprintf(" and %d more", more)
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s", what, list))
+	}
+	say("devices added", c.Added)
+	say("changed", c.Changed)
+	say("removed", c.Removed)
+	say("restarted because they share a connection", c.Along)
+	say("destinations added", c.DestinationsAdded)
+	say("destinations removed", c.DestinationsRemoved)
+	say("destinations that log in again", c.Destinations)
+	say("settings", c.Settings)
+	if len(parts) == 0 {
+		return "nothing changed"
+	}
+	return strings.Join(append(parts, fmt.Sprintf("connections untouched: %d", c.Kept)), "; ")
+}

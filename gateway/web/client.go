@@ -1,0 +1,296 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"millrace/buffer"
+)
+
+// Bounds of what a client takes from the other side.
+const (
+	maxAnswer  = 64 << 20 // bytes of one answer that is read whole
+	maxLine    = 64 << 20 // bytes of one line: a record of 16 MiB in base64, with room
+	maxFailure = 1 << 20  // bytes of why not: a hundred mistakes of a config
+)
+
+// waits are the time limits of a client: a gateway that does not answer must not keep a command waiting.
+type waits struct {
+	dial   time.Duration
+	answer time.Duration // for the first byte of an answer
+	idle   time.Duration // between two bytes of a long one
+}
+
+// Client asks the gateway that runs on a store, through the socket in the store's directory. It is a Store, too.
+type Client struct {
+	http *http.Client
+	dir  string
+}
+
+// ErrNoGateway means that nobody answers at a store's local endpoint.
+var ErrNoGateway = errors.New("no gateway answers")
+
+// Dial returns a client of the gateway that runs on the store in dir. Errors: ErrNoGateway.
+func Dial(ctx context.Context, dir string) (*Client, error) {
+	// a reload of a large config takes some seconds; a long answer shows life every maxSilence
+	return dial(ctx, dir, waits{dial: 3 * time.Second, answer: 30 * time.Second, idle: time.Minute})
+}
+
+func dial(ctx context.Context, dir string, wait waits) (*Client, error) {
+	path := filepath.Join(dir, socketName)
+	d := net.Dialer{Timeout: wait.dial}
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %q (%w); is it running, is this its store, and are you its user?", ErrNoGateway, path, err)
+	}
+	_ = conn.Close()
+	open := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err != nil {
+			return nil, err
+		}
+		return &idleConn{conn, wait.idle}, nil
+	}
+	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: open, ResponseHeaderTimeout: wait.answer}}}, nil
+}
+
+// idleConn gives up a connection on which nothing comes for a while.
+type idleConn struct {
+	net.Conn
+	wait time.Duration
+}
+
+// Read bounds the wait.
+func (c *idleConn) Read(p []byte) (int, error) {
+	_ = c.SetReadDeadline(time.Now().Add(c.wait))
+	return c.Conn.Read(p)
+}
+
+// Reload asks the gateway to load its config again. An error is the gateway's own words for why it did not.
+func (c *Client) Reload(ctx context.Context) (*Change, error) {
+	var change Change
+	return &change, c.get(ctx, http.MethodPost, "reload", nil, &change)
+}
+
+// Write asks the gateway to write a value to equipment.
+func (c *Client) Write(ctx context.Context, device, tag, value string) (*Written, error) {
+	var w Written
+	return &w, c.get(ctx, http.MethodPost, "write", url.Values{"device": {device}, "tag": {tag}, "value": {value}}, &w)
+}
+
+// Snapshot returns the state of the whole gateway.
+func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
+	var s Snapshot
+	return &s, c.get(ctx, http.MethodGet, "snapshot", nil, &s)
+}
+
+// Values returns the last readings of a device's tags, "" for all devices, or of one tag.
+func (c *Client) Values(ctx context.Context, device, tag string, bad bool) (list []Value, err error) {
+	return list, c.get(ctx, http.MethodGet, "values", valuesQuery(device, tag, bad), &list)
+}
+
+func valuesQuery(device, tag string, bad bool) url.Values {
+	q := url.Values{"device": {device}, "tag": {tag}}
+	if bad {
+		q.Set("bad", "1")
+	}
+	return q
+}
+
+// Watch calls f with each reading that comes, until f fails, ctx ends or the gateway stops.
+func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func(*Value) error) error {
+	q := valuesQuery(device, tag, bad)
+	q.Set("watch", "1")
+	resp, err := c.ask(ctx, http.MethodGet, "values", q)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(make([]byte, 64<<10), maxLine)
+	for in.Scan() {
+		if len(in.Bytes()) == 0 {
+			continue
+		}
+		var v Value
+		if err := decode(bytes.NewReader(in.Bytes()), &v); err != nil {
+			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+		}
+		if err := f(&v); err != nil {
+			return err
+		}
+	}
+	if err := in.Err(); err != nil {
+		return fmt.Errorf("the gateway that runs on %q: %w", c.dir, err)
+	}
+	return nil
+}
+
+// Close ends the client.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+// ask sends a request and returns the answer, or the gateway's own words for why not.
+func (c *Client) ask(ctx context.Context, method, path string, values url.Values) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://millrace/api/v1/"+path+"?"+values.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the gateway that runs on %q: %w; if it does not answer, look at its log, or restart it: what it keeps is on disk", c.dir, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var f failure
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f); err != nil || f.Error == "" {
+		return nil, fmt.Errorf("the gateway that runs on %q answers %s", c.dir, resp.Status)
+	}
+	return nil, errors.New(f.Error)
+}
+
+func (c *Client) get(ctx context.Context, method, path string, values url.Values, v any) error {
+	resp, err := c.ask(ctx, method, path, values)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := decode(io.LimitReader(resp.Body, maxAnswer), v); err != nil {
+		return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+	}
+	return nil
+}
+
+// decode reads one JSON value. A Value's number stays as it is written (json.Number): a float64 would lose a 64-bit counter's
+// last digits.
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.UseNumber()
+	return d.Decode(v)
+}
+
+// Status is Store.Status.
+func (c *Client) Status(ctx context.Context) (*StoreStatus, error) {
+	var s StoreStatus
+	return &s, c.get(ctx, http.MethodGet, "store", nil, &s)
+}
+
+// Quarantine is Store.Quarantine.
+func (c *Client) Quarantine(ctx context.Context) (q []*buffer.Quarantined, err error) {
+	return q, c.get(ctx, http.MethodGet, "store/quarantine", nil, &q)
+}
+
+// Retry is Store.Retry.
+func (c *Client) Retry(ctx context.Context, id string) (seq uint64, err error) {
+	return seq, c.get(ctx, http.MethodPost, "store/quarantine/retry", url.Values{"id": {id}}, &seq)
+}
+
+// Delete is Store.Delete.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	var none any
+	return c.get(ctx, http.MethodPost, "store/quarantine/delete", url.Values{"id": {id}}, &none)
+}
+
+// Forget is Store.Forget.
+func (c *Client) Forget(ctx context.Context, destination string) error {
+	var none any
+	return c.get(ctx, http.MethodPost, "store/forget", url.Values{"destination": {destination}}, &none)
+}
+
+// Scan is Store.Scan.
+func (c *Client) Scan(ctx context.Context, q Query, f func(*StoredRecord) error) error {
+	values := url.Values{"from": {strconv.FormatUint(q.From, 10)}, "to": {strconv.FormatUint(q.To, 10)}, "device": {q.Device}}
+	if q.FromTime != 0 {
+		values.Set("from_time", strconv.FormatInt(q.FromTime, 10))
+	}
+	if q.ToTime != 0 {
+		values.Set("to_time", strconv.FormatInt(q.ToTime, 10))
+	}
+	_, err := c.lines(ctx, "store/records", values, recordsOf(f))
+	return err
+}
+
+// recordsOf turns lines into records for f.
+func recordsOf(f func(*StoredRecord) error) func(*wireLine) error {
+	var out StoredRecord
+	var streams []*StoredStream
+	return func(l *wireLine) error {
+		if l.Stream != nil {
+			streams = append(streams, l.Stream)
+		}
+		r := l.Record
+		if r == nil {
+			return nil
+		}
+		if r.Stream < 0 || r.Stream >= len(streams) {
+			return fmt.Errorf("record %d is of stream %d, which was not told; is the gateway of another version?", r.Seq, r.Stream)
+		}
+		out = StoredRecord{Stream: streams[r.Stream], Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
+		return f(&out)
+	}
+}
+
+// Verify is Store.Verify.
+func (c *Client) Verify(ctx context.Context, progress func(done, total int64)) (*buffer.Verification, error) {
+	return c.lines(ctx, "store/verify", nil, func(l *wireLine) error {
+		if p := l.Progress; p != nil && progress != nil {
+			progress(p[0], p[1])
+		}
+		return nil
+	})
+}
+
+// lines reads an answer line by line, and fails when its end is missing.
+func (c *Client) lines(ctx context.Context, path string, values url.Values, f func(*wireLine) error) (*buffer.Verification, error) {
+	resp, err := c.ask(ctx, http.MethodGet, path, values)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	report, err := readLines(resp.Body, f)
+	if err != nil {
+		err = fmt.Errorf("from the gateway that runs on %q: %w", c.dir, err)
+	}
+	return report, err
+}
+
+// readLines reads an answer line by line and returns what its end says.
+func readLines(r io.Reader, f func(*wireLine) error) (*buffer.Verification, error) {
+	in := bufio.NewScanner(r)
+	in.Buffer(make([]byte, 64<<10), maxLine)
+	for in.Scan() {
+		var l wireLine
+		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
+			return nil, fmt.Errorf("read its answer: %w", err)
+		}
+		switch {
+		case l.End && l.Error != "":
+			return l.Report, errors.New(l.Error)
+		case l.End:
+			return l.Report, nil
+		}
+		if err := f(&l); err != nil {
+			return nil, err
+		}
+	}
+	err := in.Err()
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return nil, fmt.Errorf("its answer is cut short: %w; it may have stopped", err)
+}
