@@ -88,7 +88,7 @@ func (s *session) packet(unasked *budget) error {
 	return fmt.Errorf("%w: the broker sent a packet %#02x of %d bytes, which no broker may send here", link.ErrProtocol, first, size)
 }
 
-// maxFilters bounds the answers to one SUBSCRIBE.
+// maxFilters bounds the topic filters of a session, and so the answers to one SUBSCRIBE.
 const maxFilters = 256
 
 // length reads the remaining length (section 2.2.3).
@@ -154,14 +154,11 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first == packetPubrel {
-		delete(s.released, id)
-		s.out = appendShort(s.out, packetPubcomp, id)
-		s.Flush()
-		return nil
+		return s.release(id, unasked)
 	}
 	f, ok := s.pending[id]
 	switch {
-	case !ok || (first == packetPuback) != (f.qos == 1) || first == packetPubcomp && !f.rec:
+	case !ok || f.end > s.wire.Load() || (first == packetPuback) != (f.qos == 1) || first == packetPubcomp && !f.rec:
 		s.stats.stray.Add(1)
 		return unasked.answer("acknowledgements of messages that were not sent")
 	case first == packetPubrec:
@@ -179,6 +176,19 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	return nil
 }
 
+// release ends the exchange of a QoS 2 message to us (section 4.3.3). mu is held.
+func (s *session) release(id uint16, unasked *budget) error {
+	if !s.released[id] {
+		if err := unasked.answer("releases of messages that it did not send"); err != nil {
+			return err
+		}
+	}
+	delete(s.released, id)
+	s.out = appendShort(s.out, packetPubcomp, id)
+	s.Flush()
+	return nil
+}
+
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
@@ -193,6 +203,9 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 	if qos > 0 {
 		if id, err = s.short(); err != nil {
 			return err
+		}
+		if id == 0 {
+			return fmt.Errorf("%w: the broker sent a PUBLISH with the packet id 0", link.ErrProtocol)
 		}
 		left -= 2
 	}

@@ -24,6 +24,7 @@ type session struct {
 	mu       sync.Mutex // guards what follows
 	out      []byte     // queued packets
 	spare    []byte
+	queued   uint64            // bytes that were in out and have been taken from it
 	sent     uint64            // messages numbered
 	pending  map[uint16]flight // packet ids on their way to an answer
 	released map[uint16]bool   // ids of QoS 2 messages to us that wait for PUBREL
@@ -37,6 +38,7 @@ type session struct {
 
 	born           time.Time
 	heard, written atomic.Int64 // nanoseconds since born
+	wire           atomic.Uint64 // bytes given to the network, the ones being written included
 	stats          struct{ stray, discarded, sent, out, in atomic.Uint64 }
 
 	kick    chan struct{} // there is something to write
@@ -52,6 +54,7 @@ type session struct {
 // flight is a message that waits for its answer.
 type flight struct {
 	n   uint64
+	end uint64 // bytes of the session up to its last: it is on the wire when so many are
 	qos byte
 	rec bool // QoS 2: PUBREC has come
 }
@@ -122,16 +125,21 @@ func (s *session) Send(m link.Message) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing {
+		return link.ErrClosed // nothing may follow a DISCONNECT (MQTT-3.14.4-2)
+	}
 	var id uint16
 	if m.QoS > 0 {
 		if id = s.freeID(); id == 0 {
 			return fmt.Errorf("%w: %d messages are unanswered", link.ErrMessage, maxInFlight)
 		}
-		s.pending[id] = flight{n: s.sent, qos: m.QoS}
+	}
+	s.out = appendPublish(s.out, &m, id)
+	if m.QoS > 0 {
+		s.pending[id] = flight{n: s.sent, end: s.queued + uint64(len(s.out)), qos: m.QoS}
 	} else {
 		s.unsent = append(s.unsent, s.sent)
 	}
-	s.out = appendPublish(s.out, &m, id)
 	s.sent++
 	return nil
 }
@@ -192,13 +200,11 @@ func (s *session) Stats() link.Stats {
 
 // Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.
 func (s *session) Subscribe(filters ...string) error {
-	answer := make(chan []byte, 1)
-	s.mu.Lock()
-	id := s.freeID()
-	s.subbing[id] = answer
-	s.filters = append(s.filters, filters...)
-	s.out = appendSubscribe(s.out, id, filters)
-	s.mu.Unlock()
+	id, answer, err := s.ask(filters)
+	if err != nil {
+		return err
+	}
+	defer s.forget(id)
 	s.Flush()
 	timer := time.NewTimer(s.timeout)
 	defer timer.Stop()
@@ -210,6 +216,35 @@ func (s *session) Subscribe(filters ...string) error {
 	case <-timer.C:
 		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
 	}
+}
+
+// ask queues the SUBSCRIBE. The answer comes once at most.
+func (s *session) ask(filters []string) (uint16, <-chan []byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(filters) == 0 || len(s.filters)+len(filters) > maxFilters {
+		return 0, nil, fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
+	}
+	for _, f := range filters {
+		if f == "" || len(f) > maxTopic || strings.ContainsRune(f, 0) {
+			return 0, nil, fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
+		}
+	}
+	id := s.freeID()
+	if id == 0 {
+		return 0, nil, fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
+	}
+	answer := make(chan []byte, 1)
+	s.subbing[id] = answer
+	s.filters = append(s.filters, filters...)
+	s.out = appendSubscribe(s.out, id, filters)
+	return id, answer, nil
+}
+
+func (s *session) forget(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.subbing, id)
 }
 
 // refused names the filters that the broker did not grant (MQTT 3.1.1 section 3.9.3).

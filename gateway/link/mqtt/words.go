@@ -73,7 +73,11 @@ func (t *target) explainDial(err error) error {
 	hint := ""
 	switch {
 	case errors.As(err, &record):
-		hint = "this port does not speak TLS; use " + strings.TrimSuffix(t.url.Scheme, "s") + ":// in the url, or the port for TLS"
+		plain := "mqtt"
+		if t.web {
+			plain = "ws"
+		}
+		hint = "this port does not speak TLS; use " + plain + ":// in the url, or the port for TLS"
 		err = link.ErrProtocol
 	case errors.As(err, &authority):
 		hint = "the certificate's authority is not trusted; give its PEM file as tls.ca"
