@@ -208,8 +208,9 @@ const maxFrame = 1 << 20
 // webConn is a websocket as a stream of bytes.
 type webConn struct {
 	ws      *websocket.Conn
-	r       io.Reader // of the frame being read, nil for none
-	unasked *budget   // frames that carry nothing
+	r       io.Reader // of the message being read, nil for none
+	empty   bool      // nothing of it has come yet
+	unasked *budget   // messages that carry nothing
 }
 
 // newWebConn bounds the frames and answers pings, of which MQTT needs none.
@@ -227,7 +228,7 @@ func newWebConn(ws *websocket.Conn) *webConn {
 	return c
 }
 
-// Read reads on in the frames.
+// Read reads on in the messages.
 func (c *webConn) Read(p []byte) (int, error) {
 	for {
 		if c.r == nil {
@@ -238,17 +239,18 @@ func (c *webConn) Read(p []byte) (int, error) {
 			if kind != websocket.BinaryMessage {
 				return 0, fmt.Errorf("%w: the server sent a websocket frame of text (MQTT 3.1.1 section 6)", link.ErrProtocol)
 			}
-			c.r = r
+			c.r, c.empty = r, true
 		}
 		n, err := c.r.Read(p)
 		if errors.Is(err, io.EOF) {
-			if c.r, err = nil, nil; n == 0 {
-				err = c.unasked.answer("empty websocket frames")
+			if c.r, err = nil, nil; c.empty && n == 0 {
+				err = c.unasked.answer("empty websocket messages")
 			}
 		}
 		if err != nil {
 			err = frameError(err)
 		}
+		c.empty = c.empty && n == 0
 		if n > 0 || err != nil {
 			return n, err
 		}

@@ -37,7 +37,7 @@ type session struct {
 	closing  bool
 
 	born           time.Time
-	heard, written atomic.Int64 // nanoseconds since born
+	heard, written atomic.Int64  // nanoseconds since born
 	wire           atomic.Uint64 // bytes given to the network, the ones being written included
 	stats          struct{ stray, discarded, sent, out, in atomic.Uint64 }
 
