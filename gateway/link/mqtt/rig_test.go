@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,7 +109,22 @@ func says(t testing.TB, err, kind error, words ...string) {
 }
 
 // peer is the other end of a connection, in the hands of the test.
-type peer struct{ net.Conn }
+type peer struct {
+	net.Conn
+	over chan struct{} // closed when our end is
+}
+
+// ourEnd tells when it is closed.
+type ourEnd struct {
+	net.Conn
+	once sync.Once
+	over chan struct{}
+}
+
+func (c *ourEnd) Close() error {
+	c.once.Do(func() { close(c.over) })
+	return c.Conn.Close()
+}
 
 // scripted returns a dialer whose broker is this script. The connection ends with it.
 func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
@@ -116,11 +132,12 @@ func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
 	d := dialer(t, o)
 	d.dial = func(context.Context) (net.Conn, error) {
 		ours, theirs := net.Pipe()
+		over := make(chan struct{})
 		go func() {
 			defer theirs.Close()
-			script(&peer{theirs})
+			script(&peer{theirs, over})
 		}()
-		return ours, nil
+		return &ourEnd{Conn: ours, over: over}, nil
 	}
 	return d
 }
@@ -144,6 +161,14 @@ func (p *peer) next() packets.ControlPacket {
 func (p *peer) send(b ...byte) { _, _ = p.Write(b) }
 
 func (p *peer) short(first byte, id uint16) { p.send(appendShort(nil, first, id)...) }
+
+// wait ends sooner when the session does.
+func (p *peer) wait(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-p.over:
+	}
+}
 
 // drain reads to the end of the connection.
 func (p *peer) drain() {
