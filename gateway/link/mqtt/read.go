@@ -14,9 +14,8 @@ import (
 
 // login sends the CONNECT and reads its answer. Nothing else runs yet; the caller bounds the time.
 func (s *session) login(o *Options, will *link.Message) error {
-	if _, err := s.conn.Write(connectPacket(o, will)); err != nil {
-		return peerError(err)
-	}
+	// The answer is read also when this fails: a broker that has hung up may have said why.
+	_, _ = s.conn.Write(connectPacket(o, will))
 	head, err := s.r.Peek(4)
 	if err != nil {
 		return loginError(head, err)
@@ -192,6 +191,9 @@ func (s *session) release(id uint16, unasked *budget) error {
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
+	if most := max(s.maxInbound+maxTopic+4, byteBurst); size > most {
+		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
+	}
 	topic, left, err := s.topic(size)
 	if err != nil {
 		return err

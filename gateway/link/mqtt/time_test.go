@@ -263,7 +263,7 @@ func TestUnasked(t *testing.T) {
 	virtually(t, o, script(many...), func(t *testing.T, s *session) {
 		says(t, endsWithin(t, s, 0, 0), link.ErrProtocol, "nobody subscribed", "automatic subscriptions")
 	})
-	virtually(t, o, script(publish("a", string(make([]byte, 1<<20)), 0, 0)), func(t *testing.T, s *session) {
+	virtually(t, o, script(publish("a", string(make([]byte, 600<<10)), 0, 0), publish("a", string(make([]byte, 600<<10)), 0, 0)), func(t *testing.T, s *session) {
 		says(t, endsWithin(t, s, 0, 0), link.ErrProtocol, "nobody subscribed")
 	})
 }

@@ -52,6 +52,9 @@ func loginError(head []byte, err error) error {
 
 // explainLogin adds what is probably wrong when the broker ends the connection in place of an answer.
 func (t *target) explainLogin(err error) error {
+	if alerted(err) { // with TLS 1.3 the broker judges our certificate after the handshake
+		return fmt.Errorf("%w; %s", err, alertHint)
+	}
 	if !errors.Is(err, link.ErrPeerClosed) {
 		return err
 	}
@@ -61,6 +64,12 @@ func (t *target) explainLogin(err error) error {
 	}
 	return fmt.Errorf("the broker closed the connection in place of an answer; %s: %w", hint, err)
 }
+
+// alertHint is for what a broker says in a TLS alert.
+const alertHint = "the broker ended the TLS handshake; does it demand a client certificate (tls.cert, tls.key), is this one valid and from the authority that it trusts?"
+
+// alerted reports whether the broker sent a TLS alert; the library has no type for that.
+func alerted(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
 
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
@@ -95,6 +104,8 @@ func (t *target) explainDial(err error) error {
 		hint = "is this the broker's websocket address? The path is mostly /mqtt"
 	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"):
 		hint = "this port does not speak HTTP; use mqtt:// or the broker's websocket port"
+	case alerted(err):
+		hint = alertHint
 	case t.secure && errors.Is(err, io.EOF), t.secure && errors.Is(err, syscall.ECONNRESET):
 		hint = "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"
 	}
