@@ -37,6 +37,7 @@ type Gateway struct {
 	values      *values.Table
 	descriptors *descriptors
 	commands    *command.Router
+	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
 	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened

@@ -142,8 +142,9 @@ func readPEM(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// maxUpgrade bounds what a server may send before the websocket is open, TLS included.
-const maxUpgrade = 256 << 10
+// maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and
+// 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.
+const maxUpgrade = 64 << 10
 
 var errUpgrade = fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
 

@@ -107,9 +107,12 @@ func (s *session) length() (int, error) {
 }
 
 func (s *session) short() (uint16, error) {
-	var b [2]byte
-	_, err := io.ReadFull(s.r, b[:])
-	return binary.BigEndian.Uint16(b[:]), noEOF(err)
+	b, err := s.r.Peek(2) // io.ReadFull would allocate
+	if err != nil {
+		return 0, noEOF(err)
+	}
+	_, _ = s.r.Discard(2)
+	return binary.BigEndian.Uint16(b), nil
 }
 
 // noEOF makes an end within a packet what it is.

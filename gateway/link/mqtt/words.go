@@ -59,8 +59,11 @@ func (t *target) explainLogin(err error) error {
 		return err
 	}
 	hint := "perhaps client_id, username, certificate or a policy of the broker forbids it"
-	if !t.secure && t.url.Port() == "8883" {
+	switch {
+	case !t.secure && t.url.Port() == "8883":
 		hint = "port 8883 mostly speaks TLS: use mqtts:// in the url"
+	case !t.secure && !t.web:
+		hint = "perhaps client_id, username or a policy of the broker forbids it, or the port speaks TLS (then mqtts:// in the url)"
 	}
 	return fmt.Errorf("the broker closed the connection in place of an answer; %s: %w", hint, err)
 }
@@ -102,8 +105,8 @@ func (t *target) explainDial(err error) error {
 		hint = "there is no route to it; check the network"
 	case errors.As(err, &upgrade):
 		hint = "is this the broker's websocket address? The path is mostly /mqtt"
-	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"):
-		hint = "this port does not speak HTTP; use mqtt:// or the broker's websocket port"
+	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
+		hint = "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"
 	case alerted(err):
 		hint = alertHint
 	case t.secure && errors.Is(err, io.EOF), t.secure && errors.Is(err, syscall.ECONNRESET):

@@ -27,7 +27,7 @@ func TestWordsOfTheLogin(t *testing.T) {
 		kind   error
 		words  []string
 	}{
-		{"closed", nil, link.ErrPeerClosed, []string{"closed the connection in place of an answer", "client_id, username, certificate or a policy"}},
+		{"closed", nil, link.ErrPeerClosed, []string{"closed the connection in place of an answer", "client_id, username or a policy", "mqtts://"}},
 		{"closed in between", []byte{packetConnack, 2}, link.ErrPeerClosed, []string{"in place of an answer"}},
 		{"code 1", []byte{packetConnack, 2, 0, 1}, link.ErrRefused, []string{"does not speak MQTT 3.1.1"}},
 		{"code 2", []byte{packetConnack, 2, 0, 2}, link.ErrRefused, []string{"client id", "change client_id"}},
@@ -77,7 +77,19 @@ func hosts(t *testing.T) map[string]string {
 	return map[string]string{
 		"mqtt": plain.Addr(), "mqtts": secure.Addr(), "http": web.Listener.Addr().String(), "nobody": closed.Addr().String(),
 		"ssh":      serve(t, func(c net.Conn) { fmt.Fprintf(c, "SSH-2.0-OpenSSH_9\r\n"); _, _ = io.Copy(io.Discard, c) }),
+		"openssl":  serve(t, answering([]byte{0x15, 3, 1, 0, 2, 2, 70})),
+		"nginx":    serve(t, answering([]byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))),
 		"hangs up": serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 512)) }),
+	}
+}
+
+// answering reads what comes first, says this, and reads on.
+func answering(b []byte) func(net.Conn) {
+	return func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 512))
+		_, _ = c.Write(b)
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
 	}
 }
 
@@ -89,8 +101,9 @@ func TestWordsOfTheWrongPort(t *testing.T) {
 		kind         error
 		words        []string
 	}{
-		{"mqtt", "mqtts", link.ErrProtocol, []string{"speaks TLS", "mqtts://"}},
-		{"mqtt", "http", link.ErrProtocol, []string{"speaks HTTP", "ws://"}},
+		{"mqtt", "mqtts", link.ErrPeerClosed, []string{"speaks TLS", "mqtts://"}},
+		{"mqtt", "openssl", link.ErrProtocol, []string{"speaks TLS", "mqtts://"}},
+		{"mqtt", "nginx", link.ErrProtocol, []string{"speaks HTTP", "ws://"}},
 		{"mqtt", "ssh", link.ErrProtocol, []string{"is this the broker's port?"}},
 		{"mqtt", "hangs up", link.ErrPeerClosed, []string{"in place of an answer"}},
 		{"mqtt", "nobody", syscall.ECONNREFUSED, []string{"nothing listens there"}},
@@ -102,6 +115,7 @@ func TestWordsOfTheWrongPort(t *testing.T) {
 		{"mqtts", "nobody", syscall.ECONNREFUSED, []string{"nothing listens there"}},
 		{"ws", "mqtt", nil, []string{"does not speak HTTP", "mqtt://"}},
 		{"ws", "mqtts", nil, []string{"speaks TLS", "wss://"}},
+		{"ws", "openssl", nil, []string{"speaks TLS", "wss://"}},
 		{"ws", "http", nil, []string{"404 Not Found", "/mqtt"}},
 		{"ws", "ssh", nil, []string{"does not speak HTTP", "mqtt://"}},
 		{"ws", "hangs up", nil, []string{"does not speak HTTP", "mqtt://"}},
