@@ -82,7 +82,7 @@ func answerer(p *peer) {
 	}
 }
 
-// TestAllocations: in steady state a message costs at most one allocation, from Send to Acked.
+// TestAllocations: in steady state a message costs no allocation of its own, from Send to Acked: what is left is per write.
 func TestAllocations(t *testing.T) {
 	s := open(t, scripted(t, Options{}, answerer), nil)
 	p := &pump{t: t, l: s, m: link.Message{Topic: "plant/press-1/fast", Payload: make([]byte, 200), QoS: 1}}
@@ -95,11 +95,39 @@ func TestAllocations(t *testing.T) {
 	for range 70 { // all packet ids have been used once
 		round()
 	}
-	if n := testing.AllocsPerRun(20, round) / 1000; n > 1 {
+	if n := testing.AllocsPerRun(20, round) / 1000; n > 0.5 {
 		t.Errorf("%.3f allocations a message", n)
 	} else {
 		t.Logf("%.3f allocations a message", n)
 	}
+}
+
+// TestBuffers: large messages do not cost a new buffer each time, and a large buffer goes when it is not used any more.
+func TestBuffers(t *testing.T) {
+	s := open(t, dialer(t, Options{URL: "mqtt://" + broker(t, brokersim.Options{}).Addr()}), nil)
+	large := &pump{t: t, l: s, m: link.Message{Topic: "a", Payload: make([]byte, 64<<10), QoS: 1}}
+	round := func() {
+		for range window {
+			large.send()
+		}
+		large.wait(0)
+	}
+	for range 10 {
+		round()
+	}
+	if n := allocated(func() { round(); round() }); n > 2*window*64<<10 {
+		t.Errorf("%d bytes allocated to send %d", n, 2*window*64<<10)
+	}
+	small := &pump{t: t, l: s, m: link.Message{Topic: "a", QoS: 1}}
+	for range 4 {
+		small.send()
+		small.wait(0)
+	}
+	await(t, "the buffers are small", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return cap(s.out) <= keepBuffer && cap(s.spare) <= keepBuffer
+	})
 }
 
 // BenchmarkSession measures messages of QoS 1 to the tests' broker over TCP with 100 in flight: this session and paho's

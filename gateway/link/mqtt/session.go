@@ -65,7 +65,7 @@ const (
 	maxInFlight = 1 << 14          // packet ids in use at once: far above any window, below the 65,535 there are
 	maxTopic    = 65535            // bytes, MQTT 3.1.1 section 1.5.3
 	maxPacket   = 268435455        // bytes, section 2.2.3
-	keepBuffer  = 1 << 20          // a larger write buffer is not kept
+	keepBuffer  = 2 << 20          // a larger write buffer is kept only while it is in use: to grow it anew costs more than to fill it
 	farewell    = 500 * time.Millisecond
 )
 

@@ -125,7 +125,7 @@ func (s *session) flush() (closing bool, err error) {
 		rest = rest[n:]
 	}
 	s.written.Store(int64(time.Since(s.born)))
-	if cap(chunk) > keepBuffer {
+	if cap(chunk) > keepBuffer && len(chunk) < cap(chunk)/4 {
 		chunk = nil
 	}
 	s.mu.Lock()
