@@ -268,6 +268,7 @@ func (s *session) watch() {
 	now := time.Since(s.born)
 	quiet, silent := now-time.Duration(s.written.Load()), now-time.Duration(s.heard.Load())
 	limit := s.keepAlive*3/2 + 5*time.Second
+	ping := s.keepAlive * 7 / 8 // and the timer may be late by the last eighth
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing || s.Err() != nil {
@@ -277,16 +278,12 @@ func (s *session) watch() {
 		go s.fail(fmt.Errorf("%w to a ping for %v", link.ErrSilent, silent.Round(time.Second)))
 		return
 	}
-	if !s.asked && (quiet >= s.keepAlive || silent >= s.keepAlive) {
-		s.asked = true
+	if !s.asked && (quiet >= ping || silent >= ping) {
+		s.asked, quiet = true, 0
 		s.out = append(s.out, packetPingreq, 0)
 		s.Flush()
 	}
-	next := min(s.keepAlive-quiet, limit-silent)
-	if s.asked {
-		next = limit - silent
-	}
-	s.timer.Reset(max(next, s.keepAlive/8))
+	s.timer.Reset(max(min(ping-quiet, limit-silent), s.keepAlive/8))
 }
 
 // Close says DISCONNECT and ends the session: see link.Link.

@@ -41,11 +41,22 @@ func endsWithin(t *testing.T, s *session, least, most time.Duration) error {
 	return s.Err()
 }
 
-// TestPing: an idle session pings once each keep-alive; a busy one has no need to.
+// TestPing: an idle session is never quiet for longer than its keep-alive (MQTT-3.1.2-23), and pings little more often;
+// a busy one has no need to.
 func TestPing(t *testing.T) {
+	for _, keepAlive := range []time.Duration{time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, 18 * time.Hour} {
+		t.Run(keepAlive.String(), func(t *testing.T) { pinging(t, keepAlive) })
+	}
+}
+
+func pinging(t *testing.T, keepAlive time.Duration) {
 	pings := 0
+	var last time.Time
+	var longest time.Duration
 	counting := func(p *peer) {
+		last = time.Now()
 		for packet := p.next(); packet != nil; packet = p.next() {
+			longest, last = max(longest, time.Since(last)), time.Now()
 			switch packet := packet.(type) {
 			case *packets.PingreqPacket:
 				pings++
@@ -55,10 +66,10 @@ func TestPing(t *testing.T) {
 			}
 		}
 	}
-	virtually(t, Options{KeepAlive: 10 * time.Second}, counting, func(t *testing.T, s *session) {
-		lives(t, s, 10*time.Minute)
-		if pings < 55 || pings > 65 {
-			t.Errorf("%d pings in 10 idle minutes with a keep-alive of 10 s", pings)
+	virtually(t, Options{KeepAlive: keepAlive}, counting, func(t *testing.T, s *session) {
+		lives(t, s, 100*keepAlive)
+		if longest > keepAlive || pings < 100 || pings > 120 {
+			t.Errorf("%d pings in 100 keep-alives, quiet for %v", pings, longest)
 		}
 		pings = 0
 		for range 200 {
@@ -66,10 +77,10 @@ func TestPing(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Flush()
-			lives(t, s, 3*time.Second)
+			lives(t, s, keepAlive/2)
 		}
 		if pings > 1 {
-			t.Errorf("%d pings in 10 busy minutes", pings)
+			t.Errorf("%d pings in 100 busy keep-alives", pings)
 		}
 	})
 }
