@@ -104,30 +104,32 @@ func TestAllocations(t *testing.T) {
 
 // TestBuffers: large messages do not cost a new buffer each time, and a large buffer goes when it is not used any more.
 func TestBuffers(t *testing.T) {
-	s := open(t, dialer(t, Options{URL: "mqtt://" + broker(t, brokersim.Options{}).Addr()}), nil)
-	large := &pump{t: t, l: s, m: link.Message{Topic: "a", Payload: make([]byte, 64<<10), QoS: 1}}
-	round := func() {
-		for range window {
-			large.send()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go (&peer{Conn: theirs}).drain()
+	s := newSession(&Options{}, ours) // nothing runs: the test is the writer
+	flush := func(size int) {
+		t.Helper()
+		if err := s.Send(link.Message{Topic: "a", Payload: make([]byte, size)}); err != nil {
+			t.Fatal(err)
 		}
-		large.wait(0)
+		if _, err := s.flush(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for range 10 {
-		round()
+	const large = 3 * keepBuffer
+	for range 4 { // there are two buffers
+		flush(large)
 	}
-	if n := allocated(func() { round(); round() }); n > 2*window*64<<10 {
-		t.Errorf("%d bytes allocated to send %d", n, 2*window*64<<10)
+	if cap(s.out) < large || cap(s.spare) < large {
+		t.Errorf("buffers of %d and %d bytes are left of %d", cap(s.out), cap(s.spare), large)
 	}
-	small := &pump{t: t, l: s, m: link.Message{Topic: "a", QoS: 1}}
-	for range 4 {
-		small.send()
-		small.wait(0)
+	for range 2 {
+		flush(1)
 	}
-	await(t, "the buffers are small", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return cap(s.out) <= keepBuffer && cap(s.spare) <= keepBuffer
-	})
+	if cap(s.out) > keepBuffer || cap(s.spare) > keepBuffer {
+		t.Errorf("buffers of %d and %d bytes are kept", cap(s.out), cap(s.spare))
+	}
 }
 
 // BenchmarkSession measures messages of QoS 1 to the tests' broker over TCP with 100 in flight: this session and paho's
