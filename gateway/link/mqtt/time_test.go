@@ -171,8 +171,11 @@ func TestSubscribeSilence(t *testing.T) {
 	}
 	virtually(t, Options{ConnectTimeout: 3 * time.Second, KeepAlive: time.Hour}, late, func(t *testing.T, s *session) {
 		says(t, s.Subscribe("a"), link.ErrSilent, "3s")
-		if len(s.subbing) != 0 {
-			t.Errorf("%d subscriptions are waited for", len(s.subbing))
+		s.mu.Lock()
+		waited := len(s.subbing)
+		s.mu.Unlock()
+		if waited != 0 {
+			t.Errorf("%d subscriptions are waited for", waited)
 		}
 		lives(t, s, time.Minute)
 	})
