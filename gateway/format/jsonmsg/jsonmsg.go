@@ -140,14 +140,14 @@ func placeholders(gateway, device, group string) *strings.Replacer {
 
 // stream encodes the records of one schema. It holds everything that is the same from record to record.
 type stream struct {
-	topic    string
-	epoch    string   // that head has
-	whose    int      // bytes of head before the epoch
-	head     []byte   // from the opening brace to the sequence number
-	keys     [][]byte // `,"tag":` for each tag of the schema
-	keyBytes int
-	bigText  bool
-	newest   []int32 // scratch: see repeats
+	topic   string
+	epoch   string   // that head has
+	whose   int      // bytes of head before the epoch
+	head    []byte   // from the opening brace to the sequence number
+	keys    []byte   // `,"tag":` for each tag of the schema
+	ends    []uint32 // of each tag's key in keys, after a leading 0
+	bigText bool
+	newest  []int32 // scratch: see repeats
 }
 
 func newStream(o *Options, s *record.Schema) (*stream, error) {
@@ -164,13 +164,20 @@ func newStream(o *Options, s *record.Schema) (*stream, error) {
 	e.head = appendField(e.head, `,"device":`, s.Device)
 	e.head = appendField(e.head, `,"group":`, s.Group)
 	e.whose = len(e.head)
-	e.keys = make([][]byte, len(s.Tags))
+	e.ends = make([]uint32, 1, len(s.Tags)+1)
 	for i := range s.Tags {
-		e.keys[i] = append(appendText([]byte{','}, s.Tags[i].Name), ':')
-		e.keyBytes += len(e.keys[i])
+		e.keys = append(appendText(append(e.keys, ','), s.Tags[i].Name), ':')
+		e.ends = append(e.ends, uint32(len(e.keys)))
 	}
+	e.keys = slices.Clip(e.keys)
 	return e, nil
 }
+
+// key returns what stands before the value of a tag.
+func (s *stream) key(tag uint32) []byte { return s.keys[s.ends[tag]:s.ends[tag+1]] }
+
+// tags is how many the schema has.
+func (s *stream) tags() int { return len(s.ends) - 1 }
 
 // maxTopic is the longest topic that MQTT can carry, in bytes (MQTT 3.1.1 section 1.5.3).
 const maxTopic = 65535
@@ -204,13 +211,13 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	r := fr.Record
 	start := len(dst)
-	dst = slices.Grow(dst, len(s.head)+s.keyBytes+24*len(r.Readings)+128)
+	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
 	dst = s.appendHead(dst, fr)
 	ts := floorMilli(r.Time)
 	dst = append(dst, `,"values":`...)
 	c := s.survey(r, ts)
 	if c.foreign {
-		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, len(s.keys))
+		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
 	}
 	open := len(dst)
 	for i := range r.Readings {
@@ -220,7 +227,7 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 		}
 		before := len(dst)
 		var ok bool
-		if dst, ok = s.appendValue(append(dst, s.keys[rd.Tag]...), &rd.Value); !ok {
+		if dst, ok = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); !ok {
 			dst = dst[:before]
 			c.bad++
 		}
@@ -272,7 +279,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 		if tag <= last {
 			ascending = false
 		}
-		if tag >= int64(len(s.keys)) {
+		if tag >= int64(s.tags()) {
 			c.foreign = true
 			return c
 		}
@@ -298,7 +305,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 // notification may.
 func (s *stream) repeats(r *record.Record) bool {
 	if s.newest == nil {
-		s.newest = make([]int32, len(s.keys))
+		s.newest = make([]int32, s.tags())
 	}
 	for i := range s.newest {
 		s.newest[i] = -1
@@ -327,7 +334,7 @@ func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 	for i := range r.Readings {
 		rd := &r.Readings[i]
 		if reason := whyBad(rd); reason != "" && s.shown(r, i, c) {
-			dst = appendText(append(dst, s.keys[rd.Tag]...), reason)
+			dst = appendText(append(dst, s.key(rd.Tag)...), reason)
 		}
 	}
 	return closeObject(dst, open)
@@ -358,7 +365,7 @@ func (s *stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte
 		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || whyBad(rd) != "" {
 			continue
 		}
-		dst = appendText(append(dst, s.keys[rd.Tag]...), whyUncertain(rd))
+		dst = appendText(append(dst, s.key(rd.Tag)...), whyUncertain(rd))
 	}
 	if len(dst) == open {
 		return dst[:start]
@@ -380,7 +387,7 @@ func (s *stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) 
 	for i := range r.Readings {
 		rd := &r.Readings[i]
 		if at := floorMilli(rd.Time); at != ts && s.shown(r, i, c) {
-			dst = appendInt(append(dst, s.keys[rd.Tag]...), at)
+			dst = appendInt(append(dst, s.key(rd.Tag)...), at)
 		}
 	}
 	if len(dst) == open {
@@ -402,7 +409,7 @@ func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		key := s.keys[rd.Tag]
+		key := s.key(rd.Tag)
 		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
 		dst = appendInt(append(dst, `,"ts":`...), floorMilli(rd.Time))
 		if reason := whyBad(rd); reason != "" {
