@@ -112,6 +112,13 @@ func (p *Publisher) reject(seq uint64, reason string) bool {
 	return true
 }
 
+// rejectAll puts the records of a unit into quarantine.
+func (p *Publisher) rejectAll(seqs []uint64, reason string) {
+	for _, seq := range seqs {
+		p.reject(seq, reason)
+	}
+}
+
 // makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as
 // many are held back as may be. It reports false when nothing may be given up and no more may be held back by this lane:
 // the backlog may hold twice as many as the live lane, so that the oldest of a stream can always be tried.

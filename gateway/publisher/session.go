@@ -17,6 +17,7 @@ type session struct {
 	p     *Publisher
 	link  link.Link
 	enc   format.Encoder
+	epoch string
 	born  time.Time
 	timer *time.Timer
 	win   window
@@ -56,7 +57,7 @@ func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
 	for _, schema := range p.schemas {
 		waiting = append(waiting, schema)
 	}
-	s.enc = p.o.Open(waiting)
+	s.enc, s.epoch = p.o.Open(waiting), p.buf.Epoch()
 	p.enc = s.enc
 	n := max(s.enc.Batch(), 1)
 	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
@@ -98,11 +99,14 @@ func (s *session) hello() error {
 	}
 	u := s.win.slot()
 	u.messages, u.sent = len(s.messages), time.Now()
-	return s.send(u)
+	err := s.send(u)
+	s.link.Flush()
+	return err
 }
 
 // turn does what can be done now: it takes in answers and sends what may be sent. It returns how long to wait.
 func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err error) {
+	before := s.sent
 	s.collect(now)
 	if err := s.link.Err(); err != nil {
 		return 0, err
@@ -120,7 +124,9 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 		}
 		wait = min(wait, pause)
 	}
-	s.link.Flush()
+	if s.sent > before {
+		s.link.Flush()
+	}
 	s.p.update(s)
 	return wait, nil
 }
@@ -134,7 +140,7 @@ func (s *session) collect(now time.Time) {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
 			s.win.drop(u)
-			s.reject(u.seqs, a.Err.Error())
+			s.p.rejectAll(u.seqs, a.Err.Error())
 		default:
 			s.acknowledged(u, a.At)
 		}
@@ -344,7 +350,7 @@ func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time
 	}
 	if err != nil {
 		s.win.free = append(s.win.free, u)
-		s.reject(u.seqs, err.Error())
+		s.p.rejectAll(u.seqs, err.Error())
 		return false, nil
 	}
 	u.messages = len(s.messages)
@@ -380,7 +386,7 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 // decode makes the i-th record of a unit of the record read last.
 func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
 	rec := &s.rec
-	r := format.Record{Epoch: s.p.buf.Epoch(), Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: s.epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
 		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
 	} else {
@@ -420,19 +426,12 @@ func (s *session) send(u *unit) error {
 	for i := range s.messages {
 		if err := s.link.Send(s.messages[i]); err != nil {
 			if errors.Is(err, link.ErrMessage) {
-				s.reject(u.seqs, err.Error())
+				s.p.rejectAll(u.seqs, err.Error())
 			}
 			return err
 		}
 	}
 	return nil
-}
-
-// reject puts the records of a unit into quarantine.
-func (s *session) reject(seqs []uint64, reason string) {
-	for _, seq := range seqs {
-		s.p.reject(seq, reason)
-	}
 }
 
 // end says how the session ended. What was acknowledged until now counts; what was not is sent again.
