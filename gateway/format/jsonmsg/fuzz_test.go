@@ -135,11 +135,3 @@ func TestFloatsLikeEncodingJSON(t *testing.T) {
 		checkFloats(t, uint64(math.Float32bits(float32(n)/1000)))
 	}
 }
-
-func TestIntegers(t *testing.T) {
-	for n := int64(-11000); n < 1100000; n++ {
-		if got := string(appendInt(nil, n)); got != strconv.FormatInt(n, 10) {
-			t.Fatalf("got %s, want %d", got, n)
-		}
-	}
-}

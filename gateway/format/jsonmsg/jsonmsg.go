@@ -10,6 +10,7 @@ package jsonmsg
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"millrace/drivers/telemetry"
@@ -197,12 +198,12 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	g := r.Gap
 	dst = s.appendHead(dst, r)
 	dst = append(dst, `,"values":{},"bad":{},"gap":{"from":`...)
-	dst = appendInt(dst, floorMilli(g.From))
-	dst = appendInt(append(dst, `,"to":`...), floorMilli(g.To))
-	dst = appendUint(append(dst, `,"count":`...), g.Count)
+	dst = strconv.AppendInt(dst, floorMilli(g.From), 10)
+	dst = strconv.AppendInt(append(dst, `,"to":`...), floorMilli(g.To), 10)
+	dst = strconv.AppendUint(append(dst, `,"count":`...), g.Count, 10)
 	dst = appendField(dst, `,"cause":`, g.Cause)
-	dst = appendUint(append(dst, `,"first_seq":`...), g.FirstSeq)
-	dst = appendUint(append(dst, `,"last_seq":`...), g.LastSeq)
+	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
+	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)
 	return append(dst, '}', '}')
 }
 
@@ -251,9 +252,9 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 		s.epoch = r.Epoch
 		s.head = append(appendField(s.head[:s.whose], `,"epoch":`, r.Epoch), `,"seq":`...)
 	}
-	dst = appendUint(append(dst, s.head...), r.Seq)
+	dst = strconv.AppendUint(append(dst, s.head...), r.Seq, 10)
 	dst = append(dst, `,"ts":`...)
-	dst = appendInt(dst, floorMilli(r.Time))
+	dst = strconv.AppendInt(dst, floorMilli(r.Time), 10)
 	if r.Historical {
 		dst = append(dst, `,"historical":true`...)
 	}
@@ -387,7 +388,7 @@ func (s *stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) 
 	for i := range r.Readings {
 		rd := &r.Readings[i]
 		if at := floorMilli(rd.Time); at != ts && s.shown(r, i, c) {
-			dst = appendInt(append(dst, s.key(rd.Tag)...), at)
+			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), at, 10)
 		}
 	}
 	if len(dst) == open {
@@ -411,7 +412,7 @@ func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 		first = false
 		key := s.key(rd.Tag)
 		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
-		dst = appendInt(append(dst, `,"ts":`...), floorMilli(rd.Time))
+		dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
 		if reason := whyBad(rd); reason != "" {
 			dst = appendField(dst, `,"bad":`, reason)
 		} else {

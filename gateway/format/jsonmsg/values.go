@@ -1,6 +1,7 @@
 package jsonmsg
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -29,14 +30,14 @@ func (s *stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
 	switch v.Kind {
 	case telemetry.KindUint:
 		if s.bigText && v.Bits > maxExact {
-			return append(appendUint(append(dst, '"'), v.Bits), '"'), true
+			return append(strconv.AppendUint(append(dst, '"'), v.Bits, 10), '"'), true
 		}
-		return appendUint(dst, v.Bits), true
+		return strconv.AppendUint(dst, v.Bits, 10), true
 	case telemetry.KindInt:
 		if n := int64(v.Bits); s.bigText && (n > maxExact || n < -maxExact) {
-			return append(appendInt(append(dst, '"'), n), '"'), true
+			return append(strconv.AppendInt(append(dst, '"'), n, 10), '"'), true
 		}
-		return appendInt(dst, int64(v.Bits)), true
+		return strconv.AppendInt(dst, int64(v.Bits), 10), true
 	case telemetry.KindFloat32:
 		return appendFloat32(dst, math.Float32frombits(uint32(v.Bits)))
 	case telemetry.KindFloat64:
@@ -183,49 +184,13 @@ func appendThousandths(dst []byte, n int64) []byte {
 	if n < 0 {
 		dst, n = append(dst, '-'), -n
 	}
-	whole, frac := uint64(n)/1000, uint64(n)%1000
-	dst = appendUint(dst, whole)
+	dst = strconv.AppendInt(dst, n/1000, 10)
+	frac := n % 1000
 	if frac == 0 {
 		return dst
 	}
-	d := digits3[frac*3 : frac*3+3]
-	switch {
-	case d[2] != '0':
-		return append(dst, '.', d[0], d[1], d[2])
-	case d[1] != '0':
-		return append(dst, '.', d[0], d[1])
-	}
-	return append(dst, '.', d[0])
-}
-
-func appendInt(dst []byte, n int64) []byte {
-	if n < 0 {
-		return appendUint(append(dst, '-'), -uint64(n))
-	}
-	return appendUint(dst, uint64(n))
-}
-
-func appendUint(dst []byte, n uint64) []byte {
-	if n >= 1e6 {
-		return strconv.AppendUint(dst, n, 10)
-	}
-	if n < 1000 {
-		return appendUpTo3(dst, uint(n))
-	}
-	dst = appendUpTo3(dst, uint(n/1000))
-	d := digits3[n%1000*3 : n%1000*3+3]
-	return append(dst, d[0], d[1], d[2])
-}
-
-func appendUpTo3(dst []byte, n uint) []byte {
-	d := digits3[n*3 : n*3+3]
-	switch {
-	case n >= 100:
-		return append(dst, d[0], d[1], d[2])
-	case n >= 10:
-		return append(dst, d[1], d[2])
-	}
-	return append(dst, d[2])
+	dst = append(dst, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
+	return bytes.TrimRight(dst, "0")
 }
 
 const hex = "0123456789abcdef"
