@@ -69,9 +69,8 @@ const (
 	HalfOpen State = "half-open"
 )
 
-// refuse notes a refusal of a record of the stream. It reports whether that is news: the stream was not suspected before.
-func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news bool) {
-	news = b.confirmed == 0 && !b.pending
+// refuse notes a refusal of a record of the stream.
+func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 	if b.seq != u.seqs[0] {
 		b.seq, b.fresh, b.later = u.seqs[0], 0, 0
 	}
@@ -82,7 +81,6 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news boo
 	b.unproven++
 	b.hold(u.seqs[0])
 	b.next = now.Add(idlePause)
-	return news
 }
 
 // confirm counts the pending refusal: another message was acknowledged after it. open reports whether the breaker is open
@@ -193,11 +191,8 @@ func (q *breakers) forgetOne() bool {
 
 func (q *breakers) forget(b *breaker) {
 	delete(q.of, b.stream)
-	for i, o := range q.order {
-		if o == b {
-			q.order = append(q.order[:i:i], q.order[i+1:]...)
-			break
-		}
+	if i := slices.Index(q.order, b); i >= 0 {
+		q.order = slices.Delete(q.order, i, i+1)
 	}
 }
 

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"slices"
 	"sort"
 	"time"
 
@@ -161,12 +162,8 @@ func (w *window) drop(u *unit) {
 // has reports whether a record is in flight.
 func (w *window) has(seq uint64) bool {
 	for _, u := range w.units {
-		if !u.done {
-			for _, s := range u.seqs {
-				if s == seq {
-					return true
-				}
-			}
+		if !u.done && slices.Contains(u.seqs, seq) {
+			return true
 		}
 	}
 	return false
