@@ -226,9 +226,8 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 		if rd.Quality >= telemetry.Bad || (c.repeated && s.newest[rd.Tag] != int32(i)) {
 			continue
 		}
-		before := len(dst)
-		var ok bool
-		if dst, ok = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); !ok {
+		before, unfit := len(dst), ""
+		if dst, unfit = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); unfit != "" {
 			dst = dst[:before]
 			c.bad++
 		}
@@ -334,24 +333,20 @@ func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 	}
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if reason := whyBad(rd); reason != "" && s.shown(r, i, c) {
+		if reason := s.whyBad(dst, rd); reason != "" && s.shown(r, i, c) {
 			dst = appendText(append(dst, s.key(rd.Tag)...), reason)
 		}
 	}
 	return closeObject(dst, open)
 }
 
-// whyBad returns why a reading has no value in the message, or "" if it has one.
-func whyBad(rd *telemetry.Reading) string {
-	if rd.Quality < telemetry.Bad {
-		if rd.Value.Kind != telemetry.KindNone {
-			return unfit(&rd.Value)
-		}
-		if rd.Reason == "" {
-			return "no value"
-		}
-	}
-	if rd.Reason == "" {
+// whyBad returns why a reading has no value in the message, or "" if it has one. It writes behind dst.
+func (s *stream) whyBad(dst []byte, rd *telemetry.Reading) string {
+	switch {
+	case rd.Quality < telemetry.Bad && (rd.Value.Kind != telemetry.KindNone || rd.Reason == ""):
+		_, why := s.appendValue(dst, &rd.Value)
+		return why
+	case rd.Reason == "":
 		return "bad"
 	}
 	return rd.Reason
@@ -363,7 +358,7 @@ func (s *stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte
 	open := len(dst)
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || whyBad(rd) != "" {
+		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || s.whyBad(dst, rd) != "" {
 			continue
 		}
 		dst = appendText(append(dst, s.key(rd.Tag)...), whyUncertain(rd))
@@ -413,7 +408,7 @@ func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 		key := s.key(rd.Tag)
 		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
 		dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
-		if reason := whyBad(rd); reason != "" {
+		if reason := s.whyBad(dst, rd); reason != "" {
 			dst = appendField(dst, `,"bad":`, reason)
 		} else {
 			dst, _ = s.appendValue(append(dst, `,"value":`...), &rd.Value)
