@@ -148,10 +148,7 @@ type breakers struct {
 	order   []*breaker
 	flowing bool      // since the last try an ordinary message was acknowledged
 	pause   time.Time // no try before, unless nothing else can be sent: a try may cost the others a session
-	scratch []*breaker
 }
-
-func newBreakers() breakers { return breakers{of: map[*buffer.Stream]*breaker{}} }
 
 // holds reports whether records of the stream are stepped over.
 func (q *breakers) holds(s *buffer.Stream) *breaker {

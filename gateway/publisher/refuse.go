@@ -40,7 +40,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if b := q.of[u.stream]; b != nil && (u.try == b || u.seqs[0] == b.seq) {
 		p.free(b)
 	}
-	for _, b := range append(q.scratch[:0], q.order...) {
+	for _, b := range slices.Clone(q.order) {
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}

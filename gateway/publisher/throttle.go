@@ -11,10 +11,6 @@ type throttle struct {
 	messages, bytes bucket
 }
 
-func newThrottle(messages, bytes float64) throttle {
-	return throttle{messages: bucket{rate: messages}, bytes: bucket{rate: bytes}}
-}
-
 // wait returns how long the lane must wait; 0 = it may send now.
 func (t *throttle) wait(now time.Time) time.Duration {
 	return max(t.messages.wait(now), t.bytes.wait(now))

@@ -43,7 +43,6 @@ type window struct {
 	progress time.Time     // when the receiver last acknowledged
 	passed   time.Time     // when a unit was first answered before the oldest
 	free     []*unit
-	scratch  []*unit
 }
 
 const (
