@@ -214,9 +214,8 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	start := len(dst)
 	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
 	dst = s.appendHead(dst, fr)
-	ts := floorMilli(r.Time)
 	dst = append(dst, `,"values":`...)
-	c := s.survey(r, ts)
+	c := s.survey(r)
 	if c.foreign {
 		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
 	}
@@ -238,7 +237,7 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 		dst = s.appendUncertain(dst, r, &c)
 	}
 	if c.times > 0 {
-		dst = s.appendTimes(dst, r, &c, ts)
+		dst = s.appendTimes(dst, r, &c)
 	}
 	if c.repeated {
 		dst = s.appendEarlier(dst, r)
@@ -270,7 +269,7 @@ type census struct {
 	foreign               bool // a tag beyond the schema
 }
 
-func (s *stream) survey(r *record.Record, ts int64) census {
+func (s *stream) survey(r *record.Record) census {
 	var c census
 	last, ascending := int64(-1), true
 	for i := range r.Readings {
@@ -291,7 +290,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 				c.bad++
 			}
 		}
-		if rd.Time != r.Time && floorMilli(rd.Time) != ts {
+		if apart(rd.Time, r.Time) {
 			c.times++
 		}
 	}
@@ -376,14 +375,18 @@ func whyUncertain(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) []byte {
+// apart reports whether a source time is a millisecond or more from that of the poll. A Modbus poll of several requests
+// mostly takes less, and a time for each of its tags would double the message.
+func apart(a, b int64) bool { return a-b >= 1000 || b-a >= 1000 }
+
+func (s *stream) appendTimes(dst []byte, r *record.Record, c *census) []byte {
 	start := len(dst)
 	dst = append(dst, `,"times":`...)
 	open := len(dst)
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if at := floorMilli(rd.Time); at != ts && s.shown(r, i, c) {
-			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), at, 10)
+		if apart(rd.Time, r.Time) && s.shown(r, i, c) {
+			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), floorMilli(rd.Time), 10)
 		}
 	}
 	if len(dst) == open {
