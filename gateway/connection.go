@@ -51,7 +51,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
 	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
-	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))

@@ -14,6 +14,7 @@ import (
 	"millrace/buffer"
 	"millrace/gateway/command"
 	"millrace/gateway/config"
+	"millrace/gateway/poller"
 	"millrace/gateway/values"
 )
 
@@ -37,8 +38,9 @@ type Gateway struct {
 	values      *values.Table
 	descriptors *descriptors
 	commands    *command.Router
-	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
-	begun       chan struct{} // closed when Run has started everything
+	buffers     poller.Buffers // of all connections
+	schemas     sync.Map       // of the streams in use: *buffer.Stream → *record.Schema
+	begun       chan struct{}  // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
 
