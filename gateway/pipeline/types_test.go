@@ -34,6 +34,9 @@ func TestTypesFromConfig(t *testing.T) {
 	if got := s.types(1); !slices.Equal(got, want) {
 		t.Errorf("when the last tag has answered %v, want %v", got, want)
 	}
+	if &s.schemas[1].Tags[0] != &before.Tags[0] {
+		t.Error("the tags are in memory twice")
+	}
 	if before.DataType(3).Known() || !reflect.DeepEqual(before.Tags, schemaOf(tags).Tags) {
 		t.Errorf("the caller's schema was changed: %+v", before)
 	}
