@@ -8,6 +8,8 @@
 package buffer
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,8 +113,9 @@ type Buffer struct {
 	fs       files
 	lock     *os.File
 	lockInfo os.FileInfo
-	looked   time.Time // whether the lock is still under its name; guarded by commitMu
-	epoch    uint64
+	looked   time.Time  // whether the lock is still under its name; guarded by commitMu
+	store    uint64     // the store's own number, made when it was created; ties the files of it together
+	epoch    epoch      // of the records that this process takes
 	readOnly bool       // it is only looked at
 	old      *stateData // what state.db had, when readOnly
 	start    time.Time  // when this process opened the store; its monotonic part measures age
@@ -155,10 +158,28 @@ type Buffer struct {
 	handles handleCache
 }
 
-// Epoch returns the store's own name: 16 hex digits, made when the store was created. Sequence numbers
-// are unique and ascend within it, but are not contiguous: after a crash they jump by up to 2^20, after the loss of
-// state.db by 2^40. A consumer that removes duplicates keeps ranges, not an array.
-func (b *Buffer) Epoch() string { return fmt.Sprintf("%016x", b.epoch) }
+// Epoch returns the epoch of the records that are appended now: 16 hex digits, drawn at random at each Open. Records of
+// earlier processes keep theirs (Record.Epoch), so nothing new can have the (epoch, number) of a record that a copy of this
+// store wrote. Numbers ascend over all epochs of a store, but are not contiguous: after a crash they jump by up to 2^20,
+// after the loss of state.db by 2^40. A consumer that removes duplicates keeps ranges for each epoch.
+func (b *Buffer) Epoch() string { return b.epoch.name }
+
+// epoch is the number that the records of one process have in common, and its name.
+type epoch struct {
+	n    uint64
+	name string
+}
+
+func newEpoch(n uint64) epoch { return epoch{n, fmt.Sprintf("%016x", n)} }
+
+// random returns a number that nobody else has.
+func random() (uint64, error) {
+	var raw [8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return 0, fmt.Errorf("make epoch: %w", err)
+	}
+	return max(binary.BigEndian.Uint64(raw[:]), 1), nil
+}
 
 // NextSeq returns the sequence number that the next record will get.
 func (b *Buffer) NextSeq() uint64 {

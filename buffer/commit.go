@@ -262,7 +262,7 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("sync directory %q: %w", b.dir, err)
 	}
-	s := &segment{path: path, first: first, last: first - 1, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
+	s := &segment{path: path, epoch: b.epoch, first: first, last: first - 1, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
 	b.mu.Lock()
 	s.made = b.elapsed()
 	b.active = s
@@ -295,7 +295,7 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 		}
 		bkt.FillPercent = 1
 		if s.empty() {
-			if err := putValue(bkt, regionInfo, 0, appendInfo(nil, b.epoch, s.first)); err != nil {
+			if err := putValue(bkt, regionInfo, 0, appendInfo(nil, info{b.store, s.first, s.epoch.n})); err != nil {
 				return err
 			}
 		}

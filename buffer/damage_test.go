@@ -332,8 +332,8 @@ func TestNewerIsRefusedInWords(t *testing.T) {
 func newerVersion(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	out, n := bytes.Clone(raw), 0
-	for i := 0; i+25 <= len(out); i++ {
-		v := out[i : i+25]
+	for i := 0; i+33 <= len(out); i++ {
+		v := out[i : i+33]
 		if body, err := openValue(v); err == nil && body[0] == formatMajor {
 			v[8] = formatMajor + 1
 			sealValue(v)

@@ -131,7 +131,7 @@ func (b *Buffer) holding(seq uint64) *segment {
 func (w *walk) giveTail() error {
 	for i := range w.tail {
 		e := &w.tail[i]
-		out := Record{Seq: w.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
+		out := Record{Epoch: w.b.epoch.name, Seq: w.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 		if e.gap != nil {
 			out.Payload = nil
 		}
@@ -166,7 +166,7 @@ func (w *walk) block(s *segment) error {
 		if int(h.stream) >= len(w.dict) || w.dict[h.stream] == nil || offset+h.size > len(w.payloads) {
 			continue // a dictionary entry is lost: see salvage
 		}
-		rec := Record{Seq: h.seq, Stream: w.dict[h.stream], Payload: w.payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
+		rec := Record{Epoch: s.epoch.name, Seq: h.seq, Stream: w.dict[h.stream], Payload: w.payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
 		if h.flags&headGap != 0 {
 			if rec.Gap, err = parseGap(rec.Payload); err != nil {
 				continue
@@ -226,12 +226,12 @@ func (w *walk) salvage(s *segment, cause error) {
 		return
 	}
 	w.damage = errors.Join(w.damage, fmt.Errorf("read segment %q: %w; its sound records were read", filepath.Base(s.path), cause))
-	sv, err := salvageFile(s.path, s.first, w.b.epoch, w.b.decoder)
+	sv, err := salvageFile(s.path, info{w.b.store, s.first, s.epoch.n}, nil, w.b.decoder)
 	if err != nil {
 		w.pos = w.last + 1
 		return
 	}
-	w.read = &segment{path: s.path, first: s.first, last: w.last, salvaged: sv}
+	w.read = &segment{path: s.path, epoch: s.epoch, first: s.first, last: w.last, salvaged: sv}
 	w.dict = nil
 }
 
@@ -366,7 +366,7 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 		return nil
 	}
 	asIs := *p
-	asIs.s = &segment{path: p.s.path, first: p.s.first, last: p.last}
+	asIs.s = &segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last}
 	defer b.closeHandle(asIs.s)
 	_, err := b.verifyBlocks(ctx, &asIs, out, tell)
 	switch {
@@ -426,7 +426,7 @@ func (b *Buffer) verifyFrame(p *part) error {
 		if err != nil {
 			return err
 		}
-		if _, _, err = parseInfo(v); err != nil {
+		if _, err = parseInfo(v); err != nil {
 			return err
 		}
 		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {

@@ -208,7 +208,7 @@ func TestDamageMetWhileOpening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := []byte{blockMagic >> 8, blockMagic & 0xff, formatMajor}
+	block := []byte{blockMagic >> 8, blockMagic & 0xff, blockFormat}
 	for at := bytes.Index(raw, block); at >= 0; at = bytes.Index(raw, block) {
 		raw[at] ^= 1
 	}

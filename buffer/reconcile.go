@@ -207,7 +207,7 @@ func (b *Buffer) pass(from, to uint64) {
 // salvageSegment switches a segment that failed to be read to what can be salvaged of it, and marks what
 // cannot as needed by nobody. The caller reconciles. mu is held.
 func (b *Buffer) salvageSegment(s *segment, cause error) error {
-	sv, err := salvageFile(s.path, s.first, b.epoch, b.decoder)
+	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder)
 	if errors.Is(err, os.ErrNotExist) {
 		sv, err = &salvage{}, nil
 	}

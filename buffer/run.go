@@ -150,7 +150,7 @@ func (b *Buffer) Close() error {
 	b.mu.Unlock()
 	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, stateHead(b.epoch, next)))
+		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)))
 	}))
 	if b.active != nil && b.taken() == nil {
 		b.seal()

@@ -18,7 +18,7 @@ const (
 	keySize = 12
 
 	regionDict    = 'd' // sequence number: the stream's number in this segment
-	regionInfo    = 'i' // one value: format, epoch, first sequence number
+	regionInfo    = 'i' // one value: format, store, first sequence number, epoch
 	regionRecords = 'r' // blocks under their first record's number, checkpoints under the last number they cover
 	regionAgain   = 'y' // the dictionary entries of the last commit again
 	regionSummary = 'z' // one value, written when the segment is sealed
@@ -57,6 +57,7 @@ func osFiles() files {
 // segment is one segment file. The fields up to rw are guarded by Buffer.mu.
 type segment struct {
 	path    string
+	epoch   epoch  // of its records
 	first   uint64 // in the file's name; every record in it is at or above
 	last    uint64 // highest record in it; first-1 when it has none
 	size    int64  // of the file

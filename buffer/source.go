@@ -30,7 +30,7 @@ func (b *Buffer) blockAt(s *segment, seq uint64, r *blockReader) (info blockInfo
 			if r.stored, nextKey, nextValue, err = getChunks(c, k, v, r.stored, nil, maxBlock); err != nil {
 				return err
 			}
-			if info, err = parseBlock(r.stored, b.epoch, b.decoder, r.index); err != nil {
+			if info, err = parseBlock(r.stored, s.epoch.n, b.decoder, r.index); err != nil {
 				return err
 			}
 			r.index = info.index
@@ -69,7 +69,7 @@ func (b *Buffer) eachBlock(s *segment, f func(info *blockInfo, stored []byte) er
 			if r.stored, k, v, err = getChunks(c, k, v, r.stored, enoughForLedger, maxBlock); err != nil {
 				return err
 			}
-			info, err := parseBlock(r.stored, b.epoch, b.decoder, r.index)
+			info, err := parseBlock(r.stored, s.epoch.n, b.decoder, r.index)
 			if err != nil {
 				return err
 			}

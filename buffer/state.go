@@ -12,7 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// state.db holds what must outlive the segments: the store's epoch, the sequence numbers reserved, the
+// state.db holds what must outlive the segments: the store's number, its epoch, the sequence numbers reserved, the
 // checkpoint while nothing is committed, and the quarantine. It is written anew at each Open, so that no
 // bbolt file is ever opened for writing that an earlier process left.
 const (
@@ -23,7 +23,7 @@ const (
 var (
 	stateBucket      = []byte("state")
 	quarantineBucket = []byte("quarantine")
-	keyHead          = []byte("head")       // format, epoch, reserved
+	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
 	keyIntent        = []byte("intent")     // the segment being dropped, and why
 )
@@ -37,7 +37,8 @@ const stateStep = 16 << 10
 // stateData is what state.db holds.
 type stateData struct {
 	lost     bool // there was none, or it was damaged
-	epoch    uint64
+	store    uint64
+	epoch    uint64 // of the process that wrote it
 	reserved uint64
 	ckpt     []byte
 	intent   []byte
@@ -54,25 +55,9 @@ type stateFile struct {
 // the new one before it removes the old.
 func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, 256<<10), 8<<20) }
 
-func stateHead(epoch, reserved uint64) []byte {
-	v := append(make([]byte, 8), formatMajor)
-	v = binary.BigEndian.AppendUint64(v, epoch)
-	return sealValue(binary.BigEndian.AppendUint64(v, reserved))
-}
-
-func parseStateHead(v []byte) (epoch, reserved uint64, err error) {
-	body, err := openValue(v)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(body) > 0 && body[0] > formatMajor {
-		return 0, 0, fmt.Errorf("format %d, this binary reads up to %d; run the newer millrace, or drain the store with it first: %w",
-			body[0], formatMajor, ErrNewer)
-	}
-	if len(body) != 17 {
-		return 0, 0, fmt.Errorf("head of state.db: %w", errDamaged)
-	}
-	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
+// stateHead encodes the head of state.db.
+func (b *Buffer) stateHead(reserved uint64) []byte {
+	return appendInfo(nil, info{b.store, reserved, b.epoch.n})
 }
 
 // readState reads an old state.db.
@@ -95,9 +80,11 @@ func readState(path string) (*stateData, error) {
 		}
 		return bytes.Clone(v)
 	}
-	if data.epoch, data.reserved, err = parseStateHead(get(keyHead)); err != nil {
+	head, err := parseInfo(get(keyHead))
+	if err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
+	data.store, data.reserved, data.epoch = head.store, head.first, head.epoch
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
@@ -147,7 +134,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		if err != nil {
 			return err
 		}
-		if err := bkt.Put(keyHead, stateHead(data.epoch, data.reserved)); err != nil {
+		if err := bkt.Put(keyHead, appendInfo(nil, info{data.store, data.reserved, data.epoch})); err != nil {
 			return err
 		}
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
@@ -270,7 +257,7 @@ func (b *Buffer) renewState() error {
 	}
 	_ = b.state.close() // what it holds is in memory, until a new one has it
 	data := *b.state.held
-	data.epoch = b.epoch
+	data.store, data.epoch = b.store, b.epoch.n
 	b.mu.Lock()
 	data.reserved = b.reserved
 	b.mu.Unlock()
@@ -285,7 +272,7 @@ func (b *Buffer) reserve() error {
 	if !low {
 		return nil
 	}
-	err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyHead, stateHead(b.epoch, to)) })
+	err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyHead, b.stateHead(to)) })
 	if err == nil {
 		b.mu.Lock()
 		b.reserved = to

@@ -380,7 +380,7 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 // decode makes the i-th record of a unit of the record read last.
 func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
 	rec := &s.rec
-	r := format.Record{Epoch: s.p.buf.Epoch(), Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
 		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
 	} else {

@@ -189,6 +189,7 @@ type wireLine struct {
 
 type wireRecord struct {
 	Stream   int         `json:"stream"`
+	Epoch    string      `json:"epoch,omitempty"` // when it is not that of the record before
 	Seq      uint64      `json:"seq"`
 	Payload  []byte      `json:"payload,omitempty"`
 	At       int64       `json:"at"`
@@ -203,13 +204,17 @@ func (c *local) records(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := newLines(w)
-	told := 0 // streams; they are numbered as they appear
+	told, epoch := 0, "" // streams are numbered as they appear
 	err = scan(r.Context(), c.g.Buffer(), q, out.alive, func(s *StoredRecord) error {
 		if s.Stream.ID == told {
 			told++
 			out.write(&wireLine{Stream: s.Stream})
 		}
-		out.write(&wireLine{Record: &wireRecord{s.Stream.ID, s.Seq, s.Payload, s.At, s.Readings, s.Gap}})
+		line := &wireRecord{s.Stream.ID, "", s.Seq, s.Payload, s.At, s.Readings, s.Gap}
+		if s.Epoch != epoch {
+			epoch, line.Epoch = s.Epoch, s.Epoch
+		}
+		out.write(&wireLine{Record: line})
 		return out.err
 	})
 	out.end(nil, err)

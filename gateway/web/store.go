@@ -51,6 +51,7 @@ type Query struct {
 // StoredRecord is one record as it lies in the store.
 type StoredRecord struct {
 	Stream   *StoredStream // the same for all records of a stream in one scan
+	Epoch    string        // with Seq its identity
 	Seq      uint64
 	Payload  []byte // record.Record's bytes, empty for gap records
 	At       int64  // µs since 1970
@@ -148,7 +149,7 @@ func (s *scanner) give(r *buffer.Record) error {
 	if !s.q.has(r) {
 		return nil
 	}
-	s.out = StoredRecord{Stream: s.stream(r.Stream), Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
+	s.out = StoredRecord{Stream: s.stream(r.Stream), Epoch: r.Epoch, Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
 	s.err = s.f(&s.out)
 	return s.err
 }
