@@ -141,7 +141,13 @@ type Buffer struct {
 	dictBytes  int64           // what all their dictionary entries take
 	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
 	gapOrder   []gapKey
-	segs       []*segment // in order of sequence number; the active one is the last
+	met        []foundDamage   // while opening: not told yet
+	empties    map[uint64]bool // likewise: segments that hold nothing, and whether they are whole files
+	toldOf     map[uint64]bool // likewise: segments whose damage an earlier process told of
+	unsure     bool            // likewise: records may be lost that nobody knows of
+	blind      bool            // likewise: no checkpoint says who has what
+	promised   uint64          // the highest number that ever was durable
+	segs       []*segment      // in order of sequence number; the active one is the last
 	active     *segment
 	segBytes   int64         // size of all segment files
 	aside      int64         // bytes of files set aside
@@ -151,11 +157,15 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	written atomic.Int64 // bytes of pages that bbolt wrote
-	state   *stateFile   // guarded by commitMu
-	coder   blockCoder   // guarded by commitMu
-	decoder *zstd.Decoder
-	handles handleCache
+	boot       string       // guarded by commitMu, as the following
+	marks      uint64       // written
+	markFailed bool         // the last time
+	spares     bool         // there is a spare segment
+	written    atomic.Int64 // bytes of pages that bbolt wrote
+	state      *stateFile   // guarded by commitMu
+	coder      blockCoder   // guarded by commitMu
+	decoder    *zstd.Decoder
+	handles    handleCache
 }
 
 // Epoch returns the epoch of the records that are appended now: 16 hex digits, drawn at random at each Open. Records of
@@ -269,7 +279,7 @@ func (b *Buffer) waitDurable(seq uint64) error {
 		if durable {
 			return nil
 		}
-		if !b.commitMu.TryLock() {
+		if !b.tryCommitLock() {
 			<-done
 			continue
 		}
@@ -281,10 +291,31 @@ func (b *Buffer) waitDurable(seq uint64) error {
 	}
 }
 
-func (b *Buffer) lockCommit() { b.commitMu.Lock() }
+func (b *Buffer) lockCommit() {
+	b.commitMu.Lock()
+	b.began()
+}
+
+func (b *Buffer) tryCommitLock() bool {
+	ok := b.commitMu.TryLock()
+	if ok {
+		b.began()
+	}
+	return ok
+}
+
+// began notes when a turn with the disk began.
+func (b *Buffer) began() {
+	b.mu.Lock()
+	b.st.busy = time.Now()
+	b.mu.Unlock()
+}
 
 // unlockCommit ends a turn and wakes everybody who waits for one to end.
 func (b *Buffer) unlockCommit() {
+	b.mu.Lock()
+	b.st.busy = time.Time{}
+	b.mu.Unlock()
 	b.commitMu.Unlock()
 	b.mu.Lock()
 	close(b.done)

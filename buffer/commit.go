@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -22,7 +23,9 @@ type counters struct {
 	takenErr              error  // whose the directory is, when it is not ours any more
 	damage                []Damage
 	damages               uint64
+	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time
+	busy                  time.Time // commitMu is held since, zero when it is not
 	lastIdle, lastTidy    time.Time
 	lastTry               time.Time // of a commit
 	fullSince             time.Time // commits have failed for want of space since
@@ -35,6 +38,7 @@ type batch struct {
 	seqs  []uint64
 	last  uint64 // every record up to here is in it or needs no disk
 	draft *draft
+	ckpt  []byte // the draft as it was written
 }
 
 // commit writes what is in the tail and not acknowledged, in one transaction together with a checkpoint.
@@ -77,6 +81,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	b.st.saved = written.draft.next
 	b.st.lastCommit = time.Now()
 	b.durable = max(b.durable, written.last)
+	b.promised = max(b.promised, b.durable)
 	b.advance()
 	if b.o.CommitInterval == 0 {
 		b.notify()
@@ -223,6 +228,10 @@ func (b *Buffer) write(s *segment, batch *batch) error {
 		return err
 	}
 	b.wrote(s, batch)
+	b.markCommit(s, batch)
+	if b.spares {
+		b.setSparesAside()
+	}
 	return nil
 }
 
@@ -246,8 +255,7 @@ func dictBytes(s *segment, streams map[*Stream]bool) (n int64) {
 
 func (b *Buffer) createSegment(first uint64) error {
 	path := filepath.Join(b.dir, fmt.Sprintf(segPattern, first))
-	// A segment of the same first number holds nothing that was ever reported durable.
-	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := b.discard(path); err != nil { // one of the same first number holds nothing that was ever reported durable
 		return fmt.Errorf("replace empty segment: %w", err)
 	}
 	db, err := openHandle(b.fs, path, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
@@ -270,6 +278,24 @@ func (b *Buffer) createSegment(first uint64) error {
 	b.segBytes += s.size
 	b.mu.Unlock()
 	b.written.Add(emptyFile)
+	if err := b.savePromises(); err != nil { // before anything is promised of it
+		b.abandon(err)
+		return err
+	}
+	return nil
+}
+
+// discard removes a segment file of which nothing was promised: first state.db stops naming it.
+func (b *Buffer) discard(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := b.savePromises(); err != nil {
+		return err
+	}
+	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 
@@ -287,7 +313,7 @@ func (b *Buffer) update(db *handle, f func(*bolt.Tx) error) error {
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
 	s.db.db.MaxSize = int(s.size + b.room())
-	ckpt := batch.draft.pack(b.coder.enc)
+	batch.ckpt = batch.draft.pack(b.coder.enc)
 	return b.update(s.db, func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)
 		if err != nil {
@@ -302,7 +328,7 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 		if err := b.putRecords(bkt, s, batch); err != nil {
 			return err
 		}
-		return s.leaf.put(bkt, regionRecords, batch.last, typeCheckpoint, ckpt)
+		return s.leaf.put(bkt, regionRecords, batch.last, typeCheckpoint, batch.ckpt)
 	})
 }
 
@@ -373,7 +399,7 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 	defer b.mu.Unlock()
 	b.setSize(s, size)
 	if s.base == nil {
-		s.base, s.baseSeq = batch.draft.values, batch.last
+		s.base, s.baseSeq, s.baseCkpt = batch.draft.values, batch.last, batch.ckpt
 	}
 	s.wrote = b.elapsed()
 	for i := range batch.recs {
@@ -412,14 +438,38 @@ func (b *Buffer) abandon(cause error) {
 	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
 	switch {
 	case unused:
-		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := b.discard(s.path); err != nil {
 			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
 		}
 	case empty:
-		b.setAside(s.path, Damage{Reason: fmt.Sprintf("%v; all it held is still in memory and is written again", cause)})
+		b.supersede(s, cause)
 	case damaged:
 		b.salvageNow(s, cause)
 	}
+}
+
+// supersede keeps a damaged segment, of which memory has everything, until memory has written it again: a process killed
+// before that finds it under its spare name.
+func (b *Buffer) supersede(s *segment, cause error) {
+	spare := s.path + spareSuffix
+	if err := b.fs.rename(s.path, spare); err != nil && !errors.Is(err, os.ErrNotExist) {
+		b.log.Error("damaged file could not be renamed", "file", s.path, "error", err)
+	}
+	b.spares = true
+	d := s.damage(cause, 0)
+	d.File, d.Reason = filepath.Base(spare), fmt.Sprintf("%v; all it held is still in memory and is written again", cause)
+	b.noteDamage(d)
+	b.measureAside()
+}
+
+// setSparesAside is called when what spare segments held is on disk again.
+func (b *Buffer) setSparesAside() {
+	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix)) // the pattern is sound
+	for _, name := range names {
+		b.renameAside(name, strings.TrimSuffix(name, spareSuffix))
+	}
+	b.spares = false
+	b.measureAside()
 }
 
 // rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.

@@ -305,7 +305,7 @@ func TestSegmentOfAnotherStore(t *testing.T) {
 
 func TestNewerIsRefusedInWords(t *testing.T) {
 	tp := newTemplate(t)
-	for _, file := range []string{stateName, tp.files[0]} {
+	for _, file := range []string{stateName, tp.files[1]} {
 		dir := tp.copy(t)
 		path := filepath.Join(dir, file)
 		raw, err := os.ReadFile(path)

@@ -6,8 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // spoil overwrites a file under the process that has it mapped.
@@ -130,5 +133,56 @@ func took(t *testing.T, what string, f func()) {
 	case <-done:
 	case <-time.After(time.Minute):
 		t.Fatalf("%s hangs", what)
+	}
+}
+
+// TestSpareIsRead: a damaged segment that memory holds whole is not given up before memory has been written again.
+func TestSpareIsRead(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprintf("written again %v", again), func(t *testing.T) {
+			refuse := false
+			fs := osFiles()
+			fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+				if refuse {
+					return nil, syscall.EIO
+				}
+				return bolt.Open(path, 0o640, o)
+			}
+			dir := t.TempDir() + "/store"
+			b, err := open(dir, testOptions(), fs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mustStream(t, b, "press")
+			s.Count(200, 0)
+			appendN(t, b, s, 100)
+			commitNow(t, b)
+			f, err := os.OpenFile(b.active.path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt(make([]byte, 2*pageSize), 0); err != nil || f.Close() != nil { // its meta pages
+				t.Fatal(err)
+			}
+			refuse = !again
+			b.lockCommit()
+			b.abandon(fmt.Errorf("a page is gone: %w", errDamaged))
+			if err := b.commit(); (err == nil) != again {
+				t.Errorf("commit: %v", err)
+			}
+			b.unlockCommit()
+			if n := b.Stats().Damages; n != 1 {
+				t.Errorf("%d damages", n)
+			}
+			crash(b)
+			b = mustOpen(t, dir, testOptions())
+			if got := len(readAll(t, b.Destination("cloud"), true)); got != 100 {
+				t.Errorf("%d of 100 records", got)
+			}
+			if names, _ := filepath.Glob(dir + "/*" + spareSuffix); len(names) > 0 || (b.Stats().Damages == 0) != again {
+				t.Errorf("%q %+v", names, b.Stats().Damage)
+			}
+			checkLedger(t, b)
+		})
 	}
 }

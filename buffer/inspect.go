@@ -308,14 +308,14 @@ type part struct {
 	whole, damaged bool
 }
 
-// known returns the damage that is known already, of files that are still there.
+// known returns the damage that is known already, of files that are still there, and files that are missing.
 func (b *Buffer) known() (out []Problem) {
 	b.mu.Lock()
 	damage := slices.Clone(b.st.damage)
 	b.mu.Unlock()
 	there, _ := filepath.Glob(filepath.Join(b.dir, "*")) // the pattern is sound
 	for _, d := range damage {
-		if slices.Contains(there, filepath.Join(b.dir, d.File)) {
+		if d.Missing || slices.Contains(there, filepath.Join(b.dir, d.File)) {
 			out = append(out, Problem{d.File, d.Reason, d.FirstSeq, d.LastSeq})
 		}
 	}

@@ -23,16 +23,19 @@ func (b *Buffer) loadState() (*stateData, error) {
 	case !errors.Is(err, errDamaged) && !errors.Is(err, errEmpty):
 		return nil, err
 	}
-	b.setAside(path, Damage{Reason: err.Error()})
-	return &stateData{lost: true}, nil
+	b.setAside(path, 0, Damage{Reason: err.Error()})
+	return &stateData{lost: true, damaged: true}, nil
 }
 
 // loadSegments finds the segments and the newest checkpoint in them or in state.db. The damaged ones come last: what
 // they are is told by the others, when they do not tell it themselves.
-func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
+func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 	best, err := parseCheckpoint(old.ckpt, b.decoder)
 	if err != nil {
 		best = nil
+	}
+	if m != nil && m.ckpt != nil {
+		best = m.ckpt // or it would not have been taken
 	}
 	names, err := filepath.Glob(filepath.Join(b.dir, "seg-*.db"))
 	if err != nil {
@@ -61,11 +64,9 @@ func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
 		}
 		switch {
 		case errors.Is(err, errEmpty):
-			if err := b.removeEmpty(path); err != nil {
-				return nil, err
-			}
+			b.empties[s.first] = s.size > 0
 		case s == nil && errors.Is(err, errDamaged):
-			b.setAside(path, Damage{Reason: err.Error()})
+			b.setAside(path, 0, Damage{Reason: err.Error()})
 		case errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound):
 			spoiled = append(spoiled, spoiledSegment{s, err})
 		default:
@@ -74,15 +75,18 @@ func (b *Buffer) loadSegments(old *stateData) (*checkpoint, error) {
 	}
 	for _, bad := range spoiled {
 		s := bad.segment
-		ckpt, err := b.loadDamaged(s, bad.cause)
+		ckpt, err := b.loadDamaged(s, bad.cause, old)
 		switch {
 		case err == nil:
 			take(s, ckpt)
 		case errors.Is(err, errDamaged):
-			b.setAside(s.path, Damage{Reason: err.Error()})
+			b.setAside(s.path, s.first, Damage{Reason: err.Error()})
 		default:
 			return nil, err
 		}
+	}
+	for _, s := range b.segs {
+		s.end = s.last
 	}
 	slices.SortFunc(b.segs, func(x, y *segment) int { return cmp.Compare(x.first, y.first) })
 	for i, s := range b.segs[:max(len(b.segs)-1, 0)] {
@@ -99,14 +103,40 @@ type spoiledSegment struct {
 	cause error
 }
 
-func (b *Buffer) removeEmpty(path string) error {
-	if b.readOnly {
-		return nil
+// removeEmpty removes segments that hold nothing, now that state.db does not name them.
+func (b *Buffer) removeEmpty() error {
+	for first := range b.empties {
+		if err := b.fs.remove(filepath.Join(b.dir, fmt.Sprintf(segPattern, first))); err != nil {
+			return fmt.Errorf("remove empty segment: %w", err)
+		}
 	}
-	if err := b.fs.remove(path); err != nil {
-		return fmt.Errorf("remove empty segment: %w", err)
-	}
+	b.empties = nil
 	return nil
+}
+
+// loadSpares looks after segments that a process was about to write again: what it did not come to is read from them.
+func (b *Buffer) loadSpares() {
+	spares, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix)) // the patterns are sound
+	names, _ := filepath.Glob(filepath.Join(b.dir, "seg-*.db"))
+	for _, spare := range spares {
+		path := strings.TrimSuffix(spare, spareSuffix)
+		if slices.ContainsFunc(names, func(name string) bool { return name >= path && !isEmpty(name) }) {
+			b.renameAside(spare, path)
+		} else if err := b.fs.rename(spare, path); err != nil {
+			b.log.Error("damaged segment not looked after", "file", spare, "error", err)
+		}
+	}
+}
+
+// isEmpty reports whether nothing was ever committed to a segment file.
+func isEmpty(path string) bool {
+	pages, err := openPages(path)
+	if err != nil {
+		return false
+	}
+	defer pages.close()
+	_, err = pages.bucket(bucketName)
+	return errors.Is(err, errEmpty)
 }
 
 // loadSegment reads what a segment says of itself: never the records, but for the index of one without a summary. The
@@ -150,6 +180,7 @@ func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
 		if ckpt, err = b.lastCheckpoint(c); err != nil {
 			return err
 		}
+		s.ended = true
 		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {
 			return nil
 		} else if err != nil {
@@ -173,8 +204,8 @@ func (s *segment) take(sum *summary) {
 }
 
 // loadDamaged reads what can be salvaged of a segment. errDamaged means that nothing in it can be read.
-func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
-	sv, err := salvageFile(s.path, info{store: b.store, first: s.first, epoch: s.epoch.n}, b.epochs(), b.decoder)
+func (b *Buffer) loadDamaged(s *segment, cause error, old *stateData) (*checkpoint, error) {
+	sv, err := salvageFile(s.path, info{store: b.store, first: s.first, epoch: s.epoch.n}, b.epochs(old), b.decoder)
 	if err != nil {
 		return nil, err
 	}
@@ -196,13 +227,16 @@ func (b *Buffer) loadDamaged(s *segment, cause error) (*checkpoint, error) {
 	if sv.sum != nil && sv.sum.last >= s.last {
 		s.last, s.made, s.wrote, s.minAt, s.maxAt = sv.sum.last, sv.sum.made, sv.sum.wrote, sv.sum.minAt, sv.sum.maxAt
 	}
-	b.noteDamage(s.damage(cause, 0))
+	s.cause = cause
 	return sv.ckpt, nil
 }
 
 // epochs returns those that a segment may be of that does not say.
-func (b *Buffer) epochs() (list []uint64) {
+func (b *Buffer) epochs(old *stateData) (list []uint64) {
 	list = append(list, b.epoch.n, b.store)
+	for i := range old.segments {
+		list = append(list, old.segments[i].epoch)
+	}
 	for _, s := range b.segs {
 		list = append(list, s.epoch.n)
 	}

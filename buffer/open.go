@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -45,7 +44,7 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 func newBuffer(dir string, o Options, fs files) *Buffer {
 	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}}
+		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, boot: bootID()}
 }
 
 // load reads the store and writes the new state.db.
@@ -60,23 +59,13 @@ func (b *Buffer) load() (err error) {
 	if err != nil {
 		return err
 	}
-	ckpt, err := b.loadSegments(old)
-	if err != nil {
-		return err
-	}
+	b.loadSpares()
 	b.mu.Lock()
-	cause, err := b.restore(old, ckpt)
-	if err != nil {
+	if err := b.settle(old); err != nil {
 		b.mu.Unlock()
 		return err
 	}
 	b.coder.seed = epochSeed(b.epoch.n)
-	lost := b.reconcile(cause)
-	if n := len(b.st.damage); n > 0 {
-		b.st.damage[n-1].Readings += lost
-	} else if lost > 0 && cause == CauseDamaged {
-		b.noteDamageHeld(Damage{File: filepath.Base(b.dir), Reason: "records that the ledger knows of are in no file", Readings: lost})
-	}
 	d := b.takeCheckpoint(nil)
 	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
 	b.reserved = data.reserved
@@ -86,8 +75,13 @@ func (b *Buffer) load() (err error) {
 	b.changed = false
 	b.mu.Unlock()
 	b.measureAside()
+	data.named = b.promises(nil)
 	if err := b.openState(data); err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
+	}
+	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, d.gen, nil, data.ckpt)
+	if err := b.removeEmpty(); err != nil {
+		return err
 	}
 	b.mu.Lock()
 	b.st.lastIdle, b.st.lastCommit = time.Now(), time.Now()
@@ -96,6 +90,37 @@ func (b *Buffer) load() (err error) {
 		return err
 	}
 	b.shrink()
+	return nil
+}
+
+// settle finds out what there is and what was lost. mu is held.
+func (b *Buffer) settle(old *stateData) error {
+	m := b.loadMark(old)
+	ckpt, err := b.loadSegments(old, m)
+	if err != nil {
+		return err
+	}
+	if b.readOnly && old.lost && ckpt == nil {
+		return fmt.Errorf("there is no store: %w", ErrNotFound)
+	}
+	b.keep(old, m, ckpt)
+	cause, err := b.restore(old, m, ckpt)
+	if err != nil {
+		return err
+	}
+	known := uint64(0)
+	if ckpt != nil {
+		known = ckpt.known
+	}
+	lost := b.reconcile(cause, known)
+	b.blind = ckpt == nil && len(b.segs) > 0
+	if err := b.addDestinations(); err != nil {
+		return err
+	}
+	if b.unsure {
+		b.missingAnything(known)
+	}
+	b.tellFound(lost, cause)
 	return nil
 }
 
@@ -124,18 +149,28 @@ const lostState = 1 << 40
 
 // restore puts the checkpoint into effect and sets the number that the next record gets. It returns what
 // a record that the ledger has and no file does was lost to. mu is held.
-func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err error) {
+func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) (cause Cause, err error) {
 	cause = CauseDamaged
 	b.next = max(b.next, old.reserved)
 	if n := len(b.segs); n > 0 {
 		b.next = max(b.next, b.segs[n-1].last+1, b.segs[n-1].first)
 	}
+	if m != nil {
+		b.next = max(b.next, m.last+1)
+	}
+	for i := range old.segments {
+		b.next = max(b.next, old.segments[i].last+1)
+	}
 	if ckpt != nil {
 		b.next = max(b.next, ckpt.next)
 		b.gen, b.ageBase = ckpt.gen, ckpt.elapsed
-		if why, gen, ok := parseIntent(old.intent); ok && ckpt.gen <= gen {
+		b.st.unknown = ckpt.unknown
+		if why, gen, ok := parseIntent(old.intent); ok && ckpt.gen <= gen && len(b.met) == 0 {
 			cause = why
 		}
+	}
+	if m != nil {
+		b.gen = max(b.gen, m.gen)
 	}
 	for _, s := range b.segs {
 		if s.wrote == 0 { // it is damaged and does not say: it ages from now on
@@ -168,7 +203,7 @@ func (b *Buffer) restore(old *stateData, ckpt *checkpoint) (cause Cause, err err
 			}
 		}
 	}
-	return cause, b.addDestinations()
+	return cause, nil
 }
 
 // newIdentity gives what this process takes an epoch of its own: who else was started on a copy of this store, before or

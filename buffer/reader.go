@@ -69,11 +69,12 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 		if found || s == nil {
 			return found, nil
 		}
+		of := s.salvage()
 		err := r.load(s)
 		if err == nil {
 			continue
 		}
-		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, err)) {
+		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, of, err)) {
 			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, err)
 		}
 	}

@@ -41,6 +41,7 @@ var bucketName = []byte("m")
 type files struct {
 	bolt    func(path string, o *bolt.Options) (*bolt.DB, error)
 	rename  func(from, to string) error
+	mark    func(path string, p []byte, at int64) error // writes into the file, made when it is not there
 	remove  func(path string) error
 	syncDir func(dir string) error
 }
@@ -49,6 +50,7 @@ func osFiles() files {
 	return files{
 		bolt:    func(path string, o *bolt.Options) (*bolt.DB, error) { return bolt.Open(path, 0o640, o) },
 		rename:  os.Rename,
+		mark:    writeAt,
 		remove:  os.Remove,
 		syncDir: syncDir,
 	}
@@ -68,17 +70,21 @@ type segment struct {
 	made    time.Duration // running time of the store at its first commit
 	wrote   time.Duration // and at its last
 	sealed  bool
-	clipped bool // the next segment has some of its records again
-	damaged bool // it is read from what could be salvaged
-	gone    bool // dropped or unlinked
+	clipped bool   // the next segment has some of its records again
+	damaged bool   // it is read from what could be salvaged
+	gone    bool   // dropped or unlinked
+	end     uint64 // as last was found, whatever of it the next segment has again
+	ended   bool   // found sound at its end: no commit is missing there
+	cause   error  // why it is damaged
 
 	// Only the one segment being written has these; commitMu guards them.
-	leaf    leaf // where its records end
-	ids     map[*Stream]uint32
-	again   []dictEntry         // to be written a second time, with the next commit
-	totals  map[*account]uint64 // readings addressed to everyone
-	base    []uint64            // the ledger as of its first checkpoint
-	baseSeq uint64
+	leaf     leaf // where its records end
+	ids      map[*Stream]uint32
+	again    []dictEntry         // to be written a second time, with the next commit
+	totals   map[*account]uint64 // readings addressed to everyone
+	base     []uint64            // the ledger as of its first checkpoint
+	baseCkpt []byte              // that checkpoint
+	baseSeq  uint64
 
 	rw       sync.RWMutex // guards what follows
 	db       *handle      // while it is being written
@@ -227,7 +233,7 @@ func (s *segment) trim() {
 func (s *segment) closeActive() {
 	s.rw.Lock()
 	h := s.db
-	s.db, s.ids, s.totals, s.base = nil, nil, nil, nil
+	s.db, s.ids, s.totals, s.base, s.baseCkpt = nil, nil, nil, nil, nil
 	s.rw.Unlock()
 	_ = h.close() // every commit was fsynced
 }

@@ -23,6 +23,7 @@ const (
 var (
 	stateBucket      = []byte("state")
 	quarantineBucket = []byte("quarantine")
+	segmentsBucket   = []byte("segments")   // the promises, by first number
 	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
 	keyIntent        = []byte("intent")     // the segment being dropped, and why
@@ -37,17 +38,21 @@ const stateStep = 16 << 10
 // stateData is what state.db holds.
 type stateData struct {
 	lost     bool // there was none, or it was damaged
+	damaged  bool // it was
 	store    uint64
 	epoch    uint64 // of the process that wrote it
 	reserved uint64
 	ckpt     []byte
 	intent   []byte
-	entries  [][2][]byte // of the quarantine, as they are
+	entries  [][2][]byte        // of the quarantine, as they are
+	segments []promise          // as read
+	named    map[uint64]promise // to be written
 }
 
 type stateFile struct {
 	db     *handle
-	failed bool       // its last write failed
+	failed bool // its last write failed
+	named  map[uint64]promise
 	held   *stateData // checkpoint, intent and quarantine as they are in it; not to be changed
 }
 
@@ -89,6 +94,9 @@ func readState(path string) (*stateData, error) {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
 	data.ckpt, data.intent = get(keyCheckpoint), get(keyIntent)
+	if data.segments, err = p.readPromises(); err != nil {
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
 	if root, err = p.bucket(quarantineBucket); err != nil {
 		return nil, fmt.Errorf("read quarantine of %q: %w", path, err)
 	}
@@ -148,6 +156,9 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 			if err := q.Put(kv[0], kv[1]); err != nil {
 				return err
 			}
+		}
+		if err := s.putPromises(tx, data.named); err != nil {
+			return err
 		}
 		if len(data.intent) == 0 {
 			return nil
@@ -257,7 +268,7 @@ func (b *Buffer) renewState() error {
 	}
 	_ = b.state.close() // what it holds is in memory, until a new one has it
 	data := *b.state.held
-	data.store, data.epoch = b.store, b.epoch.n
+	data.store, data.epoch, data.named = b.store, b.epoch.n, b.promises(nil)
 	b.mu.Lock()
 	data.reserved = b.reserved
 	b.mu.Unlock()
@@ -283,10 +294,10 @@ func (b *Buffer) reserve() error {
 
 // saveCheckpoint writes a checkpoint into state.db. commitMu is held.
 func (b *Buffer) saveCheckpoint(d *draft) error {
-	ckpt := d.pack(b.coder.enc)
+	ckpt, now := d.pack(b.coder.enc), b.promises(nil)
 	err := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt))
+		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), b.state.putPromises(tx, now))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,6 +1,9 @@
 package buffer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Stats is the state of the buffer at one moment. It costs the same whatever the backlog.
 type Stats struct {
@@ -19,9 +22,11 @@ type Stats struct {
 	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time
-	Health       string   // "ok", or "degraded: " or "failing: " and why
-	Damages      uint64   // found since Open
-	Damage       []Damage // the first of them
+	Health       string    // "ok", or "degraded: " or "failing: " and why
+	Damages      uint64    // found since Open
+	Damage       []Damage  // the first of them
+	CommitSince  time.Time // when the write to disk that is under way began; zero when none is
+	LostUnknown  uint64    // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats
 }
 
@@ -46,7 +51,7 @@ func (b *Buffer) Stats() Stats {
 		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, LostUnknown: b.st.unknown, CommitSince: b.st.busy, Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
@@ -61,6 +66,8 @@ func (b *Buffer) health() string {
 	switch {
 	case b.st.takenErr != nil:
 		return "failing: " + b.st.takenErr.Error()
+	case b.stuck():
+		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.st.busy.Format(time.TimeOnly))
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:
@@ -68,6 +75,12 @@ func (b *Buffer) health() string {
 	}
 	return "ok"
 }
+
+// stuckAfter is how long a turn with the disk may take before health says so.
+const stuckAfter = 5 * time.Second
+
+// stuck reports whether the disk does not answer. mu is held.
+func (b *Buffer) stuck() bool { return !b.st.busy.IsZero() && time.Since(b.st.busy) > stuckAfter }
 
 // oldestAt is the time of the first record that the destination has not acknowledged. mu is held.
 func (b *Buffer) oldestAt(d *Destination) int64 {

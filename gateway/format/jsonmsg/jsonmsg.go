@@ -193,6 +193,9 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	dst = appendInt(dst, floorMilli(g.From))
 	dst = appendInt(append(dst, `,"to":`...), floorMilli(g.To))
 	dst = appendUint(append(dst, `,"count":`...), g.Count)
+	if g.Unknown {
+		dst = append(dst, `,"unknown":true`...)
+	}
 	dst = appendField(dst, `,"cause":`, g.Cause)
 	dst = appendUint(append(dst, `,"first_seq":`...), g.FirstSeq)
 	dst = appendUint(append(dst, `,"last_seq":`...), g.LastSeq)
