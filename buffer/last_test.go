@@ -94,6 +94,11 @@ func newCrashed(t *testing.T, rng *rand.Rand) *crashed {
 		c.records[seq], c.due[seq] = p, true
 	}
 	crash(b)
+	if older := c.older[markName]; c.rebooted && len(older) > 0 { // the kernel had not written it back
+		if err := os.WriteFile(filepath.Join(c.dir, markName), older[rng.IntN(len(older))], 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		t.Fatal(err)
