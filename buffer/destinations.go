@@ -132,7 +132,7 @@ func (b *Buffer) AddDestination(name string, at StartAt) (*Destination, error) {
 	}
 	b.countFresh(fresh)
 	if len(b.met) > 0 { // damage, met while counting
-		b.tellFound(b.reconcile(CauseDamaged, b.next), CauseDamaged)
+		b.tellFound(b.reconcile(CauseDamaged, b.next))
 	}
 	b.slotsChanged()
 	b.mu.Unlock()

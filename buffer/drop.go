@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Damage is something that was found damaged.
@@ -18,7 +16,7 @@ type Damage struct {
 	FirstSeq, LastSeq uint64 // what it held, 0 when not known
 	MinAt, MaxAt      int64  // record times of that, µs since 1970
 	Readings          uint64 // lost for good, of all accounts and destinations
-	Unknown           bool   // more may be lost than Readings: nobody knows
+	Unknown           bool   // Readings is a guess: more may be lost, and some of it may have been delivered
 	Missing           bool   // the file is not there
 }
 
@@ -108,17 +106,6 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	if s == b.active {
 		b.seal()
 	}
-	b.mu.Lock()
-	intent := appendIntent(cause, b.gen)
-	b.mu.Unlock()
-	// With the cause on disk first, a crash before the next checkpoint does not lose it.
-	now := b.promises(s)
-	err := b.saveState(func(tx *bolt.Tx) error {
-		return errors.Join(tx.Bucket(stateBucket).Put(keyIntent, intent), b.state.putPromises(tx, now))
-	})
-	if err != nil && !isDiskFull(err) {
-		return err
-	}
 	before := b.cutOff(s)
 	lost, scanErr := b.scanLoss(s, before, cause)
 	b.mu.Lock()
@@ -129,7 +116,13 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 		b.reconcile(cause, b.next)
 	}
 	b.tellGaps()
+	d := b.takeCheckpoint(nil)
 	b.mu.Unlock()
+	// Before the file goes, so that a crash loses neither the count nor what gap records in it told. A disk that does not take
+	// it needs the room all the more.
+	if err := b.saveCheckpoint(d); err != nil {
+		b.log.Warn("segment dropped before it was noted; a crash now would count it as damaged", "file", s.path, "error", err)
+	}
 	b.closeHandle(s)
 	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("drop segment: %w", err)

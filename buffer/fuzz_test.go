@@ -28,7 +28,6 @@ func FuzzValues(f *testing.F) {
 	f.Add(appendInfo(nil, info{5, 1, epoch}))
 	f.Add(appendSummary(nil, &segment{last: 9, totals: map[*account]uint64{{name: "press"}: 4}}))
 	f.Add(appendMark(nil, 5, 9, "boot", &promise{first: 3, last: 9, open: true}, []byte("base"), []byte("checkpoint")))
-	f.Add(appendIntent(CauseFull, 3))
 	f.Add(appendQuarantined(nil, &Quarantined{Account: "press", Gap: gap, Reason: "no"}))
 	b := mustOpen(f, filepath.Join(f.TempDir(), "store"), testOptions())
 	s := mustStream(f, b, "press")
@@ -70,7 +69,6 @@ func FuzzValues(f *testing.F) {
 			if m, err := parseMark(v, dec); err == nil && m.last+1 < m.first {
 				t.Fatalf("%+v", m)
 			}
-			_, _, _ = parseIntent(v)
 			_, _ = parseQuarantined([]byte("12345678cloud"), v)
 		}
 	})

@@ -13,7 +13,7 @@ type Gap struct {
 	Count             uint64 // readings lost
 	Cause             Cause
 	FirstSeq, LastSeq uint64 // sequence numbers the loss lies between, inclusive
-	Unknown           bool   // more than Count may be lost: nobody knows
+	Unknown           bool   // Count is a guess: more may be lost, and some of it may have been delivered
 }
 
 // Lost says in words how many readings are missing.
@@ -27,7 +27,7 @@ func lostText(n uint64, unknown bool) string {
 	case n == 0:
 		return "unknown"
 	}
-	return fmt.Sprintf("at least %d", n)
+	return fmt.Sprintf("about %d", n)
 }
 
 // gapKey says which losses merge into one gap record.

@@ -75,7 +75,7 @@ func (b *Buffer) load() (err error) {
 	b.changed = false
 	b.mu.Unlock()
 	b.measureAside()
-	data.named = b.promises(nil)
+	data.named = b.promises()
 	if err := b.openState(data); err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
 	}
@@ -104,15 +104,14 @@ func (b *Buffer) settle(old *stateData) error {
 		return fmt.Errorf("there is no store: %w", ErrNotFound)
 	}
 	b.keep(old, m, ckpt)
-	cause, err := b.restore(old, m, ckpt)
-	if err != nil {
+	if err := b.restore(old, m, ckpt); err != nil {
 		return err
 	}
 	known := uint64(0)
 	if ckpt != nil {
 		known = ckpt.known
 	}
-	lost := b.reconcile(cause, known)
+	lost := b.reconcile(CauseDamaged, known)
 	b.blind = ckpt == nil && len(b.segs) > 0
 	if err := b.addDestinations(); err != nil {
 		return err
@@ -120,7 +119,7 @@ func (b *Buffer) settle(old *stateData) error {
 	if b.unsure {
 		b.missingAnything(known)
 	}
-	b.tellFound(lost, cause)
+	b.tellFound(lost)
 	return nil
 }
 
@@ -147,10 +146,8 @@ func newDecoder() (*zstd.Decoder, error) {
 // the segments have, and a number must never be used twice.
 const lostState = 1 << 40
 
-// restore puts the checkpoint into effect and sets the number that the next record gets. It returns what
-// a record that the ledger has and no file does was lost to. mu is held.
-func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) (cause Cause, err error) {
-	cause = CauseDamaged
+// restore puts the checkpoint into effect and sets the number that the next record gets. mu is held.
+func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) error {
 	b.next = max(b.next, old.reserved)
 	if n := len(b.segs); n > 0 {
 		b.next = max(b.next, b.segs[n-1].last+1, b.segs[n-1].first)
@@ -165,9 +162,6 @@ func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) (cause Cause
 		b.next = max(b.next, ckpt.next)
 		b.gen, b.ageBase = ckpt.gen, ckpt.elapsed
 		b.st.unknown = ckpt.unknown
-		if why, gen, ok := parseIntent(old.intent); ok && ckpt.gen <= gen && len(b.met) == 0 {
-			cause = why
-		}
 	}
 	if m != nil {
 		b.gen = max(b.gen, m.gen)
@@ -181,13 +175,13 @@ func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) (cause Cause
 		b.next += lostState
 	}
 	if err := b.newIdentity(); err != nil {
-		return cause, err
+		return err
 	}
 	b.durable = b.next - 1
 	b.tail = tail{first: b.next, chunk: int(min(256<<10, b.o.TailBytes/8))}
 	if ckpt != nil {
 		if err := b.restoreLedger(ckpt); err != nil {
-			return cause, err
+			return err
 		}
 	}
 	for _, d := range b.slots {
@@ -199,11 +193,11 @@ func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) (cause Cause
 	for _, s := range b.segs {
 		if s.damaged {
 			if err := b.giveUpHoles(s); err != nil {
-				return cause, err
+				return err
 			}
 		}
 	}
-	return cause, nil
+	return nil
 }
 
 // newIdentity gives what this process takes an epoch of its own: who else was started on a copy of this store, before or

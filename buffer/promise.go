@@ -69,15 +69,13 @@ func (b *Buffer) promise(s *segment) promise {
 		open: s == b.active && !b.closed, told: s.damaged}
 }
 
-// promises returns what state.db is to say of the segments. One that is about to be dropped is not promised any more.
-func (b *Buffer) promises(except *segment) map[uint64]promise {
+// promises returns what state.db is to say of the segments.
+func (b *Buffer) promises() map[uint64]promise {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make(map[uint64]promise, len(b.segs))
 	for _, s := range b.segs {
-		if s != except {
-			out[s.first] = b.promise(s)
-		}
+		out[s.first] = b.promise(s)
 	}
 	return out
 }
@@ -109,7 +107,7 @@ func (s *stateFile) putPromises(tx *bolt.Tx, now map[uint64]promise) error {
 
 // savePromises is putPromises in a transaction of its own. commitMu is held.
 func (b *Buffer) savePromises() error {
-	now := b.promises(nil)
+	now := b.promises()
 	return b.saveState(func(tx *bolt.Tx) error { return b.state.putPromises(tx, now) })
 }
 
@@ -225,11 +223,8 @@ func (b *Buffer) found(d foundDamage) {
 	b.met = append(b.met, d)
 }
 
-// tellFound tells of the damages met, now that it is known how many readings were lost, and to what. mu is held.
-func (b *Buffer) tellFound(lost uint64, cause Cause) {
-	if cause != CauseDamaged {
-		lost = 0 // the end of a drop
-	}
+// tellFound tells of the damages met, now that it is known how many readings were lost. mu is held.
+func (b *Buffer) tellFound(lost uint64) {
 	if len(b.met) == 0 && (lost > 0 || b.unsure) {
 		b.met = append(b.met, foundDamage{Damage: Damage{File: filepath.Base(b.dir), Reason: "records that the ledger knows of are in no file"}})
 	}

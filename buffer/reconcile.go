@@ -387,7 +387,7 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 		return false
 	}
 	b.found(foundDamage{first: s.first, Damage: s.damage(cause, 0)})
-	b.tellFound(b.reconcile(CauseDamaged, b.next), CauseDamaged)
+	b.tellFound(b.reconcile(CauseDamaged, b.next))
 	b.tellGaps()
 	b.mu.Unlock()
 	_ = b.savePromises() // that it is told; Stats has the error

@@ -148,10 +148,10 @@ func (b *Buffer) Close() error {
 	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
-	now := b.promises(nil)
+	now := b.promises()
 	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	}))
 	if b.active != nil && b.taken() == nil {
 		b.seal()

@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +25,6 @@ var (
 	segmentsBucket   = []byte("segments")   // the promises, by first number
 	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
-	keyIntent        = []byte("intent")     // the segment being dropped, and why
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -43,7 +41,6 @@ type stateData struct {
 	epoch    uint64 // of the process that wrote it
 	reserved uint64
 	ckpt     []byte
-	intent   []byte
 	entries  [][2][]byte        // of the quarantine, as they are
 	segments []promise          // as read
 	named    map[uint64]promise // to be written
@@ -53,7 +50,7 @@ type stateFile struct {
 	db     *handle
 	failed bool // its last write failed
 	named  map[uint64]promise
-	held   *stateData // checkpoint, intent and quarantine as they are in it; not to be changed
+	held   *stateData // checkpoint and quarantine as they are in it; not to be changed
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
@@ -93,7 +90,7 @@ func readState(path string) (*stateData, error) {
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt, data.intent = get(keyCheckpoint), get(keyIntent)
+	data.ckpt = get(keyCheckpoint)
 	if data.segments, err = p.readPromises(); err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
@@ -109,20 +106,6 @@ func readState(path string) (*stateData, error) {
 	return data, nil
 }
 
-func parseIntent(v []byte) (cause Cause, gen uint64, ok bool) {
-	body, err := openValue(v)
-	if err != nil {
-		return 0, 0, false
-	}
-	p := parser{src: body}
-	cause, gen = Cause(p.byte()), p.uvarint()
-	return cause, gen, !p.bad && cause < causes
-}
-
-func appendIntent(cause Cause, gen uint64) []byte {
-	return sealValue(binary.AppendUvarint(append(make([]byte, 8), byte(cause)), gen))
-}
-
 // createState writes a new state.db with this content in place of any old one and leaves it open.
 func createState(fs files, dir string, limit int64, data *stateData) (*stateFile, error) {
 	tmp, path := filepath.Join(dir, stateNew), filepath.Join(dir, stateName)
@@ -136,7 +119,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, intent: data.intent, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
@@ -160,10 +143,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		if err := s.putPromises(tx, data.named); err != nil {
 			return err
 		}
-		if len(data.intent) == 0 {
-			return nil
-		}
-		return bkt.Put(keyIntent, data.intent)
+		return nil
 	})
 	err = errors.Join(err, s.close()) // Windows renames no file that is open
 	if err == nil {
@@ -183,7 +163,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), intent: bytes.Clone(bkt.Get(keyIntent))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
@@ -268,7 +248,7 @@ func (b *Buffer) renewState() error {
 	}
 	_ = b.state.close() // what it holds is in memory, until a new one has it
 	data := *b.state.held
-	data.store, data.epoch, data.named = b.store, b.epoch.n, b.promises(nil)
+	data.store, data.epoch, data.named = b.store, b.epoch.n, b.promises()
 	b.mu.Lock()
 	data.reserved = b.reserved
 	b.mu.Unlock()
@@ -294,10 +274,9 @@ func (b *Buffer) reserve() error {
 
 // saveCheckpoint writes a checkpoint into state.db. commitMu is held.
 func (b *Buffer) saveCheckpoint(d *draft) error {
-	ckpt, now := d.pack(b.coder.enc), b.promises(nil)
+	ckpt, now := d.pack(b.coder.enc), b.promises()
 	err := b.saveState(func(tx *bolt.Tx) error {
-		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), b.state.putPromises(tx, now))
+		return errors.Join(tx.Bucket(stateBucket).Put(keyCheckpoint, ckpt), b.state.putPromises(tx, now))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
