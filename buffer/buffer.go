@@ -157,13 +157,14 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	boot       string       // guarded by commitMu, as the following
-	marks      uint64       // written
-	markFailed bool         // the last time
-	spares     bool         // there is a spare segment
-	written    atomic.Int64 // bytes of pages that bbolt wrote
-	state      *stateFile   // guarded by commitMu
-	coder      blockCoder   // guarded by commitMu
+	boot       string                    // guarded by commitMu, as the following
+	marks      uint64                    // written
+	markFailed bool                      // the last time
+	spares     bool                      // there is a spare segment
+	written    atomic.Int64              // bytes of pages that bbolt wrote
+	state      *stateFile                // guarded by commitMu
+	held       atomic.Pointer[stateData] // what it holds, for who does not want to wait
+	coder      blockCoder                // guarded by commitMu
 	decoder    *zstd.Decoder
 	handles    handleCache
 }

@@ -423,9 +423,10 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 func (b *Buffer) abandon(cause error) {
 	s := b.active
 	s.closeActive()
+	size := fileSize(s.path, s.size)
 	b.mu.Lock()
 	b.active, s.sealed = nil, true
-	b.setSize(s, fileSize(s.path, s.size))
+	b.setSize(s, size)
 	unused, damaged := s.empty(), errors.Is(cause, errDamaged)
 	if damaged {
 		b.rewind(s)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -68,24 +69,42 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
-	feed := func(n int) {
-		for range n {
-			if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
-				t.Error(err)
-			}
-			if rng.IntN(20) == 0 {
-				time.Sleep(time.Millisecond)
-			}
+	feed := func(n int) { // by four producers at once
+		var all sync.WaitGroup
+		for i := range 4 {
+			seed := rng.Uint64()
+			all.Go(func() {
+				rng := rand.New(rand.NewPCG(seed, uint64(i)))
+				for range n / 4 {
+					if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
+						t.Error(err)
+					}
+					if rng.IntN(20) == 0 {
+						time.Sleep(time.Millisecond)
+					}
+				}
+			})
 		}
+		all.Wait()
 	}
 	feed(500 + rng.IntN(1000))
+	began := time.Now()
 	took(t, "commit", func() { commitNow(t, b) })
+	limit := 2*time.Second + 20*time.Since(began) // the machine may be slow
 	names, err := filepath.Glob(filepath.Join(b.dir, file))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("%q: %v", names, err)
 	}
 	spoil(t, names[len(names)-1], how, rng)
+	began = time.Now()
+	before := b.Stats().Commits
 	feed(200)
+	for b.Stats().Commits == before {
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(began); d > limit {
+		t.Errorf("the next commit came after %v, more than %v", d, limit)
+	}
 	took(t, "commit after the damage", func() {
 		b.lockCommit()
 		defer b.unlockCommit()

@@ -201,10 +201,12 @@ func (b *Buffer) openState(data *stateData) error {
 		return err
 	}
 	b.state = s
+	b.held.Store(s.held)
+	size := fileSize(filepath.Join(b.dir, stateName), 0)
 	b.mu.Lock()
-	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
+	b.stateSize = size
 	b.mu.Unlock()
-	b.written.Add(fileSize(filepath.Join(b.dir, stateName), 0))
+	b.written.Add(size)
 	return nil
 }
 
@@ -219,9 +221,10 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	if err != nil {
 		err = fmt.Errorf("write state.db of %q: %w", b.dir, err)
 	}
+	size := fileSize(filepath.Join(b.dir, stateName), 0) // a disk that hangs must not hold mu
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
+	b.stateSize = size
 	b.st.stateErr = err
 	b.changed = b.changed || err != nil
 	return err
@@ -235,6 +238,7 @@ func (b *Buffer) writeState(f func(*bolt.Tx) error) error {
 	s := b.state
 	err := b.update(s.db, func(tx *bolt.Tx) error { return errors.Join(f(tx), s.remember(tx)) })
 	s.failed = err != nil
+	b.held.Store(s.held)
 	return err
 }
 

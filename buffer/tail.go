@@ -152,7 +152,7 @@ func (b *Buffer) makeRoom(cost int64) error {
 		if deadline.IsZero() {
 			deadline = time.Now().Add(stallWait)
 		}
-		stalled := b.st.commitErr != nil || !b.waitTurn(deadline)
+		stalled := b.st.commitErr != nil || b.stuck() || !b.waitTurn(deadline)
 		switch {
 		case b.closed:
 			return ErrClosed
