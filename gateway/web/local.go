@@ -110,6 +110,7 @@ func (c *local) handler() http.Handler {
 	c.site.routes(mux)
 	mux.HandleFunc("GET /api/v1/store/records", c.records)
 	mux.HandleFunc("GET /api/v1/store/verify", c.verify)
+	mux.HandleFunc("GET /api/v1/store/backup", c.backup)
 	mux.HandleFunc("POST /api/v1/store/quarantine/retry", c.change(func(r *http.Request) (any, error) { return c.g.Buffer().Retry(r.FormValue("id")) }))
 	mux.HandleFunc("POST /api/v1/store/quarantine/delete", c.change(func(r *http.Request) (any, error) {
 		return nil, c.g.Buffer().DeleteQuarantined(r.FormValue("id"))

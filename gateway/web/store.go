@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 
 	"millrace/buffer"
@@ -18,6 +19,9 @@ type Store interface {
 	Scan(ctx context.Context, q Query, f func(*StoredRecord) error) error
 	// Verify reads everything and checks it. progress is called now and then with bytes done and bytes in all.
 	Verify(ctx context.Context, progress func(done, total int64)) (*buffer.Verification, error)
+	// Backup gives a copy of the store as of one moment, file by file, the one that makes it a store last. It is complete when
+	// state.db came.
+	Backup(ctx context.Context, file func(name string, size int64, r io.Reader) error) error
 	// Quarantine returns the records that a destination refused.
 	Quarantine(ctx context.Context) ([]*buffer.Quarantined, error)
 	// Retry gives a record in quarantine to its destination again and returns its new sequence number.
