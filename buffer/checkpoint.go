@@ -57,6 +57,8 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	h = binary.AppendUvarint(h, base)
 	h = binary.AppendUvarint(h, known)
 	h = binary.AppendUvarint(h, b.st.unknown)
+	h = binary.AppendUvarint(h, b.st.seen.readings)
+	h = binary.AppendUvarint(h, b.st.seen.bytes)
 	d.head = b.appendCursors(h)
 	if d.isDelta {
 		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base), nil)
@@ -236,6 +238,7 @@ type checkpoint struct {
 	base      uint64 // 0 = complete, else the base's sequence number + 1
 	known     uint64 // records in files from here on are not in its ledger
 	unknown   uint64 // losses that nobody could count
+	seen      cost
 	dests     []checkpointDest
 	accounts  []checkpointAccount
 	gaps      []checkpointGap
@@ -273,7 +276,7 @@ func parseCheckpoint(v []byte, dec *zstd.Decoder) (*checkpoint, error) {
 	}
 	c := &checkpoint{gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64), base: p.uvarint()}
 	if c.known = c.next; version > 1 {
-		c.known, c.unknown = p.uvarint(), p.uvarint()
+		c.known, c.unknown, c.seen = p.uvarint(), p.uvarint(), cost{p.uvarint(), p.uvarint()}
 	}
 	c.parseCursors(&p)
 	raw := p.uvarint()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -23,6 +22,7 @@ type counters struct {
 	takenErr              error  // whose the directory is, when it is not ours any more
 	damage                []Damage
 	damages               uint64
+	seen                  cost
 	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time
 	busy                  time.Time // commitMu is held since, zero when it is not
@@ -397,13 +397,16 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 	size := fileSize(s.path, s.size)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	grown := size - s.size
 	b.setSize(s, size)
 	if s.base == nil {
 		s.base, s.baseSeq, s.baseCkpt = batch.draft.values, batch.last, batch.ckpt
 	}
 	s.wrote = b.elapsed()
+	readings := uint64(0)
 	for i := range batch.recs {
 		e := &batch.recs[i]
+		readings += uint64(e.readings)
 		if s.records == 0 {
 			s.minAt, s.maxAt = e.at, e.at
 		}
@@ -416,71 +419,7 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 		}
 	}
 	s.last = batch.seqs[len(batch.seqs)-1]
-}
-
-// abandon gives the active segment up after a failed commit. What the transaction left on disk is
-// unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
-func (b *Buffer) abandon(cause error) {
-	s := b.active
-	s.closeActive()
-	size := fileSize(s.path, s.size)
-	b.mu.Lock()
-	b.active, s.sealed = nil, true
-	b.setSize(s, size)
-	unused, damaged := s.empty(), errors.Is(cause, errDamaged)
-	if damaged {
-		b.rewind(s)
-	}
-	empty := s.empty()
-	if empty {
-		b.forgetSegment(s)
-	}
-	b.mu.Unlock()
-	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
-	switch {
-	case unused:
-		if err := b.discard(s.path); err != nil {
-			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
-		}
-	case empty:
-		b.supersede(s, cause)
-	case damaged:
-		b.salvageNow(s, cause)
-	}
-}
-
-// supersede keeps a damaged segment, of which memory has everything, until memory has written it again: a process killed
-// before that finds it under its spare name.
-func (b *Buffer) supersede(s *segment, cause error) {
-	spare := s.path + spareSuffix
-	if err := b.fs.rename(s.path, spare); err != nil && !errors.Is(err, os.ErrNotExist) {
-		b.log.Error("damaged file could not be renamed", "file", s.path, "error", err)
-	}
-	b.spares = true
-	d := s.damage(cause, 0)
-	d.File, d.Reason = filepath.Base(spare), fmt.Sprintf("%v; all it held is still in memory and is written again", cause)
-	b.noteDamage(d)
-	b.measureAside()
-}
-
-// setSparesAside is called when what spare segments held is on disk again.
-func (b *Buffer) setSparesAside() {
-	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix)) // the pattern is sound
-	for _, name := range names {
-		b.renameAside(name, strings.TrimSuffix(name, spareSuffix))
-	}
-	b.spares = false
-	b.measureAside()
-}
-
-// rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.
-func (b *Buffer) rewind(s *segment) {
-	from := max(b.tail.first, s.first)
-	if b.tail.n == 0 || from > s.last {
-		return
-	}
-	b.durable = min(b.durable, from-1)
-	s.last, s.clipped = from-1, true
+	b.st.seen.add(readings, grown)
 }
 
 // fileSize returns the size of a file, or what it was when that cannot be learned.
@@ -530,6 +469,7 @@ func (b *Buffer) seal() {
 	s.trim()
 	size := fileSize(s.path, s.size)
 	b.mu.Lock()
+	b.st.seen.add(0, size-s.size)
 	b.setSize(s, size)
 	s.sealed = true
 	b.active = nil

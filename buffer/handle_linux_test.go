@@ -69,25 +69,7 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
-	feed := func(n int) { // by four producers at once
-		var all sync.WaitGroup
-		for i := range 4 {
-			seed := rng.Uint64()
-			all.Go(func() {
-				rng := rand.New(rand.NewPCG(seed, uint64(i)))
-				for range n / 4 {
-					if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
-						t.Error(err)
-					}
-					if rng.IntN(20) == 0 {
-						time.Sleep(time.Millisecond)
-					}
-				}
-			})
-		}
-		all.Wait()
-	}
-	feed(500 + rng.IntN(1000))
+	feed(t, b, s, 500+rng.IntN(1000), rng)
 	began := time.Now()
 	took(t, "commit", func() { commitNow(t, b) })
 	limit := 2*time.Second + 20*time.Since(began) // the machine may be slow
@@ -98,7 +80,7 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 	spoil(t, names[len(names)-1], how, rng)
 	began = time.Now()
 	before := b.Stats().Commits
-	feed(200)
+	feed(t, b, s, 200, rng)
 	for b.Stats().Commits == before {
 		time.Sleep(time.Millisecond)
 	}
@@ -141,6 +123,26 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 		t.Errorf("%d records after a restart, want %d", got, n)
 	}
 	checkLedger(t, b)
+}
+
+// feed has four producers append at once.
+func feed(t *testing.T, b *Buffer, s *Stream, n int, rng *rand.Rand) {
+	var all sync.WaitGroup
+	for i := range 4 {
+		seed := rng.Uint64()
+		all.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			for range n / 4 {
+				if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
+					t.Error(err)
+				}
+				if rng.IntN(20) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 // took fails when f does not end in a time that no healthy machine needs.

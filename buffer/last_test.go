@@ -35,46 +35,8 @@ func newCrashed(t *testing.T, rng *rand.Rand) *crashed {
 	if c.rebooted {
 		b.boot = "of another time"
 	}
-	d := b.Destination("cloud")
 	for range 12 + rng.IntN(25) {
-		var fresh []uint64
-		for range rng.IntN(120) {
-			s := mustStream(t, b, fmt.Sprintf("device-%d", rng.IntN(3)))
-			p := make([]byte, 50+rng.IntN(300))
-			for j := range p {
-				p[j] = byte(rng.IntN(64))
-			}
-			s.Count(crashedReadings+1, 1)
-			seq, err := b.Append(s, p, crashedReadings, 1000+int64(len(c.records)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.records[seq] = p
-			fresh = append(fresh, seq)
-		}
-		commitNow(t, b)
-		for _, seq := range fresh {
-			c.due[seq] = true
-		}
-		switch rng.IntN(5) {
-		case 0:
-			for i, r := range readAll(t, d, false) {
-				if i%7 != 0 && rng.IntN(3) > 0 {
-					d.Ack(r.Seq)
-					delete(c.due, r.Seq)
-				}
-			}
-			d.Reset()
-		case 1:
-			b.lockCommit()
-			if err := b.commitOr(true); err != nil {
-				t.Fatal(err)
-			}
-			b.unlockCommit()
-		}
-		if rng.IntN(4) == 0 {
-			c.keep(t)
-		}
+		c.round(t, b, rng)
 	}
 	// What was acknowledged is known to the last checkpoint.
 	b.lockCommit()
@@ -109,6 +71,50 @@ func newCrashed(t *testing.T, rng *rand.Rand) *crashed {
 		}
 	}
 	return c
+}
+
+// round appends and commits, and perhaps has some acknowledged, writes a checkpoint or keeps a copy of the files.
+func (c *crashed) round(t *testing.T, b *Buffer, rng *rand.Rand) {
+	t.Helper()
+	d := b.Destination("cloud")
+	var fresh []uint64
+	for range rng.IntN(120) {
+		s := mustStream(t, b, fmt.Sprintf("device-%d", rng.IntN(3)))
+		p := make([]byte, 50+rng.IntN(300))
+		for j := range p {
+			p[j] = byte(rng.IntN(64))
+		}
+		s.Count(crashedReadings+1, 1)
+		seq, err := b.Append(s, p, crashedReadings, 1000+int64(len(c.records)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.records[seq] = p
+		fresh = append(fresh, seq)
+	}
+	commitNow(t, b)
+	for _, seq := range fresh {
+		c.due[seq] = true
+	}
+	switch rng.IntN(5) {
+	case 0:
+		for i, r := range readAll(t, d, false) {
+			if i%7 != 0 && rng.IntN(3) > 0 {
+				d.Ack(r.Seq)
+				delete(c.due, r.Seq)
+			}
+		}
+		d.Reset()
+	case 1:
+		b.lockCommit()
+		if err := b.commitOr(true); err != nil {
+			t.Fatal(err)
+		}
+		b.unlockCommit()
+	}
+	if rng.IntN(4) == 0 {
+		c.keep(t)
+	}
 }
 
 // keep remembers what is in the files now.
@@ -186,16 +192,7 @@ type tally struct{ tried, lost, records, unknown int }
 // check opens a damaged copy and drains it. Whatever is lost is told: with the right count, or as not known.
 func (c *crashed) check(t *testing.T, dir string, sum *tally) {
 	t.Helper()
-	problems := -1
-	if ro, err := OpenReadOnly(dir); err == nil {
-		v, err := ro.Verify(t.Context(), nil)
-		if err != nil {
-			t.Errorf("verify: %v", err)
-		} else {
-			problems = len(v.Problems)
-		}
-		ro.Close()
-	}
+	problems := verified(t, dir)
 	o := testOptions()
 	o.SegmentSize = 256 << 10
 	b := mustOpen(t, dir, o)
@@ -214,21 +211,7 @@ func (c *crashed) check(t *testing.T, dir string, sum *tally) {
 		t.Errorf("told again: %+v", b.Stats().Damage)
 	}
 	checkLedger(t, b)
-	got, gone, unsure := map[uint64]bool{}, uint64(0), false
-	for range 2 { // the gap records come with the second commit at the latest
-		for _, r := range readAll(t, b.Destination("cloud"), true) {
-			if r.Gap != nil {
-				gone += r.Gap.Count
-				unsure = unsure || r.Gap.Unknown
-				continue
-			}
-			if want := c.records[r.Seq]; !bytes.Equal(want, r.Payload) || r.Readings != crashedReadings || r.Epoch != c.epoch {
-				t.Fatalf("wrong record %d of epoch %s: %.40q", r.Seq, r.Epoch, r.Payload)
-			}
-			got[r.Seq] = true
-		}
-		commitNow(t, b)
-	}
+	got, gone, unsure := c.drain(t, b)
 	checkLedger(t, b)
 	balanced(t, b)
 	lost, dropped := 0, uint64(0)
@@ -274,6 +257,43 @@ func (c *crashed) check(t *testing.T, dir string, sum *tally) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// verified returns how many problems verify finds, -1 when the store cannot be looked at.
+func verified(t *testing.T, dir string) int {
+	t.Helper()
+	ro, err := OpenReadOnly(dir)
+	if err != nil {
+		return -1
+	}
+	defer ro.Close()
+	v, err := ro.Verify(t.Context(), nil)
+	if err != nil {
+		t.Errorf("verify: %v", err)
+		return -1
+	}
+	return len(v.Problems)
+}
+
+// drain reads all, and what gap records tell: how many readings are gone, and whether that is sure.
+func (c *crashed) drain(t *testing.T, b *Buffer) (got map[uint64]bool, gone uint64, unsure bool) {
+	t.Helper()
+	got = map[uint64]bool{}
+	for range 2 { // the gap records come with the second commit at the latest
+		for _, r := range readAll(t, b.Destination("cloud"), true) {
+			if r.Gap != nil {
+				gone += r.Gap.Count
+				unsure = unsure || r.Gap.Unknown
+				continue
+			}
+			if want := c.records[r.Seq]; !bytes.Equal(want, r.Payload) || r.Readings != crashedReadings || r.Epoch != c.epoch {
+				t.Fatalf("wrong record %d of epoch %s: %.40q", r.Seq, r.Epoch, r.Payload)
+			}
+			got[r.Seq] = true
+		}
+		commitNow(t, b)
+	}
+	return got, gone, unsure
 }
 
 // balanced holds the ledger's first half.

@@ -161,7 +161,7 @@ func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) error {
 	if ckpt != nil {
 		b.next = max(b.next, ckpt.next)
 		b.gen, b.ageBase = ckpt.gen, ckpt.elapsed
-		b.st.unknown = ckpt.unknown
+		b.st.unknown, b.st.seen = ckpt.unknown, ckpt.seen
 	}
 	if m != nil {
 		b.gen = max(b.gen, m.gen)
