@@ -122,7 +122,7 @@ func (b *Buffer) diskStaysFull() bool {
 	return b.dirty() > b.o.TailBytes/2 || time.Since(b.st.fullSince) > fullPatience
 }
 
-// freeSpace drops the oldest segment when others have filled the disk. It reports whether there was one.
+// freeSpace drops the oldest records, and where that is not possible the oldest segment, when others have filled the disk. It reports whether there was one.
 func (b *Buffer) freeSpace() bool {
 	if b.dropAside() {
 		return true
@@ -135,6 +135,9 @@ func (b *Buffer) freeSpace() bool {
 	b.mu.Unlock()
 	if oldest == nil {
 		return false
+	}
+	if b.dropPart(oldest, CauseFull) {
+		return true
 	}
 	if err := b.drop(oldest, CauseFull); err != nil {
 		b.log.Warn("no space made on a full disk", "error", err)

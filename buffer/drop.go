@@ -106,8 +106,8 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	if s == b.active {
 		b.seal()
 	}
-	before := b.cutOff(s)
-	lost, scanErr := b.scanLoss(s, before, cause)
+	before := b.cutOff(s, s.last)
+	lost, scanErr := b.scanLoss(s, before, s.last, cause)
 	b.mu.Lock()
 	b.applyLoss(lost, cause)
 	b.forgetSegment(s)
@@ -135,9 +135,9 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// cutOff takes a segment's records away from every destination and returns what each had acknowledged of
+// cutOff takes a segment's records up to last away from every destination and returns what each had acknowledged of
 // it before. From then on nothing but drop changes the ledger of these records.
-func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
+func (b *Buffer) cutOff(s *segment, last uint64) [MaxDestinations]spans {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var before [MaxDestinations]spans
@@ -147,15 +147,15 @@ func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
 		}
 		before[slot].s = slices.Clone(d.acked.s)
 		for seq, f := range d.flight {
-			if seq >= s.first && seq <= s.last {
+			if seq >= s.first && seq <= last {
 				d.account(f).inflight -= uint64(f.readings)
 				d.account(f).buffered += uint64(f.readings)
 				delete(d.flight, seq)
 			}
 		}
-		d.acked.add(s.first, s.last+1)
+		d.acked.add(s.first, last+1)
 	}
-	for seq := max(s.first, b.tail.first); seq <= s.last; seq++ {
+	for seq := max(s.first, b.tail.first); seq <= last; seq++ {
 		e := b.tail.at(seq)
 		if e == nil {
 			break
@@ -166,8 +166,8 @@ func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
 	return before
 }
 
-// scanLoss adds up what the segment's records still were to somebody.
-func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause) (*loss, error) {
+// scanLoss adds up what the segment's records up to last still were to somebody.
+func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, last uint64, cause Cause) (*loss, error) {
 	l := &loss{readings: map[*account]*[MaxDestinations]uint64{}, gaps: map[gapKey]*Gap{}}
 	dict, err := b.dictOf(s)
 	if err != nil {
@@ -175,6 +175,9 @@ func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause
 	}
 	err = b.eachHead(s, dict, func(h *head, st *Stream, gap *Gap) {
 		var lost mask
+		if h.seq > last {
+			return
+		}
 		for slot, d := range b.slots {
 			if d == nil || !d.wants(h) || before[slot].has(h.seq) {
 				continue

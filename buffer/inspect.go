@@ -33,7 +33,7 @@ func (b *Buffer) Segments() []SegmentInfo {
 	out := make([]SegmentInfo, 0, len(b.segs))
 	for _, s := range b.segs {
 		out = append(out, SegmentInfo{File: filepath.Base(s.path), Bytes: s.size, FirstSeq: s.first, LastSeq: s.last, Records: s.records,
-			MinAt: s.minAt, MaxAt: s.maxAt, Sealed: s.sealed, Damaged: s.damaged, Needed: !b.covered(s)})
+			MinAt: s.minAt, MaxAt: s.maxAt, Sealed: s.sealed, Damaged: s.damaged && !s.partly, Needed: !b.covered(s)})
 	}
 	return out
 }
@@ -274,7 +274,7 @@ func (b *Buffer) Verify(ctx context.Context, progress func(done, total int64)) (
 	list := make([]part, 0, len(segs))
 	var total, done int64
 	for _, s := range segs {
-		list = append(list, part{s: s, last: s.last, records: s.records, size: s.size, whole: s.sealed && !s.clipped, damaged: s.damaged})
+		list = append(list, part{s: s, last: s.last, records: s.records, size: s.size, whole: s.sealed && !s.clipped && !s.damaged, damaged: s.damaged && !s.partly})
 		total += s.size
 	}
 	b.mu.Unlock()

@@ -18,12 +18,14 @@ type promise struct {
 	epoch        uint64
 	open         bool // it was being written: there may be more in it
 	told         bool // it was found damaged, and told of
+	partly       bool // its oldest records were given up, and it is to be read as a damaged one
 }
 
 const (
 	promiseVersion = 1
 	promiseOpen    = 1 << 0
 	promiseTold    = 1 << 1
+	promisePartly  = 1 << 2
 )
 
 func (p *promise) empty() bool { return p.last < p.first }
@@ -36,6 +38,9 @@ func (p *promise) append(dst []byte) []byte {
 	}
 	if p.told {
 		flags |= promiseTold
+	}
+	if p.partly {
+		flags |= promisePartly
 	}
 	dst = append(dst, promiseVersion, flags)
 	dst = binary.BigEndian.AppendUint64(dst, p.epoch)
@@ -52,7 +57,7 @@ func parsePromise(p *parser) (out promise) {
 		p.fail()
 	}
 	flags := p.byte()
-	out.open, out.told = flags&promiseOpen != 0, flags&promiseTold != 0
+	out.open, out.told, out.partly = flags&promiseOpen != 0, flags&promiseTold != 0, flags&promisePartly != 0
 	out.epoch, out.first = p.uint64(), p.uvarint()
 	n := p.uvarint()
 	if n > 1<<60 || out.first == 0 || out.first > 1<<62 {
@@ -66,7 +71,7 @@ func parsePromise(p *parser) (out promise) {
 // promise is what can be said of a segment now. mu is held.
 func (b *Buffer) promise(s *segment) promise {
 	return promise{first: s.first, last: s.last, records: s.records, minAt: s.minAt, maxAt: s.maxAt, epoch: s.epoch.n,
-		open: s == b.active && !b.closed, told: s.damaged}
+		open: s == b.active && !b.closed, told: s.damaged, partly: s.partly}
 }
 
 // promises returns what state.db is to say of the segments.
@@ -176,6 +181,7 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 			d.Reason = fmt.Sprintf("missing: records %d to %d were in it", p.first, p.last)
 		}
 	case s.damaged:
+		s.partly = p.partly
 		d = s.damage(s.cause, 0)
 		d.LastSeq = max(d.LastSeq, p.last)
 	case s.end < p.last:

@@ -71,6 +71,7 @@ type segment struct {
 	wrote   time.Duration // and at its last
 	sealed  bool
 	clipped bool   // the next segment has some of its records again
+	partly  bool   // its oldest records were given up: see dropPart
 	damaged bool   // it is read from what could be salvaged
 	gone    bool   // dropped or unlinked
 	end     uint64 // as last was found, whatever of it the next segment has again
