@@ -116,6 +116,9 @@ func (b *Buffer) settle(old *stateData) error {
 	if err := b.addDestinations(); err != nil {
 		return err
 	}
+	if old.lost && lost > 0 {
+		b.unsure = true // what was acknowledged last stood in state.db
+	}
 	if b.unsure {
 		b.missingAnything(known)
 	}
