@@ -109,7 +109,8 @@ func (f *futures) pair() {
 	a, copied := dir+"/a", dir+"/b"
 	f.live(a, func() {})
 	if f.rng.IntN(2) == 0 {
-		f.live(a, func() { time.Sleep(time.Duration(f.rng.IntN(20)) * time.Millisecond); f.copyDir(a, copied) })
+		moment := time.Duration(f.rng.IntN(20)) * time.Millisecond
+		f.live(a, func() { time.Sleep(moment); f.copyDir(a, copied) })
 	} else {
 		f.copyDir(a, copied)
 	}
