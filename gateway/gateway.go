@@ -62,6 +62,10 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
 	warnAbsent(g.buf, g.log)
+	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
+			"path", cfg.Buffer.Path, "room", room, "max_size", cfg.Buffer.MaxSize)
+	}
 	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
 	if err != nil {

@@ -17,7 +17,6 @@ type session struct {
 	p     *Publisher
 	link  link.Link
 	enc   format.Encoder
-	epoch string
 	born  time.Time
 	timer *time.Timer
 	win   window
@@ -57,7 +56,7 @@ func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
 	for _, schema := range p.schemas {
 		waiting = append(waiting, schema)
 	}
-	s.enc, s.epoch = p.o.Open(waiting), p.buf.Epoch()
+	s.enc = p.o.Open(waiting)
 	p.enc = s.enc
 	n := max(s.enc.Batch(), 1)
 	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
@@ -386,9 +385,9 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 // decode makes the i-th record of a unit of the record read last.
 func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
 	rec := &s.rec
-	r := format.Record{Epoch: s.epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
-		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
+		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
 	} else {
 		payload := rec.Payload
 		if len(s.recs) > 1 { // the next read may overwrite it

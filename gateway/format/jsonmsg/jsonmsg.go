@@ -201,6 +201,9 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	dst = strconv.AppendInt(dst, floorMilli(g.From), 10)
 	dst = strconv.AppendInt(append(dst, `,"to":`...), floorMilli(g.To), 10)
 	dst = strconv.AppendUint(append(dst, `,"count":`...), g.Count, 10)
+	if g.Unknown {
+		dst = append(dst, `,"unknown":true`...)
+	}
 	dst = appendField(dst, `,"cause":`, g.Cause)
 	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
 	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)

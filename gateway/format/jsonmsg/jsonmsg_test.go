@@ -155,6 +155,12 @@ func TestGap(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	holds(t, compileSchema(t), got)
+	got = s.AppendGap(nil, 1234, false, at, &format.Gap{Unknown: true, LastSeq: 9, Cause: "damaged"})
+	want = head + `,"values":{},"bad":{},"gap":{"from":0,"to":0,"count":0,"unknown":true,"cause":"damaged","first_seq":0,"last_seq":9}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	holds(t, compileSchema(t), got)
 }
 
 func TestBigIntsAsText(t *testing.T) {
