@@ -148,6 +148,8 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
+	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free
+
 	written atomic.Int64 // bytes of pages that bbolt wrote
 	state   *stateFile   // guarded by commitMu
 	coder   blockCoder   // guarded by commitMu
@@ -248,7 +250,7 @@ func (b *Buffer) waitDurable(seq uint64) error {
 		if durable {
 			return nil
 		}
-		if !b.commitMu.TryLock() {
+		if !b.tryLockCommit() {
 			<-done
 			continue
 		}
@@ -260,10 +262,32 @@ func (b *Buffer) waitDurable(seq uint64) error {
 	}
 }
 
-func (b *Buffer) lockCommit() { b.commitMu.Lock() }
+func (b *Buffer) lockCommit() {
+	b.commitMu.Lock()
+	b.busySince.Store(int64(time.Since(b.start)))
+}
+
+func (b *Buffer) tryLockCommit() bool {
+	if !b.commitMu.TryLock() {
+		return false
+	}
+	b.busySince.Store(int64(time.Since(b.start)))
+	return true
+}
+
+// Busy returns for how long the files have been written without a pause, 0 when they are not. It never waits, so that a
+// watchdog sees a disk that does not come back.
+func (b *Buffer) Busy() time.Duration {
+	since := b.busySince.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(b.start) - time.Duration(since)
+}
 
 // unlockCommit ends a turn and wakes everybody who waits for one to end.
 func (b *Buffer) unlockCommit() {
+	b.busySince.Store(0)
 	b.commitMu.Unlock()
 	b.mu.Lock()
 	close(b.done)

@@ -82,7 +82,7 @@ func (b *Buffer) load() (err error) {
 		b.noteDamageHeld(Damage{File: filepath.Base(b.dir), Reason: "records that the ledger knows of are in no file", Readings: lost})
 	}
 	d := b.takeCheckpoint(nil)
-	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
+	data := &stateData{epoch: b.epoch, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries, note: old.note}
 	b.reserved = data.reserved
 	if n := data.bound(b.o.quarantineBytes()); n > 0 {
 		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)

@@ -26,6 +26,7 @@ var (
 	keyHead          = []byte("head")       // format, epoch, reserved
 	keyCheckpoint    = []byte("checkpoint") //
 	keyIntent        = []byte("intent")     // the segment being dropped, and why
+	keyNote          = []byte("note")       // the gateway's, not read here
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -41,6 +42,7 @@ type stateData struct {
 	reserved uint64
 	ckpt     []byte
 	intent   []byte
+	note     []byte
 	entries  [][2][]byte // of the quarantine, as they are
 }
 
@@ -101,7 +103,7 @@ func readState(path string) (*stateData, error) {
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt, data.intent = get(keyCheckpoint), get(keyIntent)
+	data.ckpt, data.intent, data.note = get(keyCheckpoint), get(keyIntent), get(keyNote)
 	if root, err = p.bucket(quarantineBucket); err != nil {
 		return nil, fmt.Errorf("read quarantine of %q: %w", path, err)
 	}
@@ -141,7 +143,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, intent: data.intent, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, intent: data.intent, note: data.note, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
@@ -151,6 +153,9 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 			return err
 		}
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
+			return err
+		}
+		if err := bkt.Put(keyNote, data.note); err != nil {
 			return err
 		}
 		q, err := tx.CreateBucketIfNotExists(quarantineBucket)
@@ -185,7 +190,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), intent: bytes.Clone(bkt.Get(keyIntent))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), intent: bytes.Clone(bkt.Get(keyIntent)), note: bytes.Clone(bkt.Get(keyNote))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})

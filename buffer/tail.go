@@ -170,7 +170,7 @@ func (b *Buffer) waitTurn(deadline time.Time) bool {
 	done, running := b.done, b.running
 	b.mu.Unlock()
 	defer b.mu.Lock()
-	if !running && b.commitMu.TryLock() {
+	if !running && b.tryLockCommit() {
 		_ = b.commit() // its error is kept in the stats; the caller looks there
 		b.unlockCommit()
 		return true

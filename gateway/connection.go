@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -22,6 +23,7 @@ import (
 type connection struct {
 	url     string
 	devices []deviceConfig
+	bad     []badReadings // by device
 	groups  []*groupSink
 	poller  *poller.Poller
 	rules   []config.Write // of its tags
@@ -33,6 +35,24 @@ type connection struct {
 type deviceConfig struct {
 	name, driver, url string
 	sum               [32]byte // of its config
+}
+
+// badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
+type badReadings [telemetry.ReasonClasses]atomic.Uint64
+
+// count counts the bad ones of readings, which mostly share their reason.
+func (b *badReadings) count(readings []telemetry.Reading) {
+	reason, class := "", telemetry.ClassOf("")
+	for i := range readings {
+		r := &readings[i]
+		if r.Quality != telemetry.Bad {
+			continue
+		}
+		if r.Reason != reason {
+			reason, class = r.Reason, telemetry.ClassOf(r.Reason)
+		}
+		b[class].Add(1)
+	}
 }
 
 func deviceConfigs(c *config.Connection) []deviceConfig {
@@ -49,13 +69,13 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
+	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices))}
 	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))
 		for j := range dev.Groups {
-			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j])
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], &conn.bad[i])
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
@@ -163,10 +183,11 @@ type groupSink struct {
 	schemas  *sync.Map // where publishers find the schema of a stream
 	interval time.Duration
 	values   *values.Group
+	bad      *badReadings // of the device
 }
 
-func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval}
+func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, bad *badReadings) (*groupSink, error) {
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, bad: bad}
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels, Tags: make([]record.Tag, len(group.Tags))}
 	for i := range group.Tags {
 		t := &group.Tags[i]
@@ -202,7 +223,10 @@ func (s *groupSink) use(schema *record.Schema) (err error) {
 }
 
 // Put shows the readings of a poll.
-func (s *groupSink) Put(at int64, readings []telemetry.Reading) { s.values.Put(at, readings) }
+func (s *groupSink) Put(at int64, readings []telemetry.Reading) {
+	s.bad.count(readings)
+	s.values.Put(at, readings)
+}
 
 // Count adds to the ledger's first half.
 func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppressed) }

@@ -37,7 +37,9 @@ type Gateway struct {
 	values      *values.Table
 	descriptors *descriptors
 	commands    *command.Router
-	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
+	schemas     sync.Map // of the streams in use: *buffer.Stream → *record.Schema
+	judge       *judge
+	losses      *losses
 	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
@@ -59,6 +61,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
+	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
 	warnAbsent(g.buf, g.log)
 	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
@@ -81,6 +84,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	keeping, publishing, polling := newTasks(beyond, stop), newTasks(beyond, stop), newTasks(alive, stop)
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveLocal)
+	publishing.start(g.watchStates)
 	cfg, hash := g.begin(polling, publishing)
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
 		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)

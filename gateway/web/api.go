@@ -26,6 +26,8 @@ type Gateway interface {
 	Values() *values.Table
 	// Reload loads the config again and puts it into force, or says why not.
 	Reload(ctx context.Context) (*Change, error)
+	// Ack notes that a person, who, has seen what was lost, and returns what that was.
+	Ack(who string) ([]Loss, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
 }
@@ -167,7 +169,7 @@ func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
 	st, err := statusOf(s.g.Buffer())
 	if err == nil {
 		snap := s.snapshot()
-		st.Running, st.Gateway, st.Version = true, snap.Gateway, snap.Version
+		st.Running, st.Gateway, st.Version, st.States = true, snap.Gateway, snap.Version, snap.States
 	}
 	answer(w, st, err)
 }

@@ -121,6 +121,10 @@ func (c *local) handler() http.Handler {
 		change, err := c.g.Reload(context.WithoutCancel(r.Context())) // whoever asked may go away
 		answer(w, change, err)
 	})
+	mux.HandleFunc("POST /api/v1/ack", func(w http.ResponseWriter, r *http.Request) {
+		seen, err := c.g.Ack(r.FormValue("by"))
+		answer(w, append([]Loss{}, seen...), err)
+	})
 	mux.HandleFunc("POST /api/v1/write", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
 		answer(w, done, err)
@@ -128,6 +132,9 @@ func (c *local) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.open.Add(1)
 		defer c.open.Done()
+		if r.Method != http.MethodGet {
+			defer c.site.outdate()
+		}
 		select {
 		case c.busy <- struct{}{}:
 			defer func() { <-c.busy }()

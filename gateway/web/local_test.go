@@ -28,7 +28,14 @@ type fake struct {
 	wrote   [3]string
 }
 
-func (f *fake) Snapshot() *Snapshot    { return f.snap }
+func (f *fake) Snapshot() *Snapshot {
+	f.snap.Judge()
+	return f.snap
+}
+func (f *fake) Ack(who string) ([]Loss, error) {
+	f.wrote[0] = who
+	return f.snap.Losses, f.refusal
+}
 func (f *fake) Buffer() *buffer.Buffer { return f.buf }
 func (f *fake) Values() *values.Table  { return f.table }
 func (f *fake) done() (*Written, error) {

@@ -91,6 +91,13 @@ func (s *site) snapshot() *Snapshot {
 	return s.last
 }
 
+// outdate lets the next question have a new snapshot: something was changed.
+func (s *site) outdate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = time.Time{}
+}
+
 func (s *site) servePage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", s.csp)
 	reply(w, http.StatusOK, "text/html; charset=utf-8", s.page)
