@@ -173,7 +173,7 @@ func commandsSay(t *testing.T, f *shown, dir, text string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- web.RunLocal(ctx, dir, f, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- web.RunLocal(ctx, dir, f, nil, slog.New(slog.DiscardHandler)) }()
 	defer func() { cancel(); <-ended }()
 	var c *web.Client
 	for end := time.Now().Add(10 * time.Second); c == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

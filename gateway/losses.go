@@ -128,11 +128,14 @@ func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 }
 
 // save writes the note when there is something new to keep.
-func (l *losses) save() error {
+func (l *losses) save() error { return l.write(false) }
+
+// write is save; at once writes also what would wait.
+func (l *losses) write(atOnce bool) error {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	l.mu.Lock()
-	if !l.dirty || !l.urgent && l.now().Sub(l.saved) < saveEvery {
+	if !l.dirty || !atOnce && !l.urgent && l.now().Sub(l.saved) < saveEvery {
 		l.mu.Unlock()
 		return nil
 	}

@@ -12,6 +12,9 @@ import (
 // Snapshot returns the state of the whole gateway at this moment. It costs the same whatever the backlog.
 func (g *Gateway) Snapshot() *web.Snapshot {
 	now := time.Now()
+	if g.watchdog.viewed.CompareAndSwap(0, max(int64(time.Since(g.started)), 1)) {
+		defer g.watchdog.viewed.Store(0)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	cfg := g.running.cfg
@@ -59,6 +62,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
 	}
 	s.Process = web.ReadProcess()
+	s.Stalls = g.stalls(now)
 	s.Losses = g.losses.look(accounts)
 	s.Judge()
 	g.judge.stamp(s)

@@ -51,6 +51,8 @@ type Poller struct {
 	end     sync.Once
 	over    chan struct{} // closed when Run ends
 
+	reading, dialling busy
+
 	mu    sync.Mutex // guards what Stats and Do read: devices' and groups' stat fields, link.up and link.reason
 	stats struct{ connects, connectErrors, idleCloses uint64 }
 }
@@ -59,6 +61,7 @@ type Poller struct {
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	p := &Poller{driver: d, log: o.Log, enter: o.Enter, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
+	p.reading.base, p.dialling.base = time.Now(), time.Now()
 	if p.enter == nil {
 		p.enter = func() (func(), error) { return func() {}, nil }
 	}

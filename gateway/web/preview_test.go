@@ -101,7 +101,7 @@ func TestPreview(t *testing.T) {
 		}
 		return s
 	}))
-	l, err := Listen(context.Background(), "127.0.0.1:8471", mute)
+	l, err := Listen(context.Background(), "127.0.0.1:8471", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}

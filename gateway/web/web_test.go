@@ -231,7 +231,7 @@ func TestPageIsWhole(t *testing.T) {
 // TestRunStops holds that Run ends with its context, answers until then, and does not wait for idle peers.
 func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := Listen(ctx, "127.0.0.1:0", mute)
+	l, err := Listen(ctx, "127.0.0.1:0", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,14 +256,14 @@ func TestRunStops(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not stop")
 	}
-	if _, err := Listen(context.Background(), "256.0.0.1:x", mute); err == nil || !strings.Contains(err.Error(), "choose another") {
+	if _, err := Listen(context.Background(), "256.0.0.1:x", Bounds{}, mute); err == nil || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("listen on nonsense: %v", err)
 	}
 }
 
 // TestRunReportsItsListener holds that a listener that breaks is not taken for a stop.
 func TestRunReportsItsListener(t *testing.T) {
-	l, err := Listen(context.Background(), "127.0.0.1:0", mute)
+	l, err := Listen(context.Background(), "127.0.0.1:0", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}
