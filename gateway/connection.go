@@ -24,6 +24,7 @@ type connection struct {
 	url     string
 	devices []deviceConfig
 	bad     []badReadings // by device
+	skews   []skew        // by device
 	groups  []*groupSink
 	poller  *poller.Poller
 	rules   []config.Write // of its tags
@@ -69,13 +70,13 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices))}
+	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))
 		for j := range dev.Groups {
-			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], &conn.bad[i])
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], &conn.bad[i], &conn.skews[i])
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
@@ -176,18 +177,20 @@ func (c *connection) stop() {
 // groupSink is where the pipeline of one group puts its readings: the last values, and a stream of the buffer. The
 // poller's goroutine calls it.
 type groupSink struct {
-	buf      *buffer.Buffer
-	device   string
-	schema   *record.Schema // of stream
-	stream   *buffer.Stream
-	schemas  *sync.Map // where publishers find the schema of a stream
-	interval time.Duration
-	values   *values.Group
-	bad      *badReadings // of the device
+	buf        *buffer.Buffer
+	device     string
+	schema     *record.Schema // of stream
+	stream     *buffer.Stream
+	schemas    *sync.Map // where publishers find the schema of a stream
+	interval   time.Duration
+	values     *values.Group
+	bad        *badReadings // of the device
+	skew       *skew        // of the device
+	clockUnset func() bool
 }
 
-func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, bad *badReadings) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, bad: bad}
+func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, bad *badReadings, skew *skew) (*groupSink, error) {
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, bad: bad, skew: skew, clockUnset: g.clock.unset.Load}
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels, Tags: make([]record.Tag, len(group.Tags))}
 	for i := range group.Tags {
 		t := &group.Tags[i]
@@ -198,7 +201,7 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 
 // pipeline returns the pipeline that ends here.
 func (s *groupSink) pipeline(group *config.Group, types []telemetry.DataType) *pipeline.Group {
-	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Types: types, Reports: reports(group.Report), Sink: s, Values: s})
+	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Types: types, Reports: reports(group.Report), Sink: s, Values: s, ClockUnset: s.clockUnset})
 }
 
 func reports(rs []config.TagReport) []pipeline.Report {
@@ -225,6 +228,7 @@ func (s *groupSink) use(schema *record.Schema) (err error) {
 // Put shows the readings of a poll.
 func (s *groupSink) Put(at int64, readings []telemetry.Reading) {
 	s.bad.count(readings)
+	s.skew.measure(at, readings)
 	s.values.Put(at, readings)
 }
 

@@ -77,10 +77,17 @@ var stateRows = map[string]struct {
 	"device hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "device", Name: "press-1", What: "a poll", Since: judged, Limit: time.Minute}}
 	}, "a poll takes longer than 1m0s", "failing"},
+	"destination hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "destination", Name: "cloud", What: "a step of its session", Since: judged, Limit: time.Minute}}
+	}, "a step of its session takes longer than 1m0s", "failing"},
+	"process hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "process", Name: "shop", What: "taking its state", Since: judged, Limit: 10 * time.Second}}
+	}, "taking its state takes longer than 10s", "failing"},
 	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
-	"clock unsynced": {func(s *web.Snapshot) {
-		s.Clock = web.Clock{Unsynced: "the kernel says that nothing sets it", Since: judged}
+	"clock not set": {func(s *web.Snapshot) {
+		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
 	}, "nothing sets it", "attention"},
+	"clock jumped": {func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateJumped, Reason: "by 1h0m0s", Since: judged} }, "by 1h0m0s", "attention"},
 }
 
 func wellSnapshot() web.Snapshot {

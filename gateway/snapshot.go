@@ -28,6 +28,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 			v := deviceView(d, &stats, i, ledger[d.name], g.running.destinations)
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
+			v.Skew = c.skews[i].get()
 			v.BadTag, v.BadReason = n.BadTag, n.BadReason
 			for class, bad := range n.BadBy {
 				v.BadTagsBy[class] = uint64(bad)
@@ -62,6 +63,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
 	}
 	s.Process = web.ReadProcess()
+	s.Clock = g.clock.view()
 	s.Stalls = g.stalls(now)
 	s.Losses = g.losses.look(accounts)
 	s.Judge()

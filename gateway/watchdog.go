@@ -77,6 +77,7 @@ func (g *Gateway) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
+			g.clock.look()
 			if list := g.stalls(now); len(list) > 0 {
 				g.dump(fmt.Sprintf("%s %q hangs: %s", list[0].Kind, list[0].Name, list[0].What))
 			}

@@ -28,13 +28,14 @@ const (
 	StateDown      = "down"
 	StatePartlyBad = "partly bad"
 	StateLate      = "late"
-	StateUnsynced  = "unsynced"
+	StateUnset     = "not set"
+	StateJumped    = "jumped"
 	StateRefused   = "refused"
 	StateAbsent    = "absent"
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateDown, StatePartlyBad, StateLate, StateUnsynced, StateRefused, StateAbsent, StateOK}
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
 func (s *State) String() string {
@@ -99,9 +100,7 @@ func (s *Snapshot) Judge() {
 		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
 			"`millrace check` shows every mistake"})
 	}
-	if s.Clock.Unsynced != "" {
-		s.add(State{"clock", "system", StateUnsynced, s.Clock.Since, s.Clock.Unsynced, "readings are marked until it is set; see to NTP or a battery-backed clock"})
-	}
+	s.add(s.Clock.judge())
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
 	})
@@ -141,6 +140,18 @@ func (d *Destination) judge() State {
 	}
 	if text := d.refuses(); text != "" {
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, d.Breakers[0].Since, text, "the page has its reasons; see its policy for these topics"
+	}
+	return st
+}
+
+func (c *Clock) judge() State {
+	st := State{"clock", "system", c.State, c.Since, c.Reason, "readings are marked until it is set; run an NTP service"}
+	switch c.State {
+	case StateUnset:
+	case StateJumped:
+		st.Do = "readings from before have other times; see what sets the clock"
+	default:
+		st.State = StateOK
 	}
 	return st
 }

@@ -120,7 +120,7 @@
       p.state.dataset.is = state === "ok" ? "live" : state === "partly bad" ? "late" : state;
       set(p.state, state);
       set(p.name, d.name);
-      set(p.where, d.driver + "  " + d.url);
+      set(p.where, d.driver + "  " + d.url + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
       set(p.why, why);
       set(p.since, span(ago(now, d.since)));
       set(p.poll, age >= 0 ? (age < 2 ? "now" : span(age) + " ago") : "–");

@@ -53,8 +53,9 @@ type Stall struct {
 
 // Clock is how far the machine's clock can be believed.
 type Clock struct {
-	Unsynced string    `json:"unsynced"` // why it cannot; "" = it can, or nobody knows
-	Since    time.Time `json:"since"`
+	State  string    `json:"state"` // ok, not set or jumped
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -72,13 +73,14 @@ type Config struct {
 type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
-	URL        string    `json:"url"`       // without credentials
-	State      string    `json:"state"`     // by Judge: ok, late, partly bad or down
-	Up         bool      `json:"up"`        // by Judge: it is not down
-	Connected  bool      `json:"connected"` // its connection stands
-	Reason     string    `json:"reason"`    // why none of its readings can be read; "" when it answers
-	Since      time.Time `json:"since"`     // when Connected or Reason last changed; zero when unknown
-	BadTag     string    `json:"bad_tag"`   // the first whose last reading is bad
+	URL        string    `json:"url"`                // without credentials
+	State      string    `json:"state"`              // by Judge: ok, late, partly bad or down
+	Up         bool      `json:"up"`                 // by Judge: it is not down
+	Connected  bool      `json:"connected"`          // its connection stands
+	Reason     string    `json:"reason"`             // why none of its readings can be read; "" when it answers
+	Since      time.Time `json:"since"`              // when Connected or Reason last changed; zero when unknown
+	Skew       *float64  `json:"clock_skew_seconds"` // its clock less ours, by its newest source times; nil = it tells none
+	BadTag     string    `json:"bad_tag"`            // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
 	BadBy      BadCounts `json:"bad_readings"` // since the process started
 	BadTagsBy  BadCounts `json:"bad_tags"`
