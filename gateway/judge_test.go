@@ -295,3 +295,45 @@ func TestLossesStay(t *testing.T) {
 	n = 2
 	said("and others put into it", 2, now, true)
 }
+
+// TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops
+// when a person has acknowledged it.
+func TestLossIsSaid(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(2, "a")
+	s, err := b.g.buf.Stream("a", []byte("other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.g.buf.Append(s, make([]byte, b.g.buf.MaxRecord()+1), 7, time.Now().UnixMicro()); err == nil {
+		t.Fatal("a record of any size is taken")
+	}
+	began := time.Now()
+	page := web.Handler(b.g)
+	var h web.Health
+	var snap struct{ Summary web.Summary }
+	said := func() bool {
+		unpack(t, page, "/readyz", &h)
+		unpack(t, page, "/api/v1/snapshot", &snap)
+		const what = `destination "cloud": los`
+		return h.Status == "failing" && strings.HasPrefix(h.Problems[0], what) && strings.HasPrefix(snap.Summary.Text, what) &&
+			strings.Contains(snap.Summary.Text, "7 readings (7 full)") && strings.Contains(b.log.String(), `destination \"cloud\": los`)
+	}
+	for !said() && time.Since(began) < 30*time.Second {
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("said after %v", time.Since(began))
+	if !said() {
+		t.Fatalf("%+v, %q", h, snap.Summary)
+	}
+	if _, err := b.g.Ack("anna"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // a snapshot is served for so long
+	if unpack(t, page, "/readyz", &h); said() || strings.Contains(strings.Join(h.Problems, ""), "los") {
+		t.Errorf("after the acknowledgement: %+v", h)
+	}
+	if !strings.Contains(b.log.String(), "by=anna") {
+		t.Error("the log does not say who has acknowledged")
+	}
+}

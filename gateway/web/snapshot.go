@@ -218,7 +218,7 @@ type Buffer struct {
 
 // Page is who looks at the page's address. All is 0 when there is none.
 type Page struct {
-	Connections int    `json:"connections"` // at most 64
+	Connections int    `json:"connections"`
 	Refused     uint64 `json:"refused"`     // connections closed at once because there were so many
 }
 
