@@ -219,7 +219,7 @@ type Buffer struct {
 // Page is who looks at the page's address. All is 0 when there is none.
 type Page struct {
 	Connections int    `json:"connections"`
-	Refused     uint64 `json:"refused"`     // connections closed at once because there were so many
+	Refused     uint64 `json:"refused"` // connections closed at once because there were so many
 }
 
 // HealthOK is the Health of a buffer that accepts records and makes them durable.
