@@ -157,6 +157,8 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
+	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free
+
 	boot       string                    // guarded by commitMu, as the following
 	marks      uint64                    // written
 	markFailed bool                      // the last time
@@ -294,29 +296,38 @@ func (b *Buffer) waitDurable(seq uint64) error {
 
 func (b *Buffer) lockCommit() {
 	b.commitMu.Lock()
-	b.began()
+	b.busySince.Store(max(int64(time.Since(b.start)), 1))
 }
 
 func (b *Buffer) tryCommitLock() bool {
 	ok := b.commitMu.TryLock()
 	if ok {
-		b.began()
+		b.busySince.Store(max(int64(time.Since(b.start)), 1))
 	}
 	return ok
 }
 
-// began notes when a turn with the disk began.
-func (b *Buffer) began() {
-	b.mu.Lock()
-	b.st.busy = time.Now()
-	b.mu.Unlock()
+// Busy returns for how long the files have been written without a pause, 0 when they are not. It never waits, so that a
+// watchdog sees a disk that does not come back.
+func (b *Buffer) Busy() time.Duration {
+	since := b.busySince.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(b.start) - time.Duration(since)
+}
+
+// commitSince is when the present turn with the disk began, zero when there is none.
+func (b *Buffer) commitSince() time.Time {
+	if since := b.busySince.Load(); since != 0 {
+		return b.start.Add(time.Duration(since))
+	}
+	return time.Time{}
 }
 
 // unlockCommit ends a turn and wakes everybody who waits for one to end.
 func (b *Buffer) unlockCommit() {
-	b.mu.Lock()
-	b.st.busy = time.Time{}
-	b.mu.Unlock()
+	b.busySince.Store(0)
 	b.commitMu.Unlock()
 	b.mu.Lock()
 	close(b.done)

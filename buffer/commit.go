@@ -25,7 +25,6 @@ type counters struct {
 	seen                  cost
 	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time
-	busy                  time.Time // commitMu is held since, zero when it is not
 	lastIdle, lastTidy    time.Time
 	lastTry               time.Time // of a commit
 	fullSince             time.Time // commits have failed for want of space since

@@ -67,7 +67,7 @@ func (b *Buffer) load() (err error) {
 	}
 	b.coder.seed = epochSeed(b.epoch.n)
 	d := b.takeCheckpoint(nil)
-	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries}
+	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries, note: old.note}
 	b.reserved = data.reserved
 	if n := data.bound(b.o.quarantineBytes()); n > 0 {
 		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)

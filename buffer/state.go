@@ -25,6 +25,7 @@ var (
 	segmentsBucket   = []byte("segments")   // the promises, by first number
 	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
+	keyNote          = []byte("note")       // the gateway's, not read here
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -41,6 +42,7 @@ type stateData struct {
 	epoch    uint64 // of the process that wrote it
 	reserved uint64
 	ckpt     []byte
+	note     []byte
 	entries  [][2][]byte        // of the quarantine, as they are
 	segments []promise          // as read
 	named    map[uint64]promise // to be written
@@ -90,7 +92,7 @@ func readState(path string) (*stateData, error) {
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt = get(keyCheckpoint)
+	data.ckpt, data.note = get(keyCheckpoint), get(keyNote)
 	if data.segments, err = p.readPromises(); err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
@@ -119,7 +121,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, note: data.note, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
@@ -129,6 +131,9 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 			return err
 		}
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
+			return err
+		}
+		if err := bkt.Put(keyNote, data.note); err != nil {
 			return err
 		}
 		q, err := tx.CreateBucketIfNotExists(quarantineBucket)
@@ -163,7 +168,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), note: bytes.Clone(bkt.Get(keyNote))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})

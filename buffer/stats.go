@@ -52,7 +52,7 @@ func (b *Buffer) Stats() Stats {
 		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.st.busy, Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
@@ -68,7 +68,7 @@ func (b *Buffer) health() string {
 	case b.st.takenErr != nil:
 		return "failing: " + b.st.takenErr.Error()
 	case b.stuck():
-		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.st.busy.Format(time.TimeOnly))
+		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.commitSince().Format(time.TimeOnly))
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:
@@ -81,7 +81,7 @@ func (b *Buffer) health() string {
 const stuckAfter = 5 * time.Second
 
 // stuck reports whether the disk does not answer. mu is held.
-func (b *Buffer) stuck() bool { return !b.st.busy.IsZero() && time.Since(b.st.busy) > stuckAfter }
+func (b *Buffer) stuck() bool { return b.Busy() > stuckAfter }
 
 // cost is what readings were seen to take on disk. It forgets by halves, so that it follows what changes.
 type cost struct{ readings, bytes uint64 }

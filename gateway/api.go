@@ -32,5 +32,5 @@ func (g *Gateway) servePage(ctx context.Context, l *web.Listener) error {
 
 // serveLocal serves the whole API on the socket in the store's directory.
 func (g *Gateway) serveLocal(ctx context.Context) error {
-	return web.RunLocal(ctx, g.config().Buffer.Path, g, g.log)
+	return web.RunLocal(ctx, g.config().Buffer.Path, g, g.descriptors.admit, g.log)
 }

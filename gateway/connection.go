@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -23,6 +24,8 @@ import (
 type connection struct {
 	url     string
 	devices []deviceConfig
+	bad     []badReadings // by device
+	skews   []skew        // by device
 	groups  []*groupSink
 	poller  *poller.Poller
 	rules   []config.Write // of its tags
@@ -34,6 +37,24 @@ type connection struct {
 type deviceConfig struct {
 	name, driver, url string
 	sum               [32]byte // of its config
+}
+
+// badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
+type badReadings [telemetry.ReasonClasses]atomic.Uint64
+
+// count counts the bad ones of readings, which mostly share their reason.
+func (b *badReadings) count(readings []telemetry.Reading) {
+	reason, class := "", telemetry.ClassOf("")
+	for i := range readings {
+		r := &readings[i]
+		if r.Quality != telemetry.Bad {
+			continue
+		}
+		if r.Reason != reason {
+			reason, class = r.Reason, telemetry.ClassOf(r.Reason)
+		}
+		b[class].Add(1)
+	}
 }
 
 func deviceConfigs(c *config.Connection) []deviceConfig {
@@ -50,7 +71,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
+	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
@@ -60,6 +81,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
+			s.bad, s.skew = &conn.bad[i], &conn.skews[i]
 			conn.groups = append(conn.groups, s)
 			sinks[j] = s.pipeline(&dev.Groups[j]).Take
 		}
@@ -157,18 +179,21 @@ func (c *connection) stop() {
 // groupSink is where the pipeline of one group puts its readings: the last values, and a stream of the buffer. The
 // poller's goroutine calls it.
 type groupSink struct {
-	buf      *buffer.Buffer
-	device   string
-	schema   *record.Schema // of stream
-	stream   *buffer.Stream
-	schemas  *sync.Map // where publishers find the schema of a stream
-	interval time.Duration
-	values   *values.Group
+	buf        *buffer.Buffer
+	device     string
+	schema     *record.Schema // of stream
+	stream     *buffer.Stream
+	schemas    *sync.Map // where publishers find the schema of a stream
+	interval   time.Duration
+	values     *values.Group
+	bad        *badReadings // of the device
+	skew       *skew        // of the device
+	clockUnset func() bool
 }
 
 // newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
 func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval}
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load}
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
 		Tags: make([]record.Tag, len(group.Tags)), Data: slices.Clone(types)}
 	for i := range group.Tags {
@@ -183,7 +208,7 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 
 // pipeline returns the pipeline that ends here.
 func (s *groupSink) pipeline(group *config.Group) *pipeline.Group {
-	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Sink: s, Values: s})
+	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Sink: s, Values: s, ClockUnset: s.clockUnset})
 }
 
 func reports(rs []config.TagReport) []pipeline.Report {
@@ -208,7 +233,11 @@ func (s *groupSink) use(schema *record.Schema) (err error) {
 }
 
 // Put shows the readings of a poll.
-func (s *groupSink) Put(at int64, readings []telemetry.Reading) { s.values.Put(at, readings) }
+func (s *groupSink) Put(at int64, readings []telemetry.Reading) {
+	s.bad.count(readings)
+	s.skew.measure(at, readings)
+	s.values.Put(at, readings)
+}
 
 // Count adds to the ledger's first half.
 func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppressed) }

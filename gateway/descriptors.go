@@ -6,11 +6,23 @@ import (
 	"sync"
 
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
-// descriptorReserve is how many file descriptors below the process's limit no device gets: the store opens and closes
-// segments, brokers are dialled again, people look at the page and ask the local endpoint.
-const descriptorReserve = 16
+// The last file descriptors below the process's limit are kept: no device gets the last 16, and no connection to the page
+// or the local endpoint the last 10 of these. Those are for the store, which opens and closes segments, and for the brokers.
+const (
+	descriptorReserve = 16
+	storeReserve      = 10
+)
+
+// pageShare is which part of the descriptors the page's connections may have at most: one in eight, and 4 to 64.
+func pageShare(limit int) int {
+	if limit == 0 {
+		return web.MaxConnections
+	}
+	return min(max(limit/8, 4), web.MaxConnections)
+}
 
 // ownDescriptors is about what a gateway uses for itself: outputs, the runtime, the store's files, listeners.
 const ownDescriptors = 24
@@ -38,20 +50,39 @@ func (d *descriptors) enter() (leave func(), err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.used+1 > limit-descriptorReserve {
-		d.used = d.open() + d.dialling // a dial under way may have its descriptor or not
-	}
-	if d.used+1 > limit-descriptorReserve {
+	if !d.take(limit - descriptorReserve) {
 		return nil, fmt.Errorf("no file descriptor left for this device: the process may open %d, and the last %d are kept for the store, the brokers and the page; "+
 			"raise LimitNOFILE in the systemd unit, or ulimit -n", limit, descriptorReserve)
 	}
-	d.used++
 	d.dialling++
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.dialling--
 	}), nil
+}
+
+// take takes one descriptor if no more than most are in use with it. mu is held.
+func (d *descriptors) take(most int) bool {
+	if d.used+1 > most {
+		d.used = d.open() + d.dialling // a dial under way may have its descriptor or not
+	}
+	if d.used+1 > most {
+		return false
+	}
+	d.used++
+	return true
+}
+
+// admit reports whether a connection that somebody else has opened may stay: not when it has one of the last descriptors.
+func (d *descriptors) admit() bool {
+	limit := d.limit()
+	if limit == 0 {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.take(limit - storeReserve)
 }
 
 // tooFewFor says in words that the limit does not suffice for a config, "" when it does.

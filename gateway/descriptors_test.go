@@ -115,3 +115,27 @@ func openOne(t *testing.T) *os.File {
 	}
 	return f
 }
+
+// TestDescriptorsAreKeptForTheStore: connections to the page get what devices do not, and neither gets the last ten.
+func TestDescriptorsAreKeptForTheStore(t *testing.T) {
+	open := 10
+	d := newDescriptors()
+	d.limit = func() int { return 128 }
+	d.open = func() int { return open }
+	for range 400 {
+		if d.admit() {
+			open++
+		}
+	}
+	if open != 128-storeReserve {
+		t.Errorf("%d of 128 in use after 400 connections to the page, want %d", open, 128-storeReserve)
+	}
+	if _, err := d.enter(); err == nil {
+		t.Error("a device is dialled with the last descriptors")
+	}
+	for limit, want := range map[int]int{0: 64, 40: 5, 16: 4, 128: 16, 1024: 64, 1 << 20: 64} {
+		if got := pageShare(limit); got != want {
+			t.Errorf("limit %d: the page has %d connections, want %d", limit, got, want)
+		}
+	}
+}

@@ -40,7 +40,11 @@ type Gateway struct {
 	commands    *command.Router
 	buffers     poller.Buffers // of all connections
 	schemas     sync.Map       // of the streams in use: *buffer.Stream → *record.Schema
-	begun       chan struct{}  // closed when Run has started everything
+	judge       *judge
+	losses      *losses
+	watchdog    watchdog
+	clock       *clock
+	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
 
@@ -56,11 +60,12 @@ type Gateway struct {
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
 // broker, and starts nothing. Every error says what to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}}
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
+	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
 	warnAbsent(g.buf, g.log)
 	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
@@ -87,17 +92,22 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	keeping, publishing, polling := newTasks(beyond, stop), newTasks(beyond, stop), newTasks(alive, stop)
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveLocal)
+	publishing.start(g.watchStates)
+	publishing.start(g.watch)
 	cfg, hash := g.begin(polling, publishing)
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
 		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)
 
 	<-alive.Done()
-	last := g.finish()
-	polling.end()
-	g.drain(hurry, &last)
-	publishing.end()
-	keeping.end()
-	err := g.buf.Close()
+	grace := g.watchdog.runs.Load().cfg.GraceTime
+	err := g.bounded(hurry, grace, func() error {
+		last := g.finish()
+		polling.end()
+		g.drain(hurry, &last)
+		publishing.end()
+		keeping.end()
+		return errors.Join(g.losses.write(true), g.buf.Close())
+	})
 	if cause := context.Cause(alive); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -114,6 +124,7 @@ func (g *Gateway) begin(polling, publishing *tasks) (*config.Config, string) {
 		g.log.Warn(short)
 	}
 	g.startNew(&running{})
+	g.show()
 	close(g.begun)
 	return g.running.cfg, g.running.hash
 }

@@ -112,7 +112,7 @@ func (g *Gateway) preparePage(ctx context.Context, next *running) (err error) {
 		return nil
 	}
 	next.page = &page{listen: w.Listen}
-	next.page.listener, err = web.Listen(ctx, w.Listen, g.log)
+	next.page.listener, err = web.Listen(ctx, w.Listen, web.Bounds{Most: pageShare(g.descriptors.limit()), Admit: g.descriptors.admit}, g.log)
 	if err != nil && old != nil {
 		return fmt.Errorf("%w; if it is this gateway itself that has it (its page is now at %q), a restart moves the page", err, old.listen)
 	}
@@ -168,6 +168,7 @@ func (g *Gateway) apply(next *running) (gone *running, err error) {
 	}
 	g.running = *next
 	g.startNew(gone)
+	g.show()
 	return gone, nil
 }
 

@@ -12,6 +12,9 @@ import (
 // Snapshot returns the state of the whole gateway at this moment. It costs the same whatever the backlog.
 func (g *Gateway) Snapshot() *web.Snapshot {
 	now := time.Now()
+	if g.watchdog.viewed.CompareAndSwap(0, max(int64(time.Since(g.started)), 1)) {
+		defer g.watchdog.viewed.Store(0)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	cfg := g.running.cfg
@@ -25,6 +28,14 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 			v := deviceView(d, &stats, i, ledger[d.name], g.running.destinations)
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
+			v.Skew = c.skews[i].get()
+			v.BadTag, v.BadReason = n.BadTag, n.BadReason
+			for class, bad := range n.BadBy {
+				v.BadTagsBy[class] = uint64(bad)
+			}
+			for class := range v.BadBy {
+				v.BadBy[class] = c.bad[i][class].Load()
+			}
 			s.Devices = append(s.Devices, v)
 		}
 	}
@@ -50,6 +61,11 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
 	}
 	s.Process = web.ReadProcess()
+	s.Clock = g.clock.view()
+	s.Stalls = g.stalls(now)
+	s.Losses = g.losses.look(accounts)
+	s.Judge()
+	g.judge.stamp(s)
 	return s
 }
 
@@ -75,10 +91,10 @@ func (g *Gateway) configView() web.Config {
 
 func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, destinations []*destination) web.Device {
 	ds := &stats.Devices[i]
-	v := web.Device{Name: d.name, Driver: d.driver, URL: PublicURL(d.url), Up: stats.Up, Reason: ds.Reason, Since: ds.Since}
+	v := web.Device{Name: d.name, Driver: d.driver, URL: PublicURL(d.url), Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
-			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
+			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
 	}
 	if a == nil {
 		return v

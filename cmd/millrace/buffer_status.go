@@ -50,6 +50,9 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	if st.Running {
 		state = fmt.Sprintf("gateway %q (%s) runs on it", st.Gateway, st.Version)
 	}
+	for i := range st.States {
+		p.printf("%s\n", &st.States[i])
+	}
 	p.printf("store %s: %s\n", s.dir, state)
 	p.printf("  epoch       %s, next sequence number %d\n", b.Epoch, b.NextSeq)
 	if b.MaxBytes > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,10 +67,13 @@ func askSocket(ctx context.Context, dir string, out io.Writer) error {
 		return &exitError{exitFailed, fmt.Errorf("ask for health: %w", err)}
 	}
 	h := snap.Alive()
+	for i := range snap.States { // all that is not ok stands there; only what a restart may mend fails the check
+		fmt.Fprintln(os.Stderr, snap.States[i].String())
+	}
 	if err := json.NewEncoder(out).Encode(h); err != nil {
 		return err
 	}
-	if len(h.Problems) > 0 {
+	if h.Status == "failing" {
 		return &exitError{exitFailed, errors.New("the gateway is not healthy: " + h.Problems[0])}
 	}
 	return nil

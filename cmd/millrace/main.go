@@ -20,6 +20,7 @@ const (
 	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a reload refused, a lost reading, a damaged store
 	exitUsage   = 2 // unknown command or flag
 	exitStartup = 3 // run could not start: config, store or port; nothing was changed
+	exitHung    = 4 // run was told to stop, and something did not end in time
 )
 
 // exitError carries an exit code up to main. An empty message prints nothing: the command has said it all.
@@ -78,7 +79,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 
@@ -90,6 +91,7 @@ func exitCodesTopic() *cobra.Command {
 1  the command ran and the answer is no: a config with mistakes, a reload refused (the old config runs on), a lost
    reading, a damaged store
 2  usage: unknown command or flag
-3  run could not start: config, store or port; nothing was changed`,
+3  run could not start: config, store or port; nothing was changed
+4  run was told to stop, and something did not end within the grace time and 5 s; the log says what`,
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -119,7 +120,11 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	defer release()
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
-	if err := g.Run(running, hurry); err != nil {
+	err = g.Run(running, hurry)
+	if errors.Is(err, gateway.ErrHung) {
+		os.Exit(exitHung) // not by return: what hangs may hold what is waited for there; the log has said why
+	}
+	if err != nil {
 		return &exitError{exitFailed, err}
 	}
 	return nil

@@ -80,6 +80,9 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 	if len(list) == 0 && !f.bad {
 		return fmt.Errorf("show values: the gateway has no tag %q; `millrace values` without a name shows all", strings.TrimSuffix(device+"/"+tag, "/"))
 	}
+	if err := f.tellStates(ctx, c, device); err != nil {
+		return err
+	}
 	for i := range list {
 		p.print(&list[i])
 	}
@@ -90,6 +93,20 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 		p.print(v)
 		return p.flush()
 	})
+}
+
+// tellStates says what is not ok of the devices that are shown, beside the values so that a program can read those.
+func (f *valuesFlags) tellStates(ctx context.Context, c *web.Client, device string) error {
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range s.States {
+		if st := &s.States[i]; st.Kind != "device" || device == "" || st.Name == device {
+			fmt.Fprintln(os.Stderr, st)
+		}
+	}
+	return nil
 }
 
 // valuePrinter prints values in one of the formats.

@@ -117,6 +117,7 @@ type Snapshot struct {
 		Bytes        int64  `json:"bytes"`
 		MaxBytes     int64  `json:"max_bytes"`
 		Segments     int    `json:"segments"`
+		Commits      uint64 `json:"commits"`
 		BytesWritten uint64 `json:"bytes_written"`
 		Health       string `json:"health"`
 		Corrupt      uint64 `json:"corrupt"`

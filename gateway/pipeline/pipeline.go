@@ -35,6 +35,8 @@ type Options struct {
 	Reports []Report        // one for each tag; nil = always
 	Sink    Sink
 	Values  Values // nil = none
+
+	ClockUnset func() bool // whether the gateway's clock is known not to be set; nil = never
 }
 
 // Group is the pipeline of one poll group. It is not safe for concurrent use.
@@ -45,6 +47,7 @@ type Group struct {
 	types   *types
 	changes *changes // nil = everything is reported
 	record  record.Record
+	unset   func() bool
 	buf     []byte
 }
 
@@ -56,6 +59,7 @@ func New(o Options) *Group {
 		scales:  newScales(o.Tags),
 		types:   newTypes(o.Schema),
 		changes: newChanges(o.Reports),
+		unset:   o.ClockUnset,
 	}
 }
 
@@ -66,7 +70,7 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 		return nil
 	}
 	polled := len(readings)
-	g.record.Time = at.UnixMicro()
+	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
 	stamp(readings, g.record.Time)
 	if g.scales != nil {
 		applyScales(g.scales, readings)

@@ -89,6 +89,8 @@ func (p *Poller) run(j *job) {
 	if !j.taken.CompareAndSwap(false, true) {
 		return // given up
 	}
+	p.reading.begin()
+	defer p.reading.end()
 	err := p.down()
 	if err == nil {
 		err = j.ctx.Err()

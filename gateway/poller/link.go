@@ -40,6 +40,8 @@ func (p *Poller) connect(ctx context.Context) {
 
 // dial connects and subscribes.
 func (p *Poller) dial(ctx context.Context) (r dialled) {
+	p.dialling.begin()
+	defer p.dialling.end()
 	r.err = guard(func() error {
 		leave, err := p.enter()
 		if err != nil {

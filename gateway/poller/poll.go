@@ -12,6 +12,8 @@ import (
 // poll reads one group once and hands its readings on, bad ones if need be.
 func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.jobLast = false
+	p.reading.begin()
+	defer p.reading.end()
 	now := time.Now()
 	late := now.Sub(g.next)
 	p.scratch = p.buffers.lend(g.tags)

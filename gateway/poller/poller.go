@@ -53,6 +53,8 @@ type Poller struct {
 	end     sync.Once
 	over    chan struct{} // closed when Run ends
 
+	reading, dialling busy
+
 	mu    sync.Mutex // guards what Stats and Do read: devices' and groups' stat fields, link.up and link.reason
 	stats struct{ connects, connectErrors, idleCloses uint64 }
 }
@@ -64,6 +66,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
 	}
+	p.reading.base, p.dialling.base = time.Now(), time.Now()
 	if p.enter == nil {
 		p.enter = func() (func(), error) { return func() {}, nil }
 	}

@@ -31,6 +31,7 @@ type GroupStats struct {
 	Failed   uint64        // ticks for which no tag could be read
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
+	MissedAt time.Time     // when a tick was last missed; zero when never
 	MaxLate  time.Duration // the latest start of a poll after its tick
 	LastAt   time.Time     // when the last poll ended or the last push was taken; zero before the first
 	Tags     int
@@ -41,7 +42,9 @@ func (s *GroupStats) count(at time.Time, late, took time.Duration, missed uint64
 	if err != nil {
 		s.Failed++
 	}
-	s.Overruns += missed
+	if s.Overruns += missed; missed > 0 {
+		s.MissedAt = at
+	}
 	s.Last, s.LastAt = took, at
 	s.MaxLate = max(s.MaxLate, late)
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -74,6 +75,9 @@ type Publisher struct {
 	suspect  suspect
 	passed   int // records tried before an older one of their stream: see session.idle
 
+	born time.Time
+	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits
+
 	mu    sync.Mutex
 	shown Stats // guarded by mu; Run's goroutine brings it up to date
 }
@@ -94,12 +98,23 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Publisher{o: o, buf: buf, dest: dest, log: o.Log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
+	p.born = time.Now()
 	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
 	p.breakers = breakers{of: map[*buffer.Stream]*breaker{}}
 	p.throttle = throttle{bucket{rate: o.BacklogMessages}, bucket{rate: o.BacklogBytes}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
 	p.shown = Stats{State: Stopped, Since: time.Now(), Window: o.Window, WindowBytes: o.WindowBytes}
 	return p, nil
+}
+
+// Busy returns for how long the present step of the session has been at work, 0 when it waits for something to do. It never
+// waits itself, so that a watchdog sees a step that does not end.
+func (p *Publisher) Busy() time.Duration {
+	since := p.busy.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(p.born) - time.Duration(since)
 }
 
 // Run connects and publishes, again and again, until ctx ends. It then waits up to a second for what is in

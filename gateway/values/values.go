@@ -167,6 +167,13 @@ func (t *Table) Each(device, tag string, yield func(*Entry) bool) {
 type Counts struct {
 	Tags, Good, Uncertain, Bad int   // Tags counts also those not read yet
 	At                         int64 // of the last poll of any group, µs since 1970; 0 = none yet
+
+	BadBy     [telemetry.ReasonClasses]int // the bad ones by the class of their reason
+	BadTag    string                       // the first of them
+	BadReason string
+
+	reason *string // of the last bad tag, and its class: tags mostly share theirs
+	class  telemetry.ReasonClass
 }
 
 // Count returns the counts of each device.
@@ -188,11 +195,26 @@ func (t *Table) Count() map[string]Counts {
 			case l.quality == telemetry.Uncertain:
 				c.Uncertain++
 			default:
-				c.Bad++
+				c.countBad(g, i, l)
 			}
 		}
 		g.mu.Unlock()
 		out[g.schema.Device] = c
 	}
 	return out
+}
+
+// countBad counts one bad tag.
+func (c *Counts) countBad(g *Group, tag int, l *last) {
+	reason := ""
+	if l.reason != nil {
+		reason = *l.reason
+	}
+	if c.Bad++; c.Bad == 1 {
+		c.BadTag, c.BadReason = g.schema.Tags[tag].Name, reason
+	}
+	if c.Bad == 1 || l.reason != c.reason {
+		c.reason, c.class = l.reason, telemetry.ClassOf(reason)
+	}
+	c.BadBy[c.class]++
 }

@@ -208,8 +208,8 @@ func TestWatchEndsWithTheGateway(t *testing.T) {
 	f.table, g = plantTable()
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := shortDir(t)
-	l, err := listenLocal(ctx, filepath.Join(dir, socketName))
-	if err != nil {
+	l := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{}, log: mute}
+	if err := l.listen(ctx); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -26,6 +26,8 @@ type Gateway interface {
 	Values() *values.Table
 	// Reload loads the config again and puts it into force, or says why not.
 	Reload(ctx context.Context) (*Change, error)
+	// Ack notes that a person, who, has seen what was lost, and returns what that was.
+	Ack(who string) ([]Loss, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
 }
@@ -131,6 +133,13 @@ func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
 const maxSilence = 10 * time.Second
 
 func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
+	select {
+	case s.watching <- struct{}{}:
+		defer func() { <-s.watching }()
+	default:
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others watch; end one of them, or ask without watch", watches))
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
@@ -164,17 +173,18 @@ func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.W
 }
 
 func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
-	st, err := statusOf(s.g.Buffer())
-	if err == nil {
-		snap := s.snapshot()
-		st.Running, st.Gateway, st.Version = true, snap.Gateway, snap.Version
-	}
-	answer(w, st, err)
+	snap := s.snapshot()
+	s.within(w, func() (any, error) {
+		st, err := statusOf(s.g.Buffer())
+		if err == nil {
+			st.Running, st.Gateway, st.Version, st.States = true, snap.Gateway, snap.Version, snap.States
+		}
+		return st, err
+	})
 }
 
 func (s *site) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
-	q, err := s.g.Buffer().Quarantine()
-	answer(w, q, err)
+	s.within(w, func() (any, error) { return s.g.Buffer().Quarantine() })
 }
 
 // errReadOnly is the answer to a change that is asked for at the page's address.

@@ -1,53 +1,53 @@
 package web
 
-import (
-	"fmt"
-	"net/http"
-)
+import "net/http"
 
 // Health is the body of /healthz and /readyz.
 type Health struct {
-	Status   string   `json:"status"` // "ok" or "failing"
-	Problems []string `json:"problems"`
+	Status   string   `json:"status"`   // "ok", "attention" or "failing"
+	Problems []string `json:"problems"` // the states that are not ok, loudest first
 }
 
-// Alive says whether the gateway does its one duty: the buffer accepts readings. A broker or a device
-// that is down is not a reason to restart a gateway whose work is to outlast them.
+// Alive says whether the gateway does its one duty: the buffer accepts readings, and nothing of it hangs. A broker or a device
+// that is down is not a reason to restart a gateway whose work is to outlast them; nor is data that was lost.
 func (s *Snapshot) Alive() Health {
-	h := Health{Status: "ok", Problems: []string{}}
-	if s.Buffer.Health != HealthOK {
-		h.fail("buffer %q: %s; readings are not kept until this is mended", s.Buffer.Path, s.Buffer.Health)
-	}
-	return h
+	return s.health(func(st *State) bool { return st.State == StateFailing || st.State == StateHung })
 }
 
-// Ready says whether readings flow from end to end, and lists everything that stands in the way.
+// Ready says whether readings flow from end to end, and lists every state that is not ok. A device that is down fails it
+// only when all are.
 func (s *Snapshot) Ready() Health {
-	h := s.Alive()
-	for i := range s.Destinations {
-		if d := &s.Destinations[i]; d.State != StateConnected {
-			h.fail("destination %q: %s", d.Name, withCause(d.State, d.LastError))
-		}
-	}
+	down := 0
 	for i := range s.Devices {
-		if s.Devices[i].Live() {
-			return h
+		if !s.Devices[i].Up {
+			down++
 		}
 	}
-	if len(s.Devices) > 0 {
-		d := &s.Devices[0]
-		h.fail("no device answers; the first is %q: %s", d.Name, withCause("not connected", d.Reason))
+	h := s.health(func(st *State) bool {
+		return st.Level() == LevelBad || st.State == StateDown && (st.Kind != "device" || down == len(s.Devices))
+	})
+	if h.Status == "ok" && len(s.States) > 0 {
+		h.Status = "attention"
+	}
+	h.Problems = []string{}
+	for i := range s.States {
+		h.Problems = append(h.Problems, s.States[i].String())
 	}
 	return h
 }
 
-func (h *Health) fail(format string, args ...any) {
-	h.Status = "failing"
-	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
+func (s *Snapshot) health(fails func(*State) bool) Health {
+	h := Health{Status: "ok", Problems: []string{}}
+	for i := range s.States {
+		if st := &s.States[i]; fails(st) {
+			h.Status, h.Problems = "failing", append(h.Problems, st.String())
+		}
+	}
+	return h
 }
 
 func (h *Health) code() int {
-	if len(h.Problems) > 0 {
+	if h.Status == "failing" {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusOK

@@ -12,36 +12,49 @@ import (
 	"time"
 )
 
-// maxConnections is how many connections the page's address has at once. A browser opens six; whoever opens hundreds would
+// MaxConnections is how many connections the page's address has at once. A browser opens six; whoever opens hundreds would
 // take the descriptors that the store, the brokers and the devices need.
-const maxConnections = 64
+const MaxConnections = 64
 
-// Listener listens at the page's address. It has at most 64 connections at once and closes further ones as they come.
+// Bounds are what a listener takes.
+type Bounds struct {
+	Most  int         // connections at once; 0 = MaxConnections
+	Admit func() bool // whether one more may stay, as far as the process is concerned; nil = always
+}
+
+// Listener listens at the page's address. It has a bound of connections at once and closes further ones as they come.
 type Listener struct {
 	net.Listener
+	bounds  Bounds
 	open    atomic.Int64
 	refused atomic.Uint64
 	warn    *damped
 }
 
 // Listen opens the address "host:port" for Run. What goes wrong with it later is logged, at most a line a minute.
-func Listen(ctx context.Context, address string, log *slog.Logger) (*Listener, error) {
+func Listen(ctx context.Context, address string, b Bounds, log *slog.Logger) (*Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the web page on %q: %w; choose another address or port", address, err)
 	}
-	return limit(l, log), nil
+	return limit(l, b, log), nil
 }
 
-func limit(l net.Listener, log *slog.Logger) *Listener {
-	return &Listener{Listener: l, warn: &damped{log: log}}
+func limit(l net.Listener, b Bounds, log *slog.Logger) *Listener {
+	if b.Most == 0 {
+		b.Most = MaxConnections
+	}
+	if b.Admit == nil {
+		b.Admit = func() bool { return true }
+	}
+	return &Listener{Listener: l, bounds: b, warn: &damped{log: log}}
 }
 
-// Open returns how many connections there are, at most 64.
+// Open returns how many connections there are.
 func (l *Listener) Open() int { return int(l.open.Load()) }
 
-// Refused returns how many connections were closed because there were 64 already.
+// Refused returns how many connections were closed because there were as many as there may be, or no descriptor could be spared.
 func (l *Listener) Refused() uint64 { return l.refused.Load() }
 
 // Accept returns the next connection for which there is space. One goroutine calls it.
@@ -51,13 +64,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.open.Load() < maxConnections {
+		if l.open.Load() < int64(l.bounds.Most) && l.bounds.Admit() {
 			l.open.Add(1)
 			return &counted{Conn: c, open: &l.open}, nil
 		}
 		l.refused.Add(1)
 		_ = c.Close()
-		l.warn.say("connections to the web page closed at once: it has as many as it may have; see who opens them", "most", maxConnections, "refused", l.Refused())
+		l.warn.say("connections closed at once: there are as many as there may be, or the last file descriptors are kept for the store and the brokers; see who opens them", "at", l.Addr().String(), "most", l.bounds.Most, "refused", l.Refused())
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 func TestListenerIsBounded(t *testing.T) {
 	const peers = 400
 	var text bytes.Buffer
-	l, err := Listen(t.Context(), "127.0.0.1:0", slog.New(slog.NewTextHandler(&text, nil)))
+	l, err := Listen(t.Context(), "127.0.0.1:0", Bounds{}, slog.New(slog.NewTextHandler(&text, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,22 +45,22 @@ func TestListenerIsBounded(t *testing.T) {
 	for range peers {
 		conns = append(conns, dial())
 	}
-	for i, c := range conns[maxConnections:] {
+	for i, c := range conns[MaxConnections:] {
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("peer %d of those too many was not closed: %v", i, err)
 		}
 	}
-	if l.Open() != maxConnections || l.Refused() != peers-maxConnections || len(taken) != maxConnections {
+	if l.Open() != MaxConnections || l.Refused() != peers-MaxConnections || len(taken) != MaxConnections {
 		t.Errorf("%d taken, %d open, %d refused", len(taken), l.Open(), l.Refused())
 	}
 	one := <-taken
 	_, _ = one.Close(), one.Close() // the HTTP server closes twice, too
-	if l.Open() != maxConnections-1 {
+	if l.Open() != MaxConnections-1 {
 		t.Errorf("%d open after one was closed twice", l.Open())
 	}
 	conns = append(conns, dial())
-	for range maxConnections {
+	for range MaxConnections {
 		defer (<-taken).Close() // blocks until the new one is among them
 	}
 	_ = l.Close()
@@ -72,7 +72,7 @@ func TestListenerIsBounded(t *testing.T) {
 
 // TestRunRefusesTheSixtyFifth: a page that is busy to its bound answers again as soon as one request is done.
 func TestRunRefusesTheSixtyFifth(t *testing.T) {
-	release, begun := make(chan struct{}), make(chan struct{}, maxConnections)
+	release, begun := make(chan struct{}), make(chan struct{}, MaxConnections)
 	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			begun <- struct{}{}
@@ -81,7 +81,7 @@ func TestRunRefusesTheSixtyFifth(t *testing.T) {
 		_, _ = io.WriteString(w, "done")
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	l, err := Listen(ctx, "127.0.0.1:0", mute)
+	l, err := Listen(ctx, "127.0.0.1:0", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,18 +97,18 @@ func TestRunRefusesTheSixtyFifth(t *testing.T) {
 		}
 		return err
 	}
-	done := make(chan error, maxConnections)
-	for range maxConnections {
+	done := make(chan error, MaxConnections)
+	for range MaxConnections {
 		go func() { done <- get("/slow") }()
 	}
-	for range maxConnections {
+	for range MaxConnections {
 		<-begun
 	}
 	if get("/") == nil || l.Refused() == 0 {
 		t.Errorf("the 65th was answered; %d refused", l.Refused())
 	}
 	close(release)
-	for range maxConnections {
+	for range MaxConnections {
 		if err := <-done; err != nil {
 			t.Errorf("one of the 64: %v", err)
 		}
@@ -143,7 +143,7 @@ func TestAcceptErrorsAreDamped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
 		log := slog.New(slog.NewTextHandler(&text, nil))
-		l := limit(&exhausted{until: time.Now().Add(3*time.Minute - time.Second), wait: make(chan struct{})}, log)
+		l := limit(&exhausted{until: time.Now().Add(3*time.Minute - time.Second), wait: make(chan struct{})}, Bounds{}, log)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := Run(ctx, l, http.NotFoundHandler(), log); err != nil {

@@ -25,7 +25,8 @@ import (
 const (
 	socketName   = "control.sock"
 	socketPath   = 104             // bytes that a unix socket's path may have on every system, the closing zero counted
-	askers       = 8               // requests at once; more are told to come again
+	askers       = 8               // requests at once, watches not counted; more are told to come again
+	watches      = 8               // at once, here and at the page's address each
 	stall        = 5 * time.Minute // a reader that takes nothing for so long is cut off
 	controlGrace = time.Second     // for open requests when the gateway stops
 )
@@ -42,45 +43,99 @@ type local struct {
 }
 
 // RunLocal serves the whole API on a socket in dir until ctx ends. The caller holds the lock of the store in dir. A socket that
-// cannot be opened is no reason to stop a gateway: it is logged, and RunLocal returns nil.
-func RunLocal(ctx context.Context, dir string, g Gateway, log *slog.Logger) error {
-	path := filepath.Join(dir, socketName)
-	l, err := listenLocal(ctx, path)
-	if err != nil {
+// cannot be opened is no reason to stop a gateway: it is logged, and RunLocal returns nil. One that somebody removes is made
+// again. admit says whether the process can spare a descriptor for one more connection; nil = always.
+func RunLocal(ctx context.Context, dir string, g Gateway, admit func() bool, log *slog.Logger) error {
+	s := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{Most: askers + watches + 8, Admit: admit}, log: log}
+	if err := s.listen(ctx); err != nil {
 		log.Warn("no local endpoint: `millrace buffer` can look into the store but change nothing while the gateway runs, and only SIGHUP reloads the config", "error", err)
 		return nil
 	}
-	defer func() { _ = os.Remove(path) }() // closing the listener has done it already, mostly
-	if err := serveLocal(ctx, l, g, log); err != nil {
-		log.Warn("local endpoint ended", "socket", path, "error", err)
+	if err := serveLocal(ctx, s, g, log); err != nil {
+		log.Warn("local endpoint ended", "socket", s.path, "error", err)
 	}
 	return nil
 }
 
-// listenLocal opens the socket. The caller holds the store's lock, so a socket that is there is stale.
-func listenLocal(ctx context.Context, path string) (net.Listener, error) {
-	if len(path) >= socketPath {
-		return nil, fmt.Errorf("listen on %q: the path has %d bytes, a unix socket's at most %d; choose a shorter buffer.path", path, len(path), socketPath-1)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil { // nobody was accepted yet
-		_ = l.Close()
-		return nil, err
-	}
-	return l, nil
+// socket is the file of the local endpoint and its listener.
+type socket struct {
+	path   string
+	bounds Bounds
+	log    *slog.Logger
+	l      *Listener
+	file   os.FileInfo
 }
 
-func serveLocal(ctx context.Context, l net.Listener, g Gateway, log *slog.Logger) error {
+// listen opens the socket. The caller holds the store's lock, so a socket that is there is stale.
+func (s *socket) listen(ctx context.Context) error {
+	if len(s.path) >= socketPath {
+		return fmt.Errorf("listen on %q: the path has %d bytes, a unix socket's at most %d; choose a shorter buffer.path", s.path, len(s.path), socketPath-1)
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove stale socket: %w", err)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", s.path)
+	if err != nil {
+		return err
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // the path may be another gateway's by then
+	}
+	s.l = limit(l, s.bounds, s.log)
+	err = os.Chmod(s.path, 0o600) // nobody was accepted yet
+	if err == nil {
+		s.file, err = os.Lstat(s.path)
+	}
+	if err != nil {
+		_ = s.close()
+	}
+	return err
+}
+
+func (s *socket) close() error {
+	if now, err := os.Lstat(s.path); err == nil && s.file != nil && os.SameFile(now, s.file) {
+		_ = os.Remove(s.path)
+	}
+	return s.l.Close()
+}
+
+// socketEvery is how often it is looked whether the socket is still there.
+const socketEvery = 2 * time.Second
+
+// serve accepts until ctx ends. When the socket was removed, with its directory perhaps, it is made again as soon as that is
+// there; connections that stand go on. What another process has put in its place stays.
+func (s *socket) serve(ctx context.Context, server *http.Server) error {
+	ended := make(chan error, 1)
+	begin := func() { go func(l net.Listener) { ended <- server.Serve(l) }(s.l) }
+	begin()
+	ticker := time.NewTicker(socketEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ticker.C:
+		}
+		if _, err := os.Lstat(s.path); !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
+			continue
+		}
+		old := s.l
+		if s.listen(ctx) != nil {
+			s.l = old // looked at again
+			continue
+		}
+		_ = old.Close()
+		<-ended
+		s.log.Warn("the local endpoint's socket was removed; made again", "socket", s.path)
+		begin()
+	}
+}
+
+func serveLocal(ctx context.Context, s *socket, g Gateway, log *slog.Logger) error {
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := &local{g: g, site: &site{g: g}, log: log, busy: make(chan struct{}, askers), ctx: requests}
+	c := &local{g: g, site: newSite(g), log: log, busy: make(chan struct{}, askers), ctx: requests}
 	server := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	drained := make(chan struct{})
@@ -93,7 +148,8 @@ func serveLocal(ctx context.Context, l net.Listener, g Gateway, log *slog.Logger
 			_ = server.Close()
 		}
 	})
-	err := server.Serve(l)
+	err := s.serve(ctx, server)
+	_ = s.close()
 	if stop() {
 		cancel()
 		c.open.Wait()
@@ -122,6 +178,10 @@ func (c *local) handler() http.Handler {
 		change, err := c.g.Reload(context.WithoutCancel(r.Context())) // whoever asked may go away
 		answer(w, change, err)
 	})
+	mux.HandleFunc("POST /api/v1/ack", func(w http.ResponseWriter, r *http.Request) {
+		seen, err := c.g.Ack(r.FormValue("by"))
+		answer(w, append([]Loss{}, seen...), err)
+	})
 	mux.HandleFunc("POST /api/v1/write", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
 		answer(w, done, err)
@@ -129,12 +189,17 @@ func (c *local) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.open.Add(1)
 		defer c.open.Done()
-		select {
-		case c.busy <- struct{}{}:
-			defer func() { <-c.busy }()
-		default:
-			fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others are looking into the store; try again", askers))
-			return
+		if r.Method != http.MethodGet {
+			defer c.site.outdate()
+		}
+		if r.FormValue("watch") == "" { // watches have a bound of their own, or they would keep everybody else out
+			select {
+			case c.busy <- struct{}{}:
+				defer func() { <-c.busy }()
+			default:
+				fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others are looking into the store; try again", askers))
+				return
+			}
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()

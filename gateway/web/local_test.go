@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,14 @@ type fake struct {
 	wrote   [3]string
 }
 
-func (f *fake) Snapshot() *Snapshot    { return f.snap }
+func (f *fake) Snapshot() *Snapshot {
+	f.snap.Judge()
+	return f.snap
+}
+func (f *fake) Ack(who string) ([]Loss, error) {
+	f.wrote[0] = who
+	return f.snap.Losses, f.refusal
+}
 func (f *fake) Buffer() *buffer.Buffer { return f.buf }
 func (f *fake) Values() *values.Table  { return f.table }
 func (f *fake) done() (*Written, error) {
@@ -101,8 +109,8 @@ func serve(t *testing.T, g Gateway) (dir string) {
 	t.Helper()
 	dir = shortDir(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := listenLocal(ctx, filepath.Join(dir, socketName))
-	if err != nil {
+	l := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{}, log: mute}
+	if err := l.listen(ctx); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -258,7 +266,7 @@ func TestVerifyThroughTheSocket(t *testing.T) {
 // TestSocketBusy: more askers than there may be are told so, in words, and the next is answered when one has gone.
 func TestSocketBusy(t *testing.T) {
 	f := newFake(t, 1)
-	c := &local{g: f, site: &site{g: f}, log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &local{g: f, site: newSite(f), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
 	for range askers {
 		c.busy <- struct{}{}
 	}
@@ -276,7 +284,7 @@ func TestSocketBusy(t *testing.T) {
 func TestSocketNotPossible(t *testing.T) {
 	for name, path := range map[string]string{"too long": strings.Repeat("long/", 25), "no directory": filepath.Join(t.TempDir(), "none")} {
 		var text bytes.Buffer
-		err := RunLocal(t.Context(), path, newFake(t, 0), slog.New(slog.NewTextHandler(&text, nil)))
+		err := RunLocal(t.Context(), path, newFake(t, 0), nil, slog.New(slog.NewTextHandler(&text, nil)))
 		if err != nil || strings.Count(text.String(), "no local endpoint") != 1 {
 			t.Errorf("%s: %v, log %q", name, err, &text)
 		}
@@ -292,7 +300,7 @@ func TestRunLocalStops(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- RunLocal(ctx, dir, newFake(t, 1), mute) }()
+	go func() { ended <- RunLocal(ctx, dir, newFake(t, 1), nil, mute) }()
 	c, err := Dial(ctx, dir)
 	for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); c, err = Dial(ctx, dir) {
 		time.Sleep(time.Millisecond)
@@ -315,5 +323,53 @@ func TestRunLocalStops(t *testing.T) {
 	}
 	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNoGateway) {
 		t.Errorf("dial after the end: %v", err)
+	}
+}
+
+// TestSocketIsMadeAgain: whoever removes the store's directory takes the socket with it; commands find the gateway again.
+func TestSocketIsMadeAgain(t *testing.T) {
+	dir := serve(t, newFake(t, 1))
+	before := client(t, dir)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(socketEvery + socketEvery/2) // no directory yet: it is tried again
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), dir)
+	for end := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(end); c, err = Dial(t.Context(), dir) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Client{before, c} {
+		if _, err := c.Status(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestWatchesLeaveSpace: as many watches as there may be, here and at the page, keep nobody else out, and one more is told why.
+func TestWatchesLeaveSpace(t *testing.T) {
+	f := newFake(t, 1)
+	f.table, _ = plantTable()
+	dir := serve(t, f)
+	for range watches {
+		resp, err := client(t, dir).ask(t.Context(), http.MethodGet, "values", url.Values{"watch": {"1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+	}
+	c := client(t, dir)
+	for range askers {
+		if _, err := c.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Watch(t.Context(), "", "", false, func(*Value) error { return nil }); err == nil || !strings.Contains(err.Error(), "others watch") {
+		t.Errorf("one watch more: %v", err)
 	}
 }

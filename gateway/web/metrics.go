@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"millrace/drivers/telemetry"
 )
 
 // metricsType is the media type of the Prometheus text format, version 0.0.4.
@@ -80,6 +82,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.series(unix(s.Started))
 	e.config(&s.Config)
 	e.ledger(s)
+	e.states(s)
 	e.devices(s)
 	e.groups(s)
 	e.destinations(s)
@@ -150,10 +153,45 @@ func eachAccount(s *Snapshot, do func(*Device, *Account)) {
 	}
 }
 
+// states exports what is not ok. Its words change with counts and times, so they are no labels; the state is.
+func (e *exposition) states(s *Snapshot) {
+	e.family("millrace_state_since_seconds", "gauge", "Parts of the gateway that are not ok, with their state, and since when, in seconds since 1970.")
+	for i := range s.States {
+		st := &s.States[i]
+		e.series(unix(st.Since), "kind", st.Kind, "name", st.Name, "state", st.State)
+	}
+	e.family("millrace_readings_lost_unacknowledged", "gauge", "Readings lost since `millrace ack`.")
+	lost := map[string]uint64{}
+	for i := range s.Losses {
+		lost[s.Losses[i].Destination] = s.Losses[i].Readings
+	}
+	for i := range s.Destinations {
+		e.count(lost[s.Destinations[i].Name], "destination", s.Destinations[i].Name)
+	}
+}
+
 func (e *exposition) devices(s *Snapshot) {
-	e.family("millrace_device_up", "gauge", "1 when the device answers, 0 when its readings are bad.")
+	bad := func(name, kind, help string, of func(*Device) *BadCounts) {
+		e.family(name, kind, help)
+		for i := range s.Devices {
+			for class, n := range of(&s.Devices[i]) {
+				e.count(n, "device", s.Devices[i].Name, "reason", telemetry.ReasonClass(class).String())
+			}
+		}
+	}
+	bad("millrace_readings_bad_total", "counter", "Bad readings, by the class of their reason.", func(d *Device) *BadCounts { return &d.BadBy })
+	bad("millrace_tags_bad", "gauge", "Tags whose last reading is bad, by the class of its reason.", func(d *Device) *BadCounts { return &d.BadTagsBy })
+	e.family("millrace_clock_set", "gauge", "0 when the machine's clock is known not to be set.")
+	e.count(bit(s.Clock.State != StateUnset))
+	e.family("millrace_device_clock_skew_seconds", "gauge", "The device's clock less ours, by its newest source times.")
 	for i := range s.Devices {
-		e.count(bit(s.Devices[i].Live()), "device", s.Devices[i].Name, "driver", s.Devices[i].Driver)
+		if skew := s.Devices[i].Skew; skew != nil {
+			e.series(*skew, "device", s.Devices[i].Name)
+		}
+	}
+	e.family("millrace_device_up", "gauge", "0 when the device is down: it does not answer, or all its tags are bad.")
+	for i := range s.Devices {
+		e.count(bit(s.Devices[i].Up), "device", s.Devices[i].Name, "driver", s.Devices[i].Driver)
 	}
 }
 
@@ -221,9 +259,9 @@ func (e *exposition) buffer(b *Buffer) {
 }
 
 func (e *exposition) page(p *Page) {
-	e.family("millrace_page_connections", "gauge", "Connections to the page's address, this one included; at most 64.")
+	e.family("millrace_page_connections", "gauge", "Connections to the page's address, this one included.")
 	e.count(uint64(p.Connections))
-	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed at once because it had 64.")
+	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed at once because there were too many.")
 	e.count(p.Refused)
 }
 

@@ -48,15 +48,13 @@
   const total = (drops) => Object.values(drops || {}).reduce((a, b) => a + b, 0);
   const sum = (list, of) => list.reduce((a, x) => a + of(x), 0);
 
-  // remember keeps, per device, ten seconds of counts for its rate and the time of its last missed poll.
+  // remember keeps, per device, ten seconds of counts for its rate.
   function remember(d, now) {
     let m = seen.get(d.name);
-    if (!m) seen.set(d.name, m = { counts: [], missed: 0, missedAt: -Infinity });
+    if (!m) seen.set(d.name, m = { counts: [], missed: 0 });
     m.counts.push([now, d.polled]);
     while (m.counts.length > 2 && now - m.counts[0][0] > 10000) m.counts.shift();
-    const missed = sum(d.groups || [], (g) => g.overruns);
-    if (m.counts.length > 1 && missed > m.missed) m.missedAt = now;
-    m.missed = missed;
+    m.missed = sum(d.groups || [], (g) => g.overruns);
     return m;
   }
 
@@ -65,18 +63,14 @@
     return b[0] > a[0] ? Math.max(0, b[1] - a[1]) / (b[0] - a[0]) * 1000 : NaN;
   };
 
-  function lateness(d, m, now) {
-    for (const g of d.groups || []) {
-      const age = ago(now, g.last_at);
-      if (age > 3 * g.interval_seconds + 5) return "group " + g.name + " was last polled " + span(age) + " ago";
+  // states is what the gateway says of its parts, by kind and name, the loudest first.
+  function statesOf(s) {
+    const by = new Map();
+    for (const x of s.states || []) {
+      const key = x.kind + "\u0000" + x.name;
+      if (!by.has(key)) by.set(key, x);
     }
-    return now - m.missedAt < 60000 ? "polls take longer than their interval" : "";
-  }
-
-  function deviceState(d, m, now) {
-    if (!d.up || d.reason) return ["down", d.reason || "not connected"];
-    const late = lateness(d, m, now);
-    return late ? ["late", late] : ["live", ""];
+    return by;
   }
 
   // rows keeps one <tr> per key in the order given, so that nothing flickers and a selection survives.
@@ -108,13 +102,13 @@
   }
 
   function drawDevices(s, now) {
-    const rank = { down: 0, late: 1, live: 2 };
-    const words = id("filter").value.toLowerCase();
+    const rank = { down: 0, "partly bad": 1, late: 2, ok: 3 };
+    const states = statesOf(s), words = id("filter").value.toLowerCase();
     let list = s.devices.map((d, i) => {
-      const m = remember(d, now), [state, why] = deviceState(d, m, now);
-      return { d, i, m, state, why };
+      const m = remember(d, now), x = states.get("device\u0000" + d.name);
+      return { d, i, m, state: d.state, why: x ? x.reason + (x.do ? "; " + x.do : "") : "" };
     });
-    const live = list.filter((x) => x.state === "live").length;
+    const live = list.filter((x) => x.d.up).length;
     id("filter").hidden = list.length <= 12;
     if (words) list = list.filter((x) => (x.d.name + " " + x.why + " " + x.d.url).toLowerCase().includes(words));
     list.sort((a, b) => rank[a.state] - rank[b.state] || a.i - b.i);
@@ -123,10 +117,10 @@
     rows(id("devices").tBodies[0], list.map((x) => x.d.name), makeDevice, (p, i) => {
       const { d, m, state, why } = list[i], groups = d.groups || [];
       const failed = sum(groups, (g) => g.failed), age = Math.min(...groups.map((g) => ago(now, g.last_at)));
-      p.state.dataset.is = state;
+      p.state.dataset.is = state === "ok" ? "live" : state === "partly bad" ? "late" : state;
       set(p.state, state);
       set(p.name, d.name);
-      set(p.where, d.driver + "  " + d.url);
+      set(p.where, d.driver + "  " + d.url + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
       set(p.why, why);
       set(p.since, span(ago(now, d.since)));
       set(p.poll, age >= 0 ? (age < 2 ? "now" : span(age) + " ago") : "–");
@@ -331,6 +325,8 @@
     set(id("gateway"), s.gateway);
     set(id("facts"), "millrace " + s.version + ", running for " + span(ago(now, s.started)) + ", epoch " + s.epoch);
     document.title = (s.summary.level === "ok" ? "" : "\u25b2 ") + s.gateway + ": " + s.summary.text;
+    const more = (s.states || []).slice(1);
+    set(id("states"), more.slice(0, 10).map((x) => x.text).join("\n") + (more.length > 10 ? "\nand " + whole(more.length - 10) + " more; /readyz has all" : ""));
     const live = drawDevices(s, now);
     drawDestinations(s, now);
     drawBuffer(s.buffer);

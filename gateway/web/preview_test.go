@@ -32,7 +32,7 @@ func example(now time.Time, trouble string) *Snapshot {
 		{"tank-1", "modbus", "tcp://192.168.1.12:502", 2}, {"cnc-1", "opcua", "opc.tcp://192.168.1.20:4840", 12},
 	} {
 		n := secs*d.rate + secs/7*d.rate
-		dev := Device{Name: d.name, Driver: d.driver, URL: d.url, Up: true, Since: since, Polled: n, Suppressed: n / 5, Accepted: n - n/5,
+		dev := Device{Name: d.name, Driver: d.driver, URL: d.url, Connected: true, Since: since, Polled: n, Suppressed: n / 5, Accepted: n - n/5,
 			Groups: []Group{{Name: "fast", Interval: time.Second, Tags: int(d.rate), Polls: secs, LastPoll: 3 * time.Millisecond, LastAt: now.Add(-300 * time.Millisecond)}}}
 		a := Account{Destination: "cloud", Delivered: n - n/5 - 2, InFlight: 2}
 		if trouble == "outage" {
@@ -65,7 +65,12 @@ func example(now time.Time, trouble string) *Snapshot {
 // showing is a gateway that has only a snapshot to show.
 type showing func() *Snapshot
 
-func (f showing) Snapshot() *Snapshot                     { return f() }
+func (f showing) Snapshot() *Snapshot {
+	s := f()
+	s.Judge()
+	return s
+}
+func (f showing) Ack(string) ([]Loss, error)              { return nil, nil }
 func (f showing) Buffer() *buffer.Buffer                  { return nil }
 func (f showing) Values() *values.Table                   { return values.New() }
 func (f showing) Reload(context.Context) (*Change, error) { return nil, errors.New("no config") }
@@ -78,7 +83,7 @@ func grow(s *Snapshot, n int) {
 	for i := len(s.Devices); i < n; i++ {
 		d := s.Devices[i%4]
 		d.Name = fmt.Sprintf("device-%d", i)
-		d.Up = i%100 != 7
+		d.Connected = i%100 != 7
 		s.Devices = append(s.Devices, d)
 	}
 }
@@ -96,7 +101,7 @@ func TestPreview(t *testing.T) {
 		}
 		return s
 	}))
-	l, err := Listen(context.Background(), "127.0.0.1:8471", mute)
+	l, err := Listen(context.Background(), "127.0.0.1:8471", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}

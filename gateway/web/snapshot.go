@@ -8,6 +8,8 @@ package web
 import (
 	"encoding/json"
 	"time"
+
+	"millrace/drivers/telemetry"
 )
 
 // Snapshot is the state of the whole gateway at one moment. Counters run since the buffer was made (the
@@ -25,6 +27,35 @@ type Snapshot struct {
 	Buffer       Buffer        `json:"buffer"`
 	Page         Page          `json:"page"`
 	Process      Process       `json:"process"`
+	Losses       []Loss        `json:"losses"` // not acknowledged by a person, by destination
+	Stalls       []Stall       `json:"-"`
+	Clock        Clock         `json:"clock"`
+	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
+}
+
+// Loss is what was lost for one destination since a person last acknowledged losses.
+type Loss struct {
+	Destination string    `json:"destination"`
+	Readings    uint64    `json:"readings"`
+	Causes      string    `json:"causes"` // in words, with counts
+	From        time.Time `json:"from"`   // when the first was noticed
+	To          time.Time `json:"to"`     // and the last
+	Losing      bool      `json:"losing"` // it goes on
+}
+
+// Stall is something that takes longer than it may.
+type Stall struct {
+	Kind, Name string // of the part that it makes hang
+	What       string
+	Since      time.Time
+	Limit      time.Duration
+}
+
+// Clock is how far the machine's clock can be believed.
+type Clock struct {
+	State  string    `json:"state"` // ok, not set or jumped
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -42,10 +73,17 @@ type Config struct {
 type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
-	URL        string    `json:"url"`    // without credentials
-	Up         bool      `json:"up"`     // its connection stands
-	Reason     string    `json:"reason"` // why its readings are bad; "" when it answers
-	Since      time.Time `json:"since"`  // when Up or Reason last changed; zero when unknown
+	URL        string    `json:"url"`                // without credentials
+	State      string    `json:"state"`              // by Judge: ok, late, partly bad or down
+	Up         bool      `json:"up"`                 // by Judge: it is not down
+	Connected  bool      `json:"connected"`          // its connection stands
+	Reason     string    `json:"reason"`             // why none of its readings can be read; "" when it answers
+	Since      time.Time `json:"since"`              // when Connected or Reason last changed; zero when unknown
+	Skew       *float64  `json:"clock_skew_seconds"` // its clock less ours, by its newest source times; nil = it tells none
+	BadTag     string    `json:"bad_tag"`            // the first whose last reading is bad
+	BadReason  string    `json:"bad_reason"`
+	BadBy      BadCounts `json:"bad_readings"` // since the process started
+	BadTagsBy  BadCounts `json:"bad_tags"`
 	Tags       int       `json:"tags"`
 	Good       int       `json:"tags_good"` // by their last reading, as the next two
 	Uncertain  int       `json:"tags_uncertain"`
@@ -62,15 +100,40 @@ type Group struct {
 	Name     string        `json:"name"`
 	Interval time.Duration `json:"-"`
 	Tags     int           `json:"tags"`
-	Polls    uint64        `json:"polls"`    // ticks served, good or bad
-	Failed   uint64        `json:"failed"`   // ticks for which no tag could be read
-	Pushed   bool          `json:"pushed"`   // the device pushes the readings
-	Pushes   uint64        `json:"pushes"`   // taken
-	Lost     uint64        `json:"lost"`     // readings known to be missing between pushes
-	Overruns uint64        `json:"overruns"` // ticks missed because the one before took too long
-	LastPoll time.Duration `json:"-"`        // how long the last poll took
-	MaxLate  time.Duration `json:"-"`        // the latest start of a poll after its tick
-	LastAt   time.Time     `json:"last_at"`  // when the last poll ended; zero when unknown
+	Polls    uint64        `json:"polls"`     // ticks served, good or bad
+	Failed   uint64        `json:"failed"`    // ticks for which no tag could be read
+	Pushed   bool          `json:"pushed"`    // the device pushes the readings
+	Pushes   uint64        `json:"pushes"`    // taken
+	Lost     uint64        `json:"lost"`      // readings known to be missing between pushes
+	Overruns uint64        `json:"overruns"`  // ticks missed because the one before took too long
+	LastPoll time.Duration `json:"-"`         // how long the last poll took
+	MissedAt time.Time     `json:"missed_at"` // when a tick was last missed; zero when never
+	MaxLate  time.Duration `json:"-"`         // the latest start of a poll after its tick
+	LastAt   time.Time     `json:"last_at"`   // when the last poll ended; zero when unknown
+}
+
+// BadCounts counts bad readings or tags by the class of their reason.
+type BadCounts [telemetry.ReasonClasses]uint64
+
+// MarshalJSON writes the counts by the word of their class.
+func (b BadCounts) MarshalJSON() ([]byte, error) {
+	out := map[string]uint64{}
+	for i, n := range b {
+		out[telemetry.ReasonClass(i).String()] = n
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes; classes that this version does not know are left out.
+func (b *BadCounts) UnmarshalJSON(text []byte) error {
+	in := map[string]uint64{}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	for i := range b {
+		b[i] = in[telemetry.ReasonClass(i).String()]
+	}
+	return nil
 }
 
 // Account is what became of one device's readings on their way to one destination.
@@ -155,8 +218,8 @@ type Buffer struct {
 
 // Page is who looks at the page's address. All is 0 when there is none.
 type Page struct {
-	Connections int    `json:"connections"` // at most 64
-	Refused     uint64 `json:"refused"`     // connections closed at once because there were so many
+	Connections int    `json:"connections"`
+	Refused     uint64 `json:"refused"` // connections closed at once because there were so many
 }
 
 // HealthOK is the Health of a buffer that accepts records and makes them durable.
@@ -170,12 +233,6 @@ type Process struct {
 	CPUSeconds float64 `json:"cpu_seconds"`
 	OpenFiles  int     `json:"open_files"`
 }
-
-// Live reports whether the device answers and at least one of its tags can be read.
-func (d *Device) Live() bool { return d.Up && d.Reason == "" && !d.allBad() }
-
-// allBad reports whether every tag of the device was bad when it was last read.
-func (d *Device) allBad() bool { return d.Tags > 0 && d.Bad == d.Tags }
 
 // Imbalance returns how many polled readings the account does not explain: positive when readings are
 // missing, negative when there are too many, 0 when polled = suppressed + delivered + buffered + in flight

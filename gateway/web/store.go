@@ -42,7 +42,8 @@ type StoreStatus struct {
 	Stats      buffer.Stats // of a store that nobody runs on MaxBytes is 0: it stands in the config
 	Segments   []buffer.SegmentInfo
 	Ledger     []buffer.Account
-	Quarantine int // entries
+	Quarantine int     // entries
+	States     []State // of the running gateway: what is not ok, loudest first
 }
 
 // Query says which records Scan gives. The zero value means all.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,16 +24,24 @@ type site struct {
 	page []byte
 	csp  string
 
-	mu    sync.Mutex
-	last  *Snapshot
-	taken time.Time
+	slow     chan struct{} // answers that may wait for the store
+	watching chan struct{}
+
+	mu     sync.Mutex
+	last   *Snapshot
+	taken  time.Time
+	taking chan struct{} // closed when the one being taken is there; nil = none is
+}
+
+func newSite(g Gateway) *site {
+	return &site{g: g, slow: make(chan struct{}, askers), watching: make(chan struct{}, watches)}
 }
 
 // Handler serves the page at /, /healthz, /readyz, /metrics and what the API has to look at. The gateway's snapshot is taken
 // at most five times a second; what it returns is not changed afterwards by either side. A request that reaches a loopback
 // address must name a loopback host, so that no web site can read the gateway through the operator's browser (DNS rebinding).
 func Handler(g Gateway) http.Handler {
-	s := &site{g: g}
+	s := newSite(g)
 	s.page, s.csp = assemble()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)
@@ -83,12 +92,85 @@ func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logge
 
 func (s *site) snapshot() *Snapshot {
 	s.mu.Lock()
+	if s.last != nil && time.Since(s.taken) <= freshness {
+		defer s.mu.Unlock()
+		return s.last
+	}
+	if s.taking == nil {
+		s.taking = make(chan struct{})
+		go s.take(s.taking)
+	}
+	taking := s.taking
+	s.mu.Unlock()
+	select {
+	case <-taking:
+	case <-time.After(answerWithin):
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last == nil || time.Since(s.taken) > freshness {
-		s.last = s.g.Snapshot()
-		s.taken = time.Now()
+	if s.taking == taking {
+		return s.hung()
 	}
 	return s.last
+}
+
+// take takes a snapshot. There is one at a time, whoever asks, even when it does not end.
+func (s *site) take(done chan struct{}) {
+	snap := s.g.Snapshot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.taken, s.taking = snap, time.Now(), nil
+	close(done)
+}
+
+// hung is what is shown of a gateway whose state cannot be taken: the last that is known of it, and that. mu is held.
+func (s *site) hung() *Snapshot {
+	snap := Snapshot{}
+	if s.last != nil {
+		snap = *s.last
+	}
+	st := State{"process", snap.Gateway, StateHung, s.taken, "taking its state takes longer than " + answerWithin.String(), "the log has a goroutine dump; restart the gateway if it lasts"}
+	snap.States = append([]State{st}, snap.States...)
+	return &snap
+}
+
+// answerWithin bounds how long an answer waits for the gateway.
+const answerWithin = 3 * time.Second
+
+// within answers with what f returns. f may wait for the store: when that hangs, the answer says so, and at most 8 wait.
+func (s *site) within(w http.ResponseWriter, f func() (any, error)) {
+	type result struct {
+		v   any
+		err error
+	}
+	select {
+	case s.slow <- struct{}{}:
+	default:
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others wait for the store; ask /readyz whether it hangs", askers))
+		return
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer func() { <-s.slow }()
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		answer(w, r.v, r.err)
+	case <-time.After(storeWithin):
+		fail(w, http.StatusServiceUnavailable, errors.New("the store does not answer; ask /readyz whether it hangs"))
+	}
+}
+
+// storeWithin is how long an answer waits for the store, which may be at a long commit.
+const storeWithin = 15 * time.Second
+
+// outdate lets the next question have a new snapshot: something was changed.
+func (s *site) outdate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = time.Time{}
 }
 
 func (s *site) servePage(w http.ResponseWriter, r *http.Request) {

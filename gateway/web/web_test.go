@@ -97,7 +97,7 @@ func TestHealth(t *testing.T) {
 	full.Buffer.Health = "no space left on device"
 	silent := example(noon, "")
 	for i := range silent.Devices {
-		silent.Devices[i].Up, silent.Devices[i].Reason = false, "connection refused"
+		silent.Devices[i].Connected, silent.Devices[i].Reason = false, "connection refused"
 	}
 	cases := []struct {
 		name         string
@@ -106,9 +106,9 @@ func TestHealth(t *testing.T) {
 		problem      string
 	}{
 		{"well", example(noon, ""), 200, 200, ""},
-		{"uplink down", example(noon, "outage"), 200, 503, `destination "cloud": connecting: dial tcp`},
-		{"no device", silent, 200, 503, `no device answers; the first is "meter-1": not connected: connection refused`},
-		{"buffer", full, 503, 503, `buffer "/var/lib/millrace": no space left on device`},
+		{"uplink down", example(noon, "outage"), 200, 503, `destination "cloud": down since 2026-03-01T12:26:48Z: connecting: dial tcp`},
+		{"no device", silent, 200, 503, `device "meter-1": down since 2026-03-01T11:55:00Z: connection refused`},
+		{"buffer", full, 503, 503, `store "/var/lib/millrace": failing: no space left on device`},
 	}
 	for _, c := range cases {
 		alive, ready := get(t, c.s, "GET", "/healthz"), get(t, c.s, "GET", "/readyz")
@@ -133,7 +133,7 @@ func TestSummary(t *testing.T) {
 	broken := example(noon, "outage")
 	broken.Buffer.Health = "disk full"
 	two := example(noon, "")
-	two.Devices[0].Up, two.Devices[3].Reason = false, "timeout"
+	two.Devices[0].Connected, two.Devices[3].Reason = false, "timeout"
 	refused := example(noon, "")
 	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
 	held := example(noon, "")
@@ -143,16 +143,16 @@ func TestSummary(t *testing.T) {
 		s           *Snapshot
 		level, text string
 	}{
-		{held, LevelWarn, "cloud refuses messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
-		{refused, LevelWarn, "The last reload of the config was refused; the one before runs on."},
+		{held, LevelWarn, `destination "cloud": partly bad: it refuses messages of press-1, cnc-1: 1,234 records held back, the rest flows; the page has its reasons; see its policy for these topics.`},
+		{refused, LevelWarn, `config "": refused: the last reload was refused; the one before runs on; ` + "`millrace check` shows every mistake."},
 		{example(noon, ""), LevelOK, "All 4 devices live; everything delivered."},
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},
-		{outage, LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h."},
-		{example(noon, "outage"), LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h. Device tank-1 does not answer; 3 of 4 live."},
-		{two, LevelWarn, "Devices meter-1, cnc-1 do not answer; 2 of 4 live."},
-		{broken, LevelBad, "The buffer does not keep readings: disk full"},
+		{outage, LevelWarn, `destination "cloud": down since 2026-03-01T12:26:48Z: connecting: dial tcp 203.0.113.9:8883: connect: connection refused; its readings are kept, and it is tried again. Enough space for 41 h.`},
+		{two, LevelWarn, `device "meter-1": down since 2026-03-01T11:55:00Z: not connected; it is tried again; see its power, its line and its url. And 1 more.`},
+		{broken, LevelBad, `store "/var/lib/millrace": failing: disk full; readings are not kept until this is mended. And 2 more.`},
 	}
 	for _, c := range cases {
+		c.s.Judge()
 		if got := c.s.Summarise(); got.Level != c.level || got.Text != c.text {
 			t.Errorf("got %q %q,\nwant %q %q", got.Level, got.Text, c.level, c.text)
 		}
@@ -231,7 +231,7 @@ func TestPageIsWhole(t *testing.T) {
 // TestRunStops holds that Run ends with its context, answers until then, and does not wait for idle peers.
 func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := Listen(ctx, "127.0.0.1:0", mute)
+	l, err := Listen(ctx, "127.0.0.1:0", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,14 +256,14 @@ func TestRunStops(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not stop")
 	}
-	if _, err := Listen(context.Background(), "256.0.0.1:x", mute); err == nil || !strings.Contains(err.Error(), "choose another") {
+	if _, err := Listen(context.Background(), "256.0.0.1:x", Bounds{}, mute); err == nil || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("listen on nonsense: %v", err)
 	}
 }
 
 // TestRunReportsItsListener holds that a listener that breaks is not taken for a stop.
 func TestRunReportsItsListener(t *testing.T) {
-	l, err := Listen(context.Background(), "127.0.0.1:0", mute)
+	l, err := Listen(context.Background(), "127.0.0.1:0", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)
 	}

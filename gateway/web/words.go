@@ -21,61 +21,19 @@ const (
 	LevelBad  = "bad"  // readings are being lost, or are about to be
 )
 
-// Summarise says the most urgent thing first: a buffer that cannot keep records, then uplinks that are
-// down or refuse messages, then devices that do not answer, then a config that was refused.
+// Summarise says the loudest state, and how many more there are.
 func (s *Snapshot) Summarise() Summary {
-	if s.Buffer.Health != HealthOK {
-		return Summary{LevelBad, "The buffer does not keep readings: " + s.Buffer.Health}
+	if len(s.States) == 0 {
+		return Summary{LevelOK, s.quiet()}
 	}
-	var parts []string
-	level := LevelOK
-	if text := s.links(); text != "" {
-		level, parts = LevelWarn, append(parts, text)
+	text := s.States[0].String() + "."
+	if h := s.Buffer.OutageHours; h != nil && s.States[0].Kind == "destination" && s.States[0].State == StateDown {
+		text += " Enough space for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour))) + "."
 	}
-	for i := range s.Destinations {
-		if text := s.Destinations[i].refuses(); text != "" {
-			level, parts = LevelWarn, append(parts, text)
-		}
+	if more := len(s.States) - 1; more > 0 {
+		text += fmt.Sprintf(" And %d more.", more)
 	}
-	if text := s.silent(); text != "" {
-		level, parts = LevelWarn, append(parts, text)
-	}
-	if text := s.absent(); text != "" {
-		level, parts = LevelWarn, append(parts, text)
-	}
-	if s.Config.Problem != "" {
-		level, parts = LevelWarn, append(parts, "The last reload of the config was refused; the one before runs on.")
-	}
-	if level == LevelWarn {
-		return Summary{level, strings.Join(parts, " ")}
-	}
-	return Summary{level, s.quiet()}
-}
-
-func (s *Snapshot) links() string {
-	var down []*Destination
-	var kept uint64
-	for i := range s.Destinations {
-		if d := &s.Destinations[i]; d.State != StateConnected {
-			down = append(down, d)
-			kept = max(kept, d.BacklogReadings)
-		}
-	}
-	if len(down) == 0 {
-		return ""
-	}
-	text := fmt.Sprintf("%d of %d destinations down", len(down), len(s.Destinations))
-	if len(down) == 1 {
-		text = "Destination " + down[0].Name + " down"
-		if !down[0].Since.IsZero() {
-			text += " for " + Span(s.Now.Sub(down[0].Since))
-		}
-	}
-	text += "; " + count(kept, "reading") + " kept"
-	if h := s.Buffer.OutageHours; h != nil {
-		text += ", enough space for " + Span(time.Duration(min(*h, 87600)*float64(time.Hour)))
-	}
-	return text + "."
+	return Summary{s.States[0].Level(), text}
 }
 
 func (d *Destination) refuses() string {
@@ -92,51 +50,7 @@ func (d *Destination) refuses() string {
 	if len(names) <= 3 {
 		whose = strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("%s refuses messages of %s: %s held back, the rest flows.", d.Name, whose, count(d.Held, "record"))
-}
-
-// absent says what destinations hold that are not in the config any more.
-func (s *Snapshot) absent() string {
-	if len(s.Absent) == 0 {
-		return ""
-	}
-	a := &s.Absent[0]
-	text := fmt.Sprintf("Destination %s is not in the config any more and keeps %s in the store; `millrace buffer forget %s` gives them up", a.Name, count(a.Readings, "reading"), a.Name)
-	if more := len(s.Absent) - 1; more > 0 {
-		text += fmt.Sprintf("; so do %d more", more)
-	}
-	return text + "."
-}
-
-func (s *Snapshot) silent() string {
-	var names []string
-	var bad *Device
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		switch {
-		case d.Up && d.Reason == "" && d.allBad():
-			bad = d
-		case !d.Live():
-			names = append(names, d.Name)
-		}
-	}
-	text := s.unanswered(names)
-	if bad != nil {
-		text = strings.TrimSpace(text + fmt.Sprintf(" Device %s answers, and all its %s are bad.", bad.Name, count(uint64(bad.Tags), "tag")))
-	}
-	return text
-}
-
-func (s *Snapshot) unanswered(names []string) string {
-	switch {
-	case len(names) == 0:
-		return ""
-	case len(names) == 1:
-		return fmt.Sprintf("Device %s does not answer; %d of %d live.", names[0], s.live(), len(s.Devices))
-	case len(names) <= 3:
-		return fmt.Sprintf("Devices %s do not answer; %d of %d live.", strings.Join(names, ", "), s.live(), len(s.Devices))
-	}
-	return fmt.Sprintf("%d of %d devices do not answer.", len(names), len(s.Devices))
+	return fmt.Sprintf("it refuses messages of %s: %s held back, the rest flows", whose, count(d.Held, "record"))
 }
 
 func (s *Snapshot) quiet() string {
@@ -205,14 +119,4 @@ func Thousands(n uint64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
-}
-
-// live is how many devices are.
-func (s *Snapshot) live() (n int) {
-	for i := range s.Devices {
-		if s.Devices[i].Live() {
-			n++
-		}
-	}
-	return n
 }

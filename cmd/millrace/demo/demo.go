@@ -181,7 +181,7 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
-	l, err := web.Listen(ctx, "127.0.0.1:0", d.log)
+	l, err := web.Listen(ctx, "127.0.0.1:0", web.Bounds{}, d.log)
 	if err != nil {
 		return err
 	}

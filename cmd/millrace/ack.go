@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/gateway/config"
+	"millrace/gateway/web"
+)
+
+// newAck tells the running gateway that a person has seen what was lost.
+func newAck() *cobra.Command {
+	var file, path string
+	cmd := &cobra.Command{
+		Use:   "ack",
+		Short: "Say that you have seen what was lost",
+		Long: `Say that you have seen what was lost. Until then the running gateway goes on saying it first: on its page, in /readyz, in /metrics and
+in its log, after a restart too. The counts of the ledger stay; the log notes who has seen what, and when.`,
+		Example: `  millrace ack --config millrace.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			dir, err := path, error(nil)
+			if dir == "" {
+				if dir, err = config.StorePath(file, protocols(), config.Options{}); dir == "" {
+					return &exitError{exitFailed, err}
+				}
+			}
+			c, err := web.Dial(ctx, dir)
+			if err != nil {
+				return &exitError{exitFailed, fmt.Errorf("acknowledge losses: %w", err)}
+			}
+			defer c.Close()
+			seen, err := c.Ack(ctx, whoAsks())
+			if err != nil {
+				return &exitError{exitFailed, fmt.Errorf("acknowledge losses: %w", err)}
+			}
+			for i := range seen {
+				l := &seen[i]
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s) from %s to %s\n", l.Destination,
+					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
+			}
+			if len(seen) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost that is not acknowledged")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
+	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	return cmd
+}
+
+// whoAsks is the user, for the log: the one before sudo, where there is one.
+func whoAsks() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return fmt.Sprint("uid ", os.Getuid())
+}

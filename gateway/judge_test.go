@@ -1,0 +1,339 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/values"
+	"millrace/gateway/web"
+)
+
+// shown is a gateway that has only a snapshot and a store to show, judged as the real one is.
+type shown struct {
+	judge *judge
+	snap  web.Snapshot
+	buf   *buffer.Buffer
+}
+
+func (f *shown) Snapshot() *web.Snapshot {
+	s := f.snap
+	s.Devices = slices.Clone(s.Devices)
+	s.Judge()
+	f.judge.stamp(&s)
+	return &s
+}
+func (f *shown) Buffer() *buffer.Buffer                      { return f.buf }
+func (f *shown) Values() *values.Table                       { return values.New() }
+func (f *shown) Ack(string) ([]web.Loss, error)              { return nil, nil }
+func (f *shown) Reload(context.Context) (*web.Change, error) { return nil, errStopping }
+func (f *shown) Write(_ context.Context, _, _, _ string) (*web.Written, error) {
+	return nil, errStopping
+}
+
+var judged = time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+
+// stateRows builds each row of the table of states in web/README.md, by kind and state; reason is what must be told.
+var stateRows = map[string]struct {
+	build  func(*web.Snapshot)
+	reason string
+	ready  string
+}{
+	"device down": {func(s *web.Snapshot) { s.Devices[0].Reason = "no answer within 1s" }, "no answer within 1s", "attention"},
+	"device down, every tag bad": {func(s *web.Snapshot) {
+		s.Devices[0].Bad, s.Devices[0].BadTag, s.Devices[0].BadReason = 48, "t1", "exception 2: illegal data address"
+	}, `it answers, and all its 48 tags are bad, first "t1": exception 2: illegal data address`, "attention"},
+	"device partly bad": {func(s *web.Snapshot) {
+		s.Devices[0].Bad, s.Devices[0].BadTag, s.Devices[0].BadReason = 1, "t7", "timeout"
+	},
+		`1 of 48 tags bad, first "t7": timeout`, "attention"},
+	"device late":             {func(s *web.Snapshot) { s.Devices[0].Groups[0].MissedAt = judged.Add(-time.Second) }, `group "fast" takes longer than its interval of 1s`, "attention"},
+	"device late, not polled": {func(s *web.Snapshot) { s.Devices[0].Groups[0].LastAt = judged.Add(-time.Minute) }, `group "fast" was last polled at 2026-03-01T12:29:00Z`, "attention"},
+	"destination down": {func(s *web.Snapshot) {
+		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
+	}, "connecting: connection refused", "failing"},
+	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, "it refuses messages of press-1", "attention"},
+	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
+	"destination losing data": {func(s *web.Snapshot) {
+		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}
+	}, "1,234 readings (1,234 full), the last at 2026-03-01T12:30:00Z", "failing"},
+	"destination lost data": {func(s *web.Snapshot) {
+		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
+	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
+	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
+	"store hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
+	}, "writing its files takes longer than 10s", "failing"},
+	"device hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "device", Name: "press-1", What: "a poll", Since: judged, Limit: time.Minute}}
+	}, "a poll takes longer than 1m0s", "failing"},
+	"destination hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "destination", Name: "cloud", What: "a step of its session", Since: judged, Limit: time.Minute}}
+	}, "a step of its session takes longer than 1m0s", "failing"},
+	"process hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "process", Name: "shop", What: "taking its state", Since: judged, Limit: 10 * time.Second}}
+	}, "taking its state takes longer than 10s", "failing"},
+	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
+	"clock not set": {func(s *web.Snapshot) {
+		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
+	}, "nothing sets it", "attention"},
+	"clock jumped": {func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateJumped, Reason: "by 1h0m0s", Since: judged} }, "by 1h0m0s", "attention"},
+}
+
+func wellSnapshot() web.Snapshot {
+	d := func(name string) web.Device {
+		return web.Device{Name: name, Connected: true, Tags: 48, Good: 48, Groups: []web.Group{{Name: "fast", Interval: time.Second, LastAt: judged}}}
+	}
+	return web.Snapshot{Now: judged, Devices: []web.Device{d("press-1"), d("press-2")}, Buffer: web.Buffer{Path: "/data", Health: web.HealthOK},
+		Destinations: []web.Destination{{Name: "cloud", State: web.StateConnected}}, Config: web.Config{File: "/etc/millrace.yaml"}}
+}
+
+// TestStatesSaySame walks every row of the table of states: the page, /metrics, /readyz, the log and what commands print
+// say it in the same words.
+func TestStatesSaySame(t *testing.T) {
+	readme, err := os.ReadFile("web/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(readme), "## States")
+	table, _, _ = strings.Cut(table, "\n## ")
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z]+)` \\| `([a-z ]+)` \\|").FindAllStringSubmatch(table, -1) {
+		listed[m[1]+" "+m[2]] = true
+	}
+	for name, row := range stateRows {
+		key, _, _ := strings.Cut(name, ",")
+		if !listed[key] {
+			t.Errorf("web/README.md lacks %q in its table of states", key)
+		}
+		t.Run(name, func(t *testing.T) { sayOne(t, key, row.reason, row.ready, row.build) })
+	}
+	for key := range listed {
+		if _, has := stateRows[key]; !has {
+			t.Errorf("no row here builds %q", key)
+		}
+	}
+}
+
+func sayOne(t *testing.T, key, reason, ready string, build func(*web.Snapshot)) {
+	log := &safeBuffer{}
+	dir := t.TempDir()
+	buf, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer buf.Close()
+	f := &shown{judge: &judge{log: slog.New(slog.NewJSONHandler(log, nil)), states: map[string]*standing{}}, snap: wellSnapshot(), buf: buf}
+	build(&f.snap)
+	snap := f.Snapshot()
+	if len(snap.States) != 1 {
+		t.Fatalf("states %+v, want one", snap.States)
+	}
+	st := &snap.States[0]
+	text := st.String()
+	if st.Kind+" "+st.State != key || !strings.Contains(text, reason) || st.Since.IsZero() || st.Do == "" || st.Reason == "" {
+		t.Errorf("%q; want %q, with %q, since and what to do", text, key, reason)
+	}
+	if d := &snap.Devices[0]; key == "device "+d.State != (st.Kind == "device" && st.State != web.StateHung) || d.Up == (key == "device down") {
+		t.Errorf("the device is %q, up %v", d.State, d.Up)
+	}
+	page := web.Handler(f)
+	var shown struct {
+		Summary web.Summary
+		States  []struct{ Text string }
+	}
+	unpack(t, page, "/api/v1/snapshot", &shown)
+	if !strings.HasPrefix(shown.Summary.Text, text) || len(shown.States) != 1 || shown.States[0].Text != text {
+		t.Errorf("the page says %q and %q, want %q", shown.Summary.Text, shown.States, text)
+	}
+	var health web.Health
+	unpack(t, page, "/readyz", &health)
+	if !slices.Equal(health.Problems, []string{text}) || health.Status != ready {
+		t.Errorf("/readyz says %+v, want %q and %q", health, ready, text)
+	}
+	metrics := httptest.NewRecorder()
+	page.ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil))
+	series := fmt.Sprintf(`millrace_state_since_seconds{kind=%q,name=%q,state=%q} `, st.Kind, st.Name, st.State)
+	if n := strings.Count(metrics.Body.String(), "\nmillrace_state_since_seconds{"); n != 1 || !strings.Contains(metrics.Body.String(), series) {
+		t.Errorf("/metrics lacks %s, or has others", series)
+	}
+	f.judge.tell(f.Snapshot())
+	f.judge.tell(f.Snapshot())
+	if quoted, _ := json.Marshal(text); strings.Count(log.String(), string(quoted)) != 1 {
+		t.Errorf("the log says %q, want %q once", log.String(), text)
+	}
+	commandsSay(t, f, dir, text)
+}
+
+// commandsSay asks as `millrace health`, `values` and `buffer status` do; they print what they get a line each.
+func commandsSay(t *testing.T, f *shown, dir, text string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- web.RunLocal(ctx, dir, f, nil, slog.New(slog.DiscardHandler)) }()
+	defer func() { cancel(); <-ended }()
+	var c *web.Client
+	for end := time.Now().Add(10 * time.Second); c == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		c, _ = web.Dial(ctx, dir)
+	}
+	if c == nil {
+		t.Fatal("nobody answers at the socket")
+	}
+	defer c.Close()
+	snap, err := c.Snapshot(ctx)
+	if err != nil || len(snap.States) != 1 || snap.States[0].String() != text {
+		t.Errorf("a command gets %v, %v; want %q", snap.States, err, text)
+	}
+	store, err := c.Status(ctx)
+	if err != nil || len(store.States) != 1 || store.States[0].String() != text {
+		t.Errorf("buffer status gets %v, %v; want %q", store.States, err, text)
+	}
+}
+
+func unpack(t *testing.T, h http.Handler, path string, v any) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil))
+	if err := json.Unmarshal(w.Body.Bytes(), v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLogIsDamped: a state that comes and goes has a line a minute, and the log's last word is true.
+func TestLogIsDamped(t *testing.T) {
+	log := &safeBuffer{}
+	f := &shown{judge: &judge{log: slog.New(slog.NewTextHandler(log, nil)), states: map[string]*standing{}}, snap: wellSnapshot()}
+	for i := range 200 { // seconds
+		f.snap.Now = judged.Add(time.Duration(i) * time.Second)
+		for j := range f.snap.Devices {
+			f.snap.Devices[j].Groups[0].LastAt = f.snap.Now
+		}
+		f.snap.Devices[0].Reason = []string{"", "timeout"}[i%2]
+		if i > 150 {
+			f.snap.Devices[0].Reason = ""
+		}
+		f.judge.tell(f.Snapshot())
+	}
+	text := log.String()
+	if n := strings.Count(text, "\n"); n < 2 || n > 4 {
+		t.Errorf("%d lines in 200 s of flapping:\n%s", n, text)
+	}
+	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, "no more: device") {
+		t.Errorf("the last word is %q", last)
+	}
+}
+
+// TestLossesStay: what was lost is said over a restart, until a person acknowledges it, and anew with the next loss.
+func TestLossesStay(t *testing.T) {
+	dir := t.TempDir()
+	var n uint64
+	ledger := func() []buffer.Account {
+		d := buffer.DestinationAccount{Name: "cloud"}
+		d.Dropped[buffer.CauseFull] = n
+		return []buffer.Account{{Name: "press-1", Destinations: []buffer.DestinationAccount{d}}}
+	}
+	now := judged
+	open := func() (*buffer.Buffer, *losses) {
+		b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLosses(b, slog.New(slog.DiscardHandler))
+		l.now = func() time.Time { return now }
+		return b, l
+	}
+	b, l := open()
+	said := func(when string, readings uint64, from time.Time, losing bool) {
+		t.Helper()
+		got := l.look(ledger())
+		if readings == 0 && len(got) == 0 {
+			return
+		}
+		if len(got) != 1 || got[0].Readings != readings || !got[0].From.Equal(from) || got[0].Losing != losing {
+			t.Errorf("%s: %+v; want %d readings from %v, losing %v", when, got, readings, from, losing)
+		}
+	}
+	said("at first", 0, time.Time{}, false)
+	n = 70
+	said("a loss", 70, judged, true)
+	if err := l.save(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Hour)
+	said("later", 70, judged, false)
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, l = open()
+		said("after a restart", 70, judged, false)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, l = open()
+	defer b.Close()
+	said("acknowledged, after a restart", 0, time.Time{}, false)
+	n = 71
+	said("the next loss", 1, now, true)
+	n = 0
+	said("taken out of quarantine", 0, time.Time{}, false)
+	n = 2
+	said("and others put into it", 2, now, true)
+}
+
+// TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops
+// when a person has acknowledged it.
+func TestLossIsSaid(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(2, "a")
+	s, err := b.g.buf.Stream("a", []byte("other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.g.buf.Append(s, make([]byte, b.g.buf.MaxRecord()+1), 7, time.Now().UnixMicro()); err == nil {
+		t.Fatal("a record of any size is taken")
+	}
+	began := time.Now()
+	page := web.Handler(b.g)
+	var h web.Health
+	var snap struct{ Summary web.Summary }
+	said := func() bool {
+		unpack(t, page, "/readyz", &h)
+		unpack(t, page, "/api/v1/snapshot", &snap)
+		const what = `destination "cloud": los`
+		return h.Status == "failing" && strings.HasPrefix(h.Problems[0], what) && strings.HasPrefix(snap.Summary.Text, what) &&
+			strings.Contains(snap.Summary.Text, "7 readings (7 full)") && strings.Contains(b.log.String(), `destination \"cloud\": los`)
+	}
+	for !said() && time.Since(began) < 30*time.Second {
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("said after %v", time.Since(began))
+	if !said() {
+		t.Fatalf("%+v, %q", h, snap.Summary)
+	}
+	if _, err := b.g.Ack("anna"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // a snapshot is served for so long
+	if unpack(t, page, "/readyz", &h); said() || strings.Contains(strings.Join(h.Problems, ""), "los") {
+		t.Errorf("after the acknowledgement: %+v", h)
+	}
+	if !strings.Contains(b.log.String(), "by=anna") {
+		t.Error("the log does not say who has acknowledged")
+	}
+}

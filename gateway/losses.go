@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/web"
+)
+
+// losses knows what was lost and has not been acknowledged by a person. The store's ledger counts; this keeps beside it how
+// much of the count somebody has seen, and when the rest was noticed, in the store's note.
+type losses struct {
+	buf *buffer.Buffer
+	log *slog.Logger
+	now func() time.Time
+
+	saving sync.Mutex // one save at a time; taken before mu
+	mu     sync.Mutex
+	by     map[string]*loss // by destination
+	dirty  bool             // the note is not what is known
+	urgent bool             // and is more than times
+	saved  time.Time
+}
+
+// loss is what was lost for one destination, in readings.
+type loss struct {
+	Seen  [buffer.Causes]uint64 // acknowledged
+	Total [buffer.Causes]uint64 // in all
+	From  time.Time             // of what is not acknowledged
+	To    time.Time
+	grown time.Time // when this process saw it grow
+}
+
+const (
+	losingFor = 10 * time.Second // after the last reading lost it is said that readings are being lost
+	saveEvery = time.Minute      // how often the note is written when only a loss goes on
+)
+
+func newLosses(buf *buffer.Buffer, log *slog.Logger) *losses {
+	l := &losses{buf: buf, log: log, now: time.Now, by: map[string]*loss{}}
+	if note := buf.Note(); note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
+		l.by = map[string]*loss{}
+	}
+	return l
+}
+
+// unseen returns how many readings nobody has acknowledged, and their causes in words.
+func (l *loss) unseen() (n uint64, causes string) {
+	for c, total := range l.Total {
+		if more := total - min(l.Seen[c], total); more > 0 {
+			if n += more; causes != "" {
+				causes += ", "
+			}
+			causes += fmt.Sprintf("%s %s", web.Thousands(more), buffer.Cause(c))
+			if buffer.Cause(c) == buffer.CauseRejected {
+				causes += ", in quarantine"
+			}
+		}
+	}
+	return n, causes
+}
+
+// look takes in the ledger and returns what is to be said.
+func (l *losses) look(accounts []buffer.Account) (said []web.Loss) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	for _, name := range l.take(accounts, now) {
+		e := l.by[name]
+		if n, causes := e.unseen(); n > 0 {
+			said = append(said, web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
+				Losing: !e.grown.IsZero() && now.Sub(e.grown) < losingFor})
+		}
+	}
+	return said
+}
+
+// take brings the totals up to the ledger and returns the destinations in its order. mu is held.
+func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string) {
+	totals := map[string]*[buffer.Causes]uint64{}
+	for i := range accounts {
+		for j := range accounts[i].Destinations {
+			d := &accounts[i].Destinations[j]
+			if totals[d.Name] == nil {
+				totals[d.Name] = new([buffer.Causes]uint64)
+				names = append(names, d.Name)
+			}
+			for c, n := range d.Dropped {
+				totals[d.Name][c] += n
+			}
+		}
+	}
+	for name := range l.by {
+		if totals[name] == nil { // forgotten
+			delete(l.by, name)
+			l.dirty = true
+		}
+	}
+	for name, total := range totals {
+		if l.by[name] == nil {
+			l.by[name] = &loss{}
+		}
+		l.grow(l.by[name], total, now)
+	}
+	return names
+}
+
+func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
+	before, _ := e.unseen()
+	if e.Total == *total {
+		return
+	}
+	e.Total, l.dirty = *total, true
+	for c := range total {
+		e.Seen[c] = min(e.Seen[c], total[c]) // a record was taken out of quarantine: the next one is another
+	}
+	if n, _ := e.unseen(); n <= before {
+		return
+	}
+	if before == 0 {
+		e.From, l.urgent = now, true
+	}
+	e.To, e.grown = now, now
+}
+
+// save writes the note when there is something new to keep.
+func (l *losses) save() error { return l.write(false) }
+
+// write is save; at once writes also what would wait.
+func (l *losses) write(atOnce bool) error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	l.mu.Lock()
+	if !l.dirty || !atOnce && !l.urgent && l.now().Sub(l.saved) < saveEvery {
+		l.mu.Unlock()
+		return nil
+	}
+	note, err := json.Marshal(l.by)
+	l.dirty, l.urgent, l.saved = false, false, l.now()
+	l.mu.Unlock()
+	if err == nil {
+		err = l.buf.SetNote(note)
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.dirty = true
+		l.mu.Unlock()
+		return fmt.Errorf("keep what is known of losses: %w", err)
+	}
+	return nil
+}
+
+// acknowledge notes that a person has seen all losses, and returns what they were.
+func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss, error) {
+	seen := l.look(accounts)
+	l.mu.Lock()
+	for _, e := range l.by {
+		e.Seen, e.From, e.To, e.grown = e.Total, time.Time{}, time.Time{}, time.Time{}
+	}
+	l.dirty, l.urgent = true, true
+	l.mu.Unlock()
+	if err := l.save(); err != nil {
+		return nil, err
+	}
+	for i := range seen {
+		s := &seen[i]
+		l.log.Info("losses acknowledged", "by", who, "destination", s.Destination, "readings", s.Readings, "causes", s.Causes,
+			"from", s.From.UTC().Format(time.RFC3339), "to", s.To.UTC().Format(time.RFC3339))
+	}
+	return seen, nil
+}

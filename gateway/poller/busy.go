@@ -1,0 +1,33 @@
+package poller
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// busy says since when something is at work. Its owner sets it, a watchdog looks, and neither waits.
+type busy struct {
+	base  time.Time // its monotonic part is the clock
+	since atomic.Int64
+}
+
+func (b *busy) begin() { b.since.Store(max(int64(time.Since(b.base)), 1)) }
+func (b *busy) end()   { b.since.Store(0) }
+
+func (b *busy) lasts() time.Duration {
+	since := b.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(b.base) - time.Duration(since)
+}
+
+// Busy returns what the poller has been at the longest, a poll or a job or an attempt to connect, and for how long; 0 when it
+// waits for its next tick. It never waits itself, so that a watchdog sees a driver that does not return.
+func (p *Poller) Busy() (what string, lasts time.Duration) {
+	poll, dial := p.reading.lasts(), p.dialling.lasts()
+	if dial > poll {
+		return "an attempt to connect", dial
+	}
+	return "a poll", poll
+}

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"millrace/gateway/web"
+)
+
+// timeLimits is how long each thing may take: far longer than it ever does on a slow card or line, so that what is reported
+// does hang.
+type timeLimits struct {
+	commit  time.Duration // writing the store's files
+	poll    time.Duration // a poll with all its retries, a job, an attempt to connect
+	session time.Duration // a step of a session
+	view    time.Duration // a snapshot for the page
+	stop    time.Duration // a stop, beyond the grace time; what hangs then is left behind
+}
+
+var usualLimits = timeLimits{commit: 10 * time.Second, poll: time.Minute, session: 30 * time.Second, view: 10 * time.Second, stop: 5 * time.Second}
+
+// maxDump bounds the goroutine dump in the log, in bytes.
+const maxDump = 64 << 10
+
+// ErrHung is how Run ends when something did not: the process should exit at once.
+var ErrHung = errors.New("the stop did not end in time; what is on disk is kept and sent at the next start, what was in memory only is lost")
+
+// watchdog sees what takes longer than it may. It takes no lock that something which hangs could hold.
+type watchdog struct {
+	limits timeLimits
+	runs   atomic.Pointer[running] // as running, for who may not wait
+	viewed atomic.Int64            // since when a snapshot is being taken, by Gateway.started; 0 = none is
+	dumped atomic.Bool
+}
+
+// show tells the watchdog what runs. mu is held.
+func (g *Gateway) show() {
+	r := g.running
+	g.watchdog.runs.Store(&r)
+}
+
+// stalls returns what takes longer than it may.
+func (g *Gateway) stalls(now time.Time) (list []web.Stall) {
+	add := func(kind, name, what string, lasts, limit time.Duration) {
+		if lasts > limit {
+			list = append(list, web.Stall{Kind: kind, Name: name, What: what, Since: now.Add(-lasts).Round(time.Second), Limit: limit})
+		}
+	}
+	r, l := g.watchdog.runs.Load(), &g.watchdog.limits
+	if r == nil {
+		return nil
+	}
+	add("store", r.cfg.Buffer.Path, "writing its files", g.buf.Busy(), l.commit)
+	for _, d := range r.destinations {
+		add("destination", d.cfg.Name, "a step of its session", d.Busy(), l.session)
+	}
+	for _, c := range r.connections {
+		what, lasts := c.poller.Busy()
+		add("device", c.devices[0].name, what, lasts, l.poll)
+	}
+	if since := g.watchdog.viewed.Load(); since > 0 {
+		add("process", r.cfg.Gateway, "taking its state", time.Since(g.started)-time.Duration(since), l.view)
+	}
+	return list
+}
+
+// watch looks each second. The first time that something hangs the log gets a dump of all goroutines.
+func (g *Gateway) watch(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			g.clock.look()
+			if list := g.stalls(now); len(list) > 0 {
+				g.dump(fmt.Sprintf("%s %q hangs: %s", list[0].Kind, list[0].Name, list[0].What))
+			}
+		}
+	}
+}
+
+// dump logs what all goroutines do, once in the life of the process.
+func (g *Gateway) dump(why string) {
+	if !g.watchdog.dumped.CompareAndSwap(false, true) {
+		return
+	}
+	stacks := make([]byte, maxDump)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	g.log.Error(why+"; please report this with the goroutines", "goroutines", string(stacks))
+}
+
+// bounded calls stop, which ends the gateway, and returns ErrHung when it does not end within the grace time and a bound, or
+// within that bound after hurry has ended.
+func (g *Gateway) bounded(hurry context.Context, grace time.Duration, stop func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- stop() }()
+	late := time.NewTimer(grace + g.watchdog.limits.stop)
+	defer late.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-hurry.Done():
+			late.Reset(g.watchdog.limits.stop)
+			hurry = context.Background()
+		case <-late.C:
+			g.dump("the stop hangs")
+			g.log.Error(ErrHung.Error())
+			return ErrHung
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/config"
+	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/web"
+)
+
+// stuck is a driver that never comes back from a read, whatever is asked of it.
+type stuck struct{ free chan struct{} }
+
+func (s stuck) Connect(context.Context) error { return nil }
+func (s stuck) Close() error                  { return nil }
+func (s stuck) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemetry.Reading, error) {
+	<-s.free
+	return nil, errors.New("freed")
+}
+
+// holding is a log that does not come back from one message: whoever writes it hangs there.
+type holding struct {
+	slog.Handler
+	at   string
+	free chan struct{}
+}
+
+func (h holding) Handle(ctx context.Context, r slog.Record) error {
+	if h.at != "" && strings.Contains(r.Message, h.at) {
+		<-h.free
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// TestNothingHangsTheStop: a driver that never returns, and a store whose write never ends, are said in words within
+// seconds with one dump of goroutines, and the stop ends all the same.
+func TestNothingHangsTheStop(t *testing.T) {
+	for _, c := range []struct {
+		name, driver, logAt, want string
+		hang                      func(store string)
+	}{
+		{"driver", "stuck", "", `device "press-1": hung`, func(string) {}},
+		// The store logs this with its files held, where a disk that does not answer would hold it, too.
+		{"store", "fake", "lock file was removed", `store "`, func(dir string) { _ = os.Remove(filepath.Join(dir, "lock")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			free := make(chan struct{})
+			protocols := append(newPlant().protocols(), drivers.Protocol{Name: "stuck", New: func(drivers.Connection) (drivers.Driver, error) { return stuck{free}, nil }})
+			broker := brokersim.New(brokersim.Options{})
+			if err := broker.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer broker.Stop()
+			dir := filepath.Join(t.TempDir(), "store")
+			file := filepath.Join(t.TempDir(), "millrace.yaml")
+			text := "gateway: shop\ngrace_time: 1s\nweb: {enabled: false}\nbuffer: {path: " + dir + ", commit_interval: 100ms}\n" +
+				"destinations:\n  - {name: cloud, url: \"mqtt://" + broker.Addr() + "\"}\ndevices:\n  - name: press-1\n    driver: " + c.driver +
+				"\n    url: tcp://x\n    groups:\n      - {name: g, interval: 100ms, tags: [{name: n, address: a}]}\n"
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := config.Load(file, protocols, config.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := &safeBuffer{}
+			g, err := New(t.Context(), cfg, Options{Version: "test", Log: slog.New(holding{slog.NewTextHandler(log, nil), c.logAt, free})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &g.watchdog.limits
+			l.commit, l.poll, l.stop = time.Second, time.Second, time.Second
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- g.Run(ctx, context.Background()) }()
+			<-g.begun
+			c.hang(dir)
+			page := web.Handler(g)
+			health := ""
+			for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && (!strings.Contains(health, c.want) || !strings.Contains(log.String(), "goroutines=")); time.Sleep(100 * time.Millisecond) {
+				w := httptest.NewRecorder()
+				page.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/healthz", nil))
+				health = strings.ReplaceAll(w.Body.String(), `\"`, `"`)
+				if w.Code == http.StatusOK && strings.Contains(health, c.want) {
+					t.Fatalf("%d %s", w.Code, health)
+				}
+			}
+			if !strings.Contains(health, c.want) || !strings.Contains(health, "hung") {
+				t.Errorf("/healthz says %s, want %q", health, c.want)
+			}
+			cancel()
+			select {
+			case err = <-done:
+			case <-time.After(30 * time.Second):
+				t.Fatal("the stop hangs")
+			}
+			if !errors.Is(err, ErrHung) {
+				t.Errorf("the stop ends with %v, want ErrHung", err)
+			}
+			if n := strings.Count(log.String(), "goroutines="); n != 1 {
+				t.Errorf("%d dumps of goroutines in the log, want 1", n)
+			}
+			close(free)
+		})
+	}
+}

@@ -1,0 +1,195 @@
+package web
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// State is how one part of the gateway stands, in the words that the page, /metrics, /readyz, the log and the commands all
+// use. README.md has the table of states.
+type State struct {
+	Kind   string    `json:"kind"` // device, destination, store, clock, config, process
+	Name   string    `json:"name"`
+	State  string    `json:"state"` // one of the table
+	Since  time.Time `json:"since"` // zero = unknown
+	Reason string    `json:"reason"`
+	Do     string    `json:"do"` // what to do
+}
+
+// The states, loudest first.
+const (
+	StateLosing    = "losing data"
+	StateHung      = "hung"
+	StateFailing   = "failing"
+	StateLost      = "lost data"
+	StateDown      = "down"
+	StatePartlyBad = "partly bad"
+	StateLate      = "late"
+	StateUnset     = "not set"
+	StateJumped    = "jumped"
+	StateRefused   = "refused"
+	StateAbsent    = "absent"
+	StateOK        = "ok"
+)
+
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped, StateRefused, StateAbsent, StateOK}
+
+// String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
+func (s *State) String() string {
+	text := fmt.Sprintf("%s %q: %s", s.Kind, s.Name, s.State)
+	if !s.Since.IsZero() {
+		text += " since " + s.Since.UTC().Format(time.RFC3339)
+	}
+	if s.Reason != "" {
+		text += ": " + s.Reason
+	}
+	if s.Do != "" {
+		text += "; " + s.Do
+	}
+	return text
+}
+
+// MarshalJSON adds the sentence.
+func (s State) MarshalJSON() ([]byte, error) {
+	type plain State
+	return json.Marshal(struct {
+		plain
+		Text string `json:"text"`
+	}{plain(s), s.String()})
+}
+
+// Level returns how urgent the state is: LevelOK, LevelWarn or LevelBad.
+func (s *State) Level() string {
+	switch s.State {
+	case StateLosing, StateHung, StateFailing, StateLost:
+		return LevelBad
+	case StateOK:
+		return LevelOK
+	}
+	return LevelWarn
+}
+
+// Judge computes the state of every part of the gateway: the one place where it is decided. It fills States with those
+// that are not ok, loudest first, and State and Up of each device.
+func (s *Snapshot) Judge() {
+	s.States = []State{}
+	s.judgeStore()
+	for i := range s.Losses {
+		s.add(s.Losses[i].judge())
+	}
+	for i := range s.Stalls {
+		s.add(s.Stalls[i].judge())
+	}
+	for i := range s.Destinations {
+		s.add(s.Destinations[i].judge())
+	}
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		st := d.judge(s.Now)
+		d.State, d.Up = st.State, st.State != StateDown
+		s.add(st)
+	}
+	for _, a := range s.Absent {
+		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + count(a.Readings, "reading") + " in the store",
+			fmt.Sprintf("bring it back, or `millrace buffer forget %s` gives them up", a.Name)})
+	}
+	if s.Config.Problem != "" {
+		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
+			"`millrace check` shows every mistake"})
+	}
+	s.add(s.Clock.judge())
+	slices.SortStableFunc(s.States, func(a, b State) int {
+		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
+	})
+}
+
+func (s *Snapshot) add(st State) {
+	if st.State != StateOK {
+		s.States = append(s.States, st)
+	}
+}
+
+func (s *Snapshot) judgeStore() {
+	if s.Buffer.Health != HealthOK {
+		s.add(State{"store", s.Buffer.Path, StateFailing, time.Time{}, s.Buffer.Health, "readings are not kept until this is mended"})
+	}
+}
+
+func (l *Loss) judge() State {
+	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
+		"`millrace ack` ends this notice"}
+	if l.Losing {
+		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
+	}
+	return st
+}
+
+func (x *Stall) judge() State {
+	return State{x.Kind, x.Name, StateHung, x.Since, x.What + " takes longer than " + x.Limit.String(), "the log has a goroutine dump; restart the gateway if it lasts"}
+}
+
+func (d *Destination) judge() State {
+	st := State{Kind: "destination", Name: d.Name, State: StateOK, Since: d.Since}
+	if d.State != StateConnected {
+		st.State, st.Reason = StateDown, withCause(d.State, d.LastError)
+		st.Do = "its readings are kept, and it is tried again"
+		return st
+	}
+	if text := d.refuses(); text != "" {
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, d.Breakers[0].Since, text, "the page has its reasons; see its policy for these topics"
+	}
+	return st
+}
+
+func (c *Clock) judge() State {
+	st := State{"clock", "system", c.State, c.Since, c.Reason, "readings are marked until it is set; run an NTP service"}
+	switch c.State {
+	case StateUnset:
+	case StateJumped:
+		st.Do = "readings from before have other times; see what sets the clock"
+	default:
+		st.State = StateOK
+	}
+	return st
+}
+
+// lateFor is how long missed polls keep a device late: less would flicker.
+const lateFor = time.Minute
+
+func (d *Device) judge(now time.Time) State {
+	st := State{Kind: "device", Name: d.Name, State: StateOK, Since: d.Since}
+	example := ""
+	if d.BadTag != "" {
+		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
+	}
+	look := fmt.Sprintf("`millrace values %s --bad` shows all", d.Name)
+	switch late, group := d.late(now); {
+	case d.Reason != "" || !d.Connected:
+		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), "it is tried again; see its power, its line and its url"
+	case d.Tags > 0 && d.Bad == d.Tags:
+		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+count(uint64(d.Tags), "tag")+" are bad"+example, look
+	case d.Bad > 0:
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, count(uint64(d.Tags), "tag"), example), look
+	case late != "":
+		st.State, st.Since, st.Reason = StateLate, time.Time{}, fmt.Sprintf("group %q %s", group, late)
+		st.Do = "poll it less often, or see what else is on its line"
+	}
+	return st
+}
+
+// late says in words why the device's readings come late, and of which group; "" when they do not.
+func (d *Device) late(now time.Time) (why, group string) {
+	for i := range d.Groups {
+		g := &d.Groups[i]
+		if !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
+			return "was last polled at " + g.LastAt.UTC().Format(time.RFC3339), g.Name
+		}
+		if !g.MissedAt.IsZero() && now.Sub(g.MissedAt) < lateFor {
+			return "takes longer than its interval of " + g.Interval.String(), g.Name
+		}
+	}
+	return "", ""
+}
