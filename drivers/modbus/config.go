@@ -85,6 +85,7 @@ func tagOptions() []drivers.Option {
 		{Name: "min", Help: "least plausible value, scaled; one below is uncertain"},
 		{Name: "max", Help: "greatest plausible value, scaled; one above is uncertain"},
 		{Name: "enum", Help: "texts of numbers: 0=off, 1=on"},
+		{Name: "read_back", Help: "true: a write is read back and is an error unless the device holds it; default false"},
 		{Name: "flags", Help: "texts of bits that are set: 0=door open, 3=overheated"},
 	}
 }

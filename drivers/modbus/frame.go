@@ -33,6 +33,8 @@ type request struct {
 	want int // bytes of values in the answer to a read, -1: the answer repeats the request's first bytes
 	echo int // how many bytes of the request an answer to a write repeats
 
+	writes bool // it must not be made twice
+
 	// What else is taken for an answer: a unit id beside the own, anyUnit for every one; a transaction id likewise.
 	units        acceptance
 	transactions acceptance

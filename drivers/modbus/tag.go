@@ -12,14 +12,15 @@ import (
 // field is a tag as the driver understands it.
 type field struct {
 	address
-	kind   kind
-	order  order
-	length int            // bytes of a string or of bytes, else 0
-	count  int            // registers (or bits of a bit table) that it takes
-	high   bool           // the 8-bit number is in the register's high byte
-	page   codePage       // of a string
-	zone   *time.Location // of a date-time whose digits are local time
-	check  *check         // what is made of the value once it is decoded; nil = nothing
+	kind     kind
+	order    order
+	length   int            // bytes of a string or of bytes, else 0
+	count    int            // registers (or bits of a bit table) that it takes
+	high     bool           // the 8-bit number is in the register's high byte
+	page     codePage       // of a string
+	zone     *time.Location // of a date-time whose digits are local time
+	readBack bool           // after a write
+	check    *check         // what is made of the value once it is decoded; nil = nothing
 }
 
 // data is the data type of the tag's values before scaling.
@@ -110,6 +111,12 @@ func (f *field) options(o map[string]string, r *reporter) {
 		f.high = text == "high"
 		if text != "high" && text != "low" || f.kind != kindInt8 && f.kind != kindUint8 {
 			r.add("byte", fmt.Sprintf("byte %q of the type %s", text, f.kind), "use high or low, for int8 and uint8")
+		}
+	}
+	if text, ok := o["read_back"]; ok {
+		f.readBack = text == "true"
+		if text != "true" && text != "false" {
+			r.add("read_back", fmt.Sprintf("read_back %q: it is neither true nor false", text), "the default is false")
 		}
 	}
 	if text, ok := o["code_page"]; ok {

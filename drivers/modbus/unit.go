@@ -14,6 +14,8 @@ type unit struct {
 	late    time.Time // until when an answer to an earlier request may come, where no transaction id tells it apart
 	silent  int       // requests without any answer since the last one
 	missed  string    // the PDU of the last of them
+	many    bool      // learned: it writes only with the functions for several
+	noMask  bool      // learned: it does not know function 22
 }
 
 // limitOf returns what was learned of the size of requests to a table.
@@ -52,14 +54,14 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 		switch e, refused := err.(exception); {
 		case err == nil:
 			return pdu, nil
-		case refused && e.passing() && busies < busyTries:
+		case refused && (e == busy || e == acknowledge && !q.writes) && busies < busyTries:
 			if err := wait(ctx, time.Now().Add(busyWait<<busies)); err != nil {
 				return nil, err
 			}
 			busies++
 		case l == nil:
 			return nil, err
-		case l.kind == lossClosed && !l.begun && !renewed && (l.idle || d.link.answered):
+		case l.kind == lossClosed && !l.begun && !renewed && (l.idle || d.link.answered && !q.writes):
 			renewed = true // an idle close, or the manner of a device that closes after each answer
 			if err := d.renew(ctx, u, l); err != nil {
 				return nil, err

@@ -48,16 +48,16 @@ func (s *strange) flooded() bool { return s.bytes > maxStray || s.frames > maxFo
 // *loss, or that of ctx, whose end must be made known by interrupt.
 func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) ([]byte, error) {
 	w.strange = strange{}
-	if err := w.begin(); err != nil {
-		return nil, err
-	}
-	w.number++
 	if err := w.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, &loss{kind: lossClosed, cause: err}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err // ended before the deadline was set, which would have hidden it
 	}
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	w.number++
 	if _, err := w.Write(w.framing.pack(w.out[:0], w.number, q)); err != nil {
 		return nil, w.broken(ctx, err)
 	}
