@@ -150,7 +150,7 @@ func (p *poll) settle(b *block) {
 	r := b.waiting
 	switch {
 	case r.lost && b.proved && b.reason == "": // asked once more, because it was answered before
-		b.reason, b.lost, b.next = r.words, true, p.polls
+		b.reason, b.lost, b.next, b.twice = r.words, true, p.polls, true
 		p.queue = append(p.queue, b)
 	case b.hi-b.lo == 1:
 		b.fail(r.words, r.lost, p)

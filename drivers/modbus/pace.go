@@ -61,7 +61,7 @@ func (p *pace) sends(l *link, now time.Time) {
 	p.age = now.Sub(l.opened)
 	p.gap = longestPause + 1
 	if l.answered {
-		p.gap = now.Sub(l.last)
+		p.gap = now.Sub(l.heard)
 	}
 }
 
@@ -99,7 +99,7 @@ func (p *pace) wasHasty() bool {
 // recovered is called at the first answer after a request that met silence; same says that it is to the same request.
 func (p *pace) recovered(l *link, now time.Time, same bool) {
 	if same && p.candidate >= 0 && !p.betweenGiven && (p.easy == 0 || p.candidate < p.easy) {
-		p.between = min(max(2*p.between, 2*p.candidate, firstPause), longestPause)
+		p.between = min(max(2*p.between, 2*p.candidate, firstPause).Round(5*time.Millisecond), longestPause)
 		p.learnedBetween = true
 	}
 	if p.deafCandidate && !p.connectGiven && !p.promptly {

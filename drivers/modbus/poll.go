@@ -198,7 +198,8 @@ func (p *poll) worth(b *block) bool {
 		return false
 	case b.trial:
 		return p.answered > 0 && p.lost == 0
-	case b.reason == "" || b.probe:
+	case b.reason == "" || b.probe || b.twice:
+		b.twice = false
 		return true
 	}
 	return !p.spent() && !(b.lost && b.hi-b.lo == 1 && p.lost > 0)
