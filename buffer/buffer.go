@@ -110,6 +110,8 @@ type Buffer struct {
 	log      *slog.Logger
 	fs       files
 	lock     *os.File
+	lockInfo os.FileInfo
+	looked   time.Time // whether the lock is still under its name; guarded by commitMu
 	epoch    uint64
 	readOnly bool       // it is only looked at
 	old      *stateData // what state.db had, when readOnly

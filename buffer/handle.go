@@ -16,9 +16,10 @@ import (
 // transaction that did not reach its commit, is the last: nothing of bbolt is called on that file again, not even Close.
 type handle struct {
 	mu   sync.Mutex
-	db   *bolt.DB // nil when closed
-	file *os.File // bbolt's own; closed without it when bbolt may not be called
-	dead error    // why the handle was given up
+	db   *bolt.DB    // nil when closed
+	file *os.File    // bbolt's own; closed without it when bbolt may not be called
+	info os.FileInfo // of the file, to be compared with its name
+	dead error       // why the handle was given up
 }
 
 var errHandleClosed = errors.New("file is closed")
@@ -32,6 +33,9 @@ func openHandle(fs files, path string, o *bolt.Options) (*handle, error) {
 		return h.file, err
 	}
 	err := guard(func() (err error) { h.db, err = fs.bolt(path, &mine); return err })
+	if err == nil {
+		h.info, err = h.file.Stat()
+	}
 	if err != nil && h.file != nil {
 		_ = h.file.Close() // bbolt has done so, unless it panicked
 	}

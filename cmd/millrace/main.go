@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"millrace/cmd/millrace/importer"
 )
 
 // Exit codes, as `millrace help exit-codes` lists them.
@@ -70,7 +72,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

@@ -54,6 +54,7 @@ const (
 	streamRetry = 8 * time.Second
 	maxRetry    = 8 * time.Minute
 	tryPause    = time.Second // between two tries of any streams
+	idlePause   = time.Second // for others to confirm a refusal, before one that is not confirmed is tried again
 )
 
 // State is the state of a circuit breaker or of a session, in the field's words.
@@ -77,7 +78,7 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news boo
 	}
 	b.state, b.pending, b.asFirst, b.silent, b.bytes = Open, true, asFirst, silent, u.bytes
 	b.hold(u.seqs[0])
-	b.next = now
+	b.next = now.Add(idlePause)
 	return news
 }
 

@@ -21,6 +21,11 @@ func (p *Publisher) refused(u *unit, now time.Time, asFirst, silent bool) *break
 	if b == nil {
 		return nil
 	}
+	if b.pending && u.lane == tryLane && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
+		b.hold(u.seqs[0])
+		b.next = now.Add(idlePause)
+		return b
+	}
 	b.refuse(u, now, asFirst, silent)
 	return b
 }

@@ -31,7 +31,7 @@ type window struct {
 	bytes       int
 	maxUnits    int
 	maxBytes    int
-	width       int // units that may be in flight now; it doubles with each round (slow start)
+	width       int // units that may be in flight now; it grows fourfold with each round (slow start)
 	nextMessage uint64
 
 	// limit adapts the bytes in flight to the link: as much as it carries in about a second. It keeps a fresh
@@ -119,7 +119,7 @@ func (w *window) answered(n uint64) *unit {
 
 // finish takes a unit out of flight that was acknowledged at a time.
 func (w *window) finish(u *unit, at time.Time) {
-	w.width = min(w.width+1, w.maxUnits)
+	w.width = min(w.width+3, w.maxUnits)
 	w.progress = at
 	if u != w.units[0] && w.passed.IsZero() {
 		w.passed = at

@@ -1,12 +1,9 @@
 package web
 
 import (
-	"context"
 	"encoding/json"
-	"log/slog"
 	"math"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,14 +14,6 @@ import (
 	"millrace/gateway/record"
 	"millrace/gateway/values"
 )
-
-// tableGateway is a gateway of which only the values can be asked.
-type tableGateway struct {
-	Gateway
-	table *values.Table
-}
-
-func (g tableGateway) Values() *values.Table { return g.table }
 
 func tableOf(v telemetry.Value) *values.Table {
 	t := values.New()
@@ -38,38 +27,14 @@ func TestClientKeepsBigIntegers(t *testing.T) {
 	big := telemetry.Uint(math.MaxUint64)
 	for want, v := range map[string]telemetry.Value{"18446744073709551615": big, "[18446744073709551615]": telemetry.Array([]telemetry.Value{big}),
 		"-9223372036854775807": telemetry.Int(-math.MaxInt64), "21.5": telemetry.Float32(21.5)} {
-		list := ask(t, tableOf(v))
-		if len(list) != 1 {
-			t.Fatalf("%d values", len(list))
+		list, err := client(t, serve(t, &fake{table: tableOf(v)})).Values(t.Context(), "", "", false)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d values, %v", len(list), err)
 		}
 		if got, _ := json.Marshal(list[0].Value); string(got) != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-}
-
-// ask asks for all values through a socket.
-func ask(t *testing.T, table *values.Table) []Value {
-	t.Helper()
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	l, err := listenLocal(ctx, filepath.Join(dir, socketName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- serveLocal(ctx, l, tableGateway{table: table}, slog.New(slog.DiscardHandler)) }()
-	defer func() { cancel(); <-done }()
-	c, err := Dial(ctx, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	list, err := c.Values(ctx, "", "", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
 }
 
 // TestScanOfNothingShowsLife: a query that no record matches still tells the client that the gateway works on it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,12 +15,19 @@ import (
 
 var noon = time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 
+// mute is a log for what no test reads.
+var mute = slog.New(slog.DiscardHandler)
+
 // get asks the handler as a browser on the same machine does.
 func get(t *testing.T, s *Snapshot, method, target string) *http.Response {
 	t.Helper()
-	r := httptest.NewRequest(method, "http://localhost"+target, nil)
+	return request(Handler(showing(func() *Snapshot { return s })), method, target)
+}
+
+// request asks a handler.
+func request(h http.Handler, method, target string) *http.Response {
 	w := httptest.NewRecorder()
-	Handler(showing(func() *Snapshot { return s })).ServeHTTP(w, r)
+	h.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+target, nil))
 	return w.Result()
 }
 
@@ -223,12 +231,12 @@ func TestPageIsWhole(t *testing.T) {
 // TestRunStops holds that Run ends with its context, answers until then, and does not wait for idle peers.
 func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := Listen(ctx, "127.0.0.1:0")
+	l, err := Listen(ctx, "127.0.0.1:0", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") }))) }()
+	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") })), mute) }()
 	idle, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -248,19 +256,19 @@ func TestRunStops(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not stop")
 	}
-	if _, err := Listen(context.Background(), "256.0.0.1:x"); err == nil || !strings.Contains(err.Error(), "choose another") {
+	if _, err := Listen(context.Background(), "256.0.0.1:x", mute); err == nil || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("listen on nonsense: %v", err)
 	}
 }
 
 // TestRunReportsItsListener holds that a listener that breaks is not taken for a stop.
 func TestRunReportsItsListener(t *testing.T) {
-	l, err := Listen(context.Background(), "127.0.0.1:0")
+	l, err := Listen(context.Background(), "127.0.0.1:0", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := Run(context.Background(), l, http.NotFoundHandler()); err == nil {
+	if err := Run(context.Background(), l, http.NotFoundHandler(), mute); err == nil {
 		t.Error("no error from a closed listener")
 	}
 }

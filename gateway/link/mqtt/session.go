@@ -74,7 +74,9 @@ func newSession(o *Options, conn net.Conn) *session {
 
 // start begins reading and writing.
 func (s *session) start() {
+	s.mu.Lock() // the first watch may come before the timer is stored
 	s.timer = time.AfterFunc(s.keepAlive, s.watch)
+	s.mu.Unlock()
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
 }
