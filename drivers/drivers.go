@@ -25,6 +25,10 @@ type Protocol struct {
 
 	Shares bool // devices with the same url share one connection (Modbus unit ids behind one gateway)
 
+	// Normal returns the one form of all urls that lead to the same line ("tcp://h:502" for "tcp://H"), so that devices whose
+	// urls are spelled differently share it too. Nil: urls are compared as they are written.
+	Normal func(url string) string
+
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
 	New func(Connection) (Driver, error)

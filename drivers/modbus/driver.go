@@ -24,6 +24,7 @@ func Protocol() drivers.Protocol {
 		DeviceOptions: deviceOptions(),
 		TagOptions:    tagOptions(),
 		Shares:        true,
+		Normal:        Normal,
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {

@@ -130,8 +130,9 @@ func (p *poll) resolve() bool {
 	for len(p.pending) > 0 {
 		b := p.pending[0]
 		a := b.area
-		switch known := p.known(b, b.waiting); {
-		case known:
+		switch {
+		case b.stale():
+		case p.known(b, b.waiting):
 			p.settle(b)
 		case a.alone < maxAlone && !p.spent():
 			a.alone++

@@ -231,6 +231,11 @@ func (s *span) block(lo, hi int) *block {
 	return &block{span: s, lo: lo, hi: hi, first: first, count: end - first, ops: s.ops[s.opsBefore(lo):s.atoms[hi-1].ops]}
 }
 
+// stale reports whether the plan was made anew, or the block divided, since it was queued.
+func (b *block) stale() bool {
+	return !b.probe && !b.trial && !slices.Contains(b.span.blocks, b)
+}
+
 // replace puts blocks of the same atoms in the place of one.
 func (s *span) replace(b *block, by ...*block) {
 	i := slices.Index(s.blocks, b)
@@ -313,7 +318,7 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 				if b.reason != "" {
 					lines = append(lines, fmt.Sprintf("leave out %s: %s", b, b.reason))
 				} else {
-					lines = append(lines, "read "+b.String())
+					lines = append(lines, "read "+b.String()+g.unit.duration(b))
 				}
 			}
 		}
@@ -322,6 +327,14 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 		lines = append(lines, "learned: "+line)
 	}
 	return lines
+}
+
+// duration says how long a request takes on a serial line, the device's own time left aside.
+func (s *settings) duration(b *block) string {
+	if s.register == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", about %v on the line", s.price(b.table, b.count).Round(time.Millisecond))
 }
 
 // learned returns the config lines that would make permanent what was learned of a unit and its line.

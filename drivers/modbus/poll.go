@@ -3,7 +3,6 @@ package modbus
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"millrace/drivers"
@@ -188,6 +187,8 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 // worth reports whether a block is still worth a request in this poll, and gives it its readings when it is not.
 func (p *poll) worth(b *block) bool {
 	switch {
+	case b.stale(): // its atoms are in other blocks by now, which are in the queue too
+		return false
 	case p.over != "":
 		p.leave(b)
 		return false
@@ -219,7 +220,7 @@ func (p *poll) leave(b *block) {
 // recut replaces a block that is longer than the device answers, as was learned since it was made.
 func (p *poll) recut(b *block) bool {
 	l := p.unit.limitOf(b.table)
-	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 || !slices.Contains(b.span.blocks, b) {
+	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 {
 		return false
 	}
 	parts := b.span.chunks(b.lo, b.hi)

@@ -38,6 +38,7 @@ func TestOneRefusedOfThousand(t *testing.T) {
 				b.conn.Devices[0].Timeout = 5 * time.Second
 			}
 			b.open(t)
+			f := f
 			f.Match = modbussim.Touching(1, modbussim.Holding, at, at)
 			b.sim.Inject(f)
 			wg.Go(func() {

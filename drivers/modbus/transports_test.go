@@ -89,11 +89,11 @@ func TestLateAnswerOnSerialLine(t *testing.T) {
 	for _, name := range []string{"rtuovertcp", "asciiovertcp", "rtuoverudp"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := benchOn(t, name, 1, 200*time.Millisecond, tags("holding:100", "holding:200", "holding:300")).open(t)
+			b := benchOn(t, name, 1, time.Second, tags("holding:100", "holding:200", "holding:300")).open(t)
 			if err := b.mustBeWell("at first", 1); err != nil {
 				t.Fatal(err)
 			}
-			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Skip: 1, Times: 1})
+			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 1200 * time.Millisecond, Skip: 1, Times: 1})
 			for range 4 {
 				if _, err := b.pollAll(); wrong(err) {
 					t.Fatal(err)
