@@ -25,6 +25,7 @@ type link struct {
 	last     time.Time // when something was last sent or received
 	heard    time.Time // when something last answered, or the connection was made
 	answered bool      // on this connection
+	owing    *unit     // that has not answered a request on this connection, nil = none
 	watch    watch
 
 	closeAfter bool // close the connection after each poll
@@ -48,6 +49,7 @@ func (l *link) open(ctx context.Context) error {
 	}
 	l.watch.set(w)
 	l.wire, l.opened, l.answered, l.away = w, time.Now(), false, false
+	l.owing = nil
 	l.heard = l.opened
 	return nil
 }

@@ -66,10 +66,21 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 			if err := d.renew(ctx, u, l); err != nil {
 				return nil, err
 			}
+		case d.blocked(u, l) && !renewed && !q.writes:
+			renewed = true
+			if err := d.renew(ctx, u, l); err != nil {
+				return nil, err
+			}
 		default:
 			return nil, d.mend(ctx, u, l)
 		}
 	}
+}
+
+// blocked reports whether a unit that answered so far may be silent because the gateway before it still waits for another
+// unit: many serve a connection strictly in turn, and a new one at once.
+func (d *driver) blocked(u *unit, l *loss) bool {
+	return l.kind == lossSilent && u.silent == 1 && d.link.owing != nil && d.link.owing != u && (d.link.network == netTCP || d.link.network == netTLS)
 }
 
 // once makes one exchange. Where no transaction id tells a late answer, it waits first until none can come any more.
@@ -86,12 +97,18 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
 		}
 		u.silent, u.missed = 0, ""
+		if d.link.owing == u {
+			d.link.owing = nil
+		}
 		return pdu, err
 	}
 	if l := asLoss(err); l != nil {
 		u.silent++
 		if l.kind == lossSilent {
 			d.link.pace.silent()
+			if d.link.owing == nil || u.silent > 1 {
+				d.link.owing = u
+			}
 			u.missed = string(q.pdu)
 		}
 		if d.link.framing != mbap {
