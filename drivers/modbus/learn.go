@@ -231,12 +231,14 @@ func (p *poll) reopen(a *area) {
 		}
 		p.enter(s)
 	}
-	if !was.lost {
-		return
-	}
 	for _, other := range p.areas {
-		if other.lost {
+		switch {
+		case other.reason == "":
+		case other.lost && was.lost:
 			p.reopen(other)
+		case !other.lost && other.alone == 0: // what was wrong with this table may have been wrong with that one
+			other.alone++
+			p.queue = append(p.queue, other.single())
 		}
 	}
 }

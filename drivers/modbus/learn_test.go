@@ -284,3 +284,46 @@ func TestSilenceIsBounded(t *testing.T) {
 		t.Errorf("%d bad, %v, in the first poll after all is well", bad, err)
 	}
 }
+
+// TestBusyAltogether has a device that answers nothing but "busy" for a while: it is asked little, and is well at once after.
+func TestBusyAltogether(t *testing.T) {
+	for _, code := range []byte{5, 6, 11} {
+		b := newBench(t, 1, tags(append(run("holding", 0, 300), "input:5")...)).patient().open(t)
+		remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: code})
+		for poll := range 4 {
+			limit := 1 + busyTries
+			if poll == 0 {
+				limit *= 4 + 2*maxAlone // every request of the plan, and single registers of each table
+			}
+			if n := b.requests(func() { b.read(drivers.Ref{}) }); n > limit {
+				t.Errorf("exception %d: %d requests in poll %d, want at most %d", code, n, poll, limit)
+			}
+		}
+		remove()
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Errorf("exception %d: %d bad, %v in the first poll after it", code, bad, err)
+		}
+	}
+}
+
+// TestTimes holds that the readings of the last request have the time of the poll, and those before it their own.
+func TestTimes(t *testing.T) {
+	b := newBench(t, 1, tags("holding:0", "holding:1", "coil:0"), tags("holding:0", "holding:100")).patient()
+	b.option("max_gap", "0").open(t)
+	start := time.Now().UnixMicro()
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Fatal(bad, err)
+	}
+	for i, own := range []bool{false, false, true} { // coils are read first
+		if at := b.last[i].Time; own != (at >= start && at <= time.Now().UnixMicro()) || !own && at != 0 {
+			t.Errorf("tag %d: time %d after %d, want its own: %v", i, at, start, own)
+		}
+	}
+	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time == 0 || b.last[1].Time != 0 {
+		t.Errorf("times %d and %d, %v; want its own and that of the poll", b.last[0].Time, b.last[1].Time, err)
+	}
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
+	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time != 0 || b.last[1].Time != 0 {
+		t.Errorf("times %d and %d, %v; want those of the poll: one answer only", b.last[0].Time, b.last[1].Time, err)
+	}
+}

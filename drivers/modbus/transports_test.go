@@ -83,18 +83,26 @@ func packedFaults() []modbussim.Fault {
 	return list
 }
 
-// TestLateAnswerOnSerialLine holds that an answer that comes after its time is not taken for that of the next request, which
-// looks the same: RTU and ASCII have no transaction id.
-func TestLateAnswerOnSerialLine(t *testing.T) {
-	for _, name := range []string{"rtuovertcp", "asciiovertcp", "rtuoverudp"} {
-		t.Run(name, func(t *testing.T) {
+// TestLateAnswer holds that an answer that comes after its time is not taken for that of the next request, which looks the
+// same: by its transaction id, and where there is none, or any is taken, by other means.
+func TestLateAnswer(t *testing.T) {
+	for _, c := range []struct{ transport, accept string }{
+		{"tcp", ""}, {"tcp", "any"}, {"udp", ""}, {"rtuovertcp", ""}, {"asciiovertcp", ""}, {"rtuoverudp", ""},
+	} {
+		t.Run(c.transport+c.accept, func(t *testing.T) {
 			t.Parallel()
-			b := benchOn(t, name, 1, time.Second, tags("holding:100", "holding:200", "holding:300")).open(t)
-			if err := b.mustBeWell("at first", 1); err != nil {
+			b := benchOn(t, c.transport, 1, time.Second, tags("holding:100", "holding:200", "holding:300")).option("retries", "0")
+			if c.accept != "" {
+				b.option("accept_transaction_id", c.accept)
+			}
+			if err := b.open(t).mustBeWell("at first", 1); err != nil {
 				t.Fatal(err)
 			}
 			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 1200 * time.Millisecond, Skip: 1, Times: 1})
-			for range 4 {
+			if bad, err := b.read(drivers.Ref{}); wrong(err) || bad == 0 {
+				t.Fatalf("%d bad, %v; want some without an answer, and none of another register", bad, err)
+			}
+			for range 3 {
 				if _, err := b.pollAll(); wrong(err) {
 					t.Fatal(err)
 				}
