@@ -1,4 +1,4 @@
-// Package gateway assembles the rooms: it opens the store, builds the drivers, starts every goroutine, exchanges
+// Package gateway assembles the parts: it opens the store, builds the drivers, starts every goroutine, exchanges
 // those that a new config changes, and stops them all in the order of a reading. cmd/millrace calls New, Run and
 // Reload; nothing else does. README.md says how a reload goes.
 package gateway

@@ -132,20 +132,25 @@ func TestReloadOfADestination(t *testing.T) {
 // TestReloadDestinations adds and removes a destination two hundred times under load: the other one keeps its session and
 // gets everything, the added one begins where its start says, and what it leaves behind stays until it is forgotten.
 func TestReloadDestinations(t *testing.T) {
-	b := newGatewayBed(t, plan{devices: []string{device("a"), device("b")}})
+	var devices, names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprintf("d%02d", i))
+		devices = append(devices, device(names[i]))
+	}
+	b := newGatewayBed(t, plan{devices: devices})
 	guest := brokersim.New(brokersim.Options{})
 	if err := guest.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer guest.Stop()
 	with := func(start string) plan {
-		return plan{devices: []string{device("a"), device("b")}, cloud: fmt.Sprintf("}\n  - {name: guest, client_id: guest, start: %s, url: \"mqtt://%s\"", start, guest.Addr())}
+		return plan{devices: devices, cloud: fmt.Sprintf("}\n  - {name: guest, client_id: guest, start: %s, url: \"mqtt://%s\"", start, guest.Addr())}
 	}
-	without := plan{devices: []string{device("a"), device("b")}}
-	b.polled(5, "a", "b")
+	without := plan{devices: devices}
+	b.polled(5, names...)
 	for i := range 200 {
 		start := []string{"now", "oldest"}[i%2]
-		if change := b.reload(with(start)); change.String() != "destinations added: guest; connections untouched: 2" {
+		if change := b.reload(with(start)); change.String() != "destinations added: guest; connections untouched: 20" {
 			t.Fatalf("change %q", change)
 		}
 		if i%50 == 0 {
@@ -156,7 +161,7 @@ func TestReloadDestinations(t *testing.T) {
 				}
 			}
 		}
-		if change := b.reload(without); change.String() != "destinations removed: guest; connections untouched: 2" {
+		if change := b.reload(without); change.String() != "destinations removed: guest; connections untouched: 20" {
 			t.Fatalf("change %q", change)
 		}
 		if i%3 == 0 {
@@ -168,13 +173,15 @@ func TestReloadDestinations(t *testing.T) {
 	if b.g.Buffer().Destination("guest") != nil {
 		t.Error("the guest is still in use")
 	}
-	b.polled(5, "a", "b")
-	b.delivered("a", "b")
+	b.polled(5, names...)
+	b.delivered(names...)
 	if n := b.broker.Stats().Connects; n != 1 {
 		t.Errorf("%d sessions with the broker of the destination that stayed, want 1", n)
 	}
-	if made := b.plant.count(b.plant.made); made["a"] != 1 || made["b"] != 1 {
-		t.Errorf("connections made: %v", made)
+	for name, made := range b.plant.count(b.plant.made) {
+		if made != 1 {
+			t.Errorf("%d connections made to %s, want 1", made, name)
+		}
 	}
 }
 

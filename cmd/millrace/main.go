@@ -41,7 +41,7 @@ func execute(args []string, out io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(out)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
 	}
@@ -54,7 +54,13 @@ func execute(args []string, out io.Writer) int {
 		fmt.Fprintf(os.Stderr, "millrace: %s\n", msg)
 	}
 	if code == exitUsage {
-		fmt.Fprintln(os.Stderr, "See 'millrace --help'.")
+		if cmd.HasParent() {
+			fmt.Fprintf(os.Stderr, "Usage: %s\n", cmd.UseLine())
+		}
+		if cmd.HasParent() && cmd.HasExample() {
+			fmt.Fprintf(os.Stderr, "Example:\n%s\n", cmd.Example)
+		}
+		fmt.Fprintf(os.Stderr, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
 }

@@ -305,7 +305,7 @@ func (b *bed) until(d time.Duration, what string, done func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(d); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.t.Fatalf("waited %s in vain for %s", d, what)
+			b.t.Fatalf("waited %s for %s, and it did not come", d, what)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error)
 		}
 		return false, wait, nil
 	}
-	if i := 1 + slices.Index(b.held, b.seq); b.pending && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
+	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
 		s.p.passed++
 		sent, err := s.try(b, b.held[i%len(b.held)], nil, now)
 		return sent, 0, err

@@ -32,16 +32,15 @@ func (b *builder) problem(where, format string, args ...any) {
 		b.result.Unnamed++
 		return
 	}
-	b.result.Problems = append(b.result.Problems, Problem{clip(where), clip(fmt.Sprintf(format, args...))})
+	b.result.Problems = append(b.result.Problems, Problem{clip(where, maxRemark), clip(fmt.Sprintf(format, args...), maxRemark)})
 }
 
 // clip bounds what a foreign file can make us print.
-func clip(s string) string {
-	const most = 300
+func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
 }
 
 // device returns the device of that name and unit id, and makes it when it is new.

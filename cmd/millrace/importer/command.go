@@ -42,7 +42,7 @@ func New() *cobra.Command {
 
 func report(w io.Writer, r *Result) {
 	for _, p := range r.Problems {
-		fmt.Fprintln(w, oneLine(p.String()))
+		fmt.Fprintln(w, oneLine(p.String(), maxRemark))
 	}
 	if r.Unnamed > 0 {
 		fmt.Fprintf(w, "and %d more remarks\n", r.Unnamed)

@@ -224,7 +224,7 @@ func TestHostileTextStaysText(t *testing.T) {
 	name := "a\"}\n- evil: ${env:HOME}\u0085\u2028\x7f"
 	b := newBuilder(Options{URL: "tcp://h${env:HOME}:502"})
 	d := b.device("x", name, "", 1)
-	b.add("x", b.group("x", d, name, 0), Tag{Name: name, Address: "holding:1", Type: "uint16", Unit: name, Description: name + "\n- more"})
+	b.add("x", b.group("x", d, name, 0), Tag{Name: name, Address: "holding:1", Type: "uint16", Unit: name, Description: strings.Repeat(name+"\n- mehr ä\ufffd", 30)})
 	b.add("x", d.Groups[0], Tag{Name: name, Address: "holding:2", Type: "uint16", Scale: math.Inf(1)})
 	var out bytes.Buffer
 	if err := b.result.WriteYAML(&out); err != nil {
@@ -240,6 +240,8 @@ func TestHostileTextStaysText(t *testing.T) {
 	groups := list[0]["groups"].([]any)[0].(map[string]any)
 	if tags := groups["tags"].([]any); len(tags) != 2 || tags[1].(map[string]any)["scale"] != nil {
 		t.Errorf("tags %v", tags)
+	} else if d, _ := tags[0].(map[string]any)["description"].(string); len(d) < 200 || len(strings.ReplaceAll(d, "$${", "${")) > 256 || strings.ContainsAny(d, "\n\ufffd") {
+		t.Errorf("description of %d bytes: %q", len(d), d)
 	}
 }
 

@@ -7,6 +7,13 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+)
+
+// Bounds of foreign texts, in bytes. A config takes descriptions of at most 256.
+const (
+	maxRemark      = 300
+	maxDescription = 256
 )
 
 // WriteYAML writes the devices as a list that a config can include, with the problems as comments at its top.
@@ -18,7 +25,7 @@ func (r *Result) WriteYAML(w io.Writer) error {
 	}
 	fmt.Fprintln(out)
 	for _, p := range r.Problems {
-		fmt.Fprintf(out, "# %s\n", oneLine(p.String()))
+		fmt.Fprintf(out, "# %s\n", oneLine(p.String(), maxRemark))
 	}
 	if r.Unnamed > 0 {
 		fmt.Fprintf(out, "# and %d more\n", r.Unnamed)
@@ -63,9 +70,6 @@ func (d *Device) write(out *bufio.Writer) {
 }
 
 func (t *Tag) write(out *bufio.Writer) {
-	if t.Description != "" {
-		fmt.Fprintf(out, "        # %s\n", oneLine(t.Description))
-	}
 	fmt.Fprintf(out, "        - {name: %s, address: %q", quoted(t.Name), t.Address)
 	for _, k := range [][2]string{{"type", t.Type}, {"order", t.Order}} {
 		if k[1] != "" {
@@ -83,6 +87,9 @@ func (t *Tag) write(out *bufio.Writer) {
 	}
 	if t.Unit != "" {
 		fmt.Fprintf(out, ", unit: %s", quoted(t.Unit))
+	}
+	if d := strings.TrimSpace(oneLine(t.Description, maxDescription)); d != "" {
+		fmt.Fprintf(out, ", description: %s", quoted(d))
 	}
 	fmt.Fprintln(out, "}")
 }
@@ -111,12 +118,12 @@ func unprintable(r rune) bool {
 	return r >= 0x7f && r <= 0x9f || r == 0xfeff || r == 0xfffe || r == 0xffff
 }
 
-// oneLine keeps a foreign text inside its comment.
-func oneLine(s string) string {
+// oneLine makes a foreign text one line of at most so many bytes without control characters.
+func oneLine(s string, most int) string {
 	return clip(strings.Map(func(r rune) rune {
-		if r < ' ' || unprintable(r) || r == 0x2028 || r == 0x2029 {
+		if r < ' ' || unprintable(r) || r == 0x2028 || r == 0x2029 || r == utf8.RuneError {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(s, "-")))
+	}, strings.ToValidUTF8(s, "-")), most)
 }
