@@ -156,3 +156,25 @@ type Planner interface {
 	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".
 	Plan(g Ref) []string
 }
+
+// Asker is a driver that passes on a single request of its protocol, for the tools of an integrator.
+type Asker interface {
+	// Ask makes a request and returns the answer, a refusal by the device among them, both as the protocol has them less its
+	// framing. It refuses what could change anything in the equipment. An error that wraps ErrDevice says that the device did
+	// not answer, one that wraps ErrLink that the link is down.
+	Ask(ctx context.Context, request []byte) ([]byte, error)
+}
+
+// Coster is a driver that knows from the config alone how long a poll keeps its line busy.
+type Coster interface {
+	// Cost returns what one poll of the group asks of the line.
+	Cost(g Ref) Cost
+}
+
+// Cost is what one poll of a group asks of its line.
+type Cost struct {
+	Requests int
+	Bytes    int           // both ways, framing included
+	Time     time.Duration // during which nothing else can use the line
+	Assumes  string        // what Time rests on that the config does not say, in words; "" = nothing
+}

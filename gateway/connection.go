@@ -21,6 +21,7 @@ import (
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
 	url     string
+	normal  func(string) string // the one form of all urls of a line
 	devices []deviceConfig
 	groups  []*groupSink
 	poller  *poller.Poller
@@ -49,7 +50,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
+	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, rules: rulesFor(cfg, &c)}
 	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {

@@ -39,6 +39,7 @@ func Protocol() drivers.Protocol {
 type driver struct {
 	link   link
 	units  []*unit
+	guests []*unit    // that the config does not have, of tools that ask
 	groups [][]*group // by device and group
 	now    func() time.Time
 	poll   poll    // the present Read, kept for its slices

@@ -34,6 +34,7 @@ type request struct {
 	echo int // how many bytes of the request an answer to a write repeats
 
 	writes bool // it must not be made twice
+	varies bool // how long the answer is stands in the answer itself (functions 17 and 43)
 
 	// What else is taken for an answer: a unit id beside the own, anyUnit for every one; a transaction id likewise.
 	units        acceptance
@@ -48,8 +49,11 @@ type acceptance struct {
 
 func (a acceptance) takes(n int) bool { return a.given && (a.value == anyNumber || a.value == n) }
 
-// length is how long the PDU of the right answer is.
-func (q *request) length() int {
+// length is how long the PDU of the right answer is that begins like this.
+func (q *request) length(pdu []byte) int {
+	if q.varies {
+		return varying(pdu)
+	}
 	if q.want >= 0 {
 		return 2 + q.want
 	}
@@ -58,8 +62,11 @@ func (q *request) length() int {
 
 // fits reports whether a PDU is the right answer: of the same function, and as long as it says and as was asked for.
 func (q *request) fits(pdu []byte) bool {
-	if len(pdu) != q.length() || pdu[0] != q.pdu[0] {
+	if len(pdu) != q.length(pdu) || pdu[0] != q.pdu[0] {
 		return false
+	}
+	if q.varies {
+		return true
 	}
 	if q.want >= 0 {
 		return int(pdu[1]) == q.want
@@ -107,7 +114,7 @@ func (q *request) findRTU(in []byte) []byte {
 		if rest[0] != q.unit && !q.units.takes(int(rest[0])) {
 			continue
 		}
-		n := q.length()
+		n := q.length(rest[1:])
 		if rest[1] == q.pdu[0]|exceptionBit {
 			n = 2
 		}
@@ -124,7 +131,7 @@ func (q *request) findRTU(in []byte) []byte {
 // other reports whether some whole RTU frame of another unit came, for the words.
 func (q *request) other(in []byte) (unit int, ok bool) {
 	for i := 0; i+5 <= len(in); i++ {
-		n := q.length()
+		n := q.length(in[i+1:])
 		if in[i+1] == q.pdu[0]|exceptionBit {
 			n = 2
 		}

@@ -244,14 +244,9 @@ func (d *driver) request(ctx context.Context, b *block) error {
 
 // readRequest makes the request of a block in the driver's one request.
 func (d *driver) readRequest(u *unit, b *block) *request {
-	code, want := byte(readHolding), int(2*b.count)
-	switch b.table {
-	case coil:
-		code, want = readCoils, int(b.count+7)/8
-	case discrete:
-		code, want = readDiscretes, int(b.count+7)/8
-	case input:
-		code = readInput
+	code, want := b.table.function(), int(2*b.count)
+	if b.table.bits() {
+		want = int(b.count+7) / 8
 	}
 	pdu := append(d.pdu[:0], code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
 	d.query = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}

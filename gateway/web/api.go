@@ -28,6 +28,15 @@ type Gateway interface {
 	Reload(ctx context.Context) (*Change, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
+	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.
+	Ask(ctx context.Context, driver, url string, request []byte) (*Asked, error)
+}
+
+// Asked is what came of a request that was passed on.
+type Asked struct {
+	Line   bool   `json:"line"`             // the gateway has a line with this url; if not, nothing was asked
+	Answer []byte `json:"answer,omitempty"` // the device's, as its protocol has it
+	Reason string `json:"reason,omitempty"` // why there is none: this device did not answer
 }
 
 // Written is the answer to a write that was done.

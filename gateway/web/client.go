@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,6 +88,12 @@ func (c *Client) Reload(ctx context.Context) (*Change, error) {
 func (c *Client) Write(ctx context.Context, device, tag, value string) (*Written, error) {
 	var w Written
 	return &w, c.get(ctx, http.MethodPost, "write", url.Values{"device": {device}, "tag": {tag}, "value": {value}}, &w)
+}
+
+// Ask passes a request that only reads on to the line of a url, if the gateway has it: see Gateway.Ask.
+func (c *Client) Ask(ctx context.Context, driver, line string, request []byte) (*Asked, error) {
+	var a Asked
+	return &a, c.get(ctx, http.MethodPost, "ask", url.Values{"driver": {driver}, "url": {line}, "request": {hex.EncodeToString(request)}}, &a)
 }
 
 // Snapshot returns the state of the whole gateway.

@@ -42,6 +42,14 @@ func (f *fake) Reload(context.Context) (*Change, error) {
 	return &Change{File: "/etc/millrace.yaml", Hash: "0123456789ab", Added: []string{"press-3"}, Kept: 2}, nil
 }
 
+// Ask has one line.
+func (f *fake) Ask(_ context.Context, driver, line string, request []byte) (*Asked, error) {
+	if driver != "modbus" || line != "tcp://h:502" {
+		return &Asked{}, nil
+	}
+	return &Asked{Line: true, Answer: append([]byte{7}, request...)}, nil
+}
+
 func (f *fake) Write(_ context.Context, device, tag, value string) (*Written, error) {
 	f.wrote = [3]string{device, tag, value}
 	return f.done()
@@ -150,7 +158,7 @@ func over(t *testing.T, dir, method, target string) (code int, body []byte) {
 }
 
 // changes are the requests that change something: they are asked for at the socket only, and by POST only.
-var changes = []string{"reload", "write", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
+var changes = []string{"reload", "write", "ask", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
 
 func TestPageChangesNothing(t *testing.T) {
 	f := newFake(t, 1)

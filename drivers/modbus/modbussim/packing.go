@@ -55,15 +55,7 @@ func (p packing) first(in []byte) (body []byte, n int) {
 	if p == packASCII {
 		return firstASCII(in)
 	}
-	if len(in) < 8 {
-		return nil, 0
-	}
-	switch n = 8; in[1] {
-	case writeCoils, writeRegisters:
-		n = 9 + int(in[6])
-	case maskRegister:
-		n = 10
-	}
+	n = lengthRTU(in)
 	if len(in) < n {
 		return nil, 0
 	}
@@ -71,6 +63,24 @@ func (p packing) first(in []byte) (body []byte, n int) {
 		return nil, 1
 	}
 	return in[:n-2], n
+}
+
+// lengthRTU is how long the frame of a request is that begins like this, or more than there is of it.
+func lengthRTU(in []byte) int {
+	if len(in) < 7 && !(len(in) >= 4 && in[1] == reportServerID) {
+		return 8
+	}
+	switch in[1] {
+	case reportServerID:
+		return 4
+	case encapsulated:
+		return 7
+	case writeCoils, writeRegisters:
+		return 9 + int(in[6])
+	case maskRegister:
+		return 10
+	}
+	return 8
 }
 
 func firstASCII(in []byte) (body []byte, n int) {
@@ -83,7 +93,7 @@ func firstASCII(in []byte) (body []byte, n int) {
 		return nil, 0
 	}
 	b, err := hex.DecodeString(string(in[start+1 : start+end]))
-	if err != nil || len(b) < 4 || lrc(b) != 0 {
+	if err != nil || len(b) < 3 || lrc(b) != 0 {
 		return nil, start + end + 2
 	}
 	return b[:len(b)-1], start + end + 2

@@ -2,7 +2,7 @@
 // unit ids on one loopback port or pseudo-terminal, four tables each, values from memory or from a function, an account of
 // what was served, and faults on demand. It speaks every transport that the driver has.
 //
-// It speaks the functions 1 to 6, 15, 16 and 22 of the Modbus Application Protocol V1.1b3 and answers every other
+// It speaks the functions 1 to 6, 15, 16, 22 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
 // function with exception 1. A read over Modbus TCP costs it no allocation. It is a device, not a gateway part:
 // nothing that ships may import it but the demo.
 package modbussim
@@ -339,6 +339,10 @@ func (c *conn) answer(frame []byte) bool {
 // right appends the right answer to one frame to c.out and enters it in the account.
 func (c *conn) right(frame []byte, q Request) {
 	u := c.server.units[q.Unit].Load()
+	if pdu := u.identify(frame); pdu != nil {
+		c.out = append(append(c.out, frame[0], frame[1], 0, 0, 0, byte(1+len(pdu)), q.Unit), pdu...)
+		return
+	}
 	if code := refuse(frame, q, u); code != 0 {
 		c.exception(frame, code)
 		return

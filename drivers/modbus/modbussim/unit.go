@@ -12,6 +12,7 @@ type Unit struct {
 	id     uint8
 	served atomic.Uint64
 	fill   atomic.Pointer[func(Request, []byte)]
+	name   atomic.Pointer[[3]string]
 
 	mu        sync.RWMutex
 	registers [Input + 1][]byte // wire order; nil = all 0
