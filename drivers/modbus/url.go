@@ -174,17 +174,3 @@ func Normal(text string) string {
 	}
 	return e.line()
 }
-
-// register is about how long one more register takes on the line, request how long a request without registers does: what
-// the planner weighs.
-func (e *endpoint) cost() (register, request time.Duration) {
-	if e.network == netSerial {
-		c := e.serial.character()
-		per := 1
-		if e.framing == ascii {
-			per = 2
-		}
-		return time.Duration(2*per) * c, time.Duration(13*per)*c + 2*e.serial.silence() + 5*time.Millisecond
-	}
-	return 0, 0
-}

@@ -38,6 +38,7 @@ func (c *conn) takePacked(in []byte) (rest []byte, ok bool) {
 			break
 		}
 		in = in[n:]
+		c.came += n
 		if body == nil {
 			continue
 		}

@@ -59,6 +59,10 @@ type Options struct {
 	Transport string
 	TLS       *tls.Config // for tcp+tls
 
+	// A pseudo-terminal has no speed. With Character each byte of a request and of its answer takes that long all the same, and
+	// each answer comes Answer later.
+	Character, Answer time.Duration
+
 	// Served is called for each request whose right answer is about to be written, in the order of the
 	// answers of one connection and by one goroutine a connection. values is as on the wire (registers
 	// big-endian, bits packed from bit 0 on) and valid only during the call. Nil = not called.
@@ -237,6 +241,7 @@ type conn struct {
 	packing  packing
 	since    time.Time // of the connect
 	packed   []byte    // an answer as it goes on the wire, where that is not Modbus TCP
+	came     int       // bytes of requests since the last answer, where that is not Modbus TCP
 	damaging int       // the byte of the next answer to spoil, from 1 on; 0 = none
 	closing  bool      // the connection ends after the next flush
 	once     sync.Once
@@ -312,6 +317,12 @@ func (c *conn) flush() bool {
 	out := c.out
 	if c.packing != plain || c.damaging > 0 {
 		out = c.pack()
+	}
+	if o := &c.server.options; o.Character > 0 || o.Answer > 0 {
+		took := o.Answer + time.Duration(c.came+len(out))*o.Character
+		if c.came = 0; !c.sleep(took) {
+			return false
+		}
 	}
 	_ = c.socket.SetWriteDeadline(time.Now().Add(write))
 	_, err := c.socket.Write(out)
