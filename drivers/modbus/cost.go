@@ -80,3 +80,17 @@ func (l *link) time(b *block) time.Duration {
 	register, request := l.cost()
 	return request + time.Duration(b.bytes())*register/2 + max(l.pace.between-l.lineSilence(), 0)
 }
+
+// LineTimes returns how long a character takes on the serial line of a url, and how long a device there takes to answer as far as
+// the estimates go: what a simulated device needs to know. Both are 0 where there is no serial line.
+func LineTimes(url string) (character, answer time.Duration) {
+	e, m := parseURL(url)
+	if m != nil || e.network != netSerial {
+		return 0, 0
+	}
+	answer = serialAnswer
+	if e.framing == rtu {
+		answer += e.serial.silence() // by which the device knows that the request has ended
+	}
+	return e.serial.character(), answer
+}

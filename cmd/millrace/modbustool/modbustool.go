@@ -28,7 +28,7 @@ func New(h Host) *cobra.Command {
 		Long: `Tools for a Modbus device that stands before you. Urls are those of a config: tcp://192.168.1.10, rtu:///dev/ttyUSB0?baud=9600, …
 Where the gateway of --config runs and owns the same line, they go through it, between two polls.`,
 	}
-	cmd.AddCommand(newRead(h), newScan(h), newIdentify(h), newWrite(h))
+	cmd.AddCommand(newRead(h), newScan(h), newIdentify(h), newWrite(h), newSimulate(h))
 	return cmd
 }
 

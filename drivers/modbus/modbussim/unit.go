@@ -85,3 +85,21 @@ func (u *Unit) read(q Request, dst []byte) {
 		}
 	}
 }
+
+// Held returns what the unit holds, as on the wire for registers (two bytes each), and one byte of 0 or 1 for each bit.
+func (u *Unit) Held(t Table, addr uint16, count int) []byte {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if t.Bits() {
+		dst := make([]byte, count)
+		if b := u.bits[t]; b != nil {
+			copy(dst, b[addr:])
+		}
+		return dst
+	}
+	dst := make([]byte, 2*count)
+	if r := u.registers[t]; r != nil {
+		copy(dst, r[2*int(addr):])
+	}
+	return dst
+}
