@@ -88,7 +88,7 @@ func (p *plant) put(s *tagSignal, unit *modbussim.Unit, now time.Time) bool {
 		if s.place.Put(data, v) != nil {
 			continue
 		}
-		s.last = slices.Clone(data)
+		s.last, s.value = slices.Clone(data), v
 		if table.Bits() {
 			unit.SetBits(table, first, data[0] != 0)
 			return true

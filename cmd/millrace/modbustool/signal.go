@@ -43,7 +43,8 @@ type tagSignal struct {
 	shape shape
 	phase float64 // so that the tags of a device do not all swing together
 	last  []byte  // what was put into the device, nil = nothing yet
-	mine  bool    // nobody else wrote there
+	value telemetry.Value
+	mine  bool // nobody else wrote there
 }
 
 func newSignal(t telemetry.Tag, p modbus.Place) *tagSignal {
