@@ -178,3 +178,20 @@ type Cost struct {
 	Time     time.Duration // during which nothing else can use the line
 	Assumes  string        // what Time rests on that the config does not say, in words; "" = nothing
 }
+
+// Tracer is a driver that can show what goes over its line.
+type Tracer interface {
+	// Trace calls f after each exchange from now on, on the driver's goroutine, until it is called with nil. f must not block,
+	// and what it gets is valid only during the call. Unlike the other methods it may be called at any time.
+	Trace(f func(*Exchange))
+}
+
+// Exchange is one request and what came of it, as the protocol has them less its framing (Modbus: a unit id and a PDU).
+type Exchange struct {
+	At      time.Time     // when the request was sent
+	Took    time.Duration // until the answer was there, or given up
+	Request []byte
+	Answer  []byte // nil = none that fits
+	Reason  string // why not
+	Raw     []byte // what came instead, as on the wire; at most some hundred bytes
+}

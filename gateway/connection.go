@@ -25,6 +25,7 @@ type connection struct {
 	devices []deviceConfig
 	groups  []*groupSink
 	poller  *poller.Poller
+	watched watched
 	rules   []config.Write // of its tags
 	targets []command.Target
 	*task
@@ -65,6 +66,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		}
 		o.Sinks = append(o.Sinks, sinks)
 	}
+	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.poller = poller.New(&c.Connection, d, o)
 	conn.targets = targets(conn, &c, d)
 	return conn, nil
@@ -142,6 +144,7 @@ func (c *connection) run(ctx context.Context, t *values.Table) error {
 		s.values = t.Group(s.schema, s.interval)
 	}
 	err := c.poller.Run(ctx)
+	c.watched.end()
 	for _, s := range c.groups {
 		t.Remove(s.values)
 	}

@@ -114,3 +114,31 @@ func TestIdentifyPymodbus(t *testing.T) {
 		}
 	}
 }
+
+// TestTrace shows exchanges while somebody looks, and only then.
+func TestTrace(t *testing.T) {
+	b := benchOn(t, "rtuovertcp", 1, 300*time.Millisecond, tags("holding:1", "coil:5")).open(t)
+	var seen []string
+	look := func(e *drivers.Exchange) {
+		seen = append(seen, fmt.Sprintf("%x %x %s %x", e.Request, e.Answer, e.Reason, e.Raw))
+	}
+	b.driver.Trace(look)
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Fatal(bad, err)
+	}
+	if len(seen) != 2 || !strings.HasPrefix(seen[0], "010100050001 010101") || !strings.HasPrefix(seen[1], "010300010001 010302") {
+		t.Errorf("seen %q", seen)
+	}
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Garbage, N: 1000, Seed: 2, Times: 1})
+	if _, err := b.read(drivers.Ref{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) < 4 || !strings.Contains(seen[2], "  the answer is not valid Modbus ") || len(seen[2]) > 2*maxRaw+100 {
+		t.Errorf("seen %.100q", seen)
+	}
+	b.driver.Trace(nil)
+	n := len(seen)
+	if _, err := b.read(drivers.Ref{}); err != nil || len(seen) != n {
+		t.Errorf("shown to nobody: %v", err)
+	}
+}

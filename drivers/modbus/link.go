@@ -9,7 +9,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"millrace/drivers"
 )
 
 // dialTime is the most that a dial may take.
@@ -27,6 +30,7 @@ type link struct {
 	answered bool      // on this connection
 	owing    *unit     // that has not answered a request on this connection, nil = none
 	watch    watch
+	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
 	closeAfter bool // close the connection after each poll
 	away       bool // it was, and may be made again without Connect
@@ -160,9 +164,13 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	if err := wait(ctx, l.pace.next(l)); err != nil {
 		return nil, err
 	}
-	l.pace.sends(l, time.Now())
+	sent := time.Now()
+	l.pace.sends(l, sent)
 	pdu, err := l.wire.exchange(ctx, q, timeout)
 	l.last = time.Now()
+	if f := l.trace.Load(); f != nil {
+		l.show(*f, q, pdu, err, sent, timeout)
+	}
 	if _, refused := err.(exception); err == nil || refused {
 		l.pace.answers(l, l.last)
 		l.answered, l.heard = true, l.last

@@ -30,6 +30,20 @@ type Gateway interface {
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
 	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.
 	Ask(ctx context.Context, driver, url string, request []byte) (*Asked, error)
+	// Trace shows what goes over the line of a device from now on, until ctx ends or the line is exchanged by a reload: then the
+	// channel is closed. Who does not keep up loses some, and is told how many.
+	Trace(ctx context.Context, device string) (<-chan Exchange, error)
+}
+
+// Exchange is one request over a line and what came of it.
+type Exchange struct {
+	At      int64  `json:"at"`   // µs since 1970
+	Took    int64  `json:"took"` // µs
+	Request []byte `json:"request"`
+	Answer  []byte `json:"answer,omitempty"`
+	Reason  string `json:"reason,omitempty"` // why there is no answer
+	Raw     []byte `json:"raw,omitempty"`    // what came instead
+	Lost    int    `json:"lost,omitempty"`   // exchanges before this one that are not shown
 }
 
 // Asked is what came of a request that was passed on.

@@ -42,6 +42,19 @@ func (f *fake) Reload(context.Context) (*Change, error) {
 	return &Change{File: "/etc/millrace.yaml", Hash: "0123456789ab", Added: []string{"press-3"}, Kept: 2}, nil
 }
 
+// Trace shows three exchanges.
+func (f *fake) Trace(_ context.Context, device string) (<-chan Exchange, error) {
+	if device != "press-1" {
+		return nil, errors.New("no such device")
+	}
+	c := make(chan Exchange, 3)
+	for i := range 3 {
+		c <- Exchange{At: int64(i), Request: []byte{1, 3}, Answer: []byte{1, 3, byte(i)}}
+	}
+	close(c)
+	return c, nil
+}
+
 // Ask has one line.
 func (f *fake) Ask(_ context.Context, driver, line string, request []byte) (*Asked, error) {
 	if driver != "modbus" || line != "tcp://h:502" {

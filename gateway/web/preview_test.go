@@ -65,10 +65,12 @@ func example(now time.Time, trouble string) *Snapshot {
 // showing is a gateway that has only a snapshot to show.
 type showing func() *Snapshot
 
-func (f showing) Snapshot() *Snapshot                                          { return f() }
-func (f showing) Buffer() *buffer.Buffer                                       { return nil }
-func (f showing) Values() *values.Table                                        { return values.New() }
-func (f showing) Reload(context.Context) (*Change, error)                      { return nil, errors.New("no config") }
+func (f showing) Snapshot() *Snapshot                                        { return f() }
+func (f showing) Buffer() *buffer.Buffer                                     { return nil }
+func (f showing) Values() *values.Table                                      { return values.New() }
+func (f showing) Reload(context.Context) (*Change, error)                    { return nil, errors.New("no config") }
+func (f showing) Trace(_ context.Context, _ string) (<-chan Exchange, error) { return nil, nil }
+
 func (f showing) Ask(_ context.Context, _, _ string, _ []byte) (*Asked, error) { return &Asked{}, nil }
 
 func (f showing) Write(_ context.Context, _, _, _ string) (*Written, error) {

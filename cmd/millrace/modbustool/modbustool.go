@@ -24,11 +24,11 @@ type Host struct {
 func New(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "modbus",
-		Short: "Read, scan, identify, write and simulate Modbus devices by hand",
+		Short: "Read, scan, identify, write, simulate and trace Modbus devices by hand",
 		Long: `Tools for a Modbus device that stands before you. Urls are those of a config: tcp://192.168.1.10, rtu:///dev/ttyUSB0?baud=9600, …
 Where the gateway of --config runs and owns the same line, they go through it, between two polls.`,
 	}
-	cmd.AddCommand(newRead(h), newScan(h), newIdentify(h), newWrite(h), newSimulate(h))
+	cmd.AddCommand(newRead(h), newScan(h), newIdentify(h), newWrite(h), newSimulate(h), newTrace(h))
 	return cmd
 }
 
