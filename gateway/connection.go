@@ -26,7 +26,8 @@ type connection struct {
 	groups  []*groupSink
 	poller  *poller.Poller
 	watched watched
-	rules   []config.Write // of its tags
+	planned [][]time.Duration // of a poll, by device and group; nil = not known
+	rules   []config.Write    // of its tags
 	targets []command.Target
 	*task
 }
@@ -67,9 +68,25 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		o.Sinks = append(o.Sinks, sinks)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
+	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
 	conn.targets = targets(conn, &c, d)
 	return conn, nil
+}
+
+// planned returns how long a poll of each group should take.
+func planned(c *config.Connection, d drivers.Driver) [][]time.Duration {
+	coster, ok := d.(drivers.Coster)
+	if !ok {
+		return nil
+	}
+	all := make([][]time.Duration, len(c.Devices))
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			all[i] = append(all[i], coster.Cost(drivers.Ref{Device: i, Group: j}).Time)
+		}
+	}
+	return all
 }
 
 // rulesFor returns the rules that allow writes to tags of a connection.
