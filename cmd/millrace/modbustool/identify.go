@@ -3,6 +3,7 @@ package modbustool
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +22,8 @@ func newIdentify(h Host) *cobra.Command {
 	var f lineFlags
 	cmd := &cobra.Command{
 		Use:     "identify URL",
-		Short:   "Ask a device what it is (functions 43/14 and 17)",
-		Long:    "Ask a device for its identification. Many know neither function; that says nothing about the device.",
+		Short:   "Ask a device what it is (functions 43/14 and 17, SunSpec)",
+		Long:    "Ask a device for its identification, and for the models of SunSpec. Many know none of it; that says nothing about the device.",
 		Example: "  millrace modbus identify tcp://192.168.1.10 --unit 1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,6 +78,7 @@ func identify(ctx context.Context, w io.Writer, l *line, unit byte) error {
 	if err != nil && err2 != nil {
 		return errors.New("the device answers neither function; are url and unit right? Try `millrace modbus read`")
 	}
+	l.sunspec(ctx, w, unit)
 	return nil
 }
 
@@ -123,4 +125,53 @@ func parseObjects(pdu []byte) (list []object, next byte, more bool, err error) {
 		rest = rest[n:]
 	}
 	return list, pdu[5], pdu[4] != 0, nil
+}
+
+// The places where a SunSpec device may keep its chain of models (SunSpec Device Information Model Specification).
+var sunspecBases = []int{40000, 0, 50000}
+
+const (
+	sunspecMark = "SunS"
+	maxModels   = 100
+	lastModel   = 0xffff
+)
+
+// sunspec prints the chain of models of a SunSpec device, and nothing for another one.
+func (l *line) sunspec(ctx context.Context, w io.Writer, unit byte) {
+	two := func(first int) (a, b int, ok bool) {
+		if first > 65534 {
+			return 0, 0, false
+		}
+		answer, err := l.ask(ctx, unit, 3, byte(first>>8), byte(first), 0, 2)
+		if err != nil || refusal(answer) != "" || len(answer) != 6 {
+			return 0, 0, false
+		}
+		return int(binary.BigEndian.Uint16(answer[2:])), int(binary.BigEndian.Uint16(answer[4:])), true
+	}
+	for _, base := range sunspecBases {
+		a, b, ok := two(base)
+		if !ok || string([]byte{byte(a >> 8), byte(a), byte(b >> 8), byte(b)}) != sunspecMark {
+			continue
+		}
+		fmt.Fprintf(w, "  SunSpec from holding:%d on\n", base)
+		at := base + 2
+		for range maxModels {
+			model, length, ok := two(at)
+			if !ok || model == lastModel {
+				break
+			}
+			fmt.Fprintf(w, "    model %d at holding:%d, %d registers%s\n", model, at, length, templateFor(model, at))
+			at += 2 + length
+		}
+		return
+	}
+}
+
+// templateFor says which template reads a model.
+func templateFor(model, at int) string {
+	name := map[int]string{101: "sunspec-inverter-single", 103: "sunspec-inverter", 113: "sunspec-inverter-float", 203: "sunspec-meter", 213: "sunspec-meter-float"}[model]
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(": millrace template %s --base %d", name, at)
 }

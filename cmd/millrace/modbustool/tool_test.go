@@ -129,6 +129,28 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
+// TestIdentifySunSpec walks the chain of models, also one that has no end.
+func TestIdentifySunSpec(t *testing.T) {
+	sim := startSim(t)
+	u := sim.Unit(1)
+	u.SetRegisters(modbussim.Holding, 40000, 0x5375, 0x6e53, 1, 66)
+	u.SetRegisters(modbussim.Holding, 40070, 103, 50)
+	u.SetRegisters(modbussim.Holding, 40122, 0xffff, 0)
+	out, err := run(t, "identify", sim.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, out, "SunSpec from holding:40000 on\n    model 1 at holding:40002, 66 registers\n    model 103 at holding:40070, 50 registers: millrace template sunspec-inverter --base 40070\n")
+	if strings.Contains(out, "65535") {
+		t.Errorf("the end is shown as a model:\n%s", out)
+	}
+	sim.Unit(2).SetRegisters(modbussim.Holding, 40000, 0x5375, 0x6e53) // and then nothing but zeros
+	before := sim.Requests()
+	if _, err = run(t, "identify", sim.URL(), "--unit", "2"); err != nil || sim.Requests()-before > 2*maxModels {
+		t.Errorf("a chain without an end: %v, %d requests", err, sim.Requests()-before)
+	}
+}
+
 func FuzzParseObjects(f *testing.F) {
 	f.Add([]byte{43, 14, 1, 0x81, 0, 0, 1, 0, 3, 'a', 'b', 'c'})
 	f.Fuzz(func(t *testing.T, b []byte) {
