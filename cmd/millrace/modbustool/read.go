@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	maxRead  = 2000 // registers or bits of one read: more than anybody looks at
-	maxLook  = 8    // registers from one on that a value is looked for in
-	maxLosts = 2    // requests without an answer before a read ends
-	maxNo    = 100  // refused requests of a read: then the rest is left alone
+	maxRead = 2000 // registers or bits of one read: more than anybody looks at
+	maxLook = 8    // registers from one on that a value is looked for in
+	maxLost = 16   // requests without an answer of a read: then the rest is left alone
+	maxNo   = 100  // refused requests of a read: then the rest is left alone
 )
 
 // tableNames are the words for the tables, by the function that reads them.
@@ -76,6 +76,7 @@ type reader struct {
 	*line
 	unit, function byte
 	lost, refused  int
+	alive          bool // something was answered
 }
 
 // bits reports whether the table holds bits.
@@ -103,11 +104,15 @@ func (r *reader) cells(ctx context.Context, first, count int) ([]cell, error) {
 	}
 	cells, why, whole, err := r.block(ctx, first, count)
 	switch {
+	case errors.Is(err, drivers.ErrDevice) && r.lives(ctx, first, count): // silence may be how it refuses a register
+		r.lost++
+		why, whole = err.Error(), r.lost >= maxLost
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("read %s:%d: %w", tableNames[r.function], first, err)
 	case why == "":
 		return cells, nil
-	case count == 1, whole, r.refused >= maxNo:
+	}
+	if count == 1 || whole || r.refused >= maxNo {
 		return slices.Repeat([]cell{{reason: why}}, count), nil
 	}
 	half := count / 2
@@ -123,18 +128,25 @@ func (r *reader) cells(ctx context.Context, first, count int) ([]cell, error) {
 func (r *reader) block(ctx context.Context, first, count int) (cells []cell, why string, whole bool, err error) {
 	a, err := r.ask(ctx, r.unit, r.function, byte(first>>8), byte(first), byte(count>>8), byte(count))
 	if err != nil {
-		if r.lost++; !errors.Is(err, drivers.ErrDevice) || r.lost >= maxLosts {
-			return nil, "", false, fmt.Errorf("read %s:%d: %w", tableNames[r.function], first, err)
-		}
-		return r.block(ctx, first, count) // one loss is chance
+		return nil, "", false, err
 	}
-	r.lost = 0
+	r.alive = true
 	if why = refusal(a); why != "" {
 		r.refused++
 		return nil, why, a[1] == illegalFunction || a[1] == noPath || a[1] == noTarget, nil
 	}
 	cells, err = r.values(a[2:], count)
 	return cells, "", false, err
+}
+
+// lives reports whether the device answers anything: the last register or the first, if nothing was answered before.
+func (r *reader) lives(ctx context.Context, first, count int) bool {
+	for _, n := range []int{first + count - 1, first} {
+		if !r.alive && count > 1 {
+			_, _, _, _ = r.block(ctx, n, 1)
+		}
+	}
+	return r.alive && ctx.Err() == nil
 }
 
 // The exceptions that are about more than registers.

@@ -221,7 +221,7 @@ func (s *scanner) table(ctx context.Context, unit, table byte) error {
 	silent := 0
 	for first := s.flags.from; first <= s.flags.to; first += s.flags.block {
 		last := min(first+s.flags.block-1, s.flags.to)
-		b := &blockScan{scanner: s, unit: unit, table: table}
+		b := &blockScan{scanner: s, unit: unit, table: table, found: found{Silent: true}}
 		f, err := s.once(ctx, piece{unit, table, first}, func() (found, error) { err := b.look(ctx, first, last); return b.found, err })
 		if err != nil {
 			return err
@@ -254,28 +254,32 @@ type blockScan struct {
 	*scanner
 	unit, table byte
 	found
+	lost int // requests without an answer
 }
 
-// look finds the ranges of a block that can be read, by halving what is refused.
+// maxBlockLost is how many requests of one block may go without an answer.
+const maxBlockLost = 8
+
+// look finds the ranges of a block that can be read, by halving what is refused or met by silence.
 func (b *blockScan) look(ctx context.Context, first, last int) error {
+	if b.lost >= maxBlockLost {
+		return nil // a device that is silent where others refuse: enough of it
+	}
 	answer, err := b.pausing(ctx, b.unit, b.table, first, last-first+1)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err != nil && !errors.Is(err, drivers.ErrDevice):
-		return err
+	case errors.Is(err, drivers.ErrDevice):
+		b.lost++
+		b.Reason = err.Error()
 	case err != nil:
-		b.Silent, b.Reason = true, err.Error()
-		return nil
+		return err
 	case refusal(answer) == "":
-		if n := len(b.Read); n > 0 && b.Read[n-1][1] == first-1 {
-			b.Read[n-1][1] = last
-			return nil
-		}
-		b.Read = append(b.Read, [2]int{first, last})
+		b.add(first, last)
 		return nil
+	default:
+		b.Reason, b.Shut, b.Silent = refusal(answer), answer[1] == illegalFunction, false
 	}
-	b.Reason, b.Shut = refusal(answer), answer[1] == illegalFunction
 	near := len(b.Read) > 0 && b.Read[len(b.Read)-1][1] == first-1 // the edge of a range is found exactly
 	if size := last - first + 1; b.Shut || size == 1 || size <= b.flags.fine && !near {
 		return nil
@@ -285,6 +289,16 @@ func (b *blockScan) look(ctx context.Context, first, last int) error {
 		return err
 	}
 	return b.look(ctx, mid+1, last)
+}
+
+// add notes a range that can be read.
+func (b *blockScan) add(first, last int) {
+	b.Silent = false
+	if n := len(b.Read); n > 0 && b.Read[n-1][1] == first-1 {
+		b.Read[n-1][1] = last
+		return
+	}
+	b.Read = append(b.Read, [2]int{first, last})
 }
 
 // report prints what is known.

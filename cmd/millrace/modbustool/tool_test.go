@@ -90,12 +90,18 @@ func TestReadBounds(t *testing.T) {
 		t.Errorf("%d requests for nothing", n)
 	}
 	refuse()
+	remove := sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 3, 3)})
+	out, err := run(t, "read", sim.URL(), "holding:0", "--count", "9", "--timeout", "50ms")
+	if err != nil || strings.Count(out, "  0000  ") != 8 || !strings.Contains(out, "no answer within 50ms") {
+		t.Errorf("a silent register: %v\n%s", err, out)
+	}
+	remove()
 	before := sim.Requests()
 	sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
 	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "2000", "--timeout", "50ms"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "no answer within 50ms") {
 		t.Errorf("silence: %v", err)
 	}
-	if n := sim.Requests() - before; n > 2*maxLosts {
+	if n := sim.Requests() - before; n > 3 {
 		t.Errorf("%d requests into silence", n)
 	}
 	for _, args := range [][]string{{"read", sim.URL(), "100"}, {"read", sim.URL(), "holding:65535", "--count", "2"}, {"read", sim.URL(), "holding:1", "--count", "0"}, {"read", sim.URL(), "holding:1.3"}} {
@@ -269,6 +275,22 @@ func TestScanResumes(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(other); string(b) != "precious\n" {
 		t.Errorf("a foreign file was changed: %q", b)
+	}
+}
+
+// TestScanSilent: a device that is silent where others refuse is scanned, too, and a unit whose tables are silent costs a bounded time.
+func TestScanSilent(t *testing.T) {
+	sim := startSim(t)
+	sim.Unit(1)
+	sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 61, 65535)})
+	sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Input, 0, 65535)})
+	out, err := run(t, "scan", sim.URL(), "--units", "1", "--tables", "holding,input", "--block", "50", "--timeout", "30ms", "--pause", "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, out, "unit 1\n  holding: 0-60\n  input: nothing: ", "no answer within 30ms")
+	if n := sim.Requests(); n > 100 {
+		t.Errorf("%d requests", n)
 	}
 }
 
