@@ -50,6 +50,7 @@ func TestWatched(t *testing.T) {
 	if _, err := w.add(); err == nil {
 		t.Error("more watchers than there may be")
 	}
+	<-fast.queue
 	w.remove(fast)
 	w.remove(fast)
 	if _, open := <-fast.queue; open || d.f == nil {
