@@ -102,11 +102,14 @@ func (r *reader) cells(ctx context.Context, first, count int) ([]cell, error) {
 		right, err := r.cells(ctx, first+most, count-most)
 		return append(left, right...), err
 	}
+	if r.lost >= maxLost {
+		return slices.Repeat([]cell{{reason: "not asked: too many requests got no answer"}}, count), nil
+	}
 	cells, why, whole, err := r.block(ctx, first, count)
 	switch {
 	case errors.Is(err, drivers.ErrDevice) && r.lives(ctx, first, count): // silence may be how it refuses a register
 		r.lost++
-		why, whole = err.Error(), r.lost >= maxLost
+		why = err.Error()
 	case err != nil:
 		return nil, fmt.Errorf("read %s:%d: %w", tableNames[r.function], first, err)
 	case why == "":

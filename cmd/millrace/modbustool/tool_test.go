@@ -97,6 +97,13 @@ func TestReadBounds(t *testing.T) {
 	}
 	remove()
 	before := sim.Requests()
+	remove = sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 1, 65535)})
+	if out, err = run(t, "read", sim.URL(), "holding:0", "--count", "1000", "--timeout", "20ms"); err != nil || sim.Requests()-before > maxLost+20 {
+		t.Errorf("all but one are silent: %v, %d requests", err, sim.Requests()-before)
+	}
+	has(t, out, "not asked")
+	remove()
+	before = sim.Requests()
 	sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
 	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "2000", "--timeout", "50ms"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "no answer within 50ms") {
 		t.Errorf("silence: %v", err)
