@@ -40,9 +40,9 @@ func (l line) judge(name string) (warnings []string) {
 	fastest := l.fastest()
 	switch {
 	case share > full:
-		warnings = append(warnings, fmt.Sprintf("%s cannot do %v: it needs %v; %s", name, fastest, l.needs(fastest), l.cure(fastest)))
+		warnings = append(warnings, fmt.Sprintf("%s cannot do %v: it needs %v%s; %s", name, fastest, l.needs(fastest), l.assumed(), l.cure(fastest)))
 	case share > crowded:
-		warnings = append(warnings, fmt.Sprintf("%s is busy for %.0f %% of the time, which leaves little for requests that are made again; %s", name, 100*share, l.cure(fastest)))
+		warnings = append(warnings, fmt.Sprintf("%s is busy for %.0f %% of the time%s, which leaves little for requests that are made again; %s", name, 100*share, l.assumed(), l.cure(fastest)))
 	}
 	if share > full {
 		return warnings
@@ -52,6 +52,14 @@ func (l line) judge(name string) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("%s: a poll of %s takes %v, and those each %v start late meanwhile; divide it into several groups", name, slow.name(), round(slow.cost.Time), fastest))
 	}
 	return warnings
+}
+
+// assumed is on what condition the judgement rests that is not in the config.
+func (l line) assumed() string {
+	if l[0].cost.Assumes == "" {
+		return ""
+	}
+	return " if " + l[0].cost.Assumes
 }
 
 func (p *poll) name() string { return fmt.Sprintf("%q of %q", p.group, p.device) }
@@ -115,7 +123,7 @@ func (p *planWriter) cost(name string, l line) {
 		per := 1 / l[i].interval.Seconds()
 		requests, bytes = requests+per*float64(l[i].cost.Requests), bytes+per*float64(l[i].cost.Bytes)
 	}
-	p.printf("  line: %.3g requests/s, %.3g bytes/s, busy for %.3g %% of the time; assumed: %s\n", requests, bytes, 100*l.busy(), l[0].cost.Assumes)
+	p.printf("  line: %.3g requests/s, %s/s, busy for %.3g %% of the time%s\n", requests, size(bytes), 100*l.busy(), l.assumed())
 	for _, w := range l.judge(name) {
 		p.warnings = append(p.warnings, w)
 		p.printf("  WARNING: %s\n", w)

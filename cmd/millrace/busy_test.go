@@ -84,8 +84,8 @@ devices:
 		}
 		for _, want := range []string{
 			`group "fast" each 500ms: 40 tags, 40 requests a cycle, 680 bytes, about 1.3s on the line`,
-			"line: 80.1 requests/s", "busy for 260 % of the time; assumed: the device takes 5ms",
-			"WARNING: rtu:///dev/ttyUSB0?baud=9600 cannot do 500ms: it needs 1.3s; raise the interval of \"fast\" of \"oven\"",
+			"line: 80.1 requests/s", "1.33 KiB/s, busy for 260 % of the time if the device takes 5ms",
+			"WARNING: rtu:///dev/ttyUSB0?baud=9600 cannot do 500ms: it needs 1.3s if the device takes 5ms to answer a request; raise the interval of \"fast\" of \"oven\"",
 		} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s: %q is not in\n%s", name, want, &out)

@@ -3,6 +3,7 @@ package modbus
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -40,7 +41,10 @@ func (d *driver) Ask(ctx context.Context, request []byte) ([]byte, error) {
 	case *loss:
 		return nil, fmt.Errorf("%w: unit %d: %s", drivers.ErrDevice, u.id, e.words(u.timeout))
 	}
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%w: unit %d: no answer in the time that there was for a tool", drivers.ErrDevice, u.id)
+	case ctx.Err() != nil:
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %w", drivers.ErrLink, err)

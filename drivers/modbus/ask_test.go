@@ -142,3 +142,31 @@ func TestTrace(t *testing.T) {
 		t.Errorf("shown to nobody: %v", err)
 	}
 }
+
+// TestAskGivenUp: a tool that has no more time leaves a request whose answer still comes. Where no transaction id tells it apart it
+// must not be taken for that of the next request.
+func TestAskGivenUp(t *testing.T) {
+	for _, name := range []string{"rtuovertcp", "asciiovertcp", "tcp", "tcp any"} {
+		name, accept, _ := strings.Cut(name, " ")
+		b := benchOn(t, name, 1, 600*time.Millisecond, tags("holding:300"))
+		if accept != "" {
+			b.option("accept_transaction_id", accept)
+		}
+		b.open(t)
+		if err := b.mustBeWell("at first", 1); err != nil {
+			t.Fatal(err)
+		}
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Times: 1})
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		_, err := b.driver.Ask(ctx, []byte{1, 3, 0, 7, 0, 1})
+		cancel()
+		if !errors.Is(err, drivers.ErrDevice) {
+			t.Errorf("%s: %v, want that the device did not answer", name, err)
+		}
+		for range 3 {
+			if _, err := b.read(drivers.Ref{}); wrong(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}

@@ -92,6 +92,9 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		}
 	}
 	pdu, err := d.link.ask(ctx, q, u.timeout)
+	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
+		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
+	}
 	if _, refused := err.(exception); err == nil || refused {
 		if u.silent > 0 {
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
