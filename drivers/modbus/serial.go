@@ -15,6 +15,16 @@ import (
 type serialPort struct {
 	serial.Port
 	until atomic.Int64 // the deadline, in ns since 1970
+	lock  io.Closer    // nil = none
+}
+
+// Close releases the line.
+func (p *serialPort) Close() error {
+	err := p.Port.Close()
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Close())
+	}
+	return err
 }
 
 // slice is how long one read waits, so that a deadline that moves is seen.
@@ -31,11 +41,18 @@ func openSerial(path string, m serialMode) (*serialPort, error) {
 	case "even":
 		mode.Parity = serial.EvenParity
 	}
+	lock, err := lockSerial(path)
+	if err != nil {
+		return nil, fmt.Errorf("open serial line %q: %w", path, err)
+	}
 	p, err := serial.Open(path, mode)
 	if err != nil {
+		if lock != nil {
+			lock.Close()
+		}
 		return nil, fmt.Errorf("open serial line %q: %w%s", path, err, serialCure(err))
 	}
-	return &serialPort{Port: p}, nil
+	return &serialPort{Port: p, lock: lock}, nil
 }
 
 // serialCure is what to do about a serial line that does not open.

@@ -98,6 +98,9 @@ func newDriver(url string, f *lineFlags, tags []telemetry.Tag) (drivers.Driver, 
 		if !ok {
 			return nil, fmt.Errorf("option %q: write it like accept_unit=any", o)
 		}
+		if name == "unit" {
+			return nil, fmt.Errorf("option %q: say it with --unit", o)
+		}
 		if !known(name) {
 			return nil, fmt.Errorf("option %q: a Modbus device has none of that name; `millrace drivers` lists them", name)
 		}

@@ -33,7 +33,8 @@ func newScan(h Host) *cobra.Command {
 		Long: `Ask each unit id for one register, and of those that answer find out which ranges of each table can be read. It makes one
 request at a time with a pause after each. A refused block is halved down to --fine registers; smaller islands stay unseen.
 With --out every finished block is written to a file at once; the same command with the same file goes on where it was
-interrupted. Reading can have effects on a few devices (counters that a read clears): look into the manual first.`,
+interrupted. On a line of a running gateway each silent unit id costs the others a timeout. Reading can have effects on a few
+devices (counters that a read clears): look into the manual first.`,
 		Example: `  millrace modbus scan "rtu:///dev/ttyUSB0?baud=9600" --units 1-32 --to 999 --out line-2.scan
   millrace modbus scan tcp://192.168.1.10 --units 1 --tables holding`,
 		Args: cobra.ExactArgs(1),

@@ -116,7 +116,7 @@ func TestReadBounds(t *testing.T) {
 			t.Errorf("%q: %v, want wrong usage", args, err)
 		}
 	}
-	for _, args := range [][]string{{"read", "tpc://h", "holding:1"}, {"read", sim.URL(), "holding:1", "--timeout", "2h"}, {"read", sim.URL(), "holding:1", "--option", "acept_unit=1"}, {"read", sim.URL(), "holding:1", "--config", "none.yaml"}} {
+	for _, args := range [][]string{{"read", "tpc://h", "holding:1"}, {"read", sim.URL(), "holding:1", "--timeout", "2h"}, {"read", sim.URL(), "holding:1", "--option", "acept_unit=1"}, {"read", sim.URL(), "holding:1", "--option", "unit=1"}, {"read", sim.URL(), "holding:1", "--config", "none.yaml"}} {
 		if _, err := run(t, args...); !errors.Is(err, errFailed) {
 			t.Errorf("%q: %v", args, err)
 		}
