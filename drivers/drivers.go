@@ -25,6 +25,10 @@ type Protocol struct {
 
 	Shares bool // devices with the same url share one connection (Modbus unit ids behind one gateway)
 
+	// Normal returns the one form of all urls that lead to the same line ("tcp://h:502" for "tcp://H"), so that devices whose
+	// urls are spelled differently share it too. Nil: urls are compared as they are written.
+	Normal func(url string) string
+
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
 	New func(Connection) (Driver, error)
@@ -151,4 +155,43 @@ type Typed interface {
 type Planner interface {
 	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".
 	Plan(g Ref) []string
+}
+
+// Asker is a driver that passes on a single request of its protocol, for the tools of an integrator.
+type Asker interface {
+	// Ask makes a request and returns the answer, a refusal by the device among them, both as the protocol has them less its
+	// framing. It refuses what could change anything in the equipment. An error that wraps ErrDevice says that the device did
+	// not answer, one that wraps ErrLink that the link is down.
+	Ask(ctx context.Context, request []byte) ([]byte, error)
+}
+
+// Coster is a driver that knows from the config alone how long a poll keeps its line busy.
+type Coster interface {
+	// Cost returns what one poll of the group asks of the line.
+	Cost(g Ref) Cost
+}
+
+// Cost is what one poll of a group asks of its line.
+type Cost struct {
+	Requests int
+	Bytes    int           // both ways, framing included
+	Time     time.Duration // during which nothing else can use the line
+	Assumes  string        // what Time rests on that the config does not say, in words; "" = nothing
+}
+
+// Tracer is a driver that can show what goes over its line.
+type Tracer interface {
+	// Trace calls f after each exchange from now on, on the driver's goroutine, until it is called with nil. f must not block,
+	// and what it gets is valid only during the call. Unlike the other methods it may be called at any time.
+	Trace(f func(*Exchange))
+}
+
+// Exchange is one request and what came of it, as the protocol has them less its framing (Modbus: a unit id and a PDU).
+type Exchange struct {
+	At      time.Time     // when the request was sent
+	Took    time.Duration // until the answer was there, or given up
+	Request []byte
+	Answer  []byte // nil = none that fits
+	Reason  string // why not
+	Raw     []byte // what came instead, as on the wire; at most some hundred bytes
 }

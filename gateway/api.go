@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"millrace/buffer"
+	"millrace/drivers"
 	"millrace/gateway/command"
 	"millrace/gateway/values"
 	"millrace/gateway/web"
@@ -23,6 +26,50 @@ func (g *Gateway) Write(ctx context.Context, device, tag, value string) (*web.Wr
 		return nil, err
 	}
 	return &web.Written{Device: device, Tag: tag, Value: value, Seconds: time.Since(start).Seconds()}, nil
+}
+
+// askTime is how long a request that a tool asks for may keep its line from the polls.
+const askTime = 10 * time.Second
+
+// Ask passes a request that only reads on to the line of a url, between two polls. An empty one asks only whether there is
+// such a line.
+func (g *Gateway) Ask(ctx context.Context, driver, url string, request []byte) (*web.Asked, error) {
+	conn := g.lineOf(driver, url)
+	if conn == nil {
+		return &web.Asked{}, nil
+	}
+	asked := &web.Asked{Line: true}
+	if len(request) == 0 {
+		return asked, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return asked, conn.poller.Do(ctx, func(d drivers.Driver) (err error) {
+		a, ok := d.(drivers.Asker)
+		if !ok {
+			return fmt.Errorf("the driver %q passes no requests on", driver)
+		}
+		if asked.Answer, err = a.Ask(ctx, request); errors.Is(err, drivers.ErrDevice) {
+			asked.Reason, err = err.Error(), nil
+		}
+		return err
+	})
+}
+
+// lineOf returns the connection to which a url leads however it is spelled, nil for none.
+func (g *Gateway) lineOf(driver, url string) *connection {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.running.connections {
+		same := c.url == url
+		if c.normal != nil {
+			same = c.normal(c.url) == c.normal(url)
+		}
+		if same && c.devices[0].driver == driver {
+			return c
+		}
+	}
+	return nil
 }
 
 // servePage serves the operator's page, /metrics and what the API has to look at.

@@ -23,12 +23,15 @@ import (
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
 	url     string
+	normal  func(string) string // the one form of all urls of a line
 	devices []deviceConfig
 	bad     []badReadings // by device
 	skews   []skew        // by device
 	groups  []*groupSink
 	poller  *poller.Poller
-	rules   []config.Write // of its tags
+	watched watched
+	planned [][]time.Duration // of a poll, by device and group; nil = not known
+	rules   []config.Write    // of its tags
 	targets []command.Target
 	*task
 }
@@ -71,7 +74,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
+	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
@@ -87,9 +90,26 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		}
 		o.Sinks = append(o.Sinks, sinks)
 	}
+	conn.watched.tracer, _ = d.(drivers.Tracer)
+	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
 	conn.targets = targets(conn, &c, d)
 	return conn, nil
+}
+
+// planned returns how long a poll of each group should take.
+func planned(c *config.Connection, d drivers.Driver) [][]time.Duration {
+	coster, ok := d.(drivers.Coster)
+	if !ok {
+		return nil
+	}
+	all := make([][]time.Duration, len(c.Devices))
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			all[i] = append(all[i], coster.Cost(drivers.Ref{Device: i, Group: j}).Time)
+		}
+	}
+	return all
 }
 
 // rulesFor returns the rules that allow writes to tags of a connection.
@@ -164,6 +184,7 @@ func (c *connection) run(ctx context.Context, t *values.Table) error {
 		s.values = t.Group(s.schema, s.interval)
 	}
 	err := c.poller.Run(ctx)
+	c.watched.end()
 	for _, s := range c.groups {
 		t.Remove(s.values)
 	}

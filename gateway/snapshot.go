@@ -26,6 +26,11 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		stats := c.poller.Stats()
 		for i, d := range c.devices {
 			v := deviceView(d, &stats, i, ledger[d.name], g.running.destinations)
+			for j := range v.Groups {
+				if c.planned != nil {
+					v.Groups[j].Planned = c.planned[i][j]
+				}
+			}
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
 			v.Skew = c.skews[i].get()

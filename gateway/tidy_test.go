@@ -38,10 +38,11 @@ var all = []string{"*"}
 // pipeline, buffer, publisher, broker; only gateway and the programs put them together. A package that is not
 // here is a mistake: say first where in the flow it stands.
 var tidyImports = map[string][]string{
-	"cmd/millrace":          all,
-	"cmd/millrace/demo":     all,
-	"cmd/millrace/importer": all,
-	"cmd/millrace-bench":    {"buffer", "drivers/modbus/modbussim", "drivers/opcua/opcuasim"},
+	"cmd/millrace":            all,
+	"cmd/millrace/demo":       all,
+	"cmd/millrace/importer":   all,
+	"cmd/millrace/modbustool": all,
+	"cmd/millrace-bench":      {"buffer", "drivers/modbus/modbussim", "drivers/opcua/opcuasim"},
 	"gateway": {"buffer", "drivers", "drivers/telemetry", "gateway/command", "gateway/config", "gateway/format", "gateway/format/jsonmsg",
 		"gateway/link", "gateway/link/mqtt", "gateway/pipeline", "gateway/poller", "gateway/publisher", "gateway/record", "gateway/values", "gateway/web"},
 	"gateway/web":                 {"buffer", "drivers/telemetry", "gateway/record", "gateway/values"},

@@ -16,10 +16,12 @@ import (
 func newCheck() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "check --config FILE",
-		Short: "Find every mistake in a config and print the plan; needs no network",
+		Use:     "check --config FILE",
+		Aliases: []string{"plan"},
+		Short:   "Find every mistake in a config and print the plan; needs no network",
 		Long: `Check loads the config with everything it includes, reports every mistake at once as file:line:col, and
-prints the plan in words: what is polled, with how many requests, and where it goes. Exit 0 when the config can run, else 1.`,
+prints the plan in words: what is polled, with how many requests, how busy each line is, and where it goes. A line that
+cannot keep up with what is asked of it is a warning. Exit 0 when the config can run, else 1.`,
 		Example: "  millrace check --config millrace.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,6 +58,9 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	}
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
+	for _, w := range out.warnings {
+		out.printf("WARNING: %s\n", w)
+	}
 	out.printf("ok\n")
 	return out.err
 }
@@ -74,8 +79,9 @@ func (l *load) add(o load) {
 }
 
 type planWriter struct {
-	w   io.Writer
-	err error
+	w        io.Writer
+	err      error
+	warnings []string // said again at the end
 }
 
 func (p *planWriter) printf(format string, args ...any) {
@@ -86,6 +92,8 @@ func (p *planWriter) printf(format string, args ...any) {
 func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total load) {
 	p.printf("\n%s %s\n", c.Protocol.Name, gateway.PublicURL(c.Connection.URL))
 	planner, _ := d.(drivers.Planner)
+	coster, _ := d.(drivers.Coster)
+	var polls line
 	for i, dev := range c.Devices {
 		p.printf("  device %q, timeout %v\n", dev.Name, dev.Timeout)
 		for j := range dev.Groups {
@@ -95,13 +103,20 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
 			}
 			l := groupLoad(g, len(requests))
-			p.printf("    group %q each %v: %d tags, %d requests a cycle\n", g.Name, g.Interval, len(g.Tags), len(requests))
+			p.printf("    group %q each %v: %d tags, %d requests a cycle", g.Name, g.Interval, len(g.Tags), len(requests))
+			if coster != nil {
+				cost := coster.Cost(drivers.Ref{Device: i, Group: j})
+				polls = append(polls, poll{dev.Name, g.Name, g.Interval, cost})
+				p.printf(", %d bytes, about %v on the line", cost.Bytes, round(cost.Time))
+			}
+			p.printf("\n")
 			for _, r := range requests {
 				p.printf("      %s\n", r)
 			}
 			total.add(l)
 		}
 	}
+	p.cost(gateway.PublicURL(c.Connection.URL), polls)
 	return total
 }
 

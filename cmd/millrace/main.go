@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/cmd/millrace/importer"
+	"millrace/cmd/millrace/modbustool"
 )
 
 // Exit codes, as `millrace help exit-codes` lists them.
@@ -79,7 +80,8 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
+		modbustool.New(modbustool.Host{Protocols: protocols, Failed: func(err error) error { return &exitError{exitFailed, err} }}), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

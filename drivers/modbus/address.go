@@ -31,9 +31,13 @@ type address struct {
 	table  table
 	number uint32 // 0-based, as on the wire
 	bit    int    // 0 (least significant) to 15 of a register, -1 = the whole register
+	last   int    // the last of several bits, bit for one
 }
 
 func (a address) String() string {
+	if a.last > a.bit {
+		return fmt.Sprintf("%s:%d.%d-%d", a.table, a.number, a.bit, a.last)
+	}
 	if a.bit >= 0 {
 		return fmt.Sprintf("%s:%d.%d", a.table, a.number, a.bit)
 	}
@@ -55,7 +59,7 @@ func parseAddress(text string) (address, *mistake) {
 		return address{}, unknownTable(word, rest)
 	}
 	number, bitText, hasBit := strings.Cut(rest, ".")
-	a := address{table: t, bit: -1}
+	a := address{table: t, bit: -1, last: -1}
 	n, ok := parseNumber(number)
 	if !ok {
 		return address{}, &mistake{fmt.Sprintf("%q is not a register number", number), fmt.Sprintf("write it like %s:100", t)}
@@ -99,11 +103,16 @@ func withBit(a address, text string, hasBit bool) (address, *mistake) {
 	if a.table.bits() {
 		return address{}, &mistake{fmt.Sprintf("%s is a single bit and has no bit %s", a, text), "did you mean " + a.String() + "?"}
 	}
-	n, ok := parseNumber(text)
-	if !ok || n > 15 {
-		return address{}, &mistake{fmt.Sprintf("a register has no bit %q", text), "use bit 0 (least significant) to 15"}
+	low, high, ranged := strings.Cut(text, "-")
+	if !ranged {
+		high = low
 	}
-	a.bit = int(n)
+	n, ok := parseNumber(low)
+	last, ok2 := parseNumber(high)
+	if !ok || !ok2 || n > 15 || last > 15 || ranged && last == n {
+		return address{}, &mistake{fmt.Sprintf("a register has no bit %q", text), "use bit 0 (least significant) to 15, or several like 0-3"}
+	}
+	a.bit, a.last = int(min(n, last)), int(max(n, last))
 	return a, nil
 }
 
@@ -129,7 +138,7 @@ func parseModicon(text string) (address, *mistake) {
 	if n > lastRegister+1 {
 		return address{}, &mistake{fmt.Sprintf("the last number of its table is %c65536", digits[0]), fmt.Sprintf("it is %s:%d", t, lastRegister)}
 	}
-	return withBit(address{table: t, number: uint32(n - 1), bit: -1}, bitText, hasBit)
+	return withBit(address{table: t, number: uint32(n - 1), bit: -1, last: -1}, bitText, hasBit)
 }
 
 // tableWords are names that people give the tables elsewhere.

@@ -3,8 +3,6 @@ package modbus
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -14,33 +12,81 @@ import (
 
 // The defaults, with their reasons.
 const (
-	defaultPort         = "502" // registered for Modbus TCP
 	defaultUnit         = 1
 	defaultMaxRegisters = 125 // the most that one answer can hold (Modbus Application Protocol V1.1b3, 6.3)
-	defaultMaxGap       = 16  // a register takes 2 ms at 9600 baud, a request of its own about 30 ms
+	defaultMaxGap       = 16  // of a network: a register takes 2 ms at 9600 baud, a request of its own about 30 ms
+	defaultRetries      = 1   // one answer lost costs a timeout, not a reading
 )
 
 // settings are the options of one device.
 type settings struct {
-	unit         uint8
-	maxRegisters int
-	maxGap       int
-	order        order
+	id                uint8
+	maxRegisters      int
+	maxGap            int
+	order             order
+	retries           int
+	acceptUnit        acceptance
+	acceptTransaction acceptance
+	page              codePage
+	zone              *time.Location
+	invalid           map[kind]string
+	forbidden         []stretch
+	register, request time.Duration // what a register and a request cost on the line, 0 = not known
+}
+
+// stretch is registers or bits first to last of a table.
+type stretch struct {
+	table       table
+	first, last uint32
+}
+
+// forbids reports whether a forbidden register is among first to last.
+func (s *settings) forbids(t table, first, last uint32) bool {
+	for _, f := range s.forbidden {
+		if f.table == t && f.first <= last && f.last >= first {
+			return true
+		}
+	}
+	return false
 }
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
 		{Name: "unit", Help: "unit id behind the url, 0 to 255; default 1"},
-		{Name: "max_registers", Help: "most registers in one request, 1 to 125; default 125. Coils and discrete inputs: 16 times as many"},
-		{Name: "max_gap", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16"},
-		{Name: "order", Help: "byte order of numbers of two or four registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
+		{Name: "max_registers", Help: "most registers in one request, 1 to 125; default 125, less is learned. Coils and discrete inputs: 16 times as many"},
+		{Name: "max_gap", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16, on a serial line what its speed makes worth it"},
+		{Name: "forbidden", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
+		{Name: "order", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
+		{Name: "retries", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise; default 1"},
+		{Name: "accept_unit", Help: "unit id, or any, that is taken in answers besides the right one; default none"},
+		{Name: "accept_transaction_id", Help: "transaction id, or any, that is taken in answers besides the right one; default none"},
+		{Name: "invalid", Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},
+		{Name: "code_page", Help: "of strings: auto (UTF-8, else Latin-1), utf-8, latin-1 or windows-1252; default auto"},
+		{Name: "time_zone", Help: "of date-times whose digits are local time, for example Europe/Berlin; default UTC"},
+		// Those of the line, the same for all devices on it:
+		{Name: "pause_after_connect", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
+		{Name: "pause_between_requests", Help: "to wait after each answer, 0 to 10s; default learned"},
+		{Name: "close_after_poll", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
+		{Name: "ca_file", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
+		{Name: "cert_file", Help: "PEM file of the client certificate for tcp+tls"},
+		{Name: "key_file", Help: "PEM file of its key"},
+		{Name: "server_name", Help: "name in the certificate of a tcp+tls server; default the url's host"},
 	}
 }
 
 func tagOptions() []drivers.Option {
 	return []drivers.Option{
 		{Name: "order", Help: "byte order: ABCD, BADC, CDAB or DCBA; default the device's. A string: ABCD or BADC, default ABCD"},
-		{Name: "length", Help: "length of a string in bytes, 1 to 250"},
+		{Name: "length", Help: "length of a string or of bytes, 1 to 250 bytes"},
+		{Name: "byte", Help: "of int8 and uint8: high or low byte of the register; default low"},
+		{Name: "code_page", Help: "of a string; default the device's"},
+		{Name: "time_zone", Help: "of a date-time; default the device's"},
+		{Name: "invalid", Help: "raw values that mean not available: 0x8000, 9999, 100..200, nan; of a string: texts"},
+		{Name: "min", Help: "least plausible value, scaled; one below is uncertain"},
+		{Name: "max", Help: "greatest plausible value, scaled; one above is uncertain"},
+		{Name: "enum", Help: "texts of numbers: 0=off, 1=on"},
+		{Name: "read_back", Help: "true: a write is read back and is an error unless the device holds it; default false"},
+		{Name: "flags", Help: "texts of bits that are set: 0=door open, 3=overheated"},
 	}
 }
 
@@ -66,18 +112,108 @@ func (r *reporter) check(field, text string, m *mistake) bool {
 func (r *reporter) err() error { return errors.Join(r.errs...) }
 
 // parseDevice reads a device's options; a mistaken one keeps its default so that the tags are checked too.
-func parseDevice(d *drivers.Device, r *reporter) settings {
-	s := settings{
-		unit:         uint8(r.number(d.Options, "unit", defaultUnit, 0, 255)),
-		maxRegisters: r.number(d.Options, "max_registers", defaultMaxRegisters, 1, 125),
-		maxGap:       r.number(d.Options, "max_gap", defaultMaxGap, 0, 124),
+func parseDevice(d *drivers.Device, e *endpoint, r *reporter) settings {
+	o := d.Options
+	s := settings{id: uint8(r.number(o, "unit", defaultUnit, 0, 255)), zone: time.UTC}
+	s.register, s.request = e.cost()
+	gap := defaultMaxGap
+	if s.register > 0 {
+		gap = min(int(s.request/s.register), 124)
 	}
-	if text, ok := d.Options["order"]; ok {
-		o, m := parseOrder(text)
-		r.check("order", text, m)
-		s.order = o
-	}
+	s.maxRegisters = r.number(o, "max_registers", defaultMaxRegisters, 1, 125)
+	s.maxGap = r.number(o, "max_gap", gap, 0, 124)
+	s.retries = r.number(o, "retries", defaultRetries, 0, 5)
+	s.acceptUnit = r.acceptance(o, "accept_unit", 255)
+	s.acceptTransaction = r.acceptance(o, "accept_transaction_id", 65535)
+	s.words(o, r)
+	s.parseForbidden(o, r)
+	s.parseInvalid(o, r)
 	return s
+}
+
+// words reads the options that are words.
+func (s *settings) words(o map[string]string, r *reporter) {
+	if text, ok := o["order"]; ok {
+		order, m := parseOrder(text)
+		r.check("order", text, m)
+		s.order = order
+	}
+	if text, ok := o["code_page"]; ok {
+		page, m := parsePage(text)
+		r.check("code_page", text, m)
+		s.page = page
+	}
+	if text, ok := o["time_zone"]; ok {
+		s.zone = parseZone(text, r)
+	}
+}
+
+func (r *reporter) acceptance(o map[string]string, name string, high int) acceptance {
+	text, ok := o[name]
+	if !ok {
+		return acceptance{}
+	}
+	if text == "any" {
+		return acceptance{given: true, value: anyNumber}
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > high {
+		r.add(name, fmt.Sprintf("%s %q: it is neither any nor a number from 0 to %d", name, text, high), "leave it out to take only right answers")
+		return acceptance{}
+	}
+	return acceptance{given: true, value: n}
+}
+
+// parseForbidden reads "holding:40-49, coil:7".
+func (s *settings) parseForbidden(o map[string]string, r *reporter) {
+	text, ok := o["forbidden"]
+	if !ok {
+		return
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, ranged := strings.Cut(strings.TrimSpace(part), "-")
+		a, m := parseAddress(first)
+		if !r.check("forbidden", part, m) {
+			continue
+		}
+		f := stretch{a.table, a.number, a.number}
+		if ranged {
+			n, ok := parseNumber(last)
+			if f.last = n; !ok || n > lastRegister || n < a.number || a.bit >= 0 {
+				r.add("forbidden", fmt.Sprintf("forbidden %q: it does not say which registers", part), "write it like holding:40-49")
+				continue
+			}
+		}
+		s.forbidden = append(s.forbidden, f)
+	}
+}
+
+// parseInvalid reads "int16:0x8000, float32:nan" or "sunspec".
+func (s *settings) parseInvalid(o map[string]string, r *reporter) {
+	text, ok := o["invalid"]
+	if !ok {
+		return
+	}
+	s.invalid = map[kind]string{}
+	if text == "sunspec" {
+		s.invalid = sunspec
+		return
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		word, value, ok := strings.Cut(strings.TrimSpace(part), ":")
+		if !ok {
+			r.add("invalid", fmt.Sprintf("invalid %q: it does not say of which type", strings.TrimSpace(part)), "write it like int16:0x8000, uint16:0xffff, float32:nan, or sunspec")
+			continue
+		}
+		k, m := parseKind(word)
+		if !r.check("invalid", word, m) || !r.check("invalid", part, (&check{}).parseInvalid(value, k)) {
+			continue
+		}
+		if s.invalid[k] != "" {
+			value = s.invalid[k] + "," + value
+		}
+		s.invalid[k] = value
+	}
 }
 
 func (r *reporter) number(options map[string]string, name string, fallback, low, high int) int {
@@ -93,42 +229,71 @@ func (r *reporter) number(options map[string]string, name string, fallback, low,
 	return n
 }
 
-// parseURL returns host:port of a Modbus TCP url.
-func parseURL(text string) (string, *mistake) {
-	const use = "use tcp://host or tcp://host:port (default port 502)"
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" && u.Scheme != "rtu" || !strings.Contains(text, "://") {
-		return "", &mistake{"it is not the address of a Modbus device", use}
+// lineOptions are the keys of a connection.
+var lineOptions = []string{"pause_after_connect", "pause_between_requests", "close_after_poll", "ca_file", "cert_file", "key_file", "server_name"}
+
+// parse reads where the line is and what manners its peer wants. The options may stand at the connection or at any device on it, and must not
+// contradict each other; nor may the urls.
+func (l *link) parse(c *drivers.Connection, r *reporter) {
+	e, m := parseURL(c.URL)
+	r.check("url", c.URL, m)
+	if m == nil {
+		l.endpoint = e
 	}
-	switch u.Scheme {
-	case "tcp":
-	case "tcp+tls", "udp", "rtu", "rtuovertcp", "rtuoverudp":
-		return "", &mistake{fmt.Sprintf("Modbus over %q is not supported yet", u.Scheme), use + ", for example of a gateway before the device"}
-	default:
-		return "", &mistake{fmt.Sprintf("there is no transport %q", u.Scheme), use}
+	given := map[string]string{}
+	for name, text := range c.Options {
+		given[name] = text
 	}
-	if u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		return "", &mistake{"only a host and a port belong there", use}
+	for i := range c.Devices {
+		r.device = i
+		d := &c.Devices[i]
+		if other, m2 := parseURL(d.URL); m == nil && d.URL != "" && m2 == nil && other != e {
+			r.add("url", fmt.Sprintf("url %q: %q leads to the same line in another way", d.URL, c.URL), "use the same url for all devices on a line")
+		}
+		for _, name := range lineOptions {
+			text, ok := d.Options[name]
+			if before, had := given[name]; ok && had && before != text {
+				r.add(name, fmt.Sprintf("%s %q: another device on the same line says %q", name, text, before), "say the same, or say it once")
+			} else if ok {
+				given[name] = text
+			}
+		}
 	}
-	port := u.Port()
-	if port == "" {
-		port = defaultPort
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || u.Hostname() == "" {
-		return "", &mistake{"the host or the port is wrong", use}
-	}
-	return net.JoinHostPort(u.Hostname(), port), nil
+	r.device = 0
+	l.set(given, r)
 }
 
-// timeout is what one request may take: the library has one for the connection, so the longest of the
-// devices' holds for all of them.
-func timeout(c *drivers.Connection) time.Duration {
-	longest := time.Duration(0)
-	for i := range c.Devices {
-		longest = max(longest, c.Devices[i].Timeout)
+func (l *link) set(given map[string]string, r *reporter) {
+	p := &l.pace
+	p.connect, p.connectGiven = r.duration(given, "pause_after_connect", 30*time.Second)
+	p.between, p.betweenGiven = r.duration(given, "pause_between_requests", 10*time.Second)
+	switch text, ok := given["close_after_poll"]; {
+	case text == "true":
+		l.closeAfter = true
+	case ok && text != "false":
+		r.add("close_after_poll", fmt.Sprintf("close_after_poll %q: it is neither true nor false", text), "the default is false")
 	}
-	if longest <= 0 {
-		return time.Second
+	l.tls = tlsFiles{ca: given["ca_file"], cert: given["cert_file"], key: given["key_file"], serverName: given["server_name"]}
+	if l.tls != (tlsFiles{}) && l.network != netTLS {
+		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}
-	return longest
+	if (l.tls.cert == "") != (l.tls.key == "") {
+		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")
+	}
+}
+
+func (r *reporter) duration(given map[string]string, name string, high time.Duration) (time.Duration, bool) {
+	text, ok := given[name]
+	if !ok {
+		return 0, false
+	}
+	d, err := time.ParseDuration(text)
+	if text == "0" {
+		d, err = 0, nil
+	}
+	if err != nil || d < 0 || d > high {
+		r.add(name, fmt.Sprintf("%s %q: it is not a time from 0 to %v", name, text, high), "write it like 100ms; without it, what the device needs is learned")
+		return 0, false
+	}
+	return d, true
 }

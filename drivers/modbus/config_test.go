@@ -46,8 +46,19 @@ func TestTagMistakes(t *testing.T) {
 		{"holding:1", "float", "", `type: type "float": there is no such type; did you mean float32?`},
 		{"holding:1", "Float32", "", `type: type "Float32": there is no such type; did you mean float32?`},
 		{"holding:1", "dword", "", `type: type "dword": there is no such type; did you mean uint32?`},
-		{"holding:1", "uint8", "", `type: type "uint8": there is no such type; did you mean uint16?`},
-		{"holding:1", "bcd", "", `type: type "bcd": there is no such type; use bool, int16, uint16, int32, uint32, float32, int64, uint64, float64, string`},
+		{"holding:1", "u8", "", `type: type "u8": there is no such type; did you mean uint8?`},
+		{"holding:1.0-3", "uint8", "", `type: type "uint8": holding:1.0-3 is some bits of a register; leave the type out`},
+		{"holding:1", "bits", "", `type: type "bits": holding:1 does not say which bits; write holding:1.0-3 for the lowest four`},
+		{"holding:1", "uint8", "byte=upper", `byte: byte "upper" of the type uint8; use high or low, for int8 and uint8`},
+		{"holding:1", "uint16", "invalid=0x12345", `invalid: invalid "0x12345": "0x12345" is not a value of the type uint16; write it like 0x8000, 9999, 100..200, nan`},
+		{"holding:1", "uint16", "invalid=nan", `invalid: invalid "nan": "nan" is not a value of the type uint16; write it like 0x8000, 9999, 100..200, nan`},
+		{"holding:1", "uint16", "min=5 max=4", `min: min 5 is over max 4; change one of them`},
+		{"holding:1", "uint16", "enum=0", `enum: enum "0": "0" is not a number and its text; write it like 0=off, 1=on`},
+		{"holding:1", "float32", "enum=0=off", `enum: enum of a tag that is float32, scaled or has both enum and flags; use one of them, for whole numbers that are not scaled`},
+		{"holding:1", "uint16", "flags=64=x", `flags: flags: there is no bit 64; bits are numbered from 0, the least significant`},
+		{"holding:1", "ymdhms", "time_zone=Mars", `time_zone: time_zone "Mars": there is no such time zone; use a name like Europe/Berlin; the default is UTC`},
+		{"holding:1", "string", "length=4 code_page=ebcdic", `code_page: code_page "ebcdic": there is no such code page here; use auto, utf-8, latin-1, windows-1252`},
+		{"holding:1", "bcd", "", `type: type "bcd": there is no such type; did you mean bcd16?`},
 		{"holding:1", "", "order=ABCD", `order: order "ABCD": the type uint16 has no byte order; leave the order out; it is for values of two or four registers`},
 		{"holding:1", "int16", "order=CDAB", `order: order "CDAB": the type int16 has no byte order; leave the order out; it is for values of two or four registers`},
 		{"coil:1", "", "order=ABCD", `order: order "ABCD": the type bool has no byte order; leave the order out; it is for values of two or four registers`},
@@ -108,9 +119,21 @@ func TestDeviceMistakes(t *testing.T) {
 		{"tcp://plc:70000", "", `url: url "tcp://plc:70000": the host or the port is wrong; ` + use},
 		{"tcp://plc:502/1", "", `url: url "tcp://plc:502/1": only a host and a port belong there; ` + use},
 		{"tcp://me:secret@plc", "", `url: url "tcp://me:secret@plc": only a host and a port belong there; ` + use},
-		{"rtu:///dev/ttyUSB0", "", `url: url "rtu:///dev/ttyUSB0": Modbus over "rtu" is not supported yet; ` + use + ", for example of a gateway before the device"},
-		{"tcp+tls://plc", "", `url: url "tcp+tls://plc": Modbus over "tcp+tls" is not supported yet; ` + use + ", for example of a gateway before the device"},
-		{"http://plc", "", `url: url "http://plc": there is no transport "http"; ` + use},
+		{"rtu:///", "", `url: url "rtu:///": it names no serial device; ` + useSerial},
+		{"rtu://ttyUSB0", "", `url: url "rtu://ttyUSB0": it names no serial device; ` + useSerial},
+		{"rtu:///dev/ttyUSB0?baud=fast", "", `url: url "rtu:///dev/ttyUSB0?baud=fast": baud=fast is not a setting of a serial line; use baud (300 to 4000000), parity (none, odd, even), data (7, 8) and stop (1, 2)`},
+		{"rtu:///dev/ttyUSB0?speed=9600", "", `url: url "rtu:///dev/ttyUSB0?speed=9600": speed=9600 is not a setting of a serial line; use baud (300 to 4000000), parity (none, odd, even), data (7, 8) and stop (1, 2)`},
+		{"http://plc", "", `url: url "http://plc": there is no transport "http"; ` + useScheme},
+		{"tcp://plc", "retries=6", `retries: retries "6": it is not a number from 0 to 5; the default is 1`},
+		{"tcp://plc", "accept_unit=256", `accept_unit: accept_unit "256": it is neither any nor a number from 0 to 255; leave it out to take only right answers`},
+		{"tcp://plc", "pause_after_connect=1", `pause_after_connect: pause_after_connect "1": it is not a time from 0 to 30s; write it like 100ms; without it, what the device needs is learned`},
+		{"tcp://plc", "close_after_poll=yes", `close_after_poll: close_after_poll "yes": it is neither true nor false; the default is false`},
+		{"tcp://plc", "ca_file=x", `url: ca_file, cert_file, key_file and server_name need a tcp+tls url; use tcp+tls://host, or leave them out`},
+		{"tcp+tls://plc", "cert_file=x", `cert_file: a client certificate needs both cert_file and key_file; give both or none`},
+		{"tcp://plc", "forbidden=holding:9-5", `forbidden: forbidden "holding:9-5": it does not say which registers; write it like holding:40-49`},
+		{"tcp://plc", "invalid=0x8000", `invalid: invalid "0x8000": it does not say of which type; write it like int16:0x8000, uint16:0xffff, float32:nan, or sunspec`},
+		{"rtu:///dev/ttyUSB0?baud=9600&parity=none&stop=2", "pause_between_requests=0 accept_transaction_id=any invalid=sunspec", ""},
+		{"asciioverudp://plc:4001", "pause_after_connect=1s500ms", ""},
 		{"tcp://plc", "unit=0 max_registers=1 max_gap=0 order=DCBA", ""},
 		{"tcp://[fe80::1]:1502", "unit=255", ""},
 	} {
@@ -127,8 +150,8 @@ func TestDeviceMistakes(t *testing.T) {
 
 func TestDefaultPort(t *testing.T) {
 	for url, want := range map[string]string{"tcp://plc": "plc:502", "tcp://10.0.0.1:1502/": "10.0.0.1:1502", "tcp://[::1]": "[::1]:502"} {
-		if got, m := parseURL(url); got != want {
-			t.Errorf("%q: %q, %v; want %q", url, got, m, want)
+		if got, m := parseURL(url); got.address != want {
+			t.Errorf("%q: %q, %v; want %q", url, got.address, m, want)
 		}
 	}
 }
@@ -149,7 +172,9 @@ func TestPlan(t *testing.T) {
 		{"no gap", "max_gap=0", []string{"holding:0", "holding:1", "holding:3"}, []string{"read holding 0-1 (2 registers, 2 tags)", "read holding 3 (1 register, 1 tag)"}},
 		{"gap of bits", "max_gap=1", []string{"coil:0", "coil:17", "coil:35"}, []string{"read coil 0-17 (18 bits, 2 tags)", "read coil 35 (1 bit, 1 tag)"}},
 		{"block limit", "max_registers=10", []string{"holding:0", "holding:8 float32", "holding:9 float32"},
-			[]string{"read holding 0-9 (10 registers, 2 tags)", "read holding 9-10 (2 registers, 1 tag)"}},
+			[]string{"read holding 0 (1 register, 1 tag)", "read holding 8-10 (3 registers, 2 tags)"}},
+		{"forbidden", "forbidden=holding:5,input:7", []string{"holding:4", "holding:6", "input:6", "input:8"},
+			[]string{"read input 6 (1 register, 1 tag)", "read input 8 (1 register, 1 tag)", "read holding 4 (1 register, 1 tag)", "read holding 6 (1 register, 1 tag)"}},
 		{"values stay whole", "max_registers=4", []string{"holding:0", "holding:1 uint64"}, []string{"read holding 0 (1 register, 1 tag)", "read holding 1-4 (4 registers, 1 tag)"}},
 		{"overlap", "", []string{"holding:0 uint64", "holding:1", "holding:1.3", "holding:2"}, []string{"read holding 0-3 (4 registers, 4 tags)"}},
 		{"2000 bits", "", append(run("coil", 0, 2001), "coil:65535"), []string{"read coil 0-1999 (2000 bits, 2000 tags)", "read coil 2000 (1 bit, 1 tag)", "read coil 65535 (1 bit, 1 tag)"}},

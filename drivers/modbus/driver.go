@@ -1,12 +1,11 @@
-// Package modbus reads Modbus devices: it plans the requests of each poll group, reads each block with
-// one request, decodes the registers itself, and isolates what a device refuses.
+// Package modbus reads and writes Modbus devices on every transport: it plans the requests of each poll group, reads each
+// block with one request, decodes the registers itself, and isolates what a device refuses.
 //
-// It promises that no value is ever given to a wrong register or device: after anything but a whole,
-// matching answer the connection is closed and opened again, so that a late answer finds nobody. One bad
-// register costs nothing but itself (learn.go), one dead unit id costs its line one timeout a poll.
+// It promises that no value is ever given to a wrong register or device: an answer is taken only when unit, function, length
+// and transaction id or checksum are those of the request, and where no transaction id protects, only after late answers
+// had time to come. One bad register costs nothing but itself (learn.go), one dead unit id costs its line one timeout a poll.
 //
-// gateway/poller calls it, one goroutine for each connection. It is the only importer of its library,
-// github.com/simonvetter/modbus.
+// gateway/poller calls it, one goroutine for each connection. DESIGN.md says why it is as it is.
 package modbus
 
 import (
@@ -18,13 +17,14 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// Protocol is the driver "modbus". Devices with the same url share one connection.
+// Protocol is the driver "modbus". Devices on the same line share one connection.
 func Protocol() drivers.Protocol {
 	return drivers.Protocol{
 		Name:          "modbus",
 		DeviceOptions: deviceOptions(),
 		TagOptions:    tagOptions(),
 		Shares:        true,
+		Normal:        Normal,
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {
@@ -38,24 +38,31 @@ func Protocol() drivers.Protocol {
 // driver serves one connection.
 type driver struct {
 	link   link
+	units  []*unit
+	guests []*unit    // that the config does not have, of tools that ask
 	groups [][]*group // by device and group
 	now    func() time.Time
-	poll   poll // the present Read, kept for its slices
+	poll   poll    // the present Read, kept for its slices
+	query  request // the present request
+	pdu    [maxPDU]byte
 }
 
 func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
-	host, m := parseURL(c.URL)
-	r.check("url", c.URL, m)
-	d := &driver{link: newLink(host, timeout(c)), now: now, groups: make([][]*group, len(c.Devices))}
+	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
+	d.link.parse(c, r)
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1
-		dev := parseDevice(&c.Devices[i], r)
+		u := &unit{settings: parseDevice(&c.Devices[i], &d.link.endpoint, r), timeout: c.Devices[i].Timeout}
+		if u.timeout <= 0 {
+			u.timeout = time.Second
+		}
+		d.units = append(d.units, u)
 		for j := range c.Devices[i].Groups {
 			r.group = j
-			fields := parseGroup(&c.Devices[i].Groups[j], &dev, r)
+			fields := parseGroup(&c.Devices[i].Groups[j], &u.settings, r)
 			if len(r.errs) == 0 {
-				d.groups[i] = append(d.groups[i], newGroup(fields, &dev))
+				d.groups[i] = append(d.groups[i], newGroup(fields, u))
 			}
 		}
 	}
@@ -72,14 +79,16 @@ func parseGroup(g *drivers.Group, dev *settings, r *reporter) []field {
 	return fields
 }
 
-// Connect dials the device. It ends with ctx, and after 5 s of its own accord.
+// Connect opens the line. It ends with ctx, and after 5 s of its own accord.
 func (d *driver) Connect(ctx context.Context) error { return d.link.open(ctx) }
 
-// Close releases the connection.
-func (d *driver) Close() error { return d.link.close() }
+// Close releases the line.
+func (d *driver) Close() error {
+	d.link.away = false
+	return d.link.close()
+}
 
-// Read polls a group: see drivers.Driver. It ends within one request's timeout of the end of ctx,
-// because the library cannot be interrupted.
+// Read polls a group: see drivers.Driver. It ends when ctx does.
 func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
 	g := d.groups[ref.Device][ref.Group]
 	n := len(dst)
@@ -88,4 +97,14 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		return dst[:n], err
 	}
 	return dst, nil
+}
+
+// DataTypes returns the types of the group's tags before scaling: see drivers.Typed.
+func (d *driver) DataTypes(ref drivers.Ref) []telemetry.DataType {
+	g := d.groups[ref.Device][ref.Group]
+	types := make([]telemetry.DataType, len(g.fields))
+	for i := range g.fields {
+		types[i] = g.fields[i].data()
+	}
+	return types
 }

@@ -3,19 +3,20 @@ package modbus
 import (
 	"slices"
 	"time"
-
-	"millrace/drivers/telemetry"
 )
 
-// What a device refuses is learned like this. A block that is answered with an exception is split in two,
-// and each half asked, until the registers that are at fault stand alone; the rest is read around them
-// from the next poll on. What stands alone is asked again after 1, 2, 4 … 64 polls, at least every five
-// minutes; when it answers, the whole span is tried again. A block whose answer does not come is left to
-// the end of the next poll, and split only when that happens twice, because each try costs a timeout.
+// What a device refuses is learned like this; DESIGN.md says why. A block that is refused, by an exception, by silence or by
+// closing the connection, is split in two and each half asked, until what is at fault stands alone; the rest is read around
+// it. What stands alone is asked again after 1, 2, 4 … 64 polls, at least every five minutes; when it answers, the whole span
+// is tried again. Refusals that may be about the whole device or function (silence, exceptions 1, 5, 6, 10, 11) are believed
+// to be so until something else answers; meanwhile one single register a poll is asked, another each time.
 
 // The bounds of learning.
 const (
 	maxRefused = 24              // exceptions in one poll: enough to find three bad registers of 125
+	maxLost    = 4               // requests of one poll without an answer, of a device that answers others
+	maxSilent  = 2               // of one that answers none
+	maxAlone   = 2               // single registers of a table tried alone in one poll to learn whether it answers at all
 	maxProbes  = 4               // known bad registers asked again in one poll
 	maxWait    = 64              // polls until a bad block is asked again
 	maxRest    = 5 * time.Minute // or this long, whichever comes first
@@ -41,82 +42,203 @@ func (h *health) fail(reason string, lost bool, p *poll) {
 	*h = health{reason: reason, lost: lost, wait: wait, next: p.polls + wait, at: p.now}
 }
 
+// refusal is why a block was not answered.
+type refusal struct {
+	words    string
+	lost     bool // no right answer, as against an exception
+	sweeping bool // it may be about the whole device, or about the whole function
+	function bool // the latter
+}
+
 // split remembers a split of this poll: the atoms lo to hi were refused together, mid is where they were cut.
 type split struct {
 	*span
 	lo, mid, hi int
+	count       uint32
+	good        int // halves that answered
 }
 
-// begin lays out the poll: the good blocks first, then those bad ones that are due, at least one in all.
-// The others get their bad readings.
-func (p *poll) begin(g *group, out []telemetry.Reading, now time.Time) {
-	*p = poll{group: g, out: out, now: now, queue: p.queue[:0], splits: p.splits[:0]}
-	g.polls++
-	for _, s := range g.spans {
-		for _, b := range s.blocks {
-			if b.reason == "" {
-				p.queue = append(p.queue, b)
-			}
+// setback decides what to do about a block that was refused: divide it, wait for what others say, or leave it for a while.
+func (p *poll) setback(b *block, r refusal) {
+	p.changed = true
+	switch {
+	case b.trial:
+		p.unit.limitOf(b.table).refused(b.count)
+		return
+	case b.probe:
+		if b.area.reason != "" {
+			b.area.shut(r, p)
 		}
-	}
-	good := len(p.queue)
-	var soonest *block
-	probes := 0
-	for _, s := range g.spans {
-		s.good = slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason == "" })
-		for _, b := range s.blocks {
-			if b.reason == "" {
-				continue
-			}
-			p.bad(b, b.reason)
-			if soonest == nil || b.next < soonest.next {
-				soonest = b
-			}
-			if single := b.hi-b.lo == 1; b.due(p.polls, now) && (!single || probes < maxProbes) {
-				p.queue = append(p.queue, b)
-				if single {
-					probes++
-				}
-			}
-		}
-	}
-	if good == 0 && len(p.queue) == 0 && soonest != nil {
-		p.queue = append(p.queue, soonest)
+		return
+	case b.hi-b.lo == 1 && (b.half.words != "" || !r.sweeping || p.known(b, r)):
+		b.half = refusal{}
+		b.fail(r.words, r.lost, p)
+	case r.sweeping && !p.known(b, r) && b.half.words == "":
+		b.waiting = r
+		p.pending = append(p.pending, b)
+	case r.lost && b.reason == "" && b.proved: // it was answered before: once is chance
+		b.fail(r.words, true, p)
+	default:
+		p.divide(b, r)
 	}
 }
 
-// worth reports whether a block is still worth a request in this poll. A half for which no exception is
-// left in the budget waits for the next one.
-func (p *poll) worth(b *block) bool {
-	if b.refused != "" && p.refused >= maxRefused {
-		b.fail(b.refused, false, p)
-		b.next, b.unasked = p.polls+1, true
+// known reports whether the device is known to answer something else, so that a refusal is about the registers asked for.
+func (p *poll) known(b *block, r refusal) bool {
+	if r.function {
+		return b.area.answered
+	}
+	return p.answered > 0
+}
+
+// divide asks for the halves of a refused block in its place.
+func (p *poll) divide(b *block, r refusal) {
+	s := b.span
+	if b.hi-b.lo == 1 || p.spent() {
+		b.half = refusal{}
+		b.fail(r.words, r.lost, p)
+		b.next = p.polls + 1 // not yet isolated
+		return
+	}
+	mid := (b.lo + b.hi) / 2
+	left, right := s.block(b.lo, mid), s.block(mid, b.hi)
+	left.half, right.half = r, r
+	s.replace(b, left, right)
+	p.splits = append(p.splits, split{span: s, lo: b.lo, mid: mid, hi: b.hi, count: b.count})
+	p.queue = append(p.queue, left, right)
+}
+
+// spent reports whether the poll has no more requests to give for searching.
+func (p *poll) spent() bool { return p.refused >= maxRefused || p.lost >= maxLost }
+
+// postpone leaves a half of a refused block to the next poll.
+func (p *poll) postpone(b *block) {
+	r := b.half
+	b.half = refusal{}
+	p.bad(b, r.words)
+	b.fail(r.words, r.lost, p)
+	b.next, b.unasked = p.polls+1, true
+}
+
+// resolve sees to the blocks whose refusal may have been about the whole device or function, when there is nothing else to
+// ask. It reports whether there is something to ask now.
+func (p *poll) resolve() bool {
+	if p.over != "" {
 		return false
 	}
-	return b.reason == "" || p.refused < maxRefused && !(b.lost && p.lost > 0)
+	before := len(p.queue)
+	for len(p.pending) > 0 {
+		b := p.pending[0]
+		a := b.area
+		switch {
+		case b.stale():
+		case p.known(b, b.waiting):
+			p.settle(b)
+		case a.alone < maxAlone && !p.spent():
+			a.alone++
+			p.queue = append(p.queue, a.single())
+			return true // and look again at what waits, after it
+		default:
+			a.shut(b.waiting, p)
+		}
+		p.pending = p.pending[1:]
+	}
+	return len(p.queue) > before
+}
+
+// settle sees to a block that was refused while the device answers other requests.
+func (p *poll) settle(b *block) {
+	r := b.waiting
+	switch {
+	case r.lost && b.proved && b.reason == "": // asked once more, because it was answered before
+		b.reason, b.lost, b.next, b.twice = r.words, true, p.polls, true
+		p.queue = append(p.queue, b)
+	case b.hi-b.lo == 1:
+		b.fail(r.words, r.lost, p)
+	default:
+		p.divide(b, r)
+	}
 }
 
 // took is called when a block was answered in full.
 func (p *poll) took(b *block) {
 	p.answered++
-	b.refused = ""
-	if b.reason == "" {
+	p.spoke++
+	p.last = b
+	b.area.answered = true
+	p.unit.limitOf(b.table).answered(b.count)
+	switch {
+	case b.trial:
+		p.changed = true
 		return
+	case b.probe:
+		p.reopen(b.area)
+		return
+	case b.half.words != "":
+		b.half = refusal{}
+		p.halfGood(b)
 	}
+	if b.reason != "" {
+		p.recovered(b)
+	}
+}
+
+// recovered is called when a bad block was answered.
+func (p *poll) recovered(b *block) {
 	p.changed = true
 	was := b.health
 	b.health = health{}
-	if was.lost {
+	switch {
+	case was.lost:
 		p.revive()
+	case was.unasked:
+		p.halfGood(b)
+	default:
+		b.span.again = true
+		if !b.span.good { // all of it was refused: the device was in a bad state, and has left it
+			for _, s := range p.spans {
+				s.again = true
+			}
+		}
+	}
+}
+
+// halfGood notes that a half of a refused block is good. When both are, and nothing lies between them, the device refused
+// the number of registers: from then on it is asked for no more than it answered.
+func (p *poll) halfGood(b *block) {
+	for i := range p.splits {
+		s := &p.splits[i]
+		if s.span != b.span || !(s.lo == b.lo && s.mid == b.hi || s.mid == b.lo && s.hi == b.hi) {
+			continue
+		}
+		if s.good++; s.good == 2 && s.span.touch(s.mid) {
+			p.unit.limitOf(b.table).refused(s.count)
+		}
+	}
+}
+
+// reopen is called when a single register answered of a table that had been given up.
+func (p *poll) reopen(a *area) {
+	if a.reason == "" {
 		return
 	}
-	if was.unasked {
-		return
+	p.changed = true
+	was := a.health
+	a.health = health{}
+	for _, s := range a.spans {
+		if !was.lost { // else what was learned of it before it fell silent is as good as ever
+			s.reset()
+		}
+		p.enter(s)
 	}
-	b.span.again = true
-	if !b.span.good { // all of it was refused: the device was in a bad state, and has left it
-		for _, s := range p.spans {
-			s.again = true
+	for _, other := range p.areas {
+		switch {
+		case other.reason == "":
+		case other.lost && was.lost:
+			p.reopen(other)
+		case !other.lost && other.alone == 0: // what was wrong with this table may have been wrong with that one
+			other.alone++
+			p.queue = append(p.queue, other.single())
 		}
 	}
 }
@@ -132,109 +254,91 @@ func (p *poll) revive() {
 	}
 }
 
-// refuse is called when a block was answered with an exception.
-func (p *poll) refuse(b *block, code int, words string) {
-	p.answered++
-	p.bad(b, words)
-	if code == illegalFunction || code == acknowledge || code == busy {
-		return // not about registers: asked again at the next poll
-	}
-	p.refused++
-	p.changed = true
-	b.refused = ""
-	s := b.span
-	resting := !s.dead.IsZero() && p.now.Sub(s.dead) < maxRest
-	if b.hi-b.lo == 1 || p.refused >= maxRefused || resting {
-		b.fail(words, false, p)
-		if b.hi-b.lo > 1 {
-			b.next = p.polls + 1 // not yet isolated
+// silence gives the unit up for this poll, and for the next ones until a single register answers.
+func (p *poll) silence(r refusal) {
+	p.over, p.dead, p.changed = r.words, r.words, true
+	for _, a := range p.areas {
+		if a.reason == "" || !a.lost {
+			r.lost = true
+			a.shut(r, p)
 		}
-		return
 	}
-	left, right := s.divide(b)
-	left.refused, right.refused = words, words
-	p.splits = append(p.splits, split{s, left.lo, left.hi, right.hi})
-	p.queue = append(p.queue, left, right)
 }
 
-// suspect is called when a block got no right answer. With the device silent altogether it is divided
-// into no more than four, so that one silent register among good ones is found in the end.
-func (p *poll) suspect(b *block, reason string) {
-	p.changed = true
-	again := b.reason != "" && b.lost
-	b.fail(reason, true, p)
-	if !again || b.hi-b.lo == 1 || p.answered == 0 && len(b.span.blocks) >= 4 {
-		return
+// shut gives a table up as a whole. An exception is asked about at every poll, because that is cheap.
+func (a *area) shut(r refusal, p *poll) {
+	a.fail(r.words, r.lost, p)
+	if !r.lost {
+		a.next = p.polls + 1
 	}
-	left, right := b.span.divide(b)
-	left.health, right.health = b.health, b.health
-}
-
-// divide replaces a block by its halves.
-func (s *span) divide(b *block) (left, right *block) {
-	mid := (b.lo + b.hi) / 2
-	left, right = s.block(b.lo, mid), s.block(mid, b.hi)
-	i := slices.Index(s.blocks, b)
-	s.blocks = slices.Replace(s.blocks, i, i+1, left, right)
-	return left, right
 }
 
 // learn ends the poll: it makes the plan of the next one from what this one found.
 func (p *poll) learn() {
+	if p.answered > 0 && !p.steady {
+		p.prove()
+	}
 	if !p.changed {
 		return
 	}
+	p.steady = false
 	for _, split := range slices.Backward(p.splits) { // the deepest first: they explain those above them
-		if !split.explained() {
+		if !split.explained(p.unit.limitOf(split.table)) {
 			split.cuts[split.mid] = true
 		}
 	}
+	for _, a := range p.areas {
+		if a.reason == "" && !a.answered && p.over == "" {
+			p.giveUp(a)
+		}
+	}
 	for _, s := range p.spans {
-		switch {
-		case s.again:
+		if s.again {
 			s.again = false
 			s.reset()
-		case s.hopeless():
-			// Ask for all of it at each poll, in one request, until the device is in another mood.
-			whole := s.block(0, len(s.atoms))
-			whole.health = s.blocks[0].health
-			whole.next = p.polls + 1
-			s.blocks, s.dead = []*block{whole}, p.now
-		default:
-			s.merge()
 		}
+		s.join()
 	}
 }
 
-// explained reports whether something within a refused block is known to be at fault. If nothing is, the
-// device refuses a register between the two halves, or so many at once.
-func (s *split) explained() bool {
+// prove marks the blocks that were answered as a whole.
+func (p *poll) prove() {
+	for _, s := range p.spans {
+		for _, b := range s.blocks {
+			b.proved = b.proved || b.reason == "" && b.half.words == "" && b.area.answered && b.area.reason == ""
+		}
+	}
+	p.steady = !p.changed
+}
+
+// giveUp shuts a table of which every part was refused.
+func (p *poll) giveUp(a *area) {
+	r := refusal{}
+	for _, s := range a.spans {
+		for _, b := range s.blocks {
+			if b.reason == "" {
+				return
+			}
+			if !b.unasked {
+				r = refusal{words: b.reason, lost: b.lost}
+			}
+		}
+	}
+	if r.words != "" {
+		a.shut(r, p)
+	}
+}
+
+// explained reports whether something within a refused block is known to be at fault, or its length is. If nothing is, the
+// device refuses a register between the two halves.
+func (s *split) explained(l *limit) bool {
+	if l.over(s.count) && s.span.touch(s.mid) {
+		return true
+	}
 	for i := s.lo + 1; i < s.hi; i++ {
 		if s.cuts[i] {
 			return true
 		}
 	}
 	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason != "" && b.lo < s.hi && b.hi > s.lo })
-}
-
-// hopeless reports whether every register of a span was refused by itself.
-func (s *span) hopeless() bool {
-	if len(s.blocks) == 1 {
-		return false
-	}
-	return !slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason == "" || b.lost || b.unasked || b.hi-b.lo > 1 })
-}
-
-// merge joins neighbours that are good and that the device did not refuse together.
-func (s *span) merge() {
-	merged := s.blocks[:1]
-	for _, b := range s.blocks[1:] {
-		last := merged[len(merged)-1]
-		if last.reason == "" && b.reason == "" && !s.cuts[b.lo] {
-			merged[len(merged)-1] = s.block(last.lo, b.hi)
-		} else {
-			merged = append(merged, b)
-		}
-	}
-	s.blocks = merged
 }

@@ -36,11 +36,11 @@ func TestLearn(t *testing.T) {
 		{"three apart", run("holding", 0, 120), either(refuse(2, 3, 3), refuse(4, 60, 60), refuse(2, 119, 119)), 3, 45, 3},
 		{"a gap between tags", append(run("holding", 0, 10), run("holding", 20, 10)...), refuse(2, 15, 15), 0, 5, 2},
 		{"a gap and a register", append(run("holding", 0, 10), run("holding", 20, 10)...), refuse(2, 15, 20), 1, 15, 2},
-		{"more than 50 at once", run("holding", 0, 120), atMost(50), 0, 8, 4},
+		{"more than 50 at once", run("holding", 0, 120), atMost(50), 0, 8, 3},
 		{"a float32 over a bad register", append(run("holding", 0, 10), "holding:10 uint32", "holding:12"), refuse(2, 11, 11), 1, 12, 2},
 		{"bits of a bad register", append(run("holding", 0, 10), "holding:10.0", "holding:10.1", "holding:11"), refuse(2, 10, 10), 2, 12, 2},
 		{"every coil but one table", append(run("coil", 0, 40), run("holding", 0, 3)...),
-			modbussim.Fault{Kind: modbussim.Exception, Code: 1, Match: func(q modbussim.Request) bool { return q.Table.Bits() }}, 40, 2, 2},
+			modbussim.Fault{Kind: modbussim.Exception, Code: 1, Match: func(q modbussim.Request) bool { return q.Table.Bits() }}, 40, 4, 2},
 		{"every register", run("holding", 0, 120), refuse(2, 0, 200), 120, 24, 1},
 		{"every second register", run("holding", 0, 40), oddBad, 40, 40, 20},
 		{"an unknown exception", run("holding", 0, 100), refuse(0x55, 40, 40), 1, 15, 2},
@@ -202,13 +202,13 @@ func TestSilentRegister(t *testing.T) {
 func TestGatewayException(t *testing.T) {
 	for _, code := range []byte{10, 11} {
 		b := newBench(t, 2, tags("holding:1", "input:1", "coil:2")).open(t)
-		client := b.driver.link.client
+		client := b.driver.link.wire
 		b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: code, Match: modbussim.OfUnit(2)})
 		if _, err := b.read(drivers.Ref{Device: 1}); !errors.Is(err, drivers.ErrDevice) {
 			t.Errorf("exception %d: %v, want ErrDevice", code, err)
 		}
-		if bad, err := b.read(drivers.Ref{Device: 0}); bad != 0 || err != nil || b.driver.link.client != client {
-			t.Errorf("exception %d of the neighbour: %d bad, %v, same connection %v", code, bad, err, b.driver.link.client == client)
+		if bad, err := b.read(drivers.Ref{Device: 0}); bad != 0 || err != nil || b.driver.link.wire != client {
+			t.Errorf("exception %d of the neighbour: %d bad, %v, same connection %v", code, bad, err, b.driver.link.wire == client)
 		}
 	}
 }
@@ -270,7 +270,7 @@ func TestSilenceIsBounded(t *testing.T) {
 				t.Errorf("poll %d: %d bad, %v", i, bad, err)
 			}
 		})
-		limit := 1 + 2 // while there are some of which nothing is known
+		limit := 1 + maxLost // while there are some of which nothing is known
 		if i >= 3 {
 			limit = 1 + 1
 		}
@@ -282,5 +282,48 @@ func TestSilenceIsBounded(t *testing.T) {
 	b.clock += 5 * time.Minute
 	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
 		t.Errorf("%d bad, %v, in the first poll after all is well", bad, err)
+	}
+}
+
+// TestBusyAltogether has a device that answers nothing but "busy" for a while: it is asked little, and is well at once after.
+func TestBusyAltogether(t *testing.T) {
+	for _, code := range []byte{5, 6, 11} {
+		b := newBench(t, 1, tags(append(run("holding", 0, 300), "input:5")...)).patient().open(t)
+		remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: code})
+		for poll := range 4 {
+			limit := 1 + busyTries
+			if poll == 0 {
+				limit *= 4 + 2*maxAlone // every request of the plan, and single registers of each table
+			}
+			if n := b.requests(func() { b.read(drivers.Ref{}) }); n > limit {
+				t.Errorf("exception %d: %d requests in poll %d, want at most %d", code, n, poll, limit)
+			}
+		}
+		remove()
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Errorf("exception %d: %d bad, %v in the first poll after it", code, bad, err)
+		}
+	}
+}
+
+// TestTimes holds that the readings of the last request have the time of the poll, and those before it their own.
+func TestTimes(t *testing.T) {
+	b := newBench(t, 1, tags("holding:0", "holding:1", "coil:0"), tags("holding:0", "holding:100")).patient()
+	b.option("max_gap", "0").open(t)
+	start := time.Now().UnixMicro()
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Fatal(bad, err)
+	}
+	for i, own := range []bool{false, false, true} { // coils are read first
+		if at := b.last[i].Time; own != (at >= start && at <= time.Now().UnixMicro()) || !own && at != 0 {
+			t.Errorf("tag %d: time %d after %d, want its own: %v", i, at, start, own)
+		}
+	}
+	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time == 0 || b.last[1].Time != 0 {
+		t.Errorf("times %d and %d, %v; want its own and that of the poll", b.last[0].Time, b.last[1].Time, err)
+	}
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
+	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time != 0 || b.last[1].Time != 0 {
+		t.Errorf("times %d and %d, %v; want those of the poll: one answer only", b.last[0].Time, b.last[1].Time, err)
 	}
 }

@@ -2,203 +2,256 @@ package modbus
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
-	"strings"
+	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/simonvetter/modbus"
+	"millrace/drivers"
 )
 
-// link is the connection: the library's client, which is made anew for each, because Open on an open
-// client leaks its socket and a call before Open panics.
+// dialTime is the most that a dial may take.
+const dialTime = 5 * time.Second
+
+// link is the line: at most one connection at a time, and the manners that its peer wants.
 type link struct {
-	host    string
-	timeout time.Duration
-	client  *modbus.ModbusClient // nil = closed
-	unit    int                  // the unit id that the client is set to
-	dialing chan struct{}        // holds one token while a dial runs
+	endpoint
+	tls      tlsFiles
+	pace     pace
+	wire     *wire // nil = closed
+	opened   time.Time
+	last     time.Time // when something was last sent or received
+	heard    time.Time // when something last answered, or the connection was made
+	answered bool      // on this connection
+	owing    *unit     // that has not answered a request on this connection, nil = none
+	watch    watch
+	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
+
+	closeAfter bool // close the connection after each poll
+	away       bool // it was, and may be made again without Connect
 }
 
-// errNotConnected is what a request gets before open and after close.
-var errNotConnected = errors.New("not connected")
+// tlsFiles are the files of a tcp+tls connection; they are read at each dial, so that renewed ones are used.
+type tlsFiles struct{ ca, cert, key, serverName string }
 
-func newLink(host string, timeout time.Duration) link {
-	return link{host: host, timeout: timeout, dialing: make(chan struct{}, 1)}
-}
-
-// open dials anew. The library dials for up to 5 s and cannot be interrupted: when ctx ends before, the
-// dial is left to itself, closes what it gets, and is gone after these 5 s. There is never more than one.
+// open dials anew. It ends with ctx, and after 5 s.
 func (l *link) open(ctx context.Context) error {
 	l.close()
-	if err := ctx.Err(); err != nil {
+	short, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	w, err := l.dial(short)
+	if end := ended(ctx); err != nil && end != nil {
+		return end
+	}
+	if err != nil {
 		return err
 	}
-	c, err := modbus.NewClient(&modbus.ClientConfiguration{
-		URL: "tcp://" + l.host, Timeout: l.timeout,
-		Logger: log.New(io.Discard, "", 0), // else it writes to stdout
-	})
-	if err != nil {
-		return fmt.Errorf("prepare connection to %q: %w", l.host, err)
-	}
-	select {
-	case l.dialing <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	done := make(chan error)
-	go func() {
-		err := c.Open()
-		<-l.dialing
-		select {
-		case done <- err:
-		case <-ctx.Done():
-			if err == nil {
-				c.Close()
-			}
-		}
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			return err
-		}
-		l.client, l.unit = c, -1
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	l.watch.set(w)
+	l.wire, l.opened, l.answered, l.away = w, time.Now(), false, false
+	l.owing = nil
+	l.heard = l.opened
+	return nil
 }
 
-// reopen replaces the connection after an answer that did not come or was not right: whatever still
-// comes on the old one finds nobody. It takes no longer than a request may, but a second at least: the
-// first repetition of a lost packet comes after one.
-func (l *link) reopen(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, max(l.timeout, time.Second))
+// ended is why a context ended, or has to: a dial that uses its deadline may be a little before it.
+func ended(ctx context.Context) error {
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+func (l *link) dial(ctx context.Context) (*wire, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	w := &wire{framing: l.framing, packets: l.network == netUDP, number: uint16(time.Now().UnixNano())}
+	if l.network == netSerial {
+		p, err := openSerial(l.address, l.serial)
+		if err != nil {
+			return nil, err
+		}
+		w.port, w.drain = p, p.drain
+		return w, nil
+	}
+	name := "tcp"
+	if l.network == netUDP {
+		name = "udp"
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, name, l.address)
+	if err != nil {
+		return nil, err
+	}
+	if l.network != netTLS {
+		w.port, w.drain = c, drainOf(c, w.packets)
+		return w, nil
+	}
+	w.port, err = l.secure(ctx, c)
+	return w, err
+}
+
+// secure makes the TLS session on a connection.
+func (l *link) secure(ctx context.Context, c net.Conn) (port, error) {
+	config, err := l.tls.config(l.address)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	t := tls.Client(c, config)
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("secure connection to %q: %w", l.address, err)
+	}
+	return t, nil
+}
+
+func (f *tlsFiles) config(address string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(address)
+	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if f.serverName != "" {
+		c.ServerName = f.serverName
+	}
+	if f.ca != "" {
+		pem, err := os.ReadFile(f.ca)
+		if err != nil {
+			return nil, fmt.Errorf("read ca_file: %w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read ca_file %q: it holds no certificate; a PEM file is wanted", f.ca)
+		}
+	}
+	if f.cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return nil, fmt.Errorf("read cert_file and key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, err
+}
+
+// reopen replaces a connection that is of no more use: whatever still comes on the old one finds nobody.
+func (l *link) reopen(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, max(timeout, time.Second)) // the first repetition of a lost packet comes after one second
 	defer cancel()
 	return l.open(ctx)
 }
 
 func (l *link) close() error {
-	if l.client == nil {
+	if l.wire == nil {
 		return nil
 	}
-	err := l.client.Close()
-	l.client = nil
+	l.watch.set(nil)
+	err := l.wire.Close()
+	l.wire = nil
+	if errors.Is(err, net.ErrClosed) || l.network == netTLS {
+		return nil // a farewell that the peer did not wait for
+	}
 	return err
 }
 
-// use sets the unit id of the next request.
-func (l *link) use(unit uint8) error {
-	if l.client == nil {
-		return errNotConnected
+// ask makes one exchange in the pace of the line.
+func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]byte, error) {
+	if l.wire == nil {
+		return nil, errNotConnected
 	}
-	if l.unit == int(unit) {
+	l.watch.follow(ctx)
+	if err := wait(ctx, l.pace.next(l)); err != nil {
+		return nil, err
+	}
+	sent := time.Now()
+	l.pace.sends(l, sent)
+	pdu, err := l.wire.exchange(ctx, q, timeout)
+	l.last = time.Now()
+	if f := l.trace.Load(); f != nil {
+		l.show(*f, q, pdu, err, sent, timeout)
+	}
+	if _, refused := err.(exception); err == nil || refused {
+		l.pace.answers(l, l.last)
+		l.answered, l.heard = true, l.last
+	}
+	return pdu, err
+}
+
+// wait sleeps until a moment or the end of ctx.
+func wait(ctx context.Context, until time.Time) error {
+	d := time.Until(until)
+	if until.IsZero() || d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watch ends a read under way when a context does. It follows the same context over many requests, because to follow
+// another costs allocations.
+type watch struct {
+	mu   sync.Mutex
+	wire *wire
+	done <-chan struct{}
+	stop func() bool
+}
+
+// set says which connection to interrupt; nil = none.
+func (w *watch) set(c *wire) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wire, w.done = c, nil
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
+	}
+}
+
+// follow says whose end interrupts.
+func (w *watch) follow(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done == ctx.Done() {
+		return
+	}
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
+	}
+	if w.done = ctx.Done(); w.done != nil {
+		done := w.done
+		w.stop = context.AfterFunc(ctx, func() { w.interrupt(done) })
+	}
+}
+
+func (w *watch) interrupt(done <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wire != nil && w.done == done {
+		_ = w.wire.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// leave closes the connection after a poll, for a peer that has one slot for many clients.
+func (l *link) leave() {
+	_ = l.close()
+	l.away = true
+}
+
+// back makes the connection again that leave closed. Without one that was left or is there, it fails.
+func (l *link) back(ctx context.Context, timeout time.Duration) error {
+	if l.wire != nil {
 		return nil
 	}
-	l.unit = int(unit)
-	return l.client.SetUnitId(unit)
-}
-
-// registers reads count registers; the answer is 2*count bytes as on the wire.
-func (l *link) registers(unit uint8, t table, first, count uint32) ([]byte, error) {
-	if err := l.use(unit); err != nil {
-		return nil, err
+	if !l.away {
+		return errNotConnected
 	}
-	kind := modbus.HOLDING_REGISTER
-	if t == input {
-		kind = modbus.INPUT_REGISTER
-	}
-	data, err := l.client.ReadRawBytes(uint16(first), uint16(2*count), kind)
-	if err == nil && len(data) != int(2*count) {
-		return nil, modbus.ErrProtocolError
-	}
-	return data, err
-}
-
-// bits reads count coils or discrete inputs.
-func (l *link) bits(unit uint8, t table, first, count uint32) ([]bool, error) {
-	if err := l.use(unit); err != nil {
-		return nil, err
-	}
-	read := l.client.ReadCoils
-	if t == discrete {
-		read = l.client.ReadDiscreteInputs
-	}
-	data, err := read(uint16(first), uint16(count))
-	if err == nil && len(data) != int(count) {
-		return nil, modbus.ErrProtocolError
-	}
-	return data, err
-}
-
-// The exceptions of the Modbus Application Protocol V1.1b3, 7, that need to be told apart.
-const (
-	illegalFunction   = 1
-	acknowledge       = 5
-	busy              = 6
-	pathUnavailable   = 10
-	targetUnreachable = 11
-)
-
-// exception returns the code and the words of an exception answer, no words for any other error.
-func exception(err error) (code int, words string) {
-	switch err {
-	case modbus.ErrIllegalFunction:
-		return illegalFunction, "exception 1: illegal function"
-	case modbus.ErrIllegalDataAddress:
-		return 2, "exception 2: illegal data address"
-	case modbus.ErrIllegalDataValue:
-		return 3, "exception 3: illegal data value"
-	case modbus.ErrServerDeviceFailure:
-		return 4, "exception 4: device failure"
-	case modbus.ErrAcknowledge:
-		return acknowledge, "exception 5: acknowledge"
-	case modbus.ErrServerDeviceBusy:
-		return busy, "exception 6: device busy"
-	case modbus.ErrMemoryParityError:
-		return 8, "exception 8: memory parity error"
-	case modbus.ErrGWPathUnavailable:
-		return pathUnavailable, "exception 10: gateway path unavailable"
-	case modbus.ErrGWTargetFailedToRespond:
-		return targetUnreachable, "exception 11: gateway target device failed to respond"
-	}
-	// The library has no constant for the others, only words.
-	if rest, ok := strings.CutPrefix(err.Error(), "unknown exception code ("); ok {
-		if _, err := fmt.Sscanf(rest, "%d)", &code); err == nil {
-			return code, fmt.Sprintf("exception %d", code)
-		}
-	}
-	return 0, ""
-}
-
-// loss says in words why there was no right answer. The words are the same each time: no port numbers.
-func (l *link) loss(err error) string {
-	switch {
-	case errors.Is(err, modbus.ErrRequestTimedOut):
-		return fmt.Sprintf("no answer within %v", l.timeout)
-	case errors.Is(err, modbus.ErrProtocolError):
-		return "the answer is not valid Modbus"
-	case errors.Is(err, modbus.ErrBadUnitId):
-		return "the answer came from another unit id"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the device closed the connection"
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		return op.Err.Error()
-	}
-	return err.Error()
-}
-
-// cut reports whether the connection ended under the request: many devices close one that was idle, so
-// that a second try on a new one is worth it. A timeout or a wrong answer is not tried again.
-func cut(err error) bool {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return true
-	}
-	op := (*net.OpError)(nil)
-	return errors.As(err, &op) && !op.Timeout()
+	return l.reopen(ctx, timeout)
 }

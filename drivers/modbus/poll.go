@@ -15,24 +15,136 @@ type poll struct {
 	out      []telemetry.Reading
 	now      time.Time
 	queue    []*block
-	answered int // answers so far, exceptions included
-	refused  int // exceptions that taught something
-	lost     int // requests without a right answer
-	retried  bool
-	over     string // why nothing more is asked, "" = go on
-	changed  bool   // some block is not as it was
+	pending  []*block // refused while nothing said that the device is well otherwise
+	answered int      // answers with values
+	spoke    int      // answers of any kind that the unit itself gave
+	refused  int      // exceptions
+	lost     int      // requests without an answer
+	probes   int      // known bad registers asked again
+	last     *block   // the last block that was answered
+	over     string   // why nothing more is asked, "" = go on
+	dead     string   // why the unit is silent, "" = it is not
+	changed  bool     // some block is not as it was
 	splits   []split
 }
 
 // run asks every block of the group that is worth it. It fails only when nothing was answered at all:
 // what the device did say is delivered, with bad readings beside it.
 func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) error {
-	if d.link.client == nil {
-		return errNotConnected
+	if err := d.link.back(ctx, g.unit.timeout); err != nil {
+		return err
 	}
 	p := &d.poll
 	p.begin(g, out, d.now())
-	for i := 0; i < len(p.queue); i++ { // the queue grows while blocks are split
+	if err := d.asks(ctx); err != nil {
+		return err
+	}
+	p.learn()
+	if d.link.closeAfter {
+		d.link.leave()
+	}
+	if p.dead != "" && p.answered == 0 {
+		return fmt.Errorf("%w: unit %d: %s", drivers.ErrDevice, p.unit.id, p.dead)
+	}
+	p.stamp()
+	return nil
+}
+
+// begin lays out the poll: the good blocks first, then those bad ones that are due, at least one in all.
+// The others get their bad readings.
+func (p *poll) begin(g *group, out []telemetry.Reading, now time.Time) {
+	*p = poll{group: g, out: out, now: now, queue: p.queue[:0], pending: p.pending[:0], splits: p.splits[:0]}
+	g.polls++
+	for _, a := range g.areas {
+		a.answered, a.alone = false, 0
+	}
+	for _, s := range g.spans {
+		if s.area.reason == "" {
+			p.enterGood(s)
+		}
+	}
+	for _, s := range g.spans {
+		if s.area.reason == "" {
+			p.enterBad(s)
+		}
+	}
+	p.enterShut()
+	if len(p.queue) == 0 {
+		p.enterSoonest()
+	}
+	if t := p.trial(); t != nil {
+		p.queue = append(p.queue, t)
+	}
+}
+
+// enter queues the blocks of a span that are to be asked in this poll.
+func (p *poll) enter(s *span) {
+	p.enterGood(s)
+	p.enterBad(s)
+}
+
+func (p *poll) enterGood(s *span) {
+	s.good = false
+	for _, b := range s.blocks {
+		if b.reason == "" {
+			p.queue, s.good = append(p.queue, b), true
+		}
+	}
+}
+
+func (p *poll) enterBad(s *span) {
+	for _, b := range s.blocks {
+		if b.reason == "" {
+			continue
+		}
+		p.bad(b, b.reason)
+		single := b.hi-b.lo == 1
+		if b.due(p.polls, p.now) && (!single || p.probes < maxProbes) {
+			p.queue = append(p.queue, b)
+			if single {
+				p.probes++
+			}
+		}
+	}
+}
+
+// enterShut queues one single register of each table that was given up, or of one only where nothing else is asked. Which
+// table and which register it is changes from poll to poll.
+func (p *poll) enterShut() {
+	alone := len(p.queue) == 0
+	for i := range p.areas {
+		a := p.areas[(i+p.polls)%len(p.areas)]
+		if a.reason == "" {
+			continue
+		}
+		for _, s := range a.spans {
+			p.bad(&block{span: s, ops: s.ops}, a.reason)
+		}
+		if alone && len(p.queue) == 0 || !alone && a.due(p.polls, p.now) {
+			p.queue = append(p.queue, a.single())
+		}
+	}
+}
+
+// enterSoonest queues the bad block that is due first: no poll goes by without a request.
+func (p *poll) enterSoonest() {
+	var soonest *block
+	for _, s := range p.spans {
+		for _, b := range s.blocks {
+			if soonest == nil || b.next < soonest.next {
+				soonest = b
+			}
+		}
+	}
+	if soonest != nil {
+		p.queue = append(p.queue, soonest)
+	}
+}
+
+// asks works the queue off; it grows meanwhile.
+func (d *driver) asks(ctx context.Context) error {
+	p := &d.poll
+	for i := 0; i < len(p.queue) || p.resolve(); i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -40,52 +152,105 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 			return err
 		}
 	}
-	p.learn()
 	return nil
 }
 
-// ask reads one block and sees to whatever comes of it.
+// ask reads one block and sees to whatever comes of it. An error ends the poll.
 func (d *driver) ask(ctx context.Context, b *block) error {
 	p := &d.poll
-	if p.over != "" {
-		p.bad(b, p.over)
-		return nil
-	}
 	if !p.worth(b) {
 		return nil
 	}
-	err := d.request(b)
-	if err == nil {
+	err := d.request(ctx, b)
+	for n := 0; n < p.unit.retries && p.again(b, asLoss(err), &d.link.pace); n++ {
+		err = d.request(ctx, b)
+	}
+	switch e := err.(type) {
+	case nil:
 		p.took(b)
-		return nil
-	}
-	if code, words := exception(err); words != "" {
-		if code == pathUnavailable || code == targetUnreachable {
-			p.bad(b, words)
-			return p.silent(words) // a gateway speaks for the device: the connection is good
+	case exception:
+		p.refuse(b, e)
+	case *loss:
+		p.miss(b, e)
+	case *downError:
+		if p.answered == 0 {
+			return err
 		}
-		p.refuse(b, code, words)
-		return nil
+		p.over = e.reason // deliver what there is; the next Read finds the link down
+		p.leave(b)
+	default:
+		return err
 	}
-	return d.lose(ctx, b, err)
+	return nil
+}
+
+// worth reports whether a block is still worth a request in this poll, and gives it its readings when it is not.
+func (p *poll) worth(b *block) bool {
+	switch {
+	case b.stale(): // its atoms are in other blocks by now, which are in the queue too
+		return false
+	case p.over != "":
+		p.leave(b)
+		return false
+	case p.recut(b):
+		return false
+	case b.half.words != "" && p.spent():
+		p.postpone(b)
+		return false
+	case b.trial:
+		return p.answered > 0 && p.lost == 0
+	case b.reason == "" || b.probe || b.twice:
+		b.twice = false
+		return true
+	}
+	return !p.spent() && !(b.lost && b.hi-b.lo == 1 && p.lost > 0)
+}
+
+// leave is what becomes of a block for which the poll has no more time.
+func (p *poll) leave(b *block) {
+	switch {
+	case b.trial, b.probe:
+	case b.half.words != "":
+		p.postpone(b)
+	case b.reason == "":
+		p.bad(b, p.over)
+	}
+}
+
+// recut replaces a block that is longer than the device answers, as was learned since it was made.
+func (p *poll) recut(b *block) bool {
+	l := p.unit.limitOf(b.table)
+	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 {
+		return false
+	}
+	parts := b.span.chunks(b.lo, b.hi)
+	b.span.replace(b, parts...)
+	p.queue = append(p.queue, parts...)
+	p.changed = true
+	return true
 }
 
 // request reads one block and decodes the answer.
-func (d *driver) request(b *block) error {
+func (d *driver) request(ctx context.Context, b *block) error {
 	p := &d.poll
 	start := d.now()
-	if b.table.bits() {
-		data, err := d.link.bits(p.unit, b.table, b.first, b.count)
-		if err == nil {
-			decodeBits(b.ops, data, b.first, middle(start, d.now()), p.out)
-		}
+	pdu, err := d.exchange(ctx, p.unit, d.readRequest(p.unit, b))
+	if err != nil {
 		return err
 	}
-	data, err := d.link.registers(p.unit, b.table, b.first, b.count)
-	if err == nil {
-		p.decodeRegisters(b.ops, data, b.first, middle(start, d.now()), p.out)
+	p.decode(b, pdu[2:], middle(start, d.now()), p.out)
+	return nil
+}
+
+// readRequest makes the request of a block in the driver's one request.
+func (d *driver) readRequest(u *unit, b *block) *request {
+	code, want := b.table.function(), int(2*b.count)
+	if b.table.bits() {
+		want = int(b.count+7) / 8
 	}
-	return err
+	pdu := append(d.pdu[:0], code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
+	d.query = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	return &d.query
 }
 
 // middle is the source time of an answer: the middle of its request, in µs. Half the time that passed by
@@ -94,47 +259,68 @@ func middle(start, end time.Time) int64 {
 	return start.Add(end.Sub(start) / 2).UnixMicro()
 }
 
-// bad gives every tag of a block a bad reading.
+// stamp gives the readings of the last answer the time of the poll; those before it keep their own.
+func (p *poll) stamp() {
+	if p.last == nil {
+		return
+	}
+	for i := range p.last.ops {
+		p.out[p.last.ops[i].tag].Time = 0
+	}
+}
+
+// bad gives every tag of a block a bad reading, with the time of the poll.
 func (p *poll) bad(b *block, reason string) {
-	at := p.now.UnixMicro()
 	for i := range b.ops {
 		tag := b.ops[i].tag
-		p.out[tag] = telemetry.BadReading(int(tag), at, reason)
+		p.out[tag] = telemetry.BadReading(int(tag), 0, reason)
 	}
 }
 
-// lose mends the connection after a request without a right answer, and says what that means for the poll.
-func (d *driver) lose(ctx context.Context, b *block, cause error) error {
-	p := &d.poll
-	reason := d.link.loss(cause)
-	err := d.link.reopen(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
+// refuse is called when a block was answered with an exception.
+func (p *poll) refuse(b *block, e exception) {
+	r := refusal{words: e.Error(), sweeping: e == illegalFunction || e.passing() || e.gateway(), function: e == illegalFunction}
+	if !b.trial {
+		p.bad(b, r.words)
 	}
-	if err == nil && cut(cause) && !p.retried {
-		p.retried = true
-		return d.ask(ctx, b)
+	if !e.gateway() {
+		p.spoke++
 	}
-	p.bad(b, reason)
-	p.suspect(b, reason)
-	if err == nil {
-		return p.silent(reason)
+	p.refused++
+	p.setback(b, r)
+	if e.gateway() && p.spoke == 0 && (p.refused >= maxSilent || b.probe) {
+		p.silence(r)
 	}
-	if p.answered == 0 {
-		return fmt.Errorf("%s, and connect again: %w", reason, err)
-	}
-	p.over = reason // deliver what there is; the next Read finds the link down
-	return nil
 }
 
-// silent is called when the device gave no right answer though the link is good: an error while it has
-// answered nothing in this poll, and after a second time nothing more is asked.
-func (p *poll) silent(reason string) error {
-	if p.answered == 0 {
-		return fmt.Errorf("%w: unit %d: %s", drivers.ErrDevice, p.unit, reason)
+// miss is called when a block was met by silence, by a wrong answer or by the end of the connection.
+func (p *poll) miss(b *block, l *loss) {
+	r := refusal{words: l.words(p.unit.timeout), lost: true, sweeping: true}
+	if !b.trial {
+		p.bad(b, r.words)
 	}
-	if p.lost++; p.lost >= 2 {
-		p.over = reason
+	if p.lost++; p.lost >= maxLost {
+		p.over = r.words // enough for one poll
 	}
-	return nil
+	p.setback(b, r)
+	if p.spoke == 0 && (p.lost >= maxSilent || b.probe) {
+		p.silence(r)
+	}
+}
+
+// again reports whether a request without an answer is worth asking again at once: of a device that answers otherwise, when
+// the same request was answered before, or when it may have come too soon after the last answer.
+func (p *poll) again(b *block, l *loss, pace *pace) bool {
+	if l == nil || b.trial || b.probe || p.spoke == 0 || p.lost+1 >= maxLost {
+		return false
+	}
+	well := b.reason == "" && b.half.words == "" && b.proved
+	if !well {
+		if l.kind != lossSilent || !pace.hasty() {
+			return false
+		}
+		pace.futile++
+	}
+	p.lost++
+	return true
 }

@@ -131,7 +131,9 @@ func say(r *telemetry.Reading) string {
 	case telemetry.KindFloat64:
 		return "float64 " + strconv.FormatFloat(math.Float64frombits(v.Bits), 'g', -1, 64)
 	case telemetry.KindString:
-		return "string " + strconv.Quote(v.Text)
+		return strings.TrimSpace("string " + strconv.Quote(v.Text) + " " + r.Reason)
+	case telemetry.KindTime:
+		return "time " + v.AsTime().Format("2006-01-02T15:04:05.000Z")
 	}
 	return "bad " + r.Reason
 }
@@ -148,7 +150,7 @@ func FuzzDecode(f *testing.F) {
 		if len(fields) == 0 {
 			return
 		}
-		dev := &settings{maxRegisters: 125, maxGap: 124}
+		dev := &unit{settings: settings{maxRegisters: 125, maxGap: 124}}
 		out := make([]telemetry.Reading, len(fields))
 		for i := range out {
 			out[i] = telemetry.BadReading(99, 1, "stale")
@@ -160,7 +162,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		for i := range out {
 			r := &out[i]
-			if int(r.Tag) != i || r.Time != 7 || r.Quality != telemetry.Good || r.Reason != "" || r.Value.Kind == telemetry.KindNone {
+			if good := r.Quality == telemetry.Good; int(r.Tag) != i || r.Time != 7 || good != (r.Reason == "") || good == (r.Value.Kind == telemetry.KindNone) {
 				t.Fatalf("tag %d %+v: %+v", i, fields[i], r)
 			}
 			alone := newGroup(fields[i:i+1], dev)
@@ -178,12 +180,14 @@ func FuzzDecode(f *testing.F) {
 func fuzzFields(config []byte, registers uint32) []field {
 	var fields []field
 	for ; len(config) >= 3; config = config[3:] {
-		f := field{address: address{holding, uint32(config[1]), -1}, kind: kind(config[0] % 10), order: order(config[2] % 4)}
+		f := field{address: address{holding, uint32(config[1]), -1, -1}, kind: kind(config[0] % byte(kindEnd)), order: order(config[2] % 4)}
 		f.count = f.kind.registers()
 		switch f.kind {
 		case kindBool:
 			f.bit = int(config[2] % 16)
-		case kindString:
+		case kindBits:
+			f.bit, f.last = int(config[2]%16), 15
+		case kindString, kindBytes:
 			f.length, f.order = int(config[2])%250+1, order(config[2]%2)
 			f.count = (f.length + 1) / 2
 		}

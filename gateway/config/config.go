@@ -176,11 +176,15 @@ func (c *Config) links() [][]int {
 	for i := range c.Devices {
 		d := &c.Devices[i]
 		if p := c.protocol(d.Driver); p != nil && p.Shares {
-			if j, ok := at[link{d.Driver, d.URL}]; ok {
+			line := link{d.Driver, d.URL}
+			if p.Normal != nil {
+				line.url = p.Normal(d.URL)
+			}
+			if j, ok := at[line]; ok {
 				links[j] = append(links[j], i)
 				continue
 			}
-			at[link{d.Driver, d.URL}] = len(links)
+			at[line] = len(links)
 		}
 		links = append(links, []int{i})
 	}

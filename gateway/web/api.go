@@ -30,6 +30,29 @@ type Gateway interface {
 	Ack(who string) ([]Loss, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
+	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.
+	Ask(ctx context.Context, driver, url string, request []byte) (*Asked, error)
+	// Trace shows what goes over the line of a device from now on, until ctx ends or the line is exchanged by a reload: then the
+	// channel is closed. Who does not keep up loses some, and is told how many.
+	Trace(ctx context.Context, device string) (<-chan Exchange, error)
+}
+
+// Exchange is one request over a line and what came of it.
+type Exchange struct {
+	At      int64  `json:"at"`   // µs since 1970
+	Took    int64  `json:"took"` // µs
+	Request []byte `json:"request"`
+	Answer  []byte `json:"answer,omitempty"`
+	Reason  string `json:"reason,omitempty"` // why there is no answer
+	Raw     []byte `json:"raw,omitempty"`    // what came instead
+	Lost    int    `json:"lost,omitempty"`   // exchanges before this one that are not shown
+}
+
+// Asked is what came of a request that was passed on.
+type Asked struct {
+	Line   bool   `json:"line"`             // the gateway has a line with this url; if not, nothing was asked
+	Answer []byte `json:"answer,omitempty"` // the device's, as its protocol has it
+	Reason string `json:"reason,omitempty"` // why there is none: this device did not answer
 }
 
 // Written is the answer to a write that was done.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,23 @@ func (c *Client) Ack(ctx context.Context, who string) (seen []Loss, err error) {
 	return seen, c.get(ctx, http.MethodPost, "ack", url.Values{"by": {who}}, &seen)
 }
 
+// Ask passes a request that only reads on to the line of a url, if the gateway has it: see Gateway.Ask.
+func (c *Client) Ask(ctx context.Context, driver, line string, request []byte) (*Asked, error) {
+	var a Asked
+	return &a, c.get(ctx, http.MethodPost, "ask", url.Values{"driver": {driver}, "url": {line}, "request": {hex.EncodeToString(request)}}, &a)
+}
+
+// Trace calls f with each exchange on the line of a device, until f fails, ctx ends or the gateway exchanges the line.
+func (c *Client) Trace(ctx context.Context, device string, f func(*Exchange) error) error {
+	return c.stream(ctx, "trace", url.Values{"device": {device}}, func(line []byte) error {
+		var e Exchange
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+		}
+		return f(&e)
+	})
+}
+
 // Snapshot returns the state of the whole gateway.
 func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
 	var s Snapshot
@@ -117,7 +135,18 @@ func valuesQuery(device, tag string, bad bool) url.Values {
 func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func(*Value) error) error {
 	q := valuesQuery(device, tag, bad)
 	q.Set("watch", "1")
-	resp, err := c.ask(ctx, http.MethodGet, "values", q)
+	return c.stream(ctx, "values", q, func(line []byte) error {
+		var v Value
+		if err := decode(bytes.NewReader(line), &v); err != nil {
+			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+		}
+		return f(&v)
+	})
+}
+
+// stream calls f with each line of an answer that has no end.
+func (c *Client) stream(ctx context.Context, path string, q url.Values, f func(line []byte) error) error {
+	resp, err := c.ask(ctx, http.MethodGet, path, q)
 	if err != nil {
 		return err
 	}
@@ -128,11 +157,7 @@ func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func
 		if len(in.Bytes()) == 0 {
 			continue
 		}
-		var v Value
-		if err := decode(bytes.NewReader(in.Bytes()), &v); err != nil {
-			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
-		}
-		if err := f(&v); err != nil {
+		if err := f(in.Bytes()); err != nil {
 			return err
 		}
 	}

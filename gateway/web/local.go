@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,6 +185,16 @@ func (c *local) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /api/v1/write", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
+		answer(w, done, err)
+	})
+	mux.HandleFunc("GET /api/v1/trace", c.trace)
+	mux.HandleFunc("POST /api/v1/ask", func(w http.ResponseWriter, r *http.Request) {
+		request, err := hex.DecodeString(r.FormValue("request"))
+		if err != nil {
+			answer(w, nil, fmt.Errorf("request %q: %w", r.FormValue("request"), err))
+			return
+		}
+		done, err := c.g.Ask(r.Context(), r.FormValue("driver"), r.FormValue("url"), request)
 		answer(w, done, err)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

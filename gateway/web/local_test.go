@@ -50,6 +50,27 @@ func (f *fake) Reload(context.Context) (*Change, error) {
 	return &Change{File: "/etc/millrace.yaml", Hash: "0123456789ab", Added: []string{"press-3"}, Kept: 2}, nil
 }
 
+// Trace shows three exchanges.
+func (f *fake) Trace(_ context.Context, device string) (<-chan Exchange, error) {
+	if device != "press-1" {
+		return nil, errors.New("no such device")
+	}
+	c := make(chan Exchange, 3)
+	for i := range 3 {
+		c <- Exchange{At: int64(i), Request: []byte{1, 3}, Answer: []byte{1, 3, byte(i)}}
+	}
+	close(c)
+	return c, nil
+}
+
+// Ask has one line.
+func (f *fake) Ask(_ context.Context, driver, line string, request []byte) (*Asked, error) {
+	if driver != "modbus" || line != "tcp://h:502" {
+		return &Asked{}, nil
+	}
+	return &Asked{Line: true, Answer: append([]byte{7}, request...)}, nil
+}
+
 func (f *fake) Write(_ context.Context, device, tag, value string) (*Written, error) {
 	f.wrote = [3]string{device, tag, value}
 	return f.done()
@@ -158,7 +179,7 @@ func over(t *testing.T, dir, method, target string) (code int, body []byte) {
 }
 
 // changes are the requests that change something: they are asked for at the socket only, and by POST only.
-var changes = []string{"reload", "write", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
+var changes = []string{"reload", "write", "ask", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
 
 func TestPageChangesNothing(t *testing.T) {
 	f := newFake(t, 1)

@@ -210,6 +210,7 @@ func (e *exposition) groups(s *Snapshot) {
 	group("millrace_polls_failed_total", "counter", "Polls that read no tag.", func(g *Group) float64 { return float64(g.Failed) })
 	group("millrace_poll_overruns_total", "counter", "Polls missed because the one before took too long.", func(g *Group) float64 { return float64(g.Overruns) })
 	group("millrace_poll_duration_seconds", "gauge", "How long the last poll took.", func(g *Group) float64 { return g.LastPoll.Seconds() })
+	group("millrace_poll_planned_seconds", "gauge", "How long a poll should take by the plan that check prints; 0 when not known.", func(g *Group) float64 { return g.Planned.Seconds() })
 	group("millrace_poll_late_max_seconds", "gauge", "The latest start of a poll after its time.", func(g *Group) float64 { return g.MaxLate.Seconds() })
 }
 

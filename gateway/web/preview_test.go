@@ -70,10 +70,14 @@ func (f showing) Snapshot() *Snapshot {
 	s.Judge()
 	return s
 }
-func (f showing) Ack(string) ([]Loss, error)              { return nil, nil }
-func (f showing) Buffer() *buffer.Buffer                  { return nil }
-func (f showing) Values() *values.Table                   { return values.New() }
-func (f showing) Reload(context.Context) (*Change, error) { return nil, errors.New("no config") }
+func (f showing) Ack(string) ([]Loss, error)                                 { return nil, nil }
+func (f showing) Buffer() *buffer.Buffer                                     { return nil }
+func (f showing) Values() *values.Table                                      { return values.New() }
+func (f showing) Reload(context.Context) (*Change, error)                    { return nil, errors.New("no config") }
+func (f showing) Trace(_ context.Context, _ string) (<-chan Exchange, error) { return nil, nil }
+
+func (f showing) Ask(_ context.Context, _, _ string, _ []byte) (*Asked, error) { return &Asked{}, nil }
+
 func (f showing) Write(_ context.Context, _, _, _ string) (*Written, error) {
 	return nil, errors.New("not allowed")
 }

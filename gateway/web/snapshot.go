@@ -107,6 +107,7 @@ type Group struct {
 	Lost     uint64        `json:"lost"`      // readings known to be missing between pushes
 	Overruns uint64        `json:"overruns"`  // ticks missed because the one before took too long
 	LastPoll time.Duration `json:"-"`         // how long the last poll took
+	Planned  time.Duration `json:"-"`         // how long one should take by the plan, 0 = not known
 	MissedAt time.Time     `json:"missed_at"` // when a tick was last missed; zero when never
 	MaxLate  time.Duration `json:"-"`         // the latest start of a poll after its tick
 	LastAt   time.Time     `json:"last_at"`   // when the last poll ended; zero when unknown
@@ -257,8 +258,9 @@ func (g Group) MarshalJSON() ([]byte, error) {
 		plain
 		Interval float64 `json:"interval_seconds"`
 		LastPoll float64 `json:"last_poll_seconds"`
+		Planned  float64 `json:"planned_poll_seconds"`
 		MaxLate  float64 `json:"max_late_seconds"`
-	}{plain(g), g.Interval.Seconds(), g.LastPoll.Seconds(), g.MaxLate.Seconds()})
+	}{plain(g), g.Interval.Seconds(), g.LastPoll.Seconds(), g.Planned.Seconds(), g.MaxLate.Seconds()})
 }
 
 // MarshalJSON writes durations in seconds.

@@ -31,6 +31,13 @@ const (
 	StaleInstead                 // gives the previous answer once more and no other
 	Garbage                      // writes N random bytes (from Seed) and no more
 	Flood                        // writes answers to other transactions without end
+	CloseAfter                   // gives the right answer and hangs up
+	Hasty                        // says nothing to a request less than Wait after the last answer to anybody
+	Deaf                         // says nothing for Wait after a connect
+	ZeroTransaction              // gives the right answer under transaction id 0
+	JunkAfter                    // gives the right answer and N random bytes (from Seed) after it
+	Spoil                        // gives the right answer with one bit wrong in byte N of its frame, from 0 on
+	LineNoise                    // writes N random bytes (from Seed) before the right answer
 )
 
 // Fault is something that goes wrong on demand. Of several that match a request the first injected strikes.
@@ -129,6 +136,33 @@ func (c *conn) fault(f *fault, frame []byte, q Request) bool {
 	case StaleInstead:
 		c.out = append(c.out, c.last...)
 		return true
+	case CloseAfter:
+		c.closing = true
+		c.right(frame, q)
+		return true
+	case Hasty:
+		if since := time.Since(time.Unix(0, c.server.answered.Load())); since >= f.Wait {
+			c.right(frame, q)
+		}
+		return true
+	case Deaf:
+		if time.Since(c.since) >= f.Wait {
+			c.right(frame, q)
+		}
+		return true
+	case JunkAfter:
+		c.right(frame, q)
+		return c.flush() && c.raw(garbage(f.Seed, f.N))
+	case LineNoise:
+		if !c.raw(garbage(f.Seed, f.N)) {
+			return false
+		}
+		c.right(frame, q)
+		return true
+	case Spoil:
+		c.out = append(c.out, c.forged(frame, q)...)
+		c.damaging = f.N + 1
+		return true
 	case Garbage:
 		c.out = append(c.out, garbage(f.Seed, f.N)...)
 		return true
@@ -143,6 +177,9 @@ func (c *conn) forged(frame []byte, q Request) []byte {
 	u := c.server.units[q.Unit].Load()
 	if code := refuse(frame, q, u); code != 0 {
 		return []byte{frame[0], frame[1], 0, 0, 0, 3, frame[6], frame[7] | 0x80, code}
+	}
+	if q.Write != 0 {
+		return append([]byte(nil), frame[:min(len(frame), request)]...)
 	}
 	n := q.bytes()
 	a := append([]byte{frame[0], frame[1], 0, 0, 0, 0, q.Unit, byte(q.Table), byte(n)}, make([]byte, n)...)
@@ -164,6 +201,8 @@ func (c *conn) damaged(f *fault, a []byte) bool {
 		return c.drip(a, f.Wait)
 	case WrongTransaction:
 		a[1]++
+	case ZeroTransaction:
+		a[0], a[1] = 0, 0
 	case WrongProtocol:
 		a[3] = 7
 	case WrongUnit:
@@ -235,4 +274,11 @@ func garbage(seed uint64, n int) []byte {
 		b[i] = byte(r.Uint32())
 	}
 	return b
+}
+
+// raw writes bytes as they are.
+func (c *conn) raw(b []byte) bool {
+	_ = c.socket.SetWriteDeadline(time.Now().Add(write))
+	_, err := c.socket.Write(b)
+	return err == nil
 }

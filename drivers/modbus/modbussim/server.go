@@ -1,16 +1,18 @@
-// Package modbussim is a simulated Modbus TCP device for tests, the demo and benchmarks: any number of
-// unit ids on one loopback port, four tables each, values from memory or from a function, an account of
-// what was served, and faults on demand.
+// Package modbussim is a simulated Modbus device for tests, the demo and benchmarks: any number of
+// unit ids on one loopback port or pseudo-terminal, four tables each, values from memory or from a function, an account of
+// what was served, and faults on demand. It speaks every transport that the driver has.
 //
-// It speaks the read functions 1 to 4 of the Modbus Application Protocol V1.1b3 and answers every other
-// function with exception 1. A request costs it no allocation. It is a device, not a gateway part:
+// It speaks the functions 1 to 6, 15, 16, 22 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
+// function with exception 1. A read over Modbus TCP costs it no allocation. It is a device, not a gateway part:
 // nothing that ships may import it but the demo.
 package modbussim
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -31,11 +33,13 @@ const (
 // Bits reports whether the table holds single bits, not registers.
 func (t Table) Bits() bool { return t == Coil || t == Discrete }
 
-// Request is one read request: Count registers or bits of a table from address Addr (0-based).
+// Request is one request: Count registers or bits of a table from address Addr (0-based). Write is the function code of a
+// request that writes, 0 for one that reads.
 type Request struct {
 	Unit        uint8
 	Table       Table
 	Addr, Count uint16
+	Write       uint8
 }
 
 // bytes is the length of the values in the answer.
@@ -49,6 +53,15 @@ func (q Request) bytes() int {
 // Options are the seams of a server. The zero value listens on a free loopback port.
 type Options struct {
 	Addr string // host:port, "" = "127.0.0.1:0"
+
+	// Transport is the scheme of the urls that lead here: tcp (the default), tcp+tls, udp, rtuovertcp, rtuoverudp,
+	// asciiovertcp, asciioverudp; rtu and ascii are on a pseudo-terminal (Linux only).
+	Transport string
+	TLS       *tls.Config // for tcp+tls
+
+	// A pseudo-terminal has no speed. With Character each byte of a request and of its answer takes that long all the same, and
+	// each answer comes Answer later.
+	Character, Answer time.Duration
 
 	// Served is called for each request whose right answer is about to be written, in the order of the
 	// answers of one connection and by one goroutine a connection. values is as on the wire (registers
@@ -64,10 +77,12 @@ type Server struct {
 	units    [256]atomic.Pointer[Unit]
 	faults   atomic.Pointer[[]*fault] // nil = none, the fast path
 	requests atomic.Uint64
+	accepted atomic.Uint64
+	answered atomic.Int64 // when an answer was last written, in ns since 1970
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex
-	listener net.Listener // nil while down
+	listener io.Closer // nil while down
 	conns    map[*conn]bool
 	closed   bool
 }
@@ -89,7 +104,14 @@ func (s *Server) Addr() string {
 }
 
 // URL is the address as the gateway's config wants it.
-func (s *Server) URL() string { return "tcp://" + s.Addr() }
+func (s *Server) URL() string { return s.scheme() + "://" + s.Addr() }
+
+func (s *Server) scheme() string {
+	if s.options.Transport == "" {
+		return "tcp"
+	}
+	return s.options.Transport
+}
 
 // Requests is how many whole requests arrived, those included that met a fault.
 func (s *Server) Requests() uint64 { return s.requests.Load() }
@@ -100,6 +122,9 @@ func (s *Server) Connections() int {
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
+
+// Accepted is how many clients have connected so far.
+func (s *Server) Accepted() uint64 { return s.accepted.Load() }
 
 // Unit returns the unit with this id and makes it when there is none yet. A request to a unit id that was
 // never made is answered with exception 11, as a gateway does whose target is missing.
@@ -118,11 +143,21 @@ func (s *Server) Up() error {
 	if s.listener != nil {
 		return nil
 	}
+	switch s.scheme() {
+	case "udp", "rtuoverudp", "asciioverudp":
+		return s.upUDP()
+	case "rtu", "ascii":
+		return s.upSerial()
+	}
 	l, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	s.listener, s.addr = l, l.Addr().String()
+	s.addr = l.Addr().String()
+	if s.scheme() == "tcp+tls" {
+		l = tls.NewListener(l, s.options.TLS)
+	}
+	s.listener = l
 	s.wg.Add(1)
 	go s.accept(l)
 	return nil
@@ -168,29 +203,51 @@ func (s *Server) accept(l net.Listener) {
 		if err != nil {
 			return
 		}
-		s.mu.Lock()
-		if s.listener != l { // went down between Accept and here
-			socket.Close()
-			s.mu.Unlock()
+		c := s.take(l, socket)
+		if c == nil {
 			return
 		}
-		c := &conn{server: s, socket: socket, done: make(chan struct{})}
-		s.conns[c] = true
 		s.wg.Add(1)
-		s.mu.Unlock()
 		go c.run()
 	}
+}
+
+// socket is what a conn answers on.
+type socket interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
+// take makes a conn of a socket; nil when the server went down meanwhile.
+func (s *Server) take(l io.Closer, by socket) *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != l {
+		by.Close()
+		return nil
+	}
+	c := &conn{server: s, socket: by, done: make(chan struct{}), packing: packingOf(s.scheme()), since: time.Now()}
+	s.conns[c] = true
+	s.accepted.Add(1)
+	return c
 }
 
 // conn serves one client.
 type conn struct {
 	server *Server
-	socket net.Conn
+	socket socket
 	done   chan struct{}
-	once   sync.Once
-	out    []byte // answers not yet written
-	last   []byte // the last answer without a fault
-	values [256]byte
+
+	packing  packing
+	since    time.Time // of the connect
+	packed   []byte    // an answer as it goes on the wire, where that is not Modbus TCP
+	came     int       // bytes of requests since the last answer, where that is not Modbus TCP
+	damaging int       // the byte of the next answer to spoil, from 1 on; 0 = none
+	closing  bool      // the connection ends after the next flush
+	once     sync.Once
+	out      []byte // answers not yet written
+	last     []byte // the last answer without a fault
+	values   [256]byte
 }
 
 func (c *conn) stop() {
@@ -234,6 +291,9 @@ const (
 // take answers every whole request in the bytes, in one write, and returns what is left. It is false when
 // the connection must end: the client broke the framing, hung up, or a fault says so.
 func (c *conn) take(in []byte) (rest []byte, ok bool) {
+	if c.packing != plain {
+		return c.takePacked(in)
+	}
 	for len(in) >= header {
 		n := 6 + int(binary.BigEndian.Uint16(in[4:]))
 		if binary.BigEndian.Uint16(in[2:]) != 0 || n <= header || n > maxADU {
@@ -254,20 +314,28 @@ func (c *conn) flush() bool {
 	if len(c.out) == 0 {
 		return true
 	}
+	out := c.out
+	if c.packing != plain || c.damaging > 0 {
+		out = c.pack()
+	}
+	if o := &c.server.options; o.Character > 0 || o.Answer > 0 {
+		took := o.Answer + time.Duration(c.came+len(out))*o.Character
+		if c.came = 0; !c.sleep(took) {
+			return false
+		}
+	}
 	_ = c.socket.SetWriteDeadline(time.Now().Add(write))
-	_, err := c.socket.Write(c.out)
+	_, err := c.socket.Write(out)
+	c.server.answered.Store(time.Now().UnixNano())
 	c.out = c.out[:0]
-	return err == nil
+	return err == nil && !c.closing
 }
 
 // answer appends the answer to one frame to c.out, or does what a fault wants.
 func (c *conn) answer(frame []byte) bool {
 	s := c.server
 	s.requests.Add(1)
-	q := Request{Unit: frame[6], Table: Table(frame[7])}
-	if len(frame) == request {
-		q.Addr, q.Count = binary.BigEndian.Uint16(frame[8:]), binary.BigEndian.Uint16(frame[10:])
-	}
+	q := parse(frame)
 	if faults := s.faults.Load(); faults != nil {
 		if f := strike(*faults, q); f != nil {
 			return c.fault(f, frame, q)
@@ -282,8 +350,16 @@ func (c *conn) answer(frame []byte) bool {
 // right appends the right answer to one frame to c.out and enters it in the account.
 func (c *conn) right(frame []byte, q Request) {
 	u := c.server.units[q.Unit].Load()
+	if pdu := u.identify(frame); pdu != nil {
+		c.out = append(append(c.out, frame[0], frame[1], 0, 0, 0, byte(1+len(pdu)), q.Unit), pdu...)
+		return
+	}
 	if code := refuse(frame, q, u); code != 0 {
 		c.exception(frame, code)
+		return
+	}
+	if q.Write != 0 {
+		c.out = append(c.out, u.write(q, frame)...)
 		return
 	}
 	n := q.bytes()
@@ -301,6 +377,25 @@ func (c *conn) exception(frame []byte, code byte) {
 	c.out = append(c.out, frame[0], frame[1], 0, 0, 0, 3, frame[6], frame[7]|0x80, code)
 }
 
+// parse reads what a frame asks for.
+func parse(frame []byte) Request {
+	q := Request{Unit: frame[6], Table: Table(frame[7])}
+	if len(frame) >= request {
+		q.Addr, q.Count = binary.BigEndian.Uint16(frame[8:]), binary.BigEndian.Uint16(frame[10:])
+	}
+	switch frame[7] {
+	case writeCoil, writeRegister, maskRegister:
+		q.Count = 1
+		fallthrough
+	case writeCoils, writeRegisters:
+		q.Write, q.Table = frame[7], Holding
+		if frame[7] == writeCoil || frame[7] == writeCoils {
+			q.Table = Coil
+		}
+	}
+	return q
+}
+
 // refuse returns the exception code that the request earns by itself, 0 for none.
 func refuse(frame []byte, q Request, u *Unit) byte {
 	limit := 125
@@ -310,6 +405,8 @@ func refuse(frame []byte, q Request, u *Unit) byte {
 	switch {
 	case u == nil:
 		return 11
+	case q.Write != 0:
+		return refuseWrite(frame, q)
 	case q.Table < Coil || q.Table > Input:
 		return 1
 	case len(frame) != request || q.Count == 0 || int(q.Count) > limit:

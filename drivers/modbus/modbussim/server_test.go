@@ -87,7 +87,7 @@ func TestTables(t *testing.T) {
 		"0008 0000 0006 07 03 0000 007e": "0008 0000 0003 07 83 03",
 		"0009 0000 0006 07 03 0000 0000": "0009 0000 0003 07 83 03",
 		"000a 0000 0006 07 02 0000 07d1": "000a 0000 0003 07 82 03",
-		"000b 0000 0006 07 06 0000 0001": "000b 0000 0003 07 86 01",
+		"000b 0000 0006 07 07 0000 0001": "000b 0000 0003 07 87 01",
 		"000c 0000 0006 08 03 0000 0001": "000c 0000 0003 08 83 0b",
 		"000d 0000 0003 07 03 00":        "000d 0000 0003 07 83 03",
 	} {
@@ -261,8 +261,8 @@ func TestFlood(t *testing.T) {
 func TestMatch(t *testing.T) {
 	touching := Touching(1, Holding, 10, 12)
 	for q, want := range map[Request]bool{
-		{1, Holding, 10, 1}: true, {1, Holding, 12, 1}: true, {1, Holding, 0, 11}: true, {1, Holding, 0, 100}: true,
-		{1, Holding, 0, 10}: false, {1, Holding, 13, 1}: false, {2, Holding, 10, 1}: false, {1, Input, 10, 1}: false,
+		{1, Holding, 10, 1, 0}: true, {1, Holding, 12, 1, 0}: true, {1, Holding, 0, 11, 0}: true, {1, Holding, 0, 100, 0}: true,
+		{1, Holding, 0, 10, 0}: false, {1, Holding, 13, 1, 0}: false, {2, Holding, 10, 1, 0}: false, {1, Input, 10, 1, 0}: false,
 	} {
 		if got := touching(q); got != want {
 			t.Errorf("%+v: %v", q, got)

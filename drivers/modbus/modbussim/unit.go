@@ -12,6 +12,7 @@ type Unit struct {
 	id     uint8
 	served atomic.Uint64
 	fill   atomic.Pointer[func(Request, []byte)]
+	name   atomic.Pointer[[3]string]
 
 	mu        sync.RWMutex
 	registers [Input + 1][]byte // wire order; nil = all 0
@@ -83,4 +84,22 @@ func (u *Unit) read(q Request, dst []byte) {
 			dst[i/8] |= v << (i % 8)
 		}
 	}
+}
+
+// Held returns what the unit holds, as on the wire for registers (two bytes each), and one byte of 0 or 1 for each bit.
+func (u *Unit) Held(t Table, addr uint16, count int) []byte {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if t.Bits() {
+		dst := make([]byte, count)
+		if b := u.bits[t]; b != nil {
+			copy(dst, b[addr:])
+		}
+		return dst
+	}
+	dst := make([]byte, 2*count)
+	if r := u.registers[t]; r != nil {
+		copy(dst, r[2*int(addr):])
+	}
+	return dst
 }

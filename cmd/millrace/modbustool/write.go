@@ -1,0 +1,133 @@
+package modbustool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/drivers"
+	"millrace/drivers/modbus"
+	"millrace/drivers/telemetry"
+)
+
+func newWrite(h Host) *cobra.Command {
+	var f lineFlags
+	var yes bool
+	tag := telemetry.Tag{Name: "value", Options: map[string]string{}}
+	var order, length string
+	cmd := &cobra.Command{
+		Use:   "write URL ADDRESS VALUE --yes",
+		Short: "Write one value to a device and read it back",
+		Long: `Write one value to a coil or to holding registers, and read it back. Without --yes it shows what the device holds now and
+writes nothing. On a line that a running gateway owns it refuses: there only the tags that the config lists under writes: can
+be written, with millrace write. A negative value stands after --.`,
+		Example: `  millrace modbus write tcp://192.168.1.10 holding:100 42 --type uint16 --yes
+  millrace modbus write tcp://192.168.1.10 holding:100 --type int16 --yes -- -5
+  millrace modbus write tcp://192.168.1.10 coil:7 true --yes`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tag.Address = args[1]
+			if order != "" {
+				tag.Options["order"] = order
+			}
+			if length != "" {
+				tag.Options["length"] = length
+			}
+			if _, err := newDriver(args[0], &f, []telemetry.Tag{tag}); err != nil {
+				return err
+			}
+			return h.run(cmd, func(ctx context.Context) error {
+				l, err := f.open(ctx, cmd, h, args[0])
+				if err != nil {
+					return err
+				}
+				defer l.close()
+				if l.owner != nil {
+					return fmt.Errorf("write %s: the gateway that runs on %q owns this line; list the tag under writes: in its config and use `millrace write`, or stop the gateway", args[1], l.dir)
+				}
+				return writeValue(ctx, cmd.OutOrStdout(), &f, args[0], tag, args[2], yes)
+			})
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "write; without it nothing is")
+	cmd.Flags().StringVar(&tag.Type, "type", "", "type of the value, as in a config (default uint16, or bool for bits)")
+	cmd.Flags().StringVar(&order, "order", "", "byte order: ABCD, CDAB, BADC or DCBA (default ABCD)")
+	cmd.Flags().StringVar(&length, "length", "", "length of a string in bytes")
+	return cmd
+}
+
+// writeValue shows what is there, writes, and shows what is there then.
+func writeValue(ctx context.Context, w io.Writer, f *lineFlags, url string, tag telemetry.Tag, word string, yes bool) error {
+	d, err := newDriver(url, f, []telemetry.Tag{tag})
+	if err != nil {
+		return err
+	}
+	value, err := parseValue(word, d.(drivers.Typed).DataTypes(drivers.Ref{})[0])
+	if err != nil {
+		return err
+	}
+	if function, _, err := modbus.Locate(tag.Address); err == nil && (function == 2 || function == 4) {
+		return fmt.Errorf("write %s: it can only be read", tag.Address)
+	}
+	if err := d.Connect(ctx); err != nil {
+		return fmt.Errorf("connect to %s: %w", url, err)
+	}
+	defer d.Close()
+	fmt.Fprintf(w, "unit %d, %s: now %s\n", f.unit, tag.Address, held(ctx, d))
+	if !yes {
+		return fmt.Errorf("nothing was written; add --yes to write %s", text(value))
+	}
+	if errs := d.(drivers.Writer).Write(ctx, []drivers.Write{{Value: value}}); len(errs) > 0 && errs[0] != nil {
+		return errs[0]
+	}
+	fmt.Fprintf(w, "%s written and confirmed; now %s\n", text(value), held(ctx, d))
+	return nil
+}
+
+// held says what the device holds.
+func held(ctx context.Context, d drivers.Driver) string {
+	readings, err := d.Read(ctx, drivers.Ref{}, nil)
+	switch {
+	case err != nil:
+		return "not known: " + err.Error()
+	case readings[0].Quality == telemetry.Bad:
+		return "not known: " + readings[0].Reason
+	}
+	return text(readings[0].Value)
+}
+
+// parseValue reads a value as the tag's type has it.
+func parseValue(word string, t telemetry.DataType) (v telemetry.Value, err error) {
+	switch t.Kind() {
+	case telemetry.KindBool:
+		b, e := strconv.ParseBool(word)
+		v, err = telemetry.Bool(b), e
+	case telemetry.KindInt:
+		n, e := strconv.ParseInt(word, 0, 64)
+		v, err = telemetry.Int(n), e
+	case telemetry.KindUint:
+		n, e := strconv.ParseUint(word, 0, 64)
+		v, err = telemetry.Uint(n), e
+	case telemetry.KindString:
+		return telemetry.String(word), nil
+	case telemetry.KindTime:
+		at, e := time.Parse(time.RFC3339, word)
+		v, err = telemetry.Time(at), e
+	default:
+		x, e := strconv.ParseFloat(word, 64)
+		v, err = telemetry.Float64(x), e
+	}
+	if num := (*strconv.NumError)(nil); errors.As(err, &num) {
+		err = num.Err
+	}
+	if err != nil {
+		return v, fmt.Errorf("value %q of the type %s: %w", word, t, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,151 @@
+package modbus
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/modbus/modbussim"
+	"millrace/drivers/telemetry"
+)
+
+// need skips a test that wants a foreign program; INTEROP=required makes its absence a failure.
+func need(t *testing.T, what string, there bool) {
+	t.Helper()
+	if there {
+		return
+	}
+	if os.Getenv("INTEROP") == "required" {
+		t.Fatalf("%s is not here", what)
+	}
+	t.Skipf("%s is not here", what)
+}
+
+// pymodbusServer serves registers 0 to 999, each its address, over one framing.
+const pymodbusServer = `
+import sys
+from pymodbus.server import StartTcpServer, StartUdpServer
+from pymodbus.datastore import ModbusSequentialDataBlock as B, ModbusSlaveContext as S, ModbusServerContext as C
+from pymodbus.transaction import ModbusRtuFramer, ModbusAsciiFramer, ModbusSocketFramer
+kind, port = sys.argv[1], int(sys.argv[2])
+framer = {"tcp": ModbusSocketFramer, "udp": ModbusSocketFramer, "rtuovertcp": ModbusRtuFramer, "asciiovertcp": ModbusAsciiFramer}[kind]
+bits = [a % 3 == 0 for a in range(1000)]
+unit = S(co=B(0, bits), di=B(0, bits), hr=B(0, list(range(1000))), ir=B(0, list(range(1000))), zero_mode=True)
+start = StartUdpServer if kind == "udp" else StartTcpServer
+start(context=C(slaves={17: unit}, single=False), address=("127.0.0.1", port), framer=framer)
+`
+
+// TestPymodbus reads and writes a server of pymodbus over four transports.
+func TestPymodbus(t *testing.T) {
+	need(t, "python3-pymodbus 3.0", exec.Command("python3", "-c", "import pymodbus.server").Run() == nil)
+	for _, kind := range []string{"tcp", "udp", "rtuovertcp", "asciiovertcp"} {
+		t.Run(kind, func(t *testing.T) {
+			port := freePort(t)
+			server := exec.Command("python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
+			if err := server.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { server.Process.Kill(); server.Wait() }()
+			url := fmt.Sprintf("%s://127.0.0.1:%d", kind, port)
+			words := append(append(run("holding", 0, 300), run("input", 990, 10)...), append(run("coil", 1, 50), run("discrete", 900, 60)...)...)
+			list := append(tags(words...), tagOf("holding:400 float64 order=CDAB"), tagOf("holding:410.2-5"))
+			dev := device(url, 17, list)
+			dev.Timeout = 10 * time.Second
+			d := connectSoon(t, drivers.Connection{URL: url, Devices: []drivers.Device{dev}})
+			want := make([]telemetry.Value, len(list))
+			for i := range 300 {
+				want[i] = telemetry.Uint(uint64(i))
+			}
+			for i := range 10 {
+				want[300+i] = telemetry.Uint(uint64(990 + i))
+			}
+			for i := range 50 {
+				want[310+i] = telemetry.Bool((1+i)%3 == 0)
+			}
+			for i := range 60 {
+				want[360+i] = telemetry.Bool((900+i)%3 == 0)
+			}
+			want[420], want[421] = telemetry.Float64(-1.25e100), telemetry.Uint(9)
+			want[7], want[315] = telemetry.Uint(54321), telemetry.Bool(true)
+			for i, err := range d.Write(context.Background(), []drivers.Write{{Tag: 7, Value: want[7]}, {Tag: 315, Value: want[315]}, {Tag: 420, Value: want[420]}, {Tag: 421, Value: want[421]}}) {
+				if err != nil {
+					t.Errorf("write %d: %v", i, err)
+				}
+			}
+			readings, err := d.Read(context.Background(), drivers.Ref{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range readings {
+				if readings[i].Value != want[i] {
+					t.Errorf("%q: %+v, want %+v", list[i].Address, readings[i], want[i])
+				}
+			}
+		})
+	}
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// connectSoon makes a driver and waits until its device, which is just starting, answers.
+func connectSoon(t *testing.T, c drivers.Connection) *driver {
+	d, err := newDriver(&c, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	for n := 0; ; n++ {
+		d.units[0].timeout = time.Second
+		if err = d.Connect(context.Background()); err == nil {
+			if _, err = d.Read(context.Background(), drivers.Ref{}, nil); err == nil {
+				d.units[0].timeout = 10 * time.Second
+				return d
+			}
+		}
+		if n == 100 {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// TestMbpoll has mbpoll, on libmodbus, read the simulated device over TCP and RTU.
+func TestMbpoll(t *testing.T) {
+	_, err := exec.LookPath("mbpoll")
+	need(t, "mbpoll", err == nil)
+	for _, transport := range []string{"tcp", "rtu"} {
+		if transport == "rtu" && runtime.GOOS != "linux" {
+			continue
+		}
+		sim := startSim(t, modbussim.Options{Transport: transport})
+		sim.Unit(5).SetRegisters(modbussim.Holding, 10, 0x1234, 0xffff)
+		args := []string{"-m", "rtu", "-b", "19200", "-P", "even", "-a", "5", "-0", "-1", sim.Addr()}
+		if host, port, err := net.SplitHostPort(sim.Addr()); err == nil {
+			args = []string{"-m", "tcp", "-p", port, "-a", "5", "-0", "-1", host}
+		}
+		call := func(more ...string) string {
+			out, err := exec.Command("mbpoll", append(more, args...)...).CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v: %s", transport, err, out)
+			}
+			return string(out)
+		}
+		if out := call("-r", "10", "-c", "2", "-t", "4:hex"); !strings.Contains(out, "[10]: \t0x1234") || !strings.Contains(out, "[11]: \t0xFFFF") {
+			t.Errorf("%s: %s", transport, out)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package modbus
+
+import (
+	"fmt"
+	"time"
+)
+
+// pace is how hastily a peer may be asked. What the config does not say is learned: a request that was sent soon after an
+// answer, or first on a new connection, and met silence, while the same request was answered later, says that the peer was
+// not ready. One hasty request that was answered says that it was something else.
+type pace struct {
+	between, connect            time.Duration // to wait after an answer, and after a connect
+	betweenGiven, connectGiven  bool          // by the config: nothing is learned
+	gap, age                    time.Duration // before the request under way: since the last answer, since the connect
+	first                       bool          // it is the first of its connection
+	easy                        time.Duration // the shortest gap after which a request was answered, 0 = none yet
+	promptly                    bool          // a first request was answered without delay
+	deaf                        int           // connections whose first requests met silence
+	connectSeen                 time.Duration // how old the last of them was when it answered
+	learnedBetween, learnedDeaf bool
+	candidate                   time.Duration // gap before the request that met silence; < 0 none
+	deafCandidate               bool
+	futile                      int // requests asked again for haste that met silence again, since one did not
+}
+
+// The bounds of learning.
+const (
+	firstPause   = 25 * time.Millisecond
+	longestPause = time.Second
+	longestDeaf  = 10 * time.Second
+)
+
+// next is when the next request may be sent.
+func (p *pace) next(l *link) time.Time {
+	at := time.Time{}
+	if p.between > 0 && !l.last.IsZero() {
+		at = l.last.Add(p.between)
+	}
+	if silence := l.lineSilence(); silence > p.between && !l.last.IsZero() {
+		at = l.last.Add(silence)
+	}
+	if p.connect > 0 && !l.answered {
+		if ready := l.opened.Add(p.connect); ready.After(at) {
+			at = ready
+		}
+	}
+	return at
+}
+
+// lineSilence is the pause that marks the end of a frame on a serial line.
+func (l *link) lineSilence() time.Duration {
+	if l.network == netSerial && l.framing == rtu {
+		return l.serial.silence()
+	}
+	return 0
+}
+
+// sends notes when a request is sent.
+func (p *pace) sends(l *link, now time.Time) {
+	p.first = !l.answered
+	p.age = now.Sub(l.opened)
+	p.gap = longestPause + 1
+	if l.answered {
+		p.gap = now.Sub(l.heard)
+	}
+}
+
+// answers notes that the request was answered.
+func (p *pace) answers(l *link, now time.Time) {
+	if p.first && p.age < firstPause+p.connect && !p.deafCandidate {
+		p.promptly = true
+	}
+	if !p.first && (p.easy == 0 || p.gap < p.easy) {
+		p.easy = p.gap
+	}
+}
+
+// silent remembers that the request met silence, for the case that it is answered when asked again.
+func (p *pace) silent() {
+	p.candidate, p.deafCandidate = -1, p.first
+	if !p.first && p.gap <= longestPause {
+		p.candidate = p.gap
+	}
+}
+
+// maxFutile is how many requests are made again for haste without success before something else is believed to be the cause.
+const maxFutile = 2
+
+// hasty reports whether haste may be why the last request met silence, so that it is worth asking again.
+func (p *pace) hasty() bool {
+	return p.futile < maxFutile && p.wasHasty()
+}
+
+func (p *pace) wasHasty() bool {
+	return !p.betweenGiven && p.candidate >= 0 && (p.easy == 0 || p.candidate < p.easy) ||
+		!p.connectGiven && p.deafCandidate && !p.promptly
+}
+
+// recovered is called at the first answer after a request that met silence; same says that it is to the same request.
+func (p *pace) recovered(l *link, now time.Time, same bool) {
+	if same && p.candidate >= 0 && !p.betweenGiven && (p.easy == 0 || p.candidate < p.easy) {
+		p.between = min(max(2*p.between, 2*p.candidate, firstPause).Round(5*time.Millisecond), longestPause)
+		p.learnedBetween = true
+	}
+	if p.deafCandidate && !p.connectGiven && !p.promptly {
+		if p.deaf++; p.deaf >= 2 { // once may have been a start of the device
+			p.connect, p.learnedDeaf = min(max(p.connectSeen, now.Sub(l.opened)), longestDeaf), true
+		}
+		p.connectSeen = now.Sub(l.opened)
+	}
+	p.candidate, p.deafCandidate = -1, false
+	if same {
+		p.futile = 0
+	}
+}
+
+// learned returns the config lines that would make permanent what was learned.
+func (p *pace) learned() []string {
+	var lines []string
+	if p.learnedBetween {
+		lines = append(lines, fmt.Sprintf("pause_between_requests: %v", p.between))
+	}
+	if p.learnedDeaf {
+		lines = append(lines, fmt.Sprintf("pause_after_connect: %v", p.connect.Round(100*time.Millisecond)))
+	}
+	return lines
+}

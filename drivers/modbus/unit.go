@@ -1,0 +1,152 @@
+package modbus
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// unit is one device of the line.
+type unit struct {
+	settings
+	timeout time.Duration
+	limits  [2]limit  // learned: of registers, of bits
+	late    time.Time // until when an answer to an earlier request may come, where no transaction id tells it apart
+	silent  int       // requests without any answer since the last one
+	missed  string    // the PDU of the last of them
+	many    bool      // learned: it writes only with the functions for several
+	noMask  bool      // learned: it does not know function 22
+}
+
+// limitOf returns what was learned of the size of requests to a table.
+func (u *unit) limitOf(t table) *limit {
+	if t.bits() {
+		return &u.limits[1]
+	}
+	return &u.limits[0]
+}
+
+// The bounds of patience.
+const (
+	busyTries = 3
+	busyWait  = 60 * time.Millisecond // doubled each time: 420 ms in all
+	deadWires = 3                     // requests without an answer, and
+	deadTime  = 10 * time.Second      // time without one, before a connection counts as dead
+)
+
+// downError says that the connection is lost and could not be made again.
+type downError struct {
+	reason string
+	err    error
+}
+
+func (e *downError) Error() string { return fmt.Sprintf("%s, and connect again: %v", e.reason, e.err) }
+func (e *downError) Unwrap() error { return e.err }
+
+// exchange asks a unit, patiently: a device that is busy is asked again a moment later, and a connection that the peer ended
+// after an earlier answer is made anew. Its error is an exception, a *loss after which the connection is fit for use, a
+// *downError, or that of ctx.
+func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, error) {
+	renewed, busies := false, 0
+	for {
+		pdu, err := d.once(ctx, u, q)
+		l := asLoss(err)
+		switch e, refused := err.(exception); {
+		case err == nil:
+			return pdu, nil
+		case refused && (e == busy || e == acknowledge && !q.writes) && busies < busyTries:
+			if err := wait(ctx, time.Now().Add(busyWait<<busies)); err != nil {
+				return nil, err
+			}
+			busies++
+		case l == nil:
+			return nil, err
+		case l.kind == lossClosed && !l.begun && !renewed && (l.idle || d.link.answered && !q.writes):
+			renewed = true // an idle close, or the manner of a device that closes after each answer
+			if err := d.renew(ctx, u, l); err != nil {
+				return nil, err
+			}
+		case d.blocked(u, l) && !renewed && !q.writes:
+			renewed = true
+			if err := d.renew(ctx, u, l); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, d.mend(ctx, u, l)
+		}
+	}
+}
+
+// blocked reports whether a unit that answered so far may be silent because the gateway before it still waits for another
+// unit: many serve a connection strictly in turn, and a new one at once.
+func (d *driver) blocked(u *unit, l *loss) bool {
+	return l.kind == lossSilent && u.silent == 1 && d.link.owing != nil && d.link.owing != u && (d.link.network == netTCP || d.link.network == netTLS)
+}
+
+// once makes one exchange. Where no transaction id tells a late answer, it waits first until none can come any more.
+func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) {
+	if d.link.wire != nil && time.Now().Before(u.late) {
+		d.link.watch.follow(ctx)
+		if err := d.link.wire.settle(ctx, u.late); err != nil {
+			return nil, err
+		}
+	}
+	pdu, err := d.link.ask(ctx, q, u.timeout)
+	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
+		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
+	}
+	if _, refused := err.(exception); err == nil || refused {
+		if u.silent > 0 {
+			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
+		}
+		u.silent, u.missed = 0, ""
+		if d.link.owing == u {
+			d.link.owing = nil
+		}
+		return pdu, err
+	}
+	if l := asLoss(err); l != nil {
+		u.silent++
+		if l.kind == lossSilent {
+			d.link.pace.silent()
+			if d.link.owing == nil || u.silent > 1 {
+				d.link.owing = u
+			}
+			u.missed = string(q.pdu)
+		}
+		if d.link.framing != mbap {
+			u.late = time.Now().Add(u.timeout)
+		}
+	}
+	return pdu, err
+}
+
+// mend makes the connection fit for use after a loss, and returns the loss or why it cannot.
+func (d *driver) mend(ctx context.Context, u *unit, l *loss) error {
+	spoilt := l.spoilt() && d.link.framing == mbap || l.kind == lossClosed || l.kind == lossFlood
+	if u.acceptTransaction.given && d.link.framing == mbap {
+		spoilt = true // its late answers cannot be told from others
+	}
+	if u.silent >= deadWires && time.Since(d.link.heard) > deadTime {
+		spoilt = true
+	}
+	if !spoilt {
+		return l
+	}
+	if err := d.renew(ctx, u, l); err != nil {
+		return err
+	}
+	return l
+}
+
+// renew makes the connection anew.
+func (d *driver) renew(ctx context.Context, u *unit, l *loss) error {
+	err := d.link.reopen(ctx, u.timeout)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return &downError{l.words(u.timeout), err}
+	}
+	return nil
+}

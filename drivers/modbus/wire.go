@@ -1,0 +1,250 @@
+package modbus
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// port is what carries the bytes: a net.Conn, or a serial line.
+type port interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+}
+
+// wire is one open connection. It has one request under way at a time, and its buffers serve all of them.
+type wire struct {
+	port
+	framing framing
+	packets bool                // what is read at once is one datagram
+	drain   func() (int, error) // throws away what lies there unread, and how much; nil = nothing can lie there
+	number  uint16              // of the last transaction
+	out     [maxFrame]byte
+	in      [2048]byte
+	have    int // bytes in in
+	text    [maxPDU + 3]byte
+	strange strange
+}
+
+// strange is what came in place of an answer, for the words and the bounds.
+type strange struct {
+	bytes, frames int
+	late          bool // the answer to an earlier request
+	zero          bool // a frame with transaction id 0
+	foreign       bool // a frame with another transaction id
+	unit          int  // a frame of another unit id, 0 also for none
+	hasUnit       bool
+	damaged       bool
+}
+
+// flooded reports whether a peer sends more that nobody asked for than is borne.
+func (s *strange) flooded() bool { return s.bytes > maxStray || s.frames > maxForeign }
+
+// exchange sends a request and returns the PDU of the answer, valid until the next exchange. Its error is an exception, a
+// *loss, or that of ctx, whose end must be made known by interrupt.
+func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) ([]byte, error) {
+	w.strange = strange{}
+	if err := w.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return nil, &loss{kind: lossClosed, cause: err}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // ended before the deadline was set, which would have hidden it
+	}
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	w.number++
+	if _, err := w.Write(w.framing.pack(w.out[:0], w.number, q)); err != nil {
+		return nil, w.broken(ctx, err)
+	}
+	for {
+		pdu, err := w.find(q)
+		if err != nil {
+			return nil, err
+		}
+		if pdu != nil {
+			return answer(q, pdu)
+		}
+		if err := w.more(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// answer tells an exception from values.
+func answer(q *request, pdu []byte) ([]byte, error) {
+	if q.refusal(pdu) {
+		return nil, exception(pdu[1])
+	}
+	return pdu, nil
+}
+
+// begin throws away what came before the request: it cannot be its answer.
+func (w *wire) begin() error {
+	w.have = 0
+	if w.drain == nil {
+		return nil
+	}
+	n, err := w.drain()
+	w.strange.bytes += n
+	if err != nil {
+		return &loss{kind: lossClosed, idle: true, cause: err}
+	}
+	if w.strange.flooded() {
+		return &loss{kind: lossFlood}
+	}
+	return nil
+}
+
+// more reads what there is, into a buffer that holds the longest frame and what may stand before it.
+func (w *wire) more(ctx context.Context) error {
+	if w.packets {
+		w.have = 0
+	}
+	if w.have > len(w.in)-maxFrame { // only noise fills it so far: keep what an answer can still need
+		w.have = copy(w.in[:], w.in[w.have-maxFrame:w.have])
+	}
+	n, err := w.Read(w.in[w.have:])
+	w.have += n
+	if w.framing != mbap {
+		w.strange.bytes += n
+	}
+	if n > 0 || err == nil {
+		if w.strange.flooded() {
+			return &loss{kind: lossFlood}
+		}
+		return nil
+	}
+	return w.broken(ctx, err)
+}
+
+// broken makes a loss of a failed read or write.
+func (w *wire) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return w.silence()
+	}
+	return &loss{kind: lossClosed, begun: w.have > 0, cause: err}
+}
+
+// silence is the loss when the time is up, and what came instead.
+func (w *wire) silence() error {
+	s := &w.strange
+	l := &loss{kind: lossSilent, begun: w.framing == mbap && w.have > 0 && !w.packets}
+	switch {
+	case s.late:
+		l.instead = "; answers come later than that: raise timeout"
+	case s.zero:
+		l.instead = "; answers came with transaction id 0: accept_transaction_id: 0 takes them, if the device always does so"
+	case s.foreign:
+		l.instead = "; answers came with another transaction id"
+	case s.hasUnit:
+		l.kind, l.unit = lossUnit, s.unit
+	case s.damaged, l.begun, w.framing != mbap && s.bytes > 0:
+		l.kind = lossInvalid
+	}
+	return l
+}
+
+// find looks for the answer in what was read so far; nil without an error means that there is none yet.
+func (w *wire) find(q *request) ([]byte, error) {
+	switch w.framing {
+	case rtu:
+		pdu := q.findRTU(w.in[:w.have])
+		if pdu == nil && !w.strange.hasUnit && w.have >= 5 {
+			w.strange.unit, w.strange.hasUnit = q.other(w.in[:w.have])
+		}
+		return pdu, nil
+	case ascii:
+		return q.findASCII(w.text[:], w.in[:w.have]), nil
+	}
+	return w.findMBAP(q)
+}
+
+// findMBAP takes whole frames from the buffer until one is the answer.
+func (w *wire) findMBAP(q *request) ([]byte, error) {
+	for w.have >= mbapHeader {
+		n := int(binary.BigEndian.Uint16(w.in[4:])) + 6
+		if binary.BigEndian.Uint16(w.in[2:]) != 0 || n < mbapHeader+1 || n > mbapHeader+maxPDU {
+			if w.packets {
+				w.strange.damaged, w.have = true, 0
+				return nil, nil
+			}
+			return nil, &loss{kind: lossInvalid, begun: true} // where the next frame begins is not known any more
+		}
+		if w.have < n {
+			return nil, nil
+		}
+		if pdu, err := w.judge(q, w.in[:n]); pdu != nil || err != nil {
+			return pdu, err
+		}
+		w.strange.bytes += n
+		if w.strange.frames++; w.strange.flooded() {
+			return nil, &loss{kind: lossFlood}
+		}
+		w.have = copy(w.in[:], w.in[n:w.have])
+	}
+	return nil, nil
+}
+
+// judge returns the PDU of a frame that answers the request, nil when it answers another.
+func (w *wire) judge(q *request, frame []byte) ([]byte, error) {
+	id, unit, pdu := binary.BigEndian.Uint16(frame), frame[6], frame[7:]
+	right := id == w.number
+	switch {
+	case right, q.transactions.takes(int(id)):
+	case id == 0:
+		w.strange.zero = true
+		return nil, nil
+	case w.number-id <= lateTransactions:
+		w.strange.late = true
+		return nil, nil
+	default:
+		w.strange.foreign = true
+		return nil, nil
+	}
+	if unit != q.unit && !q.units.takes(int(unit)) {
+		if !right {
+			return nil, nil
+		}
+		return nil, &loss{kind: lossUnit, unit: int(unit)}
+	}
+	if q.fits(pdu) || q.refusal(pdu) {
+		return pdu, nil
+	}
+	if !right {
+		return nil, nil
+	}
+	return nil, &loss{kind: lossInvalid, begun: true}
+}
+
+// settle throws away whatever comes until a moment: late answers on a line without transaction ids.
+func (w *wire) settle(ctx context.Context, until time.Time) error {
+	if err := w.SetReadDeadline(until); err != nil {
+		return &loss{kind: lossClosed, cause: err}
+	}
+	for total := 0; ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := w.Read(w.in[:])
+		if total += n; total > maxStray {
+			return &loss{kind: lossFlood}
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		default:
+			return &loss{kind: lossClosed, cause: err}
+		}
+	}
+}
