@@ -37,6 +37,10 @@ func (f *shown) Buffer() *buffer.Buffer                      { return f.buf }
 func (f *shown) Values() *values.Table                       { return values.New() }
 func (f *shown) Ack(string) ([]web.Loss, error)              { return nil, nil }
 func (f *shown) Reload(context.Context) (*web.Change, error) { return nil, errStopping }
+func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
+	return nil, errStopping
+}
+func (f *shown) Trace(context.Context, string) (<-chan web.Exchange, error) { return nil, errStopping }
 func (f *shown) Write(_ context.Context, _, _, _ string) (*web.Written, error) {
 	return nil, errStopping
 }

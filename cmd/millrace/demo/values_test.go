@@ -37,19 +37,17 @@ func (a *ages) look(device string) []web.Value {
 	return list
 }
 
-// TestValuesOfTheDemo: every tag has a live value that is never older than two intervals, a watcher sees each of them, and
-// a device that is switched off shows bad with the reason within its time-out.
-func TestValuesOfTheDemo(t *testing.T) {
+// runPlant runs the demo's plant and gateway until the test ends, and returns a client of the gateway's socket.
+func runPlant(t *testing.T) (*demo, *web.Client) {
+	t.Helper()
 	o := short(t, &bytes.Buffer{})
 	d := &demo{options: o, log: o.Log, started: time.Now()}
-	defer d.release()
-	if err := d.prepare(t.Context()); err != nil {
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { stop(); wg.Wait(); d.release() })
+	if err := d.prepare(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stop()
 	wg.Go(func() { d.plant.run(ctx) })
 	wg.Go(func() { d.uplink.run(ctx) })
 	wg.Go(func() { d.gateway.Run(ctx, ctx) })
@@ -62,17 +60,23 @@ func TestValuesOfTheDemo(t *testing.T) {
 	if client == nil {
 		t.Fatal("nobody answers at the gateway's socket")
 	}
-	defer client.Close()
+	t.Cleanup(func() { client.Close() })
+	return d, client
+}
 
+// TestValuesOfTheDemo: every tag has a live value that is never older than two intervals, a watcher sees each of them, and
+// a device that is switched off shows bad with the reason within its time-out.
+func TestValuesOfTheDemo(t *testing.T) {
+	d, client := runPlant(t)
 	watched := map[string]int{}
-	watching, unwatch := context.WithTimeout(ctx, 4*time.Second)
+	watching, unwatch := context.WithTimeout(t.Context(), 4*time.Second)
 	defer unwatch()
 	seen := make(chan struct{})
-	wg.Go(func() {
+	go func() {
 		defer close(seen)
 		client.Watch(watching, "", "", false, func(v *web.Value) error { watched[v.Device+"/"+v.Tag]++; return nil })
 		unwatch()
-	})
+	}()
 	a := ages{t: t, client: client}
 	until(patience, func() bool { // each group has been read once
 		for _, v := range a.look("") {
