@@ -1,0 +1,140 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
+	"fmt"
+	"math/big"
+	"testing"
+	"time"
+)
+
+// side is one end of a channel: its key and certificate.
+func side(t *testing.T, bits int) (*rsa.PrivateKey, []byte) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, der
+}
+
+// TestOpenChunks sends an OPN chunk of each policy from one end to the other, with keys on both sides of 2048 bits, and with
+// each byte spoilt.
+func TestOpenChunks(t *testing.T) {
+	ourKey, our := side(t, 2048)
+	theirKey, their := side(t, 3072)
+	for _, p := range Policies()[1:] {
+		a := Security{Policy: p, Mode: ModeSign, Chain: our, Key: ourKey, Remote: their, RemoteKey: &theirKey.PublicKey}
+		b := Security{Policy: p, Mode: ModeSign, Chain: their, Key: theirKey, Remote: our, RemoteKey: &ourKey.PublicKey}
+		for _, ends := range [][2]*Security{{&a, &b}, {&b, &a}} {
+			for _, size := range []int{sequenceSize + 1, 132, 214, 500} {
+				body := bytes.Repeat([]byte{7}, size)
+				chunk := ends[0].asymmetricHead([]byte("OPNF\x00\x00\x00\x00\x01\x00\x00\x00"))
+				head := len(chunk)
+				chunk, err := ends[0].sealOpen(append(chunk, body...), head)
+				if err != nil {
+					t.Fatalf("%s: %v", p.Name, err)
+				}
+				if n := binary.LittleEndian.Uint32(chunk[4:]); int(n) != len(chunk) {
+					t.Fatalf("%s: says %d bytes, has %d", p.Name, n, len(chunk))
+				}
+				got, err := ends[1].openOpen(bytes.Clone(chunk))
+				if err != nil || !bytes.Equal(got, body) {
+					t.Fatalf("%s, body of %d: got %x, %v", p.Name, size, got, err)
+				}
+				for at := 0; at < len(chunk); at += 37 {
+					spoilt := bytes.Clone(chunk)
+					spoilt[at] ^= 1
+					if _, err := ends[1].openOpen(spoilt); err == nil {
+						t.Errorf("%s: byte %d of %d may be wrong", p.Name, at, len(chunk))
+					}
+				}
+				for at := 8; at < len(chunk); at += 37 { // none may panic
+					if _, err := ends[1].openOpen(bytes.Clone(chunk[:at])); err == nil {
+						t.Errorf("%s: %d of %d bytes will do", p.Name, at, len(chunk))
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestMessageChunks sends MSG chunks of every size around the block size from one end to the other, whole, spoilt and cut short.
+func TestMessageChunks(t *testing.T) {
+	for _, p := range Policies()[1:] {
+		for _, mode := range []Mode{ModeSign, ModeSignAndEncrypt} {
+			s := Security{Policy: p, Mode: mode}
+			client, server := p.Nonce(), p.Nonce()
+			out, in := s.newKeys(server, client), s.newKeys(server, client)
+			back := s.newKeys(client, server)
+			for size := range 70 {
+				chunk := append([]byte("MSGF\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"), bytes.Repeat([]byte{9}, sequenceSize+size)...)
+				want := bytes.Clone(chunk[symmetric:])
+				chunk = out.seal(chunk)
+				got, err := in.open(bytes.Clone(chunk))
+				if err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("%s %v, body of %d: got %x, %v", p.Name, mode, size, got, err)
+				}
+				if _, err := back.open(bytes.Clone(chunk)); err == nil {
+					t.Errorf("%s %v: the keys of the other direction will do", p.Name, mode)
+				}
+				for at := range chunk {
+					spoilt := bytes.Clone(chunk)
+					spoilt[at] ^= 0x80
+					if _, err := in.open(spoilt); err == nil {
+						t.Errorf("%s %v: byte %d of %d may be wrong", p.Name, mode, at, len(chunk))
+					}
+					if at < headSize {
+						continue
+					}
+					if _, err := in.open(bytes.Clone(chunk[:at])); err == nil {
+						t.Errorf("%s %v: %d of %d bytes will do", p.Name, mode, at, len(chunk))
+					}
+				}
+			}
+			for chunk := 1024; chunk < 1100; chunk++ { // what fits is sent whole, and no byte more would fit
+				b := make([]byte, headSize+out.room(chunk))
+				if n := len(out.seal(b)); n > chunk {
+					t.Errorf("%s %v: a chunk of %d bytes where %d are allowed", p.Name, mode, n, chunk)
+				}
+				b = make([]byte, headSize+out.room(chunk)+1)
+				if n := len(out.seal(b)); n <= chunk {
+					t.Errorf("%s %v: room for one more in %d", p.Name, mode, chunk)
+				}
+			}
+		}
+	}
+}
+
+// TestPassword has a password that takes more than one block of each policy's encryption.
+func TestPassword(t *testing.T) {
+	key, _ := side(t, 2048)
+	for _, p := range Policies()[1:] {
+		for _, n := range []int{1, 126, 127, 190, 191, 500} {
+			t.Run(fmt.Sprint(p.Name, n), func(t *testing.T) {
+				plain := bytes.Repeat([]byte{3}, n)
+				secret, err := p.Encrypt(&key.PublicKey, plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				blocks := (n + 256 - p.overhead - 1) / (256 - p.overhead)
+				if len(secret) != 256*blocks {
+					t.Errorf("%d bytes, want %d blocks", len(secret), blocks)
+				}
+				if got, err := p.Decrypt(key, secret); err != nil || !bytes.Equal(got, plain) {
+					t.Errorf("got %x, %v", got, err)
+				}
+			})
+		}
+	}
+}
