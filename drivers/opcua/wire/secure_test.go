@@ -2,8 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
@@ -119,6 +121,8 @@ func TestMessageChunks(t *testing.T) {
 // TestPassword has a password that takes more than one block of each policy's encryption.
 func TestPassword(t *testing.T) {
 	key, _ := side(t, 2048)
+	// RFC 8017: 11 bytes of padding for PKCS #1, twice the hash and 2 for OAEP.
+	room := map[string]int{"basic128rsa15": 245, "basic256": 214, "basic256sha256": 214, "aes128-sha256-rsaoaep": 214, "aes256-sha256-rsapss": 190}
 	for _, p := range Policies()[1:] {
 		for _, n := range []int{1, 126, 127, 190, 191, 500} {
 			t.Run(fmt.Sprint(p.Name, n), func(t *testing.T) {
@@ -127,7 +131,7 @@ func TestPassword(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				blocks := (n + 256 - p.overhead - 1) / (256 - p.overhead)
+				blocks := (n + room[p.Name] - 1) / room[p.Name]
 				if len(secret) != 256*blocks {
 					t.Errorf("%d bytes, want %d blocks", len(secret), blocks)
 				}
@@ -135,6 +139,24 @@ func TestPassword(t *testing.T) {
 					t.Errorf("got %x, %v", got, err)
 				}
 			})
+		}
+	}
+}
+
+// TestSaltLength has a signature of RSA-PSS that is right but for the length of its salt.
+func TestSaltLength(t *testing.T) {
+	key, _ := side(t, 2048)
+	sum := sha256.Sum256([]byte("data"))
+	for salt, good := range map[int]bool{32: true, 20: false, 0: false} {
+		if salt == 0 {
+			salt = rsa.PSSSaltLengthAuto // the longest, when signing
+		}
+		signature, err := rsa.SignPSS(rand.Reader, key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: salt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := policyAes256.Verify(&key.PublicKey, []byte("data"), signature); (err == nil) != good {
+			t.Errorf("salt of %d bytes: %v", salt, err)
 		}
 	}
 }
