@@ -110,6 +110,8 @@ type Buffer struct {
 	log      *slog.Logger
 	fs       files
 	lock     *os.File
+	lockInfo os.FileInfo
+	looked   time.Time // whether the lock is still under its name; guarded by commitMu
 	epoch    uint64
 	readOnly bool       // it is only looked at
 	old      *stateData // what state.db had, when readOnly
@@ -154,7 +156,8 @@ type Buffer struct {
 }
 
 // Epoch returns the store's own name: 16 hex digits, made when the store was created. Sequence numbers
-// are unique within it.
+// are unique and ascend within it, but are not contiguous: after a crash they jump by up to 2^20, after the loss of
+// state.db by 2^40. A consumer that removes duplicates keeps ranges, not an array.
 func (b *Buffer) Epoch() string { return fmt.Sprintf("%016x", b.epoch) }
 
 // NextSeq returns the sequence number that the next record will get.

@@ -133,7 +133,7 @@ func crash(b *Buffer) {
 	b.mu.Unlock()
 	for _, s := range segs {
 		if s.db != nil {
-			_ = s.db.Close()
+			_ = s.db.close()
 		}
 	}
 	_ = b.state.close()

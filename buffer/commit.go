@@ -19,6 +19,7 @@ type counters struct {
 	ackedOnDisk           uint64 // records acknowledged after they left the tail, since the last checkpoint
 	commitErr             error  // why the last commit failed
 	stateErr              error  // why the last write of state.db failed
+	takenErr              error  // whose the directory is, when it is not ours any more
 	damage                []Damage
 	damages               uint64
 	lastCommit            time.Time
@@ -48,6 +49,10 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		return b.settleIdle(checkpoint)
 	}
 	written, err := b.tryCommit(bytes, streams)
+	if errors.Is(err, errPanic) { // the file is to blame, and it is given up: the disk may be well
+		bytes, streams = b.survey()
+		written, err = b.tryCommit(bytes, streams)
+	}
 	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
 		bytes, streams = b.survey()
 		written, err = b.tryCommit(bytes, streams)
@@ -82,6 +87,10 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 // tryCommit makes room, collects and writes.
 func (b *Buffer) tryCommit(bytes int64, streams map[*Stream]bool) (written *batch, err error) {
 	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+	if err := b.checkNames(); err != nil {
+		return nil, err
+	}
+	bytes, streams = b.survey() // more, when a file is gone
 	margin := b.o.TailBytes / 8
 	if b.o.WhenFull == DropNewest {
 		margin = 0 // Append saw to it
@@ -209,7 +218,7 @@ func (b *Buffer) write(s *segment, batch *batch) error {
 	if len(batch.recs) == 0 {
 		return nil
 	}
-	if err := guard(func() error { return b.writeTx(s, batch) }); err != nil {
+	if err := b.writeTx(s, batch); err != nil {
 		b.abandon(err)
 		return err
 	}
@@ -241,15 +250,15 @@ func (b *Buffer) createSegment(first uint64) error {
 	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("replace empty segment: %w", err)
 	}
-	db, err := b.fs.bolt(path, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
+	db, err := openHandle(b.fs, path, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 		InitialMmapSize: int(2 * b.o.SegmentSize), NoStatistics: true, PageSize: pageSize})
 	if err != nil {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("create segment %q: %w", path, err)
 	}
-	db.AllocSize = int(b.growStep())
+	db.db.AllocSize = int(b.growStep())
 	if err := b.fs.syncDir(b.dir); err != nil {
-		_ = guard(db.Close)
+		_ = db.close()
 		_ = b.fs.remove(path)
 		return fmt.Errorf("sync directory %q: %w", b.dir, err)
 	}
@@ -265,8 +274,8 @@ func (b *Buffer) createSegment(first uint64) error {
 }
 
 // update is bbolt's Update that adds up what it writes.
-func (b *Buffer) update(db *bolt.DB, f func(*bolt.Tx) error) error {
-	return db.Update(func(tx *bolt.Tx) error {
+func (b *Buffer) update(db *handle, f func(*bolt.Tx) error) error {
+	return db.update(func(tx *bolt.Tx) error {
 		tx.OnCommit(func() {
 			stats := tx.Stats()
 			b.written.Add(stats.GetPageAlloc() + pageSize)
@@ -277,7 +286,7 @@ func (b *Buffer) update(db *bolt.DB, f func(*bolt.Tx) error) error {
 
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
-	s.db.MaxSize = int(s.size + b.room())
+	s.db.db.MaxSize = int(s.size + b.room())
 	ckpt := batch.draft.pack(b.coder.enc)
 	return b.update(s.db, func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)
@@ -391,17 +400,36 @@ func (b *Buffer) abandon(cause error) {
 	b.mu.Lock()
 	b.active, s.sealed = nil, true
 	b.setSize(s, fileSize(s.path, s.size))
+	unused, damaged := s.empty(), errors.Is(cause, errDamaged)
+	if damaged {
+		b.rewind(s)
+	}
 	empty := s.empty()
 	if empty {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
-	if empty {
+	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
+	switch {
+	case unused:
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
 		}
+	case empty:
+		b.setAside(s.path, Damage{Reason: fmt.Sprintf("%v; all it held is still in memory and is written again", cause)})
+	case damaged:
+		b.salvageNow(s, cause)
 	}
-	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
+}
+
+// rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.
+func (b *Buffer) rewind(s *segment) {
+	from := max(b.tail.first, s.first)
+	if b.tail.n == 0 || from > s.last {
+		return
+	}
+	b.durable = min(b.durable, from-1)
+	s.last, s.clipped = from-1, true
 }
 
 // fileSize returns the size of a file, or what it was when that cannot be learned.
@@ -439,12 +467,10 @@ func (b *Buffer) seal() {
 	b.mu.Lock()
 	summary := appendSummary(nil, s)
 	b.mu.Unlock()
-	err := guard(func() error {
-		return b.update(s.db, func(tx *bolt.Tx) error {
-			bkt := tx.Bucket(bucketName)
-			bkt.FillPercent = 1
-			return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putValue(bkt, regionSummary, 0, summary))
-		})
+	err := b.update(s.db, func(tx *bolt.Tx) error {
+		bkt := tx.Bucket(bucketName)
+		bkt.FillPercent = 1
+		return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putValue(bkt, regionSummary, 0, summary))
 	})
 	if err != nil {
 		b.log.Warn("segment summary not written", "file", s.path, "error", err)

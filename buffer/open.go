@@ -34,6 +34,10 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	}
 	b := newBuffer(dir, o, fs)
 	b.lock = lock
+	if b.lockInfo, err = lock.Stat(); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
+	}
 	if err := b.load(); err != nil {
 		_ = b.state.close()
 		_ = lock.Close()

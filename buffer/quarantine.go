@@ -210,11 +210,7 @@ func (b *Buffer) Quarantine() ([]*Quarantined, error) {
 	if b.isClosed() {
 		return nil, ErrClosed
 	}
-	data, err := b.state.read()
-	if err != nil {
-		return nil, fmt.Errorf("read quarantine of %q: %w", b.dir, err)
-	}
-	return data.quarantine(), nil
+	return b.state.held.quarantine(), nil
 }
 
 // find returns the entry of an ID and its key. commitMu is held.
@@ -228,11 +224,7 @@ func (b *Buffer) find(id string) (key []byte, q *Quarantined, err error) {
 		return nil, nil, fmt.Errorf("quarantine entry %q: %w; an ID is a number in hex, a colon and a destination", id, ErrNotFound)
 	}
 	key = quarantineKey(seq, name)
-	data, err := b.state.read()
-	if err != nil {
-		return nil, nil, fmt.Errorf("quarantine entry %q: %w", id, err)
-	}
-	for _, q := range data.quarantine() {
+	for _, q := range b.state.held.quarantine() {
 		if q.Seq == seq && q.Destination == name {
 			return key, q, nil
 		}

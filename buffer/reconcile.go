@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 )
@@ -266,9 +267,19 @@ func (b *Buffer) mend(s *segment, cause error) bool {
 	}
 	b.lockCommit()
 	defer b.unlockCommit()
-	if s == b.active {
-		b.seal()
+	if b.taken() != nil {
+		return false // the file of that name may be another store's
 	}
+	if s == b.active {
+		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
+		return true
+	}
+	return b.salvageNow(s, cause)
+}
+
+// salvageNow switches a segment that is not being written to what is sound of it, and tells of the rest. It reports
+// whether there is something to go on with. commitMu is held.
+func (b *Buffer) salvageNow(s *segment, cause error) bool {
 	b.closeHandle(s)
 	b.mu.Lock()
 	if s.gone {

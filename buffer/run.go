@@ -12,6 +12,7 @@ import (
 const (
 	housekeeping = time.Second      // how often Run looks after the segments
 	idleEvery    = 60 * time.Second // how often, at most, the checkpoint is written while nothing is committed
+	lookEvery    = 5 * time.Second  // how often, at most, the lock is looked for while nothing is committed
 	idleRate     = 150              // and at most so many bytes a second of it: 13 MB a day
 	retryEvery   = time.Second      // how often a commit that fails is tried again
 	fullPatience = 30 * time.Second // how long a disk filled by others is waited for before a segment is dropped
@@ -89,6 +90,9 @@ func (b *Buffer) turn(early bool) {
 	if rest {
 		return
 	}
+	if err := b.stillOurs(); err != nil {
+		return // Stats tells; what is in the directory is not ours to change
+	}
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)
 	}
@@ -148,8 +152,10 @@ func (b *Buffer) Close() error {
 		bkt := tx.Bucket(stateBucket)
 		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, stateHead(b.epoch, next)))
 	}))
-	if b.active != nil {
+	if b.active != nil && b.taken() == nil {
 		b.seal()
+	} else if b.active != nil {
+		b.active.closeActive() // its name may be another store's file
 	}
 	b.mu.Lock()
 	segs := b.segs

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -81,7 +80,7 @@ type segment struct {
 	baseSeq uint64
 
 	rw       sync.RWMutex // guards what follows
-	db       *bolt.DB     // while it is being written
+	db       *handle      // while it is being written
 	pages    *pageFile    // while a sealed one is open
 	bucket   bucketRoot
 	dict     []*Stream // by number in this segment; nil in places that are damaged
@@ -135,49 +134,45 @@ func getChunks(c cursor, k, v, dst []byte, enough func([]byte) bool, limit int) 
 	}
 }
 
-// guard runs f and turns a panic, also that of a page that cannot be read, into an error: bbolt trusts
-// its files, and we do not.
-func guard(f func() error) (err error) {
-	old := debug.SetPanicOnFault(true)
-	defer debug.SetPanicOnFault(old)
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("bbolt panicked: %v: %w", r, errDamaged)
-		}
-	}()
-	return f()
-}
-
 // view runs f with a cursor over the segment's bucket, opening the file when needed. pc is the cursor's
 // memory, kept by the caller from call to call, or nil.
 func (b *Buffer) view(s *segment, pc *pageCursor, f func(cursor) error) error {
-	s.rw.RLock()
-	for s.db == nil && s.pages == nil {
-		s.rw.RUnlock()
-		if err := b.openSealed(s); err != nil {
-			return err
-		}
+	for {
 		s.rw.RLock()
-	}
-	defer s.rw.RUnlock()
-	if s.db == nil {
-		if pc == nil {
-			pc = new(pageCursor)
+		h := s.db
+		if h == nil && s.pages != nil {
+			defer s.rw.RUnlock()
+			return viewPages(s, pc, f)
 		}
-		pc.reset(s.pages, s.bucket)
-		if err := f(pc); err != nil {
+		s.rw.RUnlock()
+		if h != nil {
+			if err := viewBolt(h, f); !errors.Is(err, errHandleClosed) { // else it was sealed in the meantime
+				return err
+			}
+		} else if err := b.openSealed(s); err != nil {
 			return err
 		}
-		return pc.err
 	}
-	return guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			bkt := tx.Bucket(bucketName)
-			if bkt == nil {
-				return errEmpty
-			}
-			return f(boltCursor{bkt.Cursor()})
-		})
+}
+
+func viewPages(s *segment, pc *pageCursor, f func(cursor) error) error {
+	if pc == nil {
+		pc = new(pageCursor)
+	}
+	pc.reset(s.pages, s.bucket)
+	if err := f(pc); err != nil {
+		return err
+	}
+	return pc.err
+}
+
+func viewBolt(h *handle, f func(cursor) error) error {
+	return h.view(func(tx *bolt.Tx) error {
+		bkt := tx.Bucket(bucketName)
+		if bkt == nil {
+			return errEmpty
+		}
+		return f(boltCursor{bkt.Cursor()})
 	})
 }
 
@@ -230,9 +225,10 @@ func (s *segment) trim() {
 // closeActive closes the file being written.
 func (s *segment) closeActive() {
 	s.rw.Lock()
-	defer s.rw.Unlock()
-	_ = guard(s.db.Close) // every commit was fsynced
+	h := s.db
 	s.db, s.ids, s.totals, s.base = nil, nil, nil, nil
+	s.rw.Unlock()
+	_ = h.close() // every commit was fsynced
 }
 
 // handleCache is the list of sealed segments that are open, the one opened last at the end.

@@ -45,9 +45,9 @@ type stateData struct {
 }
 
 type stateFile struct {
-	db     *bolt.DB
+	db     *handle
 	failed bool       // its last write failed
-	rescue *stateData // what it holds, once it is closed because it failed
+	held   *stateData // checkpoint, intent and quarantine as they are in it; not to be changed
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
@@ -134,14 +134,15 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	if err := fs.remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove %q: %w", tmp, err)
 	}
-	o := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
-	db, err := fs.bolt(tmp, o)
+	// No free list on disk: bbolt believes the length in its page without a check, and would count to 2^32 over garbage.
+	o := &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
+	db, err := openHandle(fs, tmp, o)
 	if err != nil {
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
-	db.AllocSize, db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db}
-	err = s.update(func(tx *bolt.Tx) error {
+	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, intent: data.intent, entries: data.entries}}
+	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
 			return err
@@ -171,30 +172,24 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		err = errors.Join(fs.rename(tmp, path), fs.syncDir(dir))
 	}
 	if err == nil {
-		s.db, err = fs.bolt(path, o)
+		s.db, err = openHandle(fs, path, o)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write %q: %w", path, err)
 	}
-	s.db.AllocSize, s.db.MaxSize = stateStep, int(limit)
+	s.db.db.AllocSize, s.db.db.MaxSize = stateStep, int(limit)
 	return s, nil
 }
 
-// read returns what state.db holds. It must not be changed. commitMu is held.
-func (s *stateFile) read() (*stateData, error) {
-	if s.rescue != nil {
-		return s.rescue, nil
-	}
-	data := &stateData{}
-	return data, guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			bkt := tx.Bucket(stateBucket)
-			data.ckpt, data.intent = bytes.Clone(bkt.Get(keyCheckpoint)), bytes.Clone(bkt.Get(keyIntent))
-			return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
-				data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
-				return nil
-			})
-		})
+// remember notes what state.db holds when the transaction is committed: from memory it can be made again when the file
+// is lost, however it was lost.
+func (s *stateFile) remember(tx *bolt.Tx) error {
+	bkt := tx.Bucket(stateBucket)
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), intent: bytes.Clone(bkt.Get(keyIntent))}
+	tx.OnCommit(func() { s.held = data })
+	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
+		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
+		return nil
 	})
 }
 
@@ -221,10 +216,6 @@ func (d *stateData) bound(limit int) (removed int) {
 	return removed
 }
 
-func (s *stateFile) update(f func(*bolt.Tx) error) error {
-	return guard(func() error { return s.db.Update(f) })
-}
-
 // openState makes a new state.db with this content the store's; the old one is closed. commitMu is held, or nobody else is there.
 func (b *Buffer) openState(data *stateData) error {
 	s, err := createState(b.fs, b.dir, b.o.stateLimit(), data)
@@ -242,11 +233,10 @@ func (b *Buffer) openState(data *stateData) error {
 // saveState writes keys of state.db and remembers how it went. A file whose write failed is not written
 // again: what it holds goes to a new one first. commitMu is held.
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
-	err := b.renewState()
-	if err == nil {
-		if err = guard(func() error { return b.update(b.state.db, f) }); err != nil {
-			b.state.failed = true
-		}
+	err := b.writeState(f)
+	if errors.Is(err, errPanic) { // the file is to blame: memory has all that was in it
+		b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+		err = b.writeState(f)
 	}
 	if err != nil {
 		err = fmt.Errorf("write state.db of %q: %w", b.dir, err)
@@ -259,22 +249,32 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	return err
 }
 
+// writeState is one attempt of saveState.
+func (b *Buffer) writeState(f func(*bolt.Tx) error) error {
+	if err := b.renewState(); err != nil {
+		return err
+	}
+	s := b.state
+	err := b.update(s.db, func(tx *bolt.Tx) error { return errors.Join(f(tx), s.remember(tx)) })
+	s.failed = err != nil
+	return err
+}
+
 // renewState replaces a state.db whose last write failed.
 func (b *Buffer) renewState() error {
 	if !b.state.failed {
 		return nil
 	}
-	data, err := b.state.read()
-	if err != nil {
-		b.log.Warn("quarantine not read from a state.db that failed", "error", err)
+	if err := b.taken(); err != nil {
+		return err
 	}
-	_ = b.state.close() // what it holds is in memory now, until a new one has it
-	b.state.rescue = data
+	_ = b.state.close() // what it holds is in memory, until a new one has it
+	data := *b.state.held
 	data.epoch = b.epoch
 	b.mu.Lock()
 	data.reserved = b.reserved
 	b.mu.Unlock()
-	return b.openState(data)
+	return b.openState(&data)
 }
 
 // reserve promises more sequence numbers on disk when fewer than half a step are left. commitMu is held.
@@ -317,5 +317,5 @@ func (s *stateFile) close() error {
 	if s == nil || s.db == nil {
 		return nil
 	}
-	return guard(s.db.Close)
+	return s.db.close()
 }

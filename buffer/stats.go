@@ -19,7 +19,7 @@ type Stats struct {
 	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time
-	Health       string   // "ok", or "degraded: " and why
+	Health       string   // "ok", or "degraded: " or "failing: " and why
 	Damages      uint64   // found since Open
 	Damage       []Damage // the first of them
 	Destinations []DestinationStats
@@ -59,6 +59,8 @@ func (b *Buffer) Stats() Stats {
 // health says in words how the store is. mu is held.
 func (b *Buffer) health() string {
 	switch {
+	case b.st.takenErr != nil:
+		return "failing: " + b.st.takenErr.Error()
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:

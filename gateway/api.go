@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"millrace/buffer"
@@ -27,8 +26,8 @@ func (g *Gateway) Write(ctx context.Context, device, tag, value string) (*web.Wr
 }
 
 // servePage serves the operator's page, /metrics and what the API has to look at.
-func (g *Gateway) servePage(ctx context.Context, l net.Listener) error {
-	return web.Run(ctx, l, web.Handler(g))
+func (g *Gateway) servePage(ctx context.Context, l *web.Listener) error {
+	return web.Run(ctx, l, web.Handler(g), g.log)
 }
 
 // serveLocal serves the whole API on the socket in the store's directory.

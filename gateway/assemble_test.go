@@ -19,8 +19,8 @@ func TestRefusedRecordsEndNoPoller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink := stream{b, s}
-	if err := sink.Append(make([]byte, b.MaxRecord()+1), 7, 1); err != nil {
+	sink := &groupSink{buf: b, stream: s}
+	if err := sink.Append(nil, make([]byte, b.MaxRecord()+1), 7, 1); err != nil {
 		t.Errorf("a record that is too large: %v", err)
 	}
 	if a := b.Ledger()[0]; a.Accepted != 7 || a.Destinations[0].Dropped[buffer.CauseFull] != 7 {
@@ -29,7 +29,7 @@ func TestRefusedRecordsEndNoPoller(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := sink.Append(nil, 1, 1); !errors.Is(err, buffer.ErrClosed) {
+	if err := sink.Append(nil, nil, 1, 1); !errors.Is(err, buffer.ErrClosed) {
 		t.Errorf("after the end: %v", err)
 	}
 }

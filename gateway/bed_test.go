@@ -20,6 +20,7 @@ import (
 	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/web"
 )
 
 // plant is fake equipment: each device answers with how often it has been read.
@@ -212,7 +213,7 @@ func newGatewayBed(t testing.TB, p plan) *gatewayBed {
 	return b
 }
 
-func (b *gatewayBed) reload(p plan) *Change {
+func (b *gatewayBed) reload(p plan) *web.Change {
 	b.t.Helper()
 	b.write(p)
 	c, err := b.g.Reload(b.t.Context())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"millrace/buffer"
@@ -159,12 +160,13 @@ type groupSink struct {
 	device   string
 	schema   *record.Schema // of stream
 	stream   *buffer.Stream
+	schemas  *sync.Map // where publishers find the schema of a stream
 	interval time.Duration
 	values   *values.Group
 }
 
 func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, device: dev.Name, interval: group.Interval}
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval}
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels, Tags: make([]record.Tag, len(group.Tags))}
 	for i := range group.Tags {
 		t := &group.Tags[i]
@@ -193,6 +195,9 @@ func reports(rs []config.TagReport) []pipeline.Report {
 func (s *groupSink) use(schema *record.Schema) (err error) {
 	s.schema = schema
 	s.stream, err = s.buf.Stream(s.device, record.AppendSchema(nil, schema))
+	if err == nil {
+		s.schemas.Store(s.stream, schema)
+	}
 	return err
 }
 

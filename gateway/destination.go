@@ -34,7 +34,12 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	}
 	p, err := publisher.New(g.buf, publisher.Options{
 		Destination: d.Name, Receiver: PublicURL(d.URL), Dialer: dialer, Format: f, Log: g.log,
-		Open:  func(waiting []*record.Schema) format.Encoder { return f.Open(g.values, waiting) },
+		Open: func(waiting []*record.Schema) format.Encoder { return f.Open(g.values, waiting) },
+		Schema: func(s *buffer.Stream) *record.Schema {
+			v, _ := g.schemas.Load(s)
+			schema, _ := v.(*record.Schema)
+			return schema
+		},
 		Order: publisher.Order(d.Order), Window: d.Window, WindowBytes: int(d.MaxInFlightBytes), MaxMessage: int(d.MaxMessage),
 		BacklogMessages: d.BacklogLimit.Messages, BacklogBytes: float64(d.BacklogLimit.Bytes),
 		AckTimeout: d.AckTimeout, RetryMin: d.Retry.Min, RetryMax: d.Retry.Max,

@@ -108,13 +108,16 @@ func TestBytesAReading(t *testing.T) {
 	}
 }
 
-// commit has the buffer write what it holds, as a destination does that goes live.
+// commit has the buffer write what it holds, as it does before a destination is added.
 func commit(t *testing.T, b *buffer.Buffer) {
 	t.Helper()
-	d := b.Destination("cloud")
-	for _, live := range []bool{false, true} {
-		if err := d.SetLive(live); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := b.AddDestination("witness", buffer.StartNow); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RemoveDestination("witness"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Forget("witness"); err != nil {
+		t.Fatal(err)
 	}
 }

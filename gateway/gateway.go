@@ -1,4 +1,4 @@
-// Package gateway assembles the rooms: it opens the store, builds the drivers, starts every goroutine, exchanges
+// Package gateway assembles the parts: it opens the store, builds the drivers, starts every goroutine, exchanges
 // those that a new config changes, and stops them all in the order of a reading. cmd/millrace calls New, Run and
 // Reload; nothing else does. README.md says how a reload goes.
 package gateway
@@ -37,6 +37,7 @@ type Gateway struct {
 	values      *values.Table
 	descriptors *descriptors
 	commands    *command.Router
+	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
 	begun       chan struct{} // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened

@@ -112,7 +112,7 @@ func (g *Gateway) preparePage(ctx context.Context, next *running) (err error) {
 		return nil
 	}
 	next.page = &page{listen: w.Listen}
-	next.page.listener, err = web.Listen(ctx, w.Listen)
+	next.page.listener, err = web.Listen(ctx, w.Listen, g.log)
 	if err != nil && old != nil {
 		return fmt.Errorf("%w; if it is this gateway itself that has it (its page is now at %q), a restart moves the page", err, old.listen)
 	}

@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"net"
 	"slices"
 
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 // running is everything that a config wants to run but the store. What two of them have in common is the same pointer in both.
@@ -19,7 +19,7 @@ type running struct {
 // page is the listener of the operator's page.
 type page struct {
 	listen   string
-	listener net.Listener
+	listener *web.Listener
 	*task    // nil until it is started, as in connection and destination
 }
 

@@ -48,6 +48,9 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	}
 	s.Buffer = g.bufferView(&st)
 	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), most, now)
+	if p := g.running.page; p != nil {
+		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
+	}
 	s.Process = web.ReadProcess()
 	return s
 }

@@ -21,6 +21,9 @@ func tidyTree(files map[string]string) fstest.MapFS {
 		"gateway.test":        {},
 		"millrace":            {},
 		"cmd/millrace/doc.go": {Data: []byte("// Command millrace runs.\npackage main\n")},
+
+		"cmd/millrace-bench/go.mod": {},
+		"cmd/millrace-bench/doc.go": {Data: []byte("// Command millrace-bench measures.\npackage main\n")},
 	}
 	for name, source := range files {
 		tree[name] = &fstest.MapFile{Data: []byte(source)}
@@ -36,9 +39,13 @@ var tidyCases = []struct {
 	want               []string
 }{
 	// Who may import what.
-	{"flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport (\n\t_ \"millrace/drivers\"\n\t_ \"millrace/gateway/record\"\n\t_ \"time\"\n)\n", nil},
+	{"flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport (\n\t_ \"millrace/drivers\"\n\t_ \"millrace/drivers/telemetry\"\n\t_ \"time\"\n)\n", nil},
 	{"against the flow", "gateway/poller/a.go", "// Package poller polls.\npackage poller\nimport _ \"millrace/buffer\"\n",
 		[]string{"gateway/poller/a.go:3: gateway/poller may not import buffer; "}},
+	{"a noun that looks up", "drivers/telemetry/a.go", "// Package telemetry names.\npackage telemetry\nimport _ \"millrace/gateway/record\"\n",
+		[]string{"drivers/telemetry/a.go:3: drivers/telemetry may not import gateway/record; "}},
+	{"a format in the publisher", "gateway/publisher/a.go", "// Package publisher publishes.\npackage publisher\nimport (\n\t_ \"millrace/gateway/format\"\n\t_ \"millrace/gateway/format/jsonmsg\"\n\t_ \"millrace/gateway/link/mqtt\"\n)\n",
+		[]string{"gateway/publisher/a.go:5: gateway/publisher may not import gateway/format/jsonmsg; ", "gateway/publisher/a.go:6: gateway/publisher may not import gateway/link/mqtt; "}},
 	{"a driver in the gateway", "gateway/a.go", "// Package gateway owns.\npackage gateway\nimport _ \"millrace/drivers/modbus\"\n",
 		[]string{"gateway/a.go:3: gateway may not import drivers/modbus; "}},
 	{"a prefix is not the package", "gateway/web/a.go", "// Package web shows.\npackage web\nimport _ \"millrace/gateway/record/deep\"\n",
@@ -46,11 +53,13 @@ var tidyCases = []struct {
 	{"a program", "cmd/millrace/a.go", "package main\nimport (\n\t_ \"millrace/gateway\"\n\t_ \"millrace/drivers/modbus/modbussim\"\n)\n", nil},
 	{"a new package", "gateway/util/a.go", "// Package util helps.\npackage util\n",
 		[]string{"gateway/util/a.go:2: the package \"gateway/util\" has no row"}},
-	{"a simulator in a test", "buffer/a_test.go", "// Package buffer_test tests.\npackage buffer_test\nimport (\n\t_ \"millrace/buffer\"\n\t_ \"millrace/gateway/publisher/brokersim\"\n)\n", nil},
-	{"a simulator in the product", "gateway/publisher/a.go", "// Package publisher publishes.\npackage publisher\nimport _ \"millrace/gateway/publisher/brokersim\"\n",
-		[]string{"gateway/publisher/a.go:3: gateway/publisher may not import gateway/publisher/brokersim; "}},
+	{"a simulator in a test", "buffer/a_test.go", "// Package buffer_test tests.\npackage buffer_test\nimport (\n\t_ \"millrace/buffer\"\n\t_ \"millrace/gateway/link/mqtt/brokersim\"\n)\n", nil},
+	{"a simulator in the product", "gateway/publisher/a.go", "// Package publisher publishes.\npackage publisher\nimport _ \"millrace/gateway/link/mqtt/brokersim\"\n",
+		[]string{"gateway/publisher/a.go:3: gateway/publisher may not import gateway/link/mqtt/brokersim; "}},
 	{"a foreign package in a test", "buffer/a_test.go", "// Package buffer keeps.\npackage buffer\nimport _ \"millrace/gateway/record\"\n",
 		[]string{"buffer/a_test.go:3: buffer may not import gateway/record; "}},
+	{"the gateway in the bench", "cmd/millrace-bench/a.go", "package main\nimport (\n\t_ \"millrace/buffer\"\n\t_ \"millrace/gateway\"\n)\n",
+		[]string{"cmd/millrace-bench/a.go:4: cmd/millrace-bench may not import gateway; "}},
 	{"black box", "gateway/faults/a_test.go", "// Package faults breaks.\npackage faults\nimport (\n\t_ \"github.com/eclipse/paho.mqtt.golang\"\n\t_ \"millrace/gateway\"\n)\n",
 		[]string{"gateway/faults/a_test.go:5: gateway/faults may not import gateway; "}},
 
@@ -63,6 +72,16 @@ var tidyCases = []struct {
 		[]string{"gateway/a_test.go:3: gateway may not import go.etcd.io/bbolt; "}},
 	{"paho", "cmd/millrace/a.go", "package main\nimport _ \"github.com/eclipse/paho.mqtt.golang\"\n",
 		[]string{"cmd/millrace/a.go:2: cmd/millrace may not import github.com/eclipse/paho.mqtt.golang; "}},
+	{"paho at home", "gateway/link/mqtt/a.go", "// Package mqtt connects.\npackage mqtt\nimport (\n\t_ \"github.com/eclipse/paho.mqtt.golang/packets\"\n\t_ \"github.com/gorilla/websocket\"\n)\n", nil},
+	{"websocket", "gateway/web/a_test.go", "// Package web shows.\npackage web\nimport _ \"github.com/gorilla/websocket\"\n",
+		[]string{"gateway/web/a_test.go:3: gateway/web may not import github.com/gorilla/websocket; "}},
+	{"plots", "cmd/millrace/a.go", "package main\nimport _ \"gonum.org/v1/plot/vg\"\n",
+		[]string{"cmd/millrace/a.go:2: cmd/millrace may not import gonum.org/v1/plot/vg; "}},
+	{"plots in the bench", "cmd/millrace-bench/a.go", "package main\nimport _ \"gonum.org/v1/plot/vg\"\n", nil},
+
+	// Modules.
+	{"a module of its own", "drivers/modbus/go.mod", "", []string{"drivers/modbus/go.mod: a module of its own; "}},
+	{"a workspace", "go.work", "", []string{"go.work: does not belong at the top level; "}},
 
 	// Comments.
 	{"no package comment", "buffer/a.go", "\n// Not of the package.\n\npackage buffer\n", []string{"buffer: the package has no comment; "}},
@@ -117,7 +136,7 @@ func TestTidyDamaged(t *testing.T) {
 
 // TestTidySeesTheRepository: the walk of TestTidy reaches the packages, so that it does not pass for want of files.
 func TestTidySeesTheRepository(t *testing.T) {
-	for _, folder := range []string{"cmd/millrace", "gateway", "gateway/record", "buffer", "drivers/modbus", "drivers/opcua"} {
+	for _, folder := range []string{"cmd/millrace", "cmd/millrace-bench", "gateway", "gateway/record", "buffer", "drivers/modbus", "drivers/opcua", "gateway/link/mqtt"} {
 		if found, err := fs.Glob(os.DirFS(".."), path.Join(folder, "*.go")); err != nil || len(found) == 0 {
 			t.Errorf("%s: %d files, %v", folder, len(found), err)
 		}

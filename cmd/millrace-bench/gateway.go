@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // target is the gateway under test as a child process.
@@ -38,10 +41,8 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 			"--interval", o.Interval.String(), "--device", strings.Join(devices, ",")}
 	case "millrace":
 		binary := filepath.Join(dir, "millrace")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "millrace/cmd/millrace")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build the gateway: %w: %s", err, out)
+		if err := buildGateway(binary); err != nil {
+			return nil, fmt.Errorf("build the gateway: %w; run the bench with `go -C cmd/millrace-bench run .`", err)
 		}
 		config := filepath.Join(dir, "millrace.yaml")
 		if err := os.WriteFile(config, configFor(dir, o, devices, broker), 0o644); err != nil {
@@ -64,16 +65,35 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 	return t, nil
 }
 
+// buildGateway builds the gateway in its own module, so that it is made of the versions that are in its go.mod and not of
+// those that the bench needs. It finds the folder of that module through the bench's go.mod.
+func buildGateway(binary string) error {
+	list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "millrace")
+	list.Stderr = os.Stderr
+	root, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("find module millrace: %w", err)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/millrace")
+	build.Dir = strings.TrimSpace(string(root))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
 // configFor writes the config of a millrace that polls the simulated devices.
 func configFor(dir string, o options, devices []string, broker string) []byte {
 	b := fmt.Appendf(nil, `gateway: bench
 grace_time: 5s
+processors: %d
 web: {enabled: false}
 buffer: {path: %q, max_size: %s, commit_interval: %s}
 destinations:
   - {name: cloud, url: "mqtt://%s", client_id: bench, topic: "bench/{device}/{group}", order: %s}
 devices:
-`, filepath.Join(dir, "data"), o.MaxSize, o.Commit, broker, o.Order)
+`, o.Processors, filepath.Join(dir, "data"), o.MaxSize, o.Commit, broker, o.Order)
 	words := 1
 	if o.Kind == "float32" {
 		words = 2
@@ -101,7 +121,7 @@ func (t *target) start() error {
 	t.cmd.Stdout, t.cmd.Stderr = t.log, t.log
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	t.exited, t.started = make(chan struct{}), time.Now()
-	if err := t.cmd.Start(); err != nil {
+	if err := t.startWithSlack(); err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	go func() {
@@ -109,6 +129,20 @@ func (t *target) start() error {
 		close(t.exited)
 	}()
 	return nil
+}
+
+// startWithSlack starts the gateway from a thread whose timer slack it inherits, as it does from systemd.
+func (t *target) startWithSlack() error {
+	if t.o.Target != "millrace" || t.o.Slack <= 0 {
+		return t.cmd.Start()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(t.o.Slack), 0, 0, 0); err != nil {
+		return fmt.Errorf("set timer slack: %w", err)
+	}
+	err := t.cmd.Start()
+	return errors.Join(err, unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)) // 0 = as this thread had it first
 }
 
 func (t *target) usage() usage { return usageOf(t.cmd.Process.Pid) }

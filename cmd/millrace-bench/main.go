@@ -1,6 +1,6 @@
 // Command millrace-bench measures the whole chain: simulated devices, a gateway as a child process (ours or any
 // other that can be configured to poll them), a real broker, and a subscriber that accounts for every single reading.
-// It is a binary of its own, so that nothing of it is in the gateway.
+// It is a module of its own, so that nothing of it, and none of the modules that draw its plots, is in the gateway.
 package main
 
 import (
@@ -22,10 +22,10 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "millrace-bench",
 		Short: "Measure device → durable buffer → acknowledged MQTT, every reading accounted for",
-		Example: `  go run ./cmd/millrace-bench run steady
-  go run ./cmd/millrace-bench run steady --target floor       the physical limit of this machine
-  go run ./cmd/millrace-bench run outage --svg outage.svg
-  go run ./cmd/millrace-bench compare before.json after.json`,
+		Example: `  go -C cmd/millrace-bench run . run steady
+  go -C cmd/millrace-bench run . run steady --target floor       the physical limit of this machine
+  go -C cmd/millrace-bench run . run outage --svg "$PWD/outage.svg"
+  go -C cmd/millrace-bench run . compare "$PWD/before.json" "$PWD/after.json"`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

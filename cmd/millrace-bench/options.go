@@ -26,7 +26,14 @@ type options struct {
 	MaxSize  string        `json:"max_size"`
 	Order    string        `json:"order"`
 	Profile  string        `json:"-"`
+
+	// Of millrace only, as the unit file and the config set them.
+	Slack      time.Duration `json:"timer_slack"` // 0 = the system's
+	Processors int           `json:"processors"`  // 0 = all of the machine
 }
+
+// unitSlack is TimerSlackNSec in configs/millrace.service.
+const unitSlack = 5 * time.Millisecond
 
 // scenarios are the named settings, in the order of the help.
 var scenarios = []struct {
@@ -91,6 +98,8 @@ func (o *options) register(cmd *cobra.Command) {
 	f.DurationVar(&o.Commit, "commit-interval", time.Second, "the gateway's commit_interval")
 	f.StringVar(&o.MaxSize, "max-size", "8GiB", "the gateway's max_size")
 	f.StringVar(&o.Order, "order", "live-first", "the destination's order")
+	f.DurationVar(&o.Slack, "slack", unitSlack, "how late the kernel may wake the gateway, as configs/millrace.service sets it; 0 = as the system does (target millrace)")
+	f.IntVar(&o.Processors, "processors", 0, "the gateway's processors; 0 = all of the machine (target millrace)")
 	f.StringVar(&o.Profile, "cpuprofile", "", "write the gateway's CPU profile to this file (target millrace)")
 }
 
@@ -102,6 +111,7 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		o := s.options
 		o.Target, o.Driver, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Driver, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
+		o.Slack, o.Processors = flags.Slack, flags.Processors
 		overrideInt(cmd, "devices", &o.Devices, flags.Devices)
 		overrideInt(cmd, "tags", &o.Tags, flags.Tags)
 		overrideInt(cmd, "dead", &o.Dead, flags.Dead)

@@ -102,15 +102,15 @@ func (r *result) verdict() error {
 }
 
 func (r *result) rows() [][2]string {
-	mb := func(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+	mib := func(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 	rows := [][2]string{
 		{"delivered", fmt.Sprintf("%d readings in %.1f s", r.Delivered, r.Seconds)},
 		{"rate", fmt.Sprintf("%.0f readings/s", r.Rate)},
-		{"memory", fmt.Sprintf("%s now, %s peak, %s at start", mb(r.RSS), mb(r.PeakRSS), mb(r.StartPeakRSS))},
+		{"memory", fmt.Sprintf("%s now, %s peak, %s at start", mib(r.RSS), mib(r.PeakRSS), mib(r.StartPeakRSS))},
 		{"latency", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", r.P50, r.P99, r.Max)},
 		{"start jitter", fmt.Sprintf("p99 %.2f ms", r.Jitter)},
 		{"account", fmt.Sprintf("served %d, lost %d, duplicates %d, inversions %d, torn %d, bad %d, missed polls %d", r.Served, r.Lost, r.Duplicates, r.Inversions, r.Torn, r.Bad, r.Late)},
-		{"disk", fmt.Sprintf("%s written, %s at most", mb(r.Written), mb(r.PeakDisk))},
+		{"disk", fmt.Sprintf("%s written, %s at most", mib(r.Written), mib(r.PeakDisk))},
 		{"first message", fmt.Sprintf("%.3f s after the start", r.FirstMessage)},
 	}
 	if r.CPU > 0 {

@@ -27,8 +27,8 @@ func writeSVG(path string, r *result) error {
 	panels := []panel{
 		{"delivered, readings/s", false, color.RGBA{27, 108, 168, 255}, func(i int) float64 { return rateAt(r.Points, i) }},
 		{"latency of live readings, p99, ms", true, color.RGBA{123, 31, 162, 255}, func(i int) float64 { return r.Points[i].orNothing() }},
-		{"buffer on disk, MB", false, color.RGBA{179, 84, 30, 255}, func(i int) float64 { return float64(r.Points[i].Disk) / 1e6 }},
-		{"resident memory, MB", false, color.RGBA{46, 125, 50, 255}, func(i int) float64 { return float64(r.Points[i].RSS) / 1e6 }},
+		{"buffer on disk, MiB", false, color.RGBA{179, 84, 30, 255}, func(i int) float64 { return float64(r.Points[i].Disk) / (1 << 20) }},
+		{"resident memory, MiB", false, color.RGBA{46, 125, 50, 255}, func(i int) float64 { return float64(r.Points[i].RSS) / (1 << 20) }},
 	}
 	var column [][]*plot.Plot
 	for _, p := range panels {

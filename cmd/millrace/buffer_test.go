@@ -39,7 +39,7 @@ func makeStore(t *testing.T, n int) (dir string) {
 	fillStore(t, b, n)
 	d := b.Destination("cloud")
 	var rec buffer.Record
-	if ok, err := d.Reader(0, 0).Next(&rec); !ok || err != nil {
+	if ok, err := d.Reader(0, 0).Next(&rec); !ok || err != nil || !d.Take(&rec) {
 		t.Fatal(ok, err)
 	}
 	if err := d.Reject(rec.Seq, "topic forbidden"); err != nil {

@@ -99,3 +99,12 @@ func bigConfig(devices, tags int) string {
 	}
 	return s.String()
 }
+
+// TestConfigReference: a binary is enough to see every key.
+func TestConfigReference(t *testing.T) {
+	want := readFile(t, "../../configs/reference.yaml")
+	var out bytes.Buffer
+	if code := execute([]string{"config", "reference"}, &out); code != exitOK || out.String() != want {
+		t.Errorf("exit %d, %d bytes for a file of %d", code, out.Len(), len(want))
+	}
+}

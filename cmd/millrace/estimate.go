@@ -45,13 +45,13 @@ func (p *planWriter) buffer(cfg *config.Config, l load) {
 }
 
 func size(n float64) string {
-	for _, unit := range []string{"B", "KB", "MB", "GB"} {
-		if n < 1000 {
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if n < 999.5 { // what %.3g writes in three digits
 			return fmt.Sprintf("%.3g %s", n, unit)
 		}
-		n /= 1000
+		n /= 1024
 	}
-	return fmt.Sprintf("%.3g TB", n)
+	return fmt.Sprintf("%.3g TiB", n)
 }
 
 func length(hours float64) string {

@@ -2,33 +2,80 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
+
+// healthWait bounds the whole question: container health checks give up after five seconds.
+const healthWait = 4 * time.Second
 
 // newHealth asks a running gateway for its health: the health check of a container without a shell.
 func newHealth() *cobra.Command {
-	var url string
+	var file, path, url string
 	cmd := &cobra.Command{
-		Use:     "health",
-		Short:   "Ask a running gateway whether it is healthy (for container health checks)",
-		Example: "  millrace health --url http://127.0.0.1:9280/healthz",
-		Args:    cobra.NoArgs,
+		Use:   "health",
+		Short: "Ask a running gateway whether it is healthy (for container health checks)",
+		Long: `Ask a running gateway whether it does its one duty: its store accepts readings. A broker or a device that is down is no reason
+to restart it. With --config or --path it is asked through the socket in its store's directory, which is there whatever "web" says
+in the config; with --url through its page, perhaps on another machine. Exit 0 when it is healthy, 1 when not or when nobody answers.`,
+		Example: `  millrace health --config /etc/millrace/millrace.yaml
+  millrace health --url http://192.168.1.7:9280/healthz`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), 4*time.Second)
+			ctx, cancel := context.WithTimeout(cmd.Context(), healthWait)
 			defer cancel()
-			return askHealth(ctx, url, cmd.OutOrStdout())
+			if file == "" && path == "" {
+				return askPage(ctx, url, cmd.OutOrStdout())
+			}
+			dir, mistakes := path, error(nil)
+			if dir == "" {
+				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
+			}
+			err := askSocket(ctx, dir, cmd.OutOrStdout())
+			if errors.Is(err, web.ErrNoGateway) {
+				err = &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
+			}
+			return err
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:9280/healthz", "health page of the gateway")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "config file of the gateway; its buffer.path is where it is asked")
+	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:9280/healthz", "health page of the gateway, when neither --config nor --path is given")
+	cmd.MarkFlagsMutuallyExclusive("config", "path", "url")
 	return cmd
 }
 
-func askHealth(ctx context.Context, url string, out io.Writer) error {
+// askSocket asks through the local socket, and answers as the health page does.
+func askSocket(ctx context.Context, dir string, out io.Writer) error {
+	c, err := web.Dial(ctx, dir)
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("ask for health: %w", err)}
+	}
+	defer c.Close()
+	snap, err := c.Snapshot(ctx)
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("ask for health: %w", err)}
+	}
+	h := snap.Alive()
+	if err := json.NewEncoder(out).Encode(h); err != nil {
+		return err
+	}
+	if len(h.Problems) > 0 {
+		return &exitError{exitFailed, errors.New("the gateway is not healthy: " + h.Problems[0])}
+	}
+	return nil
+}
+
+func askPage(ctx context.Context, url string, out io.Writer) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

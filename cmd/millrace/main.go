@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"millrace/cmd/millrace/importer"
 )
 
 // Exit codes, as `millrace help exit-codes` lists them.
@@ -39,7 +41,7 @@ func execute(args []string, out io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(out)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
 	}
@@ -52,7 +54,13 @@ func execute(args []string, out io.Writer) int {
 		fmt.Fprintf(os.Stderr, "millrace: %s\n", msg)
 	}
 	if code == exitUsage {
-		fmt.Fprintln(os.Stderr, "See 'millrace --help'.")
+		if cmd.HasParent() {
+			fmt.Fprintf(os.Stderr, "Usage: %s\n", cmd.UseLine())
+		}
+		if cmd.HasParent() && cmd.HasExample() {
+			fmt.Fprintf(os.Stderr, "Example:\n%s\n", cmd.Example)
+		}
+		fmt.Fprintf(os.Stderr, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
 }
@@ -70,7 +78,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 

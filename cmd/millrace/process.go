@@ -3,9 +3,11 @@ package main
 import (
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"syscall"
 )
 
 // startProfile writes a CPU profile to path until stop is called; "" does nothing.
@@ -37,14 +39,27 @@ func tune(processors int) {
 	}
 }
 
-// hasTerminal reports whether the process belongs to a terminal: a hang-up then means that it is gone.
-func hasTerminal() bool {
-	f, err := os.Open("/dev/tty")
-	if err != nil {
-		return false
+// hangup is what SIGHUP means for a process.
+type hangup int
+
+const (
+	hangupReloads hangup = iota // sent by a person or a service manager
+	hangupStops                 // sent by the kernel or the shell: the terminal is gone
+	hangupNothing               // nohup: whoever started the process wants it to outlive the terminal
+)
+
+// meaningOfHangup goes by the controlling terminal, not by what stdin and stderr are: only it sends SIGHUP, and a gateway that
+// is started in a terminal with its output to a file has one all the same. A service manager starts processes without one.
+func meaningOfHangup() hangup {
+	if signal.Ignored(syscall.SIGHUP) {
+		return hangupNothing
 	}
-	_ = f.Close()
-	return true
+	tty, err := os.Open("/dev/tty") // fails without a controlling terminal, and on Windows
+	if err != nil {
+		return hangupReloads
+	}
+	_ = tty.Close()
+	return hangupStops
 }
 
 // notifySystemd tells a supervisor that asked for it (Type=notify) what state the process is in.

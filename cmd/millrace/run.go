@@ -74,7 +74,7 @@ func newRun() *cobra.Command {
 grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
 
 Without a terminal, as under systemd, SIGHUP loads the config again as ` + "`millrace reload`" + ` does, and the log says what changed or
-why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway.`,
+why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway; under nohup it means nothing.`,
 		Example: `  millrace run --config millrace.yaml
   millrace run --config millrace.yaml --log-format json --log-level debug`,
 		Args: cobra.NoArgs,
@@ -96,7 +96,8 @@ why nothing did. With one, SIGHUP means that the terminal is gone, and stops the
 
 func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	hangups := make(chan os.Signal, 1) // one more is as good as many: each loads the newest file
-	if !hasTerminal() {
+	meaning := meaningOfHangup()
+	if meaning == hangupReloads {
 		signal.Notify(hangups, syscall.SIGHUP)
 	}
 	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
@@ -113,7 +114,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
-	running, hurry, release := signals(ctx, log)
+	running, hurry, release := signals(ctx, meaning == hangupStops, log)
 	defer release()
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
@@ -138,13 +139,13 @@ func reloadOn(ctx context.Context, hangups chan os.Signal, g *gateway.Gateway) (
 	}
 }
 
-// signals returns a context that ends at the first SIGINT or SIGTERM and one that ends at the second.
-func signals(ctx context.Context, log *slog.Logger) (first, second context.Context, release func()) {
+// signals returns a context that ends at the first SIGINT, SIGTERM or, where it means that, SIGHUP, and one that ends at the second.
+func signals(ctx context.Context, hangup bool, log *slog.Logger) (first, second context.Context, release func()) {
 	first, stop := context.WithCancel(ctx)
 	second, hurry := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
-	if hasTerminal() {
+	if hangup {
 		signal.Notify(ch, syscall.SIGHUP)
 	}
 	go func() {

@@ -5,12 +5,12 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,16 +53,18 @@ var (
 	ErrNoWriter   = errors.New("this driver does not write")
 )
 
-// patience bounds a command, queueing behind polls included.
-const patience = 10 * time.Second
+const (
+	patience = 10 * time.Second // for a command, its wait behind others and behind polls included
+	queued   = 16               // commands at once for one device; more are refused
+	logged   = 64               // bytes of a foreign text that go to the log
+)
 
-// queued bounds the commands that wait for one device.
-const queued = 16
-
-// Stats count the commands of one tag.
+// Stats count the commands of one tag. One without a device and a tag counts those that named nothing that a rule allows.
 type Stats struct {
-	Device, Tag           string
-	Done, Refused, Failed uint64
+	Device, Tag string
+	Done        uint64 // the device confirmed
+	Refused     uint64 // by us: nothing was sent
+	Failed      uint64 // refused by the device, not reached, or not known
 }
 
 // Router decides and writes. Its methods may be called from any goroutine.
@@ -72,221 +74,215 @@ type Router struct {
 
 	mu      sync.Mutex
 	targets map[key]*target
+	queues  map[string]*queue // by device
+	strange uint64            // commands that named nothing that a rule allows
 }
 
 type key struct{ device, tag string }
 
 type target struct {
 	Target
-	turn  chan struct{} // one command at a time
-	wait  chan struct{} // places in the queue
-	left  float64       // writes that the rate allows now
+	queue *queue
+	*account
+}
+
+// account is what outlives a reload. The router's lock guards it.
+type account struct {
+	left  float64 // writes that the rate allows now
 	last  time.Time
 	stats Stats
 }
 
-// New returns a router that allows nothing yet.
-func New(log *slog.Logger) *Router {
-	return &Router{log: log, now: time.Now, targets: map[key]*target{}}
+// queue lets one command at a time through to a device.
+type queue struct {
+	turn chan struct{}
+	wait chan struct{} // places, the one whose turn it is included
 }
 
-// Set replaces what may be written. A tag that stays keeps its count and its rate.
+// New returns a router that allows nothing yet.
+func New(log *slog.Logger) *Router {
+	return &Router{log: log, now: time.Now, targets: map[key]*target{}, queues: map[string]*queue{}}
+}
+
+// Set replaces what may be written. A tag that stays keeps its count and its rate; a command that waits is judged again by
+// the new rules when its turn comes.
 func (r *Router) Set(list []Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := make(map[key]*target, len(list))
+	targets, queues := make(map[key]*target, len(list)), map[string]*queue{}
 	for i := range list {
-		k := key{list[i].Rule.Device, list[i].Rule.Tag}
-		t := &target{turn: make(chan struct{}, 1), wait: make(chan struct{}, queued), left: float64(list[i].Rule.Count),
-			stats: Stats{Device: k.device, Tag: k.tag}}
+		rule := &list[i].Rule
+		k := key{rule.Device, rule.Tag}
+		t := &target{Target: list[i], account: &account{left: float64(rule.Count), stats: Stats{Device: k.device, Tag: k.tag}}}
 		if was := r.targets[k]; was != nil {
-			t.turn, t.wait, t.last, t.stats = was.turn, was.wait, was.last, was.stats
-			t.left = min(was.left, t.left)
+			t.account = was.account
+			t.left = min(t.left, float64(rule.Count))
 		}
-		t.Target = list[i]
-		next[k] = t
+		if t.queue = queues[k.device]; t.queue == nil {
+			t.queue = r.queueOf(k.device)
+			queues[k.device] = t.queue
+		}
+		targets[k] = t
 	}
-	r.targets = next
+	r.targets, r.queues = targets, queues
 }
 
-// Stats returns the counts of every tag that may be written.
+// queueOf returns the queue that commands of the device may wait in already, or a new one.
+func (r *Router) queueOf(device string) *queue {
+	if q := r.queues[device]; q != nil {
+		return q
+	}
+	return &queue{turn: make(chan struct{}, 1), wait: make(chan struct{}, queued)}
+}
+
+// Stats returns the counts of every tag that may be written, by device and tag.
 func (r *Router) Stats() []Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := make([]Stats, 0, len(r.targets))
+	list := make([]Stats, 0, len(r.targets)+1)
+	if r.strange > 0 {
+		list = append(list, Stats{Refused: r.strange})
+	}
 	for _, t := range r.targets {
 		list = append(list, t.stats)
 	}
+	slices.SortFunc(list, func(a, b Stats) int { return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Tag, b.Tag)) })
 	return list
 }
 
-// Write decides over a request and, if it is allowed, writes and waits for the device's confirmation. The error says why
-// nothing was written, or that it is not known whether it was. Each call leaves one line in the log.
+// Write decides over a request and, if it is allowed, writes and waits for the device's confirmation, 10 s at most. The error
+// says why nothing was written, or that it is not known whether it was. Each call leaves one line in the log.
 func (r *Router) Write(ctx context.Context, q Request) error {
 	start := r.now()
-	t, value, err := r.admit(&q)
+	t, err := r.admit(&q)
 	if err != nil {
 		r.count(t, func(s *Stats) { s.Refused++ })
-		r.log.Warn("command refused", "device", q.Device, "tag", q.Tag, "value", q.Value, "from", q.From, "cause", err)
-		return err
+		return r.no("command refused", &q, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := t.write(ctx, value); err != nil {
-		err = fmt.Errorf("write %q to %s/%s: %w", q.Value, q.Device, q.Tag, err)
+	leave, err := t.queue.enter(ctx)
+	if err != nil {
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	}
+	defer leave()
+	now, value, err := r.find(&q) // the rules may have changed while it waited
+	if err != nil {
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	}
+	if err := now.write(ctx, value); err != nil {
 		r.count(t, func(s *Stats) { s.Failed++ })
-		r.log.Warn("command failed", "device", q.Device, "tag", q.Tag, "value", q.Value, "from", q.From, "cause", err)
-		return err
+		return r.no("command failed", &q, err)
 	}
 	r.count(t, func(s *Stats) { s.Done++ })
-	r.log.Info("command done", "device", q.Device, "tag", q.Tag, "value", q.Value, "from", q.From, "took", r.now().Sub(start).Round(time.Millisecond))
+	r.log.Info("command done", append(q.attrs(), "took", r.now().Sub(start).Round(time.Millisecond))...)
 	return nil
 }
 
-func (r *Router) count(t *target, f func(*Stats)) {
-	if t == nil {
-		return
+// no logs that a command was not done and returns the answer.
+func (r *Router) no(what string, q *Request, cause error) error {
+	r.log.Warn(what, append(q.attrs(), "cause", cause)...)
+	return fmt.Errorf("write %q to %s/%s: %w", clip(q.Value), clip(q.Device), clip(q.Tag), cause)
+}
+
+// attrs is what the log says of a request. Texts come from outside, so they are cut.
+func (q *Request) attrs() []any {
+	return []any{"device", clip(q.Device), "tag", clip(q.Tag), "value", clip(q.Value), "from", clip(q.From)}
+}
+
+func clip(s string) string {
+	if len(s) <= logged {
+		return s
 	}
+	return s[:logged] + "…"
+}
+
+// count counts a command for its target, nil = it named none.
+func (r *Router) count(t *target, f func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if t == nil {
+		r.strange++
+		return
+	}
 	f(&t.stats)
 }
 
-// admit finds the target, checks the value and the rate, and returns the value as the device wants it.
-func (r *Router) admit(q *Request) (*target, telemetry.Value, error) {
+// admit finds the target, checks the value, and takes one write out of what the rate allows.
+func (r *Router) admit(q *Request) (*target, error) {
+	t, _, err := r.find(q)
+	if err != nil {
+		return t, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return t, t.spend(&t.Rule, r.now())
+}
+
+// find returns the target of a request and its value as the device wants it.
+func (r *Router) find(q *Request) (*target, telemetry.Value, error) {
+	r.mu.Lock()
 	t := r.targets[key{q.Device, q.Tag}]
+	r.mu.Unlock()
 	if t == nil {
-		return nil, telemetry.Value{}, fmt.Errorf("write to %s/%s: %w; list the tag under writes: in the config", q.Device, q.Tag, ErrNotAllowed)
+		return nil, telemetry.Value{}, fmt.Errorf("%w; list the tag under writes: in the config and reload it", ErrNotAllowed)
 	}
 	value, err := t.raw(q.Value)
-	if err == nil {
-		err = t.spend(r.now())
-	}
-	if err != nil {
-		err = fmt.Errorf("write %q to %s/%s: %w", q.Value, q.Device, q.Tag, err)
-	}
 	return t, value, err
 }
 
-// spend takes one write out of what the rate allows.
-func (t *target) spend(now time.Time) error {
-	rule := &t.Rule
+// spend takes one write out of what the rate allows: a bucket that fills with time.
+func (a *account) spend(rule *Rule, now time.Time) error {
 	if rule.Count <= 0 || rule.Per <= 0 {
-		return nil
+		return fmt.Errorf("%w: the rule has no rate", ErrNotAllowed)
 	}
-	if !t.last.IsZero() {
-		t.left = min(t.left+now.Sub(t.last).Seconds()*float64(rule.Count)/rule.Per.Seconds(), float64(rule.Count))
+	if !a.last.IsZero() {
+		a.left = min(a.left+now.Sub(a.last).Seconds()*float64(rule.Count)/rule.Per.Seconds(), float64(rule.Count))
 	}
-	t.last = now
-	if t.left < 1 {
-		return fmt.Errorf("%w: the config allows %d in %v", ErrTooSoon, rule.Count, rule.Per)
+	a.last = now
+	if a.left < 1 {
+		return fmt.Errorf("%w: the config allows %d in %v; try again later", ErrTooSoon, rule.Count, rule.Per)
 	}
-	t.left--
+	a.left--
 	return nil
 }
 
-// write waits for its turn and writes.
-func (t *target) write(ctx context.Context, value telemetry.Value) error {
+// enter waits for the turn of a command; leave gives it to the next.
+func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 	select {
-	case t.wait <- struct{}{}:
-		defer func() { <-t.wait }()
+	case q.wait <- struct{}{}:
 	default:
-		return fmt.Errorf("%w: %d commands wait for this tag already", ErrTooSoon, queued)
+		return nil, fmt.Errorf("%w: %d commands wait for this device already; try again later", ErrTooSoon, queued)
 	}
 	select {
-	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
+	case q.turn <- struct{}{}:
+		return func() { <-q.turn; <-q.wait }, nil
 	case <-ctx.Done():
-		return fmt.Errorf("the commands before it took too long: %w", ctx.Err())
+		<-q.wait
+		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was written", ctx.Err())
 	}
-	return t.Do(ctx, func(d drivers.Driver) error {
+}
+
+// write has the poller write between two polls.
+func (t *target) write(ctx context.Context, value telemetry.Value) error {
+	begun := false // Do returns only when the job is over, or will not begin
+	err := t.Do(ctx, func(d drivers.Driver) error {
 		w, ok := d.(drivers.Writer)
 		if !ok {
 			return ErrNoWriter
 		}
-		for _, err := range w.Write(ctx, []drivers.Write{{Group: t.Group, Tag: t.Index, Value: value}}) {
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		begun = true
+		return errors.Join(w.Write(ctx, []drivers.Write{{Group: t.Group, Tag: t.Index, Value: value}})...)
 	})
-}
-
-// raw reads a value as a person writes it, checks its range, takes the scale off, and fits it to the tag's type.
-func (t *target) raw(text string) (telemetry.Value, error) {
-	switch t.Type.Kind() {
-	case telemetry.KindBool:
-		b, err := strconv.ParseBool(text)
-		if err != nil {
-			return telemetry.Value{}, fmt.Errorf("%w: use true or false", ErrValue)
-		}
-		return telemetry.Bool(b), nil
-	case telemetry.KindString:
-		return telemetry.String(text), nil
-	case telemetry.KindTime, telemetry.KindArray:
-		return telemetry.Value{}, fmt.Errorf("%w: a %s cannot", ErrValue, t.Type)
-	}
-	x, err := strconv.ParseFloat(text, 64)
 	switch {
-	case err != nil || math.IsNaN(x) || math.IsInf(x, 0):
-		return telemetry.Value{}, fmt.Errorf("%w: use a number", ErrValue)
-	case !t.Rule.Ranged:
-		return telemetry.Value{}, fmt.Errorf("%w: the rule of a number needs min and max", ErrNotAllowed)
-	case x < t.Rule.Min || x > t.Rule.Max:
-		return telemetry.Value{}, fmt.Errorf("%w: use %v to %v", ErrValue, t.Rule.Min, t.Rule.Max)
+	case err == nil:
+		return nil
+	case !begun:
+		return fmt.Errorf("%w; nothing was written", err)
+	case errors.Is(err, drivers.ErrLink), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w; it is not known whether it was written: read the tag", err)
 	}
-	if t.Tag.Scaled() {
-		scale := t.Tag.Scale
-		if scale == 0 {
-			scale = 1
-		}
-		x = (x - t.Tag.Offset) / scale
-	}
-	return fit(t.Type, x)
-}
-
-// fit makes a number one of a type, rounded to the nearest where the type has whole ones only.
-func fit(typ telemetry.DataType, x float64) (telemetry.Value, error) {
-	switch typ.Kind() {
-	case telemetry.KindFloat32:
-		if math.Abs(x) > math.MaxFloat32 {
-			return telemetry.Value{}, fmt.Errorf("%w: too large for a %s", ErrValue, typ)
-		}
-		return telemetry.Float32(float32(x)), nil
-	case telemetry.KindInt, telemetry.KindUint:
-		least, most := bounds(typ)
-		if x = math.Round(x); x < least || x > most {
-			return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %v, and a %s holds %v to %v", ErrValue, x, typ, least, most)
-		}
-		if typ.Kind() == telemetry.KindUint {
-			return telemetry.Uint(uint64(x)), nil
-		}
-		return telemetry.Int(int64(x)), nil
-	}
-	return telemetry.Float64(x), nil
-}
-
-// bounds returns the least and the most that a whole type holds and a float64 can say exactly.
-func bounds(typ telemetry.DataType) (least, most float64) {
-	const exact = 1 << 53
-	switch typ {
-	case telemetry.Int8Type:
-		return math.MinInt8, math.MaxInt8
-	case telemetry.Int16Type:
-		return math.MinInt16, math.MaxInt16
-	case telemetry.Int32Type:
-		return math.MinInt32, math.MaxInt32
-	case telemetry.Uint8Type:
-		return 0, math.MaxUint8
-	case telemetry.Uint16Type:
-		return 0, math.MaxUint16
-	case telemetry.Uint32Type:
-		return 0, math.MaxUint32
-	case telemetry.Uint64Type:
-		return 0, exact
-	}
-	return -exact, exact
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,13 +20,23 @@ import (
 // machine is a driver that remembers what was written to it.
 type machine struct {
 	drivers.Driver
-	got  []string
 	slow time.Duration
 	err  error
+
+	mu        sync.Mutex
+	got       []string
+	now, most int // calls at once
 }
 
 func (m *machine) Write(_ context.Context, ws []drivers.Write) []error {
+	m.mu.Lock()
+	m.now++
+	m.most = max(m.most, m.now)
+	m.mu.Unlock()
 	time.Sleep(m.slow)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now--
 	for _, w := range ws {
 		m.got = append(m.got, fmt.Sprintf("%v/%d kind %d bits %d %q", w.Group, w.Tag, w.Value.Kind, w.Value.Bits, w.Value.Text))
 	}
@@ -44,8 +55,13 @@ func do(d drivers.Driver) func(context.Context, func(drivers.Driver) error) erro
 	}
 }
 
+// allowBool lets a bool be written as often as a test wants.
+func allowBool(device, tag string, do func(context.Context, func(drivers.Driver) error) error) Target {
+	return Target{Rule: Rule{Device: device, Tag: tag, Count: 1000, Per: time.Second}, Type: telemetry.BoolType, Do: do}
+}
+
 func TestWrite(t *testing.T) {
-	rule := Rule{Device: "press", Tag: "speed", Min: 0, Max: 100, Ranged: true}
+	rule := Rule{Device: "press", Tag: "speed", Min: 0, Max: 100, Ranged: true, Count: 1, Per: time.Second}
 	for _, c := range []struct {
 		name, value string
 		typ         telemetry.DataType
@@ -67,6 +83,20 @@ func TestWrite(t *testing.T) {
 		{"no number", "fast", telemetry.Uint16Type, telemetry.Tag{}, nil, "use a number", ErrValue},
 		{"not a number", "NaN", telemetry.Uint16Type, telemetry.Tag{}, nil, "use a number", ErrValue},
 		{"no bool", "2", telemetry.BoolType, telemetry.Tag{}, nil, "true or false", ErrValue},
+		{"rounded within the range", "4.26", telemetry.Int16Type, telemetry.Tag{Scale: 0.1}, nil, "kind 2 bits 43", nil},
+		{"rounded out of the range", "99.6", telemetry.Int16Type, telemetry.Tag{}, func(r *Rule) { r.Max = 99.6 }, "rounds it to 100", ErrValue},
+		{"the end of the range, scaled", "0.3", telemetry.Int16Type, telemetry.Tag{Scale: 0.1}, func(r *Rule) { r.Max = 0.3 }, "kind 2 bits 3", nil},
+		{"turned by a negative scale", "10", telemetry.Int16Type, telemetry.Tag{Scale: -1}, nil, fmt.Sprintf("kind 2 bits %d", uint64(1<<64-10)), nil},
+		{"too large to be told from its neighbour", "9007199254740993", telemetry.Int64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "holds", ErrValue},
+		{"the largest that can be told", "9007199254740991", telemetry.Uint64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "bits 9007199254740991", nil},
+		{"below zero of an unsigned type", "1", telemetry.Uint16Type, telemetry.Tag{Offset: 5}, nil, "holds 0 to 65535", ErrValue},
+		{"too large for a float32", "1e39", telemetry.Float32Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e40 }, "too large", ErrValue},
+		{"too large without its scale", "1e300", telemetry.Float64Type, telemetry.Tag{Scale: 1e-300}, func(r *Rule) { r.Max = 1e300 }, "too large", ErrValue},
+		{"infinite", "inf", telemetry.Float64Type, telemetry.Tag{}, nil, "use a number", ErrValue},
+		{"a time", "2026-01-01T00:00:00Z", telemetry.TimeType, telemetry.Tag{}, nil, "type time is read only", ErrValue},
+		{"an array", "[1]", telemetry.ArrayType, telemetry.Tag{}, nil, "type array is read only", ErrValue},
+		{"a text without end", strings.Repeat("x", 1025), telemetry.StringType, telemetry.Tag{}, nil, "1025 bytes; use 1024", ErrValue},
+		{"no rate", "1", telemetry.Uint16Type, telemetry.Tag{}, func(r *Rule) { r.Count = 0 }, "no rate", ErrNotAllowed},
 		{"no range", "2", telemetry.Uint16Type, telemetry.Tag{}, func(r *Rule) { r.Ranged = false }, "needs min and max", ErrNotAllowed},
 	} {
 		m := &machine{}
@@ -89,7 +119,7 @@ func TestNothingUnnamed(t *testing.T) {
 	var log bytes.Buffer
 	r := New(slog.New(slog.NewTextHandler(&log, nil)))
 	m := &machine{err: errors.New("illegal data value")}
-	r.Set([]Target{{Rule: Rule{Device: "a", Tag: "on"}, Type: telemetry.BoolType, Do: do(m)}, {Rule: Rule{Device: "b", Tag: "on"}, Type: telemetry.BoolType, Do: do(deaf{})}})
+	r.Set([]Target{{Rule: Rule{Device: "a", Tag: "on", Count: 1000, Per: time.Second}, Type: telemetry.BoolType, Do: do(m)}, {Rule: Rule{Device: "b", Tag: "on", Count: 1000, Per: time.Second}, Type: telemetry.BoolType, Do: do(deaf{})}})
 	if err := r.Write(t.Context(), Request{Device: "a", Tag: "off", Value: "true"}); !errors.Is(err, ErrNotAllowed) || len(m.got) > 0 {
 		t.Errorf("a tag without a rule: %v, %v", err, m.got)
 	}
@@ -102,10 +132,9 @@ func TestNothingUnnamed(t *testing.T) {
 	if n := strings.Count(log.String(), "\n"); n != 3 || !strings.Contains(log.String(), `from="a person"`) {
 		t.Errorf("the log has %d lines:\n%s", n, log.String())
 	}
-	for _, s := range r.Stats() {
-		if s.Failed != 1 {
-			t.Errorf("stats %+v", s)
-		}
+	want := []Stats{{Refused: 1}, {Device: "a", Tag: "on", Failed: 1}, {Device: "b", Tag: "on", Failed: 1}}
+	if got := r.Stats(); !slices.Equal(got, want) {
+		t.Errorf("stats %+v, want %+v", got, want)
 	}
 }
 
@@ -113,8 +142,8 @@ func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &machine{}
 		r := New(slog.New(slog.DiscardHandler))
-		target := Target{Rule: Rule{Device: "a", Tag: "on", Count: 2, Per: time.Minute}, Type: telemetry.BoolType, Do: do(m)}
-		r.Set([]Target{target})
+		one := Target{Rule: Rule{Device: "a", Tag: "on", Count: 2, Per: time.Minute}, Type: telemetry.BoolType, Do: do(m)}
+		r.Set([]Target{one})
 		done := 0
 		for range 600 {
 			if err := r.Write(t.Context(), Request{Device: "a", Tag: "on", Value: "true"}); err == nil {
@@ -122,7 +151,7 @@ func TestRate(t *testing.T) {
 			} else if !errors.Is(err, ErrTooSoon) {
 				t.Fatal(err)
 			}
-			r.Set([]Target{target}) // a reload gives nothing away
+			r.Set([]Target{one}) // a reload gives nothing away
 			time.Sleep(time.Second)
 		}
 		if done < 20 || done > 22 {
@@ -131,24 +160,97 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// TestSlowDevice: commands for one device wait for each other, are bounded, and end.
+// TestSlowDevice: commands for the tags of one device wait for each other, are bounded, and end; another device does not wait.
 func TestSlowDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &machine{slow: 3 * time.Second}
+		slow, quick := &machine{slow: 3 * time.Second}, &machine{}
 		r := New(slog.New(slog.DiscardHandler))
-		r.Set([]Target{{Rule: Rule{Device: "a", Tag: "on"}, Type: telemetry.BoolType, Do: do(m)}})
+		busy := allowBool("slow", "x", do(slow))
+		busy.Do = func(_ context.Context, job func(drivers.Driver) error) error { return job(slow) } // no lock but the router's
+		r.Set([]Target{busy, allowBool("slow", "y", busy.Do), allowBool("quick", "x", do(quick))})
 		var wg sync.WaitGroup
 		start, failed := time.Now(), make(chan error, 40)
-		for range 40 {
+		for i := range 40 {
 			wg.Go(func() {
-				if err := r.Write(t.Context(), Request{Device: "a", Tag: "on", Value: "true"}); err != nil {
+				if err := r.Write(t.Context(), Request{Device: "slow", Tag: []string{"x", "y"}[i%2], Value: "true"}); err != nil {
 					failed <- err
 				}
 			})
 		}
+		synctest.Wait()
+		if err := r.Write(t.Context(), Request{Device: "quick", Tag: "x", Value: "true"}); err != nil || time.Since(start) > 0 {
+			t.Errorf("another device: %v after %v", err, time.Since(start))
+		}
+		if len(failed) != 40-queued {
+			t.Errorf("%d refused at once, want %d", len(failed), 40-queued)
+		}
 		wg.Wait()
-		if d := time.Since(start); d > 15*time.Second || len(failed) < 30 || len(m.got) < 3 {
-			t.Errorf("after %v: %d failed, %d written", d, len(failed), len(m.got))
+		if d := time.Since(start); d > 15*time.Second || len(slow.got) != 4 || slow.most != 1 {
+			t.Errorf("after %v: %d written, %d at once", d, len(slow.got), slow.most)
 		}
 	})
+}
+
+// TestReloadWhileWaiting: a command that waits is judged by the rules that hold when its turn comes.
+func TestReloadWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{slow: 3 * time.Second}
+		r := New(slog.New(slog.DiscardHandler))
+		r.Set([]Target{allowBool("a", "x", do(m)), allowBool("a", "y", do(m))})
+		var wg sync.WaitGroup
+		ask := func(tag string, want error) {
+			wg.Go(func() {
+				if err := r.Write(t.Context(), Request{Device: "a", Tag: tag, Value: "true"}); !errors.Is(err, want) {
+					t.Errorf("%s: %v, want %v", tag, err, want)
+				}
+			})
+			synctest.Wait()
+		}
+		ask("x", nil)
+		ask("y", ErrNotAllowed)
+		r.Set([]Target{allowBool("a", "x", do(m))})
+		ask("x", nil)
+		wg.Wait()
+		if want := []Stats{{Device: "a", Tag: "x", Done: 2}}; !slices.Equal(r.Stats(), want) {
+			t.Errorf("stats %+v, want %+v", r.Stats(), want)
+		}
+	})
+}
+
+// TestUnknown: the answer says whether nothing was written, or whether that is not known.
+func TestUnknown(t *testing.T) {
+	gone := func(context.Context, func(drivers.Driver) error) error {
+		return fmt.Errorf("%w: no route", drivers.ErrLink)
+	}
+	late := func(ctx context.Context, _ func(drivers.Driver) error) error { <-ctx.Done(); return ctx.Err() }
+	for _, c := range []struct {
+		name, want string
+		do         func(context.Context, func(drivers.Driver) error) error
+	}{
+		{"link down before", "no route; nothing was written", gone},
+		{"polls took all the time", "exceeded; nothing was written", late},
+		{"link lost meanwhile", "not known whether", do(&machine{err: fmt.Errorf("reset: %w", drivers.ErrLink)})},
+		{"no answer in time", "not known whether", do(&machine{err: context.DeadlineExceeded})},
+		{"the device says no", "illegal address", do(&machine{err: errors.New("illegal address")})},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(slog.New(slog.DiscardHandler))
+			r.Set([]Target{allowBool("a", "x", c.do)})
+			err := r.Write(t.Context(), Request{Device: "a", Tag: "x", Value: "true"})
+			if err == nil || !strings.HasSuffix(err.Error(), c.want) && !strings.Contains(err.Error(), c.want+" it was written") {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		})
+	}
+}
+
+// TestForeignTexts: what comes from outside is cut before it is logged or answered.
+func TestForeignTexts(t *testing.T) {
+	var log bytes.Buffer
+	r := New(slog.New(slog.NewTextHandler(&log, nil)))
+	long := strings.Repeat("x", 1<<20)
+	err := r.Write(t.Context(), Request{Device: long, Tag: long, Value: long, From: "line\nfeed" + long})
+	if !errors.Is(err, ErrNotAllowed) || len(err.Error()) > 500 || log.Len() > 1000 || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("an answer of %d bytes, a log of %d", len(err.Error()), log.Len())
+	}
 }

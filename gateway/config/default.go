@@ -93,12 +93,14 @@ const (
 	maxInterval  = 24 * time.Hour
 	maxHeartbeat = 7 * 24 * time.Hour
 
-	maxName    = 255     // bytes of a name: file-name length, and room for three of them in a topic
-	maxTags    = 500_000 // tags in one config: ten times the largest plant measured
-	maxText    = 4096    // bytes of any other text, as in the stored schema of package telemetry
-	maxNodes   = 1 << 20 // YAML nodes held at a time, see parse
-	maxNesting = 64      // brackets within brackets; our deepest key has 8
-	maxVisit   = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
+	maxName      = 255     // bytes of a name: file-name length, and room for three of them in a topic
+	maxTags      = 500_000 // tags in one config: ten times the largest plant measured
+	maxLabels    = 64      // labels of one device or tag, as in the stored schema of package record
+	maxGroupTags = 1 << 17 // tags in one group, likewise
+	maxText      = 4096    // bytes of any other text, as in the stored schema of package telemetry
+	maxNodes     = 1 << 20 // YAML nodes held at a time, see parse
+	maxNesting   = 64      // brackets within brackets; our deepest key has 8
+	maxVisit     = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
 
 	maxFile   = 32 << 20 // bytes of one file: about 250,000 tags
 	maxTotal  = 64 << 20 // bytes of all files

@@ -8,7 +8,6 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"millrace/drivers/telemetry"
-	"millrace/gateway/record"
 )
 
 // maxLabel bounds the name and the value of a label and a description, in bytes: they stand in each stored schema.
@@ -38,8 +37,8 @@ func (l *loader) labels(f field, dst *[]telemetry.Label) {
 		}
 		return true
 	}})
-	if len(labels) > record.MaxLabels {
-		l.errorf(l.at(f.k), fmt.Sprintf("keep %d", record.MaxLabels), "there are %d labels", len(labels))
+	if len(labels) > maxLabels {
+		l.errorf(l.at(f.k), fmt.Sprintf("keep %d", maxLabels), "there are %d labels", len(labels))
 		return
 	}
 	slices.SortFunc(labels, func(a, b telemetry.Label) int { return strings.Compare(a.Name, b.Name) })

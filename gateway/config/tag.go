@@ -9,7 +9,6 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
-	"millrace/gateway/record"
 )
 
 // tagDraft is a tag while its keys are read.
@@ -50,8 +49,8 @@ func tagTable() *table[tagDraft] {
 
 // readTag reads one entry of `tags:`.
 func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
-	if l.tags++; l.tags > maxTags || len(g.Tags) == record.MaxTags {
-		l.errorf(l.at(v), fmt.Sprintf("use a second gateway; a config holds %d tags and a group %d", maxTags, record.MaxTags), "there are too many tags")
+	if l.tags++; l.tags > maxTags || len(g.Tags) == maxGroupTags {
+		l.errorf(l.at(v), fmt.Sprintf("use a second gateway; a config holds %d tags and a group %d", maxTags, maxGroupTags), "there are too many tags")
 		l.stopped = true
 		return
 	}

@@ -150,7 +150,7 @@ func faultPoisonDevice(t *testing.T) {
 	poisoned := b.poison(func(m *Message, _ uint32) bool { return m.Device == "d01" })
 	begin := time.Now()
 	b.until(2*time.Minute, "the first record in quarantine", func() bool { return b.rejected() > 0 })
-	found := time.Now()
+	found, atFound := time.Now(), poisoned.Load()
 	b.until(time.Minute, "the second", func() bool { return b.rejected() > 5 })
 	time.Sleep(pick(15*time.Second, 6*time.Minute)) // in 13 min more would be held back than is remembered
 	healed := time.Now()
@@ -159,10 +159,13 @@ func faultPoisonDevice(t *testing.T) {
 	r := b.judge()
 	rejected, closed := int(b.rejected())/(b.setup.Words+1), poisoned.Load()
 	first, later := b.slowest(begin, found.Add(time.Second), "d01"), b.slowest(found.Add(time.Second), healed, "d01")
-	t.Logf("FIGURES %s: in %.0f s %d connections closed on it, %d answers rejected, told by %d gap records; the others arrived after at most %.1f s at first, %.2f s later; the device's own %.0f s after the fault",
-		t.Name(), healed.Sub(begin).Seconds(), closed, rejected, r.Gaps, first.Seconds(), later.Seconds(), time.Since(healed).Seconds())
-	if limit := int64(8 + 3 + healed.Sub(found)/time.Minute); closed == 0 || closed > limit {
-		t.Errorf("%d connections closed on it, want 1 to %d", closed, limit)
+	t.Logf("FIGURES %s: in %.0f s %d connections closed on it (%d before the first was given up), %d answers rejected, told by %d gap records; the others arrived after at most %.1f s at first, %.2f s later; the device's own %.0f s after the fault",
+		t.Name(), healed.Sub(begin).Seconds(), closed, atFound, rejected, r.Gaps, first.Seconds(), later.Seconds(), time.Since(healed).Seconds())
+	// A record is given up after 8 refusals that another message confirms, the next after 3 with long waits between. Some prove
+	// nothing: those that told of it, and those after which the connection was lost before another message was acknowledged.
+	// Hammering is several times that: it was 80 before the first was given up while a fault reset the count.
+	if closed-atFound > 6+int64(healed.Sub(found)/time.Minute) || atFound == 0 || atFound > 2*8 {
+		t.Errorf("%d connections closed on it before the first was given up, %d after; want 1 to 16, and at most 6 and one a minute", atFound, closed-atFound)
 	}
 	if r.Dropped != rejected || rejected > int(closed) {
 		t.Errorf("%d answers accounted for by gap records, %d in quarantine, %d connections closed on them", r.Dropped, rejected, closed)

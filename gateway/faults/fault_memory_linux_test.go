@@ -38,9 +38,9 @@ func faultBacklogMemory(t *testing.T) {
 	b.heal()
 	b.patience = pick(5*time.Minute, 30*time.Minute)
 	b.judge()
-	t.Logf("FIGURES %s: backlog %d to %d records, disk %.1f to %.1f MB, RSS %.1f to %.1f MB, peak with the drain %.1f MB; %s", t.Name(),
-		before.Destinations[0].BacklogRecords, after.Destinations[0].BacklogRecords, float64(before.Buffer.Bytes)/1e6,
-		float64(after.Buffer.Bytes)/1e6, float64(before.Process.RSSBytes)/1e6, float64(after.Process.RSSBytes)/1e6, float64(b.peakRSS)/1e6, used())
+	t.Logf("FIGURES %s: backlog %d to %d records, disk %.1f to %.1f MiB, RSS %.1f to %.1f MiB, peak with the drain %.1f MiB; %s", t.Name(),
+		before.Destinations[0].BacklogRecords, after.Destinations[0].BacklogRecords, float64(before.Buffer.Bytes)/(1<<20),
+		float64(after.Buffer.Bytes)/(1<<20), float64(before.Process.RSSBytes)/(1<<20), float64(after.Process.RSSBytes)/(1<<20), float64(b.peakRSS)/(1<<20), used())
 	if b.peakRSS > memoryLimit && os.Getenv("FAULTS_RACE") != "1" {
 		t.Errorf("peak RSS %d, want at most %d", b.peakRSS, memoryLimit)
 	}

@@ -176,8 +176,8 @@ func faultReload(t *testing.T) {
 	last := b.inForce()
 	_, missed := last.polls(b.devices[0].Name)
 	p, q := first.Process, last.Process
-	t.Logf("FIGURES %s: %d reloads in %.0f s; goroutines %d then %d, descriptors %d then %d, RSS %.1f then %.1f MB; %d ticks of an unchanged device missed", t.Name(),
-		rounds, time.Since(begin).Seconds(), p.Goroutines, q.Goroutines, p.OpenFiles, q.OpenFiles, float64(p.RSSBytes)/1e6, float64(q.RSSBytes)/1e6, missed)
+	t.Logf("FIGURES %s: %d reloads in %.0f s; goroutines %d then %d, descriptors %d then %d, RSS %.1f then %.1f MiB; %d ticks of an unchanged device missed", t.Name(),
+		rounds, time.Since(begin).Seconds(), p.Goroutines, q.Goroutines, p.OpenFiles, q.OpenFiles, float64(p.RSSBytes)/(1<<20), float64(q.RSSBytes)/(1<<20), missed)
 	if q.Goroutines > p.Goroutines+8 || q.OpenFiles > p.OpenFiles+8 || float64(q.RSSBytes) > 1.5*float64(p.RSSBytes)+8e6 {
 		t.Error("reloads leave something behind")
 	}

@@ -305,7 +305,7 @@ func (b *bed) until(d time.Duration, what string, done func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(d); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.t.Fatalf("waited %s in vain for %s", d, what)
+			b.t.Fatalf("waited %s for %s, and it did not come", d, what)
 		}
 	}
 }
@@ -373,8 +373,8 @@ func (b *bed) judge() *Report {
 	r := b.settle()
 	b.noteRSS()
 	_, stalled := b.machine.stalled()
-	b.t.Logf("FIGURES %s: %s; settled in %.1f s, peak RSS %.1f MB, machine stalled up to %d ms",
-		b.t.Name(), r, time.Since(begin).Seconds(), float64(b.peakRSS)/1e6, stalled.Milliseconds())
+	b.t.Logf("FIGURES %s: %s; settled in %.1f s, peak RSS %.1f MiB, machine stalled up to %d ms",
+		b.t.Name(), r, time.Since(begin).Seconds(), float64(b.peakRSS)/(1<<20), stalled.Milliseconds())
 	if r.Parts > 0 && stalled < b.late() {
 		b.t.Errorf("%d answers were read in parts though no device was silent: they need not arrive, so they prove nothing", r.Parts)
 	}

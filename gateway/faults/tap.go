@@ -43,7 +43,7 @@ type Connect struct {
 }
 
 // Tap is a link between the gateway and the broker that reads along: it records every PUBLISH and whether
-// the broker acknowledged it. It changes nothing, unless Mangle is set.
+// the broker acknowledged it. It changes nothing, unless Mangle, Reject or Swallow is set.
 type Tap struct {
 	listener net.Listener
 	target   string
@@ -54,6 +54,7 @@ type Tap struct {
 	publishes []Publish
 	mangle    func(kind byte, packet []byte) [][]byte
 	reject    func(topic string, payload []byte) bool
+	swallow   func(topic string, payload []byte) bool
 }
 
 // NewTap listens on a free loopback port and forwards each connection to the broker at target.
@@ -94,6 +95,14 @@ func (t *Tap) Reject(f func(topic string, payload []byte) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.reject = f
+}
+
+// Swallow makes the tap a broker that neither takes nor answers the PUBLISHes that f says true to, as one does whose queue
+// for a topic is full. nil ends it.
+func (t *Tap) Swallow(f func(topic string, payload []byte) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.swallow = f
 }
 
 // Publishes returns a copy of what was published so far, in order.
@@ -255,6 +264,9 @@ func (t *Tap) sent(conn int, unacked map[uint16]int, kind byte, packet []byte) [
 		t.publishes = append(t.publishes, p)
 		if t.reject != nil && t.reject(p.Topic, p.Payload) {
 			return nil
+		}
+		if t.swallow != nil && t.swallow(p.Topic, p.Payload) {
+			return [][]byte{}
 		}
 	}
 	return [][]byte{packet}

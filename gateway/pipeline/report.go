@@ -60,11 +60,15 @@ func (c *changes) filter(at time.Time, readings []telemetry.Reading) []telemetry
 	return kept
 }
 
+// pollJitter is how much earlier than a heartbeat a poll may come and count: else each that came a millisecond too soon
+// would put it off to the next.
+const pollJitter = 100 * time.Millisecond
+
 func (p *Report) worth(last *reported, now *telemetry.Reading, after time.Duration) bool {
 	switch {
 	case !last.once, last.quality != now.Quality, last.reason != now.Reason:
 		return true
-	case p.Heartbeat > 0 && after-last.after >= p.Heartbeat:
+	case p.Heartbeat > 0 && after-last.after >= p.Heartbeat-min(p.Heartbeat/10, pollJitter):
 		return true
 	case last.value == now.Value:
 		return false

@@ -20,6 +20,7 @@ type breaker struct {
 	state     State
 	since     time.Time
 	pending   bool      // the last refusal is not confirmed by an acknowledgement of another message
+	unproven  int       // refusals in a row that were not
 	confirmed int       // refusals that were
 	next      time.Time // when a record is tried again
 	tried     time.Time // when one was last
@@ -43,6 +44,7 @@ const (
 	maxTries     = 8 // confirmed refusals after which a record is given up
 	minFresh     = 2 // of them as the first message of a session: there, no limit of a rate has been used up
 	maxTriesLate = 3 // and when a record of the stream was given up before
+	minUnproven  = 4 // refusals in a row with nothing else to send, before another record of the stream is tried
 	watching     = time.Hour
 )
 
@@ -54,6 +56,7 @@ const (
 	streamRetry = 8 * time.Second
 	maxRetry    = 8 * time.Minute
 	tryPause    = time.Second // between two tries of any streams
+	idlePause   = time.Second // for others to confirm a refusal, before one that is not confirmed is tried again
 )
 
 // State is the state of a circuit breaker or of a session, in the field's words.
@@ -76,15 +79,16 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news boo
 		b.since = now
 	}
 	b.state, b.pending, b.asFirst, b.silent, b.bytes = Open, true, asFirst, silent, u.bytes
+	b.unproven++
 	b.hold(u.seqs[0])
-	b.next = now
+	b.next = now.Add(idlePause)
 	return news
 }
 
 // confirm counts the pending refusal: another message was acknowledged after it. open reports whether the breaker is open
 // now; false means that it only watches, and the stream flows again.
 func (b *breaker) confirm(now time.Time) (open bool) {
-	b.pending = false
+	b.pending, b.unproven = false, 0
 	b.confirmed++
 	if b.asFirst {
 		b.fresh++
@@ -257,6 +261,10 @@ func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker,
 	}
 	return nil, wait
 }
+
+// stuck reports whether a pending refusal is worth a record that passes an older one: the stream was refused before, or this
+// one was several times in a row. A receiver that ends sessions for another reason takes it at the next try.
+func (b *breaker) stuck() bool { return b.pending && (b.confirmed > 0 || b.unproven >= minUnproven) }
 
 // alone reports whether no other stream holds anything back.
 func (q *breakers) alone(b *breaker) bool { return q.held() == len(b.held) }

@@ -31,7 +31,7 @@ const (
 	OldestFirst Order = "oldest-first" // everything in order
 )
 
-// Options configure a Publisher. All but Log and OnEvent are needed; the config has the defaults.
+// Options configure a Publisher. All but Log, Schema and OnEvent are needed; the config has the defaults.
 type Options struct {
 	Destination string      // name of the buffer's destination
 	Receiver    string      // where the dialer leads, without credentials, for the log
@@ -39,7 +39,8 @@ type Options struct {
 	Format      format.Format
 	Open        func(waiting []*record.Schema) format.Encoder // opens an encoder for a session
 	Log         *slog.Logger
-	OnEvent     func(format.Event) // what the receiver asks for, but for rebirths; nil = nobody listens
+	Schema      func(*buffer.Stream) *record.Schema // of a stream whose schema is in memory already; nil = it is read each time
+	OnEvent     func(format.Event)                  // what the receiver asks for, but for rebirths; nil = nobody listens
 
 	Window      int // units in flight, >= 1
 	WindowBytes int // payload bytes in flight, at least one message; >= 1
@@ -68,7 +69,8 @@ type Publisher struct {
 	throttle throttle
 	retry    backoff
 	outage   outage
-	short    int // sessions in a row that the receiver ended soon
+	short    int  // sessions in a row that the receiver ended soon
+	careful  bool // the receiver closed the last session
 	suspect  suspect
 	passed   int // records tried before an older one of their stream: see session.idle
 
@@ -168,17 +170,31 @@ func (p *Publisher) schema(of *buffer.Stream) (*record.Schema, error) {
 	if s := p.schemas[of]; s != nil {
 		return s, nil
 	}
-	s := &record.Schema{Device: of.Account()}
-	if dict := of.Dict(); len(dict) > 0 {
-		var err error
-		if s, err = record.ParseSchema(dict); err != nil {
-			return nil, fmt.Errorf("read the schema of %q: %w", of.Account(), err)
-		}
+	s, err := p.readSchema(of)
+	if err != nil {
+		return nil, err
 	}
 	if len(p.schemas) >= maxSchemas {
 		clear(p.schemas)
 	}
 	p.schemas[of] = s
+	return s, nil
+}
+
+func (p *Publisher) readSchema(of *buffer.Stream) (*record.Schema, error) {
+	if p.o.Schema != nil {
+		if s := p.o.Schema(of); s != nil {
+			return s, nil
+		}
+	}
+	dict := of.Dict()
+	if len(dict) == 0 {
+		return &record.Schema{Device: of.Account()}, nil
+	}
+	s, err := record.ParseSchema(dict)
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of %q: %w", of.Account(), err)
+	}
 	return s, nil
 }
 

@@ -213,7 +213,8 @@ func TestNothingHealthyIsLost(t *testing.T) {
 					case 1:
 						r.closes = func(_ *got, nth int) bool { return nth > n }
 					case 2:
-						r.closes = func(*got, int) bool { return rng.IntN(8) == 0 }
+						odds := rand.New(rand.NewPCG(seed, rng.Uint64())) // the receiver's own: it asks in another goroutine
+						r.closes = func(*got, int) bool { return odds.IntN(8) == 0 }
 					case 3:
 						r.refuse = errors.New("no route")
 					case 4:

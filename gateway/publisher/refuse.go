@@ -21,6 +21,11 @@ func (p *Publisher) refused(u *unit, now time.Time, asFirst, silent bool) *break
 	if b == nil {
 		return nil
 	}
+	if b.pending && u.lane == tryLane && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
+		b.hold(u.seqs[0])
+		b.next = now.Add(idlePause)
+		return b
+	}
 	b.refuse(u, now, asFirst, silent)
 	return b
 }
@@ -192,7 +197,7 @@ func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error)
 		}
 		return false, wait, nil
 	}
-	if i := 1 + slices.Index(b.held, b.seq); b.pending && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
+	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
 		s.p.passed++
 		sent, err := s.try(b, b.held[i%len(b.held)], nil, now)
 		return sent, 0, err

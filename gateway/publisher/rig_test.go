@@ -202,7 +202,7 @@ type rig struct {
 	buf *buffer.Buffer
 	pub *Publisher
 	rec *receiver
-	log *strings.Builder
+	log *lockedLog
 	o   Options
 
 	streams map[string]*buffer.Stream
@@ -211,13 +211,31 @@ type rig struct {
 	done    sync.WaitGroup
 }
 
+// lockedLog is a log that is read while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
 	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, buf: b, rec: &receiver{latency: 20 * time.Millisecond}, log: &strings.Builder{}, streams: map[string]*buffer.Stream{}}
+	r := &rig{t: t, buf: b, rec: &receiver{latency: 20 * time.Millisecond}, log: &lockedLog{}, streams: map[string]*buffer.Stream{}}
 	f := plainFormat{}
 	r.o = Options{Destination: "cloud", Receiver: "fake", Dialer: r.rec, Format: emptyFormat{}, Open: func([]*record.Schema) format.Encoder { return f.Open() },
 		Log: slog.New(slog.NewTextHandler(r.log, nil)), Window: 100, WindowBytes: 1 << 20, Order: LiveFirst,

@@ -34,7 +34,7 @@ type session struct {
 	alone     *unit     // nothing else is sent while its answer is awaited
 	aloneTill time.Time // at most till then
 	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
-	abandoned int       // units whose answer is not waited for any more: at half a window, a new session
+	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
 	grown     time.Time // when the width last grew for want of answers
 }
 
@@ -51,7 +51,7 @@ const (
 var errRenew = errors.New("a new session is wanted")
 
 func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
-	s := &session{p: p, link: l, born: time.Now(), dialled: dialled, timer: time.NewTimer(far), win: newWindow(p.o.Window, p.o.WindowBytes)}
+	s := &session{p: p, link: l, born: time.Now(), dialled: dialled, timer: time.NewTimer(far), win: newWindow(p.o.Window, p.o.WindowBytes, p.careful)}
 	waiting := make([]*record.Schema, 0, len(p.schemas))
 	for _, schema := range p.schemas {
 		waiting = append(waiting, schema)
@@ -440,7 +440,8 @@ func (s *session) end(err error) ending {
 	now := time.Now()
 	s.collect(now)
 	e := ending{err: err, connected: true, lived: now.Sub(s.born), acked: s.acked}
-	if errors.Is(err, link.ErrPeerClosed) {
+	s.p.careful = errors.Is(err, link.ErrPeerClosed)
+	if s.p.careful {
 		e.progress = s.closedOn(now)
 	}
 	p := s.p

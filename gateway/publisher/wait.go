@@ -78,7 +78,7 @@ func (s *session) silent(u *unit, now time.Time) error {
 		s.abandoned++
 	}
 	s.alone = nil
-	if s.abandoned > s.win.maxUnits/2 {
+	if s.abandoned > 2*s.win.maxUnits {
 		s.renew(now)
 	}
 	s.p.confirmed(b, now) // by those that were answered

@@ -31,7 +31,7 @@ type window struct {
 	bytes       int
 	maxUnits    int
 	maxBytes    int
-	width       int // units that may be in flight now: it begins with 1 and doubles with each round (slow start)
+	width       int // units that may be in flight now; it grows fourfold with each round (slow start)
 	nextMessage uint64
 
 	// limit adapts the bytes in flight to the link: as much as it carries in about a second. It keeps a fresh
@@ -51,8 +51,14 @@ const (
 	patience   = time.Second // queueing beyond the fastest answer that is too much
 )
 
-func newWindow(units, bytes int) window {
-	return window{maxUnits: units, maxBytes: bytes, width: 1, limit: min(firstLimit, bytes)}
+// newWindow returns an empty window. careful says that the receiver closed the last session: then it begins with one unit
+// alone, so that the next close tells which message it was.
+func newWindow(units, bytes int, careful bool) window {
+	w := window{maxUnits: units, maxBytes: bytes, width: 1, limit: min(firstLimit, bytes)}
+	if !careful {
+		w.width = max(units/4, 1)
+	}
+	return w
 }
 
 // space reports whether one more unit may be sent. The last quarter is kept for live ones. One unit is always allowed,
@@ -113,7 +119,7 @@ func (w *window) answered(n uint64) *unit {
 
 // finish takes a unit out of flight that was acknowledged at a time.
 func (w *window) finish(u *unit, at time.Time) {
-	w.width = min(w.width+1, w.maxUnits)
+	w.width = min(w.width+3, w.maxUnits)
 	w.progress = at
 	if u != w.units[0] && w.passed.IsZero() {
 		w.passed = at

@@ -3,6 +3,7 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"millrace/gateway/link"
@@ -92,13 +93,23 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	}
 	switch down := now.Sub(o.since); {
 	case o.cause == "" && e.progress: // the breaker says what there is to say
-	case what != o.cause && (o.cause == "" || down > brief):
+	case wordsOf(what) != wordsOf(o.cause):
 		o.cause = what
 		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond))
 	case down >= p.reminder():
 		o.told++
 		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())
 	}
+}
+
+// wordsOf is a text without its numbers: ports and times differ from one attempt to the next.
+func wordsOf(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // reminder is when the next reminder is due.

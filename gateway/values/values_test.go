@@ -140,3 +140,15 @@ func BenchmarkPut(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/reading")
 }
+
+// TestWatchBadShowsNoGood: a reading that turned good before the watcher took it is none that a watcher of bad ones wants.
+func TestWatchBadShowsNoGood(t *testing.T) {
+	g := New().Group(schema("a", "g", 1), time.Second)
+	w := &watcher{want: Want{Bad: true}, ready: make(chan struct{}, 1), pending: map[place]struct{}{}}
+	g.table.watch.add(w)
+	g.Put(1, readings(1, telemetry.Bad, "gone"))
+	g.Put(2, readings(1, telemetry.Good, ""))
+	if c := w.take(); len(c.Entries) != 0 || c.Missed != 1 {
+		t.Errorf("got %+v", c)
+	}
+}

@@ -117,12 +117,15 @@ func (w *watcher) note(g *Group, readings []telemetry.Reading) {
 	defer w.mu.Unlock()
 	for i := range readings {
 		r := &readings[i]
-		if int(r.Tag) >= len(g.schema.Tags) || w.want.Tag != "" && w.want.Tag != g.schema.Tags[r.Tag].Name || w.want.Bad && r.Quality == telemetry.Good {
+		if int(r.Tag) >= len(g.schema.Tags) || w.want.Tag != "" && w.want.Tag != g.schema.Tags[r.Tag].Name {
 			continue
 		}
 		p := place{g, r.Tag}
 		if _, waits := w.pending[p]; waits {
 			w.missed++
+			continue
+		}
+		if w.want.Bad && r.Quality == telemetry.Good {
 			continue
 		}
 		w.pending[p] = struct{}{}
@@ -146,8 +149,12 @@ func (w *watcher) take() Change {
 	c := Change{Missed: missed, Entries: make([]Entry, 0, len(order))}
 	for _, p := range order {
 		p.group.mu.Lock()
-		c.Entries = append(c.Entries, p.group.entry(int(p.tag)))
+		e := p.group.entry(int(p.tag))
 		p.group.mu.Unlock()
+		if w.want.Bad && e.Reading.Quality == telemetry.Good { // it recovered meanwhile
+			continue
+		}
+		c.Entries = append(c.Entries, e)
 	}
 	return c
 }

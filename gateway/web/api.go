@@ -44,7 +44,7 @@ type Value struct {
 	Group   string  `json:"group"`
 	Tag     string  `json:"tag"`
 	Unit    string  `json:"unit,omitempty"`
-	Value   any     `json:"value"`   // null when there is none
+	Value   any     `json:"value"`   // null when there is none; a Client gives a number as json.Number
 	Quality string  `json:"quality"` // good, uncertain, bad; "" = not read yet
 	Reason  string  `json:"reason,omitempty"`
 	At      int64   `json:"at"` // of the poll by the gateway's clock, ms since 1970; 0 = not read yet

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,12 +25,12 @@ const (
 	maxFailure = 1 << 20  // bytes of why not: a hundred mistakes of a config
 )
 
-// Time limits of a client: a gateway that does not answer must not keep a command waiting.
-const (
-	dialWait   = 3 * time.Second
-	answerWait = 30 * time.Second // for the first byte of an answer: a reload of a large config takes some seconds
-	idleWait   = time.Minute      // between two bytes of a long one
-)
+// waits are the time limits of a client: a gateway that does not answer must not keep a command waiting.
+type waits struct {
+	dial   time.Duration
+	answer time.Duration // for the first byte of an answer
+	idle   time.Duration // between two bytes of a long one
+}
 
 // Client asks the gateway that runs on a store, through the socket in the store's directory. It is a Store, too.
 type Client struct {
@@ -42,29 +43,37 @@ var ErrNoGateway = errors.New("no gateway answers")
 
 // Dial returns a client of the gateway that runs on the store in dir. Errors: ErrNoGateway.
 func Dial(ctx context.Context, dir string) (*Client, error) {
+	// a reload of a large config takes some seconds; a long answer shows life every maxSilence
+	return dial(ctx, dir, waits{dial: 3 * time.Second, answer: 30 * time.Second, idle: time.Minute})
+}
+
+func dial(ctx context.Context, dir string, wait waits) (*Client, error) {
 	path := filepath.Join(dir, socketName)
-	d := net.Dialer{Timeout: dialWait}
+	d := net.Dialer{Timeout: wait.dial}
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("%w at %q (%w); is it running, is this its store, and are you its user?", ErrNoGateway, path, err)
 	}
 	_ = conn.Close()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	open := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := d.DialContext(ctx, "unix", path)
 		if err != nil {
 			return nil, err
 		}
-		return &idleConn{conn}, nil
+		return &idleConn{conn, wait.idle}, nil
 	}
-	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: dial, ResponseHeaderTimeout: answerWait}}}, nil
+	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: open, ResponseHeaderTimeout: wait.answer}}}, nil
 }
 
-// idleConn gives up a connection on which nothing comes for idleWait.
-type idleConn struct{ net.Conn }
+// idleConn gives up a connection on which nothing comes for a while.
+type idleConn struct {
+	net.Conn
+	wait time.Duration
+}
 
 // Read bounds the wait.
 func (c *idleConn) Read(p []byte) (int, error) {
-	_ = c.SetReadDeadline(time.Now().Add(idleWait))
+	_ = c.SetReadDeadline(time.Now().Add(c.wait))
 	return c.Conn.Read(p)
 }
 
@@ -115,7 +124,7 @@ func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func
 			continue
 		}
 		var v Value
-		if err := json.Unmarshal(in.Bytes(), &v); err != nil {
+		if err := decode(bytes.NewReader(in.Bytes()), &v); err != nil {
 			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
 		}
 		if err := f(&v); err != nil {
@@ -161,10 +170,18 @@ func (c *Client) get(ctx context.Context, method, path string, values url.Values
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v); err != nil {
+	if err := decode(io.LimitReader(resp.Body, maxAnswer), v); err != nil {
 		return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
 	}
 	return nil
+}
+
+// decode reads one JSON value. A Value's number stays as it is written (json.Number): a float64 would lose a 64-bit counter's
+// last digits.
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.UseNumber()
+	return d.Decode(v)
 }
 
 // Status is Store.Status.

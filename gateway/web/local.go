@@ -204,7 +204,7 @@ func (c *local) records(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newLines(w)
 	told := 0 // streams; they are numbered as they appear
-	err = scan(r.Context(), c.g.Buffer(), q, func(s *StoredRecord) error {
+	err = scan(r.Context(), c.g.Buffer(), q, out.alive, func(s *StoredRecord) error {
 		if s.Stream.ID == told {
 			told++
 			out.write(&wireLine{Stream: s.Stream})
@@ -248,17 +248,18 @@ func (c *local) verify(w http.ResponseWriter, r *http.Request) {
 
 // lines writes an answer line by line.
 type lines struct {
-	w   *bufio.Writer
-	enc *json.Encoder
-	rc  *http.ResponseController
-	n   int
-	err error
+	w    *bufio.Writer
+	enc  *json.Encoder
+	rc   *http.ResponseController
+	n    int
+	told time.Time // when the reader was last sent something
+	err  error
 }
 
 func newLines(w http.ResponseWriter) *lines {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriterSize(w, 64<<10)
-	l := &lines{w: buf, enc: json.NewEncoder(buf), rc: http.NewResponseController(w)}
+	l := &lines{w: buf, enc: json.NewEncoder(buf), rc: http.NewResponseController(w), told: time.Now()}
 	l.extend()
 	return l
 }
@@ -277,8 +278,21 @@ func (l *lines) write(line *wireLine) {
 	l.err = l.enc.Encode(line)
 }
 
+// alive writes an empty line when nothing has reached the reader for maxSilence: a query that few records match may read
+// gigabytes for nothing, and a client gives up a gateway that is silent.
+func (l *lines) alive() {
+	if time.Since(l.told) < maxSilence {
+		return
+	}
+	l.write(&wireLine{})
+	if l.err == nil {
+		l.flush()
+	}
+}
+
 func (l *lines) flush() {
 	l.err = errors.Join(l.err, l.w.Flush(), l.rc.Flush())
+	l.told = time.Now()
 }
 
 func (l *lines) end(report *buffer.Verification, err error) {

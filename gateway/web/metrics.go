@@ -84,6 +84,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.groups(s)
 	e.destinations(s)
 	e.buffer(&s.Buffer)
+	e.page(&s.Page)
 	e.process(&s.Process)
 }
 
@@ -217,6 +218,13 @@ func (e *exposition) buffer(b *Buffer) {
 	if b.OutageHours != nil {
 		one("millrace_buffer_outage_seconds", "gauge", "How long the buffer and its disk last at the present rate with no link.", *b.OutageHours*3600)
 	}
+}
+
+func (e *exposition) page(p *Page) {
+	e.family("millrace_page_connections", "gauge", "Connections to the page's address, this one included; at most 64.")
+	e.count(uint64(p.Connections))
+	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed at once because it had 64.")
+	e.count(p.Refused)
 }
 
 func (e *exposition) process(p *Process) {

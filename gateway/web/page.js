@@ -32,6 +32,9 @@
     return Math.floor(s / 86400) + " d";
   }
 
+  // brief is span for what takes milliseconds.
+  const brief = (s) => s >= 1 ? span(s) : s > 0 ? (s * 1000 < 10 ? (s * 1000).toFixed(1) : Math.round(s * 1000)) + " ms" : "–";
+
   function bytes(n) {
     const units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let i = 0;
@@ -144,17 +147,24 @@
     p.where = part(name, "span", "sub");
     p.why = part(name, "span", "why");
     p.since = cell("time", "Since");
-    [["backlog", "Backlog"], ["oldest", "Oldest"], ["flight", "In flight"], ["rate", "Messages/s"], ["resent", "Sent again"]]
+    [["backlog", "Backlog"], ["oldest", "Oldest"], ["flight", "In flight"], ["rate", "Messages/s"], ["latency", "Acknowledged in"], ["resent", "Sent again"]]
       .forEach(([key, label]) => p[key] = cell("n", label));
-    tr.append(state, name, p.since, p.backlog, p.oldest, p.flight, p.rate, p.resent);
+    tr.append(state, name, p.since, p.backlog, p.oldest, p.flight, p.rate, p.latency, p.resent);
     tr.parts = p;
     return tr;
   }
 
-  // held says what a destination that takes messages does not take.
-  function held(d, now) {
-    return (d.breakers || []).map((x) => x.topic + ": " + whole(x.held_back) + " records held back, the broker refuses them; " +
-      (ago(now, x.next_try) < 0 ? "next try in " + span(-ago(now, x.next_try)) : "trying again")).join("; ");
+  // breakers says what a destination that takes messages does not take, a line for each.
+  function breakers(d, now) {
+    const lines = (d.breakers || []).map((x) => x.topic + ": breaker " + x.state + " for " + span(ago(now, x.since)) + ", " + whole(x.held_back) +
+      " records held back, " + (ago(now, x.next_try) < 0 ? "next try in " + span(-ago(now, x.next_try)) : "trying again") + (x.reason ? "; " + x.reason : ""));
+    return lines.slice(0, 10).join("\n") + (lines.length > 10 ? "\nand " + (lines.length - 10) + " more; the snapshot has all" : "");
+  }
+
+  // absent says what is kept for destinations that are not in the config.
+  function absent(list) {
+    return (list || []).map((a) => a.name + " is not in the config; " + whole(a.readings) + " readings in " + whole(a.records) +
+      " records are kept for it. millrace buffer forget " + a.name + " gives them up.").join("\n");
   }
 
   function drawDestinations(s, now) {
@@ -165,14 +175,17 @@
       set(p.state, d.state);
       set(p.name, d.name);
       set(p.where, d.url);
-      set(p.why, up ? held(d, now) : d.last_error);
+      set(p.why, up ? breakers(d, now) : d.last_error);
       set(p.since, span(ago(now, d.since)));
       set(p.backlog, whole(d.backlog_readings));
       set(p.oldest, d.backlog_readings ? span(d.oldest_age_seconds) : "–");
       set(p.flight, whole(d.in_flight));
       set(p.rate, isNaN(rate(m.counts)) ? "–" : perSecond(rate(m.counts)));
+      set(p.latency, brief(d.ack_latency_seconds));
+      p.latency.title = "longest of this session: " + brief(d.ack_latency_max_seconds);
       set(p.resent, whole(d.resent));
     });
+    set(id("absent"), absent(s.absent));
   }
 
   function drawFacts(dl, facts) {

@@ -2,10 +2,14 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
 	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/values"
 )
 
 // example is a plant of four devices some minutes after the start; trouble "outage" takes its uplink away.
@@ -15,9 +19,10 @@ func example(now time.Time, trouble string) *Snapshot {
 	hours := 41.3
 	s := &Snapshot{Gateway: "press-shop", Version: "0.1.0", Epoch: "6f1c02d9a4b7e310", Started: since, Now: now,
 		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
-			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, HoursLeft: &hours},
-		Process:      Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
-		Destinations: []Destination{{Name: "cloud", URL: "mqtts://broker.example:8883", State: StateConnected, Since: since, Sent: secs * 2, Acked: secs * 2, Bytes: 1 << 20}},
+			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, OutageHours: &hours},
+		Process: Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
+		Destinations: []Destination{{Name: "cloud", URL: "mqtts://broker.example:8883", State: StateConnected, Since: since, Sent: secs * 2, Acked: secs * 2, Bytes: 1 << 20,
+			AckLatency: 4200 * time.Microsecond, AckMax: 180 * time.Millisecond}},
 	}
 	for i, d := range []struct {
 		name, driver, url string
@@ -48,7 +53,24 @@ func example(now time.Time, trouble string) *Snapshot {
 		s.Devices[2].Accounts[0].Delivered -= 12
 		s.Devices[2].Accounts[0].Dropped.Rejected = 12
 	}
+	if trouble == "refused" {
+		s.Absent = []Absent{{Name: "old-cloud", Records: 812, Readings: 9744}}
+		s.Destinations[0].Held = 96
+		s.Destinations[0].Breakers = []Breaker{{Device: "press-1", Topic: "telemetry/press-shop/press-1/fast", State: "open", Since: now.Add(-90 * time.Second),
+			Held: 96, NextTry: now.Add(30 * time.Second), Reason: "not authorised"}}
+	}
 	return s
+}
+
+// showing is a gateway that has only a snapshot to show.
+type showing func() *Snapshot
+
+func (f showing) Snapshot() *Snapshot                     { return f() }
+func (f showing) Buffer() *buffer.Buffer                  { return nil }
+func (f showing) Values() *values.Table                   { return values.New() }
+func (f showing) Reload(context.Context) (*Change, error) { return nil, errors.New("no config") }
+func (f showing) Write(_ context.Context, _, _, _ string) (*Written, error) {
+	return nil, errors.New("not allowed")
 }
 
 // grow adds copies of the devices until there are n.
@@ -65,23 +87,23 @@ func grow(s *Snapshot, n int) {
 func TestPreview(t *testing.T) {
 	span, err := time.ParseDuration(os.Getenv("MILLRACE_PREVIEW"))
 	if err != nil {
-		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage for one in trouble, many for 1000 devices")
+		t.Skip("set MILLRACE_PREVIEW=10m to look at the page in a browser; MILLRACE_TROUBLE=outage or refused for one in trouble, many for 1000 devices")
 	}
-	handler := Handler(func() *Snapshot {
+	handler := Handler(showing(func() *Snapshot {
 		s := example(time.Now(), os.Getenv("MILLRACE_TROUBLE"))
 		if os.Getenv("MILLRACE_TROUBLE") == "many" {
 			grow(s, 1000)
 		}
 		return s
-	})
-	l, err := Listen(context.Background(), "127.0.0.1:8471")
+	}))
+	l, err := Listen(context.Background(), "127.0.0.1:8471", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), span)
 	defer cancel()
 	t.Log("look at http://127.0.0.1:8471/")
-	if err := Run(ctx, l, handler); err != nil {
+	if err := Run(ctx, l, handler, mute); err != nil {
 		t.Fatal(err)
 	}
 }

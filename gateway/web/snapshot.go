@@ -23,6 +23,7 @@ type Snapshot struct {
 	Destinations []Destination `json:"destinations"`
 	Absent       []Absent      `json:"absent,omitempty"` // destinations that are not in the config and hold records in the store
 	Buffer       Buffer        `json:"buffer"`
+	Page         Page          `json:"page"`
 	Process      Process       `json:"process"`
 }
 
@@ -150,6 +151,12 @@ type Buffer struct {
 	Health       string   `json:"health"`       // HealthOK or why records are not made durable
 	Corrupt      uint64   `json:"corrupt"`      // damaged segments set aside
 	OutageHours  *float64 `json:"outage_hours"` // until the store or its disk is full at the present rate with no link; nil when unknown
+}
+
+// Page is who looks at the page's address. All is 0 when there is none.
+type Page struct {
+	Connections int    `json:"connections"` // at most 64
+	Refused     uint64 `json:"refused"`     // connections closed at once because there were so many
 }
 
 // HealthOK is the Health of a buffer that accepts records and makes them durable.

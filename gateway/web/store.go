@@ -98,12 +98,12 @@ func statusOf(v viewer) (*StoreStatus, error) {
 	return &StoreStatus{Stats: v.Stats(), Segments: v.Segments(), Ledger: v.Ledger(), Quarantine: len(q)}, err
 }
 
-// scan gives the records of the query. Segments whose times are all outside of it are not read.
-func scan(ctx context.Context, v viewer, q Query, f func(*StoredRecord) error) error {
+// scan gives the records of the query to f, and calls look for each that it looks at, wanted or not. Segments whose times are all outside of it are not read.
+func scan(ctx context.Context, v viewer, q Query, look func(), f func(*StoredRecord) error) error {
 	if q.To == 0 {
 		q.To = math.MaxUint64
 	}
-	s := scanner{q: q, f: f, known: map[*buffer.Stream]*StoredStream{}, named: map[string]*StoredStream{}}
+	s := scanner{q: q, look: look, f: f, known: map[*buffer.Stream]*StoredStream{}, named: map[string]*StoredStream{}}
 	var damage error
 	read := func(from, to uint64) error {
 		if from >= to {
@@ -135,6 +135,7 @@ func scan(ctx context.Context, v viewer, q Query, f func(*StoredRecord) error) e
 // scanner turns the buffer's records into stored ones.
 type scanner struct {
 	q     Query
+	look  func()
 	f     func(*StoredRecord) error
 	err   error // of f
 	out   StoredRecord
@@ -143,6 +144,7 @@ type scanner struct {
 }
 
 func (s *scanner) give(r *buffer.Record) error {
+	s.look()
 	if !s.q.has(r) {
 		return nil
 	}
@@ -200,7 +202,7 @@ func OpenStore(ctx context.Context, dir string, maxSize int64) (Store, error) {
 func (s *stopped) Status(context.Context) (*StoreStatus, error) { return statusOf(s.ReadOnly) }
 
 func (s *stopped) Scan(ctx context.Context, q Query, f func(*StoredRecord) error) error {
-	return scan(ctx, s.ReadOnly, q, f)
+	return scan(ctx, s.ReadOnly, q, func() {}, f)
 }
 
 func (s *stopped) Quarantine(context.Context) ([]*buffer.Quarantined, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -46,13 +47,14 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("/metrics", s.serveMetrics)
 	mux.HandleFunc("GET /api/v1/snapshot", s.serveSnapshot)
 	mux.HandleFunc("GET /api/v1/values", s.serveValues)
+	mux.HandleFunc("GET /api/v1/schema/{name}", serveSchema)
 	mux.HandleFunc("GET /api/v1/store", s.serveStore)
 	mux.HandleFunc("GET /api/v1/store/quarantine", s.serveQuarantine)
 }
 
 // Run serves handler on l until ctx ends, then gives open requests a second to finish. It returns nil
-// after ctx ended and the listener's error otherwise. It closes l.
-func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
+// after ctx ended and the listener's error otherwise. It closes l. When it cannot accept, it logs that and tries again.
+func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,  // no request has a body: a slow sender is not one of ours
@@ -60,6 +62,7 @@ func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
 		WriteTimeout:      30 * time.Second, // two megabytes of metrics over a poor link
 		IdleTimeout:       2 * time.Minute,  // longer than any scrape interval
 		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          errorLog(log),
 	}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -76,16 +79,6 @@ func Run(ctx context.Context, l net.Listener, handler http.Handler) error {
 	}
 	<-drained
 	return nil
-}
-
-// Listen opens the address "host:port" for Run.
-func Listen(ctx context.Context, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the web page on %q: %w; choose another address or port", address, err)
-	}
-	return l, nil
 }
 
 func (s *site) snapshot() *Snapshot {

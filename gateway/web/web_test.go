@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,12 +15,19 @@ import (
 
 var noon = time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 
+// mute is a log for what no test reads.
+var mute = slog.New(slog.DiscardHandler)
+
 // get asks the handler as a browser on the same machine does.
 func get(t *testing.T, s *Snapshot, method, target string) *http.Response {
 	t.Helper()
-	r := httptest.NewRequest(method, "http://localhost"+target, nil)
+	return request(Handler(showing(func() *Snapshot { return s })), method, target)
+}
+
+// request asks a handler.
+func request(h http.Handler, method, target string) *http.Response {
 	w := httptest.NewRecorder()
-	Handler(func() *Snapshot { return s }).ServeHTTP(w, r)
+	h.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+target, nil))
 	return w.Result()
 }
 
@@ -67,7 +75,7 @@ func TestHost(t *testing.T) {
 		{"127.0.0.1:80", "10.0.0.7", 421}, {"127.0.0.1:80", "", 421}, {"[::ffff:127.0.0.1]:80", "evil.example", 421},
 		{"10.0.0.7:80", "edge-7.plant.example", 200}, {"10.0.0.7:80", "10.0.0.7", 200},
 	}
-	handler := Handler(func() *Snapshot { return example(noon, "") })
+	handler := Handler(showing(func() *Snapshot { return example(noon, "") }))
 	for _, c := range cases {
 		addr, err := net.ResolveTCPAddr("tcp", c.local)
 		if err != nil {
@@ -130,17 +138,17 @@ func TestSummary(t *testing.T) {
 	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
 	held := example(noon, "")
 	held.Destinations[0].Held = 1234
-	held.Destinations[0].Suspects = []Suspect{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}
+	held.Destinations[0].Breakers = []Breaker{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}
 	cases := []struct {
 		s           *Snapshot
 		level, text string
 	}{
-		{held, LevelWarn, "cloud closes the connection on messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
+		{held, LevelWarn, "cloud refuses messages of press-1, cnc-1: 1,234 records held back, the rest flows."},
 		{refused, LevelWarn, "The last reload of the config was refused; the one before runs on."},
 		{example(noon, ""), LevelOK, "All 4 devices live; everything delivered."},
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},
-		{outage, LevelWarn, "Uplink cloud down for 3 m 12 s; 16,619 readings kept, room for 41 h."},
-		{example(noon, "outage"), LevelWarn, "Uplink cloud down for 3 m 12 s; 16,619 readings kept, room for 41 h. Device tank-1 does not answer; 3 of 4 live."},
+		{outage, LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h."},
+		{example(noon, "outage"), LevelWarn, "Destination cloud down for 3 m 12 s; 16,619 readings kept, enough space for 41 h. Device tank-1 does not answer; 3 of 4 live."},
 		{two, LevelWarn, "Devices meter-1, cnc-1 do not answer; 2 of 4 live."},
 		{broken, LevelBad, "The buffer does not keep readings: disk full"},
 	}
@@ -189,7 +197,7 @@ func TestSnapshot(t *testing.T) {
 			Age float64 `json:"oldest_age_seconds"`
 		}
 		Buffer struct {
-			HoursLeft float64 `json:"hours_left"`
+			OutageHours float64 `json:"outage_hours"`
 		}
 	}
 	r := get(t, example(noon, "outage"), "GET", "/api/v1/snapshot")
@@ -197,7 +205,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Gateway != "press-shop" || got.Summary.Level != LevelWarn || len(got.Devices) != 4 || got.Devices[1].Groups[0].Interval != 1 ||
-		got.Devices[1].Groups[0].Tags != 21 || got.Devices[2].Accounts[0].Dropped["rejected"] != 12 || got.Destinations[0].Age != 193 || got.Buffer.HoursLeft != 41.3 {
+		got.Devices[1].Groups[0].Tags != 21 || got.Devices[2].Accounts[0].Dropped["rejected"] != 12 || got.Destinations[0].Age != 193 || got.Buffer.OutageHours != 41.3 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -223,12 +231,12 @@ func TestPageIsWhole(t *testing.T) {
 // TestRunStops holds that Run ends with its context, answers until then, and does not wait for idle peers.
 func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := Listen(ctx, "127.0.0.1:0")
+	l, err := Listen(ctx, "127.0.0.1:0", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- Run(ctx, l, Handler(func() *Snapshot { return example(noon, "") })) }()
+	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") })), mute) }()
 	idle, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -248,19 +256,19 @@ func TestRunStops(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not stop")
 	}
-	if _, err := Listen(context.Background(), "256.0.0.1:x"); err == nil || !strings.Contains(err.Error(), "choose another") {
+	if _, err := Listen(context.Background(), "256.0.0.1:x", mute); err == nil || !strings.Contains(err.Error(), "choose another") {
 		t.Errorf("listen on nonsense: %v", err)
 	}
 }
 
 // TestRunReportsItsListener holds that a listener that breaks is not taken for a stop.
 func TestRunReportsItsListener(t *testing.T) {
-	l, err := Listen(context.Background(), "127.0.0.1:0")
+	l, err := Listen(context.Background(), "127.0.0.1:0", mute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := Run(context.Background(), l, http.NotFoundHandler()); err == nil {
+	if err := Run(context.Background(), l, http.NotFoundHandler(), mute); err == nil {
 		t.Error("no error from a closed listener")
 	}
 }
@@ -268,7 +276,7 @@ func TestRunReportsItsListener(t *testing.T) {
 // TestSnapshotIsShared holds that many watchers cost the gateway one snapshot.
 func TestSnapshotIsShared(t *testing.T) {
 	taken := 0
-	handler := Handler(func() *Snapshot { taken++; return example(noon, "") })
+	handler := Handler(showing(func() *Snapshot { taken++; return example(noon, "") }))
 	began := time.Now()
 	for range 50 {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/healthz", nil))
@@ -281,7 +289,7 @@ func TestSnapshotIsShared(t *testing.T) {
 func BenchmarkMetrics1000Devices(b *testing.B) {
 	s := example(noon, "")
 	grow(s, 1000)
-	handler := Handler(func() *Snapshot { return s })
+	handler := Handler(showing(func() *Snapshot { return s }))
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()

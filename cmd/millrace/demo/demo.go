@@ -181,13 +181,13 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
-	l, err := web.Listen(ctx, "127.0.0.1:0")
+	l, err := web.Listen(ctx, "127.0.0.1:0", d.log)
 	if err != nil {
 		return err
 	}
 	d.page = "http://" + l.Addr().String() + "/"
 	wg.Go(func() {
-		if err := web.Run(ctx, l, web.Handler(d.gateway)); err != nil {
+		if err := web.Run(ctx, l, web.Handler(d.gateway), d.log); err != nil {
 			d.log.Warn("the operator's page ended", "cause", err)
 		}
 	})

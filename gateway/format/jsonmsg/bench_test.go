@@ -33,7 +33,7 @@ func BenchmarkRecord(b *testing.B) {
 				schema.Tags = append(schema.Tags, record.Tag{Name: fmt.Sprintf("tag-%04d", i)})
 				rec.Readings = append(rec.Readings, telemetry.Reading{Tag: uint32(i), Time: rec.Time, Value: c.value()})
 			}
-			s := newStream(b, Options{Gateway: "press-shop", Epoch: "6f1c000000000000"}, schema)
+			s := openStream(b, Options{Gateway: "press-shop"}, schema)
 			var dst []byte
 			b.ReportAllocs()
 			for b.Loop() {

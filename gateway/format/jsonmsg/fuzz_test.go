@@ -30,7 +30,7 @@ func FuzzRecord(f *testing.F) {
 		if record.Decode(src, &rec) != nil {
 			return
 		}
-		s := newStream(t, Options{BigIntsAsText: bigText}, schema)
+		s := openStream(t, Options{BigIntsAsText: bigText}, schema)
 		got, err := s.AppendRecord(nil, 1, false, &rec)
 		if err != nil {
 			return

@@ -11,20 +11,34 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"millrace/drivers/telemetry"
+	"millrace/gateway/format"
 	"millrace/gateway/record"
 )
 
-func newStream(t testing.TB, o Options, schema *record.Schema) *Stream {
+// testStream encodes the records of one schema of the epoch 6f1c.
+type testStream struct{ *stream }
+
+func openStream(t testing.TB, o Options, schema *record.Schema) *testStream {
 	t.Helper()
-	f, err := New(o)
+	if o.Topic == "" {
+		o.Topic = "telemetry/{gateway}/{device}/{group}"
+	}
+	if _, err := New(o); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStream(&o, schema)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := f.Stream(schema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return &testStream{s}
+}
+
+func (s *testStream) AppendRecord(dst []byte, seq uint64, historical bool, r *record.Record) ([]byte, error) {
+	return s.appendRecord(dst, &format.Record{Epoch: "6f1c", Seq: seq, Historical: historical, Record: r, Time: r.Time})
+}
+
+func (s *testStream) AppendGap(dst []byte, seq uint64, historical bool, at int64, g *format.Gap) []byte {
+	return s.appendGap(dst, &format.Record{Epoch: "6f1c", Seq: seq, Historical: historical, Gap: g, Time: at})
 }
 
 func schemaOf(names ...string) *record.Schema {
@@ -111,7 +125,7 @@ var messages = []struct {
 }
 
 func TestMessages(t *testing.T) {
-	s := newStream(t, Options{Gateway: "press-shop", Epoch: "6f1c"}, schemaOf("a", "b", "c"))
+	s := openStream(t, Options{Gateway: "press-shop"}, schemaOf("a", "b", "c"))
 	contract := compileSchema(t)
 	for _, m := range messages {
 		t.Run(m.name, func(t *testing.T) {
@@ -131,8 +145,8 @@ func TestMessages(t *testing.T) {
 }
 
 func TestGap(t *testing.T) {
-	s := newStream(t, Options{Gateway: "press-shop", Epoch: "6f1c"}, schemaOf())
-	got := s.AppendGap(nil, 1234, true, at, &Gap{From: at - 5e6, To: at - 1, FirstSeq: 7, LastSeq: 9, Count: 300, Cause: "buffer full"})
+	s := openStream(t, Options{Gateway: "press-shop"}, schemaOf())
+	got := s.AppendGap(nil, 1234, true, at, &format.Gap{From: at - 5e6, To: at - 1, FirstSeq: 7, LastSeq: 9, Count: 300, Cause: "buffer full"})
 	want := head + `,"historical":true,"values":{},"bad":{},"gap":{"from":1766479995123,"to":1766480000123,"count":300,"cause":"buffer full","first_seq":7,"last_seq":9}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -141,7 +155,7 @@ func TestGap(t *testing.T) {
 }
 
 func TestBigIntsAsText(t *testing.T) {
-	s := newStream(t, Options{BigIntsAsText: true}, schemaOf("a", "b", "c", "d", "e"))
+	s := openStream(t, Options{BigIntsAsText: true}, schemaOf("a", "b", "c", "d", "e"))
 	const edge = 1 << 53
 	got, _ := s.AppendRecord(nil, 1, false, &record.Record{Readings: []telemetry.Reading{
 		{Tag: 0, Value: telemetry.Uint(edge)}, {Tag: 1, Value: telemetry.Uint(edge + 1)},
@@ -155,7 +169,7 @@ func TestBigIntsAsText(t *testing.T) {
 }
 
 func TestForeignTag(t *testing.T) {
-	s := newStream(t, Options{}, schemaOf("a"))
+	s := openStream(t, Options{}, schemaOf("a"))
 	dst := []byte("before")
 	got, err := s.AppendRecord(dst, 1, false, &record.Record{Readings: []telemetry.Reading{reading(1, telemetry.Int(1))}})
 	if err == nil || string(got) != "before" {
@@ -164,9 +178,9 @@ func TestForeignTag(t *testing.T) {
 }
 
 func TestNamesAreQuoted(t *testing.T) {
-	s := newStream(t, Options{Gateway: `a"b`}, &record.Schema{Device: "d\n", Group: "\xff", Tags: []record.Tag{{Name: `t"\`}}})
+	s := openStream(t, Options{Gateway: `a"b`}, &record.Schema{Device: "d\n", Group: "\xff", Tags: []record.Tag{{Name: `t"\`}}})
 	got, _ := s.AppendRecord(nil, 1, false, &record.Record{Readings: []telemetry.Reading{{Value: telemetry.Int(1)}}})
-	want := `{"gateway":"a\"b","device":"d\n","group":"` + "\uFFFD" + `","epoch":"","seq":1,"ts":0,"values":{"t\"\\":1},"bad":{}}`
+	want := `{"gateway":"a\"b","device":"d\n","group":"` + "\uFFFD" + `","epoch":"6f1c","seq":1,"ts":0,"values":{"t\"\\":1},"bad":{}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -175,7 +189,6 @@ func TestNamesAreQuoted(t *testing.T) {
 func TestTopic(t *testing.T) {
 	schema := &record.Schema{Device: "hall/press+1#", Group: "fa\x00st"}
 	for template, want := range map[string]string{
-		"":                          "telemetry/gw/hall/press_1_/fa_st",
 		"{device}/{device}":         "hall/press_1_/hall/press_1_",
 		"$aws/rules/x/{gateway}":    "$aws/rules/x/gw",
 		"{other}":                   "unknown placeholder",
@@ -186,25 +199,55 @@ func TestTopic(t *testing.T) {
 		strings.Repeat("x", 1024):   strings.Repeat("x", 1024),
 		"{group}" + "{group}/fixed": "fa_stfa_st/fixed",
 	} {
-		f, err := New(Options{Gateway: "gw", Topic: template})
+		o := Options{Gateway: "gw", Topic: template}
+		_, err := New(o)
 		if err != nil {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("template %q: error %q does not contain %q", template, err, want)
 			}
 			continue
 		}
-		if s, err := f.Stream(schema); err != nil || s.Topic() != want {
-			t.Errorf("template %q: topic %q, want %q (%v)", template, s.Topic(), want, err)
+		if s, err := newStream(&o, schema); err != nil || s.topic != want {
+			t.Errorf("template %q: topic %q, want %q (%v)", template, s.topic, want, err)
 		}
 	}
-	f, _ := New(Options{Topic: strings.Repeat("{device}", 100)})
-	if _, err := f.Stream(&record.Schema{Device: strings.Repeat("d", 1000)}); err == nil {
-		t.Error("a topic of 100,000 bytes is accepted; paho would cut it")
+	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}); err == nil {
+		t.Error("a topic of 100,000 bytes is accepted")
+	}
+}
+
+// TestEncoder: a record says whose it is by its own schema, its epoch by itself, and that its clock was not set.
+func TestEncoder(t *testing.T) {
+	f, err := New(Options{Gateway: "new-name", Topic: "t/{gateway}/{device}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := f.Open(nil, nil)
+	of := func(gateway, epoch string, unset bool) string {
+		schema := &record.Schema{Gateway: gateway, Device: "d", Group: "g", Tags: []record.Tag{{Name: "a"}}}
+		rec := &record.Record{Time: at, ClockUnset: unset, Readings: []telemetry.Reading{reading(0, telemetry.Int(1))}}
+		out, err := e.Encode(nil, []format.Record{{Epoch: epoch, Seq: 1, Schema: schema, Record: rec, Time: at}})
+		if err != nil || len(out) != 1 || out[0].QoS != 1 || e.Topic(schema) != out[0].Topic {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		holds(t, compileSchema(t), out[0].Payload)
+		return out[0].Topic + " " + string(out[0].Payload)
+	}
+	for _, c := range [][2]string{
+		{of("old-name", "e1", false), `t/old-name/d {"gateway":"old-name","device":"d","group":"g","epoch":"e1","seq":1,"ts":1766480000123,"values":{"a":1},"bad":{}}`},
+		{of("", "e2", true), `t/new-name/d {"gateway":"new-name","device":"d","group":"g","epoch":"e2","seq":1,"ts":1766480000123,"clock":"not set","values":{"a":1},"bad":{}}`},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("got  %s\nwant %s", c[0], c[1])
+		}
+	}
+	if e.Batch() != 1 || len(e.Hello(nil)) != 0 || f.Will() != nil || len(f.Subscriptions()) != 0 {
+		t.Error("json has births, a will, or a batch")
 	}
 }
 
 func TestRecordDoesNotAllocate(t *testing.T) {
-	s := newStream(t, Options{}, schemaOf("a", "b", "c"))
+	s := openStream(t, Options{}, schemaOf("a", "b", "c"))
 	var dst []byte
 	for _, m := range messages {
 		if m.name == "arrays" {

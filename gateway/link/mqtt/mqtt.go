@@ -36,6 +36,9 @@ const (
 	defaultMaxInbound     = 64 << 10
 )
 
+// maxKeepAlive is what the login can say: 16 bits of seconds.
+const maxKeepAlive = 65535 * time.Second
+
 // Dialer makes sessions with one broker.
 type Dialer struct {
 	o      Options
@@ -55,6 +58,9 @@ func New(o Options) (*Dialer, error) {
 	if o.KeepAlive == 0 {
 		o.KeepAlive = defaultKeepAlive
 	}
+	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
+		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
+	}
 	if o.ConnectTimeout == 0 {
 		o.ConnectTimeout = defaultConnectTimeout
 	}
@@ -68,11 +74,14 @@ func New(o Options) (*Dialer, error) {
 
 // Dial opens a session: see link.Dialer.
 func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error) {
+	if err := fitWill(will); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, d.o.ConnectTimeout)
 	defer cancel()
 	conn, err := d.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", d.target.explainDial(err))
+		return nil, fmt.Errorf("connect: %w", d.late(ctx, d.target.explainDial(err)))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s := newSession(&d.o, conn)
@@ -82,11 +91,33 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	if err != nil {
 		_ = conn.Close()
-		if cause := ctx.Err(); cause != nil {
-			err = fmt.Errorf("%w within %v (%w)", link.ErrSilent, d.o.ConnectTimeout, cause)
-		}
-		return nil, fmt.Errorf("log in: %w", d.target.explainLogin(err))
+		return nil, fmt.Errorf("log in: %w", d.late(ctx, d.target.explainLogin(err)))
 	}
 	s.start()
 	return s, nil
+}
+
+// late says that the time was up, or that the caller gave up, where that is why err came.
+func (d *Dialer) late(ctx context.Context, err error) error {
+	switch cause := ctx.Err(); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return fmt.Errorf("%w within %v; check the address, the network and its firewalls (%w)", link.ErrSilent, d.o.ConnectTimeout, cause)
+	case cause != nil:
+		return cause
+	}
+	return err
+}
+
+// fitWill refuses a will that a login cannot carry (MQTT 3.1.1 section 3.1.3.3).
+func fitWill(will *link.Message) error {
+	if will == nil {
+		return nil
+	}
+	if len(will.Payload) > maxTopic {
+		return fmt.Errorf("will: %w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(will.Payload), maxTopic)
+	}
+	if err := fit(will); err != nil {
+		return fmt.Errorf("will: %w", err)
+	}
+	return nil
 }

@@ -11,10 +11,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"millrace/gateway/link"
 )
 
 // TLS names the files of a TLS connection. They are read again at every connect, so that a renewed file is
@@ -139,14 +142,16 @@ func readPEM(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// maxUpgrade bounds what a server may send before the websocket is open, TLS included.
-const maxUpgrade = 256 << 10
+// maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and
+// 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.
+const maxUpgrade = 64 << 10
 
 var errUpgrade = fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
 
 // dialWeb opens a websocket. Every byte is counted until it is open.
 func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, error) {
 	var budget *upgradeConn
+	stop := func() bool { return true }
 	d := websocket.Dialer{
 		TLSClientConfig: config, Subprotocols: []string{"mqtt"}, ReadBufferSize: 4096, WriteBufferSize: 16 << 10,
 		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -154,12 +159,14 @@ func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, err
 			if err != nil {
 				return nil, err
 			}
+			stop = context.AfterFunc(ctx, func() { _ = raw.Close() }) // the library looks at the deadline only
 			budget = &upgradeConn{Conn: raw}
 			budget.left.Store(maxUpgrade)
 			return budget, nil
 		},
 	}
 	ws, resp, err := d.DialContext(ctx, t.url.String(), nil)
+	stop()
 	if resp != nil && err != nil {
 		return nil, &upgradeError{resp.StatusCode, err}
 	}
@@ -167,8 +174,7 @@ func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, err
 		return nil, err
 	}
 	budget.open.Store(true)
-	ws.SetReadLimit(maxFrame)
-	return &webConn{ws: ws}, nil
+	return newWebConn(ws), nil
 }
 
 // upgradeError is an HTTP answer that is no websocket.
@@ -202,31 +208,63 @@ const maxFrame = 1 << 20
 
 // webConn is a websocket as a stream of bytes.
 type webConn struct {
-	ws *websocket.Conn
-	r  io.Reader // of the frame being read, nil for none
+	ws      *websocket.Conn
+	r       io.Reader // of the message being read, nil for none
+	empty   bool      // nothing of it has come yet
+	unasked *budget   // messages that carry nothing
 }
 
-// Read reads on in the frames.
+// newWebConn bounds the frames and answers pings, of which MQTT needs none.
+func newWebConn(ws *websocket.Conn) *webConn {
+	c := &webConn{ws: ws, unasked: newBudget(time.Now())}
+	pong := ws.PingHandler()
+	ws.SetReadLimit(maxFrame)
+	ws.SetPingHandler(func(data string) error {
+		if err := c.unasked.answer("websocket pings"); err != nil {
+			return err
+		}
+		return pong(data)
+	})
+	ws.SetPongHandler(func(string) error { return c.unasked.answer("websocket pongs") })
+	return c
+}
+
+// Read reads on in the messages.
 func (c *webConn) Read(p []byte) (int, error) {
 	for {
 		if c.r == nil {
 			kind, r, err := c.ws.NextReader()
 			if err != nil {
-				return 0, err
+				return 0, frameError(err)
 			}
 			if kind != websocket.BinaryMessage {
-				return 0, errors.New("the server sent a websocket frame of text")
+				return 0, fmt.Errorf("%w: the server sent a websocket frame of text (MQTT 3.1.1 section 6)", link.ErrProtocol)
 			}
-			c.r = r
+			c.r, c.empty = r, true
 		}
 		n, err := c.r.Read(p)
 		if errors.Is(err, io.EOF) {
-			c.r, err = nil, nil
+			if c.r, err = nil, nil; c.empty && n == 0 {
+				err = c.unasked.answer("empty websocket messages")
+			}
 		}
+		if err != nil {
+			err = frameError(err)
+		}
+		c.empty = c.empty && n == 0
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
+}
+
+// frameError marks what the library finds wrong with a frame; it has no type for that.
+func frameError(err error) error {
+	var closed *websocket.CloseError
+	if strings.HasPrefix(err.Error(), "websocket: ") && !errors.As(err, &closed) {
+		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+	}
+	return err
 }
 
 // Write sends one frame.

@@ -14,9 +14,8 @@ import (
 
 // login sends the CONNECT and reads its answer. Nothing else runs yet; the caller bounds the time.
 func (s *session) login(o *Options, will *link.Message) error {
-	if _, err := s.conn.Write(connectPacket(o, will)); err != nil {
-		return peerError(err)
-	}
+	// The answer is read also when this fails: a broker that has hung up may have said why.
+	_, _ = s.conn.Write(connectPacket(o, will))
 	head, err := s.r.Peek(4)
 	if err != nil {
 		return loginError(head, err)
@@ -88,7 +87,7 @@ func (s *session) packet(unasked *budget) error {
 	return fmt.Errorf("%w: the broker sent a packet %#02x of %d bytes, which no broker may send here", link.ErrProtocol, first, size)
 }
 
-// maxFilters bounds the answers to one SUBSCRIBE.
+// maxFilters bounds the topic filters of a session, and so the answers to one SUBSCRIBE.
 const maxFilters = 256
 
 // length reads the remaining length (section 2.2.3).
@@ -108,9 +107,12 @@ func (s *session) length() (int, error) {
 }
 
 func (s *session) short() (uint16, error) {
-	var b [2]byte
-	_, err := io.ReadFull(s.r, b[:])
-	return binary.BigEndian.Uint16(b[:]), noEOF(err)
+	b, err := s.r.Peek(2) // io.ReadFull would allocate
+	if err != nil {
+		return 0, noEOF(err)
+	}
+	_, _ = s.r.Discard(2)
+	return binary.BigEndian.Uint16(b), nil
 }
 
 // noEOF makes an end within a packet what it is.
@@ -154,14 +156,11 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first == packetPubrel {
-		delete(s.released, id)
-		s.out = appendShort(s.out, packetPubcomp, id)
-		s.Flush()
-		return nil
+		return s.release(id, unasked)
 	}
 	f, ok := s.pending[id]
 	switch {
-	case !ok || (first == packetPuback) != (f.qos == 1) || first == packetPubcomp && !f.rec:
+	case !ok || f.end > s.wire.Load() || (first == packetPuback) != (f.qos == 1) || first == packetPubcomp && !f.rec:
 		s.stats.stray.Add(1)
 		return unasked.answer("acknowledgements of messages that were not sent")
 	case first == packetPubrec:
@@ -179,9 +178,25 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	return nil
 }
 
+// release ends the exchange of a QoS 2 message to us (section 4.3.3). mu is held.
+func (s *session) release(id uint16, unasked *budget) error {
+	if !s.released[id] {
+		if err := unasked.answer("releases of messages that it did not send"); err != nil {
+			return err
+		}
+	}
+	delete(s.released, id)
+	s.out = appendShort(s.out, packetPubcomp, id)
+	s.Flush()
+	return nil
+}
+
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
+	if most := max(s.maxInbound+maxTopic+4, byteBurst); size > most {
+		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
+	}
 	topic, left, err := s.topic(size)
 	if err != nil {
 		return err
@@ -193,6 +208,9 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 	if qos > 0 {
 		if id, err = s.short(); err != nil {
 			return err
+		}
+		if id == 0 {
+			return fmt.Errorf("%w: the broker sent a PUBLISH with the packet id 0", link.ErrProtocol)
 		}
 		left -= 2
 	}

@@ -24,6 +24,7 @@ type session struct {
 	mu       sync.Mutex // guards what follows
 	out      []byte     // queued packets
 	spare    []byte
+	queued   uint64            // bytes that were in out and have been taken from it
 	sent     uint64            // messages numbered
 	pending  map[uint16]flight // packet ids on their way to an answer
 	released map[uint16]bool   // ids of QoS 2 messages to us that wait for PUBREL
@@ -36,7 +37,8 @@ type session struct {
 	closing  bool
 
 	born           time.Time
-	heard, written atomic.Int64 // nanoseconds since born
+	heard, written atomic.Int64  // nanoseconds since born
+	wire           atomic.Uint64 // bytes given to the network, the ones being written included
 	stats          struct{ stray, discarded, sent, out, in atomic.Uint64 }
 
 	kick    chan struct{} // there is something to write
@@ -52,6 +54,7 @@ type session struct {
 // flight is a message that waits for its answer.
 type flight struct {
 	n   uint64
+	end uint64 // bytes of the session up to its last: it is on the wire when so many are
 	qos byte
 	rec bool // QoS 2: PUBREC has come
 }
@@ -62,7 +65,7 @@ const (
 	maxInFlight = 1 << 14          // packet ids in use at once: far above any window, below the 65,535 there are
 	maxTopic    = 65535            // bytes, MQTT 3.1.1 section 1.5.3
 	maxPacket   = 268435455        // bytes, section 2.2.3
-	keepBuffer  = 1 << 20          // a larger write buffer is not kept
+	keepBuffer  = 2 << 20          // a larger write buffer is kept only while it is in use: to grow it anew costs more than to fill it
 	farewell    = 500 * time.Millisecond
 )
 
@@ -74,7 +77,9 @@ func newSession(o *Options, conn net.Conn) *session {
 
 // start begins reading and writing.
 func (s *session) start() {
+	s.mu.Lock() // the first watch may come before the timer is stored
 	s.timer = time.AfterFunc(s.keepAlive, s.watch)
+	s.mu.Unlock()
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
 }
@@ -122,16 +127,21 @@ func (s *session) Send(m link.Message) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing {
+		return link.ErrClosed // nothing may follow a DISCONNECT (MQTT-3.14.4-2)
+	}
 	var id uint16
 	if m.QoS > 0 {
 		if id = s.freeID(); id == 0 {
 			return fmt.Errorf("%w: %d messages are unanswered", link.ErrMessage, maxInFlight)
 		}
-		s.pending[id] = flight{n: s.sent, qos: m.QoS}
+	}
+	s.out = appendPublish(s.out, &m, id)
+	if m.QoS > 0 {
+		s.pending[id] = flight{n: s.sent, end: s.queued + uint64(len(s.out)), qos: m.QoS}
 	} else {
 		s.unsent = append(s.unsent, s.sent)
 	}
-	s.out = appendPublish(s.out, &m, id)
 	s.sent++
 	return nil
 }
@@ -192,13 +202,11 @@ func (s *session) Stats() link.Stats {
 
 // Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.
 func (s *session) Subscribe(filters ...string) error {
-	answer := make(chan []byte, 1)
-	s.mu.Lock()
-	id := s.freeID()
-	s.subbing[id] = answer
-	s.filters = append(s.filters, filters...)
-	s.out = appendSubscribe(s.out, id, filters)
-	s.mu.Unlock()
+	id, answer, err := s.ask(filters)
+	if err != nil {
+		return err
+	}
+	defer s.forget(id)
 	s.Flush()
 	timer := time.NewTimer(s.timeout)
 	defer timer.Stop()
@@ -210,6 +218,35 @@ func (s *session) Subscribe(filters ...string) error {
 	case <-timer.C:
 		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
 	}
+}
+
+// ask queues the SUBSCRIBE. The answer comes once at most.
+func (s *session) ask(filters []string) (uint16, <-chan []byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(filters) == 0 || len(s.filters)+len(filters) > maxFilters {
+		return 0, nil, fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
+	}
+	for _, f := range filters {
+		if f == "" || len(f) > maxTopic || strings.ContainsRune(f, 0) {
+			return 0, nil, fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
+		}
+	}
+	id := s.freeID()
+	if id == 0 {
+		return 0, nil, fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
+	}
+	answer := make(chan []byte, 1)
+	s.subbing[id] = answer
+	s.filters = append(s.filters, filters...)
+	s.out = appendSubscribe(s.out, id, filters)
+	return id, answer, nil
+}
+
+func (s *session) forget(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.subbing, id)
 }
 
 // refused names the filters that the broker did not grant (MQTT 3.1.1 section 3.9.3).
@@ -231,6 +268,7 @@ func (s *session) watch() {
 	now := time.Since(s.born)
 	quiet, silent := now-time.Duration(s.written.Load()), now-time.Duration(s.heard.Load())
 	limit := s.keepAlive*3/2 + 5*time.Second
+	ping := s.keepAlive * 7 / 8 // and the timer may be late by the last eighth
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing || s.Err() != nil {
@@ -240,16 +278,12 @@ func (s *session) watch() {
 		go s.fail(fmt.Errorf("%w to a ping for %v", link.ErrSilent, silent.Round(time.Second)))
 		return
 	}
-	if !s.asked && (quiet >= s.keepAlive || silent >= s.keepAlive) {
-		s.asked = true
+	if !s.asked && (quiet >= ping || silent >= ping) {
+		s.asked, quiet = true, 0
 		s.out = append(s.out, packetPingreq, 0)
 		s.Flush()
 	}
-	next := min(s.keepAlive-quiet, limit-silent)
-	if s.asked {
-		next = limit - silent
-	}
-	s.timer.Reset(max(next, s.keepAlive/8))
+	s.timer.Reset(max(min(ping-quiet, limit-silent), s.keepAlive/8))
 }
 
 // Close says DISCONNECT and ends the session: see link.Link.

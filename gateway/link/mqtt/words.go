@@ -52,15 +52,27 @@ func loginError(head []byte, err error) error {
 
 // explainLogin adds what is probably wrong when the broker ends the connection in place of an answer.
 func (t *target) explainLogin(err error) error {
+	if alerted(err) { // with TLS 1.3 the broker judges our certificate after the handshake
+		return fmt.Errorf("%w; %s", err, alertHint)
+	}
 	if !errors.Is(err, link.ErrPeerClosed) {
 		return err
 	}
 	hint := "perhaps client_id, username, certificate or a policy of the broker forbids it"
-	if !t.secure && t.url.Port() == "8883" {
+	switch {
+	case !t.secure && t.url.Port() == "8883":
 		hint = "port 8883 mostly speaks TLS: use mqtts:// in the url"
+	case !t.secure && !t.web:
+		hint = "perhaps client_id, username or a policy of the broker forbids it, or the port speaks TLS (then mqtts:// in the url)"
 	}
 	return fmt.Errorf("the broker closed the connection in place of an answer; %s: %w", hint, err)
 }
+
+// alertHint is for what a broker says in a TLS alert.
+const alertHint = "the broker ended the TLS handshake; does it demand a client certificate (tls.cert, tls.key), is this one valid and from the authority that it trusts?"
+
+// alerted reports whether the broker sent a TLS alert; the library has no type for that.
+func alerted(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
 
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
@@ -73,7 +85,11 @@ func (t *target) explainDial(err error) error {
 	hint := ""
 	switch {
 	case errors.As(err, &record):
-		hint = "this port does not speak TLS; use " + strings.TrimSuffix(t.url.Scheme, "s") + ":// in the url, or the port for TLS"
+		plain := "mqtt"
+		if t.web {
+			plain = "ws"
+		}
+		hint = "this port does not speak TLS; use " + plain + ":// in the url, or the port for TLS"
 		err = link.ErrProtocol
 	case errors.As(err, &authority):
 		hint = "the certificate's authority is not trusted; give its PEM file as tls.ca"
@@ -89,8 +105,10 @@ func (t *target) explainDial(err error) error {
 		hint = "there is no route to it; check the network"
 	case errors.As(err, &upgrade):
 		hint = "is this the broker's websocket address? The path is mostly /mqtt"
-	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"):
-		hint = "this port does not speak HTTP; use mqtt:// or the broker's websocket port"
+	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
+		hint = "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"
+	case alerted(err):
+		hint = alertHint
 	case t.secure && errors.Is(err, io.EOF), t.secure && errors.Is(err, syscall.ECONNRESET):
 		hint = "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"
 	}

@@ -110,11 +110,13 @@ func (s *session) write() {
 // flush sends what is queued now. closing says that a DISCONNECT was among it.
 func (s *session) flush() (closing bool, err error) {
 	s.mu.Lock()
-	chunk, gone := s.out, len(s.unsent)
+	chunk, gone, sent := s.out, len(s.unsent), s.sent
 	s.out, closing = s.spare[:0], s.closing
+	s.queued += uint64(len(chunk))
 	s.mu.Unlock()
 	for rest := chunk; len(rest) > 0; {
 		n := min(len(rest), writeChunk)
+		s.wire.Add(uint64(n)) // before they are written: the answer may come before Write returns
 		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := s.conn.Write(rest[:n]); err != nil {
 			return closing, fmt.Errorf("send: %w", err)
@@ -123,13 +125,13 @@ func (s *session) flush() (closing bool, err error) {
 		rest = rest[n:]
 	}
 	s.written.Store(int64(time.Since(s.born)))
-	if cap(chunk) > keepBuffer {
+	if cap(chunk) > keepBuffer && len(chunk) < cap(chunk)/4 {
 		chunk = nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spare = chunk
-	s.stats.sent.Store(s.sent)
+	s.stats.sent.Store(sent)
 	if gone > 0 {
 		for _, n := range s.unsent[:gone] {
 			s.acks = append(s.acks, link.Ack{N: n, At: time.Now()})

@@ -89,6 +89,16 @@ function addNodes(server) {
     minimumSamplingInterval: 50,
     value: { timestamped_get: () => new DataValue({ statusCode: StatusCodes.BadCommunicationError }) },
   });
+  // Still and Epoch never change: their source timestamp is that of a change long ago, or of a clock that was never set.
+  for (const [name, time] of [["Still", new Date(Date.now() - 60 * 86400e3)], ["Epoch", new Date(0)]]) {
+    add(name, DataType.Double, {
+      minimumSamplingInterval: 50,
+      value: {
+        timestamped_get: () =>
+          new DataValue({ sourceTimestamp: time, value: new Variant({ dataType: DataType.Double, value: 7.5 }) }),
+      },
+    });
+  }
   // Unsure has a value that the server itself does not trust.
   add("Unsure", DataType.Double, {
     minimumSamplingInterval: 50,

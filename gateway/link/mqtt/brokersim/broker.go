@@ -1,7 +1,7 @@
 // Package brokersim is a small MQTT 3.1.1 broker on the loopback with faults on demand: for tests, the demo
 // and benchmarks. It is no part of the gateway that ships.
 //
-// It takes QoS 0 and 1, fans out to subscribers with wildcards, and holds publishers back rather than drop
+// It takes QoS 0, 1 and 2, fans out to subscribers (QoS 0 and 1) with wildcards, and holds publishers back rather than drop
 // for a slow subscriber, so that what a recording subscriber did not get was lost elsewhere. It keeps no
 // retained message and no session. Nothing it does depends on the gateway: it imports none of ours.
 package brokersim
@@ -46,7 +46,7 @@ type Stats struct {
 	Clients    int    // connected now
 	Received   uint64 // messages
 	Bytes      uint64 // payload bytes of them
-	Acked      uint64 // PUBACKs queued to publishers
+	Acked      uint64 // PUBACKs and PUBCOMPs queued to publishers
 	Delivered  uint64 // messages queued to subscribers
 	Takeovers  uint64 // logins with the id of a connected client
 	Violations uint64 // connections closed because the peer broke the protocol

@@ -19,7 +19,8 @@ type client struct {
 	keepAlive time.Duration
 	will      *Message
 	published int
-	topics    map[string]string // topics seen, so that each is allocated once
+	topics    map[string]string   // topics seen, so that each is allocated once
+	held      map[uint16]struct{} // ids of QoS 2 messages that were taken and wait for PUBREL
 }
 
 // loginTimeout is how long a connection may take to log in.
@@ -27,7 +28,7 @@ const loginTimeout = 10 * time.Second
 
 // Serve speaks MQTT on a connection that was accepted elsewhere (a websocket, a pipe) until it ends.
 func (b *Broker) Serve(conn net.Conn) {
-	c := &client{b: b, conn: conn, out: newOutbox(b.o.QueueBytes), gone: make(chan struct{}), topics: map[string]string{}}
+	c := &client{b: b, conn: conn, out: newOutbox(b.o.QueueBytes), gone: make(chan struct{}), topics: map[string]string{}, held: map[uint16]struct{}{}}
 	if !b.admit(c) {
 		conn.Close()
 		return
@@ -104,6 +105,8 @@ func (c *client) packet(first byte, body []byte, faults *Faults) error {
 		return c.publish(first, &f, faults)
 	case first == puback:
 		c.out.acked(f.uint16())
+	case first == pubrel:
+		c.release(f.uint16())
 	case first == pingreq:
 		c.out.answer(func(dst []byte) []byte { return append(dst, pingresp, 0) })
 	case first == subscribe:
@@ -127,7 +130,7 @@ func (c *client) login(body []byte) error {
 	c.id = string(f.text())
 	if flags&0x04 != 0 {
 		topic, payload := string(f.text()), append([]byte(nil), f.text()...)
-		c.will = &Message{Client: c.id, Topic: topic, Payload: payload, QoS: flags >> 3 & 1}
+		c.will = &Message{Client: c.id, Topic: topic, Payload: payload, QoS: flags >> 3 & 3, Retain: flags&0x20 != 0}
 	}
 	var user, password string
 	if flags&0x80 != 0 {
@@ -167,8 +170,12 @@ func (c *client) publish(first byte, f *fields, faults *Faults) error {
 	if m.QoS > 0 {
 		id = f.uint16()
 	}
-	if f.bad || m.QoS > 1 || len(topic) == 0 || (m.QoS == 1 && id == 0) {
+	if f.bad || m.QoS > 2 || len(topic) == 0 || (m.QoS > 0 && id == 0) {
 		return errProtocol
+	}
+	if _, again := c.held[id]; again && m.QoS == 2 {
+		c.out.answer(func(dst []byte) []byte { return appendShort(dst, pubrec, id) })
+		return nil
 	}
 	m.Topic, m.Payload = c.topic(topic), f.src
 	c.published++
@@ -190,9 +197,23 @@ func (c *client) publish(first byte, f *fields, faults *Faults) error {
 		case <-c.gone:
 		}
 	}
+	if m.QoS == 2 {
+		c.held[id] = struct{}{}
+		c.out.answer(func(dst []byte) []byte { return appendShort(dst, pubrec, id) })
+		return nil
+	}
 	c.b.n.acked.Add(1)
 	c.out.answer(func(dst []byte) []byte { return faults.answer(dst, id) })
 	return nil
+}
+
+// release is the second half of a QoS 2 message (MQTT 3.1.1 section 4.3.3).
+func (c *client) release(id uint16) {
+	if _, ok := c.held[id]; ok {
+		delete(c.held, id)
+		c.b.n.acked.Add(1)
+	}
+	c.out.answer(func(dst []byte) []byte { return appendShort(dst, pubcomp, id) })
 }
 
 func (c *client) topic(b []byte) string {
@@ -210,7 +231,7 @@ func (c *client) topic(b []byte) string {
 // fanOut queues a message to everybody who has subscribed to it and waits for those who lag.
 func (b *Broker) fanOut(m *Message) {
 	for _, t := range b.routes.to(m.Topic) {
-		if t.c.out.message(m.Topic, m.Payload, min(m.QoS, t.qos)) {
+		if t.c.out.message(m.Topic, m.Payload, min(m.QoS, t.qos, 1)) {
 			b.n.delivered.Add(1)
 		}
 	}

@@ -14,6 +14,7 @@ const (
 	publish     = 0x30
 	puback      = 0x40
 	pubrec      = 0x50
+	pubrel      = 0x62
 	pubcomp     = 0x70
 	subscribe   = 0x82
 	suback      = 0x90

@@ -1,0 +1,137 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// handle is the only way to a bbolt file that is being written. One call is in it at a time. bbolt trusts its file: a
+// page that was overwritten or cannot be read makes it panic, perhaps with a lock held that nobody will free, and its
+// roll back then walks the damaged tree in a goroutine where no one can recover. So a call that panicked, or a
+// transaction that did not reach its commit, is the last: nothing of bbolt is called on that file again, not even Close.
+type handle struct {
+	mu   sync.Mutex
+	db   *bolt.DB    // nil when closed
+	file *os.File    // bbolt's own; closed without it when bbolt may not be called
+	info os.FileInfo // of the file, to be compared with its name
+	dead error       // why the handle was given up
+}
+
+var errHandleClosed = errors.New("file is closed")
+
+// openHandle opens a bbolt file, with a panic of bbolt as an error.
+func openHandle(fs files, path string, o *bolt.Options) (*handle, error) {
+	h := &handle{}
+	mine := *o
+	mine.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		h.file, err = os.OpenFile(name, flag, mode)
+		return h.file, err
+	}
+	err := guard(func() (err error) { h.db, err = fs.bolt(path, &mine); return err })
+	if err == nil {
+		h.info, err = h.file.Stat()
+	}
+	if err != nil && h.file != nil {
+		_ = h.file.Close() // bbolt has done so, unless it panicked
+	}
+	return h, err
+}
+
+// update runs f in a write transaction. After an error of f or a panic the handle is dead; after a failed commit,
+// which bbolt has rolled back, it may still be closed in the ordinary way.
+func (h *handle) update(f func(*bolt.Tx) error) error {
+	return h.call(func() error {
+		tx, err := h.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		if err := f(tx); err != nil {
+			h.giveUp(err)
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// view runs f in a read transaction.
+func (h *handle) view(f func(*bolt.Tx) error) error {
+	return h.call(func() error {
+		tx, err := h.db.Begin(false)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f(tx), tx.Rollback())
+	})
+}
+
+// call runs f, alone on the handle, unless the handle is closed or dead.
+func (h *handle) call(f func() error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.db == nil:
+		return errHandleClosed
+	case h.dead != nil:
+		return fmt.Errorf("file was given up: %w", h.dead)
+	}
+	err := guard(f)
+	if errors.Is(err, errPanic) {
+		h.giveUp(err)
+	}
+	return err
+}
+
+// giveUp frees the descriptor, and with it the lock on the file. The pages stay mapped: bbolt alone can unmap them. mu is held.
+func (h *handle) giveUp(cause error) {
+	if h.dead == nil {
+		h.dead = cause
+		_ = h.file.Close()
+	}
+}
+
+// isDead reports whether bbolt may not be called on the file again.
+func (h *handle) isDead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dead != nil
+}
+
+// close closes the file; never bbolt's way when it is dead.
+func (h *handle) close() error {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	db := h.db
+	h.db = nil
+	if db == nil || h.dead != nil {
+		return nil
+	}
+	err := guard(db.Close)
+	if errors.Is(err, errPanic) {
+		h.giveUp(err)
+	}
+	return err
+}
+
+// errPanic marks what guard made of a panic: whatever was called is in no known state.
+var errPanic = fmt.Errorf("bbolt panicked: %w", errDamaged)
+
+// guard runs f and turns a panic, also that of a page that cannot be read, into an error: bbolt trusts
+// its files, and we do not.
+func guard(f func() error) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errPanic, r)
+		}
+	}()
+	return f()
+}

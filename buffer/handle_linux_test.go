@@ -1,0 +1,134 @@
+package buffer
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// spoil overwrites a file under the process that has it mapped.
+func spoil(t *testing.T, path, how string, rng *rand.Rand) {
+	t.Helper()
+	if how == "truncated" {
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := make([]byte, pageSize)
+	for range 8 {
+		for i := range page {
+			page[i] = byte(rng.Uint32())
+		}
+		if _, err := f.WriteAt(page, rng.Int64N(max(info.Size()/pageSize, 1))*pageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSpoiledUnderLoad damages files that are being written: commits go on, what is in memory is not lost, whatever is
+// lost is counted, and Close ends.
+func TestSpoiledUnderLoad(t *testing.T) {
+	rounds := 3
+	if os.Getenv("MILLRACE_LONG") != "" {
+		rounds = 50
+	}
+	for _, file := range []string{"seg-*.db", stateName} {
+		for _, how := range []string{"truncated", "garbage"} {
+			for round := range rounds {
+				t.Run(fmt.Sprintf("%s %s %d", file, how, round), func(t *testing.T) {
+					spoilUnderLoad(t, file, how, rand.New(rand.NewPCG(uint64(round), 9)))
+				})
+			}
+		}
+	}
+}
+
+func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
+	o := testOptions()
+	o.CommitInterval = 20 * time.Millisecond
+	b := mustOpen(t, t.TempDir()+"/store", o)
+	s, d := mustStream(t, b, "press"), b.Destination("cloud")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	feed := func(n int) {
+		for range n {
+			if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
+				t.Error(err)
+			}
+			if rng.IntN(20) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	feed(500 + rng.IntN(1000))
+	took(t, "commit", func() { commitNow(t, b) })
+	names, err := filepath.Glob(filepath.Join(b.dir, file))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%q: %v", names, err)
+	}
+	spoil(t, names[len(names)-1], how, rng)
+	feed(200)
+	took(t, "commit after the damage", func() {
+		b.lockCommit()
+		defer b.unlockCommit()
+		if err := b.commitOr(true); err != nil {
+			t.Errorf("commit: %v", err)
+		}
+		s.Count(1, 1)
+		if err := b.settleIdle(true); err != nil { // writes state.db
+			t.Errorf("checkpoint: %v", err)
+		}
+	})
+	if h := b.Stats().Health; h != "ok" {
+		t.Errorf("health: %s", h)
+	}
+	if how == "truncated" && b.Stats().Damages == 0 {
+		t.Error("the damage is not told")
+	}
+	checkLedger(t, b)
+	n := 0
+	for _, r := range readAll(t, d, false) {
+		if r.Gap == nil {
+			n++
+		}
+	}
+	if want := int(b.NextSeq() - 1); n != want { // all is still in the tail
+		t.Errorf("%d of %d records that memory holds", n, want)
+	}
+	cancel()
+	took(t, "stop", func() { <-ended; _ = b.Close() })
+	b = mustOpen(t, b.dir, o)
+	checkLedger(t, b)
+	if got := len(readAll(t, b.Destination("cloud"), true)); got < n && (how == "truncated" || b.Stats().Damages == 0) {
+		// Garbage in pages that bbolt did not touch again is found at the restart, and must be told.
+		t.Errorf("%d records after a restart, want %d", got, n)
+	}
+	checkLedger(t, b)
+}
+
+// took fails when f does not end in a time that no healthy machine needs.
+func took(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatalf("%s hangs", what)
+	}
+}

@@ -1,0 +1,96 @@
+package buffer
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func emptyDir(t *testing.T, dir string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) < 3 {
+		t.Fatalf("%q: %v", names, err)
+	}
+	for _, name := range names {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDirectoryTakenAway: what is in memory goes into a new store of the same epoch and numbers.
+func TestDirectoryTakenAway(t *testing.T) {
+	for _, what := range []string{"files", "directory"} {
+		t.Run(what, func(t *testing.T) {
+			o := testOptions()
+			o.CommitInterval = 20 * time.Millisecond
+			b := mustOpen(t, t.TempDir()+"/store", o)
+			s := mustStream(t, b, "press")
+			appendN(t, b, s, 50)
+			commitNow(t, b)
+			emptyDir(t, b.dir)
+			if what == "directory" {
+				if err := os.Remove(b.dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- b.Run(ctx) }()
+			appendN(t, b, s, 5)
+			for b.Stats().Commits < 2 {
+				time.Sleep(time.Millisecond)
+			}
+			if b.Stats().Damages == 0 || b.Stats().Health != "ok" {
+				t.Errorf("%+v", b.Stats())
+			}
+			checkLedger(t, b)
+			cancel()
+			<-ended
+			epoch := b.Epoch()
+			crash(b)
+			b = mustOpen(t, b.dir, o)
+			if got := len(readAll(t, b.Destination("cloud"), true)); got != 55 || b.Epoch() != epoch {
+				t.Errorf("%d records, epoch %s, want 55 of %s", got, b.Epoch(), epoch)
+			}
+			checkLedger(t, b)
+		})
+	}
+}
+
+// TestDirectoryTakenOver: a second gateway began a store in the directory: the first writes nothing there, and says so.
+func TestDirectoryTakenOver(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	s := mustStream(t, b, "press")
+	appendN(t, b, s, 50)
+	commitNow(t, b)
+	emptyDir(t, b.dir)
+	other := mustOpen(t, b.dir, testOptions())
+	for range 2 { // while the other runs, and after it
+		appendN(t, b, s, 1)
+		b.lockCommit()
+		err := b.commit()
+		b.unlockCommit()
+		if h := b.Stats().Health; err == nil || !strings.HasPrefix(h, "failing: directory") {
+			t.Errorf("commit: %v; health: %s", err, h)
+		}
+		if names, _ := filepath.Glob(b.dir + "/seg-*"); len(names) > 0 {
+			t.Errorf("wrote into a foreign store: %q", names)
+		}
+		_ = other.Close()
+	}
+	before, err := os.ReadFile(filepath.Join(b.dir, stateName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err == nil {
+		t.Error("closed as if all were well")
+	}
+	if after, err := os.ReadFile(filepath.Join(b.dir, stateName)); err != nil || string(after) != string(before) {
+		t.Errorf("the foreign state.db was changed: %v", err)
+	}
+}

@@ -1,0 +1,124 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace/gateway/web"
+)
+
+// ages notes how old the values of a running gateway get.
+type ages struct {
+	t      *testing.T
+	client *web.Client
+	asked  time.Time
+	stall  time.Duration // the longest that this test itself was kept from running, or waiting for an answer
+}
+
+// pause is the time between two looks.
+const pause = 50 * time.Millisecond
+
+// look returns the values of one device, "" of all, a moment after the last look.
+func (a *ages) look(device string) []web.Value {
+	a.t.Helper()
+	time.Sleep(pause)
+	list, err := a.client.Values(a.t.Context(), device, "", false)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if !a.asked.IsZero() {
+		a.stall = max(a.stall, time.Since(a.asked)-pause)
+	}
+	a.asked = time.Now()
+	return list
+}
+
+// TestValuesOfTheDemo: every tag has a live value that is never older than two intervals, a watcher sees each of them, and
+// a device that is switched off shows bad with the reason within its time-out.
+func TestValuesOfTheDemo(t *testing.T) {
+	o := short(t, &bytes.Buffer{})
+	d := &demo{options: o, log: o.Log, started: time.Now()}
+	defer d.release()
+	if err := d.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { d.plant.run(ctx) })
+	wg.Go(func() { d.uplink.run(ctx) })
+	wg.Go(func() { d.gateway.Run(ctx, ctx) })
+	var client *web.Client
+	until(patience, func() (ok bool) {
+		c, err := web.Dial(ctx, filepath.Join(d.dir, "data"))
+		client = c
+		return err == nil
+	})
+	if client == nil {
+		t.Fatal("nobody answers at the gateway's socket")
+	}
+	defer client.Close()
+
+	watched := map[string]int{}
+	watching, unwatch := context.WithTimeout(ctx, 4*time.Second)
+	defer unwatch()
+	seen := make(chan struct{})
+	wg.Go(func() {
+		defer close(seen)
+		client.Watch(watching, "", "", false, func(v *web.Value) error { watched[v.Device+"/"+v.Tag]++; return nil })
+		unwatch()
+	})
+	a := ages{t: t, client: client}
+	until(patience, func() bool { // each group has been read once
+		for _, v := range a.look("") {
+			if v.At == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	oldest := map[string]float64{} // age by tag, in its intervals
+	count := 0
+	for watching.Err() == nil {
+		list := a.look("")
+		count = len(list)
+		for _, v := range list {
+			slack := a.stall.Seconds() / v.Every
+			oldest[v.Device+"/"+v.Tag] = max(oldest[v.Device+"/"+v.Tag], v.Age/v.Every-slack)
+			if v.Age/v.Every-slack > 2 || v.Quality != "good" {
+				t.Fatalf("after a stall of this test of at most %v: %+v", a.stall, v)
+			}
+		}
+	}
+	<-seen
+	for name, age := range oldest {
+		if watched[name] == 0 {
+			t.Errorf("a watcher of 4 s saw nothing of %s", name)
+		}
+		t.Logf("%s: at most %.2f intervals old, %d readings watched", name, age, watched[name])
+	}
+	if want := 26; count != want || len(oldest) != want {
+		t.Errorf("%d values, want %d", count, want)
+	}
+
+	d.plant.press.Down()
+	off := time.Now()
+	until(patience+5*time.Second, func() bool {
+		for _, v := range a.look("press-1") {
+			if v.Quality != "bad" || v.Reason == "" {
+				return false
+			}
+		}
+		return true
+	})
+	dark := time.Since(off)
+	t.Logf("press-1 shows bad %v after it was switched off, the longest stall of this test %v", dark, a.stall)
+	if timeout := 5 * time.Second; dark > timeout+a.stall {
+		t.Errorf("press-1 shows bad %v after it was switched off, its time-out is %v", dark, timeout)
+	}
+}

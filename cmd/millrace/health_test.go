@@ -1,0 +1,40 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestHealth: a gateway without a page is healthy; one that has stopped is not.
+func TestHealth(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "s")
+	file, stop := running(t, dir)
+	if !strings.Contains(readFile(t, file), "enabled: false") {
+		t.Fatal("the test wants a gateway without a page")
+	}
+	until(t, `"status":"ok"`, "health", "--config", file)
+	for _, args := range [][]string{{"--config", file}, {"--path", dir}} {
+		var out bytes.Buffer
+		if got := execute(append([]string{"health"}, args...), &out); got != exitOK || out.String() != `{"status":"ok","problems":[]}`+"\n" {
+			t.Errorf("health %q exits with %d: %s", args, got, &out)
+		}
+	}
+	stop()
+	if got := execute([]string{"health", "--config", file}, io.Discard); got != exitFailed {
+		t.Errorf("of a gateway that has stopped it exits with %d", got)
+	}
+	if got := execute([]string{"health", "--config", file, "--path", dir}, io.Discard); got != exitUsage {
+		t.Errorf("with two addresses it exits with %d", got)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1023: "0.999 KiB", 1024: "1 KiB", 1536: "1.5 KiB", 2 << 30: "2 GiB", 999.6 * (1 << 20): "0.976 GiB", 5 << 40: "5 TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%v bytes are shown as %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+// Package importer turns the tag lists of other gateways (Kepware, Neuron, Telegraf, benthos-umh) into devices of a
+// millrace config. It promises to invent nothing: what it cannot translate is left out and named, and what the file
+// does not say is named too. It reads bytes and writes YAML; the command `millrace import` calls it.
+package importer
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of what is read and kept.
+const (
+	maxInput    = 32 << 20
+	maxTags     = 100_000
+	maxProblems = 1000
+	maxDepth    = 16 // of nested tag groups
+)
+
+// Options is what the user knows and the file may not say.
+type Options struct {
+	Device   string        // name of the device where the file has none, "" = imported
+	URL      string        // where it is, "" = a placeholder that `check` accepts and nobody answers at
+	Interval time.Duration // of the groups where the file has none, 0 = 1s
+}
+
+// Result is what was understood, and Problems is the rest.
+type Result struct {
+	Devices  []*Device
+	Tags     int // translated
+	Problems []Problem
+	Unnamed  int // problems beyond the first 1000
+}
+
+// Device is one device of the config. Devices with the same URL share a connection.
+type Device struct {
+	Name    string
+	URL     string
+	Unit    int    // 0 to 255
+	Order   string // byte order of its numbers, "" = each tag says its own
+	Timeout time.Duration
+	Options [][2]string // further options of the driver
+	Groups  []*Group
+}
+
+// Group is one poll group.
+type Group struct {
+	Name     string
+	Interval time.Duration
+	Tags     []Tag
+	names    map[string]bool
+}
+
+// Tag is one tag in the words of the config.
+type Tag struct {
+	Name, Address, Type, Unit, Description string
+	Scale, Offset                          float64 // Scale 0 = 1
+	Order                                  string
+	Length                                 int // of a string, in bytes
+}
+
+// Problem is something that was not translated, or not wholly.
+type Problem struct {
+	Where string // such as: line 7, tag "speed"
+	What  string // what is missing and what to do
+}
+
+// String returns the problem as one line.
+func (p Problem) String() string { return p.Where + ": " + p.What }
+
+var formats = map[string]func(*builder, []byte) error{
+	"kepware-csv": kepwareCSV, "kepware-json": kepwareJSON, "neuron-csv": neuronCSV, "telegraf": telegraf, "benthos-umh": umh,
+}
+
+// Formats returns the names that Import takes, in order.
+func Formats() []string {
+	var names []string
+	for name := range formats {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Import translates a file. An error means that nothing of it could be read; what is wrong with single tags stands in
+// Result.Problems. It reads 32 MiB and 100,000 tags at most.
+func Import(format string, data []byte, o Options) (*Result, error) {
+	read, ok := formats[format]
+	if !ok {
+		return nil, fmt.Errorf("import: there is no format %q; use one of %s", format, strings.Join(Formats(), ", "))
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("import %s: the file has over %d MiB; split it", format, maxInput>>20)
+	}
+	b := newBuilder(o)
+	if err := read(b, data); err != nil {
+		return nil, fmt.Errorf("import %s: %w", format, err)
+	}
+	if b.result.Tags == 0 && len(b.result.Problems) == 0 {
+		return nil, fmt.Errorf("import %s: %w", format, errNothing)
+	}
+	return b.result, nil
+}
+
+var errNothing = errors.New("the file holds no Modbus tags; check that the format is right")

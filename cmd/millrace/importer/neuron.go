@@ -1,0 +1,100 @@
+package importer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+var neuronTypes = map[string]string{"int16": "int16", "uint16": "uint16", "word": "uint16", "int32": "int32", "uint32": "uint32", "dword": "uint32",
+	"int64": "int64", "uint64": "uint64", "lword": "uint64", "float": "float32", "double": "float64", "string": "string", "bit": "bool", "bool": "bool"}
+
+// neuronOrders are the suffixes of an address. The first letter is the order of the words, the second that of the bytes.
+var neuronOrders = map[string]string{"BB": "ABCD", "BL": "BADC", "LB": "CDAB", "LL": "DCBA"}
+
+// neuronCSV reads the tags of a node as Neuron exports them, saved as CSV.
+func neuronCSV(b *builder, data []byte) error {
+	t, err := openTable(data, "group", "name", "address", "type")
+	if err != nil {
+		return err
+	}
+	said := false
+	for {
+		line, err := t.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		where := fmt.Sprintf("%s, tag %q", line, t.get("name"))
+		tag, unit, a, err := neuronTag(t)
+		if err != nil {
+			b.problem(where, "%v; it was left out", err)
+			continue
+		}
+		if !said && types[tag.Type] > 16 && tag.Order == "" {
+			b.problem("the file", "it does not say the node's order of bytes; ABCD was taken, set order: where the node has another")
+			said = true
+		}
+		if err := tag.settle(a.table, a.number, a.bit); err != nil {
+			b.problem(where, "%v; it was left out", err)
+			continue
+		}
+		ms, ok := t.number("interval")
+		if !ok {
+			b.problem(where, "interval %q is no number; the default was taken", t.get("interval"))
+		}
+		if strings.Contains(strings.ToLower(t.get("attribute")), "static") {
+			b.problem(where, "a static tag is read from nowhere; it was left out")
+			continue
+		}
+		d := b.device("the file", t.get("node"), "", unit)
+		b.add(where, b.group(where, d, t.get("group"), millis(ms)), tag)
+	}
+}
+
+// neuronTag reads a row: the address is 1!400001, 1!400001.4, 1!400001.20H or 1!400001#BB.
+func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
+	tag = Tag{Name: t.get("name"), Description: t.get("description"), Unit: t.get("unit")}
+	typ := strings.ToLower(t.get("type"))
+	if tag.Type = neuronTypes[typ]; tag.Type == "" {
+		return tag, 0, a, fmt.Errorf("type %q has no counterpart", t.get("type"))
+	}
+	station, rest, ok := strings.Cut(t.get("address"), "!")
+	if unit, err = strconv.Atoi(station); !ok || err != nil || unit < 0 || unit > 255 {
+		return tag, 0, a, fmt.Errorf("address %q does not begin with a unit id such as 1!", t.get("address"))
+	}
+	text, suffix, hasSuffix := strings.Cut(rest, "#")
+	if a, err = parseManual(text, 1); err != nil {
+		return tag, 0, a, err
+	}
+	if hasSuffix {
+		if tag.Order, ok = neuronOrders[strings.ToUpper(suffix)]; !ok && !(strings.EqualFold(suffix, "B")) {
+			return tag, 0, a, fmt.Errorf("the order #%s has no counterpart", suffix)
+		}
+	}
+	if tag.Length = a.length; a.length > 0 && a.low {
+		tag.Order = "BADC"
+	}
+	bits := a.table == "coil" || a.table == "discrete"
+	if tag.Type == "bool" && !bits && a.bit < 0 {
+		return tag, 0, a, fmt.Errorf("address %q has no bit", rest)
+	}
+	if (tag.Type == "string") != (a.length > 0) {
+		return tag, 0, a, fmt.Errorf("a string has a length in its address, such as 400001.20H, and nothing else has")
+	}
+	return tag, unit, a, neuronScale(t, &tag)
+}
+
+func neuronScale(t *table, tag *Tag) error {
+	scale, ok1 := t.number("decimal")
+	bias, ok2 := t.number("bias")
+	if !ok1 || !ok2 {
+		return errors.New("its decimal or bias is no number")
+	}
+	tag.Scale, tag.Offset = scale, bias
+	return nil
+}

@@ -1,0 +1,104 @@
+package command
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"millrace/drivers/telemetry"
+)
+
+// longest is how many bytes a value may have: a text tag of any device is shorter.
+const longest = 1024
+
+// raw reads a value as a person writes it, checks its range, takes the scale off, and fits it to the tag's type.
+func (t *target) raw(text string) (telemetry.Value, error) {
+	if len(text) > longest {
+		return telemetry.Value{}, fmt.Errorf("%w: it has %d bytes; use %d at most", ErrValue, len(text), longest)
+	}
+	switch t.Type.Kind() {
+	case telemetry.KindBool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return telemetry.Value{}, fmt.Errorf("%w: use true or false", ErrValue)
+		}
+		return telemetry.Bool(b), nil
+	case telemetry.KindString:
+		return telemetry.String(text), nil
+	case telemetry.KindTime, telemetry.KindArray:
+		return telemetry.Value{}, fmt.Errorf("%w: type %s is read only", ErrValue, t.Type)
+	}
+	x, err := strconv.ParseFloat(text, 64)
+	switch {
+	case err != nil || math.IsNaN(x) || math.IsInf(x, 0):
+		return telemetry.Value{}, fmt.Errorf("%w: use a number", ErrValue)
+	case !t.Rule.Ranged:
+		return telemetry.Value{}, fmt.Errorf("%w: the rule of a number needs min and max", ErrNotAllowed)
+	case x < t.Rule.Min || x > t.Rule.Max:
+		return telemetry.Value{}, fmt.Errorf("%w: use %v to %v", ErrValue, t.Rule.Min, t.Rule.Max)
+	}
+	return t.fit(x)
+}
+
+// fit makes a number in range one of the tag's type, unscaled, and rounded where the type has whole ones only.
+func (t *target) fit(x float64) (telemetry.Value, error) {
+	scale, offset := 1.0, 0.0
+	if t.Tag.Scaled() {
+		offset = t.Tag.Offset
+		if t.Tag.Scale != 0 {
+			scale = t.Tag.Scale
+		}
+	}
+	raw := (x - offset) / scale
+	switch t.Type.Kind() {
+	case telemetry.KindFloat32:
+		if math.Abs(raw) > math.MaxFloat32 {
+			return telemetry.Value{}, fmt.Errorf("%w: too large for a %s", ErrValue, t.Type)
+		}
+		return telemetry.Float32(float32(raw)), nil
+	case telemetry.KindInt, telemetry.KindUint:
+		return t.whole(math.Round(raw), scale, offset)
+	}
+	if math.IsInf(raw, 0) {
+		return telemetry.Value{}, fmt.Errorf("%w: too large without its scale", ErrValue)
+	}
+	return telemetry.Float64(raw), nil
+}
+
+// whole makes a whole number one of the tag's type. What it was rounded to must be in the rule's range, too.
+func (t *target) whole(raw, scale, offset float64) (telemetry.Value, error) {
+	least, most := bounds(t.Type)
+	if raw < least || raw > most {
+		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %v, and a %s holds %v to %v", ErrValue, raw, t.Type, least, most)
+	}
+	back := raw*scale + offset
+	if slip := 1e-9 * math.Abs(back); back < t.Rule.Min-slip || back > t.Rule.Max+slip {
+		return telemetry.Value{}, fmt.Errorf("%w: the device rounds it to %v; use %v to %v", ErrValue, back, t.Rule.Min, t.Rule.Max)
+	}
+	if t.Type.Kind() == telemetry.KindUint {
+		return telemetry.Uint(uint64(raw)), nil
+	}
+	return telemetry.Int(int64(raw)), nil
+}
+
+// bounds returns the least and the most that a whole type holds and a float64 can tell from its neighbours.
+func bounds(typ telemetry.DataType) (least, most float64) {
+	const exact = 1<<53 - 1
+	switch typ {
+	case telemetry.Int8Type:
+		return math.MinInt8, math.MaxInt8
+	case telemetry.Int16Type:
+		return math.MinInt16, math.MaxInt16
+	case telemetry.Int32Type:
+		return math.MinInt32, math.MaxInt32
+	case telemetry.Uint8Type:
+		return 0, math.MaxUint8
+	case telemetry.Uint16Type:
+		return 0, math.MaxUint16
+	case telemetry.Uint32Type:
+		return 0, math.MaxUint32
+	case telemetry.Uint64Type:
+		return 0, exact
+	}
+	return -exact, exact
+}

@@ -1,0 +1,187 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"millrace/gateway/link"
+	"millrace/gateway/link/mqtt/brokersim"
+)
+
+// authority is a test CA.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  []byte
+}
+
+func newAuthority(t testing.TB, name string) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+}
+
+// issue returns a certificate and its key as PEM.
+func (a *authority) issue(t testing.TB, host string, end time.Time) (cert, key []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host}, NotBefore: time.Now().Add(-2 * time.Hour),
+		NotAfter: end, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &k.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+func (a *authority) pair(t testing.TB, host string, end time.Time) tls.Certificate {
+	t.Helper()
+	pair, err := tls.X509KeyPair(a.issue(t, host, end))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+// file writes the CA's certificate and returns its path.
+func (a *authority) file(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, path, a.pem)
+	return path
+}
+
+func write(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTLS: only a broker that proves who it is gets a login.
+func TestTLS(t *testing.T) {
+	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
+	hour := time.Now().Add(time.Hour)
+	for _, c := range []struct {
+		name  string
+		cert  tls.Certificate
+		name2 string
+		words []string
+	}{
+		{"right", ca.pair(t, "127.0.0.1", hour), "", nil},
+		{"unknown CA", other.pair(t, "127.0.0.1", hour), "", []string{"unknown authority", "tls.ca"}},
+		{"other host", ca.pair(t, "192.0.2.1", hour), "", []string{"192.0.2.1, not 127.0.0.1", "tls.server_name"}},
+		{"other host, by name", ca.pair(t, "broker.plant", hour), "broker.plant", nil},
+		{"other host, by another name", ca.pair(t, "broker.plant", hour), "broker.shop", []string{"broker.plant, not broker.shop"}},
+		{"expired", ca.pair(t, "127.0.0.1", time.Now().Add(-time.Minute)), "", []string{"expired", "this machine's clock"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{c.cert}}})
+			d := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: TLS{CAFile: ca.file(t), ServerName: c.name2}})
+			l, err := d.Dial(context.Background(), nil)
+			if c.words != nil {
+				says(t, err, nil, append(c.words, "connect: ")...)
+				if n := b.Stats().Connects; n != 0 {
+					t.Errorf("%d logins at a broker that proved nothing", n)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if err := l.Send(link.Message{Topic: "a", Payload: make([]byte, 100_000), QoS: 1}); err != nil {
+				t.Fatal(err)
+			}
+			l.Flush()
+			acks(t, l, 1)
+		})
+	}
+}
+
+// TestClientCertificate: it is asked for, missing, wrong, expired and renewed; the files are read at each dial.
+func TestClientCertificate(t *testing.T) {
+	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
+	hour := time.Now().Add(time.Hour)
+	for version, name := range map[uint16]string{tls.VersionTLS12: "TLS 1.2", tls.VersionTLS13: "TLS 1.3"} {
+		t.Run(name, func(t *testing.T) {
+			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", hour)}, MaxVersion: version,
+				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(ca)}})
+			dir := t.TempDir()
+			files := TLS{CAFile: filepath.Join(dir, "ca.pem")}
+			with := TLS{CAFile: files.CAFile, CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+			dial := func(f TLS) error {
+				l, err := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: f}).Dial(context.Background(), nil)
+				if err == nil {
+					_ = l.Close()
+				}
+				return err
+			}
+			put := func(a *authority, end time.Time) {
+				cert, key := a.issue(t, "shop", end)
+				write(t, with.CertFile, cert)
+				write(t, with.KeyFile, key)
+			}
+			says(t, dial(files), nil, "read CA certificates", "no such file")
+			write(t, files.CAFile, []byte("rubbish"))
+			says(t, dial(files), nil, "holds no PEM certificate")
+			write(t, files.CAFile, ca.pem)
+			says(t, dial(files), nil, "tls.cert")
+			says(t, dial(with), nil, "read client certificate")
+			put(other, hour)
+			says(t, dial(with), nil, "tls.cert")
+			put(ca, time.Now().Add(-time.Minute))
+			says(t, dial(with), nil, "tls.cert")
+			put(ca, hour)
+			if err := dial(with); err != nil {
+				t.Error(err)
+			}
+			write(t, with.KeyFile, []byte("rubbish"))
+			says(t, dial(with), nil, "read client certificate")
+			says(t, dial(TLS{CAFile: "/dev/zero"}), nil, "not a regular file")
+		})
+	}
+}
+
+func pool(a *authority) *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.cert)
+	return p
+}

@@ -1,0 +1,319 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/values"
+)
+
+// fake is a gateway with a store, values, and answers to what is asked of it.
+type fake struct {
+	snap    *Snapshot
+	dir     string // of the store
+	buf     *buffer.Buffer
+	table   *values.Table
+	refusal error // of reloads and writes
+	wrote   [3]string
+}
+
+func (f *fake) Snapshot() *Snapshot    { return f.snap }
+func (f *fake) Buffer() *buffer.Buffer { return f.buf }
+func (f *fake) Values() *values.Table  { return f.table }
+func (f *fake) done() (*Written, error) {
+	return &Written{f.wrote[0], f.wrote[1], f.wrote[2], 0.25}, f.refusal
+}
+
+func (f *fake) Reload(context.Context) (*Change, error) {
+	if f.refusal != nil {
+		return nil, f.refusal
+	}
+	return &Change{File: "/etc/millrace.yaml", Hash: "0123456789ab", Added: []string{"press-3"}, Kept: 2}, nil
+}
+
+func (f *fake) Write(_ context.Context, device, tag, value string) (*Written, error) {
+	f.wrote = [3]string{device, tag, value}
+	return f.done()
+}
+
+// newFake has n records of each of two devices in its store.
+func newFake(t *testing.T, n int) *fake {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "store")
+	b := openBuffer(t, dir)
+	for _, device := range []string{"press-1", "press-2"} {
+		s, err := b.Stream(device, []byte("schema of "+device))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if _, err := b.Append(s, []byte(device), 1, int64(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return &fake{snap: example(noon, "outage"), dir: dir, buf: b, table: values.New()}
+}
+
+func openBuffer(t *testing.T, dir string) *buffer.Buffer {
+	t.Helper()
+	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// reopen closes the store, which puts all records on disk, and opens it again.
+func (f *fake) reopen(t *testing.T) {
+	t.Helper()
+	if err := f.buf.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.buf = openBuffer(t, f.dir)
+}
+
+// shortDir is a temporary directory whose path is short enough for a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// serve serves a gateway's socket until the test ends and returns the directory it is in.
+func serve(t *testing.T, g Gateway) (dir string) {
+	t.Helper()
+	dir = shortDir(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	l, err := listenLocal(ctx, filepath.Join(dir, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- serveLocal(ctx, l, g, mute) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("socket: %v", err)
+		}
+	})
+	return dir
+}
+
+func client(t *testing.T, dir string) *Client {
+	t.Helper()
+	c, err := Dial(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// over asks through the socket as curl does.
+func over(t *testing.T, dir, method, target string) (code int, body []byte) {
+	t.Helper()
+	open := func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", filepath.Join(dir, socketName))
+	}
+	c := http.Client{Transport: &http.Transport{DialContext: open, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+// changes are the requests that change something: they are asked for at the socket only, and by POST only.
+var changes = []string{"reload", "write", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
+
+func TestPageChangesNothing(t *testing.T) {
+	f := newFake(t, 1)
+	page := Handler(f)
+	status := func(method, path string) int {
+		return request(page, method, "/api/v1/"+path).StatusCode
+	}
+	for _, path := range changes {
+		if got := status("POST", path); got != http.StatusMethodNotAllowed {
+			t.Errorf("POST %s at the page: %d", path, got)
+		}
+		if got := status("GET", path); got != http.StatusNotFound {
+			t.Errorf("GET %s at the page: %d", path, got)
+		}
+	}
+	for _, path := range []string{"store/records", "store/verify"} {
+		if got := status("GET", path); got != http.StatusNotFound {
+			t.Errorf("GET %s at the page: %d", path, got)
+		}
+	}
+	for _, path := range []string{"snapshot", "values", "store", "store/quarantine", "schema/store.json"} {
+		if got := status("GET", path); got != http.StatusOK {
+			t.Errorf("GET %s at the page: %d", path, got)
+		}
+	}
+	if f.wrote != [3]string{} {
+		t.Errorf("written: %q", f.wrote)
+	}
+}
+
+func TestSocketChangesByPostOnly(t *testing.T) {
+	f := newFake(t, 1)
+	dir := serve(t, f)
+	for _, path := range changes {
+		if code, _ := over(t, dir, "GET", "/api/v1/"+path); code != http.StatusMethodNotAllowed {
+			t.Errorf("GET %s: %d", path, code)
+		}
+	}
+	for target, want := range map[string]int{"store/records?from=x": 400, "secrets": 404, "schema/..%2fweb.go": 404, "schema/none.json": 404} {
+		if code, body := over(t, dir, "GET", "/api/v1/"+target); code != want {
+			t.Errorf("GET %s: %d %s", target, code, body)
+		}
+	}
+	if f.wrote != [3]string{} {
+		t.Errorf("written: %q", f.wrote)
+	}
+}
+
+// TestWriteAndReloadThroughTheSocket: what is asked for arrives as it is, and so do the gateway's words when it refuses.
+func TestWriteAndReloadThroughTheSocket(t *testing.T) {
+	f := newFake(t, 0)
+	c := client(t, serve(t, f))
+	ctx := t.Context()
+	value := "21.5 &tag=other?"
+	w, err := c.Write(ctx, "press 1/ä", "set=point", value)
+	if want := (Written{"press 1/ä", "set=point", value, 0.25}); err != nil || *w != want {
+		t.Errorf("write: %+v, %v", w, err)
+	}
+	change, err := c.Reload(ctx)
+	if err != nil || change.String() != "devices added: press-3; connections untouched: 2" {
+		t.Errorf("reload: %+v, %v", change, err)
+	}
+	f.refusal = errors.New("write \"press-1\": not in writes; name the tag there")
+	if _, err := c.Write(ctx, "press-1", "speed", "1"); err == nil || err.Error() != f.refusal.Error() {
+		t.Errorf("a refused write: %v", err)
+	}
+	f.refusal = errors.New("millrace.yaml:3:1: unknown key\nmillrace.yaml:9:1: " + strings.Repeat("another ", 1<<14))
+	if _, err := c.Reload(ctx); err == nil || err.Error() != f.refusal.Error() {
+		t.Errorf("a refused reload: %.200v", err)
+	}
+}
+
+func TestRecordsThroughTheSocket(t *testing.T) {
+	f := newFake(t, 100)
+	c := client(t, serve(t, f))
+	for want, q := range map[int]Query{200: {}, 100: {From: 51, To: 151}, 99: {Device: "press-2", FromTime: 1}, 20: {FromTime: 10, ToTime: 20}, 0: {Device: "none"}} {
+		n, last := 0, uint64(0)
+		err := c.Scan(t.Context(), q, func(r *StoredRecord) error {
+			n++
+			if r.Seq <= last || string(r.Payload) != r.Stream.Device || string(r.Stream.Schema) != "schema of "+r.Stream.Device {
+				t.Errorf("record %+v of %+v after %d", r, r.Stream, last)
+			}
+			last = r.Seq
+			return nil
+		})
+		if err != nil || n != want {
+			t.Errorf("%+v: %d records, want %d; %v", q, n, want, err)
+		}
+	}
+	enough := errors.New("enough")
+	if err := c.Scan(t.Context(), Query{}, func(*StoredRecord) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("the caller's own error: %v", err)
+	}
+}
+
+func TestVerifyThroughTheSocket(t *testing.T) {
+	f := newFake(t, 100)
+	f.reopen(t)
+	report, err := client(t, serve(t, f)).Verify(t.Context(), nil)
+	if err != nil || report.Records != 200 || len(report.Problems) != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestSocketBusy: more askers than there may be are told so, in words, and the next is answered when one has gone.
+func TestSocketBusy(t *testing.T) {
+	f := newFake(t, 1)
+	c := &local{g: f, site: &site{g: f}, log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	for range askers {
+		c.busy <- struct{}{}
+	}
+	r := request(c.handler(), "GET", "/api/v1/store")
+	if text := body(t, r); r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "try again") {
+		t.Errorf("%s: %s", r.Status, text)
+	}
+	<-c.busy
+	if r := request(c.handler(), "GET", "/api/v1/store"); r.StatusCode != http.StatusOK {
+		t.Errorf("after one has gone: %s", r.Status)
+	}
+}
+
+// TestSocketNotPossible: where no socket can be, the gateway runs without one and says so once.
+func TestSocketNotPossible(t *testing.T) {
+	for name, path := range map[string]string{"too long": strings.Repeat("long/", 25), "no directory": filepath.Join(t.TempDir(), "none")} {
+		var text bytes.Buffer
+		err := RunLocal(t.Context(), path, newFake(t, 0), slog.New(slog.NewTextHandler(&text, nil)))
+		if err != nil || strings.Count(text.String(), "no local endpoint") != 1 {
+			t.Errorf("%s: %v, log %q", name, err, &text)
+		}
+	}
+}
+
+// TestRunLocalStops: the socket is its owner's alone, replaces a stale one, and goes with its gateway.
+func TestRunLocalStops(t *testing.T) {
+	dir := shortDir(t)
+	path := filepath.Join(dir, socketName)
+	if err := os.WriteFile(path, []byte("left by a crash"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- RunLocal(ctx, dir, newFake(t, 1), mute) }()
+	c, err := Dial(ctx, dir)
+	for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); c, err = Dial(ctx, dir) {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Status(ctx); err != nil || !st.Running || st.Gateway != "press-shop" || st.Stats.NextSeq != 3 {
+		t.Errorf("status %+v, %v", st, err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode: %v, %v", info, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket is still there")
+	}
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNoGateway) {
+		t.Errorf("dial after the end: %v", err)
+	}
+}
