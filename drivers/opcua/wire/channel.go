@@ -25,9 +25,10 @@ const (
 	MaxLifetime = time.Hour // of the channel's token, asked of the server
 	MinLifetime = time.Second
 
+	HeadSize = symmetric + sequenceSize // bytes before the body of a MSG chunk
+
 	minChunk    = 1024      // what we still cope with; the specification has 8192
 	keptMessage = 256 << 10 // bytes of a response that a Call keeps for the next
-	headSize    = symmetric + sequenceSize
 )
 
 // Channel is a secure channel over one connection (OPC 10000-6, 6.7 and 7.1). All methods may be called at any time and from
@@ -189,9 +190,9 @@ func (c *Channel) acknowledged(r Reader) error {
 	c.largest = int(min(receives, ChunkSize))
 	c.message = MaxRequest
 	if message != 0 {
-		c.message = int(min(message/2, MaxRequest))
+		c.message = int(min(message, MaxRequest))
 	}
-	if chunks != 0 {
+	if chunks != 0 { // half of what they hold: signature and padding stand in them, too
 		c.message = int(min(uint64(chunks)*uint64(c.largest)/2, uint64(c.message)))
 	}
 	return nil

@@ -38,20 +38,17 @@ func (c *Channel) awaited() bool {
 
 // chunk takes one chunk of an answer.
 func (c *Channel) chunk() error {
+	kind, mark, err := c.head("MSG")
+	if err != nil {
+		return err
+	}
+	if kind == "OPN" {
+		return c.openChunk()
+	}
 	c.mu.Lock()
 	id := c.id
 	c.mu.Unlock()
-	want := "MSG"
-	if id == 0 || c.opening() {
-		want = "OPN"
-	}
-	kind, mark, err := c.head(want)
-	switch {
-	case err != nil:
-		return err
-	case kind == "OPN" && want == "OPN":
-		return c.openChunk()
-	case kind != "MSG" || id == 0:
+	if id == 0 {
 		return ProtocolError(fmt.Sprintf("the server answered with %q", c.raw[:4]))
 	}
 	return c.messageChunk(id, mark)
@@ -69,7 +66,8 @@ func (c *Channel) opening() bool {
 	return false
 }
 
-// head reads a chunk whole into c.raw and returns its kind and mark (F final, C more to come, A aborted).
+// head reads a chunk whole into c.raw and returns its kind and mark (F final, C more to come, A aborted). Where a MSG is wanted, it may also be the
+// answer to Open, which may have been sent while the wait was on.
 func (c *Channel) head(want string) (kind string, mark byte, err error) {
 	b, err := c.in.Peek(8)
 	if err != nil {
@@ -78,12 +76,12 @@ func (c *Channel) head(want string) (kind string, mark byte, err error) {
 	kind, mark = string(b[:3]), b[3]
 	size, least := binary.LittleEndian.Uint32(b[4:]), uint32(8)
 	if kind == "MSG" {
-		least = headSize
+		least = HeadSize
 	}
 	switch {
 	case kind == "ERR" && size >= 8:
 		return "", 0, c.failed(int(min(size, ChunkSize)) - 8)
-	case kind != want && !(kind == "MSG" && want == "OPN"), mark != 'F' && (kind != "MSG" || mark != 'C' && mark != 'A'):
+	case kind != want && !(kind == "OPN" && want == "MSG" && c.opening()), mark != 'F' && (kind != "MSG" || mark != 'C' && mark != 'A'):
 		return "", 0, ProtocolError(fmt.Sprintf("the server answered with %q", b[:4]))
 	case size > ChunkSize || size < least:
 		return "", 0, ProtocolError(fmt.Sprintf("the server sends a chunk of %d bytes; %d to %d are allowed", size, least, ChunkSize))

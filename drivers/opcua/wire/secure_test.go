@@ -16,7 +16,7 @@ import (
 )
 
 // side is one end of a channel: its key and certificate.
-func side(t *testing.T, bits int) (*rsa.PrivateKey, []byte) {
+func side(t testing.TB, bits int) (*rsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestMessageChunks(t *testing.T) {
 					if _, err := in.open(spoilt); err == nil {
 						t.Errorf("%s %v: byte %d of %d may be wrong", p.Name, mode, at, len(chunk))
 					}
-					if at < headSize {
+					if at < HeadSize {
 						continue
 					}
 					if _, err := in.open(bytes.Clone(chunk[:at])); err == nil {
@@ -105,11 +105,11 @@ func TestMessageChunks(t *testing.T) {
 				}
 			}
 			for chunk := 1024; chunk < 1100; chunk++ { // what fits is sent whole, and no byte more would fit
-				b := make([]byte, headSize+out.room(chunk))
+				b := make([]byte, HeadSize+out.room(chunk))
 				if n := len(out.seal(b)); n > chunk {
 					t.Errorf("%s %v: a chunk of %d bytes where %d are allowed", p.Name, mode, n, chunk)
 				}
-				b = make([]byte, headSize+out.room(chunk)+1)
+				b = make([]byte, HeadSize+out.room(chunk)+1)
 				if n := len(out.seal(b)); n <= chunk {
 					t.Errorf("%s %v: room for one more in %d", p.Name, mode, chunk)
 				}

@@ -23,15 +23,12 @@ func (call *Call) finish(err error) {
 	call.done <- struct{}{}
 }
 
-// reset makes the Call ready for a request. A body that was large is let go, so that rare ones do not cost memory for ever.
+// reset makes the Call ready for a request.
 func (call *Call) reset() {
-	if cap(call.body) > keptMessage {
-		call.body = nil
-	}
 	call.body, call.size, call.chunks, call.err, call.open = call.body[:0], 0, 0, nil, nil
 }
 
-// Trim lets go of the last answer if it was large.
+// Trim lets go of the last answer if it was large, so that rare ones do not cost memory for ever.
 func (call *Call) Trim() {
 	if cap(call.body) > keptMessage {
 		call.body = nil
