@@ -78,7 +78,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newBuffer(), importer.New(), importer.NewTemplate(), newConfig(), newDrivers(), newOPCUA(), newHealth(), newVersion(), exitCodesTopic())
 	return root
 }
 
