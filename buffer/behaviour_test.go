@@ -460,3 +460,36 @@ func TestDropNewestRefuses(t *testing.T) {
 		t.Errorf("gap records tell of %d, %d were refused", told, refused)
 	}
 }
+
+// TestReadingBytes: what a reading costs on disk is learned from what was written, and outlives a restart.
+func TestReadingBytes(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	s := mustStream(t, b, "press")
+	feed, readings := make([]byte, 1000), 0
+	for range 5000 {
+		for i := range feed {
+			feed[i] = byte(readings * i >> 3)
+		}
+		if _, err := b.Append(s, feed, 100, 1); err != nil {
+			t.Fatal(err)
+		}
+		readings += 100
+	}
+	commitNow(t, b)
+	each := b.Stats().ReadingBytes
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = mustOpen(t, dir, testOptions())
+	var size int64
+	for _, seg := range b.Segments() {
+		size += seg.Bytes
+	}
+	if want := float64(size) / float64(readings); each < want*0.7 || each > want*1.4 {
+		t.Errorf("%.3f bytes a reading, the files say %.3f", each, want)
+	}
+	if again := b.Stats().ReadingBytes; again < each*0.7 || again > each*1.4 {
+		t.Errorf("%.3f bytes a reading after a restart, %.3f before", again, each)
+	}
+}

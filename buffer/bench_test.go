@@ -199,3 +199,51 @@ func BenchmarkAppendAtBacklog(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCommitBesideReader is a commit of 20 records of 250 readings, alone and beside a reader that reads the segment
+// being written over and over: the two wait for each other. It reports what the reader gets, too.
+func BenchmarkCommitBesideReader(b *testing.B) {
+	for _, readers := range []int{0, 1} {
+		b.Run(fmt.Sprintf("%d readers", readers), func(b *testing.B) {
+			buf, s := benchOpen(b, Options{CommitInterval: time.Hour, TailBytes: 64 << 10})
+			list := pool(250)
+			commit := func(i int) {
+				for j := range 20 {
+					if _, err := buf.Append(s, list[(i*20+j)%len(list)], 250, int64(i)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				buf.lockCommit()
+				defer buf.unlockCommit()
+				if err := buf.commit(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range 200 {
+				commit(i)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			var all sync.WaitGroup
+			var read uint64
+			for range readers {
+				all.Go(func() {
+					var rec Record
+					for ctx.Err() == nil {
+						r := buf.Destination("cloud").Reader(buf.Segments()[len(buf.Segments())-1].FirstSeq, 0)
+						for ok, err := r.Next(&rec); ok && err == nil && ctx.Err() == nil; ok, err = r.Next(&rec) {
+							read++
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			for i := range b.N {
+				commit(i)
+			}
+			b.StopTimer()
+			cancel()
+			all.Wait()
+			b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "records-read/s")
+		})
+	}
+}

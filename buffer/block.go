@@ -15,7 +15,8 @@ const (
 	blockTarget = 64 << 10 // bytes of payload after which a block is closed
 	blockHeader = 44
 	blockMagic  = 0x4d42 // "MB"
-	formatMajor = 1      // of blocks, segments and state.db; raised when an older binary could not read them
+	blockFormat = 1      // of blocks
+	formatMajor = 2      // of segments and state.db; raised when an older binary could not read them
 	maxBlock    = maxRecord + blockTarget + 1<<20
 )
 
@@ -59,7 +60,7 @@ type blockCoder struct {
 	seed     uint32
 }
 
-// epochSeed begins every checksum of a block, so that a block of another store never fits.
+// epochSeed begins every checksum of a block, so that a block of another store, or of another epoch, never fits.
 func epochSeed(epoch uint64) uint32 {
 	return crc32.Checksum(binary.BigEndian.AppendUint64(nil, epoch), castagnoli)
 }
@@ -115,7 +116,7 @@ func (c *blockCoder) finish() []byte {
 	}
 	payloadStored := len(out) - blockHeader - indexStored
 	binary.BigEndian.PutUint16(out, blockMagic)
-	out[2], out[3] = formatMajor, flags
+	out[2], out[3] = blockFormat, flags
 	binary.BigEndian.PutUint64(out[4:], c.first)
 	binary.BigEndian.PutUint32(out[12:], uint32(c.prev-c.first))
 	binary.BigEndian.PutUint32(out[16:], c.count)
@@ -170,7 +171,7 @@ func parseBlock(src []byte, epoch uint64, dec *zstd.Decoder, scratch []byte) (bl
 	}
 	sum := crc32.Update(epochSeed(epoch), castagnoli, src[:40])
 	sum = crc32.Update(sum, castagnoli, src[blockHeader:i.payloadAt])
-	if sum != binary.BigEndian.Uint32(src[40:]) || src[2] != formatMajor {
+	if sum != binary.BigEndian.Uint32(src[40:]) || src[2] != blockFormat {
 		return i, fmt.Errorf("block index checksum: %w", errDamaged)
 	}
 	index, err := unpack(src[blockHeader:i.payloadAt], i.flags&packedIndex != 0, int(raw), dec, scratch)

@@ -8,6 +8,8 @@
 package buffer
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,8 +113,9 @@ type Buffer struct {
 	fs       files
 	lock     *os.File
 	lockInfo os.FileInfo
-	looked   time.Time // whether the lock is still under its name; guarded by commitMu
-	epoch    uint64
+	looked   time.Time  // whether the lock is still under its name; guarded by commitMu
+	store    uint64     // the store's own number, made when it was created; ties the files of it together
+	epoch    epoch      // of the records that this process takes
 	readOnly bool       // it is only looked at
 	old      *stateData // what state.db had, when readOnly
 	start    time.Time  // when this process opened the store; its monotonic part measures age
@@ -138,7 +141,13 @@ type Buffer struct {
 	dictBytes  int64           // what all their dictionary entries take
 	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
 	gapOrder   []gapKey
-	segs       []*segment // in order of sequence number; the active one is the last
+	met        []foundDamage   // while opening: not told yet
+	empties    map[uint64]bool // likewise: segments that hold nothing, and whether they are whole files
+	toldOf     map[uint64]bool // likewise: segments whose damage an earlier process told of
+	unsure     bool            // likewise: records may be lost that nobody knows of
+	blind      bool            // likewise: no checkpoint says who has what
+	promised   uint64          // the highest number that ever was durable
+	segs       []*segment      // in order of sequence number; the active one is the last
 	active     *segment
 	segBytes   int64         // size of all segment files
 	aside      int64         // bytes of files set aside
@@ -148,17 +157,40 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	written atomic.Int64 // bytes of pages that bbolt wrote
-	state   *stateFile   // guarded by commitMu
-	coder   blockCoder   // guarded by commitMu
-	decoder *zstd.Decoder
-	handles handleCache
+	boot       string                    // guarded by commitMu, as the following
+	marks      uint64                    // written
+	markFailed bool                      // the last time
+	spares     bool                      // there is a spare segment
+	written    atomic.Int64              // bytes of pages that bbolt wrote
+	state      *stateFile                // guarded by commitMu
+	held       atomic.Pointer[stateData] // what it holds, for who does not want to wait
+	coder      blockCoder                // guarded by commitMu
+	decoder    *zstd.Decoder
+	handles    handleCache
 }
 
-// Epoch returns the store's own name: 16 hex digits, made when the store was created. Sequence numbers
-// are unique and ascend within it, but are not contiguous: after a crash they jump by up to 2^20, after the loss of
-// state.db by 2^40. A consumer that removes duplicates keeps ranges, not an array.
-func (b *Buffer) Epoch() string { return fmt.Sprintf("%016x", b.epoch) }
+// Epoch returns the epoch of the records that are appended now: 16 hex digits, drawn at random at each Open. Records of
+// earlier processes keep theirs (Record.Epoch), so nothing new can have the (epoch, number) of a record that a copy of this
+// store wrote. Numbers ascend over all epochs of a store, but are not contiguous: after a crash they jump by up to 2^20,
+// after the loss of state.db by 2^40. A consumer that removes duplicates keeps ranges for each epoch.
+func (b *Buffer) Epoch() string { return b.epoch.name }
+
+// epoch is the number that the records of one process have in common, and its name.
+type epoch struct {
+	n    uint64
+	name string
+}
+
+func newEpoch(n uint64) epoch { return epoch{n, fmt.Sprintf("%016x", n)} }
+
+// random returns a number that nobody else has.
+func random() (uint64, error) {
+	var raw [8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return 0, fmt.Errorf("make epoch: %w", err)
+	}
+	return max(binary.BigEndian.Uint64(raw[:]), 1), nil
+}
 
 // NextSeq returns the sequence number that the next record will get.
 func (b *Buffer) NextSeq() uint64 {
@@ -248,7 +280,7 @@ func (b *Buffer) waitDurable(seq uint64) error {
 		if durable {
 			return nil
 		}
-		if !b.commitMu.TryLock() {
+		if !b.tryCommitLock() {
 			<-done
 			continue
 		}
@@ -260,10 +292,31 @@ func (b *Buffer) waitDurable(seq uint64) error {
 	}
 }
 
-func (b *Buffer) lockCommit() { b.commitMu.Lock() }
+func (b *Buffer) lockCommit() {
+	b.commitMu.Lock()
+	b.began()
+}
+
+func (b *Buffer) tryCommitLock() bool {
+	ok := b.commitMu.TryLock()
+	if ok {
+		b.began()
+	}
+	return ok
+}
+
+// began notes when a turn with the disk began.
+func (b *Buffer) began() {
+	b.mu.Lock()
+	b.st.busy = time.Now()
+	b.mu.Unlock()
+}
 
 // unlockCommit ends a turn and wakes everybody who waits for one to end.
 func (b *Buffer) unlockCommit() {
+	b.mu.Lock()
+	b.st.busy = time.Time{}
+	b.mu.Unlock()
 	b.commitMu.Unlock()
 	b.mu.Lock()
 	close(b.done)

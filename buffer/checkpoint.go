@@ -16,7 +16,7 @@ import (
 // say the ledger as differences to the first, which compress to almost nothing.
 
 const (
-	checkpointVersion = 1
+	checkpointVersion = 2
 	accountFields     = 3 // polled, suppressed, accepted
 	destFields        = 2 + Causes
 	maxLedger         = 64 << 20 // bytes of an unpacked ledger
@@ -27,6 +27,7 @@ type draft struct {
 	head    []byte
 	ledger  []byte
 	values  []uint64 // every account's fields; kept as the base of later ones when this one is complete
+	gen     uint64
 	next    uint64
 	isDelta bool
 }
@@ -40,7 +41,11 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 		defer b.countUnsettled(func(n *uint64, by uint64) { *n += by })
 	}
 	b.gen++
-	d := &draft{next: b.next}
+	d := &draft{gen: b.gen, next: b.next}
+	known := b.next
+	if s == nil {
+		known = b.unsettledFrom()
+	}
 	base := uint64(0)
 	if s != nil && s.base != nil {
 		base, d.isDelta = s.baseSeq+1, true
@@ -50,6 +55,10 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	h = binary.AppendUvarint(h, b.next)
 	h = binary.AppendUvarint(h, uint64(b.elapsed()))
 	h = binary.AppendUvarint(h, base)
+	h = binary.AppendUvarint(h, known)
+	h = binary.AppendUvarint(h, b.st.unknown)
+	h = binary.AppendUvarint(h, b.st.seen.readings)
+	h = binary.AppendUvarint(h, b.st.seen.bytes)
 	d.head = b.appendCursors(h)
 	if d.isDelta {
 		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base), nil)
@@ -67,9 +76,13 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	return d
 }
 
+// unsettledFrom returns from which number on a record may be in memory only; what a damaged segment was to keep, and memory
+// has, was promised. mu is held.
+func (b *Buffer) unsettledFrom() uint64 { return max(b.durable, b.promised) + 1 }
+
 // countUnsettled calls f with each number that a record only in memory is counted in, and by how much. mu is held.
 func (b *Buffer) countUnsettled(f func(n *uint64, by uint64)) {
-	for seq := b.durable + 1; seq < b.next; seq++ {
+	for seq := b.unsettledFrom(); seq < b.next; seq++ {
 		e := b.tail.at(seq)
 		if e == nil || b.settled(e) {
 			continue
@@ -223,6 +236,9 @@ type checkpoint struct {
 	gen, next uint64
 	elapsed   time.Duration
 	base      uint64 // 0 = complete, else the base's sequence number + 1
+	known     uint64 // records in files from here on are not in its ledger
+	unknown   uint64 // losses that nobody could count
+	seen      cost
 	dests     []checkpointDest
 	accounts  []checkpointAccount
 	gaps      []checkpointGap
@@ -254,10 +270,14 @@ func parseCheckpoint(v []byte, dec *zstd.Decoder) (*checkpoint, error) {
 		return nil, err
 	}
 	p := parser{src: body}
-	if version := p.byte(); version != checkpointVersion {
+	version := p.byte()
+	if version < 1 || version > checkpointVersion {
 		return nil, fmt.Errorf("checkpoint of version %d: %w", version, errDamaged)
 	}
 	c := &checkpoint{gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64), base: p.uvarint()}
+	if c.known = c.next; version > 1 {
+		c.known, c.unknown, c.seen = p.uvarint(), p.uvarint(), cost{p.uvarint(), p.uvarint()}
+	}
 	c.parseCursors(&p)
 	raw := p.uvarint()
 	if p.bad || raw > maxLedger {
@@ -314,6 +334,16 @@ func (c *checkpoint) parseAccounts(p *parser) error {
 		return fmt.Errorf("checkpoint: %w", errDamaged)
 	}
 	return nil
+}
+
+// covers reports whether no destination needs any of these records.
+func (c *checkpoint) covers(from, to uint64) bool {
+	for i := range c.dests {
+		if acked := (spans{s: c.dests[i].acked}); !acked.covers(from, to) {
+			return false
+		}
+	}
+	return true
 }
 
 // apply completes a checkpoint with its base.

@@ -22,7 +22,10 @@ type counters struct {
 	takenErr              error  // whose the directory is, when it is not ours any more
 	damage                []Damage
 	damages               uint64
+	seen                  cost
+	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time
+	busy                  time.Time // commitMu is held since, zero when it is not
 	lastIdle, lastTidy    time.Time
 	lastTry               time.Time // of a commit
 	fullSince             time.Time // commits have failed for want of space since
@@ -35,6 +38,7 @@ type batch struct {
 	seqs  []uint64
 	last  uint64 // every record up to here is in it or needs no disk
 	draft *draft
+	ckpt  []byte // the draft as it was written
 }
 
 // commit writes what is in the tail and not acknowledged, in one transaction together with a checkpoint.
@@ -77,6 +81,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	b.st.saved = written.draft.next
 	b.st.lastCommit = time.Now()
 	b.durable = max(b.durable, written.last)
+	b.promised = max(b.promised, b.durable)
 	b.advance()
 	if b.o.CommitInterval == 0 {
 		b.notify()
@@ -117,7 +122,7 @@ func (b *Buffer) diskStaysFull() bool {
 	return b.dirty() > b.o.TailBytes/2 || time.Since(b.st.fullSince) > fullPatience
 }
 
-// freeSpace drops the oldest segment when others have filled the disk. It reports whether there was one.
+// freeSpace drops the oldest records, and where that is not possible the oldest segment, when others have filled the disk. It reports whether there was one.
 func (b *Buffer) freeSpace() bool {
 	if b.dropAside() {
 		return true
@@ -130,6 +135,9 @@ func (b *Buffer) freeSpace() bool {
 	b.mu.Unlock()
 	if oldest == nil {
 		return false
+	}
+	if b.dropPart(oldest, CauseFull) {
+		return true
 	}
 	if err := b.drop(oldest, CauseFull); err != nil {
 		b.log.Warn("no space made on a full disk", "error", err)
@@ -223,6 +231,10 @@ func (b *Buffer) write(s *segment, batch *batch) error {
 		return err
 	}
 	b.wrote(s, batch)
+	b.markCommit(s, batch)
+	if b.spares {
+		b.setSparesAside()
+	}
 	return nil
 }
 
@@ -246,8 +258,7 @@ func dictBytes(s *segment, streams map[*Stream]bool) (n int64) {
 
 func (b *Buffer) createSegment(first uint64) error {
 	path := filepath.Join(b.dir, fmt.Sprintf(segPattern, first))
-	// A segment of the same first number holds nothing that was ever reported durable.
-	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := b.discard(path); err != nil { // one of the same first number holds nothing that was ever reported durable
 		return fmt.Errorf("replace empty segment: %w", err)
 	}
 	db, err := openHandle(b.fs, path, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
@@ -262,7 +273,7 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("sync directory %q: %w", b.dir, err)
 	}
-	s := &segment{path: path, first: first, last: first - 1, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
+	s := &segment{path: path, epoch: b.epoch, first: first, last: first - 1, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
 	b.mu.Lock()
 	s.made = b.elapsed()
 	b.active = s
@@ -270,6 +281,24 @@ func (b *Buffer) createSegment(first uint64) error {
 	b.segBytes += s.size
 	b.mu.Unlock()
 	b.written.Add(emptyFile)
+	if err := b.savePromises(); err != nil { // before anything is promised of it
+		b.abandon(err)
+		return err
+	}
+	return nil
+}
+
+// discard removes a segment file of which nothing was promised: first state.db stops naming it.
+func (b *Buffer) discard(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := b.savePromises(); err != nil {
+		return err
+	}
+	if err := b.fs.remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 
@@ -287,7 +316,7 @@ func (b *Buffer) update(db *handle, f func(*bolt.Tx) error) error {
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
 	s.db.db.MaxSize = int(s.size + b.room())
-	ckpt := batch.draft.pack(b.coder.enc)
+	batch.ckpt = batch.draft.pack(b.coder.enc)
 	return b.update(s.db, func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)
 		if err != nil {
@@ -295,14 +324,14 @@ func (b *Buffer) writeTx(s *segment, batch *batch) error {
 		}
 		bkt.FillPercent = 1
 		if s.empty() {
-			if err := putValue(bkt, regionInfo, 0, appendInfo(nil, b.epoch, s.first)); err != nil {
+			if err := putValue(bkt, regionInfo, 0, appendInfo(nil, info{b.store, s.first, s.epoch.n})); err != nil {
 				return err
 			}
 		}
 		if err := b.putRecords(bkt, s, batch); err != nil {
 			return err
 		}
-		return s.leaf.put(bkt, regionRecords, batch.last, typeCheckpoint, ckpt)
+		return s.leaf.put(bkt, regionRecords, batch.last, typeCheckpoint, batch.ckpt)
 	})
 }
 
@@ -371,13 +400,16 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 	size := fileSize(s.path, s.size)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	grown := size - s.size
 	b.setSize(s, size)
 	if s.base == nil {
-		s.base, s.baseSeq = batch.draft.values, batch.last
+		s.base, s.baseSeq, s.baseCkpt = batch.draft.values, batch.last, batch.ckpt
 	}
 	s.wrote = b.elapsed()
+	readings := uint64(0)
 	for i := range batch.recs {
 		e := &batch.recs[i]
+		readings += uint64(e.readings)
 		if s.records == 0 {
 			s.minAt, s.maxAt = e.at, e.at
 		}
@@ -390,46 +422,7 @@ func (b *Buffer) wrote(s *segment, batch *batch) {
 		}
 	}
 	s.last = batch.seqs[len(batch.seqs)-1]
-}
-
-// abandon gives the active segment up after a failed commit. What the transaction left on disk is
-// unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
-func (b *Buffer) abandon(cause error) {
-	s := b.active
-	s.closeActive()
-	b.mu.Lock()
-	b.active, s.sealed = nil, true
-	b.setSize(s, fileSize(s.path, s.size))
-	unused, damaged := s.empty(), errors.Is(cause, errDamaged)
-	if damaged {
-		b.rewind(s)
-	}
-	empty := s.empty()
-	if empty {
-		b.forgetSegment(s)
-	}
-	b.mu.Unlock()
-	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
-	switch {
-	case unused:
-		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
-		}
-	case empty:
-		b.setAside(s.path, Damage{Reason: fmt.Sprintf("%v; all it held is still in memory and is written again", cause)})
-	case damaged:
-		b.salvageNow(s, cause)
-	}
-}
-
-// rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.
-func (b *Buffer) rewind(s *segment) {
-	from := max(b.tail.first, s.first)
-	if b.tail.n == 0 || from > s.last {
-		return
-	}
-	b.durable = min(b.durable, from-1)
-	s.last, s.clipped = from-1, true
+	b.st.seen.add(readings, grown)
 }
 
 // fileSize returns the size of a file, or what it was when that cannot be learned.
@@ -479,6 +472,7 @@ func (b *Buffer) seal() {
 	s.trim()
 	size := fileSize(s.path, s.size)
 	b.mu.Lock()
+	b.st.seen.add(0, size-s.size)
 	b.setSize(s, size)
 	s.sealed = true
 	b.active = nil

@@ -305,7 +305,7 @@ func TestSegmentOfAnotherStore(t *testing.T) {
 
 func TestNewerIsRefusedInWords(t *testing.T) {
 	tp := newTemplate(t)
-	for _, file := range []string{stateName, tp.files[0]} {
+	for _, file := range []string{stateName, tp.files[1]} {
 		dir := tp.copy(t)
 		path := filepath.Join(dir, file)
 		raw, err := os.ReadFile(path)
@@ -332,8 +332,8 @@ func TestNewerIsRefusedInWords(t *testing.T) {
 func newerVersion(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	out, n := bytes.Clone(raw), 0
-	for i := 0; i+25 <= len(out); i++ {
-		v := out[i : i+25]
+	for i := 0; i+33 <= len(out); i++ {
+		v := out[i : i+33]
 		if body, err := openValue(v); err == nil && body[0] == formatMajor {
 			v[8] = formatMajor + 1
 			sealValue(v)

@@ -41,7 +41,7 @@ func (b *Buffer) place(name string, at StartAt) (fresh mask, err error) {
 		return 0, fmt.Errorf("add destination %q: %d destinations hold the store, the most it can have; forget one that is no longer configured", name, MaxDestinations)
 	}
 	start := b.next
-	if at == StartOldest {
+	if at == StartOldest || b.blind {
 		if b.tail.n > 0 {
 			start = b.tail.first
 		}
@@ -83,7 +83,14 @@ func (b *Buffer) countFresh(fresh mask) {
 		return
 	}
 	b.fillHoles()
-	p := b.countPending()
+	for _, s := range b.segs {
+		if s.damaged {
+			if err := b.giveUpHoles(s); err != nil {
+				b.log.Error("damaged segment not read", "file", s.path, "error", err)
+			}
+		}
+	}
+	p := b.countPending(b.next)
 	for slot, d := range b.slots {
 		if d == nil || fresh&bit(slot) == 0 {
 			continue
@@ -124,6 +131,9 @@ func (b *Buffer) AddDestination(name string, at StartAt) (*Destination, error) {
 		return d, nil
 	}
 	b.countFresh(fresh)
+	if len(b.met) > 0 { // damage, met while counting
+		b.tellFound(b.reconcile(CauseDamaged, b.next))
+	}
 	b.slotsChanged()
 	b.mu.Unlock()
 	if err := b.commitOr(true); err != nil {

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Damage is something that was found damaged.
@@ -18,20 +16,23 @@ type Damage struct {
 	FirstSeq, LastSeq uint64 // what it held, 0 when not known
 	MinAt, MaxAt      int64  // record times of that, µs since 1970
 	Readings          uint64 // lost for good, of all accounts and destinations
+	Unknown           bool   // Readings is a guess: more may be lost, and some of it may have been delivered
+	Missing           bool   // the file is not there
 }
 
 const (
 	maxDamage   = 64         // damages remembered
 	asideSuffix = ".corrupt" // of a file set aside
+	spareSuffix = ".spare"   // of a damaged segment that memory is about to write again
 )
 
 // growStep is how much bbolt grows a segment at a time.
 func (b *Buffer) growStep() int64 { return min(max(b.o.SegmentSize/64, 16<<10), 256<<10) }
 
-// segmentLimit is what the segments may take: the rest is for state.db, its successor, the lock and
+// segmentLimit is what the segments may take: the rest is for state.db, its successor, the lock, the mark and
 // what is set aside.
 func (b *Buffer) segmentLimit() int64 {
-	return b.o.MaxSize - 2*b.o.stateLimit() - pageSize - b.aside
+	return b.o.MaxSize - 2*b.o.stateLimit() - 2*markSlot - pageSize - b.aside
 }
 
 // room returns how many bytes the segments may still grow by.
@@ -105,24 +106,23 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	if s == b.active {
 		b.seal()
 	}
-	b.mu.Lock()
-	intent := appendIntent(cause, b.gen)
-	b.mu.Unlock()
-	// With the cause on disk first, a crash before the next checkpoint does not lose it.
-	if err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyIntent, intent) }); err != nil && !isDiskFull(err) {
-		return err
-	}
-	before := b.cutOff(s)
-	lost, scanErr := b.scanLoss(s, before, cause)
+	before := b.cutOff(s, s.last)
+	lost, scanErr := b.scanLoss(s, before, s.last, cause)
 	b.mu.Lock()
 	b.applyLoss(lost, cause)
 	b.forgetSegment(s)
 	b.st.dropped++
 	if scanErr != nil {
-		b.reconcile(cause)
+		b.reconcile(cause, b.next)
 	}
 	b.tellGaps()
+	d := b.takeCheckpoint(nil)
 	b.mu.Unlock()
+	// Before the file goes, so that a crash loses neither the count nor what gap records in it told. A disk that does not take
+	// it needs the room all the more.
+	if err := b.saveCheckpoint(d); err != nil {
+		b.log.Warn("segment dropped before it was noted; a crash now would count it as damaged", "file", s.path, "error", err)
+	}
 	b.closeHandle(s)
 	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("drop segment: %w", err)
@@ -135,9 +135,9 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// cutOff takes a segment's records away from every destination and returns what each had acknowledged of
+// cutOff takes a segment's records up to last away from every destination and returns what each had acknowledged of
 // it before. From then on nothing but drop changes the ledger of these records.
-func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
+func (b *Buffer) cutOff(s *segment, last uint64) [MaxDestinations]spans {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var before [MaxDestinations]spans
@@ -147,15 +147,15 @@ func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
 		}
 		before[slot].s = slices.Clone(d.acked.s)
 		for seq, f := range d.flight {
-			if seq >= s.first && seq <= s.last {
+			if seq >= s.first && seq <= last {
 				d.account(f).inflight -= uint64(f.readings)
 				d.account(f).buffered += uint64(f.readings)
 				delete(d.flight, seq)
 			}
 		}
-		d.acked.add(s.first, s.last+1)
+		d.acked.add(s.first, last+1)
 	}
-	for seq := max(s.first, b.tail.first); seq <= s.last; seq++ {
+	for seq := max(s.first, b.tail.first); seq <= last; seq++ {
 		e := b.tail.at(seq)
 		if e == nil {
 			break
@@ -166,8 +166,8 @@ func (b *Buffer) cutOff(s *segment) [MaxDestinations]spans {
 	return before
 }
 
-// scanLoss adds up what the segment's records still were to somebody.
-func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause) (*loss, error) {
+// scanLoss adds up what the segment's records up to last still were to somebody.
+func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, last uint64, cause Cause) (*loss, error) {
 	l := &loss{readings: map[*account]*[MaxDestinations]uint64{}, gaps: map[gapKey]*Gap{}}
 	dict, err := b.dictOf(s)
 	if err != nil {
@@ -175,6 +175,9 @@ func (b *Buffer) scanLoss(s *segment, before [MaxDestinations]spans, cause Cause
 	}
 	err = b.eachHead(s, dict, func(h *head, st *Stream, gap *Gap) {
 		var lost mask
+		if h.seq > last {
+			return
+		}
 		for slot, d := range b.slots {
 			if d == nil || !d.wants(h) || before[slot].has(h.seq) {
 				continue
@@ -222,6 +225,12 @@ func (b *Buffer) applyLoss(l *loss, cause Cause) {
 func (b *Buffer) reclaim() error {
 	b.mu.Lock()
 	done := b.finished(b.segs)
+	for _, s := range done {
+		if s == b.active { // nothing more may come into it, and state.db is to know that
+			b.active, s.sealed, b.changed = nil, true, true
+			defer s.closeActive()
+		}
+	}
 	b.mu.Unlock()
 	if len(done) == 0 {
 		return nil
@@ -230,16 +239,11 @@ func (b *Buffer) reclaim() error {
 		return err
 	}
 	b.mu.Lock()
-	done = b.finished(done) // the commit may have written into the active one
 	for _, s := range done {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
 	for _, s := range done {
-		if s == b.active {
-			s.closeActive()
-			b.active = nil
-		}
 		b.closeHandle(s)
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove drained segment: %w", err)
@@ -294,34 +298,39 @@ func (b *Buffer) expire() error {
 	}
 }
 
-// setAside renames a damaged file, so that nothing reads it again and people can look at it, and
-// remembers the damage.
-func (b *Buffer) setAside(path string, d Damage) {
-	if b.readOnly {
-		d.File = filepath.Base(path)
-		b.noteDamage(d)
-		return
+// setAside renames a damaged file at Open, so that nothing reads it again and people can look at it, and
+// remembers the damage; first is the segment's first number, 0 for another file.
+func (b *Buffer) setAside(path string, first uint64, d Damage) {
+	if !b.readOnly {
+		path = b.renameAside(path, path)
 	}
-	to := path + asideSuffix
+	d.File = filepath.Base(path)
+	b.found(foundDamage{first: first, Damage: d})
+}
+
+// renameAside gives a damaged file a name that nothing reads, and returns it.
+func (b *Buffer) renameAside(path, name string) string {
+	to := name + asideSuffix
 	for i := 1; i < 1000; i++ {
 		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {
 			break
 		}
-		to = fmt.Sprintf("%s.%d%s", path, i, asideSuffix)
+		to = fmt.Sprintf("%s.%d%s", name, i, asideSuffix)
 	}
 	if err := b.fs.rename(path, to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		b.log.Error("damaged file could not be set aside", "file", path, "error", err)
-		to = path
+		return path
 	}
-	d.File = filepath.Base(to)
-	b.noteDamage(d)
-	b.measureAside()
+	return to
 }
 
 // damage says what a segment held that was found damaged.
 func (s *segment) damage(cause error, lost uint64) Damage {
 	return Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Readings: lost}
 }
+
+// Lost says in words how many readings were lost.
+func (d *Damage) Lost() string { return lostText(d.Readings, d.Unknown) }
 
 // noteDamage remembers a damage for Stats.
 func (b *Buffer) noteDamage(d Damage) {
@@ -332,7 +341,10 @@ func (b *Buffer) noteDamage(d Damage) {
 
 // noteDamageHeld is noteDamage with mu held.
 func (b *Buffer) noteDamageHeld(d Damage) {
-	b.log.Error("damage found", "file", d.File, "reason", d.Reason, "first", d.FirstSeq, "last", d.LastSeq, "readings_lost", d.Readings)
+	b.log.Error("damage found", "file", d.File, "reason", d.Reason, "first", d.FirstSeq, "last", d.LastSeq, "readings_lost", d.Lost())
+	if d.Unknown {
+		b.st.unknown++
+	}
 	if len(b.st.damage) < maxDamage {
 		b.st.damage = append(b.st.damage, d)
 	}
@@ -356,6 +368,8 @@ func (b *Buffer) dropAside() bool {
 func (b *Buffer) measureAside() {
 	var sum int64
 	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+asideSuffix)) // the pattern is sound
+	spares, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix))
+	names = append(names, spares...)
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil {
 			sum += info.Size()

@@ -60,7 +60,10 @@ func (f *faulty) files() files {
 			}
 			return db, err
 		},
-		rename:  func(from, to string) error { return call("rename", func() error { return real.rename(from, to) }) },
+		rename: func(from, to string) error { return call("rename", func() error { return real.rename(from, to) }) },
+		mark: func(path string, p []byte, at int64) error {
+			return call("mark", func() error { return real.mark(path, p, at) })
+		},
 		remove:  func(path string) error { return call("remove", func() error { return real.remove(path) }) },
 		syncDir: func(dir string) error { return call("sync directory", func() error { return real.syncDir(dir) }) },
 	}

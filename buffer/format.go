@@ -9,29 +9,49 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// appendInfo encodes what a segment says of itself.
-func appendInfo(dst []byte, epoch, first uint64) []byte {
+// info is what a segment says of itself; the head of state.db has the same form.
+type info struct {
+	store, first, epoch uint64
+}
+
+// fits reports whether a file that says this is the one that is wanted; 0 is not known.
+func (i info) fits(want info) bool {
+	return i.first == want.first && (want.store == 0 || i.store == want.store) && (want.epoch == 0 || i.epoch == want.epoch)
+}
+
+// appendInfo encodes an info.
+func appendInfo(dst []byte, i info) []byte {
 	v := append(dst, make([]byte, 8)...)
 	v = append(v, formatMajor)
-	v = binary.BigEndian.AppendUint64(v, epoch)
-	v = binary.BigEndian.AppendUint64(v, first)
+	v = binary.BigEndian.AppendUint64(v, i.store)
+	v = binary.BigEndian.AppendUint64(v, i.first)
+	v = binary.BigEndian.AppendUint64(v, i.epoch)
 	return sealValue(v)
 }
 
-// parseInfo reads what appendInfo wrote. A newer format is ErrNewer.
-func parseInfo(v []byte) (epoch, first uint64, err error) {
+// parseInfo reads what appendInfo wrote. In format 1 the store's number was the epoch of all its records. A newer format is
+// ErrNewer.
+func parseInfo(v []byte) (i info, err error) {
 	body, err := openValue(v)
 	if err != nil {
-		return 0, 0, err
+		return i, err
 	}
 	if len(body) > 0 && body[0] > formatMajor {
-		return 0, 0, fmt.Errorf("segment of format %d, this binary reads up to %d; run the newer millrace, or drain the store with it first: %w",
+		return i, fmt.Errorf("format %d, this binary reads up to %d; run the newer millrace, or drain the store with it first: %w",
 			body[0], formatMajor, ErrNewer)
 	}
-	if len(body) != 17 {
-		return 0, 0, fmt.Errorf("segment info: %w", errDamaged)
+	switch {
+	case len(body) == 17 && body[0] == 1:
+	case len(body) == 25 && body[0] == 2:
+		i.epoch = binary.BigEndian.Uint64(body[17:])
+	default:
+		return i, fmt.Errorf("segment info: %w", errDamaged)
 	}
-	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
+	i.store, i.first = binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:])
+	if body[0] == 1 {
+		i.epoch = i.store
+	}
+	return i, nil
 }
 
 // dictEntry is one stream as a segment's dictionary has it.

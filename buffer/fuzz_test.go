@@ -25,10 +25,9 @@ func FuzzValues(f *testing.F) {
 	f.Add(append([]byte(nil), c.finish()...))
 	f.Add(appendGap(nil, gap))
 	f.Add(appendDict(c.enc, dictEntry{0, "press", "schema"}, dictEntry{1, "pump", ""}))
-	f.Add(appendInfo(nil, epoch, 1))
+	f.Add(appendInfo(nil, info{5, 1, epoch}))
 	f.Add(appendSummary(nil, &segment{last: 9, totals: map[*account]uint64{{name: "press"}: 4}}))
-	f.Add(appendIntent(CauseFull, 3))
-	f.Add(stateHead(epoch, 99))
+	f.Add(appendMark(nil, 5, 9, "boot", &promise{first: 3, last: 9, open: true}, []byte("base"), []byte("checkpoint")))
 	f.Add(appendQuarantined(nil, &Quarantined{Account: "press", Gap: gap, Reason: "no"}))
 	b := mustOpen(f, filepath.Join(f.TempDir(), "store"), testOptions())
 	s := mustStream(f, b, "press")
@@ -66,9 +65,10 @@ func FuzzValues(f *testing.F) {
 				_ = ckpt.apply(&checkpoint{dests: ckpt.dests})
 			}
 			_, _ = parseSummary(v)
-			_, _, _ = parseInfo(v)
-			_, _, _ = parseStateHead(v)
-			_, _, _ = parseIntent(v)
+			_, _ = parseInfo(v)
+			if m, err := parseMark(v, dec); err == nil && m.last+1 < m.first {
+				t.Fatalf("%+v", m)
+			}
 			_, _ = parseQuarantined([]byte("12345678cloud"), v)
 		}
 	})
@@ -115,7 +115,7 @@ func FuzzPages(f *testing.F) {
 			walkAll(t, p)
 			p.close()
 		}
-		if _, err := salvageFile(path, 1, 0, dec); err != nil {
+		if _, err := salvageFile(path, info{first: 1}, []uint64{b.epoch.n}, dec); err != nil {
 			t.Log(err)
 		}
 	})

@@ -3,6 +3,7 @@ package buffer
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 )
 
 // Gap says what is missing: readings of one account that were dropped. It is stored and handed out like
@@ -12,6 +13,21 @@ type Gap struct {
 	Count             uint64 // readings lost
 	Cause             Cause
 	FirstSeq, LastSeq uint64 // sequence numbers the loss lies between, inclusive
+	Unknown           bool   // Count is a guess: more may be lost, and some of it may have been delivered
+}
+
+// Lost says in words how many readings are missing.
+func (g *Gap) Lost() string { return lostText(g.Count, g.Unknown) }
+
+// lostText says how many were lost, when it may be that nobody knows.
+func lostText(n uint64, unknown bool) string {
+	switch {
+	case !unknown:
+		return strconv.FormatUint(n, 10)
+	case n == 0:
+		return "unknown"
+	}
+	return fmt.Sprintf("about %d", n)
 }
 
 // gapKey says which losses merge into one gap record.
@@ -22,10 +38,11 @@ type gapKey struct {
 }
 
 func (g *Gap) merge(o *Gap) {
-	if g.Count == 0 {
+	if g.Count == 0 && !g.Unknown {
 		*g = *o
 		return
 	}
+	g.Unknown = g.Unknown || o.Unknown
 	if o.From != 0 || o.To != 0 {
 		if g.From == 0 && g.To == 0 {
 			g.From, g.To = o.From, o.To
@@ -36,7 +53,10 @@ func (g *Gap) merge(o *Gap) {
 	g.FirstSeq, g.LastSeq = min(g.FirstSeq, o.FirstSeq), max(g.LastSeq, o.LastSeq)
 }
 
-const gapVersion = 1
+const (
+	gapVersion = 2
+	gapUnknown = 1 << 0
+)
 
 func appendGap(dst []byte, g *Gap) []byte {
 	dst = append(dst, gapVersion, byte(g.Cause))
@@ -44,15 +64,23 @@ func appendGap(dst []byte, g *Gap) []byte {
 	dst = binary.AppendVarint(dst, g.To)
 	dst = binary.AppendUvarint(dst, g.Count)
 	dst = binary.AppendUvarint(dst, g.FirstSeq)
-	return binary.AppendUvarint(dst, g.LastSeq)
+	dst = binary.AppendUvarint(dst, g.LastSeq)
+	if g.Unknown {
+		return append(dst, gapUnknown)
+	}
+	return append(dst, 0)
 }
 
 func parseGap(src []byte) (*Gap, error) {
 	p := parser{src: src}
-	if version := p.byte(); version != gapVersion {
+	version := p.byte()
+	if version < 1 || version > gapVersion {
 		return nil, fmt.Errorf("gap record of version %d: %w", version, errDamaged)
 	}
 	g := &Gap{Cause: Cause(p.byte()), From: p.varint(), To: p.varint(), Count: p.uvarint(), FirstSeq: p.uvarint(), LastSeq: p.uvarint()}
+	if version > 1 {
+		g.Unknown = p.byte()&gapUnknown != 0
+	}
 	if p.bad || len(p.src) != 0 || g.Cause >= causes {
 		return nil, fmt.Errorf("gap record: %w", errDamaged)
 	}
@@ -61,7 +89,7 @@ func parseGap(src []byte) (*Gap, error) {
 
 // missing notes a loss; the next call of tellGaps makes a record of it. mu is held.
 func (b *Buffer) missing(a *account, to mask, g *Gap) {
-	if to&b.all == 0 || g.Count == 0 {
+	if to&b.all == 0 || g.Count == 0 && !g.Unknown {
 		return
 	}
 	if to &= b.all; to == b.all {
@@ -76,6 +104,13 @@ func (b *Buffer) missing(a *account, to mask, g *Gap) {
 	}
 	have.merge(g)
 	b.changed = true
+}
+
+// missingAnything notes for every account that readings may be lost from a number on, and that nobody knows how many. mu is held.
+func (b *Buffer) missingAnything(from uint64) {
+	for _, a := range b.accountSeq {
+		b.missing(a, b.all, &Gap{Cause: CauseDamaged, FirstSeq: min(from, b.next-1), LastSeq: b.next - 1, Unknown: true})
+	}
 }
 
 // tellGaps appends a gap record for each loss noted. While the disk does not take them they go on merging

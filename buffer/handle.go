@@ -94,13 +94,6 @@ func (h *handle) giveUp(cause error) {
 	}
 }
 
-// isDead reports whether bbolt may not be called on the file again.
-func (h *handle) isDead() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.dead != nil
-}
-
 // close closes the file; never bbolt's way when it is dead.
 func (h *handle) close() error {
 	if h == nil {

@@ -6,8 +6,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // spoil overwrites a file under the process that has it mapped.
@@ -65,24 +69,24 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
-	feed := func(n int) {
-		for range n {
-			if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
-				t.Error(err)
-			}
-			if rng.IntN(20) == 0 {
-				time.Sleep(time.Millisecond)
-			}
-		}
-	}
-	feed(500 + rng.IntN(1000))
+	feed(t, b, s, 500+rng.IntN(1000), rng)
+	began := time.Now()
 	took(t, "commit", func() { commitNow(t, b) })
+	limit := 2*time.Second + 20*time.Since(began) // the machine may be slow
 	names, err := filepath.Glob(filepath.Join(b.dir, file))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("%q: %v", names, err)
 	}
 	spoil(t, names[len(names)-1], how, rng)
-	feed(200)
+	began = time.Now()
+	before := b.Stats().Commits
+	feed(t, b, s, 200, rng)
+	for b.Stats().Commits == before {
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(began); d > limit {
+		t.Errorf("the next commit came after %v, more than %v", d, limit)
+	}
 	took(t, "commit after the damage", func() {
 		b.lockCommit()
 		defer b.unlockCommit()
@@ -121,6 +125,26 @@ func spoilUnderLoad(t *testing.T, file, how string, rng *rand.Rand) {
 	checkLedger(t, b)
 }
 
+// feed has four producers append at once.
+func feed(t *testing.T, b *Buffer, s *Stream, n int, rng *rand.Rand) {
+	var all sync.WaitGroup
+	for i := range 4 {
+		seed := rng.Uint64()
+		all.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			for range n / 4 {
+				if _, err := b.Append(s, make([]byte, 300+rng.IntN(300)), 1, 1); err != nil {
+					t.Error(err)
+				}
+				if rng.IntN(20) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // took fails when f does not end in a time that no healthy machine needs.
 func took(t *testing.T, what string, f func()) {
 	t.Helper()
@@ -130,5 +154,56 @@ func took(t *testing.T, what string, f func()) {
 	case <-done:
 	case <-time.After(time.Minute):
 		t.Fatalf("%s hangs", what)
+	}
+}
+
+// TestSpareIsRead: a damaged segment that memory holds whole is not given up before memory has been written again.
+func TestSpareIsRead(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprintf("written again %v", again), func(t *testing.T) {
+			refuse := false
+			fs := osFiles()
+			fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+				if refuse {
+					return nil, syscall.EIO
+				}
+				return bolt.Open(path, 0o640, o)
+			}
+			dir := t.TempDir() + "/store"
+			b, err := open(dir, testOptions(), fs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mustStream(t, b, "press")
+			s.Count(200, 0)
+			appendN(t, b, s, 100)
+			commitNow(t, b)
+			f, err := os.OpenFile(b.active.path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt(make([]byte, 2*pageSize), 0); err != nil || f.Close() != nil { // its meta pages
+				t.Fatal(err)
+			}
+			refuse = !again
+			b.lockCommit()
+			b.abandon(fmt.Errorf("a page is gone: %w", errDamaged))
+			if err := b.commit(); (err == nil) != again {
+				t.Errorf("commit: %v", err)
+			}
+			b.unlockCommit()
+			if n := b.Stats().Damages; n != 1 {
+				t.Errorf("%d damages", n)
+			}
+			crash(b)
+			b = mustOpen(t, dir, testOptions())
+			if got := len(readAll(t, b.Destination("cloud"), true)); got != 100 {
+				t.Errorf("%d of 100 records", got)
+			}
+			if names, _ := filepath.Glob(dir + "/*" + spareSuffix); len(names) > 0 || (b.Stats().Damages == 0) != again {
+				t.Errorf("%q %+v", names, b.Stats().Damage)
+			}
+			checkLedger(t, b)
+		})
 	}
 }

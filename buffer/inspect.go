@@ -33,7 +33,7 @@ func (b *Buffer) Segments() []SegmentInfo {
 	out := make([]SegmentInfo, 0, len(b.segs))
 	for _, s := range b.segs {
 		out = append(out, SegmentInfo{File: filepath.Base(s.path), Bytes: s.size, FirstSeq: s.first, LastSeq: s.last, Records: s.records,
-			MinAt: s.minAt, MaxAt: s.maxAt, Sealed: s.sealed, Damaged: s.damaged, Needed: !b.covered(s)})
+			MinAt: s.minAt, MaxAt: s.maxAt, Sealed: s.sealed, Damaged: s.damaged && !s.partly, Needed: !b.covered(s)})
 	}
 	return out
 }
@@ -131,7 +131,7 @@ func (b *Buffer) holding(seq uint64) *segment {
 func (w *walk) giveTail() error {
 	for i := range w.tail {
 		e := &w.tail[i]
-		out := Record{Seq: w.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
+		out := Record{Epoch: w.b.epoch.name, Seq: w.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 		if e.gap != nil {
 			out.Payload = nil
 		}
@@ -166,7 +166,7 @@ func (w *walk) block(s *segment) error {
 		if int(h.stream) >= len(w.dict) || w.dict[h.stream] == nil || offset+h.size > len(w.payloads) {
 			continue // a dictionary entry is lost: see salvage
 		}
-		rec := Record{Seq: h.seq, Stream: w.dict[h.stream], Payload: w.payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
+		rec := Record{Epoch: s.epoch.name, Seq: h.seq, Stream: w.dict[h.stream], Payload: w.payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
 		if h.flags&headGap != 0 {
 			if rec.Gap, err = parseGap(rec.Payload); err != nil {
 				continue
@@ -226,12 +226,12 @@ func (w *walk) salvage(s *segment, cause error) {
 		return
 	}
 	w.damage = errors.Join(w.damage, fmt.Errorf("read segment %q: %w; its sound records were read", filepath.Base(s.path), cause))
-	sv, err := salvageFile(s.path, s.first, w.b.epoch, w.b.decoder)
+	sv, err := salvageFile(s.path, info{w.b.store, s.first, s.epoch.n}, nil, w.b.decoder)
 	if err != nil {
 		w.pos = w.last + 1
 		return
 	}
-	w.read = &segment{path: s.path, first: s.first, last: w.last, salvaged: sv}
+	w.read = &segment{path: s.path, epoch: s.epoch, first: s.first, last: w.last, salvaged: sv}
 	w.dict = nil
 }
 
@@ -274,7 +274,7 @@ func (b *Buffer) Verify(ctx context.Context, progress func(done, total int64)) (
 	list := make([]part, 0, len(segs))
 	var total, done int64
 	for _, s := range segs {
-		list = append(list, part{s: s, last: s.last, records: s.records, size: s.size, whole: s.sealed && !s.clipped, damaged: s.damaged})
+		list = append(list, part{s: s, last: s.last, records: s.records, size: s.size, whole: s.sealed && !s.clipped && !s.damaged, damaged: s.damaged && !s.partly})
 		total += s.size
 	}
 	b.mu.Unlock()
@@ -308,14 +308,14 @@ type part struct {
 	whole, damaged bool
 }
 
-// known returns the damage that is known already, of files that are still there.
+// known returns the damage that is known already, of files that are still there, and files that are missing.
 func (b *Buffer) known() (out []Problem) {
 	b.mu.Lock()
 	damage := slices.Clone(b.st.damage)
 	b.mu.Unlock()
 	there, _ := filepath.Glob(filepath.Join(b.dir, "*")) // the pattern is sound
 	for _, d := range damage {
-		if slices.Contains(there, filepath.Join(b.dir, d.File)) {
+		if d.Missing || slices.Contains(there, filepath.Join(b.dir, d.File)) {
 			out = append(out, Problem{d.File, d.Reason, d.FirstSeq, d.LastSeq})
 		}
 	}
@@ -366,7 +366,7 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 		return nil
 	}
 	asIs := *p
-	asIs.s = &segment{path: p.s.path, first: p.s.first, last: p.last}
+	asIs.s = &segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last}
 	defer b.closeHandle(asIs.s)
 	_, err := b.verifyBlocks(ctx, &asIs, out, tell)
 	switch {
@@ -426,7 +426,7 @@ func (b *Buffer) verifyFrame(p *part) error {
 		if err != nil {
 			return err
 		}
-		if _, _, err = parseInfo(v); err != nil {
+		if _, err = parseInfo(v); err != nil {
 			return err
 		}
 		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 		memoryChild(dir)
 		return
 	}
+	if otherChild() {
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 func randomBytes(rng *rand.Rand, n int) []byte {
@@ -208,7 +206,7 @@ func TestDamageMetWhileOpening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := []byte{blockMagic >> 8, blockMagic & 0xff, formatMajor}
+	block := []byte{blockMagic >> 8, blockMagic & 0xff, blockFormat}
 	for at := bytes.Index(raw, block); at >= 0; at = bytes.Index(raw, block) {
 		raw[at] ^= 1
 	}
@@ -316,29 +314,6 @@ func TestStarts(t *testing.T) {
 	o.Starts = map[string]StartAt{"nobody": StartOldest}
 	if _, err := Open(t.TempDir()+"/store", o); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("a start for a destination that is not there: %v", err)
-	}
-}
-
-// TestIntentOutlivesAFailedState: state.db is renewed after a failed write, with all that was in it.
-func TestIntentOutlivesAFailedState(t *testing.T) {
-	dir := t.TempDir() + "/store"
-	b := mustOpen(t, dir, testOptions())
-	b.lockCommit()
-	err := b.saveState(func(tx *bolt.Tx) error {
-		return tx.Bucket(stateBucket).Put(keyIntent, appendIntent(CauseExpired, 7))
-	})
-	b.state.failed = true
-	err = errors.Join(err, b.saveState(func(*bolt.Tx) error { return nil }))
-	b.unlockCommit()
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := readState(filepath.Join(dir, stateName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cause, gen, ok := parseIntent(data.intent); !ok || cause != CauseExpired || gen != 7 {
-		t.Errorf("intent %q", data.intent)
 	}
 }
 

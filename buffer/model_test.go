@@ -17,6 +17,7 @@ import (
 // come of them. A crash forgets what the model knows was only in memory.
 
 type modelRecord struct {
+	epoch    string
 	account  string
 	payload  []byte
 	at       int64
@@ -67,8 +68,8 @@ func (m *model) open() {
 		m.t.Fatal(err)
 	}
 	m.b = b
-	if m.epoch != "" && m.epoch != b.Epoch() {
-		m.t.Fatalf("epoch %s became %s", m.epoch, b.Epoch())
+	if m.epoch == b.Epoch() {
+		m.t.Fatalf("epoch %s twice", m.epoch)
 	}
 	m.epoch = b.Epoch()
 	if b.NextSeq() <= m.high {
@@ -140,7 +141,7 @@ func (m *model) append() {
 	for i := 0; i+8 <= size; i += 8 {
 		binary.NativeEndian.PutUint64(payload[i:], m.rng.Uint64())
 	}
-	rec := &modelRecord{account: account, payload: bytes.Clone(payload), at: m.rng.Int64N(1 << 50), readings: 1 + m.rng.IntN(100)}
+	rec := &modelRecord{epoch: m.epoch, account: account, payload: bytes.Clone(payload), at: m.rng.Int64N(1 << 50), readings: 1 + m.rng.IntN(100)}
 	s.Count(rec.readings+3, 3)
 	seq, err := m.b.Append(s, payload, rec.readings, rec.at)
 	if errors.Is(err, ErrFull) && m.o.WhenFull == DropNewest {
@@ -217,7 +218,7 @@ func (m *model) readOne(d *modelDest) bool {
 		m.high = max(m.high, rec.Seq)
 	} else {
 		want := m.records[rec.Seq]
-		if want == nil || want.account != rec.Stream.Account() || !bytes.Equal(want.payload, rec.Payload) || want.at != rec.At || want.readings != rec.Readings ||
+		if want == nil || want.epoch != rec.Epoch || want.account != rec.Stream.Account() || !bytes.Equal(want.payload, rec.Payload) || want.at != rec.At || want.readings != rec.Readings ||
 			string(rec.Stream.Dict()) != "schema of "+want.account {
 			m.t.Fatalf("%s: record %d is %.200v, want %.200v", d.name, rec.Seq, fmt.Sprint(rec), fmt.Sprint(want))
 		}

@@ -22,7 +22,7 @@ func emptyDir(t *testing.T, dir string) {
 	}
 }
 
-// TestDirectoryTakenAway: what is in memory goes into a new store of the same epoch and numbers.
+// TestDirectoryTakenAway: what is in memory goes into a new store of the same number.
 func TestDirectoryTakenAway(t *testing.T) {
 	for _, what := range []string{"files", "directory"} {
 		t.Run(what, func(t *testing.T) {
@@ -51,11 +51,11 @@ func TestDirectoryTakenAway(t *testing.T) {
 			checkLedger(t, b)
 			cancel()
 			<-ended
-			epoch := b.Epoch()
+			store := b.store
 			crash(b)
 			b = mustOpen(t, b.dir, o)
-			if got := len(readAll(t, b.Destination("cloud"), true)); got != 55 || b.Epoch() != epoch {
-				t.Errorf("%d records, epoch %s, want 55 of %s", got, b.Epoch(), epoch)
+			if got := len(readAll(t, b.Destination("cloud"), true)); got != 55 || b.store != store {
+				t.Errorf("%d records of store %x, want 55 of %x", got, b.store, store)
 			}
 			checkLedger(t, b)
 		})

@@ -21,6 +21,16 @@ func (p *parser) byte() byte {
 	return c
 }
 
+func (p *parser) uint64() uint64 {
+	if len(p.src) < 8 {
+		p.fail()
+		return 0
+	}
+	n := binary.BigEndian.Uint64(p.src)
+	p.src = p.src[8:]
+	return n
+}
+
 func (p *parser) uvarint() uint64 {
 	n, w := binary.Uvarint(p.src)
 	if w <= 0 {

@@ -203,14 +203,12 @@ func parseQuarantined(k, v []byte) (*Quarantined, error) {
 	return q, nil
 }
 
-// Quarantine returns the entries in order of sequence number; there are at most 1,024.
+// Quarantine returns the entries in order of sequence number; there are at most 1,024. It does not wait for the disk.
 func (b *Buffer) Quarantine() ([]*Quarantined, error) {
-	b.lockCommit()
-	defer b.unlockCommit()
 	if b.isClosed() {
 		return nil, ErrClosed
 	}
-	return b.state.held.quarantine(), nil
+	return b.held.Load().quarantine(), nil
 }
 
 // find returns the entry of an ID and its key. commitMu is held.

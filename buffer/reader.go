@@ -9,6 +9,7 @@ import (
 
 // Record is one record as a destination gets it.
 type Record struct {
+	Epoch    string // with Seq its identity, for ever: see Buffer.Epoch
 	Seq      uint64
 	Stream   *Stream
 	Payload  []byte // must not be changed; valid until the next call of Next on this reader
@@ -24,6 +25,7 @@ type Reader struct {
 	pos, to uint64
 	closed  bool
 
+	epoch    string
 	blk      blockInfo // the block in memory, first > last when there is none
 	heads    headReader
 	pending  head // the next of the block, when ready
@@ -67,11 +69,12 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 		if found || s == nil {
 			return found, nil
 		}
+		of := s.salvage()
 		err := r.load(s)
 		if err == nil {
 			continue
 		}
-		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, err)) {
+		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, of, err)) {
 			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, err)
 		}
 	}
@@ -116,7 +119,7 @@ func (r *Reader) step(rec *Record) (found bool, load *segment) {
 
 // fromTail fills in an entry of the tail. mu is held.
 func (r *Reader) fromTail(e *entry, rec *Record) {
-	*rec = Record{Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
+	*rec = Record{Epoch: r.d.b.epoch.name, Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 	if e.gap != nil {
 		rec.Payload = nil
 	}
@@ -152,7 +155,7 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 	if int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || end > len(r.payloads) {
 		return false
 	}
-	*rec = Record{Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings)}
+	*rec = Record{Epoch: r.epoch, Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings)}
 	if h.flags&headGap != 0 {
 		gap, err := parseGap(rec.Payload)
 		if err != nil {
@@ -192,7 +195,7 @@ func (r *Reader) load(s *segment) error {
 	if r.dict, err = b.dictOf(s); err != nil {
 		return err
 	}
-	r.blk, r.heads, r.offset = info, info.heads(), 0
+	r.epoch, r.blk, r.heads, r.offset = s.epoch.name, info, info.heads(), 0
 	for r.heads.next(&r.pending) {
 		if r.pending.seq < r.pos {
 			r.offset += r.pending.size

@@ -53,20 +53,11 @@ func openReadOnly(dir string) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ckpt, err := b.loadSegments(old)
-	if err != nil {
-		return nil, err
-	}
-	if old.lost && ckpt == nil {
-		return nil, fmt.Errorf("there is no store: %w", ErrNotFound)
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	cause, err := b.restore(old, ckpt)
-	if err != nil {
+	if err := b.settle(old); err != nil {
 		return nil, err
 	}
-	b.reconcile(cause)
 	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
 	b.stateSize = fileSize(filepath.Join(dir, stateName), 0)
 	b.old = old

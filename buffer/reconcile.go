@@ -11,29 +11,70 @@ import (
 type pending struct {
 	readings map[*account]*[MaxDestinations]uint64
 	records  [MaxDestinations]uint64
+	known    uint64 // records from here on are not in the ledger yet
+	later    map[*account]*later
 }
 
-func (p *pending) add(a *account, slot int, readings, records uint64) {
+// later is what an account has in records that the ledger does not know of.
+type later struct {
+	all   uint64                  // readings for everyone
+	needs [MaxDestinations]uint64 // of them, those that a destination needs
+	own   [MaxDestinations]uint64 // readings for one destination alone: taken out of quarantine
+}
+
+func newPending(known uint64) *pending {
+	return &pending{readings: map[*account]*[MaxDestinations]uint64{}, known: known, later: map[*account]*later{}}
+}
+
+func (p *pending) of(a *account) *[MaxDestinations]uint64 {
 	n := p.readings[a]
 	if n == nil {
 		n = new([MaxDestinations]uint64)
 		p.readings[a] = n
 	}
-	n[slot] += readings
-	p.records[slot] += records
+	return n
+}
+
+func (p *pending) laterOf(a *account) *later {
+	n := p.later[a]
+	if n == nil {
+		n = new(later)
+		p.later[a] = n
+	}
+	return n
+}
+
+// merge adds what was counted in one segment.
+func (p *pending) merge(o *pending) {
+	for a, n := range o.readings {
+		have := p.of(a)
+		for slot := range n {
+			have[slot] += n[slot]
+		}
+	}
+	for slot := range o.records {
+		p.records[slot] += o.records[slot]
+	}
+	for a, n := range o.later {
+		have := p.laterOf(a)
+		have.all += n.all
+		for slot := range n.needs {
+			have.needs[slot] += n.needs[slot]
+			have.own[slot] += n.own[slot]
+		}
+	}
 }
 
 // reconcile makes the ledger agree with the records that there are, after damage or a crash in the middle
-// of a drop. What the ledger has and no file does was lost, for this cause; what a file has and the
-// ledger does not was accepted after the last checkpoint that could be read. It returns the readings lost. mu is held.
-func (b *Buffer) reconcile(cause Cause) (lost uint64) {
-	p := b.countPending()
+// of a drop. What the ledger has and no file does was lost, for this cause; what a file has from known on was accepted
+// after the last checkpoint that could be read. It returns the readings lost. mu is held.
+func (b *Buffer) reconcile(cause Cause, known uint64) (lost uint64) {
+	p := b.countPending(known)
+	for a, n := range p.later {
+		b.acceptLater(a, n)
+	}
 	for _, a := range b.accountSeq {
-		have := p.readings[a]
-		if have == nil {
-			have = new([MaxDestinations]uint64)
-		}
-		lost += b.settleAccount(a, have, cause)
+		lost += b.settleAccount(a, p.of(a), cause)
 	}
 	for slot, d := range b.slots {
 		if d != nil {
@@ -41,6 +82,36 @@ func (b *Buffer) reconcile(cause Cause) (lost uint64) {
 		}
 	}
 	return lost
+}
+
+// acceptLater puts into the ledger what was accepted, and so polled, after the checkpoint. mu is held.
+func (b *Buffer) acceptLater(a *account, n *later) {
+	accept := func(readings uint64, needs func(slot int) uint64) {
+		a.accepted += readings
+		a.polled += readings
+		for slot, d := range b.slots {
+			if d != nil {
+				a.dests[slot].buffered += needs(slot)
+				a.dests[slot].before += readings - needs(slot)
+			}
+		}
+	}
+	accept(n.all, func(slot int) uint64 { return n.needs[slot] })
+	for slot, own := range n.own {
+		d := &a.dests[slot]
+		back := min(own, d.dropped[CauseRejected])
+		d.dropped[CauseRejected] -= back
+		d.buffered += back
+		if rest := own - back; rest > 0 {
+			accept(rest, func(other int) uint64 {
+				if other == slot {
+					return rest
+				}
+				return 0
+			})
+		}
+	}
+	b.changed = true
 }
 
 func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause Cause) (lost uint64) {
@@ -53,7 +124,8 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 			}
 		}
 	}
-	a.accepted += extra
+	a.accepted += extra // a checkpoint of an older version, which does not say from where on it knows nothing
+	a.polled += extra
 	for slot, d := range b.slots {
 		if d == nil {
 			continue
@@ -79,8 +151,8 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 
 // countPending adds up the records that destinations have not acknowledged: those in the tail from
 // memory, all others from their segments. mu is held.
-func (b *Buffer) countPending() *pending {
-	p := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+func (b *Buffer) countPending(known uint64) *pending {
+	p := newPending(known)
 	for seq := b.tail.first; seq < b.next; seq++ {
 		e := b.tail.at(seq)
 		if e == nil {
@@ -88,7 +160,8 @@ func (b *Buffer) countPending() *pending {
 		}
 		for slot, d := range b.slots {
 			if d != nil && (e.to&^e.acked)&bit(slot) != 0 {
-				p.add(e.stream.account, slot, uint64(e.readings), 1)
+				p.of(e.stream.account)[slot] += uint64(e.readings)
+				p.records[slot]++
 			}
 		}
 	}
@@ -102,7 +175,7 @@ func (b *Buffer) countPending() *pending {
 
 // countWhole adds a segment by its summary, when each destination has acknowledged all of it or nothing. mu is held.
 func (b *Buffer) countWhole(s *segment, p *pending) bool {
-	if !s.sealed || s.clipped || s.damaged || s.special > 0 || s.last >= b.tail.first {
+	if !s.sealed || s.clipped || s.damaged || s.special > 0 || s.last >= b.tail.first || s.first < p.known && s.last >= p.known {
 		return false
 	}
 	var needs mask
@@ -132,9 +205,17 @@ func (b *Buffer) countWhole(s *segment, p *pending) bool {
 		if err != nil {
 			return false
 		}
+		after := s.first >= p.known
+		if after {
+			p.laterOf(a).all += n
+		}
 		for slot, d := range b.slots {
-			if d != nil && needs&bit(slot) != 0 {
-				p.add(a, slot, n, 0)
+			if d == nil || needs&bit(slot) == 0 {
+				continue
+			}
+			p.of(a)[slot] += n
+			if after {
+				p.laterOf(a).needs[slot] += n
 			}
 		}
 	}
@@ -154,7 +235,7 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 		if err != nil {
 			return err
 		}
-		part := &pending{readings: map[*account]*[MaxDestinations]uint64{}}
+		part := newPending(p.known)
 		expected := s.first
 		err = b.eachHead(s, dict, func(h *head, st *Stream, _ *Gap) {
 			if h.seq >= b.tail.first {
@@ -162,36 +243,47 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 			}
 			b.pass(expected, h.seq)
 			expected = h.seq + 1
-			for slot, d := range b.slots {
-				switch {
-				case d == nil || d.acked.has(h.seq):
-				case d.wants(h):
-					part.add(st.account, slot, uint64(h.readings), 1)
-				default:
-					d.acked.add(h.seq, h.seq+1)
-				}
-			}
+			b.countRecord(part, h, st.account)
 		})
 		if err != nil {
 			return err
 		}
-		for a, n := range part.readings {
-			for slot := range n {
-				p.add(a, slot, n[slot], 0)
-			}
-		}
-		for slot := range part.records {
-			p.records[slot] += part.records[slot]
-		}
+		p.merge(part)
 		return nil
 	}
 	err := count()
 	if err != nil && b.salvageSegment(s, err) == nil {
-		b.noteDamageHeld(s.damage(err, 0))
+		b.found(foundDamage{first: s.first, Damage: s.damage(err, 0)})
 		err = count()
 	}
 	if err != nil {
 		b.log.Error("segment not counted", "file", s.path, "error", err)
+	}
+}
+
+// countRecord adds one record. mu is held.
+func (b *Buffer) countRecord(p *pending, h *head, a *account) {
+	n, forAll := uint64(h.readings), h.flags&headAddressed == 0
+	if forAll && h.seq >= p.known {
+		p.laterOf(a).all += n
+	}
+	for slot, d := range b.slots {
+		switch {
+		case d == nil || d.acked.has(h.seq):
+		case !d.wants(h):
+			d.acked.add(h.seq, h.seq+1)
+		default:
+			p.of(a)[slot] += n
+			p.records[slot]++
+			if h.seq < p.known {
+				continue
+			}
+			if forAll {
+				p.laterOf(a).needs[slot] += n
+			} else {
+				p.laterOf(a).own[slot] += n
+			}
+		}
 	}
 }
 
@@ -207,7 +299,7 @@ func (b *Buffer) pass(from, to uint64) {
 // salvageSegment switches a segment that failed to be read to what can be salvaged of it, and marks what
 // cannot as needed by nobody. The caller reconciles. mu is held.
 func (b *Buffer) salvageSegment(s *segment, cause error) error {
-	sv, err := salvageFile(s.path, s.first, b.epoch, b.decoder)
+	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder)
 	if errors.Is(err, os.ErrNotExist) {
 		sv, err = &salvage{}, nil
 	}
@@ -260,8 +352,8 @@ func (b *Buffer) giveUp(from, to uint64) {
 	}
 }
 
-// mend deals with a segment that could not be read. It reports whether reading on makes sense.
-func (b *Buffer) mend(s *segment, cause error) bool {
+// mend deals with a segment that could not be read, though this was salvaged of it. It reports whether reading on makes sense.
+func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
 	if !errors.Is(cause, errDamaged) && !errors.Is(cause, ErrNotFound) && !errors.Is(cause, syscall.EIO) {
 		return false // the system is short of something; the file is not to blame
 	}
@@ -269,6 +361,9 @@ func (b *Buffer) mend(s *segment, cause error) bool {
 	defer b.unlockCommit()
 	if b.taken() != nil {
 		return false // the file of that name may be another store's
+	}
+	if s.salvage() != of {
+		return true // another reader was here before
 	}
 	if s == b.active {
 		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
@@ -291,10 +386,10 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 		b.log.Error("segment not salvaged", "file", s.path, "error", err)
 		return false
 	}
-	lost := b.reconcile(CauseDamaged)
+	b.found(foundDamage{first: s.first, Damage: s.damage(cause, 0)})
+	b.tellFound(b.reconcile(CauseDamaged, b.next))
 	b.tellGaps()
-	d := s.damage(cause, lost)
 	b.mu.Unlock()
-	b.noteDamage(d)
+	_ = b.savePromises() // that it is told; Stats has the error
 	return true
 }

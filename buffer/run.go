@@ -21,7 +21,7 @@ const (
 
 // Run commits what is older than CommitInterval and not acknowledged, drops what is too old and unlinks
 // what is drained, until the context ends. Its errors are not its end: they stand in Stats, and the next
-// turn tries again.
+// turn tries again. A turn that hangs in the disk is left alone five seconds after the context's end.
 func (b *Buffer) Run(ctx context.Context) error {
 	b.mu.Lock()
 	if b.closed || b.running {
@@ -30,17 +30,32 @@ func (b *Buffer) Run(ctx context.Context) error {
 	}
 	b.running = true
 	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		b.running = false
-		b.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.turns(ctx)
 	}()
+	<-ctx.Done()
+	timer := time.NewTimer(stuckAfter)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	}
+	b.mu.Lock()
+	b.running = false
+	b.mu.Unlock()
+	return nil
+}
+
+// turns takes a turn at each tick.
+func (b *Buffer) turns(ctx context.Context) {
 	ticker := time.NewTicker(b.tick())
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-b.kick:
 			b.turn(true)
 		case <-ticker.C:
@@ -122,9 +137,26 @@ func (b *Buffer) isClosed() bool {
 	return b.closed
 }
 
+// closeWithin is how long Close waits for a disk that does not answer.
+const closeWithin = 15 * time.Second
+
 // Close commits what is in memory, writes the checkpoint and closes the files. It may be called again.
-// When the last commit fails, what is lost with it is in the error.
+// When the last commit fails, what is lost with it is in the error. A disk that has not answered after 15 seconds is not waited for.
 func (b *Buffer) Close() error {
+	ended := make(chan error, 1)
+	go func() { ended <- b.close() }()
+	timer := time.NewTimer(closeWithin)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("close buffer %q: the disk has not answered for %v; %d records that are in memory only are lost with the process",
+			b.dir, closeWithin, b.Stats().DirtyRecords)
+	}
+}
+
+func (b *Buffer) close() error {
 	b.lockCommit()
 	defer b.unlockCommit()
 	if b.isClosed() {
@@ -148,9 +180,10 @@ func (b *Buffer) Close() error {
 	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
+	now := b.promises()
 	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, stateHead(b.epoch, next)))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	}))
 	if b.active != nil && b.taken() == nil {
 		b.seal()

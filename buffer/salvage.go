@@ -21,7 +21,8 @@ type salvage struct {
 	dict   []dictEntry
 	ckpt   *checkpoint
 	sum    *summary
-	epoch  uint64
+	store  uint64   // 0 when the file does not say
+	epochs []uint64 // that its blocks may be of; one, when it is known
 }
 
 type salvagedBlock struct {
@@ -56,24 +57,27 @@ func (s *segment) salvage() *salvage {
 }
 
 // salvageFile searches a file. It fails only when the file cannot be opened, is of another store or of a
-// newer format. epoch 0 takes any store's.
-func salvageFile(path string, first, epoch uint64, dec *zstd.Decoder) (*salvage, error) {
+// newer format. want says what the file should be, 0 what is not known; others are the epochs that it may have.
+func salvageFile(path string, want info, others []uint64, dec *zstd.Decoder) (*salvage, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	pieces := findPieces(f)
-	sv := &salvage{epoch: epoch}
+	sv := &salvage{epochs: others}
+	if want.epoch != 0 {
+		sv.epochs = []uint64{want.epoch}
+	}
 	if value := tryValues(f, pieces, pieceKey{region: regionInfo}, func(v []byte) bool { return infoIs(v) }); value != nil {
-		own, named, err := parseInfo(value)
+		own, err := parseInfo(value)
 		if err != nil {
 			return nil, err
 		}
-		if (epoch != 0 && own != epoch) || named != first {
-			return nil, fmt.Errorf("segment of another store (epoch %016x, first %d): %w", own, named, errDamaged)
+		if !own.fits(want) {
+			return nil, fmt.Errorf("segment of another store (%016x, epoch %016x, first %d): %w", own.store, own.epoch, own.first, errDamaged)
 		}
-		sv.epoch = own
+		sv.store, sv.epochs = own.store, []uint64{own.epoch}
 	}
 	keys := make([]pieceKey, 0, len(pieces))
 	for k := range pieces {
@@ -97,7 +101,7 @@ func salvageFile(path string, first, epoch uint64, dec *zstd.Decoder) (*salvage,
 }
 
 func infoIs(v []byte) bool {
-	_, _, err := parseInfo(v)
+	_, err := parseInfo(v)
 	return err == nil || errors.Is(err, ErrNewer)
 }
 
@@ -151,7 +155,7 @@ func (sv *salvage) takeBlock(f io.ReaderAt, pieces map[pieceKey][]piece, k piece
 		if err != nil {
 			continue
 		}
-		if info, err = parseBlock(value, sv.epoch, dec, nil); err != nil || info.first != k.seq {
+		if info, err = sv.parse(value, dec); err != nil || info.first != k.seq {
 			continue
 		}
 		if _, err = info.payloads(value, dec, nil); err != nil {
@@ -163,6 +167,18 @@ func (sv *salvage) takeBlock(f io.ReaderAt, pieces map[pieceKey][]piece, k piece
 		sv.blocks = append(sv.blocks, salvagedBlock{info.first, info.last, list})
 		return
 	}
+}
+
+// parse is parseBlock with whichever epoch fits; the others are then out of the question.
+func (sv *salvage) parse(value []byte, dec *zstd.Decoder) (i blockInfo, err error) {
+	err = errDamaged
+	for _, e := range sv.epochs {
+		if i, err = parseBlock(value, e, dec, nil); err == nil {
+			sv.epochs = []uint64{e}
+			break
+		}
+	}
+	return i, err
 }
 
 // chain returns the pieces of a value, of each the given copy or the last there is.
@@ -270,7 +286,7 @@ func (b *Buffer) salvagedAt(s *segment, sv *salvage, seq uint64, r *blockReader)
 	if r.stored, err = readPieces(f, sv.blocks[i].pieces, r.stored); err != nil {
 		return info, err
 	}
-	info, err = parseBlock(r.stored, b.epoch, b.decoder, r.index)
+	info, err = parseBlock(r.stored, s.epoch.n, b.decoder, r.index)
 	r.index = info.index
 	return info, err
 }

@@ -18,7 +18,7 @@ const (
 	keySize = 12
 
 	regionDict    = 'd' // sequence number: the stream's number in this segment
-	regionInfo    = 'i' // one value: format, epoch, first sequence number
+	regionInfo    = 'i' // one value: format, store, first sequence number, epoch
 	regionRecords = 'r' // blocks under their first record's number, checkpoints under the last number they cover
 	regionAgain   = 'y' // the dictionary entries of the last commit again
 	regionSummary = 'z' // one value, written when the segment is sealed
@@ -41,6 +41,7 @@ var bucketName = []byte("m")
 type files struct {
 	bolt    func(path string, o *bolt.Options) (*bolt.DB, error)
 	rename  func(from, to string) error
+	mark    func(path string, p []byte, at int64) error // writes into the file, made when it is not there
 	remove  func(path string) error
 	syncDir func(dir string) error
 }
@@ -49,6 +50,7 @@ func osFiles() files {
 	return files{
 		bolt:    func(path string, o *bolt.Options) (*bolt.DB, error) { return bolt.Open(path, 0o640, o) },
 		rename:  os.Rename,
+		mark:    writeAt,
 		remove:  os.Remove,
 		syncDir: syncDir,
 	}
@@ -57,6 +59,7 @@ func osFiles() files {
 // segment is one segment file. The fields up to rw are guarded by Buffer.mu.
 type segment struct {
 	path    string
+	epoch   epoch  // of its records
 	first   uint64 // in the file's name; every record in it is at or above
 	last    uint64 // highest record in it; first-1 when it has none
 	size    int64  // of the file
@@ -67,17 +70,22 @@ type segment struct {
 	made    time.Duration // running time of the store at its first commit
 	wrote   time.Duration // and at its last
 	sealed  bool
-	clipped bool // the next segment has some of its records again
-	damaged bool // it is read from what could be salvaged
-	gone    bool // dropped or unlinked
+	clipped bool   // the next segment has some of its records again
+	partly  bool   // its oldest records were given up: see dropPart
+	damaged bool   // it is read from what could be salvaged
+	gone    bool   // dropped or unlinked
+	end     uint64 // as last was found, whatever of it the next segment has again
+	ended   bool   // found sound at its end: no commit is missing there
+	cause   error  // why it is damaged
 
 	// Only the one segment being written has these; commitMu guards them.
-	leaf    leaf // where its records end
-	ids     map[*Stream]uint32
-	again   []dictEntry         // to be written a second time, with the next commit
-	totals  map[*account]uint64 // readings addressed to everyone
-	base    []uint64            // the ledger as of its first checkpoint
-	baseSeq uint64
+	leaf     leaf // where its records end
+	ids      map[*Stream]uint32
+	again    []dictEntry         // to be written a second time, with the next commit
+	totals   map[*account]uint64 // readings addressed to everyone
+	base     []uint64            // the ledger as of its first checkpoint
+	baseCkpt []byte              // that checkpoint
+	baseSeq  uint64
 
 	rw       sync.RWMutex // guards what follows
 	db       *handle      // while it is being written
@@ -226,7 +234,7 @@ func (s *segment) trim() {
 func (s *segment) closeActive() {
 	s.rw.Lock()
 	h := s.db
-	s.db, s.ids, s.totals, s.base = nil, nil, nil, nil
+	s.db, s.ids, s.totals, s.base, s.baseCkpt = nil, nil, nil, nil, nil
 	s.rw.Unlock()
 	_ = h.close() // every commit was fsynced
 }

@@ -30,7 +30,7 @@ func (b *Buffer) blockAt(s *segment, seq uint64, r *blockReader) (info blockInfo
 			if r.stored, nextKey, nextValue, err = getChunks(c, k, v, r.stored, nil, maxBlock); err != nil {
 				return err
 			}
-			if info, err = parseBlock(r.stored, b.epoch, b.decoder, r.index); err != nil {
+			if info, err = parseBlock(r.stored, s.epoch.n, b.decoder, r.index); err != nil {
 				return err
 			}
 			r.index = info.index
@@ -69,7 +69,7 @@ func (b *Buffer) eachBlock(s *segment, f func(info *blockInfo, stored []byte) er
 			if r.stored, k, v, err = getChunks(c, k, v, r.stored, enoughForLedger, maxBlock); err != nil {
 				return err
 			}
-			info, err := parseBlock(r.stored, b.epoch, b.decoder, r.index)
+			info, err := parseBlock(r.stored, s.epoch.n, b.decoder, r.index)
 			if err != nil {
 				return err
 			}
@@ -166,25 +166,40 @@ func (b *Buffer) dictValues(s *segment) (out []dictEntry, err error) {
 	return out, err
 }
 
-// dictOf returns the segment's dictionary, reading it when it is not in memory.
+// dictOf returns the segment's dictionary, reading it when it is not in memory. It holds no lock while it reads.
 func (b *Buffer) dictOf(s *segment) ([]*Stream, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.dictHeld(s)
-}
-
-// dictHeld is dictOf with mu held.
-func (b *Buffer) dictHeld(s *segment) ([]*Stream, error) {
-	s.rw.RLock()
-	dict, known := s.dict, s.dict != nil || s.db != nil
-	s.rw.RUnlock()
-	if known {
+	if dict, known := s.dictKnown(); known {
 		return dict, nil
 	}
 	entries, err := b.dictValues(s)
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dictFrom(s, entries)
+}
+
+// dictHeld is dictOf with mu held.
+func (b *Buffer) dictHeld(s *segment) ([]*Stream, error) {
+	if dict, known := s.dictKnown(); known {
+		return dict, nil
+	}
+	entries, err := b.dictValues(s)
+	if err != nil {
+		return nil, err
+	}
+	return b.dictFrom(s, entries)
+}
+
+func (s *segment) dictKnown() ([]*Stream, bool) {
+	s.rw.RLock()
+	defer s.rw.RUnlock()
+	return s.dict, s.dict != nil || s.db != nil
+}
+
+// dictFrom finds the streams of a dictionary and keeps them. mu is held.
+func (b *Buffer) dictFrom(s *segment, entries []dictEntry) (dict []*Stream, err error) {
 	dict = make([]*Stream, len(entries))
 	for i, e := range entries {
 		if e.account == "" {

@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// state.db holds what must outlive the segments: the store's epoch, the sequence numbers reserved, the
+// state.db holds what must outlive the segments: the store's number, its epoch, the sequence numbers reserved, the
 // checkpoint while nothing is committed, and the quarantine. It is written anew at each Open, so that no
 // bbolt file is ever opened for writing that an earlier process left.
 const (
@@ -23,9 +22,9 @@ const (
 var (
 	stateBucket      = []byte("state")
 	quarantineBucket = []byte("quarantine")
-	keyHead          = []byte("head")       // format, epoch, reserved
+	segmentsBucket   = []byte("segments")   // the promises, by first number
+	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
-	keyIntent        = []byte("intent")     // the segment being dropped, and why
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -37,42 +36,30 @@ const stateStep = 16 << 10
 // stateData is what state.db holds.
 type stateData struct {
 	lost     bool // there was none, or it was damaged
-	epoch    uint64
+	damaged  bool // it was
+	store    uint64
+	epoch    uint64 // of the process that wrote it
 	reserved uint64
 	ckpt     []byte
-	intent   []byte
-	entries  [][2][]byte // of the quarantine, as they are
+	entries  [][2][]byte        // of the quarantine, as they are
+	segments []promise          // as read
+	named    map[uint64]promise // to be written
 }
 
 type stateFile struct {
 	db     *handle
-	failed bool       // its last write failed
-	held   *stateData // checkpoint, intent and quarantine as they are in it; not to be changed
+	failed bool // its last write failed
+	named  map[uint64]promise
+	held   *stateData // checkpoint and quarantine as they are in it; not to be changed
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
 // the new one before it removes the old.
 func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, 256<<10), 8<<20) }
 
-func stateHead(epoch, reserved uint64) []byte {
-	v := append(make([]byte, 8), formatMajor)
-	v = binary.BigEndian.AppendUint64(v, epoch)
-	return sealValue(binary.BigEndian.AppendUint64(v, reserved))
-}
-
-func parseStateHead(v []byte) (epoch, reserved uint64, err error) {
-	body, err := openValue(v)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(body) > 0 && body[0] > formatMajor {
-		return 0, 0, fmt.Errorf("format %d, this binary reads up to %d; run the newer millrace, or drain the store with it first: %w",
-			body[0], formatMajor, ErrNewer)
-	}
-	if len(body) != 17 {
-		return 0, 0, fmt.Errorf("head of state.db: %w", errDamaged)
-	}
-	return binary.BigEndian.Uint64(body[1:]), binary.BigEndian.Uint64(body[9:]), nil
+// stateHead encodes the head of state.db.
+func (b *Buffer) stateHead(reserved uint64) []byte {
+	return appendInfo(nil, info{b.store, reserved, b.epoch.n})
 }
 
 // readState reads an old state.db.
@@ -95,13 +82,18 @@ func readState(path string) (*stateData, error) {
 		}
 		return bytes.Clone(v)
 	}
-	if data.epoch, data.reserved, err = parseStateHead(get(keyHead)); err != nil {
+	head, err := parseInfo(get(keyHead))
+	if err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
+	data.store, data.reserved, data.epoch = head.store, head.first, head.epoch
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt, data.intent = get(keyCheckpoint), get(keyIntent)
+	data.ckpt = get(keyCheckpoint)
+	if data.segments, err = p.readPromises(); err != nil {
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
 	if root, err = p.bucket(quarantineBucket); err != nil {
 		return nil, fmt.Errorf("read quarantine of %q: %w", path, err)
 	}
@@ -112,20 +104,6 @@ func readState(path string) (*stateData, error) {
 		}
 	}
 	return data, nil
-}
-
-func parseIntent(v []byte) (cause Cause, gen uint64, ok bool) {
-	body, err := openValue(v)
-	if err != nil {
-		return 0, 0, false
-	}
-	p := parser{src: body}
-	cause, gen = Cause(p.byte()), p.uvarint()
-	return cause, gen, !p.bad && cause < causes
-}
-
-func appendIntent(cause Cause, gen uint64) []byte {
-	return sealValue(binary.AppendUvarint(append(make([]byte, 8), byte(cause)), gen))
 }
 
 // createState writes a new state.db with this content in place of any old one and leaves it open.
@@ -141,13 +119,13 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, intent: data.intent, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
 			return err
 		}
-		if err := bkt.Put(keyHead, stateHead(data.epoch, data.reserved)); err != nil {
+		if err := bkt.Put(keyHead, appendInfo(nil, info{data.store, data.reserved, data.epoch})); err != nil {
 			return err
 		}
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
@@ -162,10 +140,10 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 				return err
 			}
 		}
-		if len(data.intent) == 0 {
-			return nil
+		if err := s.putPromises(tx, data.named); err != nil {
+			return err
 		}
-		return bkt.Put(keyIntent, data.intent)
+		return nil
 	})
 	err = errors.Join(err, s.close()) // Windows renames no file that is open
 	if err == nil {
@@ -185,7 +163,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), intent: bytes.Clone(bkt.Get(keyIntent))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
@@ -223,10 +201,12 @@ func (b *Buffer) openState(data *stateData) error {
 		return err
 	}
 	b.state = s
+	b.held.Store(s.held)
+	size := fileSize(filepath.Join(b.dir, stateName), 0)
 	b.mu.Lock()
-	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
+	b.stateSize = size
 	b.mu.Unlock()
-	b.written.Add(fileSize(filepath.Join(b.dir, stateName), 0))
+	b.written.Add(size)
 	return nil
 }
 
@@ -241,9 +221,10 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	if err != nil {
 		err = fmt.Errorf("write state.db of %q: %w", b.dir, err)
 	}
+	size := fileSize(filepath.Join(b.dir, stateName), 0) // a disk that hangs must not hold mu
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.stateSize = fileSize(filepath.Join(b.dir, stateName), b.stateSize)
+	b.stateSize = size
 	b.st.stateErr = err
 	b.changed = b.changed || err != nil
 	return err
@@ -257,6 +238,7 @@ func (b *Buffer) writeState(f func(*bolt.Tx) error) error {
 	s := b.state
 	err := b.update(s.db, func(tx *bolt.Tx) error { return errors.Join(f(tx), s.remember(tx)) })
 	s.failed = err != nil
+	b.held.Store(s.held)
 	return err
 }
 
@@ -270,7 +252,7 @@ func (b *Buffer) renewState() error {
 	}
 	_ = b.state.close() // what it holds is in memory, until a new one has it
 	data := *b.state.held
-	data.epoch = b.epoch
+	data.store, data.epoch, data.named = b.store, b.epoch.n, b.promises()
 	b.mu.Lock()
 	data.reserved = b.reserved
 	b.mu.Unlock()
@@ -285,7 +267,7 @@ func (b *Buffer) reserve() error {
 	if !low {
 		return nil
 	}
-	err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyHead, stateHead(b.epoch, to)) })
+	err := b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyHead, b.stateHead(to)) })
 	if err == nil {
 		b.mu.Lock()
 		b.reserved = to
@@ -296,10 +278,9 @@ func (b *Buffer) reserve() error {
 
 // saveCheckpoint writes a checkpoint into state.db. commitMu is held.
 func (b *Buffer) saveCheckpoint(d *draft) error {
-	ckpt := d.pack(b.coder.enc)
+	ckpt, now := d.pack(b.coder.enc), b.promises()
 	err := b.saveState(func(tx *bolt.Tx) error {
-		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Delete(keyIntent), bkt.Put(keyCheckpoint, ckpt))
+		return errors.Join(tx.Bucket(stateBucket).Put(keyCheckpoint, ckpt), b.state.putPromises(tx, now))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()

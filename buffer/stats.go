@@ -1,6 +1,9 @@
 package buffer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Stats is the state of the buffer at one moment. It costs the same whatever the backlog.
 type Stats struct {
@@ -14,14 +17,17 @@ type Stats struct {
 	DirtyRecords uint64 // in memory and not known to be on disk
 	Commits      uint64
 	CommitErrors uint64
+	ReadingBytes float64       // that a reading was seen to take on disk; 0 before enough were
 	BytesWritten uint64        // since Open, as far as the store knows
 	Dropped      uint64        // segments dropped since Open
 	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time
-	Health       string   // "ok", or "degraded: " or "failing: " and why
-	Damages      uint64   // found since Open
-	Damage       []Damage // the first of them
+	Health       string    // "ok", or "degraded: " or "failing: " and why
+	Damages      uint64    // found since Open
+	Damage       []Damage  // the first of them
+	CommitSince  time.Time // when the write to disk that is under way began; zero when none is
+	LostUnknown  uint64    // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats
 }
 
@@ -46,7 +52,7 @@ func (b *Buffer) Stats() Stats {
 		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.st.busy, Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
@@ -61,12 +67,43 @@ func (b *Buffer) health() string {
 	switch {
 	case b.st.takenErr != nil:
 		return "failing: " + b.st.takenErr.Error()
+	case b.stuck():
+		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.st.busy.Format(time.TimeOnly))
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:
 		return "degraded: " + b.st.stateErr.Error()
 	}
 	return "ok"
+}
+
+// stuckAfter is how long a turn with the disk may take before health says so.
+const stuckAfter = 5 * time.Second
+
+// stuck reports whether the disk does not answer. mu is held.
+func (b *Buffer) stuck() bool { return !b.st.busy.IsZero() && time.Since(b.st.busy) > stuckAfter }
+
+// cost is what readings were seen to take on disk. It forgets by halves, so that it follows what changes.
+type cost struct{ readings, bytes uint64 }
+
+const (
+	costProven = 1 << 20 // bytes, before which a file's beginning weighs too much
+	costForget = 1 << 30 // bytes
+)
+
+func (c *cost) add(readings uint64, bytes int64) {
+	c.readings += readings
+	c.bytes = uint64(max(int64(c.bytes)+bytes, 0)) // a file is trimmed when it is sealed
+	if c.bytes > costForget {
+		c.bytes, c.readings = c.bytes/2, c.readings/2
+	}
+}
+
+func (c *cost) each() float64 {
+	if c.bytes < costProven || c.readings == 0 {
+		return 0
+	}
+	return float64(c.bytes) / float64(c.readings)
 }
 
 // oldestAt is the time of the first record that the destination has not acknowledged. mu is held.

@@ -152,7 +152,7 @@ func (b *Buffer) makeRoom(cost int64) error {
 		if deadline.IsZero() {
 			deadline = time.Now().Add(stallWait)
 		}
-		stalled := b.st.commitErr != nil || !b.waitTurn(deadline)
+		stalled := b.st.commitErr != nil || b.stuck() || !b.waitTurn(deadline)
 		switch {
 		case b.closed:
 			return ErrClosed
@@ -170,7 +170,7 @@ func (b *Buffer) waitTurn(deadline time.Time) bool {
 	done, running := b.done, b.running
 	b.mu.Unlock()
 	defer b.mu.Lock()
-	if !running && b.commitMu.TryLock() {
+	if !running && b.tryCommitLock() {
 		_ = b.commit() // its error is kept in the stats; the caller looks there
 		b.unlockCommit()
 		return true

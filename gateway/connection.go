@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,17 +51,17 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
 	conn := &connection{url: c.Connection.URL, devices: devices, rules: rulesFor(cfg, &c)}
-	o := poller.Options{Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))
 		for j := range dev.Groups {
-			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j])
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], dataTypes(d, drivers.Ref{Device: i, Group: j}))
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
 			conn.groups = append(conn.groups, s)
-			sinks[j] = s.pipeline(&dev.Groups[j], dataTypes(d, drivers.Ref{Device: i, Group: j})).Take
+			sinks[j] = s.pipeline(&dev.Groups[j]).Take
 		}
 		o.Sinks = append(o.Sinks, sinks)
 	}
@@ -165,19 +166,24 @@ type groupSink struct {
 	values   *values.Group
 }
 
-func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group) (*groupSink, error) {
+// newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
+func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
 	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval}
-	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels, Tags: make([]record.Tag, len(group.Tags))}
+	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
+		Tags: make([]record.Tag, len(group.Tags)), Data: slices.Clone(types)}
 	for i := range group.Tags {
 		t := &group.Tags[i]
-		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type, Description: t.Description, Labels: t.Labels}
+		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type, More: record.NewDetails(t.Description, t.Labels)}
+		if types != nil && t.Scaled() {
+			schema.Data[i] = types[i].Scaled()
+		}
 	}
 	return s, s.use(schema)
 }
 
 // pipeline returns the pipeline that ends here.
-func (s *groupSink) pipeline(group *config.Group, types []telemetry.DataType) *pipeline.Group {
-	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Types: types, Reports: reports(group.Report), Sink: s, Values: s})
+func (s *groupSink) pipeline(group *config.Group) *pipeline.Group {
+	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Sink: s, Values: s})
 }
 
 func reports(rs []config.TagReport) []pipeline.Report {

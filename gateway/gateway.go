@@ -14,6 +14,7 @@ import (
 	"millrace/buffer"
 	"millrace/gateway/command"
 	"millrace/gateway/config"
+	"millrace/gateway/poller"
 	"millrace/gateway/values"
 )
 
@@ -37,8 +38,9 @@ type Gateway struct {
 	values      *values.Table
 	descriptors *descriptors
 	commands    *command.Router
-	schemas     sync.Map      // of the streams in use: *buffer.Stream → *record.Schema
-	begun       chan struct{} // closed when Run has started everything
+	buffers     poller.Buffers // of all connections
+	schemas     sync.Map       // of the streams in use: *buffer.Stream → *record.Schema
+	begun       chan struct{}  // closed when Run has started everything
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
 
@@ -60,6 +62,10 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
 	warnAbsent(g.buf, g.log)
+	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
+			"path", cfg.Buffer.Path, "room", room, "max_size", cfg.Buffer.MaxSize)
+	}
 	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
 	if err != nil {

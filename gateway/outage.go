@@ -24,24 +24,20 @@ func OutageRate(readings, records float64, interval time.Duration) (grows, commi
 	return (readings*bytesPerReading+records*bytesPerRecord)*pageOverhead + commits*bytesPerCommit, commits
 }
 
-// What the outage estimate rests on.
-const (
-	estimateAfter  = 10 * time.Second // of running, before which there is no rate
-	estimateProven = 64 << 20         // bytes on disk from which the backlog itself tells what a reading costs
-)
+const estimateAfter = 10 * time.Second // of running, before which there is no rate
 
 // outageEstimate returns how many hours an outage may last that begins or goes on now, at the rate since the start, before
 // the store is full or the file system is; nil when there is no rate yet. accepted is readings of all devices since the
-// store began, backlog those that the slowest destination lacks. mu is held.
-func (g *Gateway) outageEstimate(st *buffer.Stats, accepted, backlog uint64, now time.Time) *float64 {
+// store began. What a reading costs is what the store has seen, as soon as it has seen enough. mu is held.
+func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Time) *float64 {
 	ran := now.Sub(g.started)
 	if ran < estimateAfter || accepted <= g.acceptedBefore {
 		return nil
 	}
 	readings := float64(accepted-g.acceptedBefore) / ran.Seconds()
 	rate, _ := OutageRate(readings, float64(st.NextSeq-g.seqBefore)/ran.Seconds(), g.running.cfg.Buffer.CommitInterval)
-	if st.Bytes > estimateProven && backlog > 0 {
-		rate = readings * float64(st.Bytes) / float64(backlog)
+	if st.ReadingBytes > 0 {
+		rate = readings * st.ReadingBytes
 	}
 	left := max(st.MaxBytes-st.Bytes, 0)
 	if free, ok := FreeBytes(g.running.cfg.Buffer.Path); ok {

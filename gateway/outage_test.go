@@ -14,23 +14,23 @@ func TestOutageEstimate(t *testing.T) {
 	g := &Gateway{started: start, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
 	g.running.cfg.Buffer.CommitInterval = time.Second
 	for _, c := range []struct {
-		name              string
-		after             time.Duration
-		accepted, backlog uint64 // readings since the start, and that wait
-		records           uint64
-		bytes             int64
-		want              float64 // hours; 0 = unknown
+		name     string
+		after    time.Duration
+		accepted uint64  // readings since the start
+		each     float64 // bytes that a reading was seen to cost
+		records  uint64
+		bytes    int64
+		want     float64 // hours; 0 = unknown
 	}{
 		{"just started", 9 * time.Second, 9000, 0, 9, 1 << 20, 0},
 		{"nothing polled", time.Hour, 0, 0, 0, 1 << 20, 0},
 		{"healthy: what an outage would cost, not what is written now", time.Hour, 3_600_000, 0, 36_000, 0, float64(1<<30) / ((2500+120)*1.08 + 240) / 3600},
-		{"a backlog that compresses well", time.Hour, 3_600_000, 100_000_000, 36_000, 100_000_000, float64(1<<30-100_000_000) / 1000 / 3600},
-		{"a backlog too small to tell", time.Hour, 3_600_000, 1, 36_000, estimateProven, float64(1<<30-estimateProven) / ((2500+120)*1.08 + 240) / 3600},
-		{"full", time.Hour, 3_600_000, 1, 36_000, 1 << 30, 0},
+		{"a backlog that compresses well", time.Hour, 3_600_000, 1, 36_000, 100_000_000, float64(1<<30-100_000_000) / 1000 / 3600},
+		{"full", time.Hour, 3_600_000, 0, 36_000, 1 << 30, 0},
 	} {
-		st := &buffer.Stats{Bytes: c.bytes, MaxBytes: 1 << 30, NextSeq: 1000 + c.records}
+		st := &buffer.Stats{Bytes: c.bytes, MaxBytes: 1 << 30, NextSeq: 1000 + c.records, ReadingBytes: c.each}
 		got := 0.0
-		if h := g.outageEstimate(st, g.acceptedBefore+c.accepted, c.backlog, start.Add(c.after)); h != nil {
+		if h := g.outageEstimate(st, g.acceptedBefore+c.accepted, start.Add(c.after)); h != nil {
 			got = *h
 		}
 		if math.Abs(got-c.want) > 1e-9*c.want {

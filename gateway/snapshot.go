@@ -29,11 +29,9 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		}
 	}
 	st := g.buf.Stats()
-	most := uint64(0)
 	for _, d := range g.running.destinations {
 		v := destinationView(d)
 		v.BacklogReadings = waiting[v.Name]
-		most = max(most, v.BacklogReadings)
 		for i := range st.Destinations {
 			if o := &st.Destinations[i]; o.Name == v.Name && o.OldestAt > 0 {
 				v.OldestAge = now.Sub(time.UnixMicro(o.OldestAt))
@@ -47,7 +45,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 		}
 	}
 	s.Buffer = g.bufferView(&st)
-	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), most, now)
+	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), now)
 	if p := g.running.page; p != nil {
 		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
 	}

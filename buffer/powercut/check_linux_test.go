@@ -72,8 +72,8 @@ func (s *story) countRequired(at int) (n int) {
 
 // inspect reads everything and holds it against the story and the ledger.
 func (v *verdict) inspect(b *buffer.Buffer, p *plan, s *story, at int) {
-	if s.named <= at && b.Epoch() != s.epoch {
-		v.problem("epoch was %s and is %s", s.epoch, b.Epoch())
+	if b.Epoch() == s.epoch {
+		v.problem("a new process has the epoch %s again", s.epoch)
 	}
 	for dest := range v.found {
 		v.found[dest] = v.read(b, dest)
@@ -138,7 +138,7 @@ func (v *verdict) compare(s *story, dest, at int) {
 		case f == nil:
 		case rec.Gap != nil && f.handed > at: // a new gap record, under a number that was given out after the power cut
 		case !f.is(rec):
-			v.problem("%s got id %d, gap %v as record %d, which was id %d, gap %v", name, idOf(rec.Payload), rec.Gap, seq, f.id, f.gap)
+			v.problem("%s got id %d, epoch %s, gap %v as record %d, which was id %d, epoch %s, gap %v", name, idOf(rec.Payload), rec.Epoch, rec.Gap, seq, f.id, f.epoch, f.gap)
 		}
 	}
 	for seq, f := range s.facts {

@@ -13,6 +13,7 @@ const never = math.MaxInt
 // fact is what is known of one record, each with the moment from which on it is known.
 type fact struct {
 	seq, id  uint64      // id 0: a gap record
+	epoch    string      // that it was appended in
 	gap      *buffer.Gap // of a gap record
 	account  string      // likewise
 	handed   int         // somebody outside the store knew the sequence number
@@ -37,8 +38,7 @@ type phase struct {
 type story struct {
 	strict   bool
 	facts    map[uint64]*fact
-	epoch    string
-	named    int // from here on the epoch was known
+	epoch    string // of the process at work
 	phases   []phase
 	last     int    // moment of the last report
 	dropLook int    // in how many looks to come a file may yet go that the store has counted as dropped
@@ -49,7 +49,7 @@ type story struct {
 }
 
 func newStory(strict bool) *story {
-	return &story{strict: strict, facts: map[uint64]*fact{}, named: never}
+	return &story{strict: strict, facts: map[uint64]*fact{}}
 }
 
 // fact returns the fact of a sequence number, new if need be.
@@ -72,17 +72,17 @@ func (s *story) hear(r *report, at int) error {
 		return fmt.Errorf("workload: %s", r.Err)
 	}
 	if r.Epoch != "" {
-		if s.epoch != "" && s.epoch != r.Epoch {
-			return fmt.Errorf("epoch changed from %s to %s", s.epoch, r.Epoch)
+		if s.epoch == r.Epoch {
+			return fmt.Errorf("a new process has the epoch %s again", s.epoch)
 		}
-		s.epoch, s.named = r.Epoch, min(s.named, at)
+		s.epoch = r.Epoch
 	}
 	for _, h := range r.Appended {
 		f := s.fact(h.Seq, at)
 		if f.id != 0 || f.gap != nil {
 			return fmt.Errorf("sequence number %d was given to id %d and to id %d, gap %v", h.Seq, h.ID, f.id, f.gap)
 		}
-		f.id = h.ID
+		f.id, f.epoch = h.ID, s.epoch
 	}
 	if err := s.hearReaders(r, at); err != nil {
 		return err
@@ -183,16 +183,13 @@ func (f *fact) is(rec *buffer.Record) bool {
 	if f.gap != nil || rec.Gap != nil {
 		return f.gap != nil && rec.Gap != nil && *f.gap == *rec.Gap
 	}
-	return f.id == idOf(rec.Payload)
+	return f.id == idOf(rec.Payload) && f.epoch == rec.Epoch
 }
 
 // after returns what is known to who goes on from a disk cut at this moment, on which these records were found.
 func (s *story) after(at int, found [2]map[uint64]*buffer.Record) *story {
 	next := newStory(s.strict)
 	next.epoch = s.epoch
-	if s.named <= at {
-		next.named = 0
-	}
 	for seq, f := range s.facts {
 		n := *f
 		n.handed, n.promised, n.dropping = since(f.handed, at), never, never

@@ -258,6 +258,7 @@ func (w *workload) tell(r *report) error {
 		if err != nil {
 			return err
 		}
+		segments := w.b.Segments() // one that is dropped leaves the list at once, and the directory when that is on disk
 		after := w.b.Stats()
 		if before.Dropped != after.Dropped {
 			continue
@@ -268,10 +269,8 @@ func (w *workload) tell(r *report) error {
 		}
 		r.Looked, r.Dropped, w.drops = true, after.Dropped > w.drops, after.Dropped
 		r.OldestSeq = r.Durable + 1
-		if len(names) > 0 {
-			if _, err := fmt.Sscanf(r.Segments[0], "seg-%16x.db", &r.OldestSeq); err != nil {
-				return fmt.Errorf("segment %q: %w", r.Segments[0], err)
-			}
+		if len(segments) > 0 {
+			r.OldestSeq = segments[0].FirstSeq
 		}
 		return w.link.send(r)
 	}

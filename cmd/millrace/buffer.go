@@ -22,7 +22,7 @@ func newBuffer() *cobra.Command {
 	var f storeFlags
 	cmd := &cobra.Command{
 		Use:   "buffer",
-		Short: "Look into the store: status, ls, show, export, verify, quarantine, forget",
+		Short: "Look into the store: status, ls, show, export, verify, backup, restore, quarantine, forget",
 		Long: `Look into the store that keeps readings until every destination has them.
 
 The store is that of --config, or the one in the directory --path. While a gateway runs on it the commands ask the
@@ -35,7 +35,7 @@ files. Looking changes nothing; retry, delete and forget say what they change.`,
 	}
 	cmd.PersistentFlags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is the store")
 	cmd.PersistentFlags().StringVar(&f.path, "path", "", "directory of the store, instead of a config")
-	cmd.AddCommand(newBufferStatus(&f), newBufferLs(&f), newBufferShow(&f), newBufferExport(&f), newBufferVerify(&f),
+	cmd.AddCommand(newBufferStatus(&f), newBufferLs(&f), newBufferShow(&f), newBufferExport(&f), newBufferVerify(&f), newBufferBackup(&f), newBufferRestore(&f),
 		newQuarantine(&f), newForget(&f))
 	return cmd
 }

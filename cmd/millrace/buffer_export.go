@@ -130,7 +130,6 @@ func incomplete(st *web.StoreStatus) (err error) {
 type exporter struct {
 	out     *bufio.Writer
 	csv     *csv.Writer // nil = jsonl
-	epoch   string
 	json    format.Encoder
 	decoder decoder
 	msgs    []link.Message
@@ -139,7 +138,7 @@ type exporter struct {
 }
 
 func newExporter(w io.Writer, form string, st *web.StoreStatus) (e *exporter, err error) {
-	e = &exporter{out: bufio.NewWriterSize(w, 64<<10), epoch: st.Stats.Epoch}
+	e = &exporter{out: bufio.NewWriterSize(w, 64<<10)}
 	if form == "csv" {
 		e.csv = csv.NewWriter(e.out)
 		return e, e.csv.Write([]string{"seq", "time", "device", "group", "tag", "value", "unit", "quality", "reason"})
@@ -174,9 +173,9 @@ func (e *exporter) write(r *web.StoredRecord) error {
 
 // record is a stored record as a format gets it.
 func (e *exporter) record(r *web.StoredRecord, schema *record.Schema, rec *record.Record) format.Record {
-	out := format.Record{Epoch: e.epoch, Seq: r.Seq, Schema: schema, Record: rec, Time: r.At}
+	out := format.Record{Epoch: r.Epoch, Seq: r.Seq, Schema: schema, Record: rec, Time: r.At}
 	if g := r.Gap; g != nil {
-		out.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
+		out.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
 	}
 	return out
 }
@@ -251,7 +250,7 @@ func (d *decoder) decode(r *web.StoredRecord) (s *record.Schema, rec *record.Rec
 }
 
 func gapText(g *buffer.Gap) string {
-	text := fmt.Sprintf("%d readings lost: %s", g.Count, g.Cause)
+	text := fmt.Sprintf("%s readings lost: %s", g.Lost(), g.Cause)
 	if g.From != 0 || g.To != 0 {
 		text += fmt.Sprintf(", from %s to %s", timeText(g.From), timeText(g.To))
 	}

@@ -73,7 +73,7 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		if d.LastSeq > 0 {
 			p.printf(" (records %d to %d)", d.FirstSeq, d.LastSeq)
 		}
-		p.printf(", %d readings lost\n", d.Readings)
+		p.printf(", readings lost: %s\n", d.Lost())
 	}
 	if more := b.Damages - uint64(len(b.Damage)); more > 0 {
 		p.printf("  damage      and %d more\n", more)

@@ -350,7 +350,21 @@ func TestBufferOfRunningGateway(t *testing.T) {
 	mustSay(t, []string{"force  1.5  kN  good"}, with("show", "4")...)
 	mustSay(t, []string{"ok\n"}, with("verify")...)
 	mustSay(t, []string{"seg-0000000000000001.db"}, with("ls")...)
+	backup := filepath.Join(t.TempDir(), "backup")
+	mustSay(t, []string{`destination "old": 10`, "ok\n"}, with("backup", backup)...)
+	if code, _ := millrace(with("backup", backup)...); code != exitFailed {
+		t.Errorf("a second backup over the first: exit %d", code)
+	}
+	if code, _ := millrace(with("restore", backup)...); code != exitFailed {
+		t.Errorf("a restore over a running gateway: exit %d", code)
+	}
 	mustSay(t, []string{"1:cloud"}, with("quarantine", "ls")...)
+	restored := filepath.Join(t.TempDir(), "restored")
+	mustSay(t, []string{"ok\n"}, "buffer", "restore", backup, "--path", restored)
+	if n := strings.Count(mustSay(t, []string{`"device":"press-1"`}, "buffer", "export", "--device", "press-1", "--path", restored), "\n"); n != 1001 {
+		t.Errorf("%d lines of the restored store, want 1000 records and a gap", n)
+	}
+	mustSay(t, []string{"1:cloud"}, "buffer", "quarantine", "ls", "--path", restored)
 	mustSay(t, []string{"goes out again"}, with("quarantine", "retry", "--all")...)
 	if code, _ := millrace(with("quarantine", "delete", "1:cloud")...); code != exitFailed {
 		t.Errorf("deleting what is not there: exit %d", code)

@@ -17,7 +17,7 @@ const (
 // estimate is what a config asks of the edge box's flash.
 type estimate struct {
 	healthyDay, outageDay float64 // bytes written
-	hours                 float64 // of outage until max_size
+	hours                 float64 // of outage until max_size, or until the file system is full
 }
 
 func estimateFor(cfg *config.Config, l load) estimate {
@@ -29,7 +29,8 @@ func estimateFor(cfg *config.Config, l load) estimate {
 		e.healthyDay = outage // everything is written before it is sent
 	}
 	if perSecond > 0 {
-		e.hours = float64(cfg.Buffer.MaxSize) / perSecond / 3600
+		room, _ := gateway.Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize)
+		e.hours = float64(room) / perSecond / 3600
 	}
 	return e
 }
@@ -39,6 +40,9 @@ func (p *planWriter) buffer(cfg *config.Config, l load) {
 	p.printf("buffer %q: up to %s, commit each %v, when full %s\n", cfg.Buffer.Path, size(float64(cfg.Buffer.MaxSize)), cfg.Buffer.CommitInterval, cfg.Buffer.WhenFull)
 	p.printf("  estimate: %s a day to flash with a healthy uplink, %s a day in an outage; full after %s of outage\n",
 		size(e.healthyDay), size(e.outageDay), length(e.hours))
+	if room, short := gateway.Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+		p.printf("  its file system has room for %s only, less than max_size: lower max_size or free space\n", size(float64(room)))
+	}
 	if cfg.Buffer.MaxAge > 0 && cfg.Buffer.MaxAge.Hours() < e.hours {
 		p.printf("  max_age comes first: what is older than %s is dropped\n", length(cfg.Buffer.MaxAge.Hours()))
 	}

@@ -95,6 +95,7 @@ why nothing did. With one, SIGHUP means that the terminal is gone, and stops the
 }
 
 func runGateway(ctx context.Context, file string, lf *logFlags) error {
+	saveMemory()
 	hangups := make(chan os.Signal, 1) // one more is as good as many: each loads the newest file
 	meaning := meaningOfHangup()
 	if meaning == hangupReloads {
@@ -105,7 +106,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
-	tune(cfg.Processors)
+	useProcessors(cfg.Processors)
 	log, setLevel, err := lf.logger(cfg.Log)
 	if err != nil {
 		return err

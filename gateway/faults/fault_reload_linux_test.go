@@ -249,19 +249,20 @@ func faultNewerStore(t *testing.T) {
 	b.judge()
 }
 
-// raiseFormat returns a state.db of the next format: its head is a length and a checksum, the format, then the epoch
-// (buffer/DESIGN.md).
+// raiseFormat returns a state.db of the next format: its head is a length and a checksum, the format, the store's number,
+// the numbers reserved, then the epoch (buffer/DESIGN.md).
 func raiseFormat(t *testing.T, file []byte, epoch string) []byte {
 	t.Helper()
 	name, err := hex.DecodeString(epoch)
 	must(t, err)
 	out, raised := bytes.Clone(file), 0
-	for at := 9; at+16 <= len(out); at++ {
-		if !bytes.HasPrefix(out[at:], name) || binary.BigEndian.Uint32(out[at-9:]) != 25 {
+	for at := 25; at+8 <= len(out); at++ {
+		head := out[at-25 : at+8]
+		if !bytes.HasPrefix(out[at:], name) || binary.BigEndian.Uint32(head) != uint32(len(head)) {
 			continue
 		}
-		out[at-1]++
-		binary.BigEndian.PutUint32(out[at-5:], crc32.Checksum(out[at-1:at+16], crc32.MakeTable(crc32.Castagnoli)))
+		head[8]++
+		binary.BigEndian.PutUint32(head[4:], crc32.Checksum(head[8:], crc32.MakeTable(crc32.Castagnoli)))
 		raised++
 	}
 	if raised == 0 {

@@ -82,6 +82,3 @@ func (m *Mosquitto) Freeze() { m.proc.signal(syscall.SIGSTOP) }
 
 // Thaw ends Freeze.
 func (m *Mosquitto) Thaw() { m.proc.signal(syscall.SIGCONT) }
-
-// Log returns the end of what the broker printed.
-func (m *Mosquitto) Log() string { return m.log.String() }

@@ -51,6 +51,7 @@ type Gap struct {
 	From, To          int64  // µs since 1970: the oldest and the newest of them; 0 and 0 when not known
 	FirstSeq, LastSeq uint64 // the sequence numbers of their records
 	Count             uint64 // how many readings
+	Unknown           bool   // Count is a guess: more may be missing, and some of it may have arrived
 	Cause             string // why, in words
 }
 

@@ -55,8 +55,6 @@ type Stats struct {
 	Stray     uint64 // answers to messages that were not in flight
 	Discarded uint64 // messages that nobody asked for
 	Sent      uint64 // messages that have left for the network
-	BytesOut  uint64 // on the wire, as far as the link knows
-	BytesIn   uint64
 }
 
 // Dialer makes sessions with one receiver.

@@ -30,10 +30,9 @@ type Values interface {
 
 // Options say what a Group works on.
 type Options struct {
-	Schema  *record.Schema       // of the group's records; its data types are filled in in a copy
-	Tags    []telemetry.Tag      // one for each of Schema.Tags
-	Types   []telemetry.DataType // of each tag before scaling, as the driver knows it from the config; nil = none is known
-	Reports []Report             // one for each tag; nil = always
+	Schema  *record.Schema  // of the group's records; data types that it does not have are filled in in a copy
+	Tags    []telemetry.Tag // one for each of Schema.Tags
+	Reports []Report        // one for each tag; nil = always
 	Sink    Sink
 	Values  Values // nil = none
 }
@@ -55,7 +54,7 @@ func New(o Options) *Group {
 		sink:    o.Sink,
 		values:  o.Values,
 		scales:  newScales(o.Tags),
-		types:   newTypes(&o),
+		types:   newTypes(o.Schema),
 		changes: newChanges(o.Reports),
 	}
 }

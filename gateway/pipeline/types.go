@@ -7,8 +7,7 @@ import (
 	"millrace/gateway/record"
 )
 
-// types fills in the schema's data types: those that the driver knows from the config at once, the others from the first
-// value that each tag has. Each further schema is stored with its segment, so a new one comes only when the number of
+// types fills in those data types that the schema does not have, from the first value that each tag has. Each further schema is stored with its segment, so a new one comes only when the number of
 // polls has doubled since the last: n polls make at most 1 + log2(n) of them, and a tag that first answers late is not
 // kept waiting once that time is over.
 type types struct {
@@ -20,21 +19,17 @@ type types struct {
 	next    uint64 // the poll from which the schema may be replaced
 }
 
-func newTypes(o *Options) *types {
-	t := &types{schema: o.Schema, known: make([]telemetry.DataType, len(o.Schema.Tags)), next: 1}
-	for i := range t.known {
-		t.known[i] = o.Schema.Tags[i].Data
-		if !t.known[i].Known() && o.Types != nil && o.Types[i].Known() {
-			t.known[i], t.ahead = o.Types[i], true
-			if o.Tags[i].Scaled() {
-				t.known[i] = o.Types[i].Scaled()
-			}
-		}
-		if !t.known[i].Known() {
+func newTypes(s *record.Schema) *types {
+	t := &types{schema: s, next: 1}
+	for i := range s.Tags {
+		if !s.DataType(i).Known() {
 			t.unknown++
 		}
 	}
-	t.publish()
+	if t.unknown > 0 {
+		t.known = make([]telemetry.DataType, len(s.Tags))
+		copy(t.known, s.Data)
+	}
 	return t
 }
 
@@ -66,15 +61,9 @@ func (t *types) learn(readings []telemetry.Reading) {
 	}
 }
 
-// publish replaces the schema by one with all types that are known.
+// publish replaces the schema by one with all types that are known. The two share their tags.
 func (t *types) publish() {
-	if !t.ahead {
-		return
-	}
 	s := *t.schema
-	s.Tags = slices.Clone(s.Tags)
-	for i := range s.Tags {
-		s.Tags[i].Data = t.known[i]
-	}
+	s.Data = slices.Clone(t.known)
 	t.schema, t.ahead = &s, false
 }

@@ -10,27 +10,23 @@ import (
 )
 
 func (s *sink) types(n int) []telemetry.DataType {
-	var all []telemetry.DataType
-	for _, t := range s.schemas[n].Tags {
-		all = append(all, t.Data)
-	}
-	return all
+	return s.schemas[n].Data
 }
 
-// TestTypesFromConfig: what the driver knows is in the first schema, after scaling, and the caller's is left alone.
+// TestTypesFromConfig: what the schema knows is kept, one more comes with the first value, and the caller's is left alone.
 func TestTypesFromConfig(t *testing.T) {
 	s := &sink{}
-	tags := []telemetry.Tag{{Name: "a"}, {Name: "b", Scale: 0.1}, {Name: "c", Scale: 0.1}, {Name: "d", Offset: 1}}
+	tags := []telemetry.Tag{{Name: "a"}, {Name: "b", Scale: 0.1}, {Name: "c"}, {Name: "d", Offset: 1}}
+	want := []telemetry.DataType{telemetry.Int16Type, telemetry.Float64Type, telemetry.Float32Type, telemetry.AnyType}
 	before := schemaOf(tags)
-	g := New(Options{Schema: before, Tags: tags, Sink: s,
-		Types: []telemetry.DataType{telemetry.Int16Type, telemetry.Int16Type, telemetry.Float32Type, telemetry.AnyType}})
+	before.Data = slices.Clone(want)
+	g := New(Options{Schema: before, Tags: tags, Sink: s})
 	if err := g.Take(poll, []telemetry.Reading{telemetry.BadReading(0, 0, "no answer")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Take(poll, []telemetry.Reading{good(3, 0, telemetry.Uint(1))}); err != nil {
 		t.Fatal(err)
 	}
-	want := []telemetry.DataType{telemetry.Int16Type, telemetry.Float64Type, telemetry.Float32Type, telemetry.AnyType}
 	if got := s.types(0); !slices.Equal(got, want) {
 		t.Errorf("at first %v, want %v", got, want)
 	}
@@ -38,7 +34,10 @@ func TestTypesFromConfig(t *testing.T) {
 	if got := s.types(1); !slices.Equal(got, want) {
 		t.Errorf("when the last tag has answered %v, want %v", got, want)
 	}
-	if !reflect.DeepEqual(before, schemaOf(tags)) {
+	if &s.schemas[1].Tags[0] != &before.Tags[0] {
+		t.Error("the tags are in memory twice")
+	}
+	if before.DataType(3).Known() || !reflect.DeepEqual(before.Tags, schemaOf(tags).Tags) {
 		t.Errorf("the caller's schema was changed: %+v", before)
 	}
 }

@@ -14,6 +14,7 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.jobLast = false
 	now := time.Now()
 	late := now.Sub(g.next)
+	p.scratch = p.buffers.lend(g.tags)
 	readings, err := p.read(ctx, g, now)
 	if ctx.Err() != nil {
 		return nil
@@ -26,8 +27,10 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	if err != nil {
 		readings = p.bad(g, err.Error())
 	}
-	p.scratch = readings
-	return g.sink(end, readings)
+	err = g.sink(end, readings)
+	p.buffers.giveBack(readings)
+	p.scratch = nil
+	return err
 }
 
 // read asks the driver, unless the link or the device is known to be down.

@@ -22,7 +22,8 @@ type Sink func(at time.Time, readings []telemetry.Reading) error
 
 // Options say how a connection is polled.
 type Options struct {
-	Sinks [][]Sink // Sinks[device][group] takes the readings of that group
+	Sinks   [][]Sink // Sinks[device][group] takes the readings of that group
+	Buffers *Buffers // shared with other pollers; nil = of its own
 
 	// Each attempt to connect begins with Enter, which may refuse it, and ends with leave. Nil refuses none.
 	Enter func() (leave func(), err error)
@@ -44,7 +45,8 @@ type Poller struct {
 	enter   func() (leave func(), err error)
 	limits  limits
 	link    link
-	scratch []telemetry.Reading
+	buffers *Buffers
+	scratch []telemetry.Reading // lent during a poll
 	jobs    chan *job
 	jobLast bool          // a job ran since the last poll
 	ending  chan struct{} // closed by Stop
@@ -57,8 +59,11 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
+	if p.buffers == nil {
+		p.buffers = new(Buffers)
+	}
 	if p.enter == nil {
 		p.enter = func() (func(), error) { return func() {}, nil }
 	}

@@ -40,10 +40,10 @@ func (p *Poller) start(now time.Time) {
 	}
 }
 
-// onGrid moves a tick up to a twentieth of its interval and 50 ms forward, to where other connections have theirs
-// too: a wake-up of the process costs more than a poll, and this way a thousand connections share twenty a second.
+// onGrid moves a tick up to a quarter of its interval and 100 ms forward, to where other connections have theirs
+// too: a wake-up of the process costs more than a poll, and this way a thousand connections share ten a second.
 func onGrid(t time.Time, interval time.Duration) time.Time {
-	grid := min(50*time.Millisecond, interval/20)
+	grid := min(100*time.Millisecond, interval/4)
 	return t.Add(grid - time.Duration(t.UnixNano()%int64(max(grid, 1))))
 }
 

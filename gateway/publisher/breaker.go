@@ -69,9 +69,8 @@ const (
 	HalfOpen State = "half-open"
 )
 
-// refuse notes a refusal of a record of the stream. It reports whether that is news: the stream was not suspected before.
-func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news bool) {
-	news = b.confirmed == 0 && !b.pending
+// refuse notes a refusal of a record of the stream.
+func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 	if b.seq != u.seqs[0] {
 		b.seq, b.fresh, b.later = u.seqs[0], 0, 0
 	}
@@ -82,7 +81,6 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) (news boo
 	b.unproven++
 	b.hold(u.seqs[0])
 	b.next = now.Add(idlePause)
-	return news
 }
 
 // confirm counts the pending refusal: another message was acknowledged after it. open reports whether the breaker is open
@@ -150,10 +148,7 @@ type breakers struct {
 	order   []*breaker
 	flowing bool      // since the last try an ordinary message was acknowledged
 	pause   time.Time // no try before, unless nothing else can be sent: a try may cost the others a session
-	scratch []*breaker
 }
-
-func newBreakers() breakers { return breakers{of: map[*buffer.Stream]*breaker{}} }
 
 // holds reports whether records of the stream are stepped over.
 func (q *breakers) holds(s *buffer.Stream) *breaker {
@@ -193,11 +188,8 @@ func (q *breakers) forgetOne() bool {
 
 func (q *breakers) forget(b *breaker) {
 	delete(q.of, b.stream)
-	for i, o := range q.order {
-		if o == b {
-			q.order = append(q.order[:i:i], q.order[i+1:]...)
-			break
-		}
+	if i := slices.Index(q.order, b); i >= 0 {
+		q.order = slices.Delete(q.order, i, i+1)
 	}
 }
 

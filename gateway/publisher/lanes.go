@@ -35,11 +35,6 @@ type lane struct {
 	check    uint64 // below it, records may be in flight: the lane was set back among them
 }
 
-func newLanes(p *Publisher) lanes {
-	l := lanes{p: p, live: lane{dest: p.dest}, backlog: lane{dest: p.dest}}
-	return l
-}
-
 // begin lays the lanes for a new session. What the live lane of the session before has not seen acknowledged goes on as
 // live when it is at most a window, so that a short loss of the link leaves no mark; else it is backlog.
 func (l *lanes) begin(window int) {

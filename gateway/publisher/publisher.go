@@ -94,9 +94,9 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Publisher{o: o, buf: buf, dest: dest, log: o.Log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
-	p.lanes = newLanes(p)
-	p.breakers = newBreakers()
-	p.throttle = newThrottle(o.BacklogMessages, o.BacklogBytes)
+	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
+	p.breakers = breakers{of: map[*buffer.Stream]*breaker{}}
+	p.throttle = throttle{bucket{rate: o.BacklogMessages}, bucket{rate: o.BacklogBytes}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
 	p.shown = Stats{State: Stopped, Since: time.Now(), Window: o.Window, WindowBytes: o.WindowBytes}
 	return p, nil

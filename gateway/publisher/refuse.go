@@ -40,7 +40,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if b := q.of[u.stream]; b != nil && (u.try == b || u.seqs[0] == b.seq) {
 		p.free(b)
 	}
-	for _, b := range append(q.scratch[:0], q.order...) {
+	for _, b := range slices.Clone(q.order) {
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}
@@ -110,6 +110,13 @@ func (p *Publisher) reject(seq uint64, reason string) bool {
 	p.show(func(s *Stats) { s.Rejected++ })
 	p.log.Warn("a record is in quarantine: millrace buffer quarantine shows it", "seq", seq, "cause", reason)
 	return true
+}
+
+// rejectAll puts the records of a unit into quarantine.
+func (p *Publisher) rejectAll(seqs []uint64, reason string) {
+	for _, seq := range seqs {
+		p.reject(seq, reason)
+	}
 }
 
 // makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as

@@ -169,9 +169,7 @@ func (l *fakeLink) Close() error               { l.fail(link.ErrClosed); return 
 // plainFormat writes sequence number, mark and time, and pads records of one reading to its value in bytes.
 type plainFormat struct{ batch int }
 
-func (plainFormat) Will() *link.Message     { return nil }
-func (plainFormat) Subscriptions() []string { return nil }
-func (f plainFormat) Open() format.Encoder  { return &plainEncoder{batch: max(f.batch, 1)} }
+func (f plainFormat) Open() format.Encoder { return &plainEncoder{batch: max(f.batch, 1)} }
 
 type plainEncoder struct{ batch int }
 

@@ -98,11 +98,14 @@ func (s *session) hello() error {
 	}
 	u := s.win.slot()
 	u.messages, u.sent = len(s.messages), time.Now()
-	return s.send(u)
+	err := s.send(u)
+	s.link.Flush()
+	return err
 }
 
 // turn does what can be done now: it takes in answers and sends what may be sent. It returns how long to wait.
 func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err error) {
+	before := s.sent
 	s.collect(now)
 	if err := s.link.Err(); err != nil {
 		return 0, err
@@ -120,7 +123,9 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 		}
 		wait = min(wait, pause)
 	}
-	s.link.Flush()
+	if s.sent > before {
+		s.link.Flush()
+	}
 	s.p.update(s)
 	return wait, nil
 }
@@ -134,7 +139,7 @@ func (s *session) collect(now time.Time) {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
 			s.win.drop(u)
-			s.reject(u.seqs, a.Err.Error())
+			s.p.rejectAll(u.seqs, a.Err.Error())
 		default:
 			s.acknowledged(u, a.At)
 		}
@@ -344,7 +349,7 @@ func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time
 	}
 	if err != nil {
 		s.win.free = append(s.win.free, u)
-		s.reject(u.seqs, err.Error())
+		s.p.rejectAll(u.seqs, err.Error())
 		return false, nil
 	}
 	u.messages = len(s.messages)
@@ -380,9 +385,9 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 // decode makes the i-th record of a unit of the record read last.
 func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
 	rec := &s.rec
-	r := format.Record{Epoch: s.p.buf.Epoch(), Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
-		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Cause: g.Cause.String()}
+		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
 	} else {
 		payload := rec.Payload
 		if len(s.recs) > 1 { // the next read may overwrite it
@@ -420,19 +425,12 @@ func (s *session) send(u *unit) error {
 	for i := range s.messages {
 		if err := s.link.Send(s.messages[i]); err != nil {
 			if errors.Is(err, link.ErrMessage) {
-				s.reject(u.seqs, err.Error())
+				s.p.rejectAll(u.seqs, err.Error())
 			}
 			return err
 		}
 	}
 	return nil
-}
-
-// reject puts the records of a unit into quarantine.
-func (s *session) reject(seqs []uint64, reason string) {
-	for _, seq := range seqs {
-		s.p.reject(seq, reason)
-	}
 }
 
 // end says how the session ended. What was acknowledged until now counts; what was not is sent again.

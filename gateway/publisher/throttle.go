@@ -11,13 +11,6 @@ type throttle struct {
 	messages, bytes bucket
 }
 
-func newThrottle(messages, bytes float64) throttle {
-	return throttle{messages: bucket{rate: messages}, bytes: bucket{rate: bytes}}
-}
-
-// limits reports whether there is a limit at all.
-func (t *throttle) limits() bool { return t.messages.rate > 0 || t.bytes.rate > 0 }
-
 // wait returns how long the lane must wait; 0 = it may send now.
 func (t *throttle) wait(now time.Time) time.Duration {
 	return max(t.messages.wait(now), t.bytes.wait(now))

@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"millrace/gateway/link"
@@ -66,7 +67,7 @@ func (s *session) silent(u *unit, now time.Time) error {
 		return fmt.Errorf("%w: messages of more than %d streams are not acknowledged while others are", link.ErrSilent, maxBreakers)
 	}
 	stream := u.stream
-	for _, u := range append(s.win.scratch[:0], s.win.units...) {
+	for _, u := range slices.Clone(s.win.units) {
 		if u.done || u.stream != stream {
 			continue
 		}

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"slices"
 	"sort"
 	"time"
 
@@ -42,7 +43,6 @@ type window struct {
 	progress time.Time     // when the receiver last acknowledged
 	passed   time.Time     // when a unit was first answered before the oldest
 	free     []*unit
-	scratch  []*unit
 }
 
 const (
@@ -161,12 +161,8 @@ func (w *window) drop(u *unit) {
 // has reports whether a record is in flight.
 func (w *window) has(seq uint64) bool {
 	for _, u := range w.units {
-		if !u.done {
-			for _, s := range u.seqs {
-				if s == seq {
-					return true
-				}
-			}
+		if !u.done && slices.Contains(u.seqs, seq) {
+			return true
 		}
 	}
 	return false

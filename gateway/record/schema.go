@@ -15,16 +15,37 @@ type Schema struct {
 	Group   string
 	Labels  []telemetry.Label // of the device, sorted by name
 	Tags    []Tag
+	Data    []telemetry.DataType // of each tag after scaling, AnyType until a reading has told; nil = none is known
 }
 
 // Tag is the part of a tag that travels with its readings.
 type Tag struct {
-	Name        string
-	Unit        string             // engineering unit, "" for none
-	Type        string             // the driver's word for the type, as configured
-	Data        telemetry.DataType // after scaling; AnyType until a reading has told
+	Name string
+	Unit string   // engineering unit, "" for none
+	Type string   // the driver's word for the type, as configured
+	More *Details // nil = none; apart, because most of many tags have none
+}
+
+// Details are what few tags have.
+type Details struct {
 	Description string
 	Labels      []telemetry.Label // sorted by name
+}
+
+// NewDetails returns nil when there is nothing to tell.
+func NewDetails(description string, labels []telemetry.Label) *Details {
+	if description == "" && len(labels) == 0 {
+		return nil
+	}
+	return &Details{description, labels}
+}
+
+// DataType returns the data type of a tag.
+func (s *Schema) DataType(tag int) telemetry.DataType {
+	if s.Data == nil {
+		return telemetry.AnyType
+	}
+	return s.Data[tag]
 }
 
 // Bounds of a stored schema; a larger one is refused as damaged.
@@ -52,8 +73,12 @@ func AppendSchema(dst []byte, s *Schema) []byte {
 	for i := range s.Tags {
 		t := &s.Tags[i]
 		dst = appendText(appendText(appendText(dst, t.Name), t.Unit), t.Type)
-		dst = appendText(append(dst, byte(t.Data)), t.Description)
-		dst = appendLabels(dst, t.Labels)
+		dst = append(dst, byte(s.DataType(i)))
+		more := t.More
+		if more == nil {
+			more = &Details{}
+		}
+		dst = appendLabels(appendText(dst, more.Description), more.Labels)
 	}
 	return dst
 }
@@ -86,7 +111,13 @@ func ParseSchema(src []byte) (*Schema, error) {
 	}
 	s.Tags = make([]Tag, n)
 	for i := range s.Tags {
-		p.tag(&s.Tags[i])
+		data := p.tag(&s.Tags[i])
+		if data != telemetry.AnyType && s.Data == nil {
+			s.Data = make([]telemetry.DataType, n)
+		}
+		if s.Data != nil {
+			s.Data[i] = data
+		}
 	}
 	if p.bad || len(p.src) != 0 {
 		return nil, ErrSchema
@@ -104,17 +135,18 @@ type textParser struct {
 	bad     bool
 }
 
-func (p *textParser) tag(t *Tag) {
+func (p *textParser) tag(t *Tag) (data telemetry.DataType) {
 	t.Name, t.Unit, t.Type = p.text(), p.text(), p.text()
 	if p.version == schemaVersion1 || p.bad {
-		return
+		return telemetry.AnyType
 	}
 	if len(p.src) == 0 {
 		p.bad = true
-		return
+		return telemetry.AnyType
 	}
-	t.Data, p.src = telemetry.DataType(p.src[0]), p.src[1:]
-	t.Description, t.Labels = p.text(), p.labels()
+	data, p.src = telemetry.DataType(p.src[0]), p.src[1:]
+	t.More = NewDetails(p.text(), p.labels())
+	return data
 }
 
 func (p *textParser) labels() []telemetry.Label {

@@ -35,7 +35,7 @@ type Group struct {
 	text map[uint32]string // texts and arrays
 }
 
-// last is the last reading of a tag in 32 bytes; texts lie beside, reasons are shared.
+// last is the last reading of a tag in 40 bytes; texts lie beside, reasons are shared.
 type last struct {
 	bits    uint64
 	time    int64 // source time, µs since 1970

@@ -229,6 +229,7 @@ func (c *Client) Scan(ctx context.Context, q Query, f func(*StoredRecord) error)
 func recordsOf(f func(*StoredRecord) error) func(*wireLine) error {
 	var out StoredRecord
 	var streams []*StoredStream
+	var epoch string
 	return func(l *wireLine) error {
 		if l.Stream != nil {
 			streams = append(streams, l.Stream)
@@ -240,7 +241,10 @@ func recordsOf(f func(*StoredRecord) error) func(*wireLine) error {
 		if r.Stream < 0 || r.Stream >= len(streams) {
 			return fmt.Errorf("record %d is of stream %d, which was not told; is the gateway of another version?", r.Seq, r.Stream)
 		}
-		out = StoredRecord{Stream: streams[r.Stream], Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
+		if r.Epoch != "" {
+			epoch = r.Epoch
+		}
+		out = StoredRecord{Stream: streams[r.Stream], Epoch: epoch, Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
 		return f(&out)
 	}
 }

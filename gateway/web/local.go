@@ -110,6 +110,7 @@ func (c *local) handler() http.Handler {
 	c.site.routes(mux)
 	mux.HandleFunc("GET /api/v1/store/records", c.records)
 	mux.HandleFunc("GET /api/v1/store/verify", c.verify)
+	mux.HandleFunc("GET /api/v1/store/backup", c.backup)
 	mux.HandleFunc("POST /api/v1/store/quarantine/retry", c.change(func(r *http.Request) (any, error) { return c.g.Buffer().Retry(r.FormValue("id")) }))
 	mux.HandleFunc("POST /api/v1/store/quarantine/delete", c.change(func(r *http.Request) (any, error) {
 		return nil, c.g.Buffer().DeleteQuarantined(r.FormValue("id"))
@@ -189,6 +190,7 @@ type wireLine struct {
 
 type wireRecord struct {
 	Stream   int         `json:"stream"`
+	Epoch    string      `json:"epoch,omitempty"` // when it is not that of the record before
 	Seq      uint64      `json:"seq"`
 	Payload  []byte      `json:"payload,omitempty"`
 	At       int64       `json:"at"`
@@ -203,13 +205,17 @@ func (c *local) records(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := newLines(w)
-	told := 0 // streams; they are numbered as they appear
+	told, epoch := 0, "" // streams are numbered as they appear
 	err = scan(r.Context(), c.g.Buffer(), q, out.alive, func(s *StoredRecord) error {
 		if s.Stream.ID == told {
 			told++
 			out.write(&wireLine{Stream: s.Stream})
 		}
-		out.write(&wireLine{Record: &wireRecord{s.Stream.ID, s.Seq, s.Payload, s.At, s.Readings, s.Gap}})
+		line := &wireRecord{s.Stream.ID, "", s.Seq, s.Payload, s.At, s.Readings, s.Gap}
+		if s.Epoch != epoch {
+			epoch, line.Epoch = s.Epoch, s.Epoch
+		}
+		out.write(&wireLine{Record: line})
 		return out.err
 	})
 	out.end(nil, err)

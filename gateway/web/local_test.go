@@ -166,7 +166,7 @@ func TestPageChangesNothing(t *testing.T) {
 			t.Errorf("GET %s at the page: %d", path, got)
 		}
 	}
-	for _, path := range []string{"store/records", "store/verify"} {
+	for _, path := range []string{"store/records", "store/verify", "store/backup"} {
 		if got := status("GET", path); got != http.StatusNotFound {
 			t.Errorf("GET %s at the page: %d", path, got)
 		}

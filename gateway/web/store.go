@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 
 	"millrace/buffer"
@@ -18,6 +19,9 @@ type Store interface {
 	Scan(ctx context.Context, q Query, f func(*StoredRecord) error) error
 	// Verify reads everything and checks it. progress is called now and then with bytes done and bytes in all.
 	Verify(ctx context.Context, progress func(done, total int64)) (*buffer.Verification, error)
+	// Backup gives a copy of the store as of one moment, file by file, the one that makes it a store last. It is complete when
+	// state.db came.
+	Backup(ctx context.Context, file func(name string, size int64, r io.Reader) error) error
 	// Quarantine returns the records that a destination refused.
 	Quarantine(ctx context.Context) ([]*buffer.Quarantined, error)
 	// Retry gives a record in quarantine to its destination again and returns its new sequence number.
@@ -51,6 +55,7 @@ type Query struct {
 // StoredRecord is one record as it lies in the store.
 type StoredRecord struct {
 	Stream   *StoredStream // the same for all records of a stream in one scan
+	Epoch    string        // with Seq its identity
 	Seq      uint64
 	Payload  []byte // record.Record's bytes, empty for gap records
 	At       int64  // µs since 1970
@@ -148,7 +153,7 @@ func (s *scanner) give(r *buffer.Record) error {
 	if !s.q.has(r) {
 		return nil
 	}
-	s.out = StoredRecord{Stream: s.stream(r.Stream), Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
+	s.out = StoredRecord{Stream: s.stream(r.Stream), Epoch: r.Epoch, Seq: r.Seq, Payload: r.Payload, At: r.At, Readings: r.Readings, Gap: r.Gap}
 	s.err = s.f(&s.out)
 	return s.err
 }

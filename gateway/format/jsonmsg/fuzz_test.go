@@ -102,13 +102,13 @@ func FuzzFloat(f *testing.F) {
 func checkFloats(t *testing.T, b uint64) {
 	f64 := math.Float64frombits(b)
 	if want, err := json.Marshal(f64); err == nil {
-		if got, ok := appendFloat64(nil, f64); !ok || !sameFloat(got, want) {
+		if got, why := appendFloat64(nil, f64); why != "" || !sameFloat(got, want) {
 			t.Fatalf("float64 %x: got %s, want %s", b, got, want)
 		}
 	}
 	f32 := math.Float32frombits(uint32(b))
 	if want, err := json.Marshal(f32); err == nil {
-		if got, ok := appendFloat32(nil, f32); !ok || !sameFloat(got, want) {
+		if got, why := appendFloat32(nil, f32); why != "" || !sameFloat(got, want) {
 			t.Fatalf("float32 %x: got %s, want %s", b, got, want)
 		}
 	}
@@ -133,13 +133,5 @@ func TestFloatsLikeEncodingJSON(t *testing.T) {
 	}
 	for n := range 1 << 16 {
 		checkFloats(t, uint64(math.Float32bits(float32(n)/1000)))
-	}
-}
-
-func TestIntegers(t *testing.T) {
-	for n := int64(-11000); n < 1100000; n++ {
-		if got := string(appendInt(nil, n)); got != strconv.FormatInt(n, 10) {
-			t.Fatalf("got %s, want %d", got, n)
-		}
 	}
 }

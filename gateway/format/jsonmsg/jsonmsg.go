@@ -10,6 +10,7 @@ package jsonmsg
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"millrace/drivers/telemetry"
@@ -140,14 +141,14 @@ func placeholders(gateway, device, group string) *strings.Replacer {
 
 // stream encodes the records of one schema. It holds everything that is the same from record to record.
 type stream struct {
-	topic    string
-	epoch    string   // that head has
-	whose    int      // bytes of head before the epoch
-	head     []byte   // from the opening brace to the sequence number
-	keys     [][]byte // `,"tag":` for each tag of the schema
-	keyBytes int
-	bigText  bool
-	newest   []int32 // scratch: see repeats
+	topic   string
+	epoch   string   // that head has
+	whose   int      // bytes of head before the epoch
+	head    []byte   // from the opening brace to the sequence number
+	keys    []byte   // `,"tag":` for each tag of the schema
+	ends    []uint32 // of each tag's key in keys, after a leading 0
+	bigText bool
+	newest  []int32 // scratch: see repeats
 }
 
 func newStream(o *Options, s *record.Schema) (*stream, error) {
@@ -164,13 +165,20 @@ func newStream(o *Options, s *record.Schema) (*stream, error) {
 	e.head = appendField(e.head, `,"device":`, s.Device)
 	e.head = appendField(e.head, `,"group":`, s.Group)
 	e.whose = len(e.head)
-	e.keys = make([][]byte, len(s.Tags))
+	e.ends = make([]uint32, 1, len(s.Tags)+1)
 	for i := range s.Tags {
-		e.keys[i] = append(appendText([]byte{','}, s.Tags[i].Name), ':')
-		e.keyBytes += len(e.keys[i])
+		e.keys = append(appendText(append(e.keys, ','), s.Tags[i].Name), ':')
+		e.ends = append(e.ends, uint32(len(e.keys)))
 	}
+	e.keys = slices.Clip(e.keys)
 	return e, nil
 }
+
+// key returns what stands before the value of a tag.
+func (s *stream) key(tag uint32) []byte { return s.keys[s.ends[tag]:s.ends[tag+1]] }
+
+// tags is how many the schema has.
+func (s *stream) tags() int { return len(s.ends) - 1 }
 
 // maxTopic is the longest topic that MQTT can carry, in bytes (MQTT 3.1.1 section 1.5.3).
 const maxTopic = 65535
@@ -190,12 +198,15 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	g := r.Gap
 	dst = s.appendHead(dst, r)
 	dst = append(dst, `,"values":{},"bad":{},"gap":{"from":`...)
-	dst = appendInt(dst, floorMilli(g.From))
-	dst = appendInt(append(dst, `,"to":`...), floorMilli(g.To))
-	dst = appendUint(append(dst, `,"count":`...), g.Count)
+	dst = strconv.AppendInt(dst, floorMilli(g.From), 10)
+	dst = strconv.AppendInt(append(dst, `,"to":`...), floorMilli(g.To), 10)
+	dst = strconv.AppendUint(append(dst, `,"count":`...), g.Count, 10)
+	if g.Unknown {
+		dst = append(dst, `,"unknown":true`...)
+	}
 	dst = appendField(dst, `,"cause":`, g.Cause)
-	dst = appendUint(append(dst, `,"first_seq":`...), g.FirstSeq)
-	dst = appendUint(append(dst, `,"last_seq":`...), g.LastSeq)
+	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
+	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)
 	return append(dst, '}', '}')
 }
 
@@ -204,13 +215,12 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	r := fr.Record
 	start := len(dst)
-	dst = slices.Grow(dst, len(s.head)+s.keyBytes+24*len(r.Readings)+128)
+	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
 	dst = s.appendHead(dst, fr)
-	ts := floorMilli(r.Time)
 	dst = append(dst, `,"values":`...)
-	c := s.survey(r, ts)
+	c := s.survey(r)
 	if c.foreign {
-		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, len(s.keys))
+		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
 	}
 	open := len(dst)
 	for i := range r.Readings {
@@ -218,9 +228,8 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 		if rd.Quality >= telemetry.Bad || (c.repeated && s.newest[rd.Tag] != int32(i)) {
 			continue
 		}
-		before := len(dst)
-		var ok bool
-		if dst, ok = s.appendValue(append(dst, s.keys[rd.Tag]...), &rd.Value); !ok {
+		before, unfit := len(dst), ""
+		if dst, unfit = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); unfit != "" {
 			dst = dst[:before]
 			c.bad++
 		}
@@ -231,7 +240,7 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 		dst = s.appendUncertain(dst, r, &c)
 	}
 	if c.times > 0 {
-		dst = s.appendTimes(dst, r, &c, ts)
+		dst = s.appendTimes(dst, r, &c)
 	}
 	if c.repeated {
 		dst = s.appendEarlier(dst, r)
@@ -244,9 +253,9 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 		s.epoch = r.Epoch
 		s.head = append(appendField(s.head[:s.whose], `,"epoch":`, r.Epoch), `,"seq":`...)
 	}
-	dst = appendUint(append(dst, s.head...), r.Seq)
+	dst = strconv.AppendUint(append(dst, s.head...), r.Seq, 10)
 	dst = append(dst, `,"ts":`...)
-	dst = appendInt(dst, floorMilli(r.Time))
+	dst = strconv.AppendInt(dst, floorMilli(r.Time), 10)
 	if r.Historical {
 		dst = append(dst, `,"historical":true`...)
 	}
@@ -263,7 +272,7 @@ type census struct {
 	foreign               bool // a tag beyond the schema
 }
 
-func (s *stream) survey(r *record.Record, ts int64) census {
+func (s *stream) survey(r *record.Record) census {
 	var c census
 	last, ascending := int64(-1), true
 	for i := range r.Readings {
@@ -272,7 +281,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 		if tag <= last {
 			ascending = false
 		}
-		if tag >= int64(len(s.keys)) {
+		if tag >= int64(s.tags()) {
 			c.foreign = true
 			return c
 		}
@@ -284,7 +293,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 				c.bad++
 			}
 		}
-		if rd.Time != r.Time && floorMilli(rd.Time) != ts {
+		if apart(rd.Time, r.Time) {
 			c.times++
 		}
 	}
@@ -298,7 +307,7 @@ func (s *stream) survey(r *record.Record, ts int64) census {
 // notification may.
 func (s *stream) repeats(r *record.Record) bool {
 	if s.newest == nil {
-		s.newest = make([]int32, len(s.keys))
+		s.newest = make([]int32, s.tags())
 	}
 	for i := range s.newest {
 		s.newest[i] = -1
@@ -326,24 +335,20 @@ func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 	}
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if reason := whyBad(rd); reason != "" && s.shown(r, i, c) {
-			dst = appendText(append(dst, s.keys[rd.Tag]...), reason)
+		if reason := s.whyBad(dst, rd); reason != "" && s.shown(r, i, c) {
+			dst = appendText(append(dst, s.key(rd.Tag)...), reason)
 		}
 	}
 	return closeObject(dst, open)
 }
 
-// whyBad returns why a reading has no value in the message, or "" if it has one.
-func whyBad(rd *telemetry.Reading) string {
-	if rd.Quality < telemetry.Bad {
-		if rd.Value.Kind != telemetry.KindNone {
-			return unfit(&rd.Value)
-		}
-		if rd.Reason == "" {
-			return "no value"
-		}
-	}
-	if rd.Reason == "" {
+// whyBad returns why a reading has no value in the message, or "" if it has one. It writes behind dst.
+func (s *stream) whyBad(dst []byte, rd *telemetry.Reading) string {
+	switch {
+	case rd.Quality < telemetry.Bad && (rd.Value.Kind != telemetry.KindNone || rd.Reason == ""):
+		_, why := s.appendValue(dst, &rd.Value)
+		return why
+	case rd.Reason == "":
 		return "bad"
 	}
 	return rd.Reason
@@ -355,10 +360,10 @@ func (s *stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte
 	open := len(dst)
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || whyBad(rd) != "" {
+		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || s.whyBad(dst, rd) != "" {
 			continue
 		}
-		dst = appendText(append(dst, s.keys[rd.Tag]...), whyUncertain(rd))
+		dst = appendText(append(dst, s.key(rd.Tag)...), whyUncertain(rd))
 	}
 	if len(dst) == open {
 		return dst[:start]
@@ -373,14 +378,18 @@ func whyUncertain(rd *telemetry.Reading) string {
 	return rd.Reason
 }
 
-func (s *stream) appendTimes(dst []byte, r *record.Record, c *census, ts int64) []byte {
+// apart reports whether a source time is a millisecond or more from that of the poll. A Modbus poll of several requests
+// mostly takes less, and a time for each of its tags would double the message.
+func apart(a, b int64) bool { return a-b >= 1000 || b-a >= 1000 }
+
+func (s *stream) appendTimes(dst []byte, r *record.Record, c *census) []byte {
 	start := len(dst)
 	dst = append(dst, `,"times":`...)
 	open := len(dst)
 	for i := range r.Readings {
 		rd := &r.Readings[i]
-		if at := floorMilli(rd.Time); at != ts && s.shown(r, i, c) {
-			dst = appendInt(append(dst, s.keys[rd.Tag]...), at)
+		if apart(rd.Time, r.Time) && s.shown(r, i, c) {
+			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), floorMilli(rd.Time), 10)
 		}
 	}
 	if len(dst) == open {
@@ -402,10 +411,10 @@ func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		key := s.keys[rd.Tag]
+		key := s.key(rd.Tag)
 		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
-		dst = appendInt(append(dst, `,"ts":`...), floorMilli(rd.Time))
-		if reason := whyBad(rd); reason != "" {
+		dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
+		if reason := s.whyBad(dst, rd); reason != "" {
 			dst = appendField(dst, `,"bad":`, reason)
 		} else {
 			dst, _ = s.appendValue(append(dst, `,"value":`...), &rd.Value)

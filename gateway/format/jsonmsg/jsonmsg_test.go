@@ -115,8 +115,11 @@ var messages = []struct {
 	{"uncertain without a value is bad alone", []telemetry.Reading{uncertain(reading(0, telemetry.Float64(math.NaN())), "stale")},
 		`,"values":{},"bad":{"a":"not a number"}}`},
 	{"source times that differ by a millisecond", []telemetry.Reading{
-		timed(reading(0, telemetry.Int(1)), at+543), timed(reading(1, telemetry.Int(2)), at+544), timed(telemetry.BadReading(2, at, "x"), at-457),
+		timed(reading(0, telemetry.Int(1)), at+999), timed(reading(1, telemetry.Int(2)), at+1000), timed(telemetry.BadReading(2, at, "x"), at-1000),
 	}, `,"values":{"a":1,"b":2},"bad":{"c":"x"},"times":{"b":1766480000124,"c":1766480000122}}`},
+	{"source times within a millisecond", []telemetry.Reading{
+		timed(reading(0, telemetry.Int(1)), at+999), timed(reading(1, telemetry.Int(2)), at-999), timed(telemetry.BadReading(2, at, "x"), at-500),
+	}, `,"values":{"a":1,"b":2},"bad":{"c":"x"}}`},
 	{"a tag several times in one notification", []telemetry.Reading{
 		timed(reading(0, telemetry.Int(1)), at-2000), timed(uncertain(reading(0, telemetry.Int(2)), "u"), at-1000), reading(0, telemetry.Int(3)),
 		telemetry.BadReading(1, at, "gone"), reading(1, telemetry.Int(4)),
@@ -148,6 +151,12 @@ func TestGap(t *testing.T) {
 	s := openStream(t, Options{Gateway: "press-shop"}, schemaOf())
 	got := s.AppendGap(nil, 1234, true, at, &format.Gap{From: at - 5e6, To: at - 1, FirstSeq: 7, LastSeq: 9, Count: 300, Cause: "buffer full"})
 	want := head + `,"historical":true,"values":{},"bad":{},"gap":{"from":1766479995123,"to":1766480000123,"count":300,"cause":"buffer full","first_seq":7,"last_seq":9}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	holds(t, compileSchema(t), got)
+	got = s.AppendGap(nil, 1234, false, at, &format.Gap{Unknown: true, LastSeq: 9, Cause: "damaged"})
+	want = head + `,"values":{},"bad":{},"gap":{"from":0,"to":0,"count":0,"unknown":true,"cause":"damaged","first_seq":0,"last_seq":9}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -1,6 +1,7 @@
 package jsonmsg
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -14,6 +15,7 @@ const (
 	plusInf      = "+infinity"
 	minusInf     = "-infinity"
 	timeRange    = "date-time outside the years 0000 to 9999"
+	noValue      = "no value"
 	damagedArray = "damaged array"
 	deepArray    = "array nested too deeply"
 )
@@ -24,149 +26,107 @@ const maxDepth = 16
 // maxExact is the largest integer up to which every integer has its own float64.
 const maxExact = 1 << 53
 
-// appendValue appends a value; false means that it is unfit, and dst then ends in garbage.
-func (s *stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, bool) {
+// appendValue appends a value and returns "", or why it cannot stand in JSON; dst then ends in garbage.
+func (s *stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, string) {
 	switch v.Kind {
 	case telemetry.KindUint:
 		if s.bigText && v.Bits > maxExact {
-			return append(appendUint(append(dst, '"'), v.Bits), '"'), true
+			return append(strconv.AppendUint(append(dst, '"'), v.Bits, 10), '"'), ""
 		}
-		return appendUint(dst, v.Bits), true
+		return strconv.AppendUint(dst, v.Bits, 10), ""
 	case telemetry.KindInt:
 		if n := int64(v.Bits); s.bigText && (n > maxExact || n < -maxExact) {
-			return append(appendInt(append(dst, '"'), n), '"'), true
+			return append(strconv.AppendInt(append(dst, '"'), n, 10), '"'), ""
 		}
-		return appendInt(dst, int64(v.Bits)), true
+		return strconv.AppendInt(dst, int64(v.Bits), 10), ""
 	case telemetry.KindFloat32:
 		return appendFloat32(dst, math.Float32frombits(uint32(v.Bits)))
 	case telemetry.KindFloat64:
 		return appendFloat64(dst, math.Float64frombits(v.Bits))
 	case telemetry.KindBool:
-		if v.Bits != 0 {
-			return append(dst, "true"...), true
-		}
-		return append(dst, "false"...), true
+		return strconv.AppendBool(dst, v.Bits != 0), ""
 	case telemetry.KindString:
-		return appendText(dst, v.Text), true
-	}
-	return s.appendOther(dst, v, maxDepth)
-}
-
-// appendOther appends a value of a rare kind.
-func (s *stream) appendOther(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
-	switch v.Kind {
+		return appendText(dst, v.Text), ""
 	case telemetry.KindTime:
 		t := v.AsTime()
 		if y := t.Year(); y < 0 || y > 9999 {
-			return dst, false
+			return dst, timeRange
 		}
-		return append(t.AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.9999999Z07:00"), '"'), true
+		return append(t.AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.9999999Z07:00"), '"'), ""
 	case telemetry.KindArray:
-		return s.appendArray(dst, v, depth)
+		return s.appendArray(dst, v, maxDepth)
 	}
-	return dst, false
+	return dst, noValue
 }
 
 // appendArray appends an array. An element that JSON cannot hold becomes null, so that the others keep
 // their places.
-func (s *stream) appendArray(dst []byte, v *telemetry.Value, depth int) ([]byte, bool) {
+func (s *stream) appendArray(dst []byte, v *telemetry.Value, depth int) (_ []byte, why string) {
 	if depth == 0 {
-		return dst, false
+		return dst, deepArray
 	}
 	dst = append(dst, '[')
-	open, fit := len(dst), true
+	open := len(dst)
 	whole := v.Elements(func(e telemetry.Value) bool {
 		if len(dst) > open {
 			dst = append(dst, ',')
 		}
-		before, ok := len(dst), false
 		if e.Kind == telemetry.KindArray {
-			dst, fit = s.appendArray(dst, &e, depth-1)
-			return fit
+			dst, why = s.appendArray(dst, &e, depth-1)
+			return why == ""
 		}
-		if dst, ok = s.appendValue(dst, &e); !ok {
+		before, unfit := len(dst), ""
+		if dst, unfit = s.appendValue(dst, &e); unfit != "" {
 			dst = append(dst[:before], "null"...)
 		}
 		return true
 	})
-	return append(dst, ']'), whole && fit
-}
-
-// unfit returns why a value of a reading that is not bad cannot stand in JSON, or "".
-func unfit(v *telemetry.Value) string {
-	switch v.Kind {
-	case telemetry.KindFloat32:
-		return unfitFloat(float64(math.Float32frombits(uint32(v.Bits))))
-	case telemetry.KindFloat64:
-		return unfitFloat(math.Float64frombits(v.Bits))
-	case telemetry.KindTime:
-		if y := v.AsTime().Year(); y < 0 || y > 9999 {
-			return timeRange
-		}
-	case telemetry.KindArray:
-		return unfitArray(v, maxDepth)
+	if why == "" && !whole {
+		why = damagedArray
 	}
-	return ""
+	return append(dst, ']'), why
 }
 
+// unfitFloat returns why a number that is none cannot stand in JSON.
 func unfitFloat(f float64) string {
 	switch {
-	case f != f:
-		return notANumber
-	case f > math.MaxFloat64:
+	case f > 0:
 		return plusInf
-	case f < -math.MaxFloat64:
+	case f < 0:
 		return minusInf
 	}
-	return ""
-}
-
-func unfitArray(v *telemetry.Value, depth int) string {
-	if depth == 0 {
-		return deepArray
-	}
-	why := ""
-	whole := v.Elements(func(e telemetry.Value) bool {
-		if e.Kind == telemetry.KindArray {
-			why = unfitArray(&e, depth-1)
-		}
-		return why == ""
-	})
-	if why == "" && !whole {
-		return damagedArray
-	}
-	return why
+	return notANumber
 }
 
 // roundToWhole: x + roundToWhole - roundToWhole is x rounded to a whole number, for |x| < 2^51.
 const roundToWhole = 3 << 51
 
 // appendFloat32 appends the shortest decimal that reads back as the same float32.
-func appendFloat32(dst []byte, f float32) ([]byte, bool) {
+func appendFloat32(dst []byte, f float32) ([]byte, string) {
 	// Most values of a plant have few decimals. Where n/1000 of at most six digits is this float32, it is the
 	// shortest form too, because all decimals of up to six digits are different as float32. -0 is not for it.
 	x := float64(f)
 	n := float64(x*1000) + roundToWhole - roundToWhole
 	if n > -1e6 && n < 1e6 && n != 0 && float32(n)/1000 == f {
-		return appendThousandths(dst, int64(n)), true
+		return appendThousandths(dst, int64(n)), ""
 	}
 	if x-x != 0 { // infinities and NaN
-		return dst, false
+		return dst, unfitFloat(x)
 	}
-	return appendShortest(dst, x, 32), true
+	return appendShortest(dst, x, 32), ""
 }
 
 // appendFloat64 appends the shortest decimal that reads back as the same float64.
-func appendFloat64(dst []byte, f float64) ([]byte, bool) {
+func appendFloat64(dst []byte, f float64) ([]byte, string) {
 	// As in appendFloat32, with up to 15 digits.
 	n := float64(f*1000) + roundToWhole - roundToWhole
 	if n > -1e15 && n < 1e15 && n != 0 && n/1000 == f {
-		return appendThousandths(dst, int64(n)), true
+		return appendThousandths(dst, int64(n)), ""
 	}
 	if f-f != 0 {
-		return dst, false
+		return dst, unfitFloat(f)
 	}
-	return appendShortest(dst, f, 64), true
+	return appendShortest(dst, f, 64), ""
 }
 
 // appendShortest writes as encoding/json does: exponents only where the plain form would be long.
@@ -183,49 +143,13 @@ func appendThousandths(dst []byte, n int64) []byte {
 	if n < 0 {
 		dst, n = append(dst, '-'), -n
 	}
-	whole, frac := uint64(n)/1000, uint64(n)%1000
-	dst = appendUint(dst, whole)
+	dst = strconv.AppendInt(dst, n/1000, 10)
+	frac := n % 1000
 	if frac == 0 {
 		return dst
 	}
-	d := digits3[frac*3 : frac*3+3]
-	switch {
-	case d[2] != '0':
-		return append(dst, '.', d[0], d[1], d[2])
-	case d[1] != '0':
-		return append(dst, '.', d[0], d[1])
-	}
-	return append(dst, '.', d[0])
-}
-
-func appendInt(dst []byte, n int64) []byte {
-	if n < 0 {
-		return appendUint(append(dst, '-'), -uint64(n))
-	}
-	return appendUint(dst, uint64(n))
-}
-
-func appendUint(dst []byte, n uint64) []byte {
-	if n >= 1e6 {
-		return strconv.AppendUint(dst, n, 10)
-	}
-	if n < 1000 {
-		return appendUpTo3(dst, uint(n))
-	}
-	dst = appendUpTo3(dst, uint(n/1000))
-	d := digits3[n%1000*3 : n%1000*3+3]
-	return append(dst, d[0], d[1], d[2])
-}
-
-func appendUpTo3(dst []byte, n uint) []byte {
-	d := digits3[n*3 : n*3+3]
-	switch {
-	case n >= 100:
-		return append(dst, d[0], d[1], d[2])
-	case n >= 10:
-		return append(dst, d[1], d[2])
-	}
-	return append(dst, d[2])
+	dst = append(dst, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
+	return bytes.TrimRight(dst, "0")
 }
 
 const hex = "0123456789abcdef"

@@ -69,7 +69,6 @@ func (s *session) packet(unasked *budget) error {
 	if err != nil {
 		return err
 	}
-	s.stats.in.Add(uint64(size) + 2)
 	switch {
 	case first&0xf0 == packetPublish:
 		return s.inbound(first, size, unasked)

@@ -179,22 +179,6 @@ func (p *peer) drain() {
 	}
 }
 
-// answering acknowledges what comes, with QoS 0 and 1, and pings.
-func (p *peer) answering() {
-	for packet := p.next(); packet != nil; packet = p.next() {
-		switch packet := packet.(type) {
-		case *packets.PublishPacket:
-			if packet.Qos == 1 {
-				p.short(packetPuback, packet.MessageID)
-			}
-		case *packets.PingreqPacket:
-			p.send(packetPingresp, 0)
-		case *packets.DisconnectPacket:
-			return
-		}
-	}
-}
-
 // publish is a PUBLISH from the broker.
 func publish(topic, payload string, qos byte, id uint16) []byte {
 	return appendPublish(nil, &link.Message{Topic: topic, Payload: []byte(payload), QoS: qos}, id)

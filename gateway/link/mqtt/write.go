@@ -121,7 +121,6 @@ func (s *session) flush() (closing bool, err error) {
 		if _, err := s.conn.Write(rest[:n]); err != nil {
 			return closing, fmt.Errorf("send: %w", err)
 		}
-		s.stats.out.Add(uint64(n))
 		rest = rest[n:]
 	}
 	s.written.Store(int64(time.Since(s.born)))

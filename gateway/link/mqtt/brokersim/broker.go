@@ -9,7 +9,9 @@ package brokersim
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,7 +154,7 @@ func (b *Broker) stop(flush time.Duration) {
 		b.listener = nil
 	}
 	b.stopping = true
-	all := b.clients(func(*client) bool { return true })
+	all := slices.Collect(maps.Keys(b.conns))
 	b.mu.Unlock()
 	deadline := time.Now().Add(flush)
 	for _, c := range all {
@@ -182,20 +184,6 @@ func (b *Broker) admit(c *client) bool {
 	return !b.stopping
 }
 
-// clients returns the clients that match. mu is held.
-func (b *Broker) clients(match func(*client) bool) []*client {
-	var all []*client
-	for c := range b.conns {
-		if match(c) {
-			all = append(all, c)
-		}
-	}
-	return all
-}
-
-// CutAll closes every connection at once. Clients may connect again.
-func (b *Broker) CutAll() { b.cut(func(*client) bool { return true }) }
-
 // Cut closes the connection of one client and reports whether it had one.
 func (b *Broker) Cut(clientID string) bool {
 	b.mu.Lock()
@@ -205,18 +193,6 @@ func (b *Broker) Cut(clientID string) bool {
 		c.close()
 	}
 	return c != nil
-}
-
-// CutPublishers closes every connection without a subscription, so that a recording subscriber stays.
-func (b *Broker) CutPublishers() { b.cut(func(c *client) bool { return !c.subscribed() }) }
-
-func (b *Broker) cut(match func(*client) bool) {
-	b.mu.Lock()
-	all := b.clients(match)
-	b.mu.Unlock()
-	for _, c := range all {
-		c.close()
-	}
 }
 
 // Stats returns the counters.

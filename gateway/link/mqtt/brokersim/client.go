@@ -19,7 +19,6 @@ type client struct {
 	keepAlive time.Duration
 	will      *Message
 	published int
-	topics    map[string]string   // topics seen, so that each is allocated once
 	held      map[uint16]struct{} // ids of QoS 2 messages that were taken and wait for PUBREL
 }
 
@@ -28,7 +27,7 @@ const loginTimeout = 10 * time.Second
 
 // Serve speaks MQTT on a connection that was accepted elsewhere (a websocket, a pipe) until it ends.
 func (b *Broker) Serve(conn net.Conn) {
-	c := &client{b: b, conn: conn, out: newOutbox(b.o.QueueBytes), gone: make(chan struct{}), topics: map[string]string{}, held: map[uint16]struct{}{}}
+	c := &client{b: b, conn: conn, out: newOutbox(b.o.QueueBytes), gone: make(chan struct{}), held: map[uint16]struct{}{}}
 	if !b.admit(c) {
 		conn.Close()
 		return
@@ -111,8 +110,6 @@ func (c *client) packet(first byte, body []byte, faults *Faults) error {
 		c.out.answer(func(dst []byte) []byte { return append(dst, pingresp, 0) })
 	case first == subscribe:
 		c.subscribe(&f)
-	case first == unsubscribe:
-		c.unsubscribe(&f)
 	default:
 		return errProtocol
 	}
@@ -144,10 +141,6 @@ func (c *client) login(body []byte) error {
 		return errProtocol
 	}
 	faults := c.b.Faults()
-	if faults.Mute {
-		<-c.gone
-		return net.ErrClosed
-	}
 	code := faults.Refuse
 	if o := &c.b.o; code == 0 && o.Username != "" && (user != o.Username || password != o.Password) {
 		code = 4
@@ -177,7 +170,7 @@ func (c *client) publish(first byte, f *fields, faults *Faults) error {
 		c.out.answer(func(dst []byte) []byte { return appendShort(dst, pubrec, id) })
 		return nil
 	}
-	m.Topic, m.Payload = c.topic(topic), f.src
+	m.Topic, m.Payload = string(topic), f.src
 	c.published++
 	if faults.closesOn(c, &m) {
 		return net.ErrClosed
@@ -190,12 +183,6 @@ func (c *client) publish(first byte, f *fields, faults *Faults) error {
 	c.b.fanOut(&m)
 	if m.QoS == 0 {
 		return nil
-	}
-	if faults.AckDelay > 0 {
-		select {
-		case <-time.After(faults.AckDelay):
-		case <-c.gone:
-		}
 	}
 	if m.QoS == 2 {
 		c.held[id] = struct{}{}
@@ -214,18 +201,6 @@ func (c *client) release(id uint16) {
 		c.b.n.acked.Add(1)
 	}
 	c.out.answer(func(dst []byte) []byte { return appendShort(dst, pubcomp, id) })
-}
-
-func (c *client) topic(b []byte) string {
-	if s, ok := c.topics[string(b)]; ok {
-		return s
-	}
-	if len(c.topics) >= maxCache {
-		clear(c.topics)
-	}
-	s := string(b)
-	c.topics[s] = s
-	return s
 }
 
 // fanOut queues a message to everybody who has subscribed to it and waits for those who lag.
@@ -252,12 +227,4 @@ func (c *client) subscribe(f *fields) {
 		dst = appendLength(append(dst, suback), 2+len(codes))
 		return append(append(dst, byte(id>>8), byte(id)), codes...)
 	})
-}
-
-func (c *client) unsubscribe(f *fields) {
-	id := f.uint16()
-	for len(f.src) > 0 {
-		c.b.routes.drop(c, string(f.text()))
-	}
-	c.out.answer(func(dst []byte) []byte { return appendShort(dst, unsuback, id) })
 }

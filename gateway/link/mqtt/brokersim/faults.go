@@ -1,10 +1,5 @@
 package brokersim
 
-import (
-	"math/rand/v2"
-	"time"
-)
-
 // Acks says how the broker answers a QoS 1 PUBLISH.
 type Acks uint8
 
@@ -14,9 +9,6 @@ const (
 	AckNever               // the message is taken and fanned out, the answer is lost (a half-open link)
 	AckTwice               // two PUBACKs
 	AckWrongID             // PUBACK of another packet id
-	AckOther               // SUBACK, UNSUBACK, PUBREC or PUBCOMP with the right packet id
-	AckAhead               // PUBACK, and one for each of the next 16 packet ids
-	AckGarbage             // random bytes
 	AckHuge                // a packet header that announces 256 MiB
 )
 
@@ -25,14 +17,10 @@ type Faults struct {
 	Acks       Acks
 	Refuse     byte   // CONNACK return code for every login, 1 to 5; 0 = accept
 	Hangup     bool   // close every new connection before reading from it
-	Mute       bool   // never answer a CONNECT
 	Freeze     bool   // stop reading from every client
 	MaxPayload int    // close a connection that publishes more bytes; 0 = no limit
 	CloseTopic string // close a connection that publishes to a topic matching this filter, "" = none
-
-	// CloseAfter closes a publisher's connection after so many of its messages, before acknowledging the last; 0 = never.
-	CloseAfter int
-	AckDelay   time.Duration // hold each PUBACK back so long; the client is read no further meanwhile
+	CloseAfter int    // close a publisher's connection after so many of its messages, before the last is acknowledged; 0 = never
 }
 
 // SetFaults replaces the faults.
@@ -78,22 +66,6 @@ func (f *Faults) answer(dst []byte, id uint16) []byte {
 		return appendShort(appendShort(dst, puback, id), puback, id)
 	case AckWrongID:
 		return appendShort(dst, puback, id+1000)
-	case AckOther:
-		dst = append(dst, suback, 3, byte(id>>8), byte(id), 1)
-		for _, kind := range []byte{unsuback, pubrec, pubcomp} {
-			dst = appendShort(dst, kind, id)
-		}
-		return dst
-	case AckAhead:
-		for i := range uint16(17) {
-			dst = appendShort(dst, puback, id+i)
-		}
-		return dst
-	case AckGarbage:
-		for range 64 {
-			dst = append(dst, byte(rand.Uint32()))
-		}
-		return dst
 	case AckHuge:
 		return append(dst, publish, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3)
 	}

@@ -17,8 +17,7 @@ type outbox struct {
 	closed bool
 	limit  int
 
-	used     [1 << 16 / 64]uint64 // packet ids of QoS 1 messages not yet acknowledged
-	inFlight int
+	inFlight map[uint16]struct{} // packet ids of QoS 1 messages not yet acknowledged
 	lastID   uint16
 }
 
@@ -26,7 +25,7 @@ type outbox struct {
 const maxInFlight = 1 << 12
 
 func newOutbox(limit int) *outbox {
-	o := &outbox{limit: limit}
+	o := &outbox{limit: limit, inFlight: map[uint16]struct{}{}}
 	o.room.L, o.work.L = &o.mu, &o.mu
 	return o
 }
@@ -45,7 +44,7 @@ func (o *outbox) answer(make func(dst []byte) []byte) {
 func (o *outbox) message(topic string, payload []byte, qos byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.closed && (len(o.buf) > o.limit || qos > 0 && o.inFlight >= maxInFlight) {
+	for !o.closed && (len(o.buf) > o.limit || qos > 0 && len(o.inFlight) >= maxInFlight) {
 		o.room.Wait()
 	}
 	if o.closed {
@@ -64,10 +63,9 @@ func (o *outbox) message(topic string, payload []byte, qos byte) bool {
 func (o *outbox) newID() uint16 {
 	for {
 		o.lastID++
-		if id := o.lastID; id != 0 && o.used[id/64]&(1<<(id%64)) == 0 {
-			o.used[id/64] |= 1 << (id % 64)
-			o.inFlight++
-			return id
+		if _, used := o.inFlight[o.lastID]; o.lastID != 0 && !used {
+			o.inFlight[o.lastID] = struct{}{}
+			return o.lastID
 		}
 	}
 }
@@ -76,11 +74,8 @@ func (o *outbox) newID() uint16 {
 func (o *outbox) acked(id uint16) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.used[id/64]&(1<<(id%64)) != 0 {
-		o.used[id/64] &^= 1 << (id % 64)
-		o.inFlight--
-		o.room.Broadcast()
-	}
+	delete(o.inFlight, id)
+	o.room.Broadcast()
 }
 
 // pending returns how much the client has yet to take: bytes not written and messages not acknowledged.
@@ -90,7 +85,7 @@ func (o *outbox) pending() int {
 	if o.closed {
 		return 0
 	}
-	n := len(o.buf) + o.inFlight
+	n := len(o.buf) + len(o.inFlight)
 	if o.busy {
 		n++
 	}

@@ -9,20 +9,18 @@ import (
 
 // First bytes of the packets, with the flags the standard prescribes (MQTT 3.1.1 section 2.2).
 const (
-	connect     = 0x10
-	connack     = 0x20
-	publish     = 0x30
-	puback      = 0x40
-	pubrec      = 0x50
-	pubrel      = 0x62
-	pubcomp     = 0x70
-	subscribe   = 0x82
-	suback      = 0x90
-	unsubscribe = 0xa2
-	unsuback    = 0xb0
-	pingreq     = 0xc0
-	pingresp    = 0xd0
-	disconnect  = 0xe0
+	connect    = 0x10
+	connack    = 0x20
+	publish    = 0x30
+	puback     = 0x40
+	pubrec     = 0x50
+	pubrel     = 0x62
+	pubcomp    = 0x70
+	subscribe  = 0x82
+	suback     = 0x90
+	pingreq    = 0xc0
+	pingresp   = 0xd0
+	disconnect = 0xe0
 )
 
 // maxPacket bounds what a client may send in one packet.

@@ -7,18 +7,14 @@ import (
 
 // routes say which clients get a message of a topic.
 type routes struct {
-	mu    sync.RWMutex
-	subs  map[*client]map[string]byte // filter to QoS
-	cache map[string][]target         // by topic; emptied when a subscription changes
+	mu   sync.RWMutex
+	subs map[*client]map[string]byte // filter to QoS
 }
 
 type target struct {
 	c   *client
 	qos byte
 }
-
-// maxCache bounds the topics whose targets are remembered.
-const maxCache = 1 << 16
 
 func (r *routes) add(c *client, filter string, qos byte) {
 	r.mu.Lock()
@@ -30,23 +26,12 @@ func (r *routes) add(c *client, filter string, qos byte) {
 		r.subs[c] = map[string]byte{}
 	}
 	r.subs[c][filter] = qos
-	r.cache = nil
-}
-
-func (r *routes) drop(c *client, filter string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.subs[c], filter)
-	r.cache = nil
 }
 
 func (r *routes) remove(c *client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.subs[c] != nil {
-		delete(r.subs, c)
-		r.cache = nil
-	}
+	delete(r.subs, c)
 }
 
 func (r *routes) has(c *client) bool {
@@ -56,15 +41,9 @@ func (r *routes) has(c *client) bool {
 }
 
 // to returns who gets messages of the topic: each client once, with its highest QoS.
-func (r *routes) to(topic string) []target {
+func (r *routes) to(topic string) (targets []target) {
 	r.mu.RLock()
-	targets, ok := r.cache[topic]
-	r.mu.RUnlock()
-	if ok {
-		return targets
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.mu.RUnlock()
 	for c, filters := range r.subs {
 		best := -1
 		for filter, qos := range filters {
@@ -76,10 +55,6 @@ func (r *routes) to(topic string) []target {
 			targets = append(targets, target{c, byte(best)})
 		}
 	}
-	if r.cache == nil || len(r.cache) >= maxCache {
-		r.cache = map[string][]target{}
-	}
-	r.cache[topic] = targets
 	return targets
 }
 

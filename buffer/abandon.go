@@ -1,0 +1,74 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// abandon gives the active segment up after a failed commit. What the transaction left on disk is
+// unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
+func (b *Buffer) abandon(cause error) {
+	s := b.active
+	s.closeActive()
+	size := fileSize(s.path, s.size)
+	b.mu.Lock()
+	b.active, s.sealed = nil, true
+	b.setSize(s, size)
+	unused, damaged := s.empty(), errors.Is(cause, errDamaged)
+	if damaged {
+		b.rewind(s)
+	}
+	empty := s.empty()
+	if empty {
+		b.forgetSegment(s)
+	}
+	b.mu.Unlock()
+	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
+	switch {
+	case unused:
+		if err := b.discard(s.path); err != nil {
+			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
+		}
+	case empty:
+		b.supersede(s, cause)
+	case damaged:
+		b.salvageNow(s, cause)
+	}
+}
+
+// supersede keeps a damaged segment, of which memory has everything, until memory has written it again: a process killed
+// before that finds it under its spare name.
+func (b *Buffer) supersede(s *segment, cause error) {
+	spare := s.path + spareSuffix
+	if err := b.fs.rename(s.path, spare); err != nil && !errors.Is(err, os.ErrNotExist) {
+		b.log.Error("damaged file could not be renamed", "file", s.path, "error", err)
+	}
+	b.spares = true
+	d := s.damage(cause, 0)
+	d.File, d.Reason = filepath.Base(spare), fmt.Sprintf("%v; all it held is still in memory and is written again", cause)
+	b.noteDamage(d)
+	b.measureAside()
+}
+
+// setSparesAside is called when what spare segments held is on disk again.
+func (b *Buffer) setSparesAside() {
+	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix)) // the pattern is sound
+	for _, name := range names {
+		b.renameAside(name, strings.TrimSuffix(name, spareSuffix))
+	}
+	b.spares = false
+	b.measureAside()
+}
+
+// rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.
+func (b *Buffer) rewind(s *segment) {
+	from := max(b.tail.first, s.first)
+	if b.tail.n == 0 || from > s.last {
+		return
+	}
+	b.durable = min(b.durable, from-1)
+	s.last, s.clipped = from-1, true
+}

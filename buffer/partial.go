@@ -1,0 +1,110 @@
+package buffer
+
+import (
+	"os"
+	"slices"
+)
+
+// A disk that others have filled needs room, and what gives way is to be as little as possible: of a segment that is
+// written to the end the pages of its oldest records are given back to the file system, and the rest is read as of a
+// damaged one. Nothing is copied, for which there would be no room.
+
+// dropPart gives up the oldest records of a segment. It reports false when that frees nothing. commitMu is held.
+func (b *Buffer) dropPart(s *segment, cause Cause) bool {
+	if s == b.active {
+		b.seal()
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // what was freed needs no fsync: no number says that it is there
+	sv := s.salvage()
+	if sv == nil {
+		if sv, err = salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder); err != nil {
+			return false
+		}
+	}
+	pieces := findPieces(f)
+	n, pages := sv.oldest(pieces, max(s.size/8, 2*(b.growStep()+growSlack)))
+	if n == len(sv.blocks) || len(pages) == 0 {
+		return false
+	}
+	last := sv.blocks[n-1].last
+	left := *sv
+	left.blocks = sv.blocks[n:]
+	b.giveUpPart(s, &left, last, cause)
+	for _, r := range pages {
+		if punch(f, int64(r.from)*pageSize, int64(r.to-r.from)*pageSize) != nil {
+			return false // the system cannot do that: the segment goes as a whole
+		}
+	}
+	b.log.Warn("oldest records of a segment dropped: the disk is full", "file", s.path, "cause", cause.String(), "first", s.first, "last", last)
+	return true
+}
+
+// oldest returns how many blocks, from the first on, stand on so many bytes of pages that hold nothing else, and those pages.
+func (sv *salvage) oldest(pieces map[pieceKey][]piece, want int64) (n int, free []span) {
+	for n < len(sv.blocks)-1 {
+		n += max(1, len(sv.blocks)/64)
+		n = min(n, len(sv.blocks)-1)
+		if free = sv.pagesBelow(pieces, sv.blocks[n].first); bytesOf(free) >= want {
+			return n, free
+		}
+	}
+	return len(sv.blocks), nil
+}
+
+func bytesOf(pages []span) (n int64) {
+	for _, r := range pages {
+		n += int64(r.to-r.from) * pageSize
+	}
+	return n
+}
+
+// pagesBelow returns the pages that hold blocks and checkpoints below a number, and nothing else.
+func (sv *salvage) pagesBelow(pieces map[pieceKey][]piece, seq uint64) []span {
+	var leave, stay spans
+	for k, copies := range pieces {
+		old := k.region == regionRecords && k.seq < seq && (k.typ == typeBlock || k.typ == typeCheckpoint)
+		for _, p := range copies {
+			from, to := uint64(p.at/pageSize), uint64((p.at+int64(p.size)-1)/pageSize)+1
+			if old {
+				leave.add(from, to)
+			} else {
+				stay.add(from-min(from, maxLeaf-1), to) // the leaf's head may be that far before it
+			}
+		}
+	}
+	var out spans
+	for _, r := range leave.s {
+		for at := r.from; at < r.to; at++ {
+			if !stay.has(at) {
+				out.add(at, at+1)
+			}
+		}
+	}
+	return slices.Clip(out.s)
+}
+
+// giveUpPart counts the records of a segment up to last as dropped, and has the rest read from what is left.
+func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause) {
+	before := b.cutOff(s, last)
+	lost, scanErr := b.scanLoss(s, before, last, cause)
+	b.closeHandle(s)
+	b.mu.Lock()
+	b.applyLoss(lost, cause)
+	s.rw.Lock()
+	s.salvaged = left
+	s.rw.Unlock()
+	s.damaged, s.partly = true, true
+	if scanErr != nil {
+		b.reconcile(cause, b.next)
+	}
+	b.tellGaps()
+	d := b.takeCheckpoint(nil)
+	b.mu.Unlock()
+	if err := b.saveCheckpoint(d); err != nil {
+		b.log.Warn("records dropped before it was noted; a crash now would count them as damaged", "file", s.path, "error", err)
+	}
+}

@@ -1,0 +1,96 @@
+package buffer
+
+import (
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDiskFullGivesLittle: others fill the disk while the backlog is one segment, the one being written. Its oldest records
+// go, as few as do, and the rest is there, also after a crash.
+func TestDiskFullGivesLittle(t *testing.T) {
+	mnt := t.TempDir()
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("needs to mount a small tmpfs: %v", err)
+	}
+	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	o := testOptions()
+	o.SegmentSize = 8 << 20
+	b := mustOpen(t, mnt+"/store", o)
+	s := mustStream(t, b, "press")
+	records := map[uint64]string{}
+	feed := func(n int) {
+		for range n {
+			p := make([]byte, 1000)
+			for j := range p {
+				p[j] = byte(rand.Uint32())
+			}
+			s.Count(1, 0)
+			seq, err := b.Append(s, p, 1, int64(len(records)+1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			records[seq] = string(p)
+		}
+	}
+	for range 80 {
+		feed(50)
+		commitNow(t, b)
+	}
+	if n := b.Stats().Segments; n != 1 {
+		t.Fatalf("%d segments", n)
+	}
+	fillDisk(t, mnt+"/ballast")
+	feed(1200) // more than half the tail: it is not waited for room
+	commitNow(t, b)
+	checkLedger(t, b)
+	lost := b.Ledger()[0].Destinations[0].Dropped[CauseFull]
+	t.Logf("%d of %d records given up", lost, len(records))
+	if lost == 0 || lost > uint64(len(records))/2 {
+		t.Errorf("%d of %d records given up", lost, len(records))
+	}
+	if v, err := b.Verify(t.Context(), nil); err != nil || len(v.Problems) > 0 {
+		t.Errorf("verify: %v %+v", err, v)
+	}
+	crash(b)
+	if n := verified(t, b.dir); n != 0 {
+		t.Errorf("%d problems", n)
+	}
+	if err := os.Remove(mnt + "/ballast"); err != nil {
+		t.Fatal(err)
+	}
+	b = mustOpen(t, mnt+"/store", o)
+	if st := b.Stats(); st.Damages != 0 {
+		t.Errorf("damage: %+v", st.Damage)
+	}
+	checkLedger(t, b)
+	balanced(t, b)
+	told, next := takeFrom(t, b, records)
+	if told != lost || uint64(len(records)) != lost {
+		t.Errorf("%d records did not come, gap records tell of %d, %d were given up", len(records), told, lost)
+	}
+	for seq := range records {
+		if seq >= next {
+			t.Fatalf("record %d was given up, and is not among the oldest", seq)
+		}
+	}
+	checkLedger(t, b)
+}
+
+// takeFrom takes from records what the store gives, and returns how many gap records tell of and the number behind their last.
+func takeFrom(t *testing.T, b *Buffer, records map[uint64]string) (told, next uint64) {
+	t.Helper()
+	for _, r := range readAll(t, b.Destination("cloud"), true) {
+		switch {
+		case r.Gap != nil:
+			told += r.Gap.Count
+			next = max(next, r.Gap.LastSeq+1)
+		case records[r.Seq] != string(r.Payload):
+			t.Fatalf("record %d is wrong", r.Seq)
+		}
+		delete(records, r.Seq)
+	}
+	return told, next
+}
