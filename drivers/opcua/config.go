@@ -43,7 +43,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "allow_insecure", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
 		{Name: "username", Help: "user to log in as (default: anonymous)"},
-		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}"},
+		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
 
