@@ -98,13 +98,13 @@ devices:
 	if o.Kind == "float32" {
 		words = 2
 	}
-	scheme := "tcp"
+	scheme, more := "tcp", ""
 	if o.Driver == "opcua" {
-		scheme = "opc.tcp"
+		scheme, more = "opc.tcp", "    security_policy: none\n"
 	}
 	for i, address := range devices {
-		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: 2s\n    groups:\n      - name: g\n        interval: %s\n        tags:\n",
-			i, o.Driver, scheme, address, o.Interval)
+		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: 2s\n%s    groups:\n      - name: g\n        interval: %s\n        tags:\n",
+			i, o.Driver, scheme, address, more, o.Interval)
 		for j := range o.Tags {
 			where := fmt.Sprintf("holding:%d", j*words)
 			if o.Driver == "opcua" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -21,16 +22,28 @@ type settings struct {
 	host     string // host:port to dial
 	user     string // "" for anonymous
 	password string
+	policy   *wire.Policy  // nil: the strongest that is offered
+	mode     wire.Mode     // 0: the strongest that is offered
+	insecure bool          // withdrawn policies, too
 	timeout  time.Duration // of one request
 	session  time.Duration // of a session without requests, asked of the server
 	lifetime time.Duration // of the secure channel's token, asked of the server
+
+	clearPassword bool   // also over a connection that is not encrypted
+	serverName    string // host that the server's certificate must be for
+	pki           PKI
 }
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "security", Help: `security policy and mode of the connection; only "none" as yet (default none)`},
-		{Name: "username", Help: "user to log in as; the password is only ever sent encrypted (default: anonymous)"},
-		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}"},
+		{Name: "security_policy", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
+		{Name: "security_mode", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
+		{Name: "server_name", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
+		{Name: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
+		{Name: "allow_insecure", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
+		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "username", Help: "user to log in as (default: anonymous)"},
+		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
 
@@ -47,7 +60,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	s := settings{lifetime: maxLifetime}
+	s := settings{lifetime: wire.MaxLifetime}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {
@@ -97,22 +110,62 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 	if n, err := parseDecimal(port, 16); err != nil || n == 0 {
 		fail("url", fmt.Sprintf("url %q: port %q is not a number from 1 to 65535", text, port), example)
 	}
-	s.endpoint, s.host = text, net.JoinHostPort(u.Hostname(), port)
+	s.endpoint, s.host, s.serverName = text, net.JoinHostPort(u.Hostname(), port), u.Hostname()
 }
 
 func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend string)) {
-	switch v := o["security"]; v {
-	case "", "none":
-	case "None":
-		fail("security", `security "None" is not known`, `use "none"`)
-	default:
-		fail("security", fmt.Sprintf("security %q is not supported yet: signed and encrypted connections (Basic256Sha256, Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss) come with a later version", v),
-			`use "none" on a network you trust`)
+	s.parseSecurity(o, fail)
+	s.insecure = parseFlag(o, "allow_insecure", fail)
+	s.clearPassword = parseFlag(o, "allow_clear_password", fail)
+	if s.policy != nil && s.policy.Insecure && !s.insecure {
+		fail("security_policy", fmt.Sprintf("security_policy %s has been withdrawn: it can be broken", s.policy.Name), "choose another, or add allow_insecure: true")
+	}
+	if s.pki.Path = o["pki"]; s.pki.Path == "" {
+		s.pki.Path = "pki"
+	}
+	if name := o["server_name"]; name != "" {
+		s.serverName = name
 	}
 	s.user, s.password = o["username"], o["password"]
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
 	}
+}
+
+func (s *settings) parseSecurity(o map[string]string, fail func(field, what, mend string)) {
+	if v := o["security_policy"]; v != "" && v != "auto" {
+		var names []string
+		for _, p := range wire.Policies() {
+			if names = append(names, p.Name); p.Name == v {
+				s.policy = p
+			}
+		}
+		if s.policy == nil {
+			fail("security_policy", fmt.Sprintf("security_policy %q is not known", v), "use one of auto, "+strings.Join(names, ", "))
+		}
+	}
+	switch v := o["security_mode"]; {
+	case v == "":
+	case s.policy == wire.None():
+		fail("security_mode", "security_mode is given with security_policy none", "remove one of them")
+	case v == wire.ModeSign.String():
+		s.mode = wire.ModeSign
+	case v == wire.ModeSignAndEncrypt.String():
+		s.mode = wire.ModeSignAndEncrypt
+	default:
+		fail("security_mode", fmt.Sprintf("security_mode %q is not known", v), "use sign or sign-and-encrypt, or leave it out to take the strongest")
+	}
+}
+
+func parseFlag(o map[string]string, name string, fail func(field, what, mend string)) bool {
+	switch v := o[name]; v {
+	case "true":
+		return true
+	case "", "false":
+	default:
+		fail(name, fmt.Sprintf("%s %q is neither true nor false", name, v), "use true or false")
+	}
+	return false
 }
 
 func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []error) {

@@ -30,13 +30,15 @@ func mistakes(err error) []string {
 
 func TestEveryMistakeAtOnce(t *testing.T) {
 	c := connection("192.168.1.20:4840", time.Second, "ns=2;s=ok", "Speed", "ns=2;i=1", "i=1")
-	c.Devices[0].Options = map[string]string{"security": "Basic256Sha256", "password": "x"}
+	c.Devices[0].Options = map[string]string{"security_policy": "Basic256Sha256", "security_mode": "encrypt", "allow_insecure": "yes", "password": "x"}
 	c.Devices[0].Groups[0].Tags[2].Type = "real"
 	c.Devices[0].Groups[0].Tags[3].Type = "8"
 	_, err := newDriver(c)
 	want := []string{
 		`0/-1/-1 url: url "192.168.1.20:4840" is not an OPC UA endpoint; use "opc.tcp://192.168.1.20:4840"`,
-		`0/-1/-1 security: security "Basic256Sha256" is not supported yet: signed and encrypted connections (Basic256Sha256, Aes128_Sha256_RsaOaep, Aes256_Sha256_RsaPss) come with a later version; use "none" on a network you trust`,
+		`0/-1/-1 security_policy: security_policy "Basic256Sha256" is not known; use one of auto, none, basic128rsa15, basic256, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss`,
+		`0/-1/-1 security_mode: security_mode "encrypt" is not known; use sign or sign-and-encrypt, or leave it out to take the strongest`,
+		`0/-1/-1 allow_insecure: allow_insecure "yes" is neither true nor false; use true or false`,
 		`0/-1/-1 password: password is given without a username; add username, or remove password`,
 		`0/0/1 address: address "Speed": no identifier of the form i=, s=, g= or b=; for a text identifier use "ns=2;s=Speed" with the server's namespace index`,
 		`0/0/2 type: type "real" is not known; use one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, string, time, or leave type out to take the server's`,
@@ -44,6 +46,27 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 	}
 	if got := mistakes(err); !slices.Equal(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestContradictions has security keys that are known and do not go together.
+func TestContradictions(t *testing.T) {
+	for _, c := range []struct {
+		options map[string]string
+		want    string
+	}{
+		{map[string]string{"security_policy": "none", "security_mode": "sign"}, `0/-1/-1 security_mode: security_mode is given with security_policy none; remove one of them`},
+		{map[string]string{"security_policy": "basic256"}, `0/-1/-1 security_policy: security_policy basic256 has been withdrawn: it can be broken; choose another, or add allow_insecure: true`},
+		{map[string]string{"security_policy": "basic256", "allow_insecure": "true", "security_mode": "sign"}, ""},
+		{map[string]string{"security_policy": "auto", "security_mode": "sign-and-encrypt"}, ""},
+		{nil, ""},
+	} {
+		conn := connection("opc.tcp://plc", time.Second, "i=1")
+		conn.Devices[0].Options = c.options
+		_, err := newDriver(conn)
+		if got := strings.Join(mistakes(err), "\n"); got != c.want {
+			t.Errorf("%v:\ngot  %s\nwant %s", c.options, got, c.want)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ func TestConformance(t *testing.T) {
 	t.Cleanup(p.Close)
 	good := connection(p.Endpoint(), time.Second, append(variables(50), "ns=2;s=Spindle.Speed", "ns=2;s=Axis.Position", "nsu=urn:nobody;s=x")...)
 	bad := connection("http://host", time.Second, "ns=2;s=ok", "ns=2", "ns=2;i=x")
-	bad.Devices[0].Options = map[string]string{"security": "Sign", "password": "x"}
+	bad.Devices[0].Options = map[string]string{"security_policy": "Sign", "password": "x"}
 	bad.Devices[0].Groups[0].Tags[0].Type = "real"
 	drivertest.Run(t, drivertest.Suite{
 		Protocol:   Protocol(),

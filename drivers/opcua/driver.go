@@ -1,6 +1,7 @@
 // Package opcua is the driver for OPC UA servers over opc.tcp. It owns addresses (node ids), the
 // session with one server and the conversion of values, status codes and timestamps; see README.md.
 //
+// A secured server is trusted by the certificates of a PKI only: see trust.go.
 // It promises: one node that cannot be read never costs the others; a server that does not answer
 // within the device's timeout is an error, never a hang; nothing is reconnected behind the poller's
 // back; a namespace given by URI is looked up after every connect; whatever a server sends costs its own

@@ -42,6 +42,7 @@ func connection(endpoint string, timeout time.Duration, addresses ...string) dri
 	}
 	return drivers.Connection{URL: endpoint, Devices: []drivers.Device{{
 		Name: "cnc-1", URL: endpoint, Timeout: timeout, Groups: []drivers.Group{g},
+		Options: map[string]string{"security_policy": "none"},
 	}}}
 }
 
@@ -102,6 +103,16 @@ func TestOneBadNodeAmong50(t *testing.T) {
 	}
 	s.SetStatus("v7", 0x80310000) // BadNoCommunication
 	wantNumbers(t, read(t, d), map[int]string{49: "BadNodeIdUnknown", 7: "BadNoCommunication"})
+}
+
+// TestNoVariable has a server that cannot be browsed: the other nodes are none the worse.
+func TestNoVariable(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 3)
+	d := connect(t, connection(s.Endpoint(), time.Second, variables(3)...))
+	s.SetStatus("v1", 0x80350000)
+	for range 3 {
+		wantNumbers(t, read(t, d), map[int]string{1: "; the node is no variable and has no value"})
+	}
 }
 
 func TestServersLimitIsKept(t *testing.T) {
@@ -322,38 +333,32 @@ func TestExpiredSession(t *testing.T) {
 	wantNumbers(t, read(t, d), nil)
 }
 
+// TestLogin logs in with a user over an unsecured channel: the password is encrypted, for a certificate that is trusted.
 func TestLogin(t *testing.T) {
 	s := start(t, opcuasim.Options{Username: "operator", Password: "päss"}, 1)
 	c := connection(s.Endpoint(), 5*time.Second, variables(1)...)
-	c.Devices[0].Options = map[string]string{"username": "operator", "password": "päss"}
+	dir := t.TempDir()
+	with := func(user, password string) map[string]string {
+		return map[string]string{"security_policy": "none", "username": user, "password": password, "pki": dir}
+	}
+	c.Devices[0].Options = with("operator", "päss")
+	refused(t, c, "is not trusted; compare the thumbprint")
+	trust(t, dir)
 	d := connect(t, c)
 	wantNumbers(t, read(t, d), nil)
 	d.Close()
-	for _, options := range []map[string]string{nil, {"username": "operator", "password": "wrong"}} {
-		c.Devices[0].Options = options
-		d, err := newDriver(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), "BadUserAccessDenied") {
-			t.Errorf("login as %v: %v", options, err)
-		}
-		if n := s.Sessions(); n != 0 {
-			t.Errorf("%d sessions left after a refused login", n)
-		}
+	c.Devices[0].Options = with("operator", "wrong")
+	refused(t, c, "activate session: BadUserAccessDenied")
+	c.Devices[0].Options = with("", "")
+	refused(t, c, "the server takes no anonymous users at this endpoint, only user names; write username and password")
+	if n := s.Sessions(); n != 0 {
+		t.Errorf("%d sessions left after refused logins", n)
 	}
 }
 
 func TestRefusedLoginNames(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
 	c := connection(s.Endpoint(), time.Second, variables(1)...)
-	c.Devices[0].Options = map[string]string{"username": "operator"}
-	d, err := newDriver(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "activate session: the server takes no user names on this endpoint; remove username"
-	if err := d.Connect(t.Context()); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
+	c.Devices[0].Options["username"] = "operator"
+	refused(t, c, "activate session: the server takes no user names, only anonymous users; remove username")
 }

@@ -1,13 +1,17 @@
 package opcua
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 )
 
 // statusError is a request that the server refused as a whole.
@@ -15,17 +19,12 @@ type statusError ua.StatusCode
 
 func (e statusError) Error() string { return statusText(ua.StatusCode(e)) }
 
-// timeoutError says that a request was not answered in time. The link is down then: a late answer
-// is never taken for another's.
-type timeoutError time.Duration
-
-func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
-
-// protocolError says that the connection is lost, or that the server broke the protocol in a way that
-// leaves no trust in what follows.
-type protocolError string
-
-func (e protocolError) Error() string { return string(e) }
+// The errors of the channel, which the driver makes itself, too.
+type (
+	timeoutError   = wire.TimeoutError
+	protocolError  = wire.ProtocolError
+	malformedError = wire.MalformedError
+)
 
 // closedError says that the server or something on the way ended the connection: see drivers.ErrClosed.
 type closedError string
@@ -35,11 +34,38 @@ func (e closedError) Error() string { return string(e) }
 // Is makes errors.Is find drivers.ErrClosed.
 func (e closedError) Is(target error) bool { return target == drivers.ErrClosed }
 
-// malformedError says that the body of an answer is not what it should be. The answer was read to its end
-// and the link is good: one value may be the cause.
-type malformedError string
+// judged says an error of the channel in the driver's words. broken says that the channel is of no use any more: then no error may
+// pass for one of a single request.
+func judged(err error, broken bool, timeout time.Duration) error {
+	var network *net.OpError
+	var status wire.StatusError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &network):
+		return lost(network, timeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return closedError("the server closed the connection")
+	case errors.As(err, &status) && broken:
+		return protocolError(statusText(ua.StatusCode(status)))
+	case errors.As(err, &status):
+		return statusError(status)
+	case broken && splittable(err):
+		return protocolError(err.Error())
+	}
+	return err
+}
 
-func (e malformedError) Error() string { return "the server's answer is malformed: " + string(e) }
+// lost says that the connection is lost. The network's own words hold the local port, which differs each time.
+func lost(err *net.OpError, timeout time.Duration) error {
+	switch {
+	case err.Timeout():
+		return timeoutError(timeout)
+	case drivers.IsClosed(err):
+		return closedError("the connection is lost: " + err.Err.Error())
+	}
+	return protocolError("the connection is lost: " + err.Err.Error())
+}
 
 // tooMuch reports whether the server refused a request for its size.
 func tooMuch(err error) bool {

@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -54,13 +56,13 @@ func FuzzReading(f *testing.F) {
 	d := driver{texts: statusTexts{}}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		before := allocated()
-		r := reader{b: raw}
-		v := r.dataValue(0)
+		r := newReader(raw)
+		v := r.DataValue(0)
 		first := d.reading(3, &v, wanted{})
 		if got := allocated() - before; got > mayAllocate(len(raw)) {
 			t.Fatalf("%d bytes cost %d", len(raw), got)
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			return
 		}
 		for _, word := range words {
@@ -68,7 +70,7 @@ func FuzzReading(f *testing.F) {
 			wellFormed(t, d.reading(3, &v, want), word)
 		}
 		wellFormed(t, first, "")
-		likeTheLibrary(t, raw, len(raw)-len(r.b), first)
+		likeTheLibrary(t, raw, len(raw)-len(r.B), first)
 	})
 }
 
@@ -82,7 +84,7 @@ func spoiltValues() (all [][]byte) {
 		head := opcuasim.ReadBody()
 		trick.Play(&b, opcuasim.Answer{Kind: "MSG", Nodes: 1, Body: opcuasim.ReadBody(opcuasim.Number(1))})
 		if b.Len() < 1<<16 {
-			all = append(all, b.Bytes()[headSize+len(head)-4:])
+			all = append(all, b.Bytes()[wire.HeadSize+len(head)-4:])
 		}
 	}
 	return all
@@ -168,10 +170,11 @@ type script struct {
 	io.Reader
 }
 
-func (s script) Read(b []byte) (int, error)  { return s.Reader.Read(b) }
-func (s script) Write(b []byte) (int, error) { return len(b), nil }
-func (s script) Close() error                { return nil }
-func (s script) SetDeadline(time.Time) error { return nil }
+func (s script) Read(b []byte) (int, error)       { return s.Reader.Read(b) }
+func (s script) Write(b []byte) (int, error)      { return len(b), nil }
+func (s script) Close() error                     { return nil }
+func (s script) SetDeadline(time.Time) error      { return nil }
+func (s script) SetWriteDeadline(time.Time) error { return nil }
 
 // scripted plays a server's words to a link that is opened, logged in and polled twice.
 func scripted(t testing.TB, words []byte) error {
@@ -180,20 +183,30 @@ func scripted(t testing.TB, words []byte) error {
 		t.Fatal(err)
 	}
 	d := made.(*driver)
-	conn := script{Reader: bytes.NewReader(words)}
-	d.link = &link{tcp: conn, channel: newChannel(conn), timeout: time.Hour, lifetime: maxLifetime}
-	if err := d.set.openSession(t.Context(), d.link); err != nil {
+	if err := d.over(t.Context(), script{Reader: bytes.NewReader(words)}); err != nil {
 		return err
 	}
-	if err := d.learn(t.Context()); err != nil {
-		return err
-	}
+	defer d.link.channel.Close()
 	for range 2 {
 		if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// over connects the driver over a connection that is there, without security.
+func (d *driver) over(ctx context.Context, conn net.Conn) error {
+	l, err := d.set.channel(ctx, conn, wire.Unsecured())
+	if err != nil {
+		return err
+	}
+	if err := d.set.enter(ctx, l); err != nil {
+		l.channel.Close()
+		return err
+	}
+	d.link = l
+	return d.learn(ctx)
 }
 
 // honestAnswers are what a server says to a link that reads n nodes twice.
@@ -205,6 +218,7 @@ func honestAnswers(n int) []opcuasim.Answer {
 	return []opcuasim.Answer{
 		{Kind: "ACK", Body: []byte{0, 0, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
 		{Kind: "OPN", Body: opcuasim.OpenBody(3600_000)},
+		{Kind: "MSG", Body: opcuasim.EndpointsBody()},
 		{Kind: "MSG", Body: opcuasim.CreateSessionBody()},
 		{Kind: "MSG", Body: opcuasim.ResponseHead(id.ActivateSessionResponse_Encoding_DefaultBinary, 0)},
 		{Kind: "MSG", Body: opcuasim.ReadBody(opcuasim.Number(0))},

@@ -9,15 +9,15 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 
-	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 )
 
 // link is one connection: TCP, secure channel, session. It is never reconnected; a new one is opened.
-// It starts no goroutine: whatever the server sends is read and judged by the caller of a request.
 type link struct {
-	tcp      net.Conn
-	channel  *channel
+	channel  *wire.Channel
+	asked    *wire.Call
 	token    []byte        // authentication token of the session, encoded; nil before
 	timeout  time.Duration // of one request
 	lifetime time.Duration // of the channel's token, asked of the server
@@ -26,32 +26,100 @@ type link struct {
 	dead     bool          // a request failed: the server will not answer a farewell
 }
 
-// open connects and logs in. Each step has the request timeout as its deadline.
+// open connects, opens the channel and logs in. Each step has the request timeout as its deadline.
 func (s *settings) open(ctx context.Context) (*link, error) {
-	tcp, err := s.dial(ctx)
+	l, err := s.reach(ctx, wire.Unsecured())
 	if err != nil {
 		return nil, err
 	}
-	l := &link{tcp: tcp, channel: newChannel(tcp), timeout: s.timeout, lifetime: s.lifetime}
-	if err := s.openSession(ctx, l); err != nil {
-		var refused statusError
-		l.dead = !errors.As(err, &refused)
-		l.close()
+	if s.policy == wire.None() {
+		if err := s.enter(ctx, l); err != nil {
+			return nil, l.abandon(err)
+		}
+		return l, nil
+	}
+	offers, chosen, err := s.ask(ctx, l)
+	if err != nil {
+		return nil, l.abandon(err)
+	}
+	l.close()
+	if l, err = s.secure(ctx, chosen); err != nil {
 		return nil, err
+	}
+	if err := s.login(ctx, l, chosen, offers); err != nil {
+		return nil, l.abandon(err)
 	}
 	return l, nil
 }
 
-func (s *settings) openSession(ctx context.Context, l *link) error {
-	err := l.bounded(ctx, func() error { return l.channel.hello(s.endpoint) })
+// enter asks and logs in on one channel without security.
+func (s *settings) enter(ctx context.Context, l *link) error {
+	offers, chosen, err := s.ask(ctx, l)
 	if err != nil {
-		return fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
+		return err
 	}
-	err = l.bounded(ctx, func() error { return l.channel.open(l.lifetime) })
+	return s.login(ctx, l, chosen, offers)
+}
+
+// ask asks the server for its endpoints and chooses one.
+func (s *settings) ask(ctx context.Context, l *link) ([]endpoint, *endpoint, error) {
+	offers, err := l.endpoints(ctx, s.endpoint)
 	if err != nil {
-		return fmt.Errorf("open secure channel with %s: %w", s.host, sayEOF(err, "the server closed the connection; does it allow security policy None?"))
+		return nil, nil, fmt.Errorf("ask %s for its endpoints: %w", s.host, err)
 	}
-	return s.login(ctx, l)
+	chosen, err := s.choose(offers)
+	return offers, chosen, err
+}
+
+// abandon closes a link that is not complete. A server that still answers is told.
+func (l *link) abandon(err error) error {
+	l.dead = l.channel.Err() != nil
+	l.close()
+	return err
+}
+
+// reach connects and opens a channel of the given security.
+func (s *settings) reach(ctx context.Context, security wire.Security) (*link, error) {
+	tcp, err := s.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.channel(ctx, tcp, security)
+}
+
+// channel opens a channel over a connection, which it closes when that fails.
+func (s *settings) channel(ctx context.Context, tcp net.Conn, security wire.Security) (*link, error) {
+	words := func(status uint32) string { return statusText(ua.StatusCode(status)) }
+	l := &link{channel: wire.New(tcp, security, words), asked: wire.NewCall(), timeout: s.timeout, lifetime: s.lifetime}
+	if err := l.hello(ctx, tcp, s.endpoint); err != nil {
+		l.channel.Close()
+		return nil, fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
+	}
+	if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
+		l.channel.Close()
+		err = judged(err, true, l.timeout)
+		if security.Mode == wire.ModeNone {
+			err = sayEOF(err, "the server closed the connection; it may take secured connections only, and tell nobody which")
+		}
+		return nil, fmt.Errorf("open secure channel with %s: %w", s.host, err)
+	}
+	return l, nil
+}
+
+// hello shakes hands, within the request timeout counted from its begin: a server that sends a byte now and then gains nothing by it.
+func (l *link) hello(ctx context.Context, tcp net.Conn, endpoint string) error {
+	if err := tcp.SetDeadline(time.Now().Add(l.timeout)); err != nil {
+		return protocolError("the connection is closed")
+	}
+	stop := context.AfterFunc(ctx, func() { tcp.Close() })
+	err := l.channel.Hello(endpoint)
+	if !stop() {
+		return ctx.Err()
+	}
+	if err == nil {
+		err = tcp.SetDeadline(time.Time{}) // from now on each request has a deadline of its own
+	}
+	return judged(err, true, l.timeout)
 }
 
 func (s *settings) dial(ctx context.Context) (net.Conn, error) {
@@ -72,77 +140,46 @@ func (s *settings) dial(ctx context.Context) (net.Conn, error) {
 
 // call sends one request and waits for its response, for at most the timeout. It returns a reader
 // behind the response's header, which is valid until the next call. A refusal by the server is a statusError.
-func (l *link) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (r reader, err error) {
-	err = l.bounded(ctx, func() error {
-		if time.Now().After(l.channel.renew) {
-			if err := l.channel.open(l.lifetime); err != nil {
-				return final("renew the secure channel", err)
-			}
+func (l *link) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	r, err := l.exchange(ctx, service, want, body)
+	if err != nil {
+		return r, judged(err, l.channel.Err() != nil, l.timeout)
+	}
+	l.used = time.Now()
+	return r, nil
+}
+
+func (l *link) exchange(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	if l.channel.Due() {
+		if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
+			return reader{}, fmt.Errorf("renew the secure channel: %w", judged(err, true, l.timeout))
 		}
-		token := l.token
-		if token == nil {
-			token = noToken
-		}
-		b := l.channel.begin()
-		b, err := body(appendHeader(b, service, token, l.channel.request, l.timeout))
+	}
+	answer, err := l.channel.Do(ctx, l.asked, l.timeout, func(b []byte, request uint32) ([]byte, error) {
+		b, err := body(wire.AppendHeader(b, service, l.sessionToken(), request, l.timeout))
 		if err != nil {
-			return fmt.Errorf("BUG: encode a request: %w", err)
+			err = fmt.Errorf("BUG: encode a request: %w", err)
 		}
-		answer, err := l.channel.do(b)
-		if err != nil {
-			return err
-		}
-		r = reader{b: answer}
-		return r.response(want)
+		return b, err
 	})
-	if errors.Is(err, io.EOF) {
-		err = closedError("the server closed the connection")
+	if err != nil {
+		return reader{}, err
 	}
-	if err == nil {
-		l.used = time.Now()
-	}
-	return r, err
+	r := newReader(answer)
+	return r, r.Response(want)
 }
 
-// final is an error after which the link is of no use, whatever the cause.
-func final(what string, err error) error {
-	var network net.Error
-	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%s: %w", what, err)
+func (l *link) sessionToken() []byte {
+	if l.token == nil {
+		return wire.NoToken()
 	}
-	return protocolError(what + ": " + err.Error())
+	return l.token
 }
 
-// bounded runs one step under the request timeout, counted from its begin: a server that sends
-// a byte now and then gains nothing by it. When ctx ends, the socket is closed.
-func (l *link) bounded(ctx context.Context, step func() error) error {
-	if err := l.tcp.SetDeadline(time.Now().Add(l.timeout)); err != nil {
-		return protocolError("the connection is closed")
-	}
-	stop := context.AfterFunc(ctx, func() { l.tcp.Close() })
-	err := step()
-	if !stop() {
-		return ctx.Err()
-	}
-	var network *net.OpError
-	switch {
-	case !errors.As(err, &network):
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = io.EOF
-		}
-	case network.Timeout():
-		err = timeoutError(l.timeout)
-	case drivers.IsClosed(network):
-		err = closedError("the connection is lost: " + network.Err.Error())
-	default: // its own words hold the local port, which differs each time
-		err = protocolError("the connection is lost: " + network.Err.Error())
-	}
-	return err
-}
-
-// sayEOF replaces the bare EOF of a closed connection by what it likely means.
+// sayEOF replaces the bare end of a connection by what it likely means.
 func sayEOF(err error, meaning string) error {
-	if errors.Is(err, io.EOF) {
+	var closed closedError
+	if errors.Is(err, io.EOF) || errors.As(err, &closed) {
 		return errors.New(meaning)
 	}
 	return err
@@ -152,19 +189,22 @@ func sayEOF(err error, meaning string) error {
 // happens to groups that are polled once in hours.
 func (l *link) expired() bool {
 	now := time.Now()
-	return l.session > 0 && now.Sub(l.used) > l.session*3/4 || now.After(l.channel.end)
+	_, end := l.channel.Times()
+	return l.session > 0 && now.Sub(l.used) > l.session*3/4 || now.After(end)
 }
 
 // close ends session and channel. A live server is told, for at most a second, so that it frees
 // the session at once; a dead one is not.
 func (l *link) close() {
+	l.timeout = min(l.timeout, time.Second)
 	if l.token != nil && !l.dead {
-		l.timeout = min(l.timeout, time.Second)
-		ctx := context.Background()
-		_, err := l.call(ctx, id.CloseSessionRequest_Encoding_DefaultBinary, id.CloseSessionResponse_Encoding_DefaultBinary, encode(&closeSession{true}))
-		if err == nil {
-			_ = l.bounded(ctx, l.channel.farewell) // is not answered
-		}
+		_, err := l.call(context.Background(), id.CloseSessionRequest_Encoding_DefaultBinary, id.CloseSessionResponse_Encoding_DefaultBinary, encode(&closeSession{true}))
+		l.dead = err != nil
 	}
-	l.tcp.Close()
+	if !l.dead {
+		_ = l.channel.Farewell(l.timeout, func(b []byte, request uint32) []byte { // is not answered
+			return wire.AppendHeader(b, id.CloseSecureChannelRequest_Encoding_DefaultBinary, wire.NoToken(), request, 0)
+		})
+	}
+	l.channel.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,33 +13,40 @@ import (
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uapolicy"
+
+	"millrace/drivers/opcua/wire"
 )
 
 // Bounds of what the server gives for the encryption of a password.
 const (
-	minKey   = 1024 // bits
-	maxKey   = 8192
+	minNonce = 32   // bytes, on a secured channel (OPC 10000-4, 5.6.2)
 	maxNonce = 1024 // bytes
 )
 
-// login creates and activates the session.
-func (s *settings) login(ctx context.Context, l *link) error {
-	created, err := s.createSession(ctx, l)
+// anonymousURI names the gateway where no certificate does.
+const anonymousURI = "urn:millrace:gateway"
+
+// login creates and activates the session on a channel that was opened for an endpoint.
+func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []endpoint) error {
+	created, err := s.createSession(ctx, l, e)
 	if err != nil {
 		return fmt.Errorf("create session: %w", err)
 	}
-	identity, err := s.identity(&created)
+	l.token = bytes.Clone(created.token)
+	identity, err := s.identity(&created, e, offers)
 	if err != nil {
 		return fmt.Errorf("activate session: %w", err)
 	}
-	l.token = bytes.Clone(created.token)
+	signature, err := signed(l.channel.Security(), created.nonce)
+	if err != nil {
+		return fmt.Errorf("activate session: sign: %w", err)
+	}
 	const day = 24 * time.Hour / time.Millisecond
 	if created.timeout > 0 { // not NaN
 		l.session = time.Duration(min(created.timeout, float64(day))) * time.Millisecond
 	}
 	_, err = l.call(ctx, id.ActivateSessionRequest_Encoding_DefaultBinary, id.ActivateSessionResponse_Encoding_DefaultBinary, encode(&activateSession{
-		Signature:      &ua.SignatureData{},
+		Signature:      signature,
 		Locales:        []string{"en"},
 		Identity:       ua.NewExtensionObject(identity),
 		TokenSignature: &ua.SignatureData{},
@@ -49,14 +57,16 @@ func (s *settings) login(ctx context.Context, l *link) error {
 	return nil
 }
 
-func (s *settings) createSession(ctx context.Context, l *link) (session, error) {
-	nonce := make([]byte, 32)
-	if _, err := rand.Read(nonce); err != nil {
-		return session{}, err
+func (s *settings) createSession(ctx context.Context, l *link, e *endpoint) (session, error) {
+	security, uri := l.channel.Security(), anonymousURI
+	if security.Mode != wire.ModeNone {
+		uri = applicationURI(wire.Leaf(security.Chain))
 	}
+	nonce := make([]byte, minNonce)
+	rand.Read(nonce) // never fails
 	r, err := l.call(ctx, id.CreateSessionRequest_Encoding_DefaultBinary, id.CreateSessionResponse_Encoding_DefaultBinary, encode(&createSession{
 		Client: &ua.ApplicationDescription{
-			ApplicationURI:  "urn:millrace:gateway",
+			ApplicationURI:  uri,
 			ProductURI:      "urn:millrace",
 			ApplicationName: ua.NewLocalizedText("millrace"),
 			ApplicationType: ua.ApplicationTypeClient,
@@ -64,69 +74,149 @@ func (s *settings) createSession(ctx context.Context, l *link) (session, error) 
 		EndpointURL: s.endpoint,
 		SessionName: "millrace " + s.device,
 		Nonce:       nonce,
+		Certificate: security.Chain,
 		Timeout:     float64(s.session / time.Millisecond),
-		MaxResponse: maxMessage,
+		MaxResponse: wire.MaxMessage,
 	}))
 	if err != nil {
 		return session{}, err
 	}
-	wanted := ua.UserTokenTypeAnonymous
-	if s.user != "" {
-		wanted = ua.UserTokenTypeUserName
+	created := r.session()
+	if r.Err != nil {
+		return created, r.Err
 	}
-	created := r.session(wanted)
-	return created, r.err
+	if security.Mode != wire.ModeNone {
+		err = s.proven(&created, e, security, nonce)
+	}
+	return created, err
 }
 
-// identity returns the user token that the server's policy for this channel asks for.
-func (s *settings) identity(created *session) (any, error) {
-	policy := created.user
+// proven checks that the session is with the owner of the certificate that was trusted, and that the list of endpoints was his.
+func (s *settings) proven(created *session, e *endpoint, security *wire.Security, nonce []byte) error {
+	switch {
+	case !bytes.Equal(wire.Leaf(created.certificate), security.Remote):
+		return protocolError("the server shows another certificate than at its endpoint")
+	case len(created.nonce) < minNonce || len(created.nonce) > maxNonce:
+		return protocolError(fmt.Sprintf("the server's nonce has %d bytes; %d to %d are allowed", len(created.nonce), minNonce, maxNonce))
+	}
+	own := wire.Leaf(security.Chain)
+	if security.Policy.Verify(security.RemoteKey, append(bytes.Clone(own), nonce...), created.signature) != nil &&
+		security.Policy.Verify(security.RemoteKey, append(bytes.Clone(security.Chain), nonce...), created.signature) != nil {
+		return protocolError("the server does not prove that its certificate is its own: the signature of the session is wrong")
+	}
+	return s.downgraded(e, created.endpoints)
+}
+
+// signed proves to the server that our certificate is ours.
+func signed(security *wire.Security, nonce []byte) (*ua.SignatureData, error) {
+	if security.Mode == wire.ModeNone {
+		return &ua.SignatureData{}, nil
+	}
+	b, err := security.Policy.Sign(security.Key, append(bytes.Clone(security.Remote), nonce...))
+	return &ua.SignatureData{Algorithm: security.Policy.Signature, Signature: b}, err
+}
+
+// identity returns the user token that the endpoint asks for.
+func (s *settings) identity(created *session, e *endpoint, offers []endpoint) (any, error) {
 	if s.user == "" {
-		if policy == nil { // some servers list no endpoints here; let them refuse
+		policy := e.user(ua.UserTokenTypeAnonymous)
+		if policy == nil && len(e.users) > 0 {
+			return nil, fmt.Errorf("the server takes no anonymous users at this endpoint, only %s; write username and password", kinds(e.users))
+		}
+		if policy == nil { // some servers list nothing; let them refuse
 			policy = &userPolicy{id: "Anonymous"}
 		}
 		return &ua.AnonymousIdentityToken{PolicyID: policy.id}, nil
 	}
+	policy := e.user(ua.UserTokenTypeUserName)
+	if policy == nil {
+		return nil, s.noUser(e, offers)
+	}
+	cipher := e.encryption(policy)
+	token := &ua.UserNameIdentityToken{PolicyID: policy.id, UserName: s.user, Password: []byte(s.password)}
 	switch {
-	case policy == nil:
-		return nil, errors.New("the server takes no user names on this endpoint; remove username")
-	case policy.security == "" || policy.security == ua.SecurityPolicyURINone:
-		return nil, errors.New("the server wants the password in clear text, which is refused; have it ask for an encrypted password")
+	case cipher.Policy == nil:
+		return nil, fmt.Errorf("the server wants the password encrypted by a policy that this driver does not know: %.100q", policy.security)
+	case cipher.Policy == wire.None() && e.mode != wire.ModeSignAndEncrypt && !s.clearPassword:
+		return nil, errors.New(`the server wants the password in clear text, which is refused on a connection that is not encrypted; choose an encrypted endpoint, or write "allow_clear_password: true"`)
+	case cipher.Policy == wire.None():
+		return token, nil
+	case cipher.Insecure && e.mode != wire.ModeSignAndEncrypt && !s.insecure:
+		return nil, fmt.Errorf(`the server wants the password encrypted by the withdrawn policy %s; write "allow_insecure: true" to allow it`, cipher.Name)
 	}
-	if policy.certificate == nil {
-		policy.certificate = created.certificate
-	}
-	password, algorithm, err := encrypt(s.password, policy.security, policy.certificate, created.nonce)
+	certificate, err := s.passwordKey(created, e)
 	if err != nil {
+		return nil, err
+	}
+	token.EncryptionAlgorithm = cipher.Cipher
+	if token.Password, err = encrypt(s.password, cipher.Policy, certificate, created.nonce); err != nil {
 		return nil, fmt.Errorf("encrypt the password: %w", err)
 	}
-	return &ua.UserNameIdentityToken{PolicyID: policy.id, UserName: s.user, Password: password, EncryptionAlgorithm: algorithm}, nil
+	return token, nil
 }
 
-// encrypt encrypts a password for the server (OPC 10000-4, 7.40.2.2). The library takes any certificate to
-// hold an RSA key of a usual size, so that is made sure of.
-func encrypt(password, policy string, certificate, nonce []byte) (secret []byte, algorithm string, err error) {
-	parsed, err := uapolicy.ParseCertificate(certificate)
-	if err != nil {
-		return nil, "", fmt.Errorf("read the server's certificate: %w", err)
+// noUser says where else the server takes user names.
+func (s *settings) noUser(e *endpoint, offers []endpoint) error {
+	for i := range offers {
+		if o := &offers[i]; o.usable() && o.user(ua.UserTokenTypeUserName) != nil {
+			return fmt.Errorf("the server takes no user names at this endpoint, but at %s; write its security_policy and security_mode", offered(offers[i:i+1]))
+		}
 	}
-	key, ok := parsed.PublicKey.(*rsa.PublicKey)
-	switch {
-	case !ok:
-		return nil, "", fmt.Errorf("the server's certificate holds a key of type %v, not RSA", parsed.PublicKeyAlgorithm)
-	case key.N.BitLen() < minKey || key.N.BitLen() > maxKey:
-		return nil, "", fmt.Errorf("the server's key has %d bits; %d to %d are allowed", key.N.BitLen(), minKey, maxKey)
-	case len(nonce) > maxNonce:
-		return nil, "", fmt.Errorf("the server's nonce has %d bytes; at most %d are allowed", len(nonce), maxNonce)
+	if len(e.users) == 0 {
+		return errors.New("the server takes no user names; remove username")
 	}
-	cipher, err := uapolicy.Asymmetric(policy, nil, key)
-	if err != nil {
-		return nil, "", err
+	return fmt.Errorf("the server takes no user names, only %s; remove username", kinds(e.users))
+}
+
+// kinds lists ways to log in.
+func kinds(users []userPolicy) string {
+	words, seen := "", map[string]bool{}
+	for _, u := range users {
+		word := map[ua.UserTokenType]string{ua.UserTokenTypeAnonymous: "anonymous users", ua.UserTokenTypeUserName: "user names",
+			ua.UserTokenTypeCertificate: "certificates"}[u.kind]
+		if word == "" {
+			word = "issued tokens"
+		}
+		if !seen[word] {
+			if words != "" {
+				words += ", "
+			}
+			words += word
+		}
+		seen[word] = true
+	}
+	return words
+}
+
+// passwordKey returns the certificate whose owner alone can read the password. On a channel without security nothing has been
+// checked yet. Absent, null and empty are one thing on this wire.
+func (s *settings) passwordKey(created *session, e *endpoint) (*x509.Certificate, error) {
+	raw := e.certificate
+	if len(raw) == 0 {
+		raw = created.certificate
+	}
+	if len(raw) == 0 {
+		return nil, errors.New("the server wants the password encrypted and shows no certificate to encrypt it for")
+	}
+	if s.clearPassword && e.mode == wire.ModeNone { // it may go to anybody
+		c, err := x509.ParseCertificate(wire.Leaf(raw))
+		if err != nil {
+			return nil, fmt.Errorf("the server's certificate cannot be read: %w", err)
+		}
+		return c, nil
+	}
+	return s.trusted(raw, e)
+}
+
+// encrypt encrypts a password for the server (OPC 10000-4, 7.40.2.2).
+func encrypt(password string, policy *wire.Policy, certificate *x509.Certificate, nonce []byte) ([]byte, error) {
+	if err := policy.CheckKey(certificate.PublicKey); err != nil {
+		return nil, err
+	}
+	if len(nonce) > maxNonce {
+		return nil, fmt.Errorf("the server's nonce has %d bytes; at most %d are allowed", len(nonce), maxNonce)
 	}
 	plain := binary.LittleEndian.AppendUint32(nil, uint32(len(password)+len(nonce)))
 	plain = append(append(plain, password...), nonce...)
-	if secret, err = cipher.Encrypt(plain); err != nil {
-		return nil, "", err
-	}
-	return secret, cipher.EncryptionURI(), nil
+	return policy.Encrypt(certificate.PublicKey.(*rsa.PublicKey), plain)
 }

@@ -16,6 +16,7 @@ type plan struct {
 	reasons []string  // of each tag: why it is not read with the others, "" when it is
 	aside   []int     // tags whose node spoils a request; tried alone now and then
 	retry   time.Time // when the next of them is tried
+	hints   []string  // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
 }
 
 // valueOf asks for the value of a node: an encoded ReadValueId (OPC 10000-4, 7.29), made once for all polls.
@@ -28,6 +29,7 @@ func valueOf(n *ua.NodeID) ([]byte, error) {
 func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
+	p.hints = nil
 	for i, t := range g.tags {
 		ns := t.addr.ns
 		if t.addr.uri != "" {

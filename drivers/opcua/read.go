@@ -11,6 +11,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -34,7 +35,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		}
 		if d.link != nil {
 			d.link.dead = d.link.dead || err != nil
-			d.link.channel.trim()
+			d.link.asked.Trim()
 		}
 	}()
 	defer caught(&err)
@@ -52,6 +53,9 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	if err := d.aside(ctx, g, readings); err != nil {
 		return dst, err
 	}
+	if err := d.explain(ctx, g, readings); err != nil {
+		return dst, err
+	}
 	return out, nil
 }
 
@@ -61,7 +65,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Reading) error {
 	limit, refusals, found, size := d.most, 0, false, true
 	for at := 0; at < len(g.ask.nodes); {
-		n := g.fit(g.ask.tags[at:], limit, d.link.channel.maxRequest)
+		n := g.fit(g.ask.tags[at:], limit, min(maxRequest, d.link.channel.Request()/2))
 		err := d.readNodes(ctx, g, at, n, readings)
 		switch {
 		case err == nil:
@@ -106,9 +110,9 @@ func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []
 		return err
 	}
 	for _, tag := range g.ask.tags[at : at+n] {
-		v := r.dataValue(0)
-		if r.err != nil {
-			return r.err
+		v := r.DataValue(0)
+		if r.Err != nil {
+			return r.Err
 		}
 		readings[tag] = d.reading(tag, &v, g.tags[tag].want)
 	}
@@ -122,15 +126,15 @@ func (d *driver) request(ctx context.Context, nodes [][]byte) (reader, error) {
 	if err != nil {
 		return r, err
 	}
-	if n := r.count(1); r.err == nil && n != len(nodes) {
+	if n := r.Count(1); r.Err == nil && n != len(nodes) {
 		return r, protocolError(fmt.Sprintf("the server answered with %d results for %d nodes", n, len(nodes)))
 	}
-	return r, r.err
+	return r, r.Err
 }
 
 // reading turns one result into the tag's reading.
-func (d *driver) reading(tag int, v *dataValue, want wanted) telemetry.Reading {
-	status := ua.StatusCode(v.status)
+func (d *driver) reading(tag int, v *wire.DataValue, want wanted) telemetry.Reading {
+	status := ua.StatusCode(v.Status)
 	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v), Quality: qualityOf(status)}
 	if r.Quality != telemetry.Good {
 		r.Reason = d.texts.reason(status)
@@ -138,7 +142,7 @@ func (d *driver) reading(tag int, v *dataValue, want wanted) telemetry.Reading {
 	if r.Quality == telemetry.Bad {
 		return r
 	}
-	value, reason := d.decode.value(v.variant, want)
+	value, reason := d.decode.value(v.Variant, want)
 	if reason != "" {
 		r.Quality, r.Reason = telemetry.Bad, reason
 		return r
@@ -153,9 +157,9 @@ func (d *driver) alone(ctx context.Context, tag int, node []byte, want wanted) (
 	if err != nil {
 		return telemetry.Reading{}, err
 	}
-	v := r.dataValue(0)
-	if r.err != nil {
-		return telemetry.Reading{}, r.err
+	v := r.DataValue(0)
+	if r.Err != nil {
+		return telemetry.Reading{}, r.Err
 	}
 	return d.reading(tag, &v, want), nil
 }

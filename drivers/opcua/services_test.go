@@ -18,6 +18,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -48,14 +49,17 @@ func TestRequestsAreTheLibrarys(t *testing.T) {
 		body    func([]byte) ([]byte, error)
 		want    ua.Request
 	}{
+		{id.GetEndpointsRequest_Encoding_DefaultBinary, encode(&getEndpoints{URL: "opc.tcp://x"}), &ua.GetEndpointsRequest{EndpointURL: "opc.tcp://x"}},
 		{id.ReadRequest_Encoding_DefaultBinary, encodeRead(own), &ua.ReadRequest{TimestampsToReturn: ua.TimestampsToReturnBoth, NodesToRead: nodes}},
 		{id.CreateSessionRequest_Encoding_DefaultBinary, encode(&createSession{Client: client, EndpointURL: "opc.tcp://x", SessionName: "s", Nonce: []byte("nonce"), Timeout: 5, MaxResponse: 7}),
 			&ua.CreateSessionRequest{ClientDescription: client, EndpointURL: "opc.tcp://x", SessionName: "s", ClientNonce: []byte("nonce"), RequestedSessionTimeout: 5, MaxResponseMessageSize: 7}},
 		{id.ActivateSessionRequest_Encoding_DefaultBinary, encode(&activateSession{Signature: signature, Locales: []string{"en"}, Identity: identity, TokenSignature: signature}),
 			&ua.ActivateSessionRequest{ClientSignature: signature, LocaleIDs: []string{"en"}, UserIdentityToken: identity, UserTokenSignature: signature}},
+		{id.BrowseRequest_Encoding_DefaultBinary, encodeBrowse(own[1][:2], ua.NodeClassVariable), &ua.BrowseRequest{View: &ua.ViewDescription{ViewID: ua.NewTwoByteNodeID(0)},
+			NodesToBrowse: []*ua.BrowseDescription{{NodeID: ua.NewTwoByteNodeID(85), ReferenceTypeID: ua.NewTwoByteNodeID(id.HierarchicalReferences), IncludeSubtypes: true, NodeClassMask: uint32(ua.NodeClassVariable)}}}},
 		{id.CloseSessionRequest_Encoding_DefaultBinary, encode(&closeSession{true}), &ua.CloseSessionRequest{DeleteSubscriptions: true}},
 	} {
-		got, err := c.body(appendHeader(nil, c.service, encodedToken, 42, 3*time.Second))
+		got, err := c.body(wire.AppendHeader(nil, c.service, encodedToken, 42, 3*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,8 +80,8 @@ func TestRequestsAreTheLibrarys(t *testing.T) {
 }
 
 func leastBits(b []byte) uint64 {
-	r := reader{b: b}
-	return r.u64()
+	r := newReader(b)
+	return r.U64()
 }
 
 // TestCertificates has servers that ask for a password and give keys that the library would stumble over.
@@ -92,26 +96,27 @@ func TestCertificates(t *testing.T) {
 	}
 	small := &rsa.PublicKey{N: big.NewInt(0).SetBit(big.NewInt(1), 500, 1), E: 65537}
 	large := &rsa.PublicKey{N: big.NewInt(0).SetBit(big.NewInt(1), 20000, 1), E: 65537}
+	policy := wire.PolicyByURI(ua.SecurityPolicyURIBasic256Sha256)
 	for _, c := range []struct {
 		name        string
 		certificate []byte
 		nonce       int
-		policy      string
 		want        string
 	}{
-		{"good", certificate(t, &good.PublicKey, good), 32, ua.SecurityPolicyURIBasic256Sha256, ""},
-		{"no certificate", nil, 32, ua.SecurityPolicyURIBasic256Sha256, "read the server's certificate: "},
-		{"no certificate at all", []byte("hello"), 32, ua.SecurityPolicyURIBasic256Sha256, "read the server's certificate: "},
-		{"elliptic curve", certificate(t, &curve.PublicKey, curve), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's certificate holds a key of type ECDSA, not RSA"},
-		{"small key", certificate(t, small, good), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's key has 501 bits"},
-		{"large key", certificate(t, large, good), 32, ua.SecurityPolicyURIBasic256Sha256, "the server's key has 20001 bits"},
-		{"large nonce", certificate(t, &good.PublicKey, good), 2000, ua.SecurityPolicyURIBasic256Sha256, "the server's nonce has 2000 bytes"},
-		{"unknown policy", certificate(t, &good.PublicKey, good), 32, "urn:x", "unsupported security policy urn:x"},
+		{"good", certificate(t, &good.PublicKey, good), 32, ""},
+		{"elliptic curve", certificate(t, &curve.PublicKey, curve), 32, "the certificate holds a key of type *ecdsa.PublicKey, not RSA"},
+		{"small key", certificate(t, small, good), 32, "the certificate's key has 501 bits"},
+		{"large key", certificate(t, large, good), 32, "the certificate's key has 20001 bits"},
+		{"large nonce", certificate(t, &good.PublicKey, good), 2000, "the server's nonce has 2000 bytes"},
 	} {
-		secret, algorithm, err := encrypt("secret", c.policy, c.certificate, make([]byte, c.nonce))
+		parsed, err := x509.ParseCertificate(c.certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, err := encrypt("secret", policy, parsed, make([]byte, c.nonce))
 		switch {
-		case c.want == "" && (err != nil || len(secret) != 256 || algorithm == ""):
-			t.Errorf("%s: %d bytes of %q, %v", c.name, len(secret), algorithm, err)
+		case c.want == "" && (err != nil || len(secret) != 256):
+			t.Errorf("%s: %d bytes, %v", c.name, len(secret), err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v, want …%s…", c.name, err, c.want)
 		}
@@ -128,23 +133,51 @@ func certificate(t *testing.T, public, signer any) []byte {
 	return der
 }
 
-// again is a server that says the same words for ever, in answer to the first request after a connect.
+// again is a server that gives its answers in turn, the last of them for ever, to whatever it is asked.
 type again struct {
 	script
-	link  *link
-	words []byte
-	at    int
+	answers  []opcuasim.Answer
+	next     int
+	last     []byte
+	asked    chan uint32 // ids of requests
+	left     []byte
+	sequence uint32
+}
+
+func (a *again) Write(b []byte) (int, error) {
+	request := uint32(0)
+	switch string(b[:3]) {
+	case "MSG":
+		request = uint32(leastBits(b[20:28]))
+	case "OPN":
+		request = 1
+	}
+	a.asked <- request
+	return len(b), nil
 }
 
 func (a *again) Read(b []byte) (int, error) {
-	if a.at == 0 {
-		copy(a.words[16:], words(a.link.channel.received+1, a.link.channel.request))
+	if len(a.left) == 0 {
+		a.answer(<-a.asked)
 	}
-	n := copy(b, a.words[a.at:])
-	if a.at += n; a.at == len(a.words) {
-		a.at = 0
-	}
+	n := copy(b, a.left)
+	a.left = a.left[n:]
 	return n, nil
+}
+
+func (a *again) answer(request uint32) {
+	if a.next < len(a.answers) {
+		a.last = a.answers[a.next].Bytes()
+		a.next++
+	}
+	a.sequence++
+	switch string(a.last[:3]) {
+	case "MSG":
+		copy(a.last[16:], words(a.sequence, request))
+	case "OPN":
+		copy(a.last[8+4+4+len(ua.SecurityPolicyURINone)+8:], words(a.sequence, request))
+	}
+	a.left = a.last
 }
 
 func words(v ...uint32) (b []byte) {
@@ -167,19 +200,13 @@ func poller(t testing.TB, count int) *driver {
 		values = append(values, append(opcuasim.Number(float64(i)), 0, 0, 0, 0, 0, 0, 0, 1))
 		values[i][0] |= 4 // a source time
 	}
-	answer := opcuasim.Answer{Kind: "MSG", Body: opcuasim.ReadBody(values...)}
-	conn := &again{words: answer.Bytes()}
-	conn.Reader = conn
-	d.link = &link{tcp: conn, channel: newChannel(conn), timeout: time.Hour, lifetime: maxLifetime, token: noToken}
-	c := d.link.channel
-	c.id, c.token, c.previous, c.largest, c.maxRequest = 7, 9, 9, chunkSize, maxRequest
-	c.renew, c.end = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
-	conn.link, d.most = d.link, count
-	for i := range d.groups[0] {
-		if err := d.groups[0][i].resolve(nil, ""); err != nil {
-			t.Fatal(err)
-		}
+	answers := honestAnswers(0)[:6]
+	answers = append(answers, opcuasim.Answer{Kind: "MSG", Body: opcuasim.ReadBody(values...)})
+	if err := d.over(t.Context(), &again{answers: answers, asked: make(chan uint32, 1)}); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { d.link.dead = true })
+	d.most = count
 	return d
 }
 

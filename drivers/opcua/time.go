@@ -1,9 +1,11 @@
 package opcua
 
+import "millrace/drivers/opcua/wire"
+
 // DateTime counts 100 ns ticks from 1601-01-01. Its smallest value means "not set or earlier", its
 // greatest "9999-12-31 or later" (OPC 10000-6, 5.2.2.5). Both in ticks since 1970:
 const (
-	firstTick = -116444736000000000
+	firstTick = wire.FirstTick
 	lastTick  = 2534023007990000000
 )
 
@@ -14,11 +16,11 @@ func ticksOf(dateTime int64) int64 {
 
 // timeOf returns the source time of a value in microseconds since 1970, 0 when the server says none. The server's own
 // time says only when it answered, which the gateway knows better: see telemetry.Reading.Time.
-func timeOf(v *dataValue) int64 {
-	if v.source <= 0 {
+func timeOf(v *wire.DataValue) int64 {
+	if v.Source <= 0 {
 		return 0
 	}
-	return micros(ticksOf(v.source))
+	return micros(ticksOf(v.Source))
 }
 
 // micros rounds down, also before 1970.

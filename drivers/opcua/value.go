@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -19,37 +20,42 @@ const (
 	maxNesting  = 8       // dimensions of an array
 )
 
+// reader takes values off a message: see wire.Reader.
+type reader struct{ wire.Reader }
+
+func newReader(b []byte) reader { return reader{wire.Reader{B: b}} }
+
 // decoder turns variants into values. It keeps its scratch memory between values.
 type decoder struct {
 	elems []telemetry.Value // a stack: inner arrays use its end
 	texts int               // bytes of text in the array at hand
 }
 
-// value returns the variant, which reader.variant has passed over, as a value of the wanted type, or the
+// value returns the variant, which wire.Reader has passed over, as a value of the wanted type, or the
 // reason why it cannot.
 func (d *decoder) value(variant []byte, want wanted) (telemetry.Value, string) {
 	d.elems, d.texts = d.elems[:0], 0
-	r := reader{b: variant}
+	r := newReader(variant)
 	v, reason := d.variant(&r, want, 0)
-	if r.err != nil {
-		return telemetry.Value{}, r.err.Error()
+	if r.Err != nil {
+		return telemetry.Value{}, r.Err.Error()
 	}
 	return v, reason
 }
 
 // variant converts a variant that is an element of depth arrays.
 func (d *decoder) variant(r *reader, want wanted, depth int) (telemetry.Value, string) {
-	if len(r.b) == 0 || r.b[0]&maskType == typeNull {
+	if len(r.B) == 0 || r.B[0]&wire.MaskType == wire.TypeNull {
 		return telemetry.Value{}, "the server holds no value (null)"
 	}
-	mask := r.u8()
-	if mask&maskArray != 0 {
+	mask := r.U8()
+	if mask&wire.MaskArray != 0 {
 		return d.array(r, mask, want, depth)
 	}
-	if mask&maskType == typeVariant {
+	if mask&wire.MaskType == wire.TypeVariant {
 		return telemetry.Value{}, "a value within a value cannot be read"
 	}
-	return d.scalar(r, mask&maskType, want)
+	return d.scalar(r, mask&wire.MaskType, want)
 }
 
 // scalar converts one value that is not an array.
@@ -69,30 +75,30 @@ func (d *decoder) scalar(r *reader, kind byte, want wanted) (telemetry.Value, st
 // number takes a value of the types that are held in bits. Of others it takes nothing and gives a reason.
 func (r *reader) number(kind byte) (telemetry.Value, string) {
 	switch kind {
-	case typeBoolean:
-		return telemetry.Bool(r.u8() != 0), ""
-	case typeSByte:
-		return telemetry.Int(int64(int8(r.u8()))), ""
-	case typeInt16:
-		return telemetry.Int(int64(int16(r.u16()))), ""
-	case typeInt32: // enumerations too
-		return telemetry.Int(int64(int32(r.u32()))), ""
-	case typeInt64:
-		return telemetry.Int(int64(r.u64())), ""
-	case typeByte:
-		return telemetry.Uint(uint64(r.u8())), ""
-	case typeUInt16:
-		return telemetry.Uint(uint64(r.u16())), ""
-	case typeUInt32, typeStatusCode:
-		return telemetry.Uint(uint64(r.u32())), ""
-	case typeUInt64:
-		return telemetry.Uint(r.u64()), ""
-	case typeFloat:
-		return telemetry.Float32(math.Float32frombits(r.u32())), ""
-	case typeDouble:
-		return telemetry.Float64(r.f64()), ""
-	case typeDateTime:
-		return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(int64(r.u64())))}, ""
+	case wire.TypeBoolean:
+		return telemetry.Bool(r.U8() != 0), ""
+	case wire.TypeSByte:
+		return telemetry.Int(int64(int8(r.U8()))), ""
+	case wire.TypeInt16:
+		return telemetry.Int(int64(int16(r.U16()))), ""
+	case wire.TypeInt32: // enumerations too
+		return telemetry.Int(int64(int32(r.U32()))), ""
+	case wire.TypeInt64:
+		return telemetry.Int(int64(r.U64())), ""
+	case wire.TypeByte:
+		return telemetry.Uint(uint64(r.U8())), ""
+	case wire.TypeUInt16:
+		return telemetry.Uint(uint64(r.U16())), ""
+	case wire.TypeUInt32, wire.TypeStatusCode:
+		return telemetry.Uint(uint64(r.U32())), ""
+	case wire.TypeUInt64:
+		return telemetry.Uint(r.U64()), ""
+	case wire.TypeFloat:
+		return telemetry.Float32(math.Float32frombits(r.U32())), ""
+	case wire.TypeDouble:
+		return telemetry.Float64(r.F64()), ""
+	case wire.TypeDateTime:
+		return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(int64(r.U64())))}, ""
 	}
 	return telemetry.Value{}, "no number"
 }
@@ -100,28 +106,28 @@ func (r *reader) number(kind byte) (telemetry.Value, string) {
 // text takes a value of the types that are held as text, or gives the reason why there is no such.
 func (r *reader) text(kind byte) (telemetry.Value, string) {
 	switch kind {
-	case typeString, typeXMLElement:
-		return telemetry.String(string(r.bytes())), ""
-	case typeLocalizedText:
-		return telemetry.String(string(r.localizedText())), ""
-	case typeQualifiedName:
-		if ns := r.u16(); ns != 0 {
-			return telemetry.String(strconv.Itoa(int(ns)) + ":" + string(r.bytes())), ""
+	case wire.TypeString, wire.TypeXMLElement:
+		return telemetry.String(string(r.Bytes())), ""
+	case wire.TypeLocalizedText:
+		return telemetry.String(string(r.LocalizedText())), ""
+	case wire.TypeQualifiedName:
+		if ns := r.U16(); ns != 0 {
+			return telemetry.String(strconv.Itoa(int(ns)) + ":" + string(r.Bytes())), ""
 		}
-		return telemetry.String(string(r.bytes())), ""
-	case typeByteString:
-		return telemetry.String(hex.EncodeToString(r.bytes())), ""
-	case typeGUID:
-		return telemetry.String(guidOf(r.take(16))), ""
-	case typeNodeID:
-		return telemetry.String(r.nodeID().String()), ""
-	case typeExpandedNodeID:
-		return telemetry.String(r.expandedNodeID().String()), ""
-	case typeExtensionObject:
+		return telemetry.String(string(r.Bytes())), ""
+	case wire.TypeByteString:
+		return telemetry.String(hex.EncodeToString(r.Bytes())), ""
+	case wire.TypeGUID:
+		return telemetry.String(guidOf(r.Take(16))), ""
+	case wire.TypeNodeID:
+		return telemetry.String(spell(r.NodeID())), ""
+	case wire.TypeExpandedNodeID:
+		return telemetry.String(spell(r.ExpandedNodeID())), ""
+	case wire.TypeExtensionObject:
 		return telemetry.Value{}, "structures (ExtensionObject) cannot be read yet; use the node ids of the structure's fields"
-	case typeDataValue:
+	case wire.TypeDataValue:
 		return telemetry.Value{}, "values of type DataValue cannot be read"
-	case typeDiagnosticInfo:
+	case wire.TypeDiagnosticInfo:
 		return telemetry.Value{}, "values of type DiagnosticInfo cannot be read"
 	}
 	return telemetry.Value{}, fmt.Sprintf("values of type %d cannot be read", kind)
@@ -138,32 +144,32 @@ func guidOf(b []byte) string {
 	return guidText(append(g, b[8:]...))
 }
 
-// String spells a node id as addresses do.
-func (n nodeID) String() string {
+// spell spells a node id as addresses do.
+func spell(n wire.NodeID) string {
 	s := ""
-	if n.server != 0 {
-		s = "svr=" + strconv.FormatUint(uint64(n.server), 10) + ";"
+	if n.Server != 0 {
+		s = "svr=" + strconv.FormatUint(uint64(n.Server), 10) + ";"
 	}
 	switch {
-	case len(n.uri) > 0:
-		s += "nsu=" + uriEscaper.Replace(string(n.uri)) + ";"
-	case n.ns != 0:
-		s += "ns=" + strconv.Itoa(int(n.ns)) + ";"
+	case len(n.URI) > 0:
+		s += "nsu=" + uriEscaper.Replace(string(n.URI)) + ";"
+	case n.NS != 0:
+		s += "ns=" + strconv.Itoa(int(n.NS)) + ";"
 	}
-	switch n.kind {
+	switch n.Kind {
 	case 's':
-		return s + "s=" + string(n.text)
+		return s + "s=" + string(n.Text)
 	case 'g':
-		return s + "g=" + guidOf(n.text)
+		return s + "g=" + guidOf(n.Text)
 	case 'b':
-		return s + "b=" + base64.StdEncoding.EncodeToString(n.text)
+		return s + "b=" + base64.StdEncoding.EncodeToString(n.Text)
 	}
-	return s + "i=" + strconv.FormatUint(uint64(n.number), 10)
+	return s + "i=" + strconv.FormatUint(uint64(n.Number), 10)
 }
 
 // array converts an array behind its mask. An array of several dimensions is an array of arrays.
 func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry.Value, string) {
-	n := r.count(1)
+	n := r.Count(1)
 	switch {
 	case depth == maxNesting:
 		return telemetry.Value{}, fmt.Sprintf("array of more than %d dimensions", maxNesting)
@@ -172,7 +178,7 @@ func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry
 	}
 	base := len(d.elems)
 	for i := range n {
-		e, reason := d.element(r, mask&maskType, want, depth)
+		e, reason := d.element(r, mask&wire.MaskType, want, depth)
 		if reason != "" {
 			return telemetry.Value{}, fmt.Sprintf("element %d: %s", i, reason)
 		}
@@ -180,7 +186,7 @@ func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry
 			return telemetry.Value{}, reason
 		}
 	}
-	if mask&maskDimensions != 0 {
+	if mask&wire.MaskDimensions != 0 {
 		if reason := d.fold(r, base, depth); reason != "" {
 			return telemetry.Value{}, reason
 		}
@@ -193,9 +199,9 @@ func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry
 // element converts one element; one that is a variant holds a value of any type, or an array.
 func (d *decoder) element(r *reader, kind byte, want wanted, depth int) (telemetry.Value, string) {
 	switch {
-	case kind != typeVariant:
+	case kind != wire.TypeVariant:
 		return d.scalar(r, kind, want)
-	case len(r.b) > 0 && r.b[0]&maskType == typeNull:
+	case len(r.B) > 0 && r.B[0]&wire.MaskType == wire.TypeNull:
 		return telemetry.Value{}, "null"
 	}
 	return d.variant(r, want, depth+1)
@@ -214,12 +220,12 @@ func (d *decoder) push(e telemetry.Value) string {
 // follow them (OPC 10000-6, 5.2.2.16).
 func (d *decoder) fold(r *reader, base, depth int) string {
 	var dims [maxNesting]int
-	n, product, elements := r.count(4), 1, len(d.elems)-base
+	n, product, elements := r.Count(4), 1, len(d.elems)-base
 	if n > maxNesting-depth {
 		return fmt.Sprintf("array of more than %d dimensions", maxNesting)
 	}
 	for i := range n {
-		dims[i] = int(int32(r.u32()))
+		dims[i] = int(int32(r.U32()))
 		if dims[i] < 0 || dims[i] > maxElements {
 			product = -1
 			break

@@ -30,10 +30,10 @@ func TestDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			in := reader{b: raw}
-			v := in.dataValue(0)
-			if in.err != nil || len(in.b) > 0 {
-				t.Fatalf("%d of %d bytes are left: %v", len(in.b), len(raw), in.err)
+			in := newReader(raw)
+			v := in.DataValue(0)
+			if in.Err != nil || len(in.B) > 0 {
+				t.Fatalf("%d of %d bytes are left: %v", len(in.B), len(raw), in.Err)
 			}
 			want, ok := parseType(c["type"])
 			if !ok {

@@ -30,7 +30,7 @@ func protocols() []drivers.Protocol {
 		},
 		{
 			Name:          "opcua",
-			DeviceOptions: []drivers.Option{{Name: "security", Help: "none"}},
+			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki"}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
 		},
 	}

@@ -111,7 +111,7 @@ func caseRateLimit(t *testing.T) {
 
 // stillDevice is a device whose first tag has an old time of its own.
 func stillDevice(server *peer, more, tags string) string {
-	return fmt.Sprintf("  - name: still\n    driver: opcua\n    url: opc.tcp://%s\n    timeout: 2s\n    groups:\n"+
+	return fmt.Sprintf("  - name: still\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    timeout: 2s\n    groups:\n"+
 		"      - name: all\n        interval: 200ms\n%s        tags:\n%s", server.addr, more, tags)
 }
 

@@ -157,6 +157,9 @@ func opcuaTags() []modbusTag {
 func devicesYAML(name, driver, url, scan string, tags []modbusTag) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "  - name: %s\n    driver: %s\n    url: %s\n    timeout: 2s\n", name, driver, url)
+	if driver == "opcua" {
+		b.WriteString("    security_policy: none\n")
+	}
 	fmt.Fprintf(&b, "    groups:\n      - name: scan\n        interval: 100ms\n        tags:\n          - {name: scan, %s}\n", scan)
 	b.WriteString("      - name: fixed\n        interval: 500ms\n        tags:\n")
 	for _, t := range tags {

@@ -19,6 +19,7 @@ type Step string
 const (
 	StepHello    Step = "hello"
 	StepOpen     Step = "open"
+	StepOffers   Step = "endpoints"
 	StepCreate   Step = "create"
 	StepActivate Step = "activate"
 	StepLimits   Step = "limits"
@@ -27,7 +28,7 @@ const (
 
 // Steps returns all steps in order.
 func Steps() []Step {
-	return []Step{StepHello, StepOpen, StepCreate, StepActivate, StepLimits, StepPoll}
+	return []Step{StepHello, StepOpen, StepOffers, StepCreate, StepActivate, StepLimits, StepPoll}
 }
 
 // Answer is the honest answer at one step, which a Trick may spoil.
@@ -196,6 +197,9 @@ func honest(request []byte, limits *bool) (step Step, a Answer, err error) {
 func answerService(a Answer, limits *bool) (Step, Answer, error) {
 	body := a.Asked
 	switch service := binary.LittleEndian.Uint16(body[2:]); service {
+	case 428:
+		a.Body = EndpointsBody()
+		return StepOffers, a, nil
 	case 461:
 		a.Body = CreateSessionBody()
 		return StepCreate, a, nil
@@ -272,13 +276,21 @@ func OpenBody(lifetime uint32) []byte {
 	return join(ResponseHead(449, 0), words(0, hostileChannel, hostileToken), make([]byte, 8), words(lifetime), null)
 }
 
+// endpoint is an EndpointDescription without security for anonymous users.
+func endpoint() []byte {
+	return join(text("opc.tcp://host"), text("urn:x"), text("urn:x"), []byte{2}, text("x"), words(0), null, null, null,
+		null, words(1), text(noPolicy), words(1), text("anyone"), words(0), null, null, null,
+		text("http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"), []byte{0})
+}
+
+// EndpointsBody returns the body of a GetEndpoints response with one endpoint for anonymous users.
+func EndpointsBody() []byte { return join(ResponseHead(431, 0), words(1), endpoint()) }
+
 // CreateSessionBody returns the body of a CreateSession response with one endpoint for anonymous users.
 func CreateSessionBody() []byte {
 	token := join([]byte{5, 1, 0}, text("0123456789abcdef"))
-	endpoint := join(text("opc.tcp://host"), text("urn:x"), text("urn:x"), []byte{2}, text("x"), words(0), null, null, null,
-		null, words(1), text(noPolicy), words(1), text("anyone"), words(0), null, null, null, text("tcp"), []byte{0})
 	timeout := binary.LittleEndian.AppendUint64(nil, math.Float64bits(60_000))
-	return join(ResponseHead(464, 0), []byte{0, 5}, token, timeout, text("nonce"), null, words(1), endpoint, null, null, null, words(0))
+	return join(ResponseHead(464, 0), []byte{0, 5}, token, timeout, text("nonce"), null, words(1), endpoint(), null, null, null, words(0))
 }
 
 // ReadBody returns the body of a Read response with the encoded DataValues.

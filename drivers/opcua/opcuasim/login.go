@@ -9,45 +9,62 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
+	"net"
+	"net/url"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
 	"github.com/gopcua/opcua/uapolicy"
 )
 
-// login is the one user that the server knows.
-type login struct {
-	user, password string
-	certificate    []byte // DER, self-signed
-	nonce          []byte // the same for each session: this is no real server
-	key            *rsa.PrivateKey
+// Identity is the server's key and its certificate in DER, issuers behind it.
+type Identity struct {
+	Key         *rsa.PrivateKey
+	Certificate []byte
 }
 
-func newLogin(user, password string) (*login, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, fmt.Errorf("make the server's key: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
+// Template returns what the certificate of a healthy server on the loopback says, for tests to spoil.
+func Template() *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: "millrace simulated machine"},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(24 * time.Hour),
+		URIs:         []*url.URL{{Scheme: "urn", Opaque: ServerURI[len("urn:"):]}},
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment | x509.KeyUsageContentCommitment,
+	}
+}
+
+// NewIdentity makes a key and a self-signed certificate; nil means Template.
+func NewIdentity(bits int, template *x509.Certificate) (*Identity, error) {
+	if template == nil {
+		template = Template()
+	}
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, fmt.Errorf("make the server's key: %w", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		return nil, fmt.Errorf("make the server's certificate: %w", err)
 	}
-	return &login{user: user, password: password, certificate: der, nonce: nonce(), key: key}, nil
+	return &Identity{key, der}, nil
 }
 
-// accepts decrypts the password: a length, the password, the server's nonce (OPC 10000-4, 7.40.2.2).
-func (l *login) accepts(token *ua.ExtensionObject) bool {
+// accepts decrypts the password: a length, the password, the server's nonce (OPC 10000-4, 7.40.2.2). Over an encrypted
+// channel it may be plain.
+func (s *Server) accepts(token *ua.ExtensionObject, nonce []byte, channelPolicy string) bool {
 	t, ok := token.Value.(*ua.UserNameIdentityToken)
-	if !ok || t.UserName != l.user {
+	if !ok || t.UserName != s.opts.Username {
 		return false
 	}
-	policy, err := uapolicy.Asymmetric(ua.SecurityPolicyURIBasic256Sha256, l.key, &l.key.PublicKey)
+	uri := s.userPolicy(channelPolicy)
+	if uri == ua.SecurityPolicyURINone {
+		return string(t.Password) == s.opts.Password
+	}
+	policy, err := uapolicy.Asymmetric(uri, s.opts.Identity.Key, &s.opts.Identity.Key.PublicKey)
 	if err != nil {
 		return false
 	}
@@ -56,5 +73,16 @@ func (l *login) accepts(token *ua.ExtensionObject) bool {
 		return false
 	}
 	n := int(binary.LittleEndian.Uint32(secret))
-	return n == len(secret)-4 && bytes.Equal(secret[4:], append([]byte(l.password), l.nonce...))
+	return n == len(secret)-4 && bytes.Equal(secret[4:], append([]byte(s.opts.Password), nonce...))
+}
+
+// userPolicy is the policy of the password's encryption at an endpoint.
+func (s *Server) userPolicy(endpoint string) string {
+	switch {
+	case s.opts.ClearPassword:
+		return ua.SecurityPolicyURINone
+	case endpoint == ua.SecurityPolicyURINone:
+		return ua.SecurityPolicyURIBasic256Sha256
+	}
+	return endpoint
 }

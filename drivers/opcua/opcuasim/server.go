@@ -1,8 +1,7 @@
 // Package opcuasim is a simulated OPC UA server for tests, the demo and benchmarks. It owns a small
 // address space of variables whose values are functions, and breaks on demand: see Server and Proxy.
 //
-// It speaks security policy None over the library's secure channel, but answers the services itself,
-// so that each fault can be made. It promises that every value it served was reported to
+// It speaks over the library's secure channel, but answers the services itself, so that each fault can be made. It promises that every value it served was reported to
 // Options.Served first. Hostile is another server, which writes its bytes itself, to play Tricks with
 // them. Tests, cmd/millrace demo and millrace-bench call it; the gateway never does.
 package opcuasim
@@ -42,9 +41,25 @@ type Options struct {
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int
 
-	// Username and Password, when set, are the one login that the server takes, encrypted after
-	// Basic256Sha256; else it takes anybody. Making the key costs some 100 ms.
+	// Username and Password, when set, are the one login that the server takes, else it takes anybody. The password is
+	// encrypted, or in clear text when ClearPassword is set.
 	Username, Password string
+	ClearPassword      bool
+
+	// Identity, when set, is the server's key and certificate; else it makes its own when it needs one, which costs some 100 ms.
+	Identity *Identity
+
+	// Policies are the URIs of the security policies that it offers, each signed, and signed and encrypted. Without
+	// NoneToo it then takes no unsecured session.
+	Policies []string
+	NoneToo  bool
+
+	// Offers, when set, changes the endpoints that are told to anybody who asks, as a man in the middle might. Those of a session
+	// stay as they are.
+	Offers func([]*ua.EndpointDescription) []*ua.EndpointDescription
+
+	// Forge makes the server's proof that the certificate is its own wrong.
+	Forge bool
 
 	// Served is called for each good or uncertain value of a variable just before the response
 	// that carries it is sent, with the variable's identifier such as "s=Spindle.Speed". Calls of
@@ -58,8 +73,7 @@ type Options struct {
 
 // Server is the simulated server. Its methods may be called at any time from any goroutine.
 type Server struct {
-	opts  Options
-	login *login // nil when anonymous
+	opts Options
 
 	mu         sync.RWMutex
 	namespaces []string
@@ -68,13 +82,19 @@ type Server struct {
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
 	conns      map[net.Conn]struct{}
-	sessions   map[string]bool // authentication tokens; true when activated
+	sessions   map[string]*session // by authentication token
 
 	delay  atomic.Int64 // of each response, ns
 	silent atomic.Bool
 	serial atomic.Uint32 // channels and sessions made
 	reads  atomic.Uint64 // Read requests seen
 	wg     sync.WaitGroup
+}
+
+// session is what the server keeps of one.
+type session struct {
+	active             bool
+	nonce, certificate []byte // ours; the client's
 }
 
 // node names a variable independent of the index that its namespace has at the moment.
@@ -95,11 +115,11 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{},
-		conns: map[net.Conn]struct{}{}, sessions: map[string]bool{},
+		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
-	if o.Username != "" {
+	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {
 		var err error
-		if s.login, err = newLogin(o.Username, o.Password); err != nil {
+		if s.opts.Identity, err = NewIdentity(2048, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -246,12 +266,16 @@ func (s *Server) serve(tcp *net.TCPConn) {
 		return
 	}
 	id := s.serial.Add(1)
-	channel, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, &uasc.Config{
+	config := &uasc.Config{
 		SecurityPolicyURI: ua.SecurityPolicyURINone,
 		SecurityMode:      ua.MessageSecurityModeNone,
 		Lifetime:          uint32(time.Hour / time.Millisecond),
 		RequestTimeout:    time.Second,
-	}, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
+	}
+	if s.opts.Identity != nil {
+		config.LocalKey, config.Certificate = s.opts.Identity.Key, s.opts.Identity.Certificate
+	}
+	channel, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, config, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
 	if err != nil {
 		return
 	}
@@ -266,7 +290,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 			return
 		}
 		if req := m.Request(); req != nil && !s.silent.Load() {
-			res := s.answer(channel, req)
+			res := s.answer(&secured{channel, config}, req)
 			time.Sleep(time.Duration(s.delay.Load()))
 			if s.silent.Load() {
 				continue

@@ -20,17 +20,27 @@ func (s *Server) addStandardNodes() {
 	}
 }
 
+// secured is a channel and how it was opened.
+type secured struct {
+	*uasc.SecureChannel
+	config *uasc.Config
+}
+
 // answer serves one request.
-func (s *Server) answer(channel *uasc.SecureChannel, req ua.Request) ua.Response {
+func (s *Server) answer(channel *secured, req ua.Request) ua.Response {
 	var res ua.Response
 	status := ua.StatusOK
 	switch r := req.(type) {
 	case *ua.GetEndpointsRequest:
-		res = &ua.GetEndpointsResponse{Endpoints: s.endpoints(r.EndpointURL)}
+		offers := s.endpoints(r.EndpointURL)
+		if s.opts.Offers != nil {
+			offers = s.opts.Offers(offers)
+		}
+		res = &ua.GetEndpointsResponse{Endpoints: offers}
 	case *ua.CreateSessionRequest:
-		res = s.createSession(r)
+		res, status = s.createSession(channel, r)
 	case *ua.ActivateSessionRequest:
-		if status = s.activate(r); status == ua.StatusOK {
+		if status = s.activate(channel, r); status == ua.StatusOK {
 			res = &ua.ActivateSessionResponse{ServerNonce: nonce()}
 		}
 	case *ua.CloseSessionRequest:
@@ -60,7 +70,19 @@ func (s *Server) answer(channel *uasc.SecureChannel, req ua.Request) ua.Response
 	return res
 }
 
-func (s *Server) endpoints(url string) []*ua.EndpointDescription {
+func (s *Server) endpoints(url string) (all []*ua.EndpointDescription) {
+	if len(s.opts.Policies) == 0 || s.opts.NoneToo {
+		all = append(all, s.endpoint(url, ua.SecurityPolicyURINone, ua.MessageSecurityModeNone))
+	}
+	for _, uri := range s.opts.Policies {
+		for _, mode := range []ua.MessageSecurityMode{ua.MessageSecurityModeSign, ua.MessageSecurityModeSignAndEncrypt} {
+			all = append(all, s.endpoint(url, uri, mode))
+		}
+	}
+	return all
+}
+
+func (s *Server) endpoint(url, policy string, mode ua.MessageSecurityMode) *ua.EndpointDescription {
 	e := &ua.EndpointDescription{
 		EndpointURL: url,
 		Server: &ua.ApplicationDescription{
@@ -68,49 +90,68 @@ func (s *Server) endpoints(url string) []*ua.EndpointDescription {
 			ApplicationName: ua.NewLocalizedText("millrace simulated machine"),
 			ApplicationType: ua.ApplicationTypeServer,
 		},
-		SecurityMode:        ua.MessageSecurityModeNone,
-		SecurityPolicyURI:   ua.SecurityPolicyURINone,
+		SecurityMode:        mode,
+		SecurityPolicyURI:   policy,
 		TransportProfileURI: "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary",
 		UserIdentityTokens:  []*ua.UserTokenPolicy{{PolicyID: "anyone", TokenType: ua.UserTokenTypeAnonymous}},
 	}
-	if s.login != nil {
-		e.ServerCertificate = s.login.certificate
-		e.UserIdentityTokens = []*ua.UserTokenPolicy{{
-			PolicyID: "user", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: ua.SecurityPolicyURIBasic256Sha256,
-		}}
+	if s.opts.Identity != nil {
+		e.ServerCertificate = s.opts.Identity.Certificate
 	}
-	return []*ua.EndpointDescription{e}
+	if s.opts.Username != "" {
+		e.UserIdentityTokens = []*ua.UserTokenPolicy{{PolicyID: "user", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: s.userPolicy(policy)}}
+	}
+	return e
 }
 
-func (s *Server) createSession(r *ua.CreateSessionRequest) ua.Response {
+func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua.Response, ua.StatusCode) {
+	mode := channel.config.SecurityMode
+	if mode == ua.MessageSecurityModeNone && len(s.opts.Policies) > 0 && !s.opts.NoneToo {
+		return nil, ua.StatusBadSecurityPolicyRejected
+	}
+	signature, algorithm, err := channel.NewSessionSignature(r.ClientCertificate, r.ClientNonce)
+	if err != nil {
+		return nil, ua.StatusBadSecurityChecksFailed
+	}
+	if s.opts.Forge && len(signature) > 0 {
+		signature[0] ^= 1
+	}
 	token := ua.NewByteStringNodeID(1, nonce())
+	made := &session{nonce: nonce(), certificate: r.ClientCertificate}
 	s.mu.Lock()
-	s.sessions[token.String()] = false
+	s.sessions[token.String()] = made
 	s.mu.Unlock()
 	res := &ua.CreateSessionResponse{
 		SessionID:             ua.NewNumericNodeID(1, s.serial.Add(1)),
 		AuthenticationToken:   token,
 		RevisedSessionTimeout: r.RequestedSessionTimeout,
-		ServerNonce:           nonce(),
+		ServerNonce:           made.nonce,
 		ServerEndpoints:       s.endpoints(r.EndpointURL),
-		ServerSignature:       &ua.SignatureData{},
+		ServerSignature:       &ua.SignatureData{Algorithm: algorithm, Signature: signature},
 	}
-	if s.login != nil {
-		res.ServerCertificate, res.ServerNonce = s.login.certificate, s.login.nonce
+	if s.opts.Identity != nil {
+		res.ServerCertificate = s.opts.Identity.Certificate
 	}
-	return res
+	return res, ua.StatusOK
 }
 
-func (s *Server) activate(r *ua.ActivateSessionRequest) ua.StatusCode {
+func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.StatusCode {
 	if code := s.session(r, false); code != ua.StatusOK {
 		return code
 	}
-	if s.login != nil && !s.login.accepts(r.UserIdentityToken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	made := s.sessions[r.RequestHeader.AuthenticationToken.String()]
+	if made == nil { // dropped meanwhile
+		return ua.StatusBadSessionIDInvalid
+	}
+	if channel.VerifySessionSignature(made.certificate, made.nonce, r.ClientSignature.Signature) != nil {
+		return ua.StatusBadApplicationSignatureInvalid
+	}
+	if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
 		return ua.StatusBadUserAccessDenied
 	}
-	s.mu.Lock()
-	s.sessions[r.RequestHeader.AuthenticationToken.String()] = true
-	s.mu.Unlock()
+	made.active = true
 	return ua.StatusOK
 }
 
@@ -118,11 +159,11 @@ func (s *Server) activate(r *ua.ActivateSessionRequest) ua.StatusCode {
 func (s *Server) session(req ua.Request, activated bool) ua.StatusCode {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	active, ok := s.sessions[req.Header().AuthenticationToken.String()]
+	made, ok := s.sessions[req.Header().AuthenticationToken.String()]
 	switch {
 	case !ok:
 		return ua.StatusBadSessionIDInvalid
-	case activated && !active:
+	case activated && !made.active:
 		return ua.StatusBadSessionNotActivated
 	}
 	return ua.StatusOK

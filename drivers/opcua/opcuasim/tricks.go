@@ -11,7 +11,7 @@ import (
 // client allocate gigabytes, recurse without end, or wait for ever.
 func Tricks() []Trick {
 	var all []Trick
-	for _, list := range [][]Trick{helloTricks(), openTricks(), sessionTricks(), chunkTricks(), readTricks(), valueTricks(), silences()} {
+	for _, list := range [][]Trick{helloTricks(), openTricks(), offerTricks(), sessionTricks(), chunkTricks(), readTricks(), valueTricks(), silences()} {
 		all = append(all, list...)
 	}
 	return all
@@ -109,6 +109,32 @@ func openTricks() []Trick {
 		body("open: a fault", StepOpen, func(Answer) []byte { return ResponseHead(397, 0x80060000) }),
 		body("open: another service's response", StepOpen, func(Answer) []byte { return CreateSessionBody() }),
 		say("open: as MSG", StepOpen, func(a Answer) []byte { a.Kind = "MSG"; return a.Bytes() }),
+	}
+}
+
+func offerTricks() []Trick {
+	head := len(ResponseHead(431, 0))
+	offers := func(name string, of func(one []byte) []byte) Trick {
+		return body("endpoints: "+name, StepOffers, func(a Answer) []byte { return join(a.Body[:head], of(a.Body[head+4:])) })
+	}
+	other := func(name, from, to string) Trick {
+		return offers(name, func(one []byte) []byte { return join(words(1), bytes.Replace(one, text(from), text(to), 1)) })
+	}
+	return []Trick{
+		offers("none", func([]byte) []byte { return null }),
+		offers("100 M", func([]byte) []byte { return words(100_000_000) }),
+		offers("below 0", func([]byte) []byte { return words(0xfffffffe) }),
+		offers("10,000, the same", func(one []byte) []byte { return join(words(10_000), bytes.Repeat(one, 10_000)[:60_000]) }),
+		offers("300, the same", func(one []byte) []byte { return join(words(300), bytes.Repeat(one, 300)) }),
+		offers("100 M ways to log in", func(one []byte) []byte {
+			at := bytes.Index(one, text("anyone")) - 4
+			return join(words(1), one[:at], words(100_000_000))
+		}),
+		other("an unknown policy", noPolicy, "urn:x"),
+		other("a secured policy without a certificate", noPolicy, "http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256"),
+		other("another transport", "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary", "http://opcfoundation.org/UA-Profile/Transport/https-uabinary"),
+		body("endpoints: a fault", StepOffers, func(Answer) []byte { return ResponseHead(397, 0x80060000) }),
+		body("endpoints: another service's response", StepOffers, func(Answer) []byte { return CreateSessionBody() }),
 	}
 }
 

@@ -1,6 +1,7 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
-// with the gateway's. Usage: node server.js PORT FIRST DIRECTORY. It listens on 127.0.0.1 only, prints
-// "READY PORT" when it serves, and keeps its certificates in DIRECTORY.
+// with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
+// "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
+// and knows the user "operator" with the password "päss".
 "use strict";
 const path = require("path");
 const opcua = require("node-opcua");
@@ -9,6 +10,7 @@ const { DataType, Variant, VariantArrayType, StatusCodes, DataValue } = opcua;
 const port = Number(process.argv[2]);
 let scan = Number(process.argv[3]); // the number before the first scan
 const directory = process.argv[4];
+const secured = process.argv[5] === "secured";
 
 // One row a node: name, type, value. The Go side (interop_opcua_test.go) holds the same table.
 const fixed = [
@@ -39,8 +41,7 @@ async function main() {
     port,
     resourcePath: "",
     allowAnonymous: true,
-    securityPolicies: [opcua.SecurityPolicy.None],
-    securityModes: [opcua.MessageSecurityMode.None],
+    ...security(),
     serverCertificateManager: certificates,
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
@@ -50,6 +51,16 @@ async function main() {
   addNodes(server);
   await server.start();
   console.log("READY " + port);
+}
+
+function security() {
+  const { SecurityPolicy: p, MessageSecurityMode: m } = opcua;
+  if (!secured) return { securityPolicies: [p.None], securityModes: [m.None] };
+  return {
+    securityPolicies: [p.None, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
+    securityModes: [m.None, m.Sign, m.SignAndEncrypt],
+    userManager: { isValidUser: (name, password) => name === "operator" && password === "päss" },
+  };
 }
 
 function addNodes(server) {

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"millrace/drivers/opcua"
+)
+
+// newOPCUA holds the commands for people who connect OPC UA servers. They need no running gateway.
+func newOPCUA() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "opcua",
+		Short: "See what an OPC UA server offers, and say which certificates to trust",
+		Example: `  millrace opcua endpoints opc.tcp://192.168.1.20:4840
+  millrace opcua trust ls
+  millrace opcua trust add 3f2a91c0`,
+	}
+	cmd.AddCommand(newOffers(), newTrust())
+	return cmd
+}
+
+func newOffers() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "endpoints URL",
+		Short:   "Show the security policies, modes and kinds of users that a server offers",
+		Example: "  millrace opcua endpoints opc.tcp://192.168.1.20:4840",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			offers, err := opcua.Offers(cmd.Context(), args[0], timeout)
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return printOffers(cmd.OutOrStdout(), offers)
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "of each step")
+	return cmd
+}
+
+func printOffers(out io.Writer, offers []opcua.Offer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SECURITY_POLICY\tSECURITY_MODE\tUSERS")
+	for _, o := range offers {
+		fmt.Fprintf(w, "%.100s\t%s\t%s\n", clean(o.Policy), o.Mode, o.Users)
+	}
+	shown := map[string]bool{}
+	for _, o := range offers {
+		if c := o.Certificate; c != nil && !shown[opcua.Thumbprint(c.Raw)] {
+			shown[opcua.Thumbprint(c.Raw)] = true
+			fmt.Fprintf(w, "\ncertificate %.100q, valid to %s, for %.200q\nthumbprint %s\n", c.Subject.CommonName, c.NotAfter.UTC().Format(time.DateOnly), o.Server, opcua.Thumbprint(c.Raw))
+		}
+	}
+	return w.Flush()
+}
+
+func newTrust() *cobra.Command {
+	var pki opcua.PKI
+	cmd := &cobra.Command{
+		Use:   "trust",
+		Short: "List, trust and remove the certificates of OPC UA servers",
+		Long: `Work on a directory of certificates (the device option pki). A server whose certificate is not trusted is refused, and its
+certificate is put into rejected/. Compare the thumbprint with what the server itself shows before you trust it.`,
+		Example: `  millrace opcua trust ls
+  millrace opcua trust add 3f2a91c0
+  millrace opcua trust add plant-ca.pem
+  millrace opcua trust remove 3f2a91c0`,
+	}
+	cmd.PersistentFlags().StringVar(&pki.Path, "pki", "pki", "directory of certificates")
+	cmd.AddCommand(&cobra.Command{
+		Use: "ls", Short: "List all certificates", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return failed(listTrust(cmd.OutOrStdout(), pki)) },
+	}, &cobra.Command{
+		Use: "add THUMBPRINT|FILE", Short: "Trust a rejected certificate, by the begin of its thumbprint, or the one in a file",
+		Example: "  millrace opcua trust add 3f2a91c0", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := pki.Trust(args[0])
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "trusted from the next connect on: %.100q, thumbprint %s\n", c.Subject.CommonName, opcua.Thumbprint(c.Raw))
+			}
+			return failed(err)
+		},
+	}, &cobra.Command{
+		Use: "remove THUMBPRINT", Short: "Remove a trusted or rejected certificate, by the begin of its thumbprint",
+		Example: "  millrace opcua trust remove 3f2a91c0", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := pki.Remove(args[0])
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "removed from %s/: %.100q; a session that is open stays open\n", c.Folder, c.Subject.CommonName)
+			}
+			return failed(err)
+		},
+	})
+	return cmd
+}
+
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitFailed, err}
+}
+
+func listTrust(out io.Writer, pki opcua.PKI) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FOLDER\tTHUMBPRINT\tVALID TO\tNAME")
+	var errs []error
+	for _, folder := range []string{"own", "trusted", "issuers", "rejected"} {
+		all, err := pki.List(folder)
+		errs = append(errs, err)
+		for _, c := range all {
+			if folder == "own" && c.File != "millrace.der" {
+				continue // the same again, with its key
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%.100q\n", folder, opcua.Thumbprint(c.Raw), c.NotAfter.UTC().Format(time.DateOnly), c.Subject.CommonName)
+		}
+	}
+	return errors.Join(append(errs, w.Flush())...)
+}
+
+// clean leaves the printable ASCII of a text that a server chose: a terminal must not be told what to do.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}

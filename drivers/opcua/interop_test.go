@@ -1,0 +1,127 @@
+package opcua
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+const nodeFolder = "../../gateway/faults/testdata/opcua"
+
+// nodeOPCUA starts npm's node-opcua, which shares no code with us, with every policy and mode. Without it the test skips.
+func nodeOPCUA(t *testing.T) (endpoint string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
+		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	cmd := exec.Command("node", filepath.Join(nodeFolder, "server.js"), fmt.Sprint(port), "0", t.TempDir(), "secured")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("node cannot be run: %v", err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "READY") {
+			go func() {
+				for lines.Scan() {
+				}
+			}()
+			return fmt.Sprintf("opc.tcp://127.0.0.1:%d", port)
+		}
+	}
+	t.Fatal("node-opcua does not start")
+	return ""
+}
+
+// TestNodeOPCUA reads from node-opcua over each policy and mode, as anybody and as a user, while the token is renewed; a wrong password is refused.
+func TestNodeOPCUA(t *testing.T) {
+	url := nodeOPCUA(t)
+	dir := t.TempDir()
+	ownIn(t, dir)
+	host, err := os.Hostname() // which its certificate is for
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connection(url, 10*time.Second, "ns=1;s=Interop.Double", "ns=1;s=Interop.String", "ns=1;s=Interop.Broken", "ns=1;s=Interop.Missing", "i=2253", "i=85")
+	c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host}
+	refused(t, c, "is not trusted; compare the thumbprint")
+	trust(t, dir)
+	for _, policy := range append([]string{"none"}, current...) {
+		for _, mode := range []string{"", "sign", "sign-and-encrypt"} {
+			if (policy == "none") != (mode == "") {
+				continue
+			}
+			for _, user := range []string{"", "operator"} {
+				t.Run(policy+" "+mode+" "+user, func(t *testing.T) {
+					c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host, "security_policy": policy, "security_mode": mode}
+					if user != "" {
+						c.Devices[0].Options["username"], c.Devices[0].Options["password"] = user, "wrong"
+						refused(t, c, "activate session: BadUserAccessDenied")
+						c.Devices[0].Options["password"] = "päss"
+					}
+					readsNode(t, c)
+				})
+			}
+		}
+	}
+	c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host}
+	if d := connect(t, c); d.link.channel.Security().Policy.URI != ua.SecurityPolicyURIAes256Sha256RsaPss {
+		t.Errorf("by default %s", d.link.channel.Security().Policy.Name)
+	}
+}
+
+func readsNode(t *testing.T, c drivers.Connection) {
+	t.Helper()
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	d := made.(*driver)
+	d.set.lifetime = time.Second // renewed after 750 ms, or as node-opcua revises it
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var last []telemetry.Reading
+	first, _ := d.link.channel.Times()
+	for begin := time.Now(); time.Since(begin) < 1200*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		r := read(t, d)
+		if r[0].Value != telemetry.Float64(2.718281828459045) || r[1].Value.Text != "Größe 5 µm" {
+			t.Fatalf("read %+v %+v", r[0], r[1])
+		}
+		if !strings.HasPrefix(r[2].Reason, "BadCommunicationError") || !strings.HasPrefix(r[3].Reason, "BadNodeIdUnknown") {
+			t.Fatalf("bad nodes read %+v %+v", r[2], r[3])
+		}
+		last = r
+	}
+	for tag, want := range map[int]string{4: "; the node is no variable; read those below it: i=2254, i=2255, ", 5: "; the node is no variable, and has none below it"} {
+		if !strings.HasPrefix(last[tag].Reason, "BadAttributeIdInvalid: ") || !strings.Contains(last[tag].Reason, want) {
+			t.Errorf("a node without a value reads %q", last[tag].Reason)
+		}
+	}
+	if now, _ := d.link.channel.Times(); !now.After(first) {
+		t.Error("the token was never renewed")
+	}
+}

@@ -1,0 +1,340 @@
+package opcua
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Bounds of the directory of certificates.
+const (
+	maxFile     = 1 << 20 // bytes of a certificate or list
+	maxFiles    = 1000    // files of one folder that are looked at
+	maxRejected = 100     // files in rejected/
+	ownBits     = 2048
+	ownYears    = 10
+)
+
+// PKI is a directory of certificates: own/, trusted/, issuers/, rejected/. Files are DER or PEM, and a person may
+// move them by hand: they are read at each connect.
+type PKI struct{ Path string }
+
+// Certificate is one file of a PKI.
+type Certificate struct {
+	Folder, File string
+	*x509.Certificate
+}
+
+// Thumbprint returns the SHA-1 of a certificate in hex, by which OPC UA servers show it.
+func Thumbprint(der []byte) string {
+	sum := sha1.Sum(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// List returns the certificates of a folder, by file name. A folder that does not exist is empty; a file that is no certificate is passed over.
+func (p PKI) List(folder string) (all []Certificate, err error) {
+	err = p.files(folder, func(name string, b []byte) {
+		for _, c := range parseCertificates(b) {
+			all = append(all, Certificate{folder, name, c})
+		}
+	})
+	return all, err
+}
+
+// lists returns the revocation lists of a folder.
+func (p PKI) lists(folder string) (all []*x509.RevocationList, err error) {
+	err = p.files(folder, func(_ string, b []byte) {
+		if block, _ := pem.Decode(b); block != nil && block.Type == "X509 CRL" {
+			b = block.Bytes
+		}
+		if l, err := x509.ParseRevocationList(b); err == nil {
+			all = append(all, l)
+		}
+	})
+	return all, err
+}
+
+func (p PKI) files(folder string, take func(name string, b []byte)) error {
+	dir := filepath.Join(p.Path, folder)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries[:min(len(entries), maxFiles)] {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		b, err := readBounded(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		take(e.Name(), b)
+	}
+	return nil
+}
+
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s: over %d bytes are too many for a certificate", path, maxFile)
+	}
+	return b, err
+}
+
+// parseCertificates returns the certificates of a file in DER or PEM; none when it holds something else.
+func parseCertificates(b []byte) (all []*x509.Certificate) {
+	if c, err := x509.ParseCertificate(b); err == nil {
+		return []*x509.Certificate{c}
+	}
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// Reject keeps a certificate that is not trusted, for a person to look at. What is there already, or too much, is not kept.
+func (p PKI) Reject(c *x509.Certificate) error {
+	dir := filepath.Join(p.Path, "rejected")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	name := fileName(c)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == name {
+			return nil
+		}
+	}
+	if len(entries) >= maxRejected {
+		return fmt.Errorf("%s holds %d files already; remove those of no use", dir, len(entries))
+	}
+	return os.WriteFile(filepath.Join(dir, name), c.Raw, 0o600)
+}
+
+// fileName is the name of a certificate's file: what it calls itself, in letters that no file system minds, and its thumbprint.
+func fileName(c *x509.Certificate) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '_'
+	}, c.Subject.CommonName)
+	return name[:min(len(name), 60)] + "-" + Thumbprint(c.Raw) + ".der"
+}
+
+// Trust moves the one certificate of rejected/ whose thumbprint begins so into trusted/, or copies a file there. It returns what is trusted now.
+func (p PKI) Trust(what string) (Certificate, error) {
+	c, err := p.find("rejected", what)
+	if err != nil {
+		b, readErr := readBounded(what)
+		found := parseCertificates(b)
+		if readErr != nil || len(found) == 0 {
+			return c, err
+		}
+		c = Certificate{"", "", found[0]}
+	}
+	dir := filepath.Join(p.Path, "trusted")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return c, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, fileName(c.Certificate)), c.Raw, 0o600); err != nil {
+		return c, err
+	}
+	if c.Folder != "" {
+		err = os.Remove(filepath.Join(p.Path, c.Folder, c.File))
+	} else {
+		err = nil
+	}
+	c.Folder, c.File = "trusted", fileName(c.Certificate)
+	return c, err
+}
+
+// Remove deletes the one certificate of trusted/ or rejected/ whose thumbprint begins so.
+func (p PKI) Remove(what string) (Certificate, error) {
+	c, err := p.find("trusted", what)
+	if err != nil {
+		if c, err = p.find("rejected", what); err != nil {
+			return c, fmt.Errorf("neither trusted/ nor rejected/ holds exactly one certificate whose thumbprint begins with %q; see millrace opcua trust ls", what)
+		}
+	}
+	return c, os.Remove(filepath.Join(p.Path, c.Folder, c.File))
+}
+
+func (p PKI) find(folder, thumbprint string) (found Certificate, err error) {
+	all, err := p.List(folder)
+	if err != nil {
+		return found, err
+	}
+	n := 0
+	for _, c := range all {
+		if len(thumbprint) >= 4 && strings.HasPrefix(Thumbprint(c.Raw), strings.ToLower(thumbprint)) {
+			found, n = c, n+1
+		}
+	}
+	if n != 1 {
+		return found, fmt.Errorf("%s holds %d certificates whose thumbprint begins with %q (4 digits at least), want one; see millrace opcua trust ls",
+			filepath.Join(p.Path, folder), n, thumbprint)
+	}
+	return found, nil
+}
+
+// OwnFile is where our certificate is, for a server that must trust it first.
+func (p PKI) OwnFile() string { return filepath.Join(p.Path, "own", "millrace.der") }
+
+// own returns our key and certificate, which are made once. Of several that make them at a time one wins, and all use his.
+func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
+	path := filepath.Join(p.Path, "own", "millrace.pem")
+	b, err := readBounded(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = p.generate(path); err == nil {
+			b, err = readBounded(path)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	key, chain, err := parseOwn(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if der, err := os.ReadFile(p.OwnFile()); err != nil || !bytes.Equal(der, chain) {
+		if err := os.WriteFile(p.OwnFile(), chain, 0o644); err != nil {
+			return nil, nil, err
+		}
+	}
+	return key, chain, nil
+}
+
+// parseOwn takes a PEM file of a key and its certificate, issuers behind it.
+func parseOwn(b []byte) (key *rsa.PrivateKey, chain []byte, err error) {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		switch block.Type {
+		case "CERTIFICATE":
+			chain = append(chain, block.Bytes...)
+		case "PRIVATE KEY", "RSA PRIVATE KEY":
+			if key, err = parseKey(block); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	all, err := x509.ParseCertificates(chain)
+	switch {
+	case key == nil:
+		return nil, nil, errors.New("it holds no RSA key; add it, or remove the file to have key and certificate made anew")
+	case err != nil || len(all) == 0:
+		return nil, nil, errors.New("it holds no certificate; add it, or remove the file to have key and certificate made anew")
+	case !key.PublicKey.Equal(all[0].PublicKey):
+		return nil, nil, errors.New("its first certificate is not that of its key; put ours first, its issuers behind it")
+	case len(all[0].URIs) == 0:
+		return nil, nil, errors.New("its certificate names no application URI; have one made with a URI as subject alternative name")
+	}
+	return key, chain, nil
+}
+
+func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
+	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return key, nil
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(*rsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("its key is of type %T, not RSA; OPC UA's elliptic-curve policies are not supported", parsed)
+	}
+	return key, nil
+}
+
+// generate makes a key and a self-signed certificate. The file appears whole or not at all; one that is there stays.
+func (p PKI) generate(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	b, err := newOwn()
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".own-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// newOwn follows OPC 10000-6, 6.2.2.
+func newOwn() ([]byte, error) {
+	key, err := rsa.GenerateKey(rand.Reader, ownBits)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "localhost"
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "millrace " + host, Organization: []string{"millrace"}},
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(ownYears, 0, 0), // servers' clocks may be slow
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
+			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
+		URIs: []*url.URL{{Scheme: "urn", Opaque: host + ":millrace:gateway"}}, DNSNames: []string{host},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), nil
+}
+
+// applicationURI returns the URI that a certificate is for, "" for none.
+func applicationURI(der []byte) string {
+	c, err := x509.ParseCertificate(der)
+	if err != nil || len(c.URIs) == 0 {
+		return ""
+	}
+	return c.URIs[0].String()
+}

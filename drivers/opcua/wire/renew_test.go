@@ -1,0 +1,190 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// server is the other end of a channel, with answers in whatever order a test wants.
+type server struct {
+	t        *testing.T
+	conn     net.Conn
+	security Security
+	sent     uint32
+	token    uint32
+	in, out  map[uint32]*keys // by token
+}
+
+// pair returns a client's channel and its server, shaken hands.
+func pair(t *testing.T, mode Mode) (*Channel, *server) {
+	t.Helper()
+	ourKey, our := side(t, 2048)
+	theirKey, their := side(t, 2048)
+	p := &policyAes256
+	a, b := net.Pipe()
+	c := New(a, Security{Policy: p, Mode: mode, Chain: our, Key: ourKey, Remote: their, RemoteKey: &theirKey.PublicKey}, func(uint32) string { return "" })
+	s := &server{t: t, conn: b, security: Security{Policy: p, Mode: mode, Chain: their, Key: theirKey, Remote: our, RemoteKey: &ourKey.PublicKey},
+		in: map[uint32]*keys{}, out: map[uint32]*keys{}}
+	t.Cleanup(func() { c.Close(); b.Close() })
+	go func() {
+		s.chunk()
+		b.Write([]byte("ACKF\x1c\x00\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	}()
+	if err := c.Hello("opc.tcp://x"); err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+func (s *server) chunk() []byte {
+	b := make([]byte, 8, ChunkSize)
+	if _, err := io.ReadFull(s.conn, b); err != nil {
+		return nil
+	}
+	b = b[:binary.LittleEndian.Uint32(b[4:])]
+	if _, err := io.ReadFull(s.conn, b[8:]); err != nil {
+		return nil
+	}
+	return b
+}
+
+// open takes an OpenSecureChannel request and answers it.
+func (s *server) open() {
+	body, err := s.security.openOpen(s.chunk())
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	r := Reader{B: body}
+	r.U32()
+	request := r.U32()
+	r.NodeID() // service, then the header
+	r.NodeID()
+	r.U64()
+	r.U32()
+	r.U32()
+	r.Bytes()
+	r.U32()
+	r.ExtensionObject()
+	r.Take(12) // version, kind, mode
+	client, nonce := r.Bytes(), s.security.Policy.Nonce()
+	if r.Err != nil {
+		s.t.Error(r.Err)
+		return
+	}
+	s.token++
+	s.in[s.token], s.out[s.token] = s.security.newKeys(nonce, client), s.security.newKeys(client, nonce)
+	s.sent++
+	out := s.security.asymmetricHead(binary.LittleEndian.AppendUint32([]byte("OPNF\x00\x00\x00\x00"), 5))
+	head := len(out)
+	out = binary.LittleEndian.AppendUint32(out, s.sent)
+	out = binary.LittleEndian.AppendUint32(out, request)
+	out = append(out, 1, 0, openResponse&0xff, openResponse>>8)
+	out = append(out, make([]byte, 8+4+4+1+4)...) // time, handle, status, diagnostics, strings
+	out = append(out, 0, 0, 0)
+	for _, v := range []uint32{0, 5, s.token, 0, 0, 3600_000} {
+		out = binary.LittleEndian.AppendUint32(out, v)
+	}
+	out, err = s.security.sealOpen(AppendBytes(out, nonce), head)
+	if err != nil {
+		s.t.Error(err)
+	}
+	s.conn.Write(out)
+}
+
+// request takes a request and returns its id, and the token under which it came.
+func (s *server) request() (id, token uint32) {
+	b := s.chunk()
+	if b == nil {
+		return 0, 0
+	}
+	token = binary.LittleEndian.Uint32(b[12:])
+	body, err := s.in[token].open(b)
+	if err != nil {
+		s.t.Error(err)
+		return 0, token
+	}
+	return binary.LittleEndian.Uint32(body[4:]), token
+}
+
+// answer answers a request under a token.
+func (s *server) answer(request, token uint32) {
+	s.sent++
+	b := []byte("MSGF\x00\x00\x00\x00")
+	for _, v := range []uint32{5, token, s.sent, request, request} { // the body is the request's id
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	s.conn.Write(s.out[token].seal(b))
+}
+
+func start(t *testing.T, c *Channel) *Call {
+	t.Helper()
+	call := NewCall()
+	if err := c.Start(call, time.Minute, func(b []byte, request uint32) ([]byte, error) { return append(b, 1, 2, 3), nil }); err != nil {
+		t.Error(err)
+	}
+	return call
+}
+
+func (call *Call) number() (uint32, error) {
+	<-call.Done()
+	b, err := call.Take()
+	if err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint32(b), nil
+}
+
+// TestRenewalUnderLoad renews the token while requests are open. Their answers come under the old token behind that to the renewal, in any
+// order; once the server has used the new keys the old ones are void.
+func TestRenewalUnderLoad(t *testing.T) {
+	for _, mode := range []Mode{ModeSign, ModeSignAndEncrypt} {
+		c, s := pair(t, mode)
+		go s.open()
+		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		var ids [3]uint32
+		taken := make(chan struct{})
+		go func() {
+			defer close(taken)
+			for i := range ids {
+				ids[i], _ = s.request()
+			}
+			s.open()
+		}()
+		calls := [3]*Call{start(t, c), start(t, c), start(t, c)}
+		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		<-taken
+		for _, step := range []struct{ call, token uint32 }{{2, 1}, {0, 1}} { // the old keys still hold
+			go s.answer(ids[step.call], step.token)
+			if got, err := calls[step.call].number(); err != nil || got != ids[step.call] {
+				t.Fatalf("%v: answer to %d: %d, %v", mode, ids[step.call], got, err)
+			}
+		}
+		fresh := make(chan uint32)
+		go func() {
+			id, token := s.request()
+			s.answer(id, 2)
+			fresh <- token
+		}()
+		if _, err := start(t, c).number(); err != nil {
+			t.Fatal(err)
+		}
+		if token := <-fresh; token != 2 {
+			t.Errorf("%v: a request after the renewal has the token %d", mode, token)
+		}
+		go s.answer(ids[1], 1) // too late
+		var broken ProtocolError
+		if _, err := calls[1].number(); !errors.As(err, &broken) || !strings.Contains(err.Error(), "another secure channel") {
+			t.Errorf("%v: an answer under a void token: %v", mode, err)
+		}
+	}
+}
