@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/buffer"
 	"millrace/gateway/format"
 	"millrace/gateway/record"
 )
@@ -77,6 +78,9 @@ func refusedStreams(t *testing.T, how string, n int, later bool) {
 		if !strings.Contains(r.log.String(), d+"/g") {
 			t.Errorf("the log does not name %s:\n%s", d, r.log)
 		}
+	}
+	if q, err := r.buf.Quarantine(); err != nil || slices.ContainsFunc(q, func(e *buffer.Quarantined) bool { return e.Gap != nil }) {
+		t.Errorf("a gap record was given up, so nothing tells of a loss: %v\n%s", err, r.log)
 	}
 	if r.open() != n {
 		t.Errorf("%d open breakers, want %d: %+v", len(s.Breakers), n, s.Breakers)

@@ -77,10 +77,17 @@ func (p *Publisher) confirmed(b *breaker, now time.Time) {
 	}
 }
 
-// giveUp puts the record that was refused last into quarantine.
+// giveUp puts the record that was refused last into quarantine. A gap record waits until it is taken, tried ever more
+// rarely: it is all that the receiver learns of a loss.
 func (p *Publisher) giveUp(b *breaker) {
 	var rec buffer.Record
-	if ok, err := p.read(b.seq, b.seq+1, &rec); err != nil || ok && !p.dest.Take(&rec) {
+	ok, err := p.read(b.seq, b.seq+1, &rec)
+	if ok && rec.Gap != nil {
+		b.givenUp++
+		b.fresh, b.later = 0, 0
+		return
+	}
+	if err != nil || ok && !p.dest.Take(&rec) {
 		return // tried again, and then given up
 	} else if ok && !p.reject(b.seq, b.reason()) {
 		return
