@@ -58,7 +58,8 @@ type Tag struct {
 	Name, Address, Type, Unit, Description string
 	Scale, Offset                          float64 // Scale 0 = 1
 	Order                                  string
-	Length                                 int // of a string, in bytes
+	Invalid                                string // raw values that mean "not available", as the driver takes them
+	Length                                 int    // of a string, in bytes
 }
 
 // Problem is something that was not translated, or not wholly.

@@ -92,12 +92,9 @@ func fromTemplate(t *templates.Template, o Options, p templates.Params) (*Result
 		out := &Group{Name: g.Name, Interval: g.Interval}
 		for _, tag := range g.Tags {
 			x := Tag{Name: tag.Name, Address: tag.Address, Type: tag.Type, Unit: tag.Unit, Description: tag.Description, Scale: tag.Scale, Offset: tag.Offset,
-				Order: tag.Options["order"]}
+				Order: tag.Options["order"], Invalid: tag.Options["invalid"]}
 			if x.Length, err = strconv.Atoi(tag.Options["length"]); err != nil && tag.Options["length"] != "" {
 				return nil, fmt.Errorf("tag %q: length %q: %w", tag.Name, tag.Options["length"], err)
-			}
-			if invalid := tag.Options["invalid"]; invalid != "" {
-				remark(r, "tag "+strconv.Quote(tag.Name), "before scaling, %s means not available; the driver does not know and shows it as a value", invalid)
 			}
 			out.Tags = append(out.Tags, x)
 			r.Tags++

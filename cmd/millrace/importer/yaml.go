@@ -79,6 +79,9 @@ func (t *Tag) write(out *bufio.Writer) {
 	if t.Length > 0 {
 		fmt.Fprintf(out, ", length: %d", t.Length)
 	}
+	if t.Invalid != "" {
+		fmt.Fprintf(out, ", invalid: %s", quoted(t.Invalid))
+	}
 	if t.Scale != 0 && t.Scale != 1 {
 		fmt.Fprintf(out, ", scale: %s", number(t.Scale))
 	}
