@@ -19,6 +19,7 @@ type backoff struct {
 const (
 	settled     = 5 * time.Second        // a session that lived so long was a good one
 	flapping    = 500 * time.Millisecond // longest wait after a short session in which the receiver did acknowledge
+	patient     = 16                     // short sessions in a row after which it doubles, up to four times as long
 	refusedMin  = 5 * time.Second
 	refusedMax  = time.Minute
 	largestStep = 20
@@ -35,7 +36,7 @@ func (b *backoff) next(e *ending) time.Duration {
 	case e.acked > 0 && e.lived >= settled:
 		b.level = 0
 	case e.acked > 0:
-		high = max(b.min, min(flapping, b.max))
+		high = max(b.min, min(flapping<<min(b.level/patient, 2), b.max))
 	}
 	d := min(low<<min(b.level, largestStep), high)
 	b.level++
