@@ -44,11 +44,11 @@ start(context=C(slaves={17: unit}, single=False), address=("127.0.0.1", port), f
 
 // TestPymodbus reads and writes a server of pymodbus over four transports.
 func TestPymodbus(t *testing.T) {
-	need(t, "python3-pymodbus 3.0", exec.Command("python3", "-c", "import pymodbus.server").Run() == nil)
+	need(t, "python3-pymodbus 3.0", exec.Command("/usr/bin/python3", "-c", "import pymodbus.server").Run() == nil)
 	for _, kind := range []string{"tcp", "udp", "rtuovertcp", "asciiovertcp"} {
 		t.Run(kind, func(t *testing.T) {
 			port := freePort(t)
-			server := exec.Command("python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
+			server := exec.Command("/usr/bin/python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
 			if err := server.Start(); err != nil {
 				t.Fatal(err)
 			}
