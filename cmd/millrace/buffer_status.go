@@ -56,9 +56,9 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	p.printf("store %s: %s\n", s.dir, state)
 	p.printf("  epoch       %s, next sequence number %d\n", b.Epoch, b.NextSeq)
 	if b.MaxBytes > 0 {
-		p.printf("  size        %s of %s (%.1f %%), %d segments\n", size(float64(b.Bytes)), size(float64(b.MaxBytes)), 100*float64(b.Bytes)/float64(b.MaxBytes), b.Segments)
+		p.printf("  size        %s of %s (%.1f %%), %s\n", size(float64(b.Bytes)), size(float64(b.MaxBytes)), 100*float64(b.Bytes)/float64(b.MaxBytes), web.Count(uint64(b.Segments), "segment"))
 	} else {
-		p.printf("  size        %s, %d segments (max_size stands in the config)\n", size(float64(b.Bytes)), b.Segments)
+		p.printf("  size        %s, %s (max_size stands in the config)\n", size(float64(b.Bytes)), web.Count(uint64(b.Segments), "segment"))
 	}
 	if st.Running {
 		p.printf("  in memory   %d records, %s, of them not on disk yet %d\n", b.TailRecords, size(float64(b.TailBytes)), b.DirtyRecords)

@@ -11,6 +11,7 @@ import (
 	"millrace/drivers"
 	"millrace/gateway"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 func newCheck() *cobra.Command {
@@ -40,7 +41,7 @@ cannot keep up with what is asked of it is a warning. Exit 0 when the config can
 func printPlan(w io.Writer, cfg *config.Config) error {
 	var out planWriter
 	out.w = w
-	out.printf("gateway %q: %d devices, %d destinations\n", cfg.Gateway, len(cfg.Devices), len(cfg.Destinations))
+	out.printf("gateway %q: %s, %s\n", cfg.Gateway, web.Count(uint64(len(cfg.Devices)), "device"), web.Count(uint64(len(cfg.Destinations)), "destination"))
 	var total load
 	for _, c := range cfg.Connections() {
 		d, err := c.Protocol.New(c.Connection)

@@ -93,7 +93,7 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + count(a.Readings, "reading") + " in the store",
+		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + Count(a.Readings, "reading") + " in the store",
 			fmt.Sprintf("bring it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	if s.Config.Problem != "" {
@@ -119,7 +119,7 @@ func (s *Snapshot) judgeStore() {
 }
 
 func (l *Loss) judge() State {
-	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
+	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
 		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
@@ -170,9 +170,9 @@ func (d *Device) judge(now time.Time) State {
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), "it is tried again; see its power, its line and its url"
 	case d.Tags > 0 && d.Bad == d.Tags:
-		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+count(uint64(d.Tags), "tag")+" are bad"+example, look
+		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, look
 	case d.Bad > 0:
-		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, count(uint64(d.Tags), "tag"), example), look
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example), look
 	case late != "":
 		st.State, st.Since, st.Reason = StateLate, time.Time{}, fmt.Sprintf("group %q %s", group, late)
 		st.Do = "poll it less often, or see what else is on its line"

@@ -50,11 +50,11 @@ func (d *Destination) refuses() string {
 	if len(names) <= 3 {
 		whose = strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("it refuses messages of %s: %s held back, the rest flows", whose, count(d.Held, "record"))
+	return fmt.Sprintf("it refuses messages of %s: %s held back, the rest flows", whose, Count(d.Held, "record"))
 }
 
 func (s *Snapshot) quiet() string {
-	live := "All " + count(uint64(len(s.Devices)), "device") + " live"
+	live := "All " + Count(uint64(len(s.Devices)), "device") + " live"
 	switch len(s.Devices) {
 	case 0:
 		live = "No devices configured"
@@ -69,7 +69,7 @@ func (s *Snapshot) quiet() string {
 	case len(s.Destinations) == 0:
 		return live + "; no destinations configured."
 	case s.draining():
-		return live + "; " + count(backlog, "kept reading") + " still to deliver."
+		return live + "; " + Count(backlog, "kept reading") + " still to deliver."
 	}
 	return live + "; everything delivered."
 }
@@ -105,7 +105,8 @@ func Span(d time.Duration) string {
 	return fmt.Sprintf("%d d", d/(24*time.Hour))
 }
 
-func count(n uint64, noun string) string {
+// Count returns a number with its noun, in the plural unless it is 1.
+func Count(n uint64, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}
