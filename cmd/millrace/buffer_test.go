@@ -411,3 +411,23 @@ func TestBufferBesideStop(t *testing.T) {
 		t.Errorf("an export cut short exits with %d", got)
 	}
 }
+
+// TestCheckNamesAbsentDestinations: check says what the store keeps for a destination that the config does not name, and
+// touches nothing.
+func TestCheckNamesAbsentDestinations(t *testing.T) {
+	dir := makeStore(t, 100)
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	text := fmt.Sprintf("gateway: g\nbuffer: {path: %q}\ndestinations: [{name: cloud, url: \"mqtt://127.0.0.1\"}]\ndevices:\n"+
+		"  - {name: d, driver: modbus, url: \"tcp://127.0.0.1:1\", groups: [{name: g, interval: 1s, tags: [{name: a, address: \"holding:1\"}]}]}\n", dir)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := listDir(t, dir)
+	out := mustSay(t, []string{`for destination "old", which this config does not name`, "millrace buffer forget old"}, "check", "--config", file)
+	if strings.Contains(out, "forget cloud") {
+		t.Errorf("check names a destination of the config:\n%s", out)
+	}
+	if after := listDir(t, dir); after != before {
+		t.Errorf("check changed the store: %s, before %s", after, before)
+	}
+}

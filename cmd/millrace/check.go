@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -57,6 +58,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 		d := &cfg.Destinations[i]
 		out.printf("destination %q: %s topic %s, %s, order %s\n", d.Name, gateway.PublicURL(d.URL), d.Topic, d.Format, d.Order)
 	}
+	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
 	for _, w := range out.warnings {
@@ -64,6 +66,29 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	}
 	out.printf("ok\n")
 	return out.err
+}
+
+// absent warns of destinations that the store keeps records for and the config does not name. It asks the running gateway, or
+// reads the store; where there is none, or it cannot be read, there is nothing to say here.
+func (p *planWriter) absent(cfg *config.Config) {
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	s, err := web.OpenStore(ctx, cfg.Buffer.Path, 0)
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	st, err := s.Status(ctx)
+	if err != nil {
+		return
+	}
+	for i := range st.Stats.Destinations {
+		d := &st.Stats.Destinations[i]
+		if !(&openedStore{cfg: cfg}).configured(d.Name) && d.Backlog > 0 {
+			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name; `millrace buffer forget %s` gives them up",
+				web.Count(uint64(d.Backlog), "record"), d.Name, d.Name))
+		}
+	}
 }
 
 // load is what a config asks of the plant, the store and the uplink, per second.
