@@ -46,7 +46,7 @@ func (b *Buffer) stream(name, dict string) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{b: b, account: a, dict: dict, id: uint32(len(b.streams))}
+	s := &Stream{b: b, account: a, dict: key[len(name)+1:], id: uint32(len(b.streams))} // one copy of it
 	b.streams[key] = s
 	b.dictBytes += int64(len(name)+len(dict)) + 128
 	return s, nil
