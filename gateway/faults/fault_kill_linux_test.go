@@ -66,7 +66,6 @@ func (b *bed) heal() {
 // TestControl breaks a promise on purpose: each scenario has to see it.
 func TestControl(t *testing.T) {
 	t.Run("F1_store_deleted", controlStoreDeleted)
-	t.Run("F1_store_set_back", controlStoreSetBack)
 	t.Run("F11_wrong_order", controlWrongOrder)
 	t.Run("F27_everything_restarts", controlEverythingRestarts)
 }
@@ -80,31 +79,6 @@ func controlStoreDeleted(t *testing.T) {
 	outageAndKill(b, func() { must(t, os.RemoveAll(b.setup.Path)) })
 	if r := b.settle(); r.Lost == 0 {
 		t.Errorf("the store was deleted in an outage and the checker saw no loss: %s", r)
-	}
-}
-
-// controlStoreSetBack is the gateway that forgets which sequence numbers it used: its directory is set back
-// to an older state.
-func controlStoreSetBack(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, 2, Setup{Words: 2, Commit: "250ms"})
-	old := filepath.Join(b.dir, "old")
-	b.start()
-	b.await(20, 20*time.Second)
-	b.kill()
-	if code, out := run("cp", "-a", b.setup.Path, old); code != 0 {
-		t.Fatal(out)
-	}
-	b.start()
-	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
-	b.kill()
-	must(t, os.RemoveAll(b.setup.Path))
-	must(t, os.Rename(old, b.setup.Path))
-	b.start()
-	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
-	b.patience = 3 * time.Second
-	if r := b.settle(); r.Conflicts == 0 {
-		t.Errorf("sequence numbers were used twice and the checker did not see it: %s", r)
 	}
 }
 
@@ -135,4 +109,42 @@ func outageAndKill(b *bed, between func()) {
 	b.heal()
 	b.start()
 	b.await(len(b.sub.Arrivals())+20, 20*time.Second)
+}
+
+// faultStoreSetBack, F1: the store is set back to an older state, as by a restored copy. What the gateway says then it says in
+// a new epoch, so that no (epoch, seq) has two contents. That the checker would see it is in TestCheckerSees.
+func faultStoreSetBack(t *testing.T) {
+	b := newBed(t, 2, Setup{Words: 2, Commit: "250ms"})
+	old := filepath.Join(b.dir, "old")
+	b.start()
+	b.await(20, 20*time.Second)
+	b.kill()
+	if code, out := run("cp", "-a", b.setup.Path, old); code != 0 {
+		t.Fatal(out)
+	}
+	b.start()
+	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
+	b.kill()
+	must(t, os.RemoveAll(b.setup.Path))
+	must(t, os.Rename(old, b.setup.Path))
+	b.start()
+	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
+	b.patience = 3 * time.Second
+	r := b.settle()
+	seqs, epochs := map[uint64]map[string]bool{}, map[string]bool{}
+	again := 0 // numbers that were used in more than one epoch
+	for _, a := range b.sub.Arrivals() {
+		m, err := ParseMessage(a.Payload)
+		must(t, err)
+		if epochs[m.Epoch] = true; seqs[m.Seq] == nil {
+			seqs[m.Seq] = map[string]bool{}
+		}
+		if seqs[m.Seq][m.Epoch] = true; len(seqs[m.Seq]) == 2 {
+			again++
+		}
+	}
+	t.Logf("FIGURES %s: %d epochs, %d numbers in more than one: %s", t.Name(), len(epochs), again, r)
+	if r.Conflicts > 0 || again == 0 || len(epochs) != 3 {
+		t.Errorf("%d conflicts, %d numbers used again, %d epochs; want none, some, 3: %s", r.Conflicts, again, len(epochs), r)
+	}
 }

@@ -11,6 +11,7 @@ func TestFault(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"F1_kill9", faultKill},
+		{"F1_store_set_back", faultStoreSetBack},
 		{"F8_disk_full", faultDiskFull},
 		{"F9_bad_directory", faultBadDirectory},
 		{"F10_damaged_store", faultDamagedStore},
