@@ -62,7 +62,6 @@ var tidyImports = map[string][]string{
 	"buffer":                      {"buffer/pages"},
 	"buffer/pages":                {},
 	"buffer/powercut":             {"buffer"}, // tests only
-	"configs":                     {},
 	"configs/templates":           {},
 	"drivers":                     {"drivers/telemetry"},
 	"drivers/telemetry":           {},

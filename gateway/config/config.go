@@ -151,6 +151,9 @@ type TagReport struct {
 	Heartbeat       time.Duration // report at least this often though unchanged; 0 = never
 }
 
+// NeedRestart returns the keys in which next differs from c and which cannot change while a gateway runs.
+func (c *Config) NeedRestart(next *Config) []string { return newTables().top.fixed("", false, c, next) }
+
 // Connection is one link to the plant: the protocol that serves it and what drivers.Protocol.New takes.
 type Connection struct {
 	Protocol   drivers.Protocol
@@ -202,6 +205,14 @@ func (c *Config) connection(members []int) Connection {
 		groups := make([]drivers.Group, len(d.Groups))
 		for j := range d.Groups {
 			groups[j] = d.Groups[j].Group
+		}
+		for _, o := range conn.Protocol.ConnectionOptions {
+			if text, ok := d.Options[o.Name]; ok {
+				if conn.Connection.Options == nil {
+					conn.Connection.Options = map[string]string{}
+				}
+				conn.Connection.Options[o.Name] = text
+			}
 		}
 		conn.Devices = append(conn.Devices, d)
 		conn.Connection.Devices = append(conn.Connection.Devices, drivers.Device{

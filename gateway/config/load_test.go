@@ -27,15 +27,17 @@ func mustLoad(t *testing.T, path string) *Config {
 
 func TestMinimalGetsDefaults(t *testing.T) {
 	c := mustLoad(t, "testdata/minimal.good.yaml")
-	want := Default()
-	want.File, want.Files = "testdata/minimal.good.yaml", []string{"testdata/minimal.good.yaml"}
-	want.Gateway = "press-shop"
-	want.Buffer.Path = filepath.Join("testdata", "data")
-	d := DefaultDestination()
-	d.Name, d.URL, d.ClientID = "cloud", "mqtt://broker.example:1883", "press-shop"
-	want.Destinations = []Destination{d}
+	want := Config{
+		File: "testdata/minimal.good.yaml", Files: []string{"testdata/minimal.good.yaml"}, Gateway: "press-shop",
+		GraceTime: 10 * time.Second, Log: Log{Level: "info", Format: "text"}, Web: Web{Enabled: true, Listen: "127.0.0.1:9280"},
+		Buffer: Buffer{Path: filepath.Join("testdata", "data"), MaxSize: 2 << 30, MaxAge: 720 * time.Hour, CommitInterval: time.Second, WhenFull: DropOldest, Memory: 8 << 20},
+		Destinations: []Destination{{
+			Name: "cloud", URL: "mqtt://broker.example:1883", ClientID: "press-shop", Topic: "telemetry/{gateway}/{device}/{group}", Format: "json", Order: LiveFirst, Start: StartNow,
+			Window: 100, MaxInFlightBytes: 4 << 20, KeepAlive: 30 * time.Second, AckTimeout: 10 * time.Second, Retry: Retry{200 * time.Millisecond, 8 * time.Second},
+		}},
+	}
 	want.Devices = []Device{{
-		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: DefaultTimeout, Retry: DefaultDeviceRetry(),
+		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: 2 * time.Second, Retry: Retry{500 * time.Millisecond, 30 * time.Second},
 		Groups: []Group{{Group: drivers.Group{Name: "fast", Interval: time.Second,
 			Tags: []telemetry.Tag{{Name: "temperature", Address: "holding:100"}}}}},
 	}}
@@ -86,7 +88,7 @@ func TestReports(t *testing.T) {
 	d := mustLoad(t, "testdata/everything.good.yaml").Devices[0]
 	want := [][]TagReport{
 		{{}, {}, {OnChange: true, Deadband: 1, DeadbandPercent: true, Heartbeat: time.Minute}},
-		{{OnChange: true, Deadband: 0.5, Heartbeat: DefaultHeartbeat}, {}, {OnChange: true, Deadband: 0.5}},
+		{{OnChange: true, Deadband: 0.5, Heartbeat: 10 * time.Minute}, {}, {OnChange: true, Deadband: 0.5}},
 	}
 	for i, g := range d.Groups {
 		if !reflect.DeepEqual(g.Report, want[i]) {

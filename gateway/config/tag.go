@@ -19,32 +19,23 @@ type tagDraft struct {
 }
 
 func tagTable() *table[tagDraft] {
-	return &table[tagDraft]{in: "a tag", keys: append([]key[tagDraft]{
-		{name: "name", need: `"name: temperature"`, set: func(l *loader, f field, t *tagDraft) {
-			if l.name(f, &t.Name, false) {
-				l.uniqueTag(f, t)
-			}
-		}},
-		{name: "address", need: `"address:" with where the device keeps it`, set: func(l *loader, f field, t *tagDraft) { l.short(f, &t.Address, maxText) }},
-		{name: "type", set: func(l *loader, f field, t *tagDraft) {
-			if l.short(f, &t.Type, maxName) {
-				t.Type = l.intern(t.Type)
-			}
-		}},
-		{name: "scale", set: func(l *loader, f field, t *tagDraft) {
-			if l.number(f, &t.Scale) && t.Scale == 0 {
-				l.errorf(l.at(f.v), "delete the key for values as the device has them", "scale 0 makes every value 0")
-			}
-		}},
-		{name: "offset", set: func(l *loader, f field, t *tagDraft) { l.number(f, &t.Offset) }},
-		{name: "unit", set: func(l *loader, f field, t *tagDraft) {
-			if l.short(f, &t.Unit, maxName) {
-				t.Unit = l.intern(t.Unit)
-			}
-		}},
-		{name: "description", set: func(l *loader, f field, t *tagDraft) { l.short(f, &t.Description, maxLabel) }},
-		{name: "labels", set: func(l *loader, f field, t *tagDraft) { l.labels(f, &t.Labels) }},
-	}, reportKeys(func(t *tagDraft) *reporting { return &t.reporting })...)}
+	scale := then(numberKind(func(t *tagDraft) *float64 { return &t.Scale }), func(l *loader, f field, t *tagDraft) {
+		if t.Scale == 0 {
+			l.errorf(l.at(f.v), "delete the key for values as the device has them", "scale 0 makes every value 0")
+		}
+	})
+	return &table[tagDraft]{in: "a tag", flow: true, options: tagOptions, given: func(t *tagDraft) (*drivers.Protocol, map[string]string) { return t.group.device.protocol, t.Options },
+		keys: append([]key[tagDraft]{
+			{name: "name", show: "temperature", need: `"name: temperature"`, help: "the key in the message", kind: then(nameKind(func(t *tagDraft) *string { return &t.Name }, false),
+				func(l *loader, f field, t *tagDraft) { l.uniqueTag(f, t) })},
+			{name: "address", show: "holding:100", need: `"address:" with where the device keeps it`, help: "as the driver says", kind: textKind(func(t *tagDraft) *string { return &t.Address }, maxText)},
+			{name: "type", show: "float32", help: "as the driver says, with the driver's default", kind: wordKind(func(t *tagDraft) *string { return &t.Type }, maxName)},
+			{name: "scale", def: "1", help: "published value = value * scale + offset; not 0", kind: scale},
+			{name: "offset", def: "0", kind: numberKind(func(t *tagDraft) *float64 { return &t.Offset })},
+			{name: "unit", show: `"°C"`, help: "engineering unit, carried along", kind: wordKind(func(t *tagDraft) *string { return &t.Unit }, maxName)},
+			{name: "description", show: "of the oil", help: "256 bytes at most", kind: textKind(func(t *tagDraft) *string { return &t.Description }, maxLabel)},
+			{name: "labels", show: `{side: left}`, help: "as of a device", kind: labelsKind(func(t *tagDraft) *[]telemetry.Label { return &t.Labels })},
+		}, reportKeys(func(t *tagDraft) *reporting { return &t.reporting })...)}
 }
 
 // readTag reads one entry of `tags:`.
@@ -89,20 +80,6 @@ func (l *loader) uniqueTag(f field, t *tagDraft) {
 	t.group.names[t.Name] = at.line
 }
 
-func deviceOptions(p *drivers.Protocol) []drivers.Option {
-	if p == nil {
-		return nil
-	}
-	return p.DeviceOptions
-}
-
-func tagOptions(p *drivers.Protocol) []drivers.Option {
-	if p == nil {
-		return nil
-	}
-	return p.TagOptions
-}
-
 // reporting is how tags are reported: what a group says and a tag may say otherwise.
 type reporting struct {
 	TagReport // what holds, settled once all keys are read
@@ -114,43 +91,75 @@ type reporting struct {
 	written   [2]pos // keys deadband and heartbeat at this level; line 0 = not here
 }
 
-// reportKeys are the keys of report by exception, the same for groups and tags.
+// reportKeys are the keys of report by exception, the same for groups and tags. What is printed is what holds.
 func reportKeys[T any](of func(*T) *reporting) []key[T] {
-	return []key[T]{
-		{name: "report", set: func(l *loader, f field, t *T) {
-			var word string
-			choice(l, f, &word, "always", "on-change")
-			of(t).onChange = word == "on-change"
-		}},
-		{name: "deadband", set: func(l *loader, f field, t *T) {
-			l.deadband(f, of(t))
-		}},
-		{name: "heartbeat", set: func(l *loader, f field, t *T) {
-			if r := of(t); l.duration(f, &r.heartbeat, true, minInterval, maxHeartbeat) {
-				r.written[1], r.beatGiven = l.at(f.k), true
+	shown := func(get func(*TagReport) string) func(*T) string {
+		return func(t *T) string {
+			if r := of(t); r.OnChange {
+				return get(&r.TagReport)
 			}
-		}},
+			return ""
+		}
+	}
+	return []key[T]{
+		{name: "report", def: "always", help: "a tag may say otherwise than its group, as with the next two", kind: kind[T]{
+			set: func(l *loader, f field, t *T) bool {
+				var word string
+				ok := choice(l, f, &word, "always", "on-change")
+				of(t).onChange = word == "on-change"
+				return ok
+			},
+			get:  shown(func(*TagReport) string { return "on-change" }),
+			form: form{words: "always or on-change: only when value, quality or reason changed", schema: orExpanded(schema{"enum": []string{"always", "on-change"}})}}},
+		{name: "deadband", show: "0.5", help: "with report: on-change. A change of a number that does not count: a number, or percent of the last reported value as 1%", kind: kind[T]{
+			set:  func(l *loader, f field, t *T) bool { return l.deadband(f, of(t)) },
+			get:  shown((*TagReport).deadband),
+			form: form{schema: schema{"type": []string{"number", "string"}}}}},
+		// The default is long enough to save nearly all of the traffic, short enough that a reader tells "unchanged" from "dead" within minutes.
+		{name: "heartbeat", show: "10m", help: "with report: on-change. Report at least this often, 0 = never; 10m by default", kind: kind[T]{
+			set: func(l *loader, f field, t *T) bool {
+				r := of(t)
+				if !l.duration(f, &r.heartbeat, true, minInterval, maxHeartbeat) {
+					return false
+				}
+				r.written[1], r.beatGiven = l.at(f.k), true
+				return true
+			},
+			get:  shown(func(r *TagReport) string { return formatDuration(r.Heartbeat) }),
+			form: form{words: span(true, formatDuration(minInterval), formatDuration(maxHeartbeat)), schema: quantitySchema("duration", true)}}},
 	}
 }
 
+// defaultHeartbeat is the heartbeat of a tag reported on change.
+const defaultHeartbeat = 10 * time.Minute
+
+// deadband returns the deadband as a config has it.
+func (r *TagReport) deadband() string {
+	if r.DeadbandPercent {
+		return number(r.Deadband) + "%"
+	}
+	return number(r.Deadband)
+}
+
 // deadband reads a number, or a percentage such as 1%.
-func (l *loader) deadband(f field, r *reporting) {
+func (l *loader) deadband(f field, r *reporting) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	r.written[0] = l.at(f.k)
 	digits, percent := strings.CutSuffix(s, "%")
 	x, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !(x >= 0) || math.IsInf(x, 0) {
 		l.errorf(l.at(f.v), "write a number that is not negative, such as 0.5, or a percentage such as 1%", "deadband %s is neither a number nor a percentage", quote(f.v.n.Value))
-		return
+		return false
 	}
 	if percent && x > 100 {
 		l.errorf(l.at(f.v), "use 0% to 100%", "deadband %s is out of range", quote(f.v.n.Value))
-		return
+		return false
 	}
 	r.deadband, r.percent = x, percent
+	return true
 }
 
 // settle works out what holds for a group or tag and refuses keys that have no effect.
@@ -168,7 +177,7 @@ func (l *loader) settle(r *reporting, interval time.Duration) {
 	}
 	beat := r.heartbeat
 	if !r.beatGiven {
-		beat = max(DefaultHeartbeat, interval)
+		beat = max(defaultHeartbeat, interval)
 	}
 	if at := r.written[1]; at.line > 0 && beat > 0 && beat < interval {
 		l.errorf(at, fmt.Sprintf("use at least %s, or 0 for none", formatDuration(interval)),
