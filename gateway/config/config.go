@@ -140,7 +140,16 @@ type Device struct {
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.
 type Group struct {
 	drivers.Group
-	Report []TagReport // nil = every tag always; else one for each tag
+	Report  []TagReport // nil = every tag always; else one for each tag
+	Derived []Derived   // tags that no driver reads
+}
+
+// Derived is a tag worked out from others of its device at each poll of its group, after they are scaled. Its own scale and
+// offset are 0.
+type Derived struct {
+	telemetry.Tag
+	Expr   string // compiles, see package derive
+	Report TagReport
 }
 
 // TagReport says which readings of one tag are worth a place in a record. The zero value is every reading.

@@ -18,6 +18,7 @@ type deviceDraft struct {
 	protocol *drivers.Protocol // nil while the driver is unknown: its keys are then not checked
 	groups   field
 	places   *devicePlace
+	formulas []formula
 }
 
 func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
@@ -80,6 +81,12 @@ func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 				t.TagReport = g.Report[i]
 			}
 			if !yield(t) {
+				return
+			}
+		}
+		for i := range g.Derived {
+			t := &g.Derived[i]
+			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, reporting: reporting{TagReport: t.Report}}) {
 				return
 			}
 		}
@@ -147,6 +154,7 @@ func (l *loader) readDevice(v value) {
 	if d.groups.v.n != nil {
 		l.list(d.groups, func(v value) { l.readGroup(d, v) })
 	}
+	l.checkFormulas(d)
 	l.cfg.Devices = append(l.cfg.Devices, d.Device)
 	l.places = append(l.places, *d.places)
 }
@@ -169,6 +177,9 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	l.settle(&g.reporting, g.Interval)
 	if g.tags.v.n != nil {
 		l.list(g.tags, func(v value) { l.readTag(g, &place, v) })
+	}
+	if len(g.Derived) > 0 && len(g.Tags) == 0 {
+		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)
 	}
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)

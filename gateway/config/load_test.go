@@ -221,7 +221,7 @@ func TestSecretNeverPrints(t *testing.T) {
 }
 
 func TestPrintLoadsAgain(t *testing.T) {
-	for _, name := range []string{"everything", "minimal", "anchors"} {
+	for _, name := range []string{"everything", "minimal", "anchors", "derived"} {
 		c := mustLoad(t, "testdata/"+name+".good.yaml")
 		for i := range c.Destinations {
 			if !c.Destinations[i].Password.IsZero() {

@@ -1,14 +1,18 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
+	"millrace/gateway/derive"
 )
 
 // tagDraft is a tag while its keys are read.
@@ -16,6 +20,8 @@ type tagDraft struct {
 	telemetry.Tag
 	reporting
 	group *groupDraft
+	expr  field // of a derived tag: the text of it
+	text  string
 }
 
 func tagTable() *table[tagDraft] {
@@ -28,7 +34,10 @@ func tagTable() *table[tagDraft] {
 		keys: append([]key[tagDraft]{
 			{name: "name", show: "temperature", need: `"name: temperature"`, help: "the key in the message", kind: then(nameKind(func(t *tagDraft) *string { return &t.Name }, false),
 				func(l *loader, f field, t *tagDraft) { l.uniqueTag(f, t) })},
-			{name: "address", show: "holding:100", need: `"address:" with where the device keeps it`, help: "as the driver says", kind: textKind(func(t *tagDraft) *string { return &t.Address }, maxText)},
+			{name: "address", show: "holding:100", need: `"address:" with where the device keeps it`, or: "expr", help: "as the driver says", kind: textKind(func(t *tagDraft) *string { return &t.Address }, maxText)},
+			{name: "expr", show: "current * voltage", help: "instead of address, type and scale: worked out from other tags of the device, see gateway/derive/README.md", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool { t.expr = f; return l.short(f, &t.text, maxText) },
+				get: func(t *tagDraft) string { return given(t.text) }, form: form{schema: textSchema(maxText)}}},
 			{name: "type", show: "float32", help: "as the driver says, with the driver's default", kind: wordKind(func(t *tagDraft) *string { return &t.Type }, maxName)},
 			{name: "scale", def: "1", help: "published value = value * scale + offset; not 0", kind: scale},
 			{name: "offset", def: "0", kind: numberKind(func(t *tagDraft) *float64 { return &t.Offset })},
@@ -40,7 +49,7 @@ func tagTable() *table[tagDraft] {
 
 // readTag reads one entry of `tags:`.
 func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
-	if l.tags++; l.tags > maxTags || len(g.Tags) == maxGroupTags {
+	if l.tags++; l.tags > maxTags || len(g.Tags)+len(g.Derived) == maxGroupTags {
 		l.errorf(l.at(v), fmt.Sprintf("use a second gateway; a config holds %d tags and a group %d", maxTags, maxGroupTags), "there are too many tags")
 		l.stopped = true
 		return
@@ -57,6 +66,11 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	seen := read(l, v, l.tables.tag, t, h)
 	lack(l, v, l.tables.tag, seen, called("tag", t.Name))
 	l.settle(&t.reporting, g.Interval)
+	if t.expr.v.n != nil {
+		place.dropTag()
+		l.addDerived(g, t, len(values) > 0)
+		return
+	}
 	place.tags[here].faulty = l.mistakes.total > before
 	for i := range values {
 		values[i].text = l.intern(values[i].text)
@@ -68,6 +82,61 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	g.Tags = append(g.Tags, t.Tag)
 	if g.Report != nil {
 		g.Report = append(g.Report, t.TagReport)
+	}
+}
+
+// addDerived adds a derived tag to its group. Its formula is checked when the whole device is read.
+func (l *loader) addDerived(g *groupDraft, t *tagDraft, options bool) {
+	if t.Address != "" || t.Type != "" || t.Scale != 0 || t.Offset != 0 || options {
+		l.errorf(l.at(t.expr.k), "delete expr, or what only a tag that is read can have: address, type, scale, offset and the driver's keys",
+			"tag %q is both read and derived", t.Name)
+	}
+	d := Derived{Tag: telemetry.Tag{Name: t.Name, Unit: t.Unit, Description: t.Description, Labels: t.Labels}, Expr: t.text, Report: t.TagReport}
+	g.Derived = append(g.Derived, d)
+	g.device.formulas = append(g.device.formulas, formula{t.Name, t.text, l.at(t.expr.v)})
+}
+
+// formula is a derived tag's expression and where it stands.
+type formula struct {
+	tag, text string
+	at        pos
+}
+
+// checkFormulas compiles the formulas of a device, now that all of its tags are known.
+func (l *loader) checkFormulas(d *deviceDraft) {
+	if len(d.formulas) == 0 {
+		return
+	}
+	read := map[string]bool{} // false: derived itself
+	for i := range d.Groups {
+		for _, t := range d.Groups[i].Derived {
+			read[t.Name] = false
+		}
+	}
+	for i := range d.Groups {
+		for j := range d.Groups[i].Tags {
+			read[d.Groups[i].Tags[j].Name] = true
+		}
+	}
+	for _, f := range d.formulas {
+		if f.text == "" {
+			continue // reported
+		}
+		_, err := derive.Compile(f.text, func(name string) bool { return read[name] })
+		var unknown *derive.UnknownTagError
+		switch {
+		case err == nil:
+		case l.full():
+			l.errorf(f.at, "", "")
+		case errors.As(err, &unknown):
+			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(read)), "its tags are")
+			if _, derived := read[unknown.Name]; derived {
+				mend = "write its formula in place of its name; a derived tag is worked out from tags that are read"
+			}
+			l.errorf(f.at, mend, "expr of tag %q: the device reads no tag %s", f.tag, quote(unknown.Name))
+		default:
+			l.errorf(f.at, "see gateway/derive/README.md, such as expr: \"current * voltage\"", "expr of tag %q: %s", f.tag, l.scrub(err.Error()))
+		}
 	}
 }
 
