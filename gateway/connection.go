@@ -244,6 +244,12 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 // pipeline returns the pipeline that ends here.
 func (s *groupSink) pipeline(group *config.Group, device *pipeline.Device, formulas []*derive.Formula) *pipeline.Group {
 	o := pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Device: device, Sink: s, Values: s, ClockUnset: s.clockUnset}
+	for i, r := range group.Clamps {
+		if o.Clamps == nil {
+			o.Clamps = map[int]pipeline.Range{}
+		}
+		o.Clamps[i] = pipeline.Range(r)
+	}
 	for i, f := range formulas {
 		o.Derived = append(o.Derived, pipeline.Derived{Formula: f, Report: report(group.Derived[i].Report)})
 	}

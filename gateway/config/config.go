@@ -140,9 +140,13 @@ type Device struct {
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.
 type Group struct {
 	drivers.Group
-	Report  []TagReport // nil = every tag always; else one for each tag
-	Derived []Derived   // tags that no driver reads
+	Report  []TagReport   // nil = every tag always; else one for each tag
+	Clamps  map[int]Range // by tag: a scaled value beyond it becomes its end, and uncertain
+	Derived []Derived     // tags that no driver reads
 }
+
+// Range is from Low to High, both included.
+type Range struct{ Low, High float64 }
 
 // Derived is a tag worked out from others of its device at each poll of its group, after they are scaled. Its own scale and
 // offset are 0.

@@ -80,6 +80,9 @@ func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 			if g.Report != nil {
 				t.TagReport = g.Report[i]
 			}
+			if r, ok := g.Clamps[i]; ok {
+				t.clamped = &r
+			}
 			if !yield(t) {
 				return
 			}

@@ -84,6 +84,17 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 }
 
+func TestLinear(t *testing.T) {
+	g := mustLoad(t, "testdata/derived.good.yaml").Devices[0].Groups[1]
+	level := g.Tags[1]
+	if at0, at27648 := level.Offset, 27648*level.Scale+level.Offset; at0 != 20 || at27648 != 4 {
+		t.Errorf("27648..0 -> 4..20 makes %v of 0 and %v of 27648", at0, at27648)
+	}
+	if !reflect.DeepEqual(g.Clamps, map[int]Range{1: {4, 20}, 2: {-5, 5}}) {
+		t.Errorf("clamps %v", g.Clamps)
+	}
+}
+
 func TestReports(t *testing.T) {
 	d := mustLoad(t, "testdata/everything.good.yaml").Devices[0]
 	want := [][]TagReport{

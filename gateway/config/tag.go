@@ -20,8 +20,13 @@ type tagDraft struct {
 	telemetry.Tag
 	reporting
 	group *groupDraft
-	expr  field // of a derived tag: the text of it
+	expr  field // of a derived tag
 	text  string
+
+	linear, clamp field
+	isLinear      bool
+	from, to      Range // of linear; Low may be above High
+	clamped       *Range
 }
 
 func tagTable() *table[tagDraft] {
@@ -41,6 +46,20 @@ func tagTable() *table[tagDraft] {
 			{name: "type", show: "float32", help: "as the driver says, with the driver's default", kind: wordKind(func(t *tagDraft) *string { return &t.Type }, maxName)},
 			{name: "scale", def: "1", help: "published value = value * scale + offset; not 0", kind: scale},
 			{name: "offset", def: "0", kind: numberKind(func(t *tagDraft) *float64 { return &t.Offset })},
+			{name: "linear", show: "0..27648 -> 4..20", help: "instead of scale and offset: two values of the device and what they mean", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool {
+					t.linear, t.isLinear = f, l.linear(f, &t.from, &t.to)
+					return t.isLinear
+				},
+				get: func(*tagDraft) string { return "" }, form: form{schema: textSchema(maxName)}}},
+			{name: "clamp", show: "true", help: "a scaled value beyond this range becomes its end, and uncertain: 0..100, or true for that of linear", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool { t.clamp = f; return l.clamp(f, t) },
+				get: func(t *tagDraft) string {
+					if t.clamped == nil {
+						return ""
+					}
+					return number(t.clamped.Low) + ".." + number(t.clamped.High)
+				}, form: form{schema: textSchema(maxName)}}},
 			{name: "unit", show: `"°C"`, help: "engineering unit, carried along", kind: wordKind(func(t *tagDraft) *string { return &t.Unit }, maxName)},
 			{name: "description", show: "of the oil", help: "256 bytes at most", kind: textKind(func(t *tagDraft) *string { return &t.Description }, maxLabel)},
 			{name: "labels", show: `{side: left}`, help: "as of a device", kind: labelsKind(func(t *tagDraft) *[]telemetry.Label { return &t.Labels })},
@@ -66,6 +85,7 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	seen := read(l, v, l.tables.tag, t, h)
 	lack(l, v, l.tables.tag, seen, called("tag", t.Name))
 	l.settle(&t.reporting, g.Interval)
+	l.settleLinear(t)
 	if t.expr.v.n != nil {
 		place.dropTag()
 		l.addDerived(g, t, len(values) > 0)
@@ -79,16 +99,85 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	if t.TagReport != (TagReport{}) && g.Report == nil {
 		g.Report = make([]TagReport, len(g.Tags), max(cap(g.Tags), len(g.Tags)+1))
 	}
+	if t.clamped != nil {
+		if g.Clamps == nil {
+			g.Clamps = map[int]Range{}
+		}
+		g.Clamps[len(g.Tags)] = *t.clamped
+	}
 	g.Tags = append(g.Tags, t.Tag)
 	if g.Report != nil {
 		g.Report = append(g.Report, t.TagReport)
 	}
 }
 
+// linear reads two ranges such as 0..27648 -> 4..20. Either may run backwards.
+func (l *loader) linear(f field, from, to *Range) bool {
+	var s string
+	if !l.short(f, &s, maxName) {
+		return false
+	}
+	left, right, _ := strings.Cut(s, "->")
+	a, ok := parseRange(left)
+	b, ok2 := parseRange(right)
+	if !ok || !ok2 || a.Low == a.High || b.Low == b.High {
+		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges", quote(f.v.n.Value))
+		return false
+	}
+	*from, *to = a, b
+	return true
+}
+
+// clamp reads a range, or true for that of linear.
+func (l *loader) clamp(f field, t *tagDraft) bool {
+	var s string
+	if !l.short(f, &s, maxName) {
+		return false
+	}
+	if s == "true" {
+		return true // settleLinear
+	}
+	r, ok := parseRange(s)
+	if !ok || r.Low > r.High {
+		l.errorf(l.at(f.v), "write the least and the greatest value, such as 0..100, or true for the range of linear", "clamp %s is not a range", quote(f.v.n.Value))
+		return false
+	}
+	t.clamped = &r
+	return true
+}
+
+func parseRange(s string) (r Range, ok bool) {
+	low, high, ok := strings.Cut(strings.TrimSpace(s), "..")
+	if !ok {
+		return r, false
+	}
+	var err, err2 error
+	r.Low, err = strconv.ParseFloat(low, 64)
+	r.High, err2 = strconv.ParseFloat(high, 64)
+	return r, err == nil && err2 == nil && !math.IsInf(r.High-r.Low, 0) && !math.IsNaN(r.High-r.Low)
+}
+
+// settleLinear works out scale, offset and clamp once all keys are read.
+func (l *loader) settleLinear(t *tagDraft) {
+	whole := t.clamp.v.n != nil && t.clamp.v.n.Value == "true"
+	switch {
+	case t.isLinear && (t.Scale != 0 || t.Offset != 0):
+		l.errorf(l.at(t.linear.k), "delete one of them", "linear stands beside scale or offset")
+	case t.isLinear:
+		t.Scale = (t.to.High - t.to.Low) / (t.from.High - t.from.Low)
+		t.Offset = t.to.Low - t.from.Low*t.Scale
+		if whole {
+			t.clamped = &Range{Low: min(t.to.Low, t.to.High), High: max(t.to.Low, t.to.High)}
+		}
+	case whole && t.linear.v.n == nil:
+		l.errorf(l.at(t.clamp.v), "write the range, such as 0..100", "clamp true needs linear")
+	}
+}
+
 // addDerived adds a derived tag to its group. Its formula is checked when the whole device is read.
 func (l *loader) addDerived(g *groupDraft, t *tagDraft, options bool) {
-	if t.Address != "" || t.Type != "" || t.Scale != 0 || t.Offset != 0 || options {
-		l.errorf(l.at(t.expr.k), "delete expr, or what only a tag that is read can have: address, type, scale, offset and the driver's keys",
+	if t.Address != "" || t.Type != "" || t.Scale != 0 || t.Offset != 0 || t.clamped != nil || options {
+		l.errorf(l.at(t.expr.k), "delete expr, or what only a tag that is read can have: address, type, scale, offset, linear, clamp and the driver's keys",
 			"tag %q is both read and derived", t.Name)
 	}
 	d := Derived{Tag: telemetry.Tag{Name: t.Name, Unit: t.Unit, Description: t.Description, Labels: t.Labels}, Expr: t.text, Report: t.TagReport}

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,5 +56,24 @@ func TestDerived(t *testing.T) {
 	poll(a, telemetry.Reading{Value: telemetry.Int(5)}, telemetry.Reading{Tag: 1, Time: 1000, Quality: telemetry.Bad, Reason: "base: no answer"})
 	if sink.polled != 12 || sink.suppressed != 1 {
 		t.Errorf("%d polled, %d suppressed", sink.polled, sink.suppressed)
+	}
+}
+
+// TestClamp: after scaling, good becomes uncertain and worse stays; what is in the range, and what is no number, is untouched.
+func TestClamp(t *testing.T) {
+	see := &shown{}
+	tags := []telemetry.Tag{{Name: "a", Scale: 2}, {Name: "b"}, {Name: "c"}, {Name: "d"}, {Name: "e"}, {Name: "f"}}
+	r := Range{-1, 10}
+	g := New(Options{Schema: schemaOf(tags), Tags: tags, Clamps: map[int]Range{0: r, 1: r, 2: r, 3: r, 4: r}, Sink: &sink{}, Values: see})
+	in := []telemetry.Reading{
+		good(0, 1, telemetry.Int(6)), good(1, 1, telemetry.Float32(-3)), good(2, 1, telemetry.String("x")), good(3, 1, telemetry.Float64(math.NaN())),
+		{Tag: 4, Time: 1, Value: telemetry.Int(99), Quality: telemetry.Uncertain, Reason: "held"}, good(5, 1, telemetry.Int(99)),
+	}
+	want := slices.Clone(in)
+	want[0] = telemetry.Reading{Tag: 0, Time: 1, Value: telemetry.Float64(10), Quality: telemetry.Uncertain, Reason: clamped}
+	want[1] = telemetry.Reading{Tag: 1, Time: 1, Value: telemetry.Float32(-1), Quality: telemetry.Uncertain, Reason: clamped}
+	want[4].Value = telemetry.Float64(10)
+	if err := g.Take(poll, in); err != nil || !slices.Equal(see.last, want) {
+		t.Errorf("%v\n%+v\nwant\n%+v", err, see.last, want)
 	}
 }

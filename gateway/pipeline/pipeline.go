@@ -33,6 +33,7 @@ type Options struct {
 	Schema  *record.Schema  // of the group's records; data types that it does not have are filled in in a copy
 	Tags    []telemetry.Tag // one for each of Schema.Tags but for the derived ones, which come last
 	Reports []Report        // one for each of Tags; nil = always
+	Clamps  map[int]Range   // by tag, of numbers after scaling; nil = none
 	Derived []Derived
 	Device  *Device // of the group; nil = it has no derived tags
 	Sink    Sink
@@ -45,7 +46,8 @@ type Options struct {
 type Group struct {
 	sink    Sink
 	values  Values
-	scales  []scale  // nil = no tag is scaled
+	scales  []scale // nil = no tag is scaled
+	clamps  map[int]Range
 	derived *derived // nil = none here, and none that needs a tag of this group
 	types   *types
 	changes *changes // nil = everything is reported
@@ -60,6 +62,7 @@ func New(o Options) *Group {
 		sink:    o.Sink,
 		values:  o.Values,
 		scales:  newScales(o.Tags),
+		clamps:  o.Clamps,
 		derived: newDerived(&o),
 		types:   newTypes(o.Schema),
 		changes: newChanges(allReports(&o)),
@@ -77,6 +80,9 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	stamp(readings, g.record.Time)
 	if g.scales != nil {
 		applyScales(g.scales, readings)
+	}
+	if len(g.clamps) > 0 {
+		applyClamps(g.clamps, readings)
 	}
 	if g.derived != nil {
 		readings = g.derived.add(g.record.Time, readings)
