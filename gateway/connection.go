@@ -238,6 +238,11 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 	if schema.Data != nil { // those of derived tags are learnt
 		schema.Data = append(schema.Data, make([]telemetry.DataType, len(group.Derived))...)
 	}
+	for i := range group.Aggregates {
+		if schema.Data != nil {
+			schema.Data[i] = telemetry.Float64Type
+		}
+	}
 	return s, s.use(schema)
 }
 
@@ -249,6 +254,12 @@ func (s *groupSink) pipeline(group *config.Group, device *pipeline.Device, formu
 			o.Clamps = map[int]pipeline.Range{}
 		}
 		o.Clamps[i] = pipeline.Range(r)
+	}
+	for i, a := range group.Aggregates {
+		if o.Aggregates == nil {
+			o.Aggregates = map[int]pipeline.Aggregate{}
+		}
+		o.Aggregates[i] = pipeline.Aggregate{Kind: pipeline.AggregateKind(a.Kind), Over: a.Over}
 	}
 	for i, f := range formulas {
 		o.Derived = append(o.Derived, pipeline.Derived{Formula: f, Report: report(group.Derived[i].Report)})

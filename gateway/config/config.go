@@ -143,6 +143,14 @@ type Group struct {
 	Report  []TagReport   // nil = every tag always; else one for each tag
 	Clamps  map[int]Range // by tag: a scaled value beyond it becomes its end, and uncertain
 	Derived []Derived     // tags that no driver reads
+	// By tag, those of Derived after those that are read: record one value of each window rather than every reading.
+	Aggregates map[int]Aggregate
+}
+
+// Aggregate is min, max, mean or rate over a window; the zero value is none.
+type Aggregate struct {
+	Kind string
+	Over time.Duration // from the group's interval to 1d
 }
 
 // Range is from Low to High, both included.

@@ -57,6 +57,21 @@ type groupDraft struct {
 	device *deviceDraft
 	tags   field
 	names  map[string]int32 // tags by name: the line of each
+
+	derivedAggregates []derivedAggregate
+}
+
+// derivedAggregate is kept until it is known how many tags are read.
+type derivedAggregate struct {
+	derived   int
+	aggregate Aggregate
+}
+
+func (g *groupDraft) setAggregate(tag int, a Aggregate) {
+	if g.Aggregates == nil {
+		g.Aggregates = map[int]Aggregate{}
+	}
+	g.Aggregates[tag] = a
 }
 
 func groupTable(tag *table[tagDraft]) *table[groupDraft] {
@@ -76,7 +91,7 @@ func groupTable(tag *table[tagDraft]) *table[groupDraft] {
 func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 	return func(yield func(*tagDraft) bool) {
 		for i := range g.Tags {
-			t := &tagDraft{Tag: g.Tags[i], group: g}
+			t := &tagDraft{Tag: g.Tags[i], group: g, aggregate: g.Aggregates[i]}
 			if g.Report != nil {
 				t.TagReport = g.Report[i]
 			}
@@ -89,7 +104,7 @@ func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 		}
 		for i := range g.Derived {
 			t := &g.Derived[i]
-			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, reporting: reporting{TagReport: t.Report}}) {
+			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, aggregate: g.Aggregates[len(g.Tags)+i], reporting: reporting{TagReport: t.Report}}) {
 				return
 			}
 		}
@@ -183,6 +198,9 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	}
 	if len(g.Derived) > 0 && len(g.Tags) == 0 {
 		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)
+	}
+	for _, a := range g.derivedAggregates {
+		g.setAggregate(len(g.Tags)+a.derived, a.aggregate)
 	}
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)

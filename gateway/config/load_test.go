@@ -93,6 +93,10 @@ func TestLinear(t *testing.T) {
 	if !reflect.DeepEqual(g.Clamps, map[int]Range{1: {4, 20}, 2: {-5, 5}}) {
 		t.Errorf("clamps %v", g.Clamps)
 	}
+	fast := mustLoad(t, "testdata/derived.good.yaml").Devices[0].Groups[0]
+	if !reflect.DeepEqual(g.Aggregates, map[int]Aggregate{2: {"rate", time.Hour}}) || !reflect.DeepEqual(fast.Aggregates, map[int]Aggregate{2: {"max", time.Minute}}) {
+		t.Errorf("aggregates %v, %v", g.Aggregates, fast.Aggregates)
+	}
 }
 
 func TestReports(t *testing.T) {

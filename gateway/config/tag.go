@@ -27,6 +27,7 @@ type tagDraft struct {
 	isLinear      bool
 	from, to      Range // of linear; Low may be above High
 	clamped       *Range
+	aggregate     Aggregate
 }
 
 func tagTable() *table[tagDraft] {
@@ -60,6 +61,15 @@ func tagTable() *table[tagDraft] {
 					}
 					return number(t.clamped.Low) + ".." + number(t.clamped.High)
 				}, form: form{schema: textSchema(maxName)}}},
+			{name: "aggregate", show: "mean 1m", help: "record one value of each window rather than every reading: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
+				kind: kind[tagDraft]{
+					set: func(l *loader, f field, t *tagDraft) bool { return l.aggregate(f, t) },
+					get: func(t *tagDraft) string {
+						if t.aggregate == (Aggregate{}) {
+							return ""
+						}
+						return t.aggregate.Kind + " " + formatDuration(t.aggregate.Over)
+					}, form: form{schema: orExpanded(schema{"type": "string", "pattern": "^(min|max|mean|rate) [0-9]"})}}},
 			{name: "unit", show: `"°C"`, help: "engineering unit, carried along", kind: wordKind(func(t *tagDraft) *string { return &t.Unit }, maxName)},
 			{name: "description", show: "of the oil", help: "256 bytes at most", kind: textKind(func(t *tagDraft) *string { return &t.Description }, maxLabel)},
 			{name: "labels", show: `{side: left}`, help: "as of a device", kind: labelsKind(func(t *tagDraft) *[]telemetry.Label { return &t.Labels })},
@@ -104,6 +114,9 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 			g.Clamps = map[int]Range{}
 		}
 		g.Clamps[len(g.Tags)] = *t.clamped
+	}
+	if t.aggregate != (Aggregate{}) {
+		g.setAggregate(len(g.Tags), t.aggregate)
 	}
 	g.Tags = append(g.Tags, t.Tag)
 	if g.Report != nil {
@@ -157,6 +170,27 @@ func parseRange(s string) (r Range, ok bool) {
 	return r, err == nil && err2 == nil && !math.IsInf(r.High-r.Low, 0) && !math.IsNaN(r.High-r.Low)
 }
 
+// aggregate reads a kind and a window, such as mean 1m.
+func (l *loader) aggregate(f field, t *tagDraft) bool {
+	s, ok := l.text(f)
+	if !ok {
+		return false
+	}
+	kind, over, _ := strings.Cut(s, " ")
+	d, err := parseDuration(over)
+	switch {
+	case !slices.Contains([]string{"min", "max", "mean", "rate"}, kind) || err != nil:
+		l.errorf(l.at(f.v), "write min, max, mean or rate and a window, such as mean 1m", "aggregate %s is not a kind and a window", quote(f.v.n.Value))
+	case d > maxInterval || d < t.group.Interval:
+		l.errorf(l.at(f.v), fmt.Sprintf("use %s to %s", formatDuration(t.group.Interval), formatDuration(maxInterval)), "aggregate %s has a window that is too %s", quote(f.v.n.Value),
+			map[bool]string{true: "large", false: "small"}[d > maxInterval])
+	default:
+		t.aggregate = Aggregate{kind, d}
+		return true
+	}
+	return false
+}
+
 // settleLinear works out scale, offset and clamp once all keys are read.
 func (l *loader) settleLinear(t *tagDraft) {
 	whole := t.clamp.v.n != nil && t.clamp.v.n.Value == "true"
@@ -179,6 +213,9 @@ func (l *loader) addDerived(g *groupDraft, t *tagDraft, options bool) {
 	if t.Address != "" || t.Type != "" || t.Scale != 0 || t.Offset != 0 || t.clamped != nil || options {
 		l.errorf(l.at(t.expr.k), "delete expr, or what only a tag that is read can have: address, type, scale, offset, linear, clamp and the driver's keys",
 			"tag %q is both read and derived", t.Name)
+	}
+	if t.aggregate != (Aggregate{}) {
+		g.derivedAggregates = append(g.derivedAggregates, derivedAggregate{len(g.Derived), t.aggregate})
 	}
 	d := Derived{Tag: telemetry.Tag{Name: t.Name, Unit: t.Unit, Description: t.Description, Labels: t.Labels}, Expr: t.text, Report: t.TagReport}
 	g.Derived = append(g.Derived, d)

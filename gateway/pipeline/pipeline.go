@@ -30,43 +30,46 @@ type Values interface {
 
 // Options say what a Group works on.
 type Options struct {
-	Schema  *record.Schema  // of the group's records; data types that it does not have are filled in in a copy
-	Tags    []telemetry.Tag // one for each of Schema.Tags but for the derived ones, which come last
-	Reports []Report        // one for each of Tags; nil = always
-	Clamps  map[int]Range   // by tag, of numbers after scaling; nil = none
-	Derived []Derived
-	Device  *Device // of the group; nil = it has no derived tags
-	Sink    Sink
-	Values  Values // nil = none
+	Schema     *record.Schema    // of the group's records; data types that it does not have are filled in in a copy
+	Tags       []telemetry.Tag   // one for each of Schema.Tags but for the derived ones, which come last
+	Reports    []Report          // one for each of Tags; nil = always
+	Clamps     map[int]Range     // by tag, of numbers after scaling; nil = none
+	Aggregates map[int]Aggregate // by tag, derived ones included; nil = none
+	Derived    []Derived
+	Device     *Device // of the group; nil = it has no derived tags
+	Sink       Sink
+	Values     Values // nil = none
 
 	ClockUnset func() bool // whether the gateway's clock is known not to be set; nil = never
 }
 
 // Group is the pipeline of one poll group. It is not safe for concurrent use.
 type Group struct {
-	sink    Sink
-	values  Values
-	scales  []scale // nil = no tag is scaled
-	clamps  map[int]Range
-	derived *derived // nil = none here, and none that needs a tag of this group
-	types   *types
-	changes *changes // nil = everything is reported
-	record  record.Record
-	unset   func() bool
-	buf     []byte
+	sink       Sink
+	values     Values
+	scales     []scale // nil = no tag is scaled
+	clamps     map[int]Range
+	derived    *derived    // nil = none here, and none that needs a tag of this group
+	aggregates *aggregates // nil = no tag has one
+	types      *types
+	changes    *changes // nil = everything is reported
+	record     record.Record
+	unset      func() bool
+	buf        []byte
 }
 
 // New returns the pipeline of a group. It starts nothing.
 func New(o Options) *Group {
 	return &Group{
-		sink:    o.Sink,
-		values:  o.Values,
-		scales:  newScales(o.Tags),
-		clamps:  o.Clamps,
-		derived: newDerived(&o),
-		types:   newTypes(o.Schema),
-		changes: newChanges(allReports(&o)),
-		unset:   o.ClockUnset,
+		sink:       o.Sink,
+		values:     o.Values,
+		scales:     newScales(o.Tags),
+		clamps:     o.Clamps,
+		derived:    newDerived(&o),
+		aggregates: newAggregates(o.Aggregates),
+		types:      newTypes(o.Schema),
+		changes:    newChanges(allReports(&o)),
+		unset:      o.ClockUnset,
 	}
 }
 
@@ -88,10 +91,13 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 		readings = g.derived.add(g.record.Time, readings)
 	}
 	polled := len(readings)
-	g.types.see(readings)
 	if g.values != nil {
 		g.values.Put(g.record.Time, readings)
 	}
+	if g.aggregates != nil {
+		readings = g.aggregates.filter(at, readings)
+	}
+	g.types.see(readings)
 	if g.changes != nil {
 		readings = g.changes.filter(at, readings)
 	}
