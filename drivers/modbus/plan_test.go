@@ -31,7 +31,7 @@ func randomFields(r *rand.Rand) []field {
 	number := uint32(r.IntN(100))
 	for range 1 + r.IntN(200) {
 		k := []kind{kindUint16, kindInt32, kindFloat64}[r.IntN(3)]
-		fields = append(fields, field{address: address{holding, number, -1, -1}, kind: k, count: k.registers()})
+		fields = append(fields, field{address: address{number, holding, -1, -1}, kind: k, count: uint8(k.registers())})
 		number += uint32(k.registers())
 		if r.IntN(6) == 0 {
 			number += uint32(r.IntN(60))
