@@ -19,6 +19,9 @@ type deviceDraft struct {
 	groups   field
 	places   *devicePlace
 	formulas []formula
+
+	templates []templateDraft
+	given     map[string]string // options that the config itself gives
 }
 
 func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
@@ -39,7 +42,9 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 			{name: "retry", help: "wait between two connects, growing from min to max", kind: retryKind("500ms", "30s", func(d *deviceDraft) *Retry { return &d.Retry })},
 			{name: "description", show: "the big press", help: "256 bytes at most", kind: textKind(func(d *deviceDraft) *string { return &d.Description }, maxLabel)},
 			{name: "labels", show: `{line: "4"}`, help: "names with texts; 64 at most", kind: labelsKind(func(d *deviceDraft) *[]telemetry.Label { return &d.Labels })},
-			{name: "groups", need: `"groups:" with a list of poll groups`, help: "poll groups", kind: groups},
+			{name: "template", show: "eastron-sdm630", help: "instead of groups or beside them: the groups of a device template, by name or with name, prefix, interval, base, report, deadband and heartbeat, one or a list; see configs/templates/README.md",
+				kind: templateKind()},
+			{name: "groups", or: "template", need: `"groups:" with a list of poll groups, or "template:"`, help: "poll groups", kind: groups},
 		}}
 }
 
@@ -172,6 +177,7 @@ func (l *loader) readDevice(v value) {
 	if d.groups.v.n != nil {
 		l.list(d.groups, func(v value) { l.readGroup(d, v) })
 	}
+	l.expandTemplates(d)
 	l.checkFormulas(d)
 	l.cfg.Devices = append(l.cfg.Devices, d.Device)
 	l.places = append(l.places, *d.places)
