@@ -100,7 +100,7 @@ func (r *result) verdict() error {
 		return fmt.Errorf("lost %d readings (allowed %d), %d inversions, %d torn messages", r.Lost, allowed, r.Inversions, r.Torn)
 	}
 	if n := r.afterReload(); n > r.RSS*maxAfterReload/100 {
-		return fmt.Errorf("%d bytes of memory after a reload, %d before; the bar is %d %%", n, r.RSS, maxAfterReload)
+		return fmt.Errorf("memory after a reload is %d %% of what it was before; the bar is %d %%", n*100/r.RSS, maxAfterReload)
 	}
 	return nil
 }

@@ -5,10 +5,18 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+	"unsafe"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
 )
+
+// TestFieldIsSmall: what is kept of each tag decides the memory of a gateway with many.
+func TestFieldIsSmall(t *testing.T) {
+	if got := unsafe.Sizeof(field{}); got > 24 {
+		t.Errorf("a field has %d bytes, want 24", got)
+	}
+}
 
 // greedy is how many requests the usual planner makes: it takes each value along as far as gap and length allow.
 func greedy(fields []field, gap, most uint32) (n int) {
