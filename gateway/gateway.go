@@ -58,7 +58,8 @@ type Gateway struct {
 }
 
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
-// broker, and starts nothing. Every error says what to do; the store is closed again then.
+// broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
+// to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
@@ -95,6 +96,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.watchStates)
 	publishing.start(g.watch)
 	cfg, hash := g.begin(polling, publishing)
+	g.giveBack()
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
 		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,7 @@ func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	defer g.reloading.Unlock()
 	c, err := g.reload(ctx)
 	g.note(c, err)
+	g.giveBack()
 	return c, err
 }
 
@@ -67,7 +69,22 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	return change, g.release(gone)
 }
 
-// prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs. Only
+// giveBack returns to the system what loading a config took beside what runs, once the connections that it replaced have
+// ended: the runtime would keep it for minutes, and with many tags it is more than all the rest.
+func (g *Gateway) giveBack() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.polling == nil {
+		return
+	}
+	g.polling.start(func(context.Context) error {
+		debug.FreeOSMemory()
+		return nil
+	}, g.ending.all()...)
+}
+
+// prepare builds what cfg wants beside what runs, and takes over what is equal; the groups of cfg's devices are gone
+// afterwards. It changes nothing that runs. Only
 // Reload changes what runs, so until apply it can be read without mu, and the page answers all the while.
 func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, error) {
 	next := &running{cfg: cfg.WithoutTags(), hash: cfg.Hash()}
@@ -89,7 +106,9 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
-	for _, c := range cfg.Connections() {
+	links := cfg.Connections()
+	for i := range links {
+		c := links[i]
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
 		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
 			var err error
@@ -98,6 +117,10 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 			}
 		}
 		next.connections = append(next.connections, conn)
+		links[i] = config.Connection{}
+		for _, d := range c.Devices {
+			d.Groups = nil // so that the config goes as what is built of it comes
+		}
 	}
 	return nil
 }

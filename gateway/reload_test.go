@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
 )
 
@@ -331,4 +332,25 @@ func BenchmarkReload(b *testing.B) {
 	}
 	b.ReportMetric(late.Seconds()*1e3, "ms-late")
 	b.ReportMetric(float64(missed), "ticks-missed")
+}
+
+// TestConfigGoesAsItIsBuilt: with many tags the config is as large as all that is made of it.
+func TestConfigGoesAsItIsBuilt(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a"), device("b")}})
+	b.polled(1, "a", "b")
+	b.write(plan{devices: []string{device("a"), device("b", "timeout: 3s"), device("c")}})
+	cfg, err := config.Load(b.file, b.plant.protocols(), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := b.g.prepare(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.g.discard(next)
+	for _, d := range cfg.Devices {
+		if d.Groups != nil {
+			t.Errorf("device %s of a config that was built still has its groups", d.Name)
+		}
+	}
 }

@@ -85,6 +85,14 @@ func (e ending) add(gone []*connection) {
 	}
 }
 
+// all returns the tasks of all of them.
+func (e ending) all() (list []*task) {
+	for _, tasks := range e {
+		list = append(list, tasks...)
+	}
+	return list
+}
+
 // before returns the tasks that must end before c begins.
 func (e ending) before(c *connection) (list []*task) {
 	for _, key := range c.exclusive() {
