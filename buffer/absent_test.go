@@ -18,7 +18,7 @@ func fullOptions(policy Policy) Options {
 	return o
 }
 
-// account returns what became of an account's readings at a destination.
+// accountOf returns what became of an account's readings at a destination.
 func accountOf(t testing.TB, b *Buffer, name string) DestinationAccount {
 	t.Helper()
 	for _, d := range b.Ledger()[0].Destinations {
@@ -28,6 +28,18 @@ func accountOf(t testing.TB, b *Buffer, name string) DestinationAccount {
 	}
 	t.Fatalf("no destination %q in the ledger", name)
 	return DestinationAccount{}
+}
+
+// toldAndGot returns how many readings gap records tell of, and how many records there are besides.
+func toldAndGot(recs []Record) (told, got uint64) {
+	for _, r := range recs {
+		if r.Gap != nil {
+			told += r.Gap.Count
+		} else {
+			got++
+		}
+	}
+	return told, got
 }
 
 // TestAbsentMakesWay: what is kept for a destination that is not in the config costs one that is not a single reading, under
@@ -92,14 +104,7 @@ func TestAbsentMakesWay(t *testing.T) {
 				readAll(t, b.Destination("cloud"), true) // a gap record needs room, too
 				turnNow(b)
 				turnNow(b)
-				var told, got uint64
-				for _, r := range readAll(t, b.Destination("old"), true) {
-					if r.Gap != nil {
-						told += r.Gap.Count
-					} else {
-						got++
-					}
-				}
+				told, got := toldAndGot(readAll(t, b.Destination("old"), true))
 				if a := accountOf(t, b, "old"); told != a.Dropped[CauseFull] || got != 600-told || a.Delivered != got {
 					t.Errorf("back again it was told of %d readings lost and got %d of 600: %+v", told, got, a)
 				}
