@@ -114,6 +114,18 @@ func TestAbsentMakesWay(t *testing.T) {
 	}
 }
 
+// checkParts looks for a number below zero, which a sum hides.
+func checkParts(t *testing.T, b *Buffer) {
+	t.Helper()
+	for _, a := range b.Ledger() {
+		for _, d := range a.Destinations {
+			if max(d.Before, d.Delivered, d.Buffered, d.InFlight, d.Lost()) > a.Accepted {
+				t.Fatalf("%s: more than the %d accepted: %+v", a.Name, a.Accepted, d)
+			}
+		}
+	}
+}
+
 // TestAbsentGetsNothingNew: through refusals, commits, crashes and restarts, and its account balances at every step.
 func TestAbsentGetsNothingNew(t *testing.T) {
 	for _, seed := range seeds(t, 6, 200) {
@@ -172,12 +184,56 @@ func TestAbsentGetsNothingNew(t *testing.T) {
 					reopen()
 				}
 				checkLedger(t, b)
+				checkParts(t, b)
 				if size := dirSize(t, dir); size > o.MaxSize {
 					t.Fatalf("%d bytes in the directory", size)
 				}
 			}
 		})
 	}
+}
+
+// TestAbsentIsToldLater: a loss of two destinations is told to the one that is there at once, and to the other when it is back.
+func TestAbsentIsToldLater(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	s := mustStream(t, b, "press")
+	if _, err := b.AddDestination("old", StartNow); err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, b, s, 3)
+	commitNow(t, b)
+	if err := b.RemoveDestination("old"); err != nil {
+		t.Fatal(err)
+	}
+	b.lockCommit()
+	err := b.drop(b.segs[0], CauseFull)
+	b.unlockCommit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	turnNow(b)
+	if told, got := toldAndGot(readAll(t, b.Destination("cloud"), true)); told != 6 || got != 0 {
+		t.Errorf("the one that is there was told of %d readings and got %d records", told, got)
+	}
+	turnNow(b)
+	if n := b.Stats().Segments; n != 0 {
+		t.Errorf("%d segments are kept for what is to be told later", n)
+	}
+	crash(b)
+	b = mustOpen(t, dir, testOptions())
+	d, err := b.AddDestination("old", StartNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turnNow(b)
+	if told, got := toldAndGot(readAll(t, d, true)); told != 6 || got != 0 {
+		t.Errorf("the one that came back was told of %d readings and got %d records", told, got)
+	}
+	if told, _ := toldAndGot(readAll(t, b.Destination("cloud"), true)); told != 0 {
+		t.Errorf("the one that stayed was told of %d readings twice", told)
+	}
+	checkLedger(t, b)
 }
 
 // TestAbsentForgotten: who has the slot next is not told what the one before it lost.
@@ -234,6 +290,12 @@ func TestRefusing(t *testing.T) {
 	}
 
 	b := mustOpen(t, t.TempDir()+"/store", fullOptions(DropNewest))
+	if _, err := b.AddDestination("old", StartNow); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RemoveDestination("old"); err != nil {
+		t.Fatal(err)
+	}
 	s, rng := mustStream(t, b, "press"), rand.New(rand.NewPCG(1, 2))
 	for i := range 2000 {
 		if _, err := b.Append(s, randomBytes(rng, 4000), 1, 1); err != nil {
@@ -247,5 +309,9 @@ func TestRefusing(t *testing.T) {
 	}
 	if st := b.Stats(); st.Refusing.IsZero() {
 		t.Errorf("it is full: %+v", st)
+	}
+	checkLedger(t, b)
+	if a, cloud := accountOf(t, b, "old"), accountOf(t, b, "cloud"); a.Lost() != 0 || cloud.Lost() == 0 {
+		t.Errorf("what is refused is no loss of one that is absent: %+v", a)
 	}
 }

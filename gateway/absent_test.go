@@ -14,6 +14,24 @@ import (
 	"millrace/gateway/web"
 )
 
+// fillStore appends until not even an empty record is taken.
+func fillStore(t *testing.T, b *buffer.Buffer, s *buffer.Stream) {
+	rng := rand.NewChaCha8([32]byte{})
+	for payload := make([]byte, 4000); ; {
+		_, _ = rng.Read(payload)
+		_, err := b.Append(s, payload, 1, time.Now().UnixMicro())
+		switch {
+		case err == nil:
+		case !errors.Is(err, buffer.ErrFull):
+			t.Fatal(err)
+		case len(payload) == 0:
+			return
+		default:
+			payload = payload[:len(payload)/2]
+		}
+	}
+}
+
 // TestFullStoreIsSaid: while a full store refuses every reading /readyz, /healthz and the log say so; when the destination
 // that filled it is renamed, what it has makes way, and the new one loses nothing.
 func TestFullStoreIsSaid(t *testing.T) {
@@ -25,23 +43,7 @@ func TestFullStoreIsSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rng := rand.NewChaCha8([32]byte{})
-	fill := func() {
-		for payload := make([]byte, 4000); ; {
-			_, _ = rng.Read(payload)
-			_, err := b.g.buf.Append(s, payload, 1, time.Now().UnixMicro())
-			switch {
-			case err == nil:
-			case !errors.Is(err, buffer.ErrFull):
-				t.Fatal(err)
-			case len(payload) == 0:
-				return
-			default:
-				payload = payload[:len(payload)/2]
-			}
-		}
-	}
-	fill()
+	fillStore(t, b.g.buf, s)
 	page := web.Handler(b.g)
 	losing := func(path, status string) bool {
 		var h web.Health
@@ -61,7 +63,7 @@ func TestFullStoreIsSaid(t *testing.T) {
 	wait("the log does not say it", func() bool { return strings.Contains(b.log.String(), "losing data since") })
 	before := b.g.Snapshot().Devices[0].Accounts[0]
 	wait("the readings of the plant are not refused", func() bool {
-		fill()
+		fillStore(t, b.g.buf, s)
 		return b.g.Snapshot().Devices[0].Accounts[0].Dropped.Full > before.Dropped.Full
 	})
 
