@@ -48,7 +48,9 @@ func TestFullStoreIsSaid(t *testing.T) {
 	losing := func(path, status string) bool {
 		var h web.Health
 		unpack(t, page, path, &h)
-		full := func(p string) bool { return strings.HasPrefix(p, "store") && strings.Contains(p, ": losing data since ") }
+		full := func(p string) bool {
+			return strings.HasPrefix(p, "store") && strings.Contains(p, ": losing data since ")
+		}
 		return h.Status == status && slices.ContainsFunc(h.Problems, full)
 	}
 	wait := func(what string, done func() bool) {
