@@ -11,6 +11,8 @@ type Stats struct {
 	NextSeq      uint64
 	Bytes        int64 // of all files
 	MaxBytes     int64
+	Room         int64     // bytes by which the segments may grow before something is dropped or refused for want of room
+	Refusing     time.Time // since when new records are refused for want of room; zero when they are not
 	Segments     int
 	TailRecords  int
 	TailBytes    int64
@@ -34,7 +36,7 @@ type Stats struct {
 // DestinationStats is the state of one destination's cursor.
 type DestinationStats struct {
 	Name       string
-	Configured bool // false: in the store, but not in Options.Destinations; it holds its records until Forget
+	Configured bool // false: in the store, but not in use; it keeps what it had until Forget, and gets nothing new
 
 	Backlog   uint64 // records not acknowledged, those in flight included
 	InFlight  int    // records
@@ -49,7 +51,7 @@ func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
-		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
 		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
@@ -60,6 +62,30 @@ func (b *Buffer) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// refusal is a time in which new records are refused for want of room.
+type refusal struct {
+	since, last time.Time
+	over        bool // one was taken after the last that was refused
+}
+
+// refusalHolds is how long after the last record refused the time goes on at least: where it is full, small ones may still fit.
+const refusalHolds = 10 * time.Second
+
+func (r *refusal) refused(now time.Time) {
+	if r.standing(now).IsZero() {
+		r.since = now
+	}
+	r.last, r.over = now, false
+}
+
+// standing returns since when it lasts, zero when it does not.
+func (r *refusal) standing(now time.Time) time.Time {
+	if r.over && now.Sub(r.last) >= refusalHolds {
+		return time.Time{}
+	}
+	return r.since
 }
 
 // health says in words how the store is. mu is held.

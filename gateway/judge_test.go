@@ -74,7 +74,8 @@ var stateRows = map[string]struct {
 	"destination lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
 	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
-	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
+	"store losing data": {func(s *web.Snapshot) { s.Buffer.Refusing = judged }, "since 2026-03-01T12:30:00Z: it is full, and new readings are refused", "failing"},
+	"store failing":     {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
 	}, "writing its files takes longer than 10s", "failing"},
@@ -259,7 +260,7 @@ func TestLossesStay(t *testing.T) {
 	b, l := open()
 	said := func(when string, readings uint64, from time.Time, losing bool) {
 		t.Helper()
-		got := l.look(ledger())
+		got := l.look(ledger(), false)
 		if readings == 0 && len(got) == 0 {
 			return
 		}

@@ -64,8 +64,9 @@ func (l *loss) unseen() (n uint64, causes string) {
 	return n, causes
 }
 
-// look takes in the ledger and returns what is to be said.
-func (l *losses) look(accounts []buffer.Account) (said []web.Loss) {
+// look takes in the ledger and returns what is to be said. While the store refuses readings a loss that was seen to grow
+// goes on, however seldom the next one is due.
+func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -73,7 +74,7 @@ func (l *losses) look(accounts []buffer.Account) (said []web.Loss) {
 		e := l.by[name]
 		if n, causes := e.unseen(); n > 0 {
 			said = append(said, web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
-				Losing: !e.grown.IsZero() && now.Sub(e.grown) < losingFor})
+				Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)})
 		}
 	}
 	return said
@@ -156,7 +157,7 @@ func (l *losses) write(atOnce bool) error {
 
 // acknowledge notes that a person has seen all losses, and returns what they were.
 func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss, error) {
-	seen := l.look(accounts)
+	seen := l.look(accounts, false)
 	l.mu.Lock()
 	for _, e := range l.by {
 		e.Seen, e.From, e.To, e.grown = e.Total, time.Time{}, time.Time{}, time.Time{}

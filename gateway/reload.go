@@ -219,7 +219,7 @@ func (g *Gateway) startNew(gone *running) {
 }
 
 // release takes the destinations that are gone from the config out of the store's service once their publishers have
-// ended. What they have not acknowledged stays until they come back or are forgotten.
+// ended. They get nothing new; what they have not acknowledged stays until they come back, are forgotten, or a full store needs the room.
 func (g *Gateway) release(gone *running) error {
 	for _, d := range gone.destinations {
 		if slices.ContainsFunc(g.running.cfg.Destinations, func(c config.Destination) bool { return c.Name == d.cfg.Name }) {

@@ -162,7 +162,7 @@ func TestReloadDestinations(t *testing.T) {
 				}
 			}
 		}
-		if change := b.reload(without); change.String() != "destinations removed: guest; connections untouched: 20" {
+		if change := b.reload(without); change.String() != "destinations removed (they get nothing new, and what they have not acknowledged is kept until `millrace buffer forget NAME`): guest; connections untouched: 20" {
 			t.Fatalf("change %q", change)
 		}
 		if i%3 == 0 {

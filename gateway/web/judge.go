@@ -93,8 +93,8 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + Count(a.Readings, "reading") + " in the store",
-			fmt.Sprintf("bring it back, or `millrace buffer forget %s` gives them up", a.Name)})
+		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
+			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	if s.Config.Problem != "" {
 		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
@@ -115,6 +115,10 @@ func (s *Snapshot) add(st State) {
 func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
 		s.add(State{"store", s.Buffer.Path, StateFailing, time.Time{}, s.Buffer.Health, "readings are not kept until this is mended"})
+	}
+	if !s.Buffer.Refusing.IsZero() {
+		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, "it is full, and new readings are refused (when_full: drop-newest)",
+			"it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"})
 	}
 }
 
