@@ -79,7 +79,8 @@ type Publisher struct {
 	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits
 
 	mu    sync.Mutex
-	shown Stats // guarded by mu; Run's goroutine brings it up to date
+	shown Stats     // guarded by mu; Run's goroutine brings it up to date
+	link  link.Link // of the session, for its counts, which shown has once it has ended; guarded by mu
 }
 
 // New checks the options and returns a Publisher for a destination of the buffer. It does not connect.

@@ -240,3 +240,23 @@ func TestNothingHealthyIsLost(t *testing.T) {
 		})
 	}
 }
+
+// TestCountsOfALinkAreLive: what the receiver sends for nothing is counted while the session lasts, and once.
+func TestCountsOfALinkAreLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.start()
+		for session := uint64(1); session <= 2; session++ {
+			r.append("a", 0)
+			r.settle(10 * time.Second)
+			time.Sleep(time.Second)
+			if s := r.pub.Stats(); s.Sessions != session || s.Stray != 2*session || s.Discarded != 3*session {
+				t.Errorf("in session %d (%d): %d stray answers and %d messages discarded, want %d and %d", session, s.Sessions, s.Stray, s.Discarded, 2*session, 3*session)
+			}
+			if session == 1 {
+				r.rec.cut()
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+}

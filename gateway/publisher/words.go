@@ -32,6 +32,7 @@ func (p *Publisher) connected(s *session) {
 	p.show(func(n *Stats) {
 		n.Sessions++
 		n.AckMax = 0
+		p.link = s.link
 	})
 	o := &p.outage
 	switch down := time.Since(o.since); {
