@@ -86,18 +86,27 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	now := map[string]*connection{}
+	next.writes = map[*connection]allowed{}
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
 	for _, c := range cfg.Connections() {
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
-		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
+		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
 			if conn, err = g.newConnection(cfg, c, devices); err != nil {
 				return err
 			}
 		}
 		next.connections = append(next.connections, conn)
+		may, rules := g.running.writes[conn], rulesFor(cfg, &c)
+		if !slices.Equal(may.rules, rules) {
+			var err error
+			if may, err = allow(conn, &c, rules); err != nil {
+				return err
+			}
+		}
+		next.writes[conn] = may
 	}
 	return nil
 }
@@ -184,7 +193,7 @@ func (g *Gateway) startNew(gone *running) {
 	}
 	var targets []command.Target
 	for _, c := range g.running.connections {
-		targets = append(targets, c.targets...)
+		targets = append(targets, g.running.writes[c].targets...)
 	}
 	g.commands.Set(targets)
 	g.ending.add(gone.connections)
