@@ -37,7 +37,7 @@ func (p *Publisher) connected(s *session) {
 	o := &p.outage
 	switch down := time.Since(o.since); {
 	case o.since.IsZero() && p.shown.Sessions <= 1:
-		p.log.Info("connected", "to", p.o.Receiver)
+		p.log.Info("connected", "to", p.o.Receiver, "records_waiting", p.dest.Len())
 	case !o.since.IsZero() && down > brief:
 		n := p.dest.Len()
 		p.log.Info("connected again", "to", p.o.Receiver, "after", down.Round(time.Second), "records_waiting", n)
