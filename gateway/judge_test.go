@@ -74,6 +74,9 @@ var stateRows = map[string]struct {
 	"destination lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
 	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
+	"store lost data": {func(s *web.Snapshot) {
+		s.Losses = []web.Loss{{Readings: 2, Causes: "2 damages to the store's files", From: judged, To: judged}}
+	}, "readings that nobody can count, by 2 damages to the store's files", "failing"},
 	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
@@ -298,6 +301,14 @@ func TestLossesStay(t *testing.T) {
 	said("taken out of quarantine", 0, time.Time{}, false)
 	n = 2
 	said("and others put into it", 2, now, true)
+	n, l.unknown = 0, func() uint64 { return 1 }
+	if got := l.look(ledger()); len(got) != 1 || got[0].Destination != "" || got[0].Causes != "1 damage to the store's files" {
+		t.Errorf("a loss that nobody could count: %+v", got)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
 }
 
 // TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops
