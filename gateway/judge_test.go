@@ -235,7 +235,7 @@ func TestLogIsDamped(t *testing.T) {
 	if n := strings.Count(text, "\n"); n < 2 || n > 4 {
 		t.Errorf("%d lines in 200 s of flapping:\n%s", n, text)
 	}
-	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, "no more: device") {
+	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=1s") {
 		t.Errorf("the last word is %q", last)
 	}
 }

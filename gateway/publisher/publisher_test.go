@@ -260,3 +260,21 @@ func TestCountsOfALinkAreLive(t *testing.T) {
 		}
 	})
 }
+
+// TestRepeatedCauseIsDamped: sessions that end again and again for one cause are told once a minute, with how often.
+func TestRepeatedCauseIsDamped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.RetryMax = time.Second })
+		r.start()
+		for range 60 {
+			r.append("a", 0)
+			r.settle(10 * time.Second)
+			time.Sleep(3 * time.Second)
+			r.rec.cut()
+			time.Sleep(2 * time.Second)
+		}
+		if n := strings.Count(r.log.String(), "msg=\"no link\""); n < 3 || n > 8 || !strings.Contains(r.log.String(), "left_out=1") {
+			t.Errorf("%d lines in five minutes of one cause:\n%s", n, r.log)
+		}
+	})
+}
