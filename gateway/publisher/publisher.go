@@ -164,7 +164,9 @@ type ending struct {
 // serve opens one session and uses it until it ends.
 func (p *Publisher) serve(ctx context.Context) ending {
 	start := time.Now()
+	p.busy.Store(max(int64(time.Since(p.born)), 1)) // a dial has a time limit of its own: one that outlasts the watchdog's hangs
 	l, err := p.o.Dialer.Dial(ctx, p.o.Format.Will())
+	p.busy.Store(0)
 	if err != nil {
 		return ending{err: err}
 	}

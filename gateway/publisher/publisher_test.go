@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -275,6 +276,32 @@ func TestRepeatedCauseIsDamped(t *testing.T) {
 		}
 		if n := strings.Count(r.log.String(), "msg=\"no link\""); n < 3 || n > 8 || !strings.Contains(r.log.String(), "left_out=1") {
 			t.Errorf("%d lines in five minutes of one cause:\n%s", n, r.log)
+		}
+	})
+}
+
+// stuckDialer does not come back, whatever ends.
+type stuckDialer chan struct{}
+
+func (d stuckDialer) Dial(context.Context, *link.Message) (link.Link, error) {
+	<-d
+	return nil, errors.New("freed")
+}
+
+// TestBusyWhileDialling: the watchdog sees a dial that does not end.
+func TestBusyWhileDialling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(stuckDialer)
+		r := newRig(t, func(o *Options) { o.Dialer = free })
+		r.start()
+		time.Sleep(time.Minute)
+		if busy := r.pub.Busy(); busy < time.Minute {
+			t.Errorf("busy for %v after a minute of dialling", busy)
+		}
+		close(free)
+		time.Sleep(time.Millisecond)
+		if busy := r.pub.Busy(); busy != 0 {
+			t.Errorf("busy for %v between two attempts", busy)
 		}
 	})
 }
