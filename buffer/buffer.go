@@ -127,6 +127,7 @@ type Buffer struct {
 	tail     tail
 	next     uint64 // sequence number of the next record
 	durable  uint64 // every record up to here is on disk or needs no disk
+	unclean  bool   // the process before did not close the store
 	reserved uint64 // sequence numbers below are promised on disk to be used once
 	running  bool   // Run is at work
 	closed   bool

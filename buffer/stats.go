@@ -29,6 +29,7 @@ type Stats struct {
 	Damages      uint64    // found since Open
 	Damage       []Damage  // the first of them
 	CommitSince  time.Time // when the write to disk that is under way began; zero when none is
+	Unclean      bool      // the process before did not close the store: what it had not committed is lost, and nobody can count it
 	LostUnknown  uint64    // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats
 }
@@ -54,7 +55,7 @@ func (b *Buffer) Stats() Stats {
 		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,

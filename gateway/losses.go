@@ -18,6 +18,8 @@ type losses struct {
 	log *slog.Logger
 	now func() time.Time
 
+	unknown func() uint64 // losses that nobody could count
+
 	saving sync.Mutex // one save at a time; taken before mu
 	mu     sync.Mutex
 	by     map[string]*loss // by destination
@@ -41,7 +43,7 @@ const (
 )
 
 func newLosses(buf *buffer.Buffer, log *slog.Logger) *losses {
-	l := &losses{buf: buf, log: log, now: time.Now, by: map[string]*loss{}}
+	l := &losses{buf: buf, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
 	if note := buf.Note(); note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
 		l.by = map[string]*loss{}
 	}
@@ -73,6 +75,9 @@ func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss
 	for _, name := range l.take(accounts, now) {
 		e := l.by[name]
 		if n, causes := e.unseen(); n > 0 {
+			if name == uncounted {
+				causes = web.Count(n, "damage") + " to the store's files"
+			}
 			said = append(said, web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
 				Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)})
 		}
@@ -95,6 +100,8 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 			}
 		}
 	}
+	totals[uncounted] = new([buffer.Causes]uint64)
+	totals[uncounted][buffer.CauseDamaged] = l.unknown()
 	for name := range l.by {
 		if totals[name] == nil { // forgotten
 			delete(l.by, name)
@@ -107,8 +114,12 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 		}
 		l.grow(l.by[name], total, now)
 	}
-	return names
+	return append(names, uncounted)
 }
+
+// uncounted is the name, which no destination has, under which losses stand that nobody could count: so many of them, not
+// readings.
+const uncounted = ""
 
 func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	before, _ := e.unseen()

@@ -103,6 +103,7 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	now := map[string]*connection{}
+	next.writes = map[*connection]allowed{}
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
@@ -110,13 +111,21 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	for i := range links {
 		c := links[i]
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
-		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
+		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
 			if conn, err = g.newConnection(cfg, c, devices); err != nil {
 				return err
 			}
 		}
 		next.connections = append(next.connections, conn)
+		may, rules := g.running.writes[conn], rulesFor(cfg, &c)
+		if !slices.Equal(may.rules, rules) {
+			var err error
+			if may, err = allow(conn, &c, rules); err != nil {
+				return err
+			}
+		}
+		next.writes[conn] = may
 		links[i] = config.Connection{}
 		for _, d := range c.Devices {
 			d.Groups = nil // so that the config goes as what is built of it comes
@@ -207,7 +216,7 @@ func (g *Gateway) startNew(gone *running) {
 	}
 	var targets []command.Target
 	for _, c := range g.running.connections {
-		targets = append(targets, c.targets...)
+		targets = append(targets, g.running.writes[c].targets...)
 	}
 	g.commands.Set(targets)
 	g.ending.add(gone.connections)

@@ -12,6 +12,7 @@ type running struct {
 	cfg          *config.Config // without tags
 	hash         string         // of the whole config
 	connections  []*connection  // in the order of cfg.Connections
+	writes       map[*connection]allowed
 	destinations []*destination // in the order of cfg.Destinations
 	page         *page          // nil = none
 }

@@ -43,6 +43,10 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 			}
 			for i := range seen {
 				l := &seen[i]
+				if l.Destination == "" {
+					fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: readings that nobody can count were lost by %s\n", l.Causes)
+					continue
+				}
 				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s) from %s to %s\n", l.Destination,
 					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
 			}

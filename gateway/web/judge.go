@@ -78,7 +78,7 @@ func (s *Snapshot) Judge() {
 	s.States = []State{}
 	s.judgeStore()
 	for i := range s.Losses {
-		s.add(s.Losses[i].judge())
+		s.add(s.Losses[i].judge(s.Buffer.Path))
 	}
 	for i := range s.Stalls {
 		s.add(s.Stalls[i].judge())
@@ -122,7 +122,11 @@ func (s *Snapshot) judgeStore() {
 	}
 }
 
-func (l *Loss) judge() State {
+func (l *Loss) judge(store string) State {
+	if l.Destination == "" {
+		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
+			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
+	}
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
