@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -28,7 +27,7 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 			defer cancel()
 			dir, err := path, error(nil)
 			if dir == "" {
-				if dir, err = config.StorePath(file, protocols(), config.Options{}); dir == "" {
+				if dir, err = storePath(file); dir == "" {
 					return &exitError{exitFailed, err}
 				}
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -35,7 +34,9 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, mistakes := path, error(nil)
 			if dir == "" {
-				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
+				if dir, mistakes = storePath(file); dir == "" {
+					return &exitError{exitFailed, mistakes}
+				}
 			}
 			change, err := askReload(cmd.Context(), dir)
 			switch {
