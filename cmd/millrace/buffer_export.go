@@ -210,7 +210,7 @@ func (e *exporter) end() error {
 	}
 	err := e.out.Flush()
 	if e.bad > 0 {
-		err = errors.Join(err, fmt.Errorf("%d records could not be decoded and are left out; the last: %w", e.bad, e.why))
+		err = errors.Join(err, fmt.Errorf("%s left out that could not be decoded; the last: %w", web.Count(uint64(e.bad), "record"), e.why))
 	}
 	return err
 }
@@ -297,7 +297,8 @@ func showRecord(w io.Writer, r *web.StoredRecord, schema *record.Schema, rec *re
 			r.Gap.FirstSeq, r.Gap.LastSeq, gapText(r.Gap))
 		return out.err
 	}
-	out.printf("record %d of %s, device %q, group %q: %d readings in %d bytes\n", r.Seq, timeText(r.At), schema.Device, schema.Group, len(rec.Readings), len(r.Payload))
+	out.printf("record %d of %s, device %q, group %q: %s in %s\n", r.Seq, timeText(r.At), schema.Device, schema.Group,
+		web.Count(uint64(len(rec.Readings)), "reading"), web.Count(uint64(len(r.Payload)), "byte"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i := range rec.Readings {
 		rd := &rec.Readings[i]

@@ -92,11 +92,11 @@ func mustSay(t *testing.T, want []string, args ...string) string {
 func TestBufferOfStoppedStore(t *testing.T) {
 	dir := makeStore(t, 1000)
 	before := listDir(t, dir)
-	mustSay(t, []string{"no gateway runs on it", `destination "cloud": backlog 1000 records`, `destination "old": backlog 1000 records`, "quarantine  1 records",
+	mustSay(t, []string{"no gateway runs on it", `destination "cloud": backlog 1,000 records`, `destination "old": backlog 1,000 records`, "quarantine  1 record ",
 		"press-1", "2 (rejected 2)", "health      ok"}, "buffer", "status", "--path", dir)
 	mustSay(t, []string{"seg-0000000000000001.db", "sealed"}, "buffer", "ls", "--path", dir)
 	mustSay(t, []string{`group "ram"`, "force  1.5  kN  good", `state           bad   cable, "cut"`}, "buffer", "show", "4", "--path", dir)
-	mustSay(t, []string{"ok\n", " 1001 records"}, "buffer", "verify", "--path", dir)
+	mustSay(t, []string{"ok\n", " 1,001 records"}, "buffer", "verify", "--path", dir)
 	mustSay(t, []string{"1:cloud", "press-1", "topic forbidden"}, "buffer", "quarantine", "ls", "--path", dir)
 	if code, _ := millrace("buffer", "show", "5000", "--path", dir); code != exitFailed {
 		t.Errorf("a record that is not there: exit %d", code)
@@ -351,7 +351,7 @@ func TestBufferOfRunningGateway(t *testing.T) {
 	mustSay(t, []string{"ok\n"}, with("verify")...)
 	mustSay(t, []string{"seg-0000000000000001.db"}, with("ls")...)
 	backup := filepath.Join(t.TempDir(), "backup")
-	mustSay(t, []string{`destination "old": 10`, "ok\n"}, with("backup", backup)...)
+	mustSay(t, []string{`destination "old": 1,0`, "ok\n"}, with("backup", backup)...)
 	if code, _ := millrace(with("backup", backup)...); code != exitFailed {
 		t.Errorf("a second backup over the first: exit %d", code)
 	}

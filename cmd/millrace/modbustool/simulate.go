@@ -16,6 +16,7 @@ import (
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 // simulateFlags say what to serve, and where.
@@ -178,7 +179,7 @@ func (p *plant) serve(ctx context.Context, w io.Writer, duration time.Duration) 
 			return err
 		}
 	}
-	fmt.Fprintf(w, "%d tags\n", len(p.signals))
+	fmt.Fprintf(w, "%s\n", web.Count(uint64(len(p.signals)), "tag"))
 	if len(p.left) > 0 {
 		fmt.Fprintf(w, "no value fits %s: they read what their registers happen to hold\n", strings.Join(p.left, ", "))
 	}
@@ -200,7 +201,7 @@ func (p *plant) farewell(w io.Writer) error {
 	for _, s := range p.servers {
 		requests, clients = requests+s.Requests(), clients+s.Accepted()
 	}
-	_, err := fmt.Fprintf(w, "%d requests of %d connections\n", requests, clients)
+	_, err := fmt.Fprintf(w, "%s of %s\n", web.Count(requests, "request"), web.Count(clients, "connection"))
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}

@@ -86,6 +86,9 @@ func TestReadBounds(t *testing.T) {
 	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "2000"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "refuses all") {
 		t.Errorf("all refused: %v", err)
 	}
+	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "1"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "refuses it;") {
+		t.Errorf("one refused: %v", err)
+	}
 	if n := sim.Requests(); n > 2*maxNo {
 		t.Errorf("%d requests for nothing", n)
 	}
