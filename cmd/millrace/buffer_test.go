@@ -61,7 +61,7 @@ func fillStore(t *testing.T, b *buffer.Buffer, n int) {
 	for i := range n {
 		at := storeStart + int64(i)*1e6
 		rec := record.Record{Time: at, Readings: []telemetry.Reading{
-			{Tag: 0, Time: at, Value: telemetry.Float32(float32(i) / 2)}, telemetry.BadReading(1, at, "cable, \"cut\"")}}
+			{Tag: 0, Time: at - 10_000, Value: telemetry.Float32(float32(i) / 2)}, telemetry.BadReading(1, at, "cable, \"cut\"")}}
 		if _, err := b.Append(s, record.Append(nil, &rec), 2, at); err != nil {
 			t.Fatal(err)
 		}
@@ -157,15 +157,16 @@ func TestBufferExport(t *testing.T) {
 		}
 	}
 	rows, _ := csv.NewReader(strings.NewReader(mustSay(t, nil, "buffer", "export", "--format", "csv", "--path", dir))).ReadAll()
-	if got := strings.Join(rows[3], "|"); got != "2|2023-11-14T22:13:21.000Z|press-1|ram|force|0.5|kN|good|" {
+	if got := strings.Join(rows[3], "|"); got != "2|2023-11-14T22:13:21.000Z|2023-11-14T22:13:20.990Z|press-1|ram|force|0.5|kN|good|" {
 		t.Errorf("row %s", got)
 	}
-	if got := strings.Join(rows[4], "|"); got != `2|2023-11-14T22:13:21.000Z|press-1|ram|state|||bad|cable, "cut"` {
+	if got := strings.Join(rows[4], "|"); got != `2|2023-11-14T22:13:21.000Z|2023-11-14T22:13:21.000Z|press-1|ram|state|||bad|cable, "cut"` {
 		t.Errorf("row %s", got)
 	}
-	if got := rows[len(rows)-1]; got[7] != "gap" || !strings.Contains(got[8], "2 readings lost: rejected") {
+	if got := rows[len(rows)-1]; got[2] != "" || got[8] != "gap" || !strings.Contains(got[9], "2 readings lost: rejected") {
 		t.Errorf("gap %q", got)
 	}
+	mustSay(t, []string{`"ts":1700000001000,`, `"times":{"force":1700000000990}`}, "buffer", "export", "--path", dir)
 	mustSay(t, []string{`"seq":1,`}, "buffer", "quarantine", "export", "--path", dir)
 }
 
