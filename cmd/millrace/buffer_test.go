@@ -241,6 +241,35 @@ func TestBufferDelete(t *testing.T) {
 }
 
 // TestBufferHeldByAnother: while a process holds the store and does not answer, one can look but change nothing.
+// TestQuarantineIDs: an entry is named by the sequence number as the log and the messages have it, in decimal.
+func TestQuarantineIDs(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Hour, MaxSize: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillStore(t, b, 30)
+	d := b.Destination("cloud")
+	r, rec := d.Reader(0, 0), buffer.Record{}
+	for rec.Seq < 26 {
+		if ok, err := r.Next(&rec); !ok || err != nil || !d.Take(&rec) {
+			t.Fatal(ok, err)
+		}
+	}
+	if err := d.Reject(rec.Seq, "topic forbidden"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustSay(t, []string{"\n26:cloud "}, "buffer", "quarantine", "ls", "--path", dir)
+	mustSay(t, []string{`"seq":26,`}, "buffer", "quarantine", "export", "--path", dir)
+	if code, _ := millrace("buffer", "quarantine", "retry", "1a:cloud", "--path", dir); code != exitFailed {
+		t.Errorf("an ID in hex: exit %d", code)
+	}
+	mustSay(t, []string{"26:cloud goes out again as record"}, "buffer", "quarantine", "retry", "26:cloud", "--path", dir)
+}
+
 func TestBufferHeldByAnother(t *testing.T) {
 	dir := makeStore(t, 100)
 	b, err := buffer.Open(dir, buffer.Options{})
