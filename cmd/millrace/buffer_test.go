@@ -277,10 +277,35 @@ func TestBufferHeldByAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	mustSay(t, []string{"backlog 100 records"}, "buffer", "status", "--path", dir)
+	held := fmt.Sprintf("process %d has it open, but no gateway answers at its socket", os.Getpid())
+	mustSay(t, []string{"backlog 100 records", held}, "buffer", "status", "--path", dir)
 	if code, _ := millrace("buffer", "quarantine", "delete", "--all", "--path", dir); code != exitFailed {
 		t.Errorf("delete beside the holder: exit %d", code)
 	}
+}
+
+// TestBufferStatusAfterRemoval: while a gateway makes its directory and its socket anew, no status says that none runs.
+func TestBufferStatusAfterRemoval(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	_, stop := running(t, dir)
+	until(t, "runs on it", "buffer", "status", "--path", dir)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		code, out := millrace("buffer", "status", "--path", dir)
+		if strings.Contains(out, "no gateway runs") {
+			t.Fatalf("beside a gateway:\n%s", out)
+		}
+		if code == exitOK && strings.Contains(out, `gateway "shop" (v-test) runs on it`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the socket is not made again; exit %d:\n%s", code, out)
+		}
+	}
+	stop()
+	mustSay(t, []string{"no gateway runs on it"}, "buffer", "status", "--path", dir)
 }
 
 // running runs a gateway on a store, with a plant and a broker, until stop is called or the test ends.
