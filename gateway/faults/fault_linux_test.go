@@ -32,6 +32,7 @@ func TestFault(t *testing.T) {
 		{"F25_memory_and_backlog", faultBacklogMemory},
 		{"F26_few_descriptors", faultFewDescriptors},
 		{"F26_crowded_page", faultCrowdedPage},
+		{"F26_soak", faultSoak},
 		{"F27_reload", faultReload},
 		{"F27_newer_store", faultNewerStore},
 		{"F28_two_on_one_directory", faultTwoGateways},
