@@ -28,6 +28,7 @@ func TestFault(t *testing.T) {
 		{"F18_certificates", faultTLS},
 		{"F20_dead_and_slow", faultDeadAndSlow},
 		{"F23_hostile_servers", faultHostileServers},
+		{"F23_hostile_peers", faultHostilePeers},
 		{"F24_clock", faultClock},
 		{"F25_memory_and_backlog", faultBacklogMemory},
 		{"F26_few_descriptors", faultFewDescriptors},
