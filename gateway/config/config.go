@@ -140,7 +140,28 @@ type Device struct {
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.
 type Group struct {
 	drivers.Group
-	Report []TagReport // nil = every tag always; else one for each tag
+	Report  []TagReport   // nil = every tag always; else one for each tag
+	Clamps  map[int]Range // by tag: a scaled value beyond it becomes its end, and uncertain
+	Derived []Derived     // tags that no driver reads
+	// By tag, those of Derived after those that are read: record one value of each window rather than every reading.
+	Aggregates map[int]Aggregate
+}
+
+// Aggregate is min, max, mean or rate over a window; the zero value is none.
+type Aggregate struct {
+	Kind string
+	Over time.Duration // from the group's interval to 1d
+}
+
+// Range is from Low to High, both included.
+type Range struct{ Low, High float64 }
+
+// Derived is a tag worked out from others of its device at each poll of its group, after they are scaled. Its own scale and
+// offset are 0.
+type Derived struct {
+	telemetry.Tag
+	Expr   string // compiles, see package derive
+	Report TagReport
 }
 
 // TagReport says which readings of one tag are worth a place in a record. The zero value is every reading.

@@ -18,6 +18,10 @@ type deviceDraft struct {
 	protocol *drivers.Protocol // nil while the driver is unknown: its keys are then not checked
 	groups   field
 	places   *devicePlace
+	formulas []formula
+
+	templates []templateDraft
+	given     map[string]string // options that the config itself gives
 }
 
 func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
@@ -38,7 +42,9 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 			{name: "retry", help: "wait between two connects, growing from min to max", kind: retryKind("500ms", "30s", func(d *deviceDraft) *Retry { return &d.Retry })},
 			{name: "description", show: "the big press", help: "256 bytes at most", kind: textKind(func(d *deviceDraft) *string { return &d.Description }, maxLabel)},
 			{name: "labels", show: `{line: "4"}`, help: "names with texts; 64 at most", kind: labelsKind(func(d *deviceDraft) *[]telemetry.Label { return &d.Labels })},
-			{name: "groups", need: `"groups:" with a list of poll groups`, help: "poll groups", kind: groups},
+			{name: "template", show: "eastron-sdm630", help: "instead of groups or beside them: the groups of a device template, by name or with name, prefix, interval, base, report, deadband and heartbeat, one or a list; see configs/templates/README.md",
+				kind: templateKind()},
+			{name: "groups", or: "template", need: `"groups:" with a list of poll groups, or "template:"`, help: "poll groups", kind: groups},
 		}}
 }
 
@@ -56,6 +62,21 @@ type groupDraft struct {
 	device *deviceDraft
 	tags   field
 	names  map[string]int32 // tags by name: the line of each
+
+	derivedAggregates []derivedAggregate
+}
+
+// derivedAggregate is kept until it is known how many tags are read.
+type derivedAggregate struct {
+	derived   int
+	aggregate Aggregate
+}
+
+func (g *groupDraft) setAggregate(tag int, a Aggregate) {
+	if g.Aggregates == nil {
+		g.Aggregates = map[int]Aggregate{}
+	}
+	g.Aggregates[tag] = a
 }
 
 func groupTable(tag *table[tagDraft]) *table[groupDraft] {
@@ -75,11 +96,20 @@ func groupTable(tag *table[tagDraft]) *table[groupDraft] {
 func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 	return func(yield func(*tagDraft) bool) {
 		for i := range g.Tags {
-			t := &tagDraft{Tag: g.Tags[i], group: g}
+			t := &tagDraft{Tag: g.Tags[i], group: g, aggregate: g.Aggregates[i]}
 			if g.Report != nil {
 				t.TagReport = g.Report[i]
 			}
+			if r, ok := g.Clamps[i]; ok {
+				t.clamped = &r
+			}
 			if !yield(t) {
+				return
+			}
+		}
+		for i := range g.Derived {
+			t := &g.Derived[i]
+			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, aggregate: g.Aggregates[len(g.Tags)+i], reporting: reporting{TagReport: t.Report}}) {
 				return
 			}
 		}
@@ -147,6 +177,8 @@ func (l *loader) readDevice(v value) {
 	if d.groups.v.n != nil {
 		l.list(d.groups, func(v value) { l.readGroup(d, v) })
 	}
+	l.expandTemplates(d)
+	l.checkFormulas(d)
 	l.cfg.Devices = append(l.cfg.Devices, d.Device)
 	l.places = append(l.places, *d.places)
 }
@@ -169,6 +201,12 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	l.settle(&g.reporting, g.Interval)
 	if g.tags.v.n != nil {
 		l.list(g.tags, func(v value) { l.readTag(g, &place, v) })
+	}
+	if len(g.Derived) > 0 && len(g.Tags) == 0 {
+		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)
+	}
+	for _, a := range g.derivedAggregates {
+		g.setAggregate(len(g.Tags)+a.derived, a.aggregate)
 	}
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)

@@ -106,7 +106,7 @@ func lack[T any](l *loader, v value, t *table[T], seen uint64, what string) bool
 	}
 	found := false
 	for i := range t.keys {
-		if k := &t.keys[i]; k.need != "" && seen&(1<<i) == 0 {
+		if k := &t.keys[i]; k.need != "" && seen&(1<<i|t.bit(k.or)) == 0 {
 			found = true
 			l.errorf(l.at(v), "add "+k.need, "%s has no key %q", what, k.name)
 		}

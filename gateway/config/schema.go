@@ -51,18 +51,22 @@ func deviceSchema(s *section, protocols []drivers.Protocol) schema {
 // schema describes the mapping, with the options of the protocol.
 func (s *section) schema(p *drivers.Protocol) schema {
 	properties := schema{}
+	x := schema{"type": "object", "properties": properties, "additionalProperties": false}
 	var required []string
 	for i := range s.entries {
 		e := &s.entries[i]
 		properties[e.name] = e.schema(p)
-		if e.need != "" && s.in != "the top level" { // another file may have it
+		switch {
+		case e.need == "" || s.in == "the top level": // another file may have it
+		case e.or != "":
+			x["anyOf"] = []schema{{"required": []string{e.name}}, {"required": []string{e.or}}}
+		default:
 			required = append(required, e.name)
 		}
 	}
 	for _, o := range s.options.of(p) {
 		properties[o.Name] = schema{"type": []string{"string", "number", "boolean"}, "description": o.Help}
 	}
-	x := schema{"type": "object", "properties": properties, "additionalProperties": false}
 	if len(required) > 0 {
 		x["required"] = required
 	}

@@ -15,6 +15,7 @@ type key[T any] struct {
 	def  string // default as a config would write it; "" = none
 	show string // what the reference shows where there is no default; it begins with a dash for a list of plain values
 	need string // for a required key: what to add when it is missing
+	or   string // a key that does instead of a required one
 	help string // one line; the kind adds the bounds
 
 	restart bool // a change of it, or of what is below it, takes a restart
@@ -47,9 +48,9 @@ type section struct {
 }
 
 type entry struct {
-	name, def, show, need, help string
-	restart                     bool
-	form                        form
+	name, def, show, need, or, help string
+	restart                         bool
+	form                            form
 }
 
 // optionsOf are a driver's own keys at one level.
@@ -94,7 +95,7 @@ func (t *table[T]) section() *section {
 	s := &section{in: t.in, options: t.options}
 	for i := range t.keys {
 		k := &t.keys[i]
-		s.entries = append(s.entries, entry{k.name, k.def, k.show, k.need, k.help, k.restart, k.form})
+		s.entries = append(s.entries, entry{k.name, k.def, k.show, k.need, k.or, k.help, k.restart, k.form})
 	}
 	return s
 }
