@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // appendRandom appends records that cannot be packed, and returns their payloads by number.
@@ -27,6 +29,8 @@ func appendRandom(t testing.TB, b *Buffer, s *Stream, n int, rng *rand.Rand) map
 	return all
 }
 
+const partEpoch = 7
+
 // TestSoundPart: of a block with a page of zeros in its payloads every record is served that does not touch it, and none that
 // does; packed payloads are served as a whole or not at all.
 func TestSoundPart(t *testing.T) {
@@ -40,69 +44,78 @@ func TestSoundPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const epoch = 7
-	c.seed = epochSeed(epoch)
+	c.seed = epochSeed(partEpoch)
 	for range 200 {
 		packed := rng.IntN(4) == 0
-		var want []string
-		for i := range 1 + rng.IntN(80) {
-			p := make([]byte, rng.IntN(1500))
-			for j := range p {
-				if p[j] = byte(rng.Uint32()) | 1; packed {
-					p[j] = 1
-				}
+		onePart(t, &c, dec, rng, packed)
+	}
+}
+
+func onePart(t *testing.T, c *blockCoder, dec *zstd.Decoder, rng *rand.Rand, packed bool) {
+	t.Helper()
+	var want []string
+	for i := range 1 + rng.IntN(80) {
+		p := make([]byte, rng.IntN(1500))
+		for j := range p {
+			if p[j] = byte(rng.Uint32()) | 1; packed {
+				p[j] = 1
 			}
-			want = append(want, string(p))
-			c.add(&head{seq: 10 + 3*uint64(i), stream: 2, readings: uint32(i), at: int64(i)}, p)
 		}
-		value := bytes.Clone(c.finish())
-		info, err := parseBlock(value, epoch, dec, nil)
-		if err != nil {
-			t.Fatal(err)
+		want = append(want, string(p))
+		c.add(&head{seq: 10 + 3*uint64(i), stream: 2, readings: uint32(i), at: int64(i)}, p)
+	}
+	value := bytes.Clone(c.finish())
+	info, err := parseBlock(value, partEpoch, dec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isPacked := info.flags&packedPayload != 0; isPacked != packed && info.payloadRaw > 4096 {
+		t.Fatalf("packed is %v, want %v", isPacked, packed)
+	}
+	if info.flags&packedPayload != 0 {
+		if soundPart(value, partEpoch, dec) != nil {
+			t.Fatal("a part of packed payloads")
 		}
-		if isPacked := info.flags&packedPayload != 0; isPacked != packed && info.payloadRaw > 4096 {
-			t.Fatalf("packed is %v, want %v", isPacked, packed)
+		return
+	}
+	from := info.payloadAt + rng.IntN(int(info.payloadRaw)+1)
+	to := min(from+pageSize, len(value))
+	clear(value[from:to])
+	from, to = from-info.payloadAt, to-info.payloadAt
+	sound := map[uint64]string{}
+	at := 0
+	for i, p := range want {
+		touched := to > from && at/sumChunk <= (to-1)/sumChunk && (at+len(p)+sumChunk-1)/sumChunk > from/sumChunk
+		if !touched || len(p) == 0 {
+			sound[10+3*uint64(i)] = p
 		}
-		if info.flags&packedPayload != 0 {
-			if soundPart(value, epoch, dec) != nil {
-				t.Fatal("a part of packed payloads")
-			}
-			continue
+		at += len(p)
+	}
+	checkPart(t, soundPart(value, partEpoch, dec), dec, sound)
+}
+
+// checkPart fails unless a part has exactly the sound records.
+func checkPart(t *testing.T, part []byte, dec *zstd.Decoder, sound map[uint64]string) {
+	t.Helper()
+	if part == nil {
+		if len(sound) > 0 {
+			t.Fatalf("no part; %d records are sound", len(sound))
 		}
-		from := info.payloadAt + rng.IntN(int(info.payloadRaw)+1)
-		to := min(from+pageSize, len(value))
-		clear(value[from:to])
-		from, to = from-info.payloadAt, to-info.payloadAt
-		sound := map[uint64]string{}
-		at := 0
-		for i, p := range want {
-			touched := to > from && at/sumChunk <= (to-1)/sumChunk && (at+len(p)+sumChunk-1)/sumChunk > from/sumChunk
-			if !touched || len(p) == 0 {
-				sound[10+3*uint64(i)] = p
-			}
-			at += len(p)
-		}
-		part := soundPart(value, epoch, dec)
-		if part == nil {
-			if len(sound) > 0 {
-				t.Fatalf("no part; %d records are sound", len(sound))
-			}
-			continue
-		}
-		got, err := parseBlock(part, epoch, dec, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		payloads, err := got.payloads(part, dec, nil)
-		if err != nil || int(got.count) != len(sound) {
-			t.Fatalf("%d records, %v; want %d", got.count, err, len(sound))
-		}
-		var h head
-		at = 0
-		for r := got.heads(); r.next(&h); at += h.size {
-			if p, is := sound[h.seq]; !is || p != string(payloads[at:at+h.size]) || uint64(h.readings) != (h.seq-10)/3 || h.stream != 2 {
-				t.Fatalf("record %+v is wrong, or not sound", h)
-			}
+		return
+	}
+	got, err := parseBlock(part, partEpoch, dec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payloads, err := got.payloads(part, dec, nil)
+	if err != nil || int(got.count) != len(sound) {
+		t.Fatalf("%d records, %v; want %d", got.count, err, len(sound))
+	}
+	var h head
+	at := 0
+	for r := got.heads(); r.next(&h); at += h.size {
+		if p, is := sound[h.seq]; !is || p != string(payloads[at:at+h.size]) || uint64(h.readings) != (h.seq-10)/3 || h.stream != 2 {
+			t.Fatalf("record %+v is wrong, or not sound", h)
 		}
 	}
 }
