@@ -75,12 +75,12 @@ func startOf(d *config.Destination) buffer.StartAt {
 	return buffer.StartNow
 }
 
-// warnAbsent says what destinations hold that are no longer in the config.
+// warnAbsent names the destinations that the store knows and the config does not, also those that hold nothing: it may be a slip.
 func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
 	for _, d := range buf.Stats().Destinations {
-		if !d.Configured && d.Backlog > 0 {
-			log.Warn("a destination that is not in the config keeps its records in the store",
-				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give its records up: millrace buffer forget %s", d.Name))
+		if !d.Configured {
+			log.Warn("a destination is gone from the config: it gets nothing new, and the store keeps what it has not acknowledged; if it was renamed, that does not go to the new name",
+				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
 		}
 	}
 }

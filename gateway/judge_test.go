@@ -74,6 +74,10 @@ var stateRows = map[string]struct {
 	"destination lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
 	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
+	"store losing data": {func(s *web.Snapshot) { s.Buffer.Refusing = judged }, "since 2026-03-01T12:30:00Z: it is full, and new readings are refused", "failing"},
+	"store lost data": {func(s *web.Snapshot) {
+		s.Losses = []web.Loss{{Readings: 2, Causes: "2 damages to the store's files", From: judged, To: judged}}
+	}, "readings that nobody can count, by 2 damages to the store's files", "failing"},
 	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
@@ -251,7 +255,7 @@ func TestLogIsDamped(t *testing.T) {
 	if n := strings.Count(text, "\n"); n < 2 || n > 4 {
 		t.Errorf("%d lines in 200 s of flapping:\n%s", n, text)
 	}
-	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, "no more: device") {
+	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=1s") {
 		t.Errorf("the last word is %q", last)
 	}
 }
@@ -278,7 +282,7 @@ func TestLossesStay(t *testing.T) {
 	b, l := open()
 	said := func(when string, readings uint64, from time.Time, losing bool) {
 		t.Helper()
-		got := l.look(ledger())
+		got := l.look(ledger(), false)
 		if readings == 0 && len(got) == 0 {
 			return
 		}
@@ -317,6 +321,14 @@ func TestLossesStay(t *testing.T) {
 	said("taken out of quarantine", 0, time.Time{}, false)
 	n = 2
 	said("and others put into it", 2, now, true)
+	n, l.unknown = 0, func() uint64 { return 1 }
+	if got := l.look(ledger(), false); len(got) != 1 || got[0].Destination != "" || got[0].Causes != "1 damage to the store's files" {
+		t.Errorf("a loss that nobody could count: %+v", got)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
 }
 
 // TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops

@@ -69,7 +69,7 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	s.Clock = g.clock.view()
 	s.Certificates = g.certificates()
 	s.Stalls = g.stalls(now)
-	s.Losses = g.losses.look(accounts)
+	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
 	s.Judge()
 	g.judge.stamp(s)
 	return s
@@ -166,5 +166,5 @@ func destinationView(d *destination) web.Destination {
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
-		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages}
+		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages, Refusing: st.Refusing}
 }

@@ -102,7 +102,10 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if meaning == hangupReloads {
 		signal.Notify(hangups, syscall.SIGHUP)
 	}
-	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
+	load := func() (*config.Config, error) {
+		defer collectOften()()
+		return config.Load(file, protocols(), config.Options{})
+	}
 	cfg, err := load()
 	if err != nil {
 		return &exitError{exitStartup, err}

@@ -83,7 +83,7 @@ func (s *Snapshot) Judge() {
 	s.States = []State{}
 	s.judgeStore()
 	for i := range s.Losses {
-		s.add(s.Losses[i].judge())
+		s.add(s.Losses[i].judge(s.Buffer.Path))
 	}
 	for i := range s.Stalls {
 		s.add(s.Stalls[i].judge())
@@ -98,8 +98,8 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + Count(a.Readings, "reading") + " in the store",
-			fmt.Sprintf("bring it back, or `millrace buffer forget %s` gives them up", a.Name)})
+		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
+			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	if s.Config.Problem != "" {
 		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
@@ -122,9 +122,17 @@ func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
 		s.add(State{"store", s.Buffer.Path, StateFailing, time.Time{}, s.Buffer.Health, "readings are not kept until this is mended"})
 	}
+	if !s.Buffer.Refusing.IsZero() {
+		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, "it is full, and new readings are refused (when_full: drop-newest)",
+			"it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"})
+	}
 }
 
-func (l *Loss) judge() State {
+func (l *Loss) judge(store string) State {
+	if l.Destination == "" {
+		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
+			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
+	}
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {

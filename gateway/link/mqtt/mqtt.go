@@ -105,7 +105,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 func (d *Dialer) late(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
 	case errors.Is(cause, context.DeadlineExceeded):
-		return fmt.Errorf("%w within %v; check the address, the network and its firewalls (%w)", link.ErrSilent, d.o.ConnectTimeout, cause)
+		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, d.o.ConnectTimeout)
 	case cause != nil:
 		return cause
 	}
