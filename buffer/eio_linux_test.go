@@ -59,11 +59,11 @@ func eioOnce(t *testing.T, disk *bad, what string, page int, rng *rand.Rand) (me
 			for i := range p {
 				p[i] = byte(rng.Uint32())
 			}
+			s.Count(2, 0)
 			seq, err := b.Append(s, p, 2, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Count(2, 0)
 			due[seq] = string(p)
 		}
 	}

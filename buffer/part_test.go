@@ -19,11 +19,11 @@ func appendRandom(t testing.TB, b *Buffer, s *Stream, n int, rng *rand.Rand) map
 		for i := range p {
 			p[i] = byte(rng.Uint32())
 		}
+		s.Count(1, 0)
 		seq, err := b.Append(s, p, 1, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Count(1, 0)
 		all[seq] = string(p)
 	}
 	return all
