@@ -98,6 +98,7 @@ func (c *campaign) run(t *testing.T, l *campaignLine, stall func() bool) {
 		bad, err := l.pollAll()
 		if wrong(err) && l.excuse(stall) {
 			c.excused.Add(1)
+			t.Logf("%s: excused, overdue %t: %v; the last answers: %v", c.name, l.overdue(), err, l.lately())
 		} else if wrong(err) {
 			t.Errorf("%s: %v; the last answers: %v", c.name, err, l.lately())
 			return

@@ -106,7 +106,7 @@ func (p *pace) recovered(l *link, now time.Time, same bool) {
 	if same && p.tooSoon() {
 		p.between = min(max(2*p.between, 2*p.candidate, firstPause).Round(5*time.Millisecond), longestPause)
 		if p.easy > 0 {
-			p.between = min(p.between, p.easy) // which was enough once
+			p.between = min(p.between, (p.easy + time.Millisecond - 1).Truncate(time.Millisecond)) // which was enough once
 		}
 		p.learnedBetween = true
 	}
