@@ -80,6 +80,14 @@ func campaigns(t *testing.T, seed uint64, names ...string) {
 		}
 		all = append(all, c)
 	}
+	var tell *time.Timer
+	tell = time.AfterFunc(time.Minute, func() { // a long run says how far it is
+		for _, c := range all {
+			t.Logf("%s: %d of %d", c.name, c.struck(), c.want)
+		}
+		tell.Reset(time.Minute)
+	})
+	defer tell.Stop()
 	var wg sync.WaitGroup
 	for _, c := range all {
 		for _, l := range c.lines {
@@ -191,6 +199,7 @@ func lineOpener(t *testing.T, name string, timeout time.Duration) func(*rand.Ran
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	}
 	return func(r *rand.Rand) *campaignLine {
+		given := r.IntN(2) == 0
 		m := &mangler{timeout: timeout, r: r, begun: time.Now()}
 		own := o
 		own.Wire = m.write
@@ -208,6 +217,9 @@ func lineOpener(t *testing.T, name string, timeout time.Duration) func(*rand.Ran
 			d.Timeout = timeout
 			for k, v := range more {
 				d.Options[k] = v
+			}
+			if given { // a pause learned from damage costs time
+				d.Options["pause_after_connect"], d.Options["pause_between_requests"] = "0", "0"
 			}
 			b.conn.Devices = append(b.conn.Devices, d)
 		}
