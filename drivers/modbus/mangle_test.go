@@ -151,13 +151,13 @@ func (m *mangler) knows(d damage) bool {
 	return true
 }
 
-// lateness is longer than the timeout. Where no transaction id tells a late answer, it is less than two timeouts: the driver
-// cannot know a later one, as the README says.
+// lateness is longer than the timeout. Where no transaction id tells a late answer, it is at most one and a half: the driver
+// cannot know one later than two, as the README says.
 func (m *mangler) lateness(numbered bool) time.Duration {
 	if numbered {
 		return m.timeout + time.Duration(m.r.Int64N(int64(2*m.timeout)))
 	}
-	return m.timeout + time.Duration(m.r.Int64N(int64(m.timeout*8/10)))
+	return m.timeout + time.Duration(m.r.Int64N(int64(m.timeout/2)))
 }
 
 // send writes the parts at once, as two datagrams where a part is one.
