@@ -187,7 +187,7 @@ func asides(t *testing.T, list []telemetry.Tag, want []telemetry.Value) (copies,
 			continue
 		}
 		at, _ := strconv.Atoi(number)
-		for n := range fieldOf(t, tag).count {
+		for n := range int(fieldOf(t, tag).count) {
 			raw = append(raw, tagOf(fmt.Sprint("holding:", at+n)), tagOf(fmt.Sprint("holding:", at+aside+n)))
 		}
 		tag.Address = fmt.Sprint("holding:", at+aside)
