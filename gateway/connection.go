@@ -23,15 +23,16 @@ import (
 
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
-	url     string
-	normal  func(string) string // the one form of all urls of a line
-	devices []deviceConfig
-	bad     []badReadings // by device
-	skews   []skew        // by device
-	groups  []*groupSink
-	poller  *poller.Poller
-	watched watched
-	planned [][]time.Duration // of a poll, by device and group; nil = not known
+	url       string
+	normal    func(string) string // the one form of all urls of a line
+	devices   []deviceConfig
+	bad       []badReadings // by device
+	skews     []skew        // by device
+	groups    []*groupSink
+	poller    *poller.Poller
+	watched   watched
+	certified drivers.Certified // nil = it has no certificates
+	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
 
@@ -95,6 +96,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		o.Sinks = append(o.Sinks, sinks)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
+	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil

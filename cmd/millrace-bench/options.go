@@ -16,6 +16,7 @@ type options struct {
 	Devices  int           `json:"devices"`
 	Tags     int           `json:"tags"` // a device
 	Dead     int           `json:"dead"` // devices that accept and never answer
+	Line     bool          `json:"line"` // all are unit ids on one serial line of 38400 baud
 	Interval time.Duration `json:"interval"`
 	Kind     string        `json:"type"`
 	For      time.Duration `json:"for"`
@@ -67,6 +68,8 @@ var scenarios = []struct {
 		options{Scenario: "idle", Devices: 1, Tags: 100, Interval: time.Second, For: 60 * time.Second}},
 	{"50 devices × 20 tags × 100 ms, one of them dead: the others keep their interval",
 		options{Scenario: "dead", Devices: 50, Tags: 20, Interval: 100 * time.Millisecond, For: 20 * time.Second, Dead: 1}},
+	{"32 units × 20 tags × 1 s on one RTU line of 38400 baud, four fifths of its time",
+		options{Scenario: "line", Devices: 32, Tags: 20, Interval: time.Second, For: 60 * time.Second, Line: true}},
 }
 
 func scenarioNames() string {
@@ -131,6 +134,9 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		if o.Driver != "modbus" && (o.Driver != "opcua" || o.Target == "floor" || o.Dead > 0) {
 			return o, fmt.Errorf("driver %q: use modbus, or opcua without --dead and not with the floor", o.Driver)
+		}
+		if o.Line && (o.Driver != "modbus" || o.Target != "millrace") {
+			return o, fmt.Errorf("scenario %q is of driver modbus and target millrace", o.Scenario)
 		}
 		return o, nil
 	}
