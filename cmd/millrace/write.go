@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -86,7 +87,7 @@ func unknownTag(ctx context.Context, c *web.Client, device, tag string) error {
 
 // meant is what to do about an unknown name.
 func meant(word string, names []string, command string) string {
-	if near := nearest(word, names); near != "" {
+	if near := config.Nearest(word, names); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	return fmt.Sprintf("`%s` shows all", command)
