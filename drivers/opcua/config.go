@@ -29,6 +29,8 @@ type settings struct {
 	session  time.Duration // of a session without requests, asked of the server
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
+	subscribing   mode
+	queue         int    // values that the server keeps of an item until they are published
 	clearPassword bool   // also over a connection that is not encrypted
 	serverName    string // host that the server's certificate must be for
 	pki           PKI
@@ -42,6 +44,8 @@ func deviceOptions() []drivers.Option {
 		{Name: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
 		{Name: "allow_insecure", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "mode", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
+		{Name: "queue_size", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "username", Help: "user to log in as (default: anonymous)"},
 		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
@@ -49,9 +53,22 @@ func deviceOptions() []drivers.Option {
 
 // group is one poll group, parsed.
 type group struct {
-	tags []tag
-	ask  plan
+	tags     []tag
+	ask      plan
+	interval time.Duration
+
+	spoilt bool   // one of its values spoils what is pushed: it is polled
+	noted  string // what was said last of its subscription
 }
+
+// mode says how the server is asked for values.
+type mode int
+
+const (
+	modeSubscribe mode = iota
+	modeRead
+	modeAuto
+)
 
 type tag struct {
 	addr address
@@ -73,6 +90,7 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 		s.session = sessionTimeout(d.Groups)
 		groups[i] = make([]group, len(d.Groups))
 		for j, g := range d.Groups {
+			groups[i][j].interval = g.Interval
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
@@ -115,6 +133,7 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 
 func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend string)) {
 	s.parseSecurity(o, fail)
+	s.parseSubscribing(o, fail)
 	s.insecure = parseFlag(o, "allow_insecure", fail)
 	s.clearPassword = parseFlag(o, "allow_clear_password", fail)
 	if s.policy != nil && s.policy.Insecure && !s.insecure {
@@ -129,6 +148,27 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	s.user, s.password = o["username"], o["password"]
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
+	}
+}
+
+func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, mend string)) {
+	switch v := o["mode"]; v {
+	case "", "subscribe":
+		s.subscribing = modeSubscribe
+	case "read":
+		s.subscribing = modeRead
+	case "auto":
+		s.subscribing = modeAuto
+	default:
+		fail("mode", fmt.Sprintf("mode %q is not known", v), "use subscribe, read or auto")
+	}
+	s.queue = defaultQueue
+	if v := o["queue_size"]; v != "" {
+		n, err := parseDecimal(v, 16)
+		if err != nil || n < 1 || n > maxQueue {
+			fail("queue_size", fmt.Sprintf("queue_size %q is not a number from 1 to %d", v, maxQueue), "remove it to have 10")
+		}
+		s.queue = int(n)
 	}
 }
 
