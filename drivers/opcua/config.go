@@ -30,9 +30,10 @@ type settings struct {
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
-	queue         int    // values that the server keeps of an item until they are published
-	clearPassword bool   // also over a connection that is not encrypted
-	serverName    string // host that the server's certificate must be for
+	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
+	queue         int           // values that the server keeps of an item until they are published
+	clearPassword bool          // also over a connection that is not encrypted
+	serverName    string        // host that the server's certificate must be for
 	pki           PKI
 }
 
@@ -77,7 +78,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	s := settings{lifetime: wire.MaxLifetime}
+	s := settings{lifetime: wire.MaxLifetime, quiet: minQuiet}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {

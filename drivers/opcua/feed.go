@@ -26,7 +26,8 @@ const (
 // with the link and at the latest with end.
 type feed struct {
 	link   *link
-	queue  int // values that the server keeps of an item
+	queue  int           // values that the server keeps of an item
+	quiet  time.Duration // see minQuiet
 	subs   map[uint32]*subscription
 	first  []drivers.Push // what is known before anything is published
 	pushes chan drivers.Push
@@ -60,8 +61,8 @@ type subscription struct {
 	retry   time.Time
 }
 
-func newFeed(l *link, queue int) *feed {
-	f := &feed{link: l, queue: queue, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
+func newFeed(l *link, queue int, quiet time.Duration) *feed {
+	f := &feed{link: l, queue: queue, quiet: quiet, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
 		converter: converter{texts: statusTexts{}}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f

@@ -79,7 +79,7 @@ func (d *driver) Pushed() <-chan drivers.Push {
 
 // subscribe creates the subscription of a group and its items.
 func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
-	asked := termsFor(g.interval)
+	asked := termsFor(g.interval, f.quiet)
 	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if r.Err != nil {
 		return r.Err
 	}
-	s.quiet = quiet(asked, s.terms)
+	s.quiet = quiet(s.terms, f.quiet)
 	f.subs[s.id] = s
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
@@ -101,22 +101,22 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if err != nil {
 		return err
 	}
-	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(bad, more...), Note: g.news(got.note(asked, f.queue, s))})
+	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(bad, more...), Note: g.news(got.note(asked, f, s))})
 	return nil
 }
 
 // termsFor returns what the subscription of a group with this interval is asked to be. A keep-alive comes three times before the
 // subscription counts as silent.
-func termsFor(interval time.Duration) terms {
+func termsFor(interval, quiet time.Duration) terms {
 	publish := min(interval, maxPublishing)
-	keepAlive := max(max(minQuiet, 3*publish)/3/publish, 1)
+	keepAlive := max(max(quiet, 3*publish)/3/publish, 1)
 	return terms{publish: publish, keepAlive: uint32(keepAlive), life: uint32(max(3*keepAlive, minLife/publish))}
 }
 
 // quiet returns how long a subscription may say nothing. Servers may make the times between two keep-alives longer.
-func quiet(asked, got terms) time.Duration {
+func quiet(got terms, least time.Duration) time.Duration {
 	between := min(got.publish, 24*time.Hour) * time.Duration(min(max(got.keepAlive, 1), 1<<16))
-	return max(minQuiet, 3*got.publish, min(2*between, 24*time.Hour))
+	return max(least, 3*got.publish, min(2*between, 24*time.Hour))
 }
 
 // revised is what the server made of the wishes for a group's items.
@@ -126,7 +126,7 @@ type revised struct {
 }
 
 // note says in words where the server does not do what was asked for, "" when it does all.
-func (v *revised) note(asked terms, queue int, s *subscription) string {
+func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	var words []string
 	if s.publish > asked.publish {
 		words = append(words, fmt.Sprintf("publishes every %s, not every %s", say(s.publish), say(asked.publish)))
@@ -134,10 +134,10 @@ func (v *revised) note(asked terms, queue int, s *subscription) string {
 	if v.sampling > s.group.interval {
 		words = append(words, fmt.Sprintf("samples some tags every %s, not every %s", say(v.sampling), say(s.group.interval)))
 	}
-	if v.queue < uint32(queue) {
-		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, queue))
+	if v.queue < uint32(f.queue) {
+		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.queue))
 	}
-	if usual := quiet(asked, asked); s.quiet > usual {
+	if usual := quiet(asked, f.quiet); s.quiet > usual {
 		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
 	}
 	if len(words) == 0 {

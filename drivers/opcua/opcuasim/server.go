@@ -107,6 +107,7 @@ type Server struct {
 type session struct {
 	active             bool
 	nonce, certificate []byte // ours; the client's
+	channel            *uasc.SecureChannel
 	subs               subscriptions
 }
 
@@ -302,6 +303,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	defer func() {
 		tcp.Close() // first: Close would send
 		channel.Close()
+		s.orphan(channel)
 	}()
 	ctx := context.Background()
 	for {

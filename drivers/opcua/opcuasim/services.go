@@ -147,7 +147,7 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		signature[0] ^= 1
 	}
 	token := ua.NewByteStringNodeID(1, nonce())
-	made := &session{nonce: nonce(), certificate: r.ClientCertificate}
+	made := &session{channel: channel.SecureChannel, nonce: nonce(), certificate: r.ClientCertificate}
 	s.mu.Lock()
 	s.sessions[token.String()] = made
 	s.mu.Unlock()

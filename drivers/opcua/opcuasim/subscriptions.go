@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+	"github.com/gopcua/opcua/uasc"
 )
 
 // kept is how many messages a subscription keeps until they are acknowledged.
@@ -129,6 +130,17 @@ func (m *subscriptions) end() {
 	defer m.mu.Unlock()
 	for _, sub := range m.all {
 		sub.end()
+	}
+}
+
+// orphan stops the subscriptions of a connection that is gone: nobody can ask for what they would keep.
+func (s *Server) orphan(channel *uasc.SecureChannel) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, session := range s.sessions {
+		if session.channel == channel {
+			session.subs.end()
+		}
 	}
 }
 
