@@ -19,6 +19,7 @@ require (
 )
 
 require (
+	github.com/expr-lang/expr v1.17.7 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
 	golang.org/x/net v0.44.0 // indirect

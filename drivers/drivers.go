@@ -23,6 +23,8 @@ type Protocol struct {
 	GroupOptions      []Option // beyond name, interval, report, tags
 	TagOptions        []Option // beyond name, address, type, scale, offset, unit, description, labels, report
 
+	Example Example
+
 	Shares bool // devices with the same url share one connection (Modbus unit ids behind one gateway)
 
 	// Normal returns the one form of all urls that lead to the same line ("tcp://h:502" for "tcp://H"), so that devices whose
@@ -36,9 +38,19 @@ type Protocol struct {
 
 // Option is one config key that only this driver knows. Values arrive as the text of the YAML scalar.
 type Option struct {
-	Name   string
-	Help   string // one line for `millrace drivers` and the reference, with unit, bounds and default
-	Secret bool   // its value is never printed, logged or hashed in clear
+	Name    string
+	Help    string // one line for the reference and editors, with unit, bounds and default
+	Example string // a value for the reference
+	Secret  bool   // its value is never printed, logged or hashed in clear
+}
+
+// Example is what the reference of the config shows of a protocol: a device that loads, and the forms of its texts.
+type Example struct {
+	Device         string // its name
+	URL, URLHelp   string
+	Address        string // of a tag
+	AddressHelp    string // the forms of addresses
+	Type, TypeHelp string // of that tag, "" = none
 }
 
 // Connection is what one Driver serves: one link and the devices reached over it (one device, unless

@@ -14,6 +14,7 @@ import (
 	"millrace/drivers/telemetry"
 	"millrace/gateway/command"
 	"millrace/gateway/config"
+	"millrace/gateway/derive"
 	"millrace/gateway/pipeline"
 	"millrace/gateway/poller"
 	"millrace/gateway/record"
@@ -79,6 +80,11 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))
+		formulas, err := compile(dev)
+		if err != nil {
+			return nil, err
+		}
+		derived := pipeline.NewDevice(slices.Concat(formulas...))
 		for j := range dev.Groups {
 			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], dataTypes(d, drivers.Ref{Device: i, Group: j}))
 			if err != nil {
@@ -86,7 +92,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			}
 			s.bad, s.skew = &conn.bad[i], &conn.skews[i]
 			conn.groups = append(conn.groups, s)
-			sinks[j] = s.pipeline(&dev.Groups[j]).Take
+			sinks[j] = s.pipeline(&dev.Groups[j], derived, formulas[j]).Take
 		}
 		o.Sinks = append(o.Sinks, sinks)
 	}
@@ -215,8 +221,9 @@ type groupSink struct {
 // newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
 func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
 	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load}
+	read := len(group.Tags)
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
-		Tags: make([]record.Tag, len(group.Tags)), Data: slices.Clone(types)}
+		Tags: make([]record.Tag, read, read+len(group.Derived)), Data: slices.Clone(types)}
 	for i := range group.Tags {
 		t := &group.Tags[i]
 		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type, More: record.NewDetails(t.Description, t.Labels)}
@@ -224,12 +231,55 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 			schema.Data[i] = types[i].Scaled()
 		}
 	}
+	for i := range group.Derived {
+		t := &group.Derived[i].Tag
+		schema.Tags = append(schema.Tags, record.Tag{Name: t.Name, Unit: t.Unit, More: record.NewDetails(t.Description, t.Labels)})
+	}
+	if schema.Data != nil { // those of derived tags are learnt
+		schema.Data = append(schema.Data, make([]telemetry.DataType, len(group.Derived))...)
+	}
+	for i := range group.Aggregates {
+		if schema.Data != nil {
+			schema.Data[i] = telemetry.Float64Type
+		}
+	}
 	return s, s.use(schema)
 }
 
 // pipeline returns the pipeline that ends here.
-func (s *groupSink) pipeline(group *config.Group) *pipeline.Group {
-	return pipeline.New(pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Sink: s, Values: s, ClockUnset: s.clockUnset})
+func (s *groupSink) pipeline(group *config.Group, device *pipeline.Device, formulas []*derive.Formula) *pipeline.Group {
+	o := pipeline.Options{Schema: s.schema, Tags: group.Tags, Reports: reports(group.Report), Device: device, Sink: s, Values: s, ClockUnset: s.clockUnset}
+	for i, r := range group.Clamps {
+		if o.Clamps == nil {
+			o.Clamps = map[int]pipeline.Range{}
+		}
+		o.Clamps[i] = pipeline.Range(r)
+	}
+	for i, a := range group.Aggregates {
+		if o.Aggregates == nil {
+			o.Aggregates = map[int]pipeline.Aggregate{}
+		}
+		o.Aggregates[i] = pipeline.Aggregate{Kind: pipeline.AggregateKind(a.Kind), Over: a.Over}
+	}
+	for i, f := range formulas {
+		o.Derived = append(o.Derived, pipeline.Derived{Formula: f, Report: report(group.Derived[i].Report)})
+	}
+	return pipeline.New(o)
+}
+
+// compile returns the formulas of a device, by group.
+func compile(dev *config.Device) ([][]*derive.Formula, error) {
+	all := make([][]*derive.Formula, len(dev.Groups))
+	for i := range dev.Groups {
+		for _, t := range dev.Groups[i].Derived {
+			f, err := derive.Compile(t.Expr, func(string) bool { return true }) // config.Load has looked
+			if err != nil {
+				return nil, fmt.Errorf("prepare device %q tag %q: %w", dev.Name, t.Name, err)
+			}
+			all[i] = append(all[i], f)
+		}
+	}
+	return all, nil
 }
 
 func reports(rs []config.TagReport) []pipeline.Report {
@@ -238,9 +288,13 @@ func reports(rs []config.TagReport) []pipeline.Report {
 	}
 	out := make([]pipeline.Report, len(rs))
 	for i, r := range rs {
-		out[i] = pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
+		out[i] = report(r)
 	}
 	return out
+}
+
+func report(r config.TagReport) pipeline.Report {
+	return pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
 }
 
 // use takes another schema: one that knows more of its data types.

@@ -249,23 +249,10 @@ const maxLogged = 10
 // needsRestart returns an error that names everything that cannot be changed while the gateway runs. The store takes
 // its options when it is opened; the gateway's name is part of each record.
 func (g *Gateway) needsRestart(old, cfg *config.Config) error {
-	var keys []string
-	changed := func(key string, is bool) {
-		if is {
-			keys = append(keys, key)
-		}
+	keys := old.NeedRestart(cfg)
+	if old.Log.Level != cfg.Log.Level && g.o.SetLogLevel == nil {
+		keys = append(keys, "log.level")
 	}
-	a, b := &old.Buffer, &cfg.Buffer
-	changed("gateway", old.Gateway != cfg.Gateway)
-	changed("buffer.path", a.Path != b.Path)
-	changed("buffer.max_size", a.MaxSize != b.MaxSize)
-	changed("buffer.max_age", a.MaxAge != b.MaxAge)
-	changed("buffer.commit_interval", a.CommitInterval != b.CommitInterval)
-	changed("buffer.when_full", a.WhenFull != b.WhenFull)
-	changed("buffer.memory", a.Memory != b.Memory)
-	changed("log.format", old.Log.Format != cfg.Log.Format)
-	changed("log.level", old.Log.Level != cfg.Log.Level && g.o.SetLogLevel == nil)
-	changed("processors", old.Processors != cfg.Processors)
 	if len(keys) == 0 {
 		return nil
 	}

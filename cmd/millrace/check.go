@@ -139,6 +139,9 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 			for _, r := range requests {
 				p.printf("      %s\n", r)
 			}
+			for _, t := range g.Derived {
+				p.printf("      derive %s = %s\n", t.Name, t.Expr)
+			}
 			total.add(l)
 		}
 	}
@@ -148,5 +151,6 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 
 func groupLoad(g *config.Group, requests int) load {
 	per := float64(time.Second) / float64(g.Interval)
-	return load{tags: len(g.Tags), readings: float64(len(g.Tags)) * per, records: per, requests: float64(requests) * per}
+	tags := len(g.Tags) + len(g.Derived)
+	return load{tags: tags, readings: float64(tags) * per, records: per, requests: float64(requests) * per}
 }

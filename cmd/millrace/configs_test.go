@@ -2,11 +2,18 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	yaml "go.yaml.in/yaml/v4"
 
 	"millrace/gateway/config"
 )
@@ -100,11 +107,146 @@ func bigConfig(devices, tags int) string {
 	return s.String()
 }
 
-// TestConfigReference: a binary is enough to see every key.
+var update = flag.Bool("update", false, "write configs/reference.yaml")
+
+// TestConfigReference: a binary is enough to see every key, and the file in the repository is what it prints.
 func TestConfigReference(t *testing.T) {
-	want := readFile(t, "../../configs/reference.yaml")
+	const file = "../../configs/reference.yaml"
 	var out bytes.Buffer
-	if code := execute([]string{"config", "reference"}, &out); code != exitOK || out.String() != want {
-		t.Errorf("exit %d, %d bytes for a file of %d", code, out.Len(), len(want))
+	if code := execute([]string{"config", "reference"}, &out); code != exitOK {
+		t.Fatalf("exit %d", code)
+	}
+	if *update {
+		writeFile(t, file, out.String())
+	}
+	if out.String() != readFile(t, file) {
+		t.Errorf("%s is out of date: go test ./cmd/millrace -run ConfigReference -update", file)
+	}
+}
+
+// TestConfigPrint: what is printed loads again and prints the same.
+func TestConfigPrint(t *testing.T) {
+	first := filepath.Join(t.TempDir(), "millrace.yaml")
+	writeFile(t, first, strings.ReplaceAll(readFile(t, "../../configs/two-destinations.yaml"), "${env:MQTT_PASSWORD}", "secret-word"))
+	var printed, again bytes.Buffer
+	if code := execute([]string{"config", "print", "--config", first}, &printed); code != exitOK || strings.Contains(printed.String(), "secret-word") {
+		t.Fatalf("exit %d\n%s", code, &printed)
+	}
+	writeFile(t, first, printed.String())
+	if code := execute([]string{"config", "print", "-c", first}, &again); code != exitOK || again.String() != printed.String() {
+		t.Errorf("exit %d\n%s\nthen\n%s", code, &printed, &again)
+	}
+}
+
+// TestConfigSchema: an editor that has the schema accepts what loads and marks common mistakes.
+func TestConfigSchema(t *testing.T) {
+	check := schemaOfConfigs(t)
+	files, _ := filepath.Glob("../../configs/*.yaml")
+	good, _ := filepath.Glob("../../gateway/config/testdata/*.good.yaml")
+	for _, file := range append(files, good...) {
+		if filepath.Base(file) == "compose.yml" || strings.Contains(file, "anchors") { // merge keys are the editor's to resolve
+			continue
+		}
+		if err := check(readFile(t, file)); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	plain := readFile(t, "../../configs/modbus-energy-meter.yaml")
+	for _, bad := range [][2]string{
+		{"gateway:", "gatway:"}, {"driver: modbus", "driver: modbs"}, {"interval: 1s", "interval: 1"}, {"address:", "adress:"}, {"devices:", "web: {enabled: perhaps}\ndevices:"},
+		{"devices:", "processors: 5000\ndevices:"}, {"devices:", "buffer: {max_size: 2 gigabytes}\ndevices:"}, {"unit:", "security_policy: none\n    unit:"},
+	} {
+		text := strings.Replace(plain, bad[0], bad[1], 1)
+		if text == plain {
+			t.Fatalf("the example has no %q any more", bad[0])
+		}
+		if check(text) == nil {
+			t.Errorf("the schema accepts %q for %q", bad[1], bad[0])
+		}
+	}
+}
+
+// schemaOfConfigs returns what a third-party validator says of a config.
+func schemaOfConfigs(t *testing.T) func(text string) error {
+	var out bytes.Buffer
+	if code := execute([]string{"config", "schema"}, &out); code != exitOK {
+		t.Fatalf("exit %d", code)
+	}
+	document, err := jsonschema.UnmarshalJSON(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("millrace.schema.json", document); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := c.Compile("millrace.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(text string) error {
+		var value any
+		if err := yaml.Unmarshal([]byte(text), &value); err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := json.Marshal(value) // as an editor sees it
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err = jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return compiled.Validate(value)
+	}
+}
+
+// TestDocumentsNameKeysThatExist: what a document shows as a key, `word: ...`, is one, or is named here as a key of another file.
+func TestDocumentsNameKeysThatExist(t *testing.T) {
+	keys := map[string]bool{}
+	var walk func(x any)
+	walk = func(x any) {
+		switch x := x.(type) {
+		case map[string]any:
+			if properties, ok := x["properties"].(map[string]any); ok {
+				for name := range properties {
+					keys[name] = true
+				}
+			}
+			for _, below := range x {
+				walk(below)
+			}
+		case []any:
+			for _, below := range x {
+				walk(below)
+			}
+		}
+	}
+	var schema any
+	if err := json.Unmarshal(config.Schema(protocols()), &schema); err != nil {
+		t.Fatal(err)
+	}
+	if walk(schema); len(keys) < 60 {
+		t.Fatalf("the schema has only the keys %v", keys)
+	}
+	others := map[string]bool{"access": true, "learned": true} // of a template; before what the page says of manners
+	named := regexp.MustCompile("`([a-z][a-z0-9_]*):(?: [^`]*)?`|(?m)^ {4,}(?:- )?([a-z][a-z0-9_]*):(?: |$)|`(?:buffer|log|web|retry|tls|backlog_limit)\\.([a-z_]+)`")
+	seen := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if err != nil || filepath.Ext(path) != ".md" || filepath.Base(path) == "CHANGELOG.md" {
+			return err
+		}
+		for _, m := range named.FindAllStringSubmatch(readFile(t, path), -1) {
+			if seen++; !keys[m[1]+m[2]+m[3]] && !others[m[1]] {
+				t.Errorf("%s shows %s, which is no key of a config", path, m[0])
+			}
+		}
+		return nil
+	})
+	if err != nil || seen < 30 {
+		t.Errorf("%d keys are named in documents; %v", seen, err)
 	}
 }

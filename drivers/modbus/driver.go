@@ -23,8 +23,13 @@ func Protocol() drivers.Protocol {
 		Name:          "modbus",
 		DeviceOptions: deviceOptions(),
 		TagOptions:    tagOptions(),
-		Shares:        true,
-		Normal:        Normal,
+		Example: drivers.Example{
+			Device: "press-1", URL: "tcp://192.168.1.10:502", URLHelp: "tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii and more, see drivers/modbus/README.md",
+			Address: "holding:100", AddressHelp: "coil:, discrete:, input:, holding: from 0; holding:100.3 is a bit; 40101",
+			Type: "float32", TypeHelp: "default bool for a coil or bit, else uint16; see drivers/modbus/README.md",
+		},
+		Shares: true,
+		Normal: Normal,
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {

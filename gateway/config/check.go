@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"strings"
 
 	"millrace/drivers"
@@ -11,10 +10,6 @@ import (
 
 // finish fills in the defaults that depend on other keys and checks what no single key can tell.
 func (l *loader) finish() {
-	c := l.cfg
-	if c.Buffer.Path == Default().Buffer.Path {
-		c.Buffer.Path = filepath.Join(l.files[0].dir(), c.Buffer.Path)
-	}
 	if !l.unread && !l.stopped {
 		l.checkPresent()
 	}

@@ -140,7 +140,28 @@ type Device struct {
 // Group is a poll group and how its tags are reported. The Options maps of its tags are shared, read-only.
 type Group struct {
 	drivers.Group
-	Report []TagReport // nil = every tag always; else one for each tag
+	Report  []TagReport   // nil = every tag always; else one for each tag
+	Clamps  map[int]Range // by tag: a scaled value beyond it becomes its end, and uncertain
+	Derived []Derived     // tags that no driver reads
+	// By tag, those of Derived after those that are read: record one value of each window rather than every reading.
+	Aggregates map[int]Aggregate
+}
+
+// Aggregate is min, max, mean or rate over a window; the zero value is none.
+type Aggregate struct {
+	Kind string
+	Over time.Duration // from the group's interval to 1d
+}
+
+// Range is from Low to High, both included.
+type Range struct{ Low, High float64 }
+
+// Derived is a tag worked out from others of its device at each poll of its group, after they are scaled. Its own scale and
+// offset are 0.
+type Derived struct {
+	telemetry.Tag
+	Expr   string // compiles, see package derive
+	Report TagReport
 }
 
 // TagReport says which readings of one tag are worth a place in a record. The zero value is every reading.
@@ -150,6 +171,9 @@ type TagReport struct {
 	DeadbandPercent bool          // Deadband is in percent
 	Heartbeat       time.Duration // report at least this often though unchanged; 0 = never
 }
+
+// NeedRestart returns the keys in which next differs from c and which cannot change while a gateway runs.
+func (c *Config) NeedRestart(next *Config) []string { return newTables().top.fixed("", false, c, next) }
 
 // Connection is one link to the plant: the protocol that serves it and what drivers.Protocol.New takes.
 type Connection struct {
@@ -202,6 +226,14 @@ func (c *Config) connection(members []int) Connection {
 		groups := make([]drivers.Group, len(d.Groups))
 		for j := range d.Groups {
 			groups[j] = d.Groups[j].Group
+		}
+		for _, o := range conn.Protocol.ConnectionOptions {
+			if text, ok := d.Options[o.Name]; ok {
+				if conn.Connection.Options == nil {
+					conn.Connection.Options = map[string]string{}
+				}
+				conn.Connection.Options[o.Name] = text
+			}
 		}
 		conn.Devices = append(conn.Devices, d)
 		conn.Connection.Devices = append(conn.Connection.Devices, drivers.Device{

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // deviceDraft is a device while its keys are read, in whatever order they stand.
@@ -16,25 +18,41 @@ type deviceDraft struct {
 	protocol *drivers.Protocol // nil while the driver is unknown: its keys are then not checked
 	groups   field
 	places   *devicePlace
+	formulas []formula
+
+	templates []templateDraft
+	given     map[string]string // options that the config itself gives
 }
 
-func deviceTable() *table[deviceDraft] {
-	return &table[deviceDraft]{in: "a device", keys: []key[deviceDraft]{
-		{name: "name", need: `"name: press-1"`, set: func(l *loader, f field, d *deviceDraft) {
-			if l.name(f, &d.Name, true) {
-				l.unique(f, "device", d.Name)
-			}
-		}},
-		{name: "driver", need: `"driver: modbus"`, set: func(l *loader, f field, d *deviceDraft) { l.driver(f, &d.Driver) }},
-		{name: "url", need: `"url: tcp://192.168.1.10:502"`, set: func(l *loader, f field, d *deviceDraft) { l.deviceURL(f, &d.URL) }},
-		{name: "timeout", set: func(l *loader, f field, d *deviceDraft) {
-			l.duration(f, &d.Timeout, false, minTimeout, maxTimeout)
-		}},
-		{name: "description", set: func(l *loader, f field, d *deviceDraft) { l.short(f, &d.Description, maxLabel) }},
-		{name: "labels", set: func(l *loader, f field, d *deviceDraft) { l.labels(f, &d.Labels) }},
-		{name: "retry", set: func(l *loader, f field, d *deviceDraft) { l.retry(f, &d.Retry) }},
-		{name: "groups", need: `"groups:" with a list of poll groups`, set: func(_ *loader, f field, d *deviceDraft) { d.groups = f }},
-	}}
+func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
+	driver := wordKind(func(d *deviceDraft) *string { return &d.Driver }, maxName)
+	driver.set = func(l *loader, f field, d *deviceDraft) bool { return l.driver(f, &d.Driver) }
+	groups := listKind(group, func(d *deviceDraft) iter.Seq[*groupDraft] {
+		return drafts(d.Groups, func(g *Group) *groupDraft { return &groupDraft{Group: *g, device: d} })
+	}, func(_ *loader, f field, d *deviceDraft) { d.groups = f })
+	return &table[deviceDraft]{in: "a device", options: deviceOptions, given: func(d *deviceDraft) (*drivers.Protocol, map[string]string) { return d.protocol, d.Options },
+		keys: []key[deviceDraft]{
+			{name: "name", show: "press-1", need: `"name: press-1"`, kind: then(nameKind(func(d *deviceDraft) *string { return &d.Name }, true),
+				func(l *loader, f field, d *deviceDraft) { l.unique(f, "device", d.Name) })},
+			{name: "driver", show: "modbus", need: `"driver: modbus"`, kind: driver},
+			{name: "url", show: "tcp://192.168.1.10:502", need: `"url: tcp://192.168.1.10:502"`, help: "as the driver says; Modbus devices with the same url share one connection", kind: deviceURLKind()},
+			// Slow serial gateways answer within a second, and a dead device must not hold its line for longer than a few polls.
+			{name: "timeout", def: "2s", help: "of one request", kind: durationKind(func(d *deviceDraft) *time.Duration { return &d.Timeout }, false, minTimeout, maxTimeout)},
+			// A serial gateway needs about half a second to free its only session; a device that was switched on is read within half a minute.
+			{name: "retry", help: "wait between two connects, growing from min to max", kind: retryKind("500ms", "30s", func(d *deviceDraft) *Retry { return &d.Retry })},
+			{name: "description", show: "the big press", help: "256 bytes at most", kind: textKind(func(d *deviceDraft) *string { return &d.Description }, maxLabel)},
+			{name: "labels", show: `{line: "4"}`, help: "names with texts; 64 at most", kind: labelsKind(func(d *deviceDraft) *[]telemetry.Label { return &d.Labels })},
+			{name: "template", show: "eastron-sdm630", help: "instead of groups or beside them: the groups of a device template, by name or with name, prefix, interval, base, report, deadband and heartbeat, one or a list; see configs/templates/README.md",
+				kind: templateKind()},
+			{name: "groups", or: "template", need: `"groups:" with a list of poll groups, or "template:"`, help: "poll groups", kind: groups},
+		}}
+}
+
+func deviceURLKind() kind[deviceDraft] {
+	k := textKind(func(d *deviceDraft) *string { return &d.URL }, maxText)
+	k.set = func(l *loader, f field, d *deviceDraft) bool { return l.deviceURL(f, &d.URL) }
+	k.get = func(d *deviceDraft) string { return text(redact(d.URL)) }
+	return k
 }
 
 // groupDraft is a group while its keys are read.
@@ -44,26 +62,64 @@ type groupDraft struct {
 	device *deviceDraft
 	tags   field
 	names  map[string]int32 // tags by name: the line of each
+
+	derivedAggregates []derivedAggregate
 }
 
-func groupTable() *table[groupDraft] {
-	return &table[groupDraft]{in: "a group", keys: append([]key[groupDraft]{
-		{name: "name", need: `"name: fast"`, set: func(l *loader, f field, g *groupDraft) {
-			if l.name(f, &g.Name, true) {
-				l.uniqueGroup(f, g)
+// derivedAggregate is kept until it is known how many tags are read.
+type derivedAggregate struct {
+	derived   int
+	aggregate Aggregate
+}
+
+func (g *groupDraft) setAggregate(tag int, a Aggregate) {
+	if g.Aggregates == nil {
+		g.Aggregates = map[int]Aggregate{}
+	}
+	g.Aggregates[tag] = a
+}
+
+func groupTable(tag *table[tagDraft]) *table[groupDraft] {
+	tags := listKind(tag, tagDrafts, func(_ *loader, f field, g *groupDraft) { g.tags = f })
+	keys := []key[groupDraft]{
+		{name: "name", show: "fast", need: `"name: fast"`, kind: then(nameKind(func(g *groupDraft) *string { return &g.Name }, true),
+			func(l *loader, f field, g *groupDraft) { l.uniqueGroup(f, g) })},
+		{name: "interval", show: "1s", need: `"interval: 1s"`, kind: durationKind(func(g *groupDraft) *time.Duration { return &g.Interval }, false, minInterval, maxInterval)},
+	}
+	// Printed with the tags: each says what holds for it.
+	keys = append(keys, reportKeys(func(g *groupDraft) *reporting { return &g.reporting })...)
+	keys = append(keys, key[groupDraft]{name: "tags", need: `"tags:" with a list of tags`, help: "131,072 at most", kind: tags})
+	return &table[groupDraft]{in: "a group", options: groupOptions, given: func(g *groupDraft) (*drivers.Protocol, map[string]string) { return g.device.protocol, g.Options }, keys: keys}
+}
+
+// tagDrafts yields the tags of a group with their reports.
+func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
+	return func(yield func(*tagDraft) bool) {
+		for i := range g.Tags {
+			t := &tagDraft{Tag: g.Tags[i], group: g, aggregate: g.Aggregates[i]}
+			if g.Report != nil {
+				t.TagReport = g.Report[i]
 			}
-		}},
-		{name: "interval", need: `"interval: 1s"`, set: func(l *loader, f field, g *groupDraft) {
-			l.duration(f, &g.Interval, false, minInterval, maxInterval)
-		}},
-		{name: "tags", need: `"tags:" with a list of tags`, set: func(_ *loader, f field, g *groupDraft) { g.tags = f }},
-	}, reportKeys(func(g *groupDraft) *reporting { return &g.reporting })...)}
+			if r, ok := g.Clamps[i]; ok {
+				t.clamped = &r
+			}
+			if !yield(t) {
+				return
+			}
+		}
+		for i := range g.Derived {
+			t := &g.Derived[i]
+			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, aggregate: g.Aggregates[len(g.Tags)+i], reporting: reporting{TagReport: t.Report}}) {
+				return
+			}
+		}
+	}
 }
 
 // deviceURL reads the url of a device, which its driver checks; a user and password in it stay hidden.
-func (l *loader) deviceURL(f field, dst *string) {
+func (l *loader) deviceURL(f field, dst *string) bool {
 	if !l.short(f, dst, maxText) {
-		return
+		return false
 	}
 	_, rest, _ := strings.Cut(*dst, "://")
 	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
@@ -71,13 +127,14 @@ func (l *loader) deviceURL(f field, dst *string) {
 		l.hide(password)
 	}
 	*dst = l.intern(*dst)
+	return true
 }
 
 // driver reads the word after `driver:`.
-func (l *loader) driver(f field, dst *string) {
+func (l *loader) driver(f field, dst *string) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	names := make([]string, len(l.protocols))
 	for i, p := range l.protocols {
@@ -85,9 +142,10 @@ func (l *loader) driver(f field, dst *string) {
 	}
 	if !slices.Contains(names, s) {
 		l.errorf(l.at(f.v), didYouMean(s, names, "use"), "unknown driver %s", quote(f.v.n.Value))
-		return
+		return false
 	}
 	*dst = l.intern(s)
+	return true
 }
 
 // driverOf looks for the driver before the keys are read, because they depend on it. It reports nothing.
@@ -107,7 +165,7 @@ func (l *loader) driverOf(v value) *drivers.Protocol {
 // readDevice reads one entry of `devices:`.
 func (l *loader) readDevice(v value) {
 	d := &deviceDraft{protocol: l.driverOf(v), places: &devicePlace{places: places{at: l.at(v)}}}
-	d.Timeout, d.Retry = DefaultTimeout, DefaultDeviceRetry()
+	l.tables.device.reset(l, d)
 	var values []option
 	h := l.optionHooks(d.protocol, deviceOptions(d.protocol), &values)
 	h.note = func(f field, ok bool) { d.places.note(l, f, ok) }
@@ -119,6 +177,8 @@ func (l *loader) readDevice(v value) {
 	if d.groups.v.n != nil {
 		l.list(d.groups, func(v value) { l.readGroup(d, v) })
 	}
+	l.expandTemplates(d)
+	l.checkFormulas(d)
 	l.cfg.Devices = append(l.cfg.Devices, d.Device)
 	l.places = append(l.places, *d.places)
 }
@@ -128,15 +188,25 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	place := groupPlace{}
 	place.at = l.at(v)
 	before := l.mistakes.total
-	seen := read(l, v, l.tables.group, g, hooks{note: func(f field, ok bool) { place.note(l, f, ok) }})
+	var values []option
+	h := l.optionHooks(d.protocol, groupOptions(d.protocol), &values)
+	h.note = func(f field, ok bool) { place.note(l, f, ok) }
+	seen := read(l, v, l.tables.group, g, h)
 	lack(l, v, l.tables.group, seen, called("group", g.Name))
 	place.faulty = l.mistakes.total > before
 	if g.Interval == 0 {
 		g.Interval = time.Second // a mistake is reported: this lets the driver check the rest
 	}
+	g.Options = l.options(values)
 	l.settle(&g.reporting, g.Interval)
 	if g.tags.v.n != nil {
 		l.list(g.tags, func(v value) { l.readTag(g, &place, v) })
+	}
+	if len(g.Derived) > 0 && len(g.Tags) == 0 {
+		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)
+	}
+	for _, a := range g.derivedAggregates {
+		g.setAggregate(len(g.Tags)+a.derived, a.aggregate)
 	}
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)
@@ -151,6 +221,32 @@ func (l *loader) uniqueGroup(f field, g *groupDraft) {
 			return
 		}
 	}
+}
+
+func hasOption(options []drivers.Option, name string) bool {
+	return slices.ContainsFunc(options, func(o drivers.Option) bool { return o.Name == name })
+}
+
+// deviceOptions are the driver's keys of a device and of the connection to it.
+func deviceOptions(p *drivers.Protocol) []drivers.Option {
+	if p == nil {
+		return nil
+	}
+	return slices.Concat(p.DeviceOptions, p.ConnectionOptions)
+}
+
+func groupOptions(p *drivers.Protocol) []drivers.Option {
+	if p == nil {
+		return nil
+	}
+	return p.GroupOptions
+}
+
+func tagOptions(p *drivers.Protocol) []drivers.Option {
+	if p == nil {
+		return nil
+	}
+	return p.TagOptions
 }
 
 // option is one driver's key as it is read.

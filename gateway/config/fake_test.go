@@ -16,11 +16,12 @@ import (
 func protocols() []drivers.Protocol {
 	return []drivers.Protocol{
 		{
-			Name:   "modbus",
-			Shares: true,
+			Name:    "modbus",
+			Shares:  true,
+			Example: drivers.Example{Device: "press-1", URL: "tcp://192.168.1.10:502", Address: "holding:100"},
 			DeviceOptions: []drivers.Option{
 				{Name: "unit", Help: "unit id, 0 to 255"},
-				{Name: "password", Help: "of a gateway"},
+				{Name: "password", Help: "of a gateway", Secret: true},
 				{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"},
 				{Name: "max_registers", Help: "1 to 125"},
 				{Name: "max_gap", Help: "0 to 124"},
@@ -30,6 +31,8 @@ func protocols() []drivers.Protocol {
 		},
 		{
 			Name:          "opcua",
+			Example:       drivers.Example{Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", Address: "ns=2;s=Speed"},
+			GroupOptions:  []drivers.Option{{Name: "queue_size"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki"}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
 		},

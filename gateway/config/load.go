@@ -39,6 +39,7 @@ func StorePath(path string, protocols []drivers.Protocol, o Options) (string, er
 
 func (l *loader) load(path string) (*Config, error) {
 	l.open(path, pos{file: -1}, 0)
+	l.tables.top.reset(l, l.cfg) // now that paths have a folder to start at
 	for len(l.queue) > 0 && !l.stopped {
 		next := l.queue[0]
 		l.queue = l.queue[1:]
@@ -91,8 +92,7 @@ type loader struct {
 }
 
 func newLoader(protocols []drivers.Protocol, o Options) *loader {
-	cfg := Default()
-	cfg.protocols = protocols
+	cfg := Config{protocols: protocols}
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},

@@ -27,15 +27,17 @@ func mustLoad(t *testing.T, path string) *Config {
 
 func TestMinimalGetsDefaults(t *testing.T) {
 	c := mustLoad(t, "testdata/minimal.good.yaml")
-	want := Default()
-	want.File, want.Files = "testdata/minimal.good.yaml", []string{"testdata/minimal.good.yaml"}
-	want.Gateway = "press-shop"
-	want.Buffer.Path = filepath.Join("testdata", "data")
-	d := DefaultDestination()
-	d.Name, d.URL, d.ClientID = "cloud", "mqtt://broker.example:1883", "press-shop"
-	want.Destinations = []Destination{d}
+	want := Config{
+		File: "testdata/minimal.good.yaml", Files: []string{"testdata/minimal.good.yaml"}, Gateway: "press-shop",
+		GraceTime: 10 * time.Second, Log: Log{Level: "info", Format: "text"}, Web: Web{Enabled: true, Listen: "127.0.0.1:9280"},
+		Buffer: Buffer{Path: filepath.Join("testdata", "data"), MaxSize: 2 << 30, MaxAge: 720 * time.Hour, CommitInterval: time.Second, WhenFull: DropOldest, Memory: 8 << 20},
+		Destinations: []Destination{{
+			Name: "cloud", URL: "mqtt://broker.example:1883", ClientID: "press-shop", Topic: "telemetry/{gateway}/{device}/{group}", Format: "json", Order: LiveFirst, Start: StartNow,
+			Window: 100, MaxInFlightBytes: 4 << 20, KeepAlive: 30 * time.Second, AckTimeout: 10 * time.Second, Retry: Retry{200 * time.Millisecond, 8 * time.Second},
+		}},
+	}
 	want.Devices = []Device{{
-		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: DefaultTimeout, Retry: DefaultDeviceRetry(),
+		Name: "press-1", Driver: "modbus", URL: "tcp://192.168.1.10:502", Timeout: 2 * time.Second, Retry: Retry{500 * time.Millisecond, 30 * time.Second},
 		Groups: []Group{{Group: drivers.Group{Name: "fast", Interval: time.Second,
 			Tags: []telemetry.Tag{{Name: "temperature", Address: "holding:100"}}}}},
 	}}
@@ -82,11 +84,46 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 }
 
+func TestTemplate(t *testing.T) {
+	c := mustLoad(t, "testdata/template.good.yaml")
+	one, two := c.Devices[0], c.Devices[1]
+	if len(one.Groups) != 3 || one.Groups[0].Interval != time.Second || len(one.Groups[0].Tags) < 20 || one.Groups[0].Report != nil || one.Options["max_registers"] != "80" || one.Options["unit"] != "" {
+		t.Errorf("%v %+v", one.Options, one.Groups[0])
+	}
+	var names []string
+	for _, g := range two.Groups {
+		names = append(names, g.Name)
+	}
+	if !reflect.DeepEqual(names, []string{"more", "a_power", "a_energy", "a_quality", "b_all"}) || two.Options["max_registers"] != "20" || two.Options["order"] != "ABCD" {
+		t.Errorf("groups %v, options %v", names, two.Options)
+	}
+	a, b := two.Groups[1], two.Groups[4]
+	if a.Interval != 10*time.Second || a.Tags[0].Name != "a_voltage_l1" || a.Report[0] != (TagReport{OnChange: true, Deadband: 1, DeadbandPercent: true, Heartbeat: 10 * time.Minute}) ||
+		b.Tags[0].Name != "b_voltage" || b.Tags[0].Scale != 0.1 || b.Tags[0].Options["order"] != "CDAB" || a.Tags[0].Options != nil {
+		t.Errorf("%+v\n%+v", a, b)
+	}
+}
+
+func TestLinear(t *testing.T) {
+	g := mustLoad(t, "testdata/derived.good.yaml").Devices[0].Groups[1]
+	level := g.Tags[1]
+	if at0, at27648 := level.Offset, 27648*level.Scale+level.Offset; at0 != 20 || at27648 != 4 {
+		t.Errorf("27648..0 -> 4..20 makes %v of 0 and %v of 27648", at0, at27648)
+	}
+	if !reflect.DeepEqual(g.Clamps, map[int]Range{1: {4, 20}, 2: {-5, 5}}) {
+		t.Errorf("clamps %v", g.Clamps)
+	}
+	fast := mustLoad(t, "testdata/derived.good.yaml").Devices[0].Groups[0]
+	if !reflect.DeepEqual(g.Aggregates, map[int]Aggregate{2: {"rate", time.Hour}}) || !reflect.DeepEqual(fast.Aggregates, map[int]Aggregate{2: {"max", time.Minute}}) {
+		t.Errorf("aggregates %v, %v", g.Aggregates, fast.Aggregates)
+	}
+}
+
 func TestReports(t *testing.T) {
 	d := mustLoad(t, "testdata/everything.good.yaml").Devices[0]
 	want := [][]TagReport{
 		{{}, {}, {OnChange: true, Deadband: 1, DeadbandPercent: true, Heartbeat: time.Minute}},
-		{{OnChange: true, Deadband: 0.5, Heartbeat: DefaultHeartbeat}, {}, {OnChange: true, Deadband: 0.5}},
+		{{OnChange: true, Deadband: 0.5, Heartbeat: 10 * time.Minute}, {}, {OnChange: true, Deadband: 0.5}},
 	}
 	for i, g := range d.Groups {
 		if !reflect.DeepEqual(g.Report, want[i]) {
@@ -219,7 +256,7 @@ func TestSecretNeverPrints(t *testing.T) {
 }
 
 func TestPrintLoadsAgain(t *testing.T) {
-	for _, name := range []string{"everything", "minimal", "anchors"} {
+	for _, name := range []string{"everything", "minimal", "anchors", "derived", "template"} {
 		c := mustLoad(t, "testdata/"+name+".good.yaml")
 		for i := range c.Destinations {
 			if !c.Destinations[i].Password.IsZero() {

@@ -40,37 +40,6 @@ type field struct {
 	k, v value
 }
 
-// key is one key that a mapping may have, and how its value becomes part of a T.
-type key[T any] struct {
-	name string
-	set  func(*loader, field, *T)
-	need string // for a required key: an example to show when it is missing
-}
-
-// table says which keys a mapping may have.
-type table[T any] struct {
-	in   string // "a device"
-	keys []key[T]
-}
-
-func (t *table[T]) names() []string {
-	names := make([]string, len(t.keys))
-	for i := range t.keys {
-		names[i] = t.keys[i].name
-	}
-	return names
-}
-
-// bit returns the bit of a key, 0 if it is not in the table.
-func (t *table[T]) bit(name string) uint64 {
-	for i := range t.keys {
-		if t.keys[i].name == name {
-			return 1 << i
-		}
-	}
-	return 0
-}
-
 // hooks let the reader of a device, group or tag see its keys pass.
 type hooks struct {
 	other func(field) bool       // takes a key that is not in the table, such as a driver's; false = unknown
@@ -107,23 +76,24 @@ func read[T any](l *loader, v value, t *table[T], dst *T, h hooks) (seen uint64)
 
 // readKey reads one key and returns its bit in t.
 func readKey[T any](l *loader, f field, t *table[T], dst *T, h hooks) (bit uint64) {
-	before := l.mistakes.total
-	known := false
+	known, ok := false, true
 	for i := range t.keys {
 		if k := &t.keys[i]; k.name == f.name {
 			f.name, known, bit = k.name, true, 1<<i // the table's own name: the node can go
-			k.set(l, f, dst)
+			ok = k.set(l, f, dst)
 			break
 		}
 	}
 	if !known && h.other != nil {
+		before := l.mistakes.total
 		known = h.other(f)
+		ok = l.mistakes.total == before
 	}
 	if !known {
 		// The key that was probably meant counts as seen: one mistake, one message.
 		bit = t.bit(l.unknownKey(f, t.names(), h.extra))
 	} else if h.note != nil {
-		h.note(f, l.mistakes.total == before)
+		h.note(f, ok)
 	}
 	return bit
 }
@@ -136,7 +106,7 @@ func lack[T any](l *loader, v value, t *table[T], seen uint64, what string) bool
 	}
 	found := false
 	for i := range t.keys {
-		if k := &t.keys[i]; k.need != "" && seen&(1<<i) == 0 {
+		if k := &t.keys[i]; k.need != "" && seen&(1<<i|t.bit(k.or)) == 0 {
 			found = true
 			l.errorf(l.at(v), "add "+k.need, "%s has no key %q", what, k.name)
 		}

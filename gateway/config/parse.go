@@ -47,7 +47,7 @@ func (l *loader) parse(s *source, data []byte) (value, bool) {
 	if n == nil {
 		if s.index == 0 {
 			l.unread = true
-			l.errorf(pos{}, "start from configs/reference.yaml", "the file is empty")
+			l.errorf(pos{}, "start from what millrace config reference prints", "the file is empty")
 		}
 		return value{}, false
 	}

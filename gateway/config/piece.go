@@ -125,7 +125,7 @@ func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) 
 		}
 		return at, known.what, known.mend
 	}
-	return at, "it cannot be read from here on", "compare with configs/reference.yaml"
+	return at, "it cannot be read from here on", "compare with what millrace config reference prints"
 }
 
 // charAt returns the character at a mark, '?' where there is none.

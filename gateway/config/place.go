@@ -62,6 +62,13 @@ func (p *groupPlace) addTag(at pos) int {
 	return len(p.tags) - 1
 }
 
+// dropTag forgets the last tag: no driver will name it.
+func (p *groupPlace) dropTag() {
+	last := len(p.tags) - 1
+	p.tagFields = p.tagFields[:p.tags[last].first]
+	p.tags = p.tags[:last]
+}
+
 // noteTag remembers where a key of the last tag stands.
 func (p *groupPlace) noteTag(l *loader, f field, ok bool) {
 	p.tagFields = append(p.tagFields, l.newPlace(f, ok))

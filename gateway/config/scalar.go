@@ -84,17 +84,18 @@ func (l *loader) name(f field, dst *string, inTopic bool) bool {
 }
 
 // secret reads a text that must not show.
-func (l *loader) secret(f field, dst *Secret) {
+func (l *loader) secret(f field, dst *Secret) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	if len(s) > maxCredential {
 		l.errorf(l.at(f.v), "use a shorter one", "%s is longer than %d bytes", f.name, maxCredential)
-		return
+		return false
 	}
 	l.hide(s)
 	*dst = NewSecret(s)
+	return true
 }
 
 // hide keeps a text out of the messages of drivers.
@@ -109,16 +110,16 @@ func (l *loader) hide(s string) {
 }
 
 // choice reads one of a few words.
-func choice[T ~string](l *loader, f field, dst *T, words ...T) {
+func choice[T ~string](l *loader, f field, dst *T, words ...T) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	list := make([]string, len(words))
 	for i, w := range words {
 		if list[i] = string(w); list[i] == s {
 			*dst = w
-			return
+			return true
 		}
 	}
 	mend := "use " + orList(list)
@@ -126,22 +127,26 @@ func choice[T ~string](l *loader, f field, dst *T, words ...T) {
 		mend = fmt.Sprintf("did you mean %q?", near)
 	}
 	l.errorf(l.at(f.v), mend, "unknown %s %s", f.name, quote(f.v.n.Value))
+	return false
 }
 
-func (l *loader) boolean(f field, dst *bool) {
-	switch s, ok := l.text(f); {
+func (l *loader) boolean(f field, dst *bool) bool {
+	s, ok := l.text(f)
+	switch {
 	case !ok:
-	case s == "true" || s == "false":
-		*dst = s == "true"
-	default:
+		return false
+	case s != "true" && s != "false":
 		l.errorf(l.at(f.v), "use true or false", "%s %s is not true or false", f.name, quote(f.v.n.Value))
+		return false
 	}
+	*dst = s == "true"
+	return true
 }
 
-func (l *loader) integer(f field, dst *int, least, most int) {
+func (l *loader) integer(f field, dst *int, least, most int) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil {
@@ -150,7 +155,9 @@ func (l *loader) integer(f field, dst *int, least, most int) {
 		l.errorf(l.at(f.v), fmt.Sprintf("use %d to %d", least, most), "%s %d is out of range", f.name, n)
 	} else {
 		*dst = n
+		return true
 	}
+	return false
 }
 
 // number reads any finite decimal number.
@@ -196,21 +203,22 @@ func (l *loader) duration(f field, dst *time.Duration, zero bool, least, most ti
 }
 
 // size reads a number of bytes between least and most; zero says whether 0 is allowed as well.
-func (l *loader) size(f field, dst *int64, zero bool, least, most int64) {
+func (l *loader) size(f field, dst *int64, zero bool, least, most int64) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	n, err := parseSize(s)
 	if err != nil {
 		l.errorf(l.at(f.v), sizeHelp, "%s %s %s", f.name, quote(f.v.n.Value), err)
-		return
+		return false
 	}
 	if n == 0 && zero || n >= least && n <= most {
 		*dst = n
-		return
+		return true
 	}
 	l.outOfRange(f, zero, n < least, formatSize(least), formatSize(most))
+	return false
 }
 
 func (l *loader) outOfRange(f field, zero, below bool, least, most string) {

@@ -35,6 +35,9 @@ func TestSumTellsDevicesApart(t *testing.T) {
 		"report":      func(d *Device) { d.Groups[0].Report[0].OnChange = true },
 		"deadband":    func(d *Device) { d.Groups[0].Report[1].Deadband = 1 },
 		"heartbeat":   func(d *Device) { d.Groups[0].Report[1].Heartbeat = 1 },
+		"clamp":       func(d *Device) { d.Groups[0].Clamps = map[int]Range{1: {0, 1}} },
+		"formula":     func(d *Device) { d.Groups[0].Derived = []Derived{{Expr: "a"}} },
+		"aggregate":   func(d *Device) { d.Groups[0].Aggregates = map[int]Aggregate{0: {"min", 1}} },
 		"a tag more":  func(d *Device) { d.Groups[0].Tags = append(d.Groups[0].Tags, telemetry.Tag{Name: "c"}) },
 		"a tag moved": func(d *Device) { g := d.Groups[0].Tags; g[0], g[1] = g[1], g[0] },
 	} {

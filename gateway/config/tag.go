@@ -1,14 +1,18 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
+	"millrace/gateway/derive"
 )
 
 // tagDraft is a tag while its keys are read.
@@ -16,40 +20,65 @@ type tagDraft struct {
 	telemetry.Tag
 	reporting
 	group *groupDraft
+	expr  field // of a derived tag
+	text  string
+
+	linear, clamp field
+	isLinear      bool
+	from, to      Range // of linear; Low may be above High
+	clamped       *Range
+	aggregate     Aggregate
 }
 
 func tagTable() *table[tagDraft] {
-	return &table[tagDraft]{in: "a tag", keys: append([]key[tagDraft]{
-		{name: "name", need: `"name: temperature"`, set: func(l *loader, f field, t *tagDraft) {
-			if l.name(f, &t.Name, false) {
-				l.uniqueTag(f, t)
-			}
-		}},
-		{name: "address", need: `"address:" with where the device keeps it`, set: func(l *loader, f field, t *tagDraft) { l.short(f, &t.Address, maxText) }},
-		{name: "type", set: func(l *loader, f field, t *tagDraft) {
-			if l.short(f, &t.Type, maxName) {
-				t.Type = l.intern(t.Type)
-			}
-		}},
-		{name: "scale", set: func(l *loader, f field, t *tagDraft) {
-			if l.number(f, &t.Scale) && t.Scale == 0 {
-				l.errorf(l.at(f.v), "delete the key for values as the device has them", "scale 0 makes every value 0")
-			}
-		}},
-		{name: "offset", set: func(l *loader, f field, t *tagDraft) { l.number(f, &t.Offset) }},
-		{name: "unit", set: func(l *loader, f field, t *tagDraft) {
-			if l.short(f, &t.Unit, maxName) {
-				t.Unit = l.intern(t.Unit)
-			}
-		}},
-		{name: "description", set: func(l *loader, f field, t *tagDraft) { l.short(f, &t.Description, maxLabel) }},
-		{name: "labels", set: func(l *loader, f field, t *tagDraft) { l.labels(f, &t.Labels) }},
-	}, reportKeys(func(t *tagDraft) *reporting { return &t.reporting })...)}
+	scale := then(numberKind(func(t *tagDraft) *float64 { return &t.Scale }), func(l *loader, f field, t *tagDraft) {
+		if t.Scale == 0 {
+			l.errorf(l.at(f.v), "delete the key for values as the device has them", "scale 0 makes every value 0")
+		}
+	})
+	return &table[tagDraft]{in: "a tag", flow: true, options: tagOptions, given: func(t *tagDraft) (*drivers.Protocol, map[string]string) { return t.group.device.protocol, t.Options },
+		keys: append([]key[tagDraft]{
+			{name: "name", show: "temperature", need: `"name: temperature"`, help: "the key in the message", kind: then(nameKind(func(t *tagDraft) *string { return &t.Name }, false),
+				func(l *loader, f field, t *tagDraft) { l.uniqueTag(f, t) })},
+			{name: "address", show: "holding:100", need: `"address:" with where the device keeps it`, or: "expr", help: "as the driver says", kind: textKind(func(t *tagDraft) *string { return &t.Address }, maxText)},
+			{name: "expr", show: "current * voltage", help: "instead of address, type and scale: worked out from other tags of the device, see gateway/derive/README.md", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool { t.expr = f; return l.short(f, &t.text, maxText) },
+				get: func(t *tagDraft) string { return given(t.text) }, form: form{schema: textSchema(maxText)}}},
+			{name: "type", show: "float32", help: "as the driver says, with the driver's default", kind: wordKind(func(t *tagDraft) *string { return &t.Type }, maxName)},
+			{name: "scale", def: "1", help: "published value = value * scale + offset; not 0", kind: scale},
+			{name: "offset", def: "0", kind: numberKind(func(t *tagDraft) *float64 { return &t.Offset })},
+			{name: "linear", show: "0..27648 -> 4..20", help: "instead of scale and offset: two values of the device and what they mean", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool {
+					t.linear, t.isLinear = f, l.linear(f, &t.from, &t.to)
+					return t.isLinear
+				},
+				get: func(*tagDraft) string { return "" }, form: form{schema: textSchema(maxName)}}},
+			{name: "clamp", show: "true", help: "a scaled value beyond this range becomes its end, and uncertain: 0..100, or true for that of linear", kind: kind[tagDraft]{
+				set: func(l *loader, f field, t *tagDraft) bool { t.clamp = f; return l.clamp(f, t) },
+				get: func(t *tagDraft) string {
+					if t.clamped == nil {
+						return ""
+					}
+					return number(t.clamped.Low) + ".." + number(t.clamped.High)
+				}, form: form{schema: textSchema(maxName)}}},
+			{name: "aggregate", show: "mean 1m", help: "record one value of each window rather than every reading: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
+				kind: kind[tagDraft]{
+					set: func(l *loader, f field, t *tagDraft) bool { return l.aggregate(f, t) },
+					get: func(t *tagDraft) string {
+						if t.aggregate == (Aggregate{}) {
+							return ""
+						}
+						return t.aggregate.Kind + " " + formatDuration(t.aggregate.Over)
+					}, form: form{schema: orExpanded(schema{"type": "string", "pattern": "^(min|max|mean|rate) [0-9]"})}}},
+			{name: "unit", show: `"°C"`, help: "engineering unit, carried along", kind: wordKind(func(t *tagDraft) *string { return &t.Unit }, maxName)},
+			{name: "description", show: "of the oil", help: "256 bytes at most", kind: textKind(func(t *tagDraft) *string { return &t.Description }, maxLabel)},
+			{name: "labels", show: `{side: left}`, help: "as of a device", kind: labelsKind(func(t *tagDraft) *[]telemetry.Label { return &t.Labels })},
+		}, reportKeys(func(t *tagDraft) *reporting { return &t.reporting })...)}
 }
 
 // readTag reads one entry of `tags:`.
 func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
-	if l.tags++; l.tags > maxTags || len(g.Tags) == maxGroupTags {
+	if l.tags++; l.tags > maxTags || len(g.Tags)+len(g.Derived) == maxGroupTags {
 		l.errorf(l.at(v), fmt.Sprintf("use a second gateway; a config holds %d tags and a group %d", maxTags, maxGroupTags), "there are too many tags")
 		l.stopped = true
 		return
@@ -66,6 +95,12 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	seen := read(l, v, l.tables.tag, t, h)
 	lack(l, v, l.tables.tag, seen, called("tag", t.Name))
 	l.settle(&t.reporting, g.Interval)
+	l.settleLinear(t)
+	if t.expr.v.n != nil {
+		place.dropTag()
+		l.addDerived(g, t, len(values) > 0)
+		return
+	}
 	place.tags[here].faulty = l.mistakes.total > before
 	for i := range values {
 		values[i].text = l.intern(values[i].text)
@@ -74,9 +109,160 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	if t.TagReport != (TagReport{}) && g.Report == nil {
 		g.Report = make([]TagReport, len(g.Tags), max(cap(g.Tags), len(g.Tags)+1))
 	}
+	if t.clamped != nil {
+		if g.Clamps == nil {
+			g.Clamps = map[int]Range{}
+		}
+		g.Clamps[len(g.Tags)] = *t.clamped
+	}
+	if t.aggregate != (Aggregate{}) {
+		g.setAggregate(len(g.Tags), t.aggregate)
+	}
 	g.Tags = append(g.Tags, t.Tag)
 	if g.Report != nil {
 		g.Report = append(g.Report, t.TagReport)
+	}
+}
+
+// linear reads two ranges such as 0..27648 -> 4..20. Either may run backwards.
+func (l *loader) linear(f field, from, to *Range) bool {
+	var s string
+	if !l.short(f, &s, maxName) {
+		return false
+	}
+	left, right, _ := strings.Cut(s, "->")
+	a, ok := parseRange(left)
+	b, ok2 := parseRange(right)
+	if !ok || !ok2 || a.Low == a.High || b.Low == b.High {
+		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges", quote(f.v.n.Value))
+		return false
+	}
+	*from, *to = a, b
+	return true
+}
+
+// clamp reads a range, or true for that of linear.
+func (l *loader) clamp(f field, t *tagDraft) bool {
+	var s string
+	if !l.short(f, &s, maxName) {
+		return false
+	}
+	if s == "true" {
+		return true // settleLinear
+	}
+	r, ok := parseRange(s)
+	if !ok || r.Low > r.High {
+		l.errorf(l.at(f.v), "write the least and the greatest value, such as 0..100, or true for the range of linear", "clamp %s is not a range", quote(f.v.n.Value))
+		return false
+	}
+	t.clamped = &r
+	return true
+}
+
+func parseRange(s string) (r Range, ok bool) {
+	low, high, ok := strings.Cut(strings.TrimSpace(s), "..")
+	if !ok {
+		return r, false
+	}
+	var err, err2 error
+	r.Low, err = strconv.ParseFloat(low, 64)
+	r.High, err2 = strconv.ParseFloat(high, 64)
+	return r, err == nil && err2 == nil && !math.IsInf(r.High-r.Low, 0) && !math.IsNaN(r.High-r.Low)
+}
+
+// aggregate reads a kind and a window, such as mean 1m.
+func (l *loader) aggregate(f field, t *tagDraft) bool {
+	s, ok := l.text(f)
+	if !ok {
+		return false
+	}
+	kind, over, _ := strings.Cut(s, " ")
+	d, err := parseDuration(over)
+	switch {
+	case !slices.Contains([]string{"min", "max", "mean", "rate"}, kind) || err != nil:
+		l.errorf(l.at(f.v), "write min, max, mean or rate and a window, such as mean 1m", "aggregate %s is not a kind and a window", quote(f.v.n.Value))
+	case d > maxInterval || d < t.group.Interval:
+		l.errorf(l.at(f.v), fmt.Sprintf("use %s to %s", formatDuration(t.group.Interval), formatDuration(maxInterval)), "aggregate %s has a window that is too %s", quote(f.v.n.Value),
+			map[bool]string{true: "large", false: "small"}[d > maxInterval])
+	default:
+		t.aggregate = Aggregate{kind, d}
+		return true
+	}
+	return false
+}
+
+// settleLinear works out scale, offset and clamp once all keys are read.
+func (l *loader) settleLinear(t *tagDraft) {
+	whole := t.clamp.v.n != nil && t.clamp.v.n.Value == "true"
+	switch {
+	case t.isLinear && (t.Scale != 0 || t.Offset != 0):
+		l.errorf(l.at(t.linear.k), "delete one of them", "linear stands beside scale or offset")
+	case t.isLinear:
+		t.Scale = (t.to.High - t.to.Low) / (t.from.High - t.from.Low)
+		t.Offset = t.to.Low - t.from.Low*t.Scale
+		if whole {
+			t.clamped = &Range{Low: min(t.to.Low, t.to.High), High: max(t.to.Low, t.to.High)}
+		}
+	case whole && t.linear.v.n == nil:
+		l.errorf(l.at(t.clamp.v), "write the range, such as 0..100", "clamp true needs linear")
+	}
+}
+
+// addDerived adds a derived tag to its group. Its formula is checked when the whole device is read.
+func (l *loader) addDerived(g *groupDraft, t *tagDraft, options bool) {
+	if t.Address != "" || t.Type != "" || t.Scale != 0 || t.Offset != 0 || t.clamped != nil || options {
+		l.errorf(l.at(t.expr.k), "delete expr, or what only a tag that is read can have: address, type, scale, offset, linear, clamp and the driver's keys",
+			"tag %q is both read and derived", t.Name)
+	}
+	if t.aggregate != (Aggregate{}) {
+		g.derivedAggregates = append(g.derivedAggregates, derivedAggregate{len(g.Derived), t.aggregate})
+	}
+	d := Derived{Tag: telemetry.Tag{Name: t.Name, Unit: t.Unit, Description: t.Description, Labels: t.Labels}, Expr: t.text, Report: t.TagReport}
+	g.Derived = append(g.Derived, d)
+	g.device.formulas = append(g.device.formulas, formula{t.Name, t.text, l.at(t.expr.v)})
+}
+
+// formula is a derived tag's expression and where it stands.
+type formula struct {
+	tag, text string
+	at        pos
+}
+
+// checkFormulas compiles the formulas of a device, now that all of its tags are known.
+func (l *loader) checkFormulas(d *deviceDraft) {
+	if len(d.formulas) == 0 {
+		return
+	}
+	read := map[string]bool{} // false: derived itself
+	for i := range d.Groups {
+		for _, t := range d.Groups[i].Derived {
+			read[t.Name] = false
+		}
+	}
+	for i := range d.Groups {
+		for j := range d.Groups[i].Tags {
+			read[d.Groups[i].Tags[j].Name] = true
+		}
+	}
+	for _, f := range d.formulas {
+		if f.text == "" {
+			continue // reported
+		}
+		_, err := derive.Compile(f.text, func(name string) bool { return read[name] })
+		var unknown *derive.UnknownTagError
+		switch {
+		case err == nil:
+		case l.full():
+			l.errorf(f.at, "", "")
+		case errors.As(err, &unknown):
+			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(read)), "its tags are")
+			if _, derived := read[unknown.Name]; derived {
+				mend = "write its formula in place of its name; a derived tag is worked out from tags that are read"
+			}
+			l.errorf(f.at, mend, "expr of tag %q: the device reads no tag %s", f.tag, quote(unknown.Name))
+		default:
+			l.errorf(f.at, "see gateway/derive/README.md, such as expr: \"current * voltage\"", "expr of tag %q: %s", f.tag, l.scrub(err.Error()))
+		}
 	}
 }
 
@@ -87,20 +273,6 @@ func (l *loader) uniqueTag(f field, t *tagDraft) {
 		return
 	}
 	t.group.names[t.Name] = at.line
-}
-
-func deviceOptions(p *drivers.Protocol) []drivers.Option {
-	if p == nil {
-		return nil
-	}
-	return p.DeviceOptions
-}
-
-func tagOptions(p *drivers.Protocol) []drivers.Option {
-	if p == nil {
-		return nil
-	}
-	return p.TagOptions
 }
 
 // reporting is how tags are reported: what a group says and a tag may say otherwise.
@@ -114,43 +286,75 @@ type reporting struct {
 	written   [2]pos // keys deadband and heartbeat at this level; line 0 = not here
 }
 
-// reportKeys are the keys of report by exception, the same for groups and tags.
+// reportKeys are the keys of report by exception, the same for groups and tags. What is printed is what holds.
 func reportKeys[T any](of func(*T) *reporting) []key[T] {
-	return []key[T]{
-		{name: "report", set: func(l *loader, f field, t *T) {
-			var word string
-			choice(l, f, &word, "always", "on-change")
-			of(t).onChange = word == "on-change"
-		}},
-		{name: "deadband", set: func(l *loader, f field, t *T) {
-			l.deadband(f, of(t))
-		}},
-		{name: "heartbeat", set: func(l *loader, f field, t *T) {
-			if r := of(t); l.duration(f, &r.heartbeat, true, minInterval, maxHeartbeat) {
-				r.written[1], r.beatGiven = l.at(f.k), true
+	shown := func(get func(*TagReport) string) func(*T) string {
+		return func(t *T) string {
+			if r := of(t); r.OnChange {
+				return get(&r.TagReport)
 			}
-		}},
+			return ""
+		}
+	}
+	return []key[T]{
+		{name: "report", def: "always", help: "a tag may say otherwise than its group, as with the next two", kind: kind[T]{
+			set: func(l *loader, f field, t *T) bool {
+				var word string
+				ok := choice(l, f, &word, "always", "on-change")
+				of(t).onChange = word == "on-change"
+				return ok
+			},
+			get:  shown(func(*TagReport) string { return "on-change" }),
+			form: form{words: "always or on-change: only when value, quality or reason changed", schema: orExpanded(schema{"enum": []string{"always", "on-change"}})}}},
+		{name: "deadband", show: "0.5", help: "with report: on-change. A change of a number that does not count: a number, or percent of the last reported value as 1%", kind: kind[T]{
+			set:  func(l *loader, f field, t *T) bool { return l.deadband(f, of(t)) },
+			get:  shown((*TagReport).deadband),
+			form: form{schema: schema{"type": []string{"number", "string"}}}}},
+		// The default is long enough to save nearly all of the traffic, short enough that a reader tells "unchanged" from "dead" within minutes.
+		{name: "heartbeat", show: "10m", help: "with report: on-change. Report at least this often, 0 = never; 10m by default", kind: kind[T]{
+			set: func(l *loader, f field, t *T) bool {
+				r := of(t)
+				if !l.duration(f, &r.heartbeat, true, minInterval, maxHeartbeat) {
+					return false
+				}
+				r.written[1], r.beatGiven = l.at(f.k), true
+				return true
+			},
+			get:  shown(func(r *TagReport) string { return formatDuration(r.Heartbeat) }),
+			form: form{words: span(true, formatDuration(minInterval), formatDuration(maxHeartbeat)), schema: quantitySchema("duration", true)}}},
 	}
 }
 
+// defaultHeartbeat is the heartbeat of a tag reported on change.
+const defaultHeartbeat = 10 * time.Minute
+
+// deadband returns the deadband as a config has it.
+func (r *TagReport) deadband() string {
+	if r.DeadbandPercent {
+		return number(r.Deadband) + "%"
+	}
+	return number(r.Deadband)
+}
+
 // deadband reads a number, or a percentage such as 1%.
-func (l *loader) deadband(f field, r *reporting) {
+func (l *loader) deadband(f field, r *reporting) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	r.written[0] = l.at(f.k)
 	digits, percent := strings.CutSuffix(s, "%")
 	x, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !(x >= 0) || math.IsInf(x, 0) {
 		l.errorf(l.at(f.v), "write a number that is not negative, such as 0.5, or a percentage such as 1%", "deadband %s is neither a number nor a percentage", quote(f.v.n.Value))
-		return
+		return false
 	}
 	if percent && x > 100 {
 		l.errorf(l.at(f.v), "use 0% to 100%", "deadband %s is out of range", quote(f.v.n.Value))
-		return
+		return false
 	}
 	r.deadband, r.percent = x, percent
+	return true
 }
 
 // settle works out what holds for a group or tag and refuses keys that have no effect.
@@ -168,7 +372,7 @@ func (l *loader) settle(r *reporting, interval time.Duration) {
 	}
 	beat := r.heartbeat
 	if !r.beatGiven {
-		beat = max(DefaultHeartbeat, interval)
+		beat = max(defaultHeartbeat, interval)
 	}
 	if at := r.written[1]; at.line > 0 && beat > 0 && beat < interval {
 		l.errorf(at, fmt.Sprintf("use at least %s, or 0 for none", formatDuration(interval)),

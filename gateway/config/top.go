@@ -2,76 +2,53 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	yaml "go.yaml.in/yaml/v4"
-
-	"millrace/drivers/telemetry"
 )
 
-// tables are the keys of every level. They are made once per Load.
+// tables are the keys of every level that this package reads by hand. They are made once per Load.
 type tables struct {
-	top          *table[Config]
-	log          *table[Log]
-	web          *table[Web]
-	buffer       *table[Buffer]
-	destination  *table[Destination]
-	backlogLimit *table[BacklogLimit]
-	tls          *table[TLS]
-	retry        *table[Retry]
-	write        *table[writeDraft]
-	labels       *table[[]telemetry.Label]
-	device       *table[deviceDraft]
-	group        *table[groupDraft]
-	tag          *table[tagDraft]
+	top         *table[Config]
+	destination *table[Destination]
+	write       *table[writeDraft]
+	device      *table[deviceDraft]
+	group       *table[groupDraft]
+	tag         *table[tagDraft]
 }
 
 func newTables() tables {
-	return tables{
-		top: topTable(), log: logTable(), web: webTable(), buffer: bufferTable(),
-		destination: destinationTable(), backlogLimit: backlogLimitTable(), tls: tlsTable(), retry: retryTable(), write: writeTable(), labels: labelsTable(),
-		device: deviceTable(), group: groupTable(), tag: tagTable(),
-	}
-}
-
-// level is the keys of one level by name.
-type level struct {
-	in   string
-	keys []string
-}
-
-func (t *tables) levels() []level {
-	return []level{
-		{t.top.in, t.top.names()}, {t.log.in, t.log.names()}, {t.web.in, t.web.names()},
-		{t.buffer.in, t.buffer.names()}, {t.destination.in, t.destination.names()},
-		{t.backlogLimit.in, t.backlogLimit.names()}, {t.tls.in, t.tls.names()}, {t.retry.in, t.retry.names()}, {t.write.in, t.write.names()},
-		{t.device.in, t.device.names()}, {t.group.in, t.group.names()}, {t.tag.in, t.tag.names()},
-	}
+	t := tables{destination: destinationTable(), write: writeTable(), tag: tagTable()}
+	t.group = groupTable(t.tag)
+	t.device = deviceTable(t.group)
+	t.top = topTable(&t)
+	return t
 }
 
 // home says where a key belongs that stands in the wrong place, "" when it belongs nowhere.
 func (l *loader) home(word, in string) string {
 	var homes []string
-	for _, lv := range l.tables.levels() {
-		for _, k := range lv.keys {
-			if k == word && lv.in != in {
-				homes = append(homes, lv.in)
-			}
+	add := func(home string) {
+		if home != in && !slices.Contains(homes, home) {
+			homes = append(homes, home)
 		}
 	}
-	for _, p := range l.protocols {
-		for _, o := range p.DeviceOptions {
-			if o.Name == word {
-				homes = append(homes, "a device with driver: "+p.Name)
-			}
+	l.tables.top.section().walk(func(s *section) {
+		if slices.ContainsFunc(s.entries, func(e entry) bool { return e.name == word }) {
+			add(s.in)
 		}
-		for _, o := range p.TagOptions {
-			if o.Name == word {
-				homes = append(homes, "a tag of a device with driver: "+p.Name)
+	})
+	for i := range l.protocols {
+		l.tables.top.section().walk(func(s *section) {
+			if hasOption(s.options.of(&l.protocols[i]), word) {
+				add(strings.Replace(s.in+" of a device with driver: ", "a device of a device", "a device", 1) + l.protocols[i].Name)
 			}
-		}
+		})
 	}
 	if len(homes) == 0 {
 		return ""
@@ -79,32 +56,83 @@ func (l *loader) home(word, in string) string {
 	return fmt.Sprintf("%q is a key of %s", word, orList(homes))
 }
 
-func topTable() *table[Config] {
-	return &table[Config]{in: "the top level", keys: []key[Config]{
-		{name: "gateway", set: once(func(l *loader, f field, c *Config) { l.name(f, &c.Gateway, true) })},
-		{name: "include", set: func(l *loader, f field, _ *Config) { l.includes(f) }},
-		{name: "grace_time", set: once(func(l *loader, f field, c *Config) {
-			l.duration(f, &c.GraceTime, true, 0, maxGraceTime)
-		})},
-		{name: "processors", set: once(func(l *loader, f field, c *Config) { l.integer(f, &c.Processors, 0, maxProcessors) })},
-		{name: "log", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.log, &c.Log, hooks{}) })},
-		{name: "web", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.web, &c.Web, hooks{}) })},
-		{name: "buffer", set: once(func(l *loader, f field, c *Config) { read(l, f.v, l.tables.buffer, &c.Buffer, hooks{}) })},
-		{name: "destinations", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDestination) }},
-		{name: "devices", set: func(l *loader, f field, _ *Config) { l.several(f, l.readDevice) }},
-		{name: "writes", set: func(l *loader, f field, _ *Config) { l.several(f, l.readWrite) }},
+// walk calls f for a section and for those below it.
+func (s *section) walk(f func(*section)) {
+	f(s)
+	for i := range s.entries {
+		if below := s.entries[i].form.section; below != nil {
+			below.walk(f)
+		}
+	}
+}
+
+func topTable(t *tables) *table[Config] {
+	none := func(*Config) string { return "" }
+	top := &table[Config]{in: "the top level", keys: []key[Config]{
+		{name: "gateway", show: "press-shop", need: `"gateway: press-shop"; the name stands in every topic and message`, help: "stands in every topic and message",
+			restart: true, kind: nameKind(func(c *Config) *string { return &c.Gateway }, true)},
+		// The window drains in a round trip or two; below the 30 s (Kubernetes) and 90 s (systemd) before a kill.
+		{name: "grace_time", def: "10s", help: "how long a stop may take to publish what was read",
+			kind: durationKind(func(c *Config) *time.Duration { return &c.GraceTime }, true, 0, maxGraceTime)},
+		{name: "processors", def: "0", help: "GOMAXPROCS, 0 = follow the machine", restart: true, kind: intKind(func(c *Config) *int { return &c.Processors }, 0, maxProcessors)},
+		{name: "log", kind: partKind(logTable(), func(c *Config) *Log { return &c.Log })},
+		{name: "web", help: "page, /healthz, /readyz, /metrics and the API that reads", kind: partKind(webTable(), func(c *Config) *Web { return &c.Web })},
+		{name: "buffer", help: "keeps every record until all destinations have acknowledged it", restart: true, kind: partKind(bufferTable(), func(c *Config) *Buffer { return &c.Buffer })},
+		{name: "include", show: "- devices/*.yaml", help: "more files, folders (*.yaml, *.yml in them) or patterns, one or a list. Each file holds any of these keys, or just a list of devices",
+			kind: kind[Config]{set: func(l *loader, f field, _ *Config) bool { l.includes(f); return true }, get: none, form: form{schema: schema{"type": []string{"array", "string"}}}}},
+		{name: "destinations", need: `"destinations:" with a list of brokers`, help: "1 to 16 brokers",
+			kind: listKind(t.destination, func(c *Config) iter.Seq[*Destination] { return pointers(c.Destinations) },
+				func(l *loader, f field, _ *Config) { l.several(f, l.readDestination) })},
+		{name: "writes", help: "what may be written to equipment; nothing by default",
+			kind: listKind(t.write, func(c *Config) iter.Seq[*writeDraft] {
+				return drafts(c.Writes, func(w *Write) *writeDraft { return &writeDraft{Write: *w} })
+			}, func(l *loader, f field, _ *Config) { l.several(f, l.readWrite) })},
+		{name: "devices", need: `"devices:" with a list, or include files of devices`, help: "equipment",
+			kind: listKind(t.device, func(c *Config) iter.Seq[*deviceDraft] {
+				return drafts(c.Devices, func(d *Device) *deviceDraft { return &deviceDraft{Device: *d, protocol: c.protocol(d.Driver)} })
+			}, func(l *loader, f field, _ *Config) { l.several(f, l.readDevice) })},
 	}}
+	for i := range top.keys {
+		if k := &top.keys[i]; !k.form.list && k.name != "include" {
+			k.set = once(k.set)
+		}
+	}
+	return top
+}
+
+func pointers[T any](list []T) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for i := range list {
+			if !yield(&list[i]) {
+				return
+			}
+		}
+	}
+}
+
+// drafts yields what the tables know the items of a list as.
+func drafts[T, D any](list []T, draft func(*T) *D) iter.Seq[*D] {
+	return func(yield func(*D) bool) {
+		for i := range list {
+			if !yield(draft(&list[i])) {
+				return
+			}
+		}
+	}
 }
 
 // once makes a top-level key refuse to be set by a second file.
-func once(set func(*loader, field, *Config)) func(*loader, field, *Config) {
-	return func(l *loader, f field, c *Config) {
+func once(set func(*loader, field, *Config) bool) func(*loader, field, *Config) bool {
+	return func(l *loader, f field, c *Config) bool {
+		if f.k.n == nil { // a default
+			return set(l, f, c)
+		}
 		if first, ok := l.set[f.name]; ok {
 			l.errorf(l.at(f.k), "delete one of them", "%s is already set at %s", f.name, l.position(first))
-			return
+			return false
 		}
 		l.set[f.name] = l.at(f.k)
-		set(l, f, c)
+		return set(l, f, c)
 	}
 }
 
@@ -136,26 +164,27 @@ func (l *loader) includes(f field) {
 }
 
 func logTable() *table[Log] {
-	return &table[Log]{in: "log", keys: []key[Log]{
-		{name: "level", set: func(l *loader, f field, g *Log) {
-			choice(l, f, &g.Level, "debug", "info", "warn", "error")
-		}},
-		{name: "format", set: func(l *loader, f field, g *Log) { choice(l, f, &g.Format, "text", "json") }},
+	return &table[Log]{in: "log", flow: true, keys: []key[Log]{
+		{name: "level", def: "info", kind: choiceKind(func(g *Log) *string { return &g.Level }, "debug", "info", "warn", "error")},
+		{name: "format", def: "text", restart: true, kind: choiceKind(func(g *Log) *string { return &g.Format }, "text", "json")},
 	}}
 }
 
 func webTable() *table[Web] {
-	return &table[Web]{in: "web", keys: []key[Web]{
-		{name: "enabled", set: func(l *loader, f field, w *Web) { l.boolean(f, &w.Enabled) }},
-		{name: "listen", set: func(l *loader, f field, w *Web) { l.listen(f, &w.Listen) }},
+	listen := textKind(func(w *Web) *string { return &w.Listen }, maxText)
+	listen.set = func(l *loader, f field, w *Web) bool { return l.listen(f, &w.Listen) }
+	return &table[Web]{in: "web", flow: true, keys: []key[Web]{
+		{name: "enabled", def: "true", kind: boolKind(func(w *Web) *bool { return &w.Enabled })},
+		// Loopback: nothing is open to the plant network unless asked for.
+		{name: "listen", def: "127.0.0.1:9280", help: `host:port. Loopback only; ":9280" opens it to the network, without a password`, kind: listen},
 	}}
 }
 
 // listen reads host:port, where the host may be left out.
-func (l *loader) listen(f field, dst *string) {
+func (l *loader) listen(f field, dst *string) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	const mend = "write host:port, such as 127.0.0.1:9280, or :9280 for all interfaces"
 	host, port, err := net.SplitHostPort(s)
@@ -165,30 +194,32 @@ func (l *loader) listen(f field, dst *string) {
 		l.errorf(l.at(f.v), mend, "%s %s has no valid host", f.name, quote(f.v.n.Value))
 	} else {
 		*dst = s
+		return true
 	}
+	return false
 }
 
 func bufferTable() *table[Buffer] {
 	return &table[Buffer]{in: "buffer", keys: []key[Buffer]{
-		{name: "path", set: func(l *loader, f field, b *Buffer) {
-			if l.short(f, &b.Path, maxText) {
-				b.Path = beside(l.files[f.v.file], b.Path)
-			}
-		}},
-		{name: "max_size", set: func(l *loader, f field, b *Buffer) {
-			l.size(f, &b.MaxSize, false, minBufferSize, maxBufferSize)
-		}},
-		{name: "max_age", set: func(l *loader, f field, b *Buffer) {
-			l.duration(f, &b.MaxAge, true, minBufferAge, maxBufferAge)
-		}},
-		{name: "commit_interval", set: func(l *loader, f field, b *Buffer) {
-			l.duration(f, &b.CommitInterval, true, minCommitInterval, maxCommitInterval)
-		}},
-		{name: "when_full", set: func(l *loader, f field, b *Buffer) {
-			choice(l, f, &b.WhenFull, DropOldest, DropNewest)
-		}},
-		{name: "memory", set: func(l *loader, f field, b *Buffer) {
-			l.size(f, &b.Memory, false, minMemory, maxMemory)
-		}},
+		{name: "path", def: "data", help: "folder, made when missing; of this gateway alone", kind: pathKind(func(b *Buffer) *string { return &b.Path })},
+		// Days of outage at 1,000 readings/s, and fits the smallest edge flash (8 GB) beside the system.
+		{name: "max_size", def: "2GiB", help: "on disk, never exceeded", kind: sizeKind(func(b *Buffer) *int64 { return &b.MaxSize }, false, minBufferSize, maxBufferSize)},
+		// Clouds refuse much older data (SiteWise: 7 days), but a month survives any holiday.
+		{name: "max_age", def: "30d", help: "older records are dropped and counted, 0 = no limit",
+			kind: durationKind(func(b *Buffer) *time.Duration { return &b.MaxAge }, true, minBufferAge, maxBufferAge)},
+		// One fsync a second spares flash.
+		{name: "commit_interval", def: "1s", help: "the most that a power cut can cost, 0 = on disk before it is published",
+			kind: durationKind(func(b *Buffer) *time.Duration { return &b.CommitInterval }, true, minCommitInterval, maxCommitInterval)},
+		// After a long outage the present is worth more than its beginning.
+		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published",
+			kind: choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest)},
+		// A few seconds at 50,000 readings/s, so that the live path reads nothing back from disk.
+		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size",
+			kind: sizeKind(func(b *Buffer) *int64 { return &b.Memory }, false, minMemory, maxMemory)},
 	}}
+}
+
+// pathKind is a path that starts at the folder of its file.
+func pathKind[T any](at func(*T) *string) kind[T] {
+	return then(textKind(at, maxText), func(l *loader, f field, v *T) { *at(v) = beside(l.files[f.v.file], *at(v)) })
 }

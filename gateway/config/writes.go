@@ -25,12 +25,27 @@ type writeDraft struct {
 }
 
 func writeTable() *table[writeDraft] {
-	return &table[writeDraft]{in: "an entry of writes", keys: []key[writeDraft]{
-		{name: "device", need: `"device:" with the name of a device`, set: func(l *loader, f field, w *writeDraft) { l.short(f, &w.Device, maxName) }},
-		{name: "tag", need: `"tag:" with the name of a tag`, set: func(l *loader, f field, w *writeDraft) { l.short(f, &w.Tag, maxName) }},
-		{name: "min", set: func(l *loader, f field, w *writeDraft) { w.min = l.number(f, &w.Min) }},
-		{name: "max", set: func(l *loader, f field, w *writeDraft) { w.max = l.number(f, &w.Max) }},
-		{name: "rate", need: `"rate: 1/s"`, set: func(l *loader, f field, w *writeDraft) { l.rate(f, &w.Write) }},
+	end := func(at func(*writeDraft) *float64, given func(*writeDraft) *bool) kind[writeDraft] {
+		k := numberKind(at)
+		k.set = func(l *loader, f field, w *writeDraft) bool { *given(w) = l.number(f, at(w)); return *given(w) }
+		k.get = func(w *writeDraft) string {
+			if !w.Ranged {
+				return ""
+			}
+			return number(*at(w))
+		}
+		return k
+	}
+	return &table[writeDraft]{in: "an entry of writes", flow: true, keys: []key[writeDraft]{
+		{name: "device", show: "press-1", need: `"device:" with the name of a device`, kind: textKind(func(w *writeDraft) *string { return &w.Device }, maxName)},
+		{name: "tag", show: "setpoint", need: `"tag:" with the name of a tag`, kind: textKind(func(w *writeDraft) *string { return &w.Tag }, maxName)},
+		{name: "min", show: "0", help: "of a number after scaling; both or neither. Without them no number may be written",
+			kind: end(func(w *writeDraft) *float64 { return &w.Min }, func(w *writeDraft) *bool { return &w.min })},
+		{name: "max", show: "100", kind: end(func(w *writeDraft) *float64 { return &w.Max }, func(w *writeDraft) *bool { return &w.max })},
+		{name: "rate", show: "10/m", need: `"rate: 1/s"`, kind: kind[writeDraft]{
+			set:  func(l *loader, f field, w *writeDraft) bool { return l.rate(f, &w.Write) },
+			get:  func(w *writeDraft) string { return w.rate() },
+			form: form{words: "1 to 1000 in a second (s), minute (m) or hour (h)", schema: orExpanded(schema{"type": "string", "pattern": "^[0-9]{1,4}/[smh]$"})}}},
 	}}
 }
 
@@ -53,19 +68,20 @@ func (l *loader) readWrite(v value) {
 }
 
 // rate reads a number of writes a time, such as 1/s or 10/m.
-func (l *loader) rate(f field, w *Write) {
+func (l *loader) rate(f field, w *Write) bool {
 	s, ok := l.text(f)
 	if !ok {
-		return
+		return false
 	}
 	digits, unit, _ := strings.Cut(s, "/")
 	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
 	n, err := strconv.Atoi(digits)
 	if err != nil || n < 1 || n > 1000 || per == 0 {
 		l.errorf(l.at(f.v), "write 1 to 1000 writes in a second, minute or hour, such as 1/s, 10/m or 5/h", "rate %s is not a rate", quote(s))
-		return
+		return false
 	}
 	w.Count, w.Per = n, per
+	return true
 }
 
 // checkWrites refuses a write of a tag that is not there or that stands in writes already.
@@ -94,12 +110,8 @@ func (l *loader) checkWrites() {
 	}
 }
 
-// flow writes an entry as YAML that Load reads.
-func (w Write) flow() string {
-	span := ""
-	if w.Ranged {
-		span = fmt.Sprintf(", min: %s, max: %s", number(w.Min), number(w.Max))
-	}
+// rate returns the rate as a config has it.
+func (w *Write) rate() string {
 	per := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[w.Per]
-	return fmt.Sprintf("{device: %s, tag: %s%s, rate: %d/%s}", text(w.Device), text(w.Tag), span, w.Count, per)
+	return fmt.Sprintf("%d/%s", w.Count, per)
 }

@@ -30,55 +30,74 @@ type Values interface {
 
 // Options say what a Group works on.
 type Options struct {
-	Schema  *record.Schema  // of the group's records; data types that it does not have are filled in in a copy
-	Tags    []telemetry.Tag // one for each of Schema.Tags
-	Reports []Report        // one for each tag; nil = always
-	Sink    Sink
-	Values  Values // nil = none
+	Schema     *record.Schema    // of the group's records; data types that it does not have are filled in in a copy
+	Tags       []telemetry.Tag   // one for each of Schema.Tags but for the derived ones, which come last
+	Reports    []Report          // one for each of Tags; nil = always
+	Clamps     map[int]Range     // by tag, of numbers after scaling; nil = none
+	Aggregates map[int]Aggregate // by tag, derived ones included; nil = none
+	Derived    []Derived
+	Device     *Device // of the group; nil = it has no derived tags
+	Sink       Sink
+	Values     Values // nil = none
 
 	ClockUnset func() bool // whether the gateway's clock is known not to be set; nil = never
 }
 
 // Group is the pipeline of one poll group. It is not safe for concurrent use.
 type Group struct {
-	sink    Sink
-	values  Values
-	scales  []scale // nil = no tag is scaled
-	types   *types
-	changes *changes // nil = everything is reported
-	record  record.Record
-	unset   func() bool
-	buf     []byte
+	sink       Sink
+	values     Values
+	scales     []scale // nil = no tag is scaled
+	clamps     map[int]Range
+	derived    *derived    // nil = none here, and none that needs a tag of this group
+	aggregates *aggregates // nil = no tag has one
+	types      *types
+	changes    *changes // nil = everything is reported
+	record     record.Record
+	unset      func() bool
+	buf        []byte
 }
 
 // New returns the pipeline of a group. It starts nothing.
 func New(o Options) *Group {
 	return &Group{
-		sink:    o.Sink,
-		values:  o.Values,
-		scales:  newScales(o.Tags),
-		types:   newTypes(o.Schema),
-		changes: newChanges(o.Reports),
-		unset:   o.ClockUnset,
+		sink:       o.Sink,
+		values:     o.Values,
+		scales:     newScales(o.Tags),
+		clamps:     o.Clamps,
+		derived:    newDerived(&o),
+		aggregates: newAggregates(o.Aggregates),
+		types:      newTypes(o.Schema),
+		changes:    newChanges(allReports(&o)),
+		unset:      o.ClockUnset,
 	}
 }
 
-// Take counts, scales and filters the readings of one poll in place, and appends those worth reporting to the sink as one
+// Take counts, scales and filters the readings of one poll in place, works out the derived ones, and appends those worth reporting to the sink as one
 // record. at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
 func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	if len(readings) == 0 {
 		return nil
 	}
-	polled := len(readings)
 	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
 	stamp(readings, g.record.Time)
 	if g.scales != nil {
 		applyScales(g.scales, readings)
 	}
-	g.types.see(readings)
+	if len(g.clamps) > 0 {
+		applyClamps(g.clamps, readings)
+	}
+	if g.derived != nil {
+		readings = g.derived.add(g.record.Time, readings)
+	}
+	polled := len(readings)
 	if g.values != nil {
 		g.values.Put(g.record.Time, readings)
 	}
+	if g.aggregates != nil {
+		readings = g.aggregates.filter(at, readings)
+	}
+	g.types.see(readings)
 	if g.changes != nil {
 		readings = g.changes.filter(at, readings)
 	}
@@ -96,6 +115,19 @@ func (g *Group) append(readings []telemetry.Reading) error {
 		return fmt.Errorf("append record: %w", err)
 	}
 	return nil
+}
+
+// allReports returns the reports of all tags, nil = always.
+func allReports(o *Options) []Report {
+	if len(o.Derived) == 0 {
+		return o.Reports
+	}
+	all := make([]Report, len(o.Tags), len(o.Tags)+len(o.Derived))
+	copy(all, o.Reports)
+	for i := range o.Derived {
+		all = append(all, o.Derived[i].Report)
+	}
+	return all
 }
 
 // stamp gives readings whose device said no time that of the poll.

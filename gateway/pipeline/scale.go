@@ -45,8 +45,7 @@ func applyScales(scales []scale, readings []telemetry.Reading) {
 	}
 }
 
-// apply scales a number; other kinds pass unchanged. A float32 stays one: its 24 bits of precision
-// are all that the device gave. Everything else becomes a float64.
+// apply scales a number; other kinds pass unchanged.
 func (s *scale) apply(v telemetry.Value) telemetry.Value {
 	if v.Kind == telemetry.KindBool {
 		return v
@@ -55,8 +54,34 @@ func (s *scale) apply(v telemetry.Value) telemetry.Value {
 	if !ok {
 		return v
 	}
-	x := raw*s.mul/s.div + s.offset
-	if v.Kind == telemetry.KindFloat32 {
+	return number(v.Kind, raw*s.mul/s.div+s.offset)
+}
+
+// Range is from Low to High, both included.
+type Range struct{ Low, High float64 }
+
+// clamped is the reason of a reading that was.
+const clamped = "beyond its range, clamped"
+
+// applyClamps keeps numbers in their range. A number that is none is neither below nor above.
+func applyClamps(clamps map[int]Range, readings []telemetry.Reading) {
+	for i := range readings {
+		r := &readings[i]
+		c, there := clamps[int(r.Tag)]
+		x, ok := r.Value.Float()
+		if !there || !ok || !(x < c.Low || x > c.High) {
+			continue
+		}
+		r.Value = number(r.Value.Kind, min(max(x, c.Low), c.High))
+		if r.Quality == telemetry.Good {
+			r.Quality, r.Reason = telemetry.Uncertain, clamped
+		}
+	}
+}
+
+// number returns x as a float32 if the value was one: its 24 bits of precision are all that the device gave. Every other becomes a float64.
+func number(was telemetry.Kind, x float64) telemetry.Value {
+	if was == telemetry.KindFloat32 {
 		return telemetry.Float32(float32(x))
 	}
 	return telemetry.Float64(x)
