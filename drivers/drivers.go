@@ -112,7 +112,7 @@ type Subscriber interface {
 }
 
 // Push is what a device sent of its own accord: readings of one group in any order, a tag perhaps several times, oldest
-// first. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
+// first. Without readings it says that the device has nothing new. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
 type Push struct {
 	Group    Ref
 	Readings []telemetry.Reading

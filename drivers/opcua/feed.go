@@ -180,6 +180,7 @@ func (f *feed) answered(call *wire.Call) error {
 	}
 	s.next = sequence
 	if parts == 0 {
+		f.push(drivers.Push{Group: s.ref})
 		return nil
 	}
 	s.next = after(sequence)

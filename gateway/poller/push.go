@@ -53,10 +53,24 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	g.stat.countPush(now, push.Lost)
 	p.mu.Unlock()
 	p.tell(g, &push, now)
-	if len(push.Readings) == 0 {
+	if len(push.Readings) > 0 {
+		if err := g.sink(now, push.Readings); err != nil {
+			return err
+		}
+	}
+	return p.unchanged(g, now)
+}
+
+// unchangedEvery is how often a sink is told at most that other values are as they were.
+const unchangedEvery = time.Second
+
+// unchanged tells the sink that the values which were not pushed are as they were: heartbeats are due for those, too.
+func (p *Poller) unchanged(g *group, now time.Time) error {
+	if !p.link.up || now.Sub(g.told) < unchangedEvery {
 		return nil
 	}
-	return g.sink(now, push.Readings)
+	g.told = now
+	return g.sink(now, nil)
 }
 
 // tell logs what a person should know of a push.
