@@ -158,8 +158,12 @@ func (f *feed) answered(call *wire.Call) error {
 	f.open--
 	f.calls = append(f.calls, call)
 	defer call.Trim()
-	answer, err := call.Take()
-	r := newReader(answer)
+	return f.answer(call.Take())
+}
+
+// answer takes the body of a Publish response.
+func (f *feed) answer(body []byte, err error) error {
+	r := newReader(body)
 	if err == nil {
 		err = r.Response(id.PublishResponse_Encoding_DefaultBinary)
 	}
@@ -170,7 +174,7 @@ func (f *feed) answered(call *wire.Call) error {
 	sequence, parts := r.message()
 	switch {
 	case r.Err != nil:
-		return r.Err
+		return f.spoilt(nil, r.Err)
 	case s == nil: // one that the server has not ended
 		return nil
 	}
@@ -207,7 +211,7 @@ func (f *feed) refused(err error) error {
 			return fmt.Errorf("the server has ended the subscription: %w", err)
 		}
 	}
-	return err
+	return f.spoilt(nil, err)
 }
 
 // after returns the sequence number behind n (OPC 10000-4, 7.26): there is no 0.
@@ -256,7 +260,7 @@ func (f *feed) again(s *subscription) (bool, error) {
 	}
 	_, parts := r.message()
 	if r.Err != nil {
-		return false, r.Err
+		return false, f.spoilt(s, r.Err)
 	}
 	if err := f.take(s, &r, parts); err != nil {
 		return false, err
@@ -279,7 +283,7 @@ func (f *feed) take(s *subscription, r *reader, parts int) error {
 	for ; parts > 0; parts-- {
 		kind, body := r.part()
 		if r.Err != nil {
-			return s.spoilt(r.Err)
+			return f.spoilt(s, r.Err)
 		}
 		var err error
 		switch kind {
@@ -323,18 +327,21 @@ func (f *feed) data(s *subscription, r *reader) error {
 		}
 		f.push(p)
 	}
-	return s.spoilt(r.Err)
+	return f.spoilt(s, r.Err)
 }
 
 // overflowed is set in the status of a value before which the server has discarded others (OPC 10000-4, 7.39.1).
 const overflowed = 0x480
 
-// spoilt remembers that a group cannot be pushed, because one of its values spoils the messages: polls find out which.
-func (s *subscription) spoilt(err error) error {
-	if err != nil {
-		s.group.spoilt = true
+// spoilt remembers that a group cannot be pushed, nil for any, because one of its values spoils the messages: polls find out which.
+func (f *feed) spoilt(group *subscription, err error) error {
+	if err == nil || !splittable(err) {
+		return err
 	}
-	return err
+	for _, s := range f.subs {
+		s.group.spoilt = s.group.spoilt || group == nil || s == group
+	}
+	return fmt.Errorf("%w; the tags are polled from now on", err)
 }
 
 // wake returns when there is something to do though the server says nothing.
