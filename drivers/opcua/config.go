@@ -31,6 +31,7 @@ type settings struct {
 
 	subscribing   mode
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
+	verify        time.Duration // see verified; 0 = never
 	queue         int           // values that the server keeps of an item until they are published
 	clearPassword bool          // also over a connection that is not encrypted
 	serverName    string        // host that the server's certificate must be for
@@ -47,6 +48,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
 		{Name: "mode", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
 		{Name: "queue_size", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
+		{Name: "verify_interval", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "username", Help: "user to log in as (default: anonymous)"},
 		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
@@ -58,6 +60,7 @@ type group struct {
 	ask      plan
 	interval time.Duration
 
+	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
 	noted  string // what was said last of its subscription
 }
@@ -170,6 +173,13 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 			fail("queue_size", fmt.Sprintf("queue_size %q is not a number from 1 to %d", v, maxQueue), "remove it to have 10")
 		}
 		s.queue = int(n)
+	}
+	if v := o["verify_interval"]; v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second || d > 24*time.Hour {
+			fail("verify_interval", fmt.Sprintf("verify_interval %q is not a time from 1s to 24h", v), "write one such as 1m, or remove it")
+		}
+		s.verify = d
 	}
 }
 

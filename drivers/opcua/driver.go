@@ -69,7 +69,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 		return err
 	}
 	if d.set.subscribing != modeRead {
-		d.feed = newFeed(l, d.set.queue, d.set.quiet)
+		d.feed = newFeed(l, &d.set)
 	}
 	return nil
 }

@@ -26,8 +26,7 @@ const (
 // with the link and at the latest with end.
 type feed struct {
 	link   *link
-	queue  int           // values that the server keeps of an item
-	quiet  time.Duration // see minQuiet
+	set    *settings
 	subs   map[uint32]*subscription
 	first  []drivers.Push // what is known before anything is published
 	pushes chan drivers.Push
@@ -51,18 +50,19 @@ type feed struct {
 // subscription is one group that is pushed.
 type subscription struct {
 	terms
-	ref     drivers.Ref
-	group   *group
-	next    uint32         // the sequence number of its next message
-	heard   time.Time      // when the last one came
-	quiet   time.Duration  // how long it may say nothing
-	refused []int          // tags that the server does not monitor, tried again now and then
-	reasons map[int]string // why
-	retry   time.Time
+	ref       drivers.Ref
+	group     *group
+	next      uint32         // the sequence number of its next message
+	heard     time.Time      // when the last one came
+	quiet     time.Duration  // how long it may say nothing
+	refused   []int          // tags that the server does not monitor, tried again now and then
+	reasons   map[int]string // why
+	retry     time.Time
+	*verified // nil = it is not
 }
 
-func newFeed(l *link, queue int, quiet time.Duration) *feed {
-	f := &feed{link: l, queue: queue, quiet: quiet, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
+func newFeed(l *link, set *settings) *feed {
+	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
 		converter: converter{texts: statusTexts{}}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
@@ -323,6 +323,7 @@ func (f *feed) data(s *subscription, r *reader) error {
 			if v.Status&overflowed == overflowed {
 				p.Lost++
 			}
+			s.note(tag, &v, s.heard)
 			p.Readings = append(p.Readings, f.reading(tag, &v, s.group.tags[tag].want))
 		}
 		f.push(p)
@@ -354,6 +355,9 @@ func (f *feed) wake() time.Time {
 		if len(s.refused) > 0 && s.retry.Before(at) {
 			at = s.retry
 		}
+		if s.verified != nil && s.due.Before(at) {
+			at = s.due
+		}
 	}
 	return at
 }
@@ -378,6 +382,11 @@ func (f *feed) overdue(now time.Time) error {
 		}
 		if len(s.refused) > 0 && !now.Before(s.retry) {
 			if err := f.retryRefused(s, now); err != nil {
+				return err
+			}
+		}
+		if s.verified != nil && !now.Before(s.due) {
+			if err := f.verify(s, now); err != nil {
 				return err
 			}
 		}

@@ -23,7 +23,7 @@ func offline(tags int) (*feed, *subscription) {
 	theirs.Close()
 	l := &link{channel: wire.New(ours, wire.Unsecured(), func(uint32) string { return "" }), timeout: time.Second, lifetime: time.Hour}
 	l.channel.Close()
-	f := newFeed(l, defaultQueue, minQuiet)
+	f := newFeed(l, &settings{queue: defaultQueue, quiet: minQuiet})
 	f.pushes = make(chan drivers.Push, 4096)
 	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1}
 	f.subs[s.id] = s

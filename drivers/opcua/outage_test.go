@@ -125,6 +125,7 @@ type outage struct {
 	name        string
 	begin, mend func(s *opcuasim.Server)
 	gap         string // what is said of it; "" = nothing is missing
+	verify      string // verify_interval
 	silent      bool   // only the watchdog finds it
 }
 
@@ -137,6 +138,7 @@ func outages() []outage {
 		{name: "deleted subscription, untold", begin: drop(opcuasim.DropQuietly), gap: "no answer", silent: true},
 		{name: "silent while connected", begin: func(s *opcuasim.Server) { s.SetSilent(true) }, mend: func(s *opcuasim.Server) { s.SetSilent(false) }, gap: "no answer", silent: true},
 		{name: "answers all but Publish", begin: func(s *opcuasim.Server) { s.SetUnpublished(true) }, mend: func(s *opcuasim.Server) { s.SetUnpublished(false) }, gap: "no answer", silent: true},
+		{name: "one item silent", begin: func(s *opcuasim.Server) { s.SetMute("n", true) }, mend: func(s *opcuasim.Server) { s.SetMute("n", false) }, gap: `does not report changes of "ns=2;s=n"`, verify: "1s"},
 		{name: "sequence gap, republished", begin: func(s *opcuasim.Server) { s.SkipMessages(3, false) }},
 		{name: "sequence gap, forgotten", begin: func(s *opcuasim.Server) { s.SkipMessages(3, true) }, gap: "lost"},
 		{name: "many messages forgotten", begin: func(s *opcuasim.Server) { s.SkipMessages(40, true) }, gap: "lost"},
@@ -156,11 +158,12 @@ func tally(s *opcuasim.Server, name string) {
 // testQuiet stands for minQuiet, so that the tests end sooner.
 const testQuiet = 3 * time.Second
 
-func watched(t *testing.T, watch bool) (*opcuasim.Server, *journal) {
+func watched(t *testing.T, verify string, watch bool) (*opcuasim.Server, *journal) {
 	s := start(t, opcuasim.Options{}, 0)
 	tally(s, "n")
 	c := connection(s.Endpoint(), time.Second, "ns=2;s=n")
 	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
+	c.Devices[0].Options["verify_interval"] = verify
 	d, err := newDriver(c)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +194,7 @@ func TestOutages(t *testing.T) {
 	for _, o := range outages() {
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
-			s, j := watched(t, true)
+			s, j := watched(t, o.verify, true)
 			eventually(t, "values", time.Minute, func() bool { _, n := j.silentLosses(); return n > 20 })
 			begin := time.Now()
 			o.begin(s)
@@ -224,12 +227,12 @@ func TestOutages(t *testing.T) {
 // TestOutagesUnwatched is the control of TestOutages: without the watchdog these are not noticed, and nothing comes any more.
 func TestOutagesUnwatched(t *testing.T) {
 	for _, o := range outages() {
-		if !o.silent {
+		if !o.silent && o.verify == "" {
 			continue
 		}
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
-			s, j := watched(t, false)
+			s, j := watched(t, "", false)
 			eventually(t, "values", time.Minute, func() bool { _, n := j.silentLosses(); return n > 20 })
 			o.begin(s)
 			time.Sleep(2 * testQuiet)

@@ -79,16 +79,17 @@ func (d *driver) Pushed() <-chan drivers.Push {
 
 // subscribe creates the subscription of a group and its items.
 func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
-	asked := termsFor(g.interval, f.quiet)
+	asked := termsFor(g.interval, f.set.quiet)
 	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
 	if err != nil {
 		return err
 	}
-	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, retry: time.Now().Add(asideTime)}
+	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, retry: time.Now().Add(asideTime),
+		verified: newVerified(f.set.verify, len(g.tags))}
 	if r.Err != nil {
 		return r.Err
 	}
-	s.quiet = quiet(s.terms, f.quiet)
+	s.quiet = quiet(s.terms, f.set.quiet)
 	f.subs[s.id] = s
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
@@ -96,7 +97,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
-	got := revised{sampling: g.interval, queue: uint32(f.queue)}
+	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
 	more, err := f.monitor(ctx, s, g.ask.tags, &got)
 	if err != nil {
 		return err
@@ -134,10 +135,10 @@ func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	if v.sampling > s.group.interval {
 		words = append(words, fmt.Sprintf("samples some tags every %s, not every %s", say(v.sampling), say(s.group.interval)))
 	}
-	if v.queue < uint32(f.queue) {
-		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.queue))
+	if v.queue < uint32(f.set.queue) {
+		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.set.queue))
 	}
-	if usual := quiet(asked, f.quiet); s.quiet > usual {
+	if usual := quiet(asked, f.set.quiet); s.quiet > usual {
 		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
 	}
 	if len(words) == 0 {
@@ -186,7 +187,7 @@ func (f *feed) monitor(ctx context.Context, s *subscription, tags []int, got *re
 // create creates items in one request.
 func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *revised) (bad []telemetry.Reading, err error) {
 	r, err := f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary,
-		encodeMonitor(s.id, s.group.ask.ids, tags, s.group.interval, f.queue))
+		encodeMonitor(s.id, s.group.ask.ids, tags, s.group.interval, f.set.queue))
 	if err != nil {
 		return nil, err
 	}
