@@ -107,7 +107,8 @@ type Subscriber interface {
 	// is to be polled; an error, that the link is down.
 	Subscribe(ctx context.Context, g Ref) (bool, error)
 	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is
-	// lost and by Close. It is asked for behind the last Subscribe, and nothing may come before. The readings of a Push belong to the receiver.
+	// lost and by Close. It is asked for behind the last Subscribe, and nothing may come before. The readings of a Push may be changed by the
+	// receiver, and are valid until it takes the next one.
 	Pushed() <-chan Push
 }
 

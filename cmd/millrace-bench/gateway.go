@@ -100,7 +100,7 @@ devices:
 	}
 	scheme, more := "tcp", ""
 	if o.Driver == "opcua" {
-		scheme, more = "opc.tcp", "    security_policy: none\n    mode: read\n"
+		scheme, more = "opc.tcp", "    security_policy: none\n    mode: "+o.Mode+"\n"
 	}
 	for i, address := range devices {
 		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: 2s\n%s    groups:\n      - name: g\n        interval: %s\n        tags:\n",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -16,7 +17,7 @@ import (
 
 // Bounds of what is pushed.
 const (
-	maxPushes  = 16   // that wait to be taken; then the server's queues have to hold what comes
+	maxPushes  = 4    // that wait to be taken; then the server's queues have to hold what comes
 	maxPush    = 1000 // readings of one push
 	maxPublish = 16   // Publish requests that wait at the server
 	maxMissing = 16   // messages that are asked for again at a time; with more between two, all are lost
@@ -28,7 +29,9 @@ type feed struct {
 	link   *link
 	set    *settings
 	subs   map[uint32]*subscription
-	first  []drivers.Push // what is known before anything is published
+	rooms  [maxPushes + 2][]telemetry.Reading // of the pushes that wait, the one being taken and the one being filled
+	room   int                                // the next of rooms
+	first  []drivers.Push                     // what is known before anything is published
 	pushes chan drivers.Push
 	off    bool // tests: nothing is missed
 
@@ -310,7 +313,7 @@ func (f *feed) changed(status ua.StatusCode) error {
 // data hands on the values of a DataChangeNotification (OPC 10000-4, 7.25.2).
 func (f *feed) data(s *subscription, r *reader) error {
 	for n := r.Count(5); n > 0 && r.Err == nil; {
-		p := drivers.Push{Group: s.ref, Readings: make([]telemetry.Reading, 0, min(n, maxPush))}
+		p := drivers.Push{Group: s.ref, Readings: slices.Grow(f.rooms[f.room][:0], min(n, maxPush))}
 		for ; n > 0 && len(p.Readings) < maxPush; n-- {
 			tag := int(r.U32())
 			v := r.DataValue(0)
@@ -326,6 +329,8 @@ func (f *feed) data(s *subscription, r *reader) error {
 			s.note(tag, &v, s.heard)
 			p.Readings = append(p.Readings, f.reading(tag, &v, s.group.tags[tag].want))
 		}
+		f.rooms[f.room] = p.Readings
+		f.room = (f.room + 1) % len(f.rooms)
 		f.push(p)
 	}
 	return f.spoilt(s, r.Err)
