@@ -127,6 +127,7 @@ type Buffer struct {
 	tail     tail
 	next     uint64 // sequence number of the next record
 	durable  uint64 // every record up to here is on disk or needs no disk
+	unclean  bool   // the process before did not close the store
 	reserved uint64 // sequence numbers below are promised on disk to be used once
 	running  bool   // Run is at work
 	closed   bool
@@ -221,8 +222,12 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 	} else {
 		err = b.makeRoom(entryCost(payload))
 	}
+	s.settle()
 	if err != nil {
 		b.refuse(s.account, readings, at)
+		if errors.Is(err, ErrFull) {
+			b.st.full.refused(time.Now())
+		}
 		if errors.Is(err, ErrTooLarge) && !s.warned {
 			s.warned = true
 			b.log.Error("record refused; so will be all that are as large", "error", err)
@@ -230,6 +235,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 		b.mu.Unlock()
 		return 0, err
 	}
+	b.st.full.over = true
 	seq := b.push(entry{payload: b.tail.copy(payload), stream: s, at: at, readings: uint32(readings), to: everyone})
 	strict := b.o.CommitInterval == 0
 	if !strict {
@@ -253,6 +259,10 @@ func (b *Buffer) push(e entry) uint64 {
 	seq := b.next
 	b.next++
 	e.born = time.Since(b.start)
+	if e.to == everyone { // the end of one that is not in use was fixed when it was taken out
+		e.passed = b.all &^ b.present()
+		e.acked |= e.passed
+	}
 	b.tail.push(e)
 	b.changed = true
 	if e.gap == nil && e.to == everyone {
@@ -265,6 +275,11 @@ func (b *Buffer) push(e entry) uint64 {
 		}
 		if e.to&bit(slot) == 0 {
 			d.acked.add(seq, seq+1)
+			continue
+		}
+		if e.passed&bit(slot) != 0 {
+			d.acked.add(seq, seq+1)
+			e.stream.account.dests[slot].before += n
 			continue
 		}
 		e.stream.account.dests[slot].buffered += n

@@ -14,6 +14,7 @@ import (
 type counters struct {
 	commits, commitErrors uint64
 	refused               uint64
+	full                  refusal
 	saved                 uint64 // the last checkpoint on disk knows of all records below
 	dropped               uint64 // segments dropped
 	ackedOnDisk           uint64 // records acknowledged after they left the tail, since the last checkpoint
@@ -126,19 +127,14 @@ func (b *Buffer) freeSpace() bool {
 	if b.dropAside() {
 		return true
 	}
-	b.mu.Lock()
-	var oldest *segment
-	if b.o.WhenFull == DropOldest && len(b.segs) > 0 {
-		oldest = b.segs[0]
-	}
-	b.mu.Unlock()
-	if oldest == nil {
+	s := b.victim()
+	if s == nil {
 		return false
 	}
-	if b.dropPart(oldest, CauseFull) {
+	if b.dropPart(s, CauseFull) {
 		return true
 	}
-	if err := b.drop(oldest, CauseFull); err != nil {
+	if err := b.drop(s, CauseFull); err != nil {
 		b.log.Warn("no space made on a full disk", "error", err)
 		return false
 	}

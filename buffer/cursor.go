@@ -78,7 +78,8 @@ type Destination struct {
 	start  uint64 // it gets records from here on
 	unsure uint64 // at Open, the first record that the checkpoint did not know it to have
 	origin uint64 // the next record's number when the destination was made
-	known  bool   // somebody reads for it: it was given to Open, or added
+	known  bool   // somebody reads for it: it was given to Open, or added; else it gets no new records
+	warned bool   // since it is not in use the log has told that its records are given up
 	notice chan struct{}
 
 	acked   spans // what it needs no more: acknowledged, dropped, never there, addressed to others
@@ -107,6 +108,16 @@ func (b *Buffer) Destination(name string) *Destination {
 		return d
 	}
 	return nil
+}
+
+// present returns the destinations that are in use. mu is held.
+func (b *Buffer) present() (m mask) {
+	for slot, d := range b.slots {
+		if d != nil && d.known {
+			m |= bit(slot)
+		}
+	}
+	return m
 }
 
 func (b *Buffer) byName(name string) *Destination {

@@ -33,7 +33,7 @@ func (b *Buffer) addDestinations() error {
 // place gives a destination that the store does not have a slot, and returns that. mu is held.
 func (b *Buffer) place(name string, at StartAt) (fresh mask, err error) {
 	if d := b.byName(name); d != nil {
-		d.known = true
+		d.known, d.warned = true, false
 		return 0, nil
 	}
 	slot := slices.Index(b.slots[:], nil)
@@ -69,7 +69,7 @@ func (b *Buffer) passTail(d *Destination) {
 			return
 		}
 		passed := seq < d.start || e.to&bit(d.slot) == 0 || seq <= b.durable && b.settled(e)
-		e.acked, e.rejected = e.acked&^bit(d.slot), e.rejected&^bit(d.slot) // of whoever had the slot before
+		e.acked, e.rejected, e.passed = e.acked&^bit(d.slot), e.rejected&^bit(d.slot), e.passed&^bit(d.slot) // of whoever had the slot before
 		if passed {
 			e.acked |= bit(d.slot)
 			d.acked.add(seq, seq+1)
@@ -105,8 +105,8 @@ func (b *Buffer) countFresh(fresh mask) {
 	}
 }
 
-// AddDestination adds a destination while the buffer is in use. One that the store has had before goes on where it was,
-// a new one begins at its start; it is on disk when AddDestination returns. Errors: ErrClosed, too many destinations, or
+// AddDestination adds a destination while the buffer is in use. One that the store has had before goes on with what is kept
+// for it and then with the next record, a new one begins at its start; it is on disk when AddDestination returns. Errors: ErrClosed, too many destinations, or
 // why it cannot be written down: then it is not added.
 func (b *Buffer) AddDestination(name string, at StartAt) (*Destination, error) {
 	if name == "" || len(name) > 255 {
@@ -154,8 +154,9 @@ func (b *Buffer) slotsChanged() {
 	b.advance()
 }
 
-// RemoveDestination takes a destination out of use. What it has not acknowledged stays, and counts against the store's
-// bound, until it is added again or forgotten. Its readers end. Errors: ErrClosed, ErrNoDestination.
+// RemoveDestination takes a destination out of use. What it has not acknowledged stays until it is added again or
+// forgotten, and is the first to be given up for want of room; records appended from now on are not for it. Its readers end.
+// Errors: ErrClosed, ErrNoDestination.
 func (b *Buffer) RemoveDestination(name string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -203,6 +204,7 @@ func (b *Buffer) vacate(d *Destination) {
 	d.known = false
 	b.slots[d.slot] = nil
 	b.all &^= bit(d.slot)
+	b.untell(d.slot)
 	for _, a := range b.accountSeq {
 		a.dests[d.slot] = destAccount{}
 	}

@@ -1,8 +1,10 @@
 package buffer
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,38 +46,72 @@ func (b *Buffer) room() int64 {
 
 // commitSize is how much a commit of so many bytes may add to a segment, dictionaries not counted. mu is held.
 func (b *Buffer) commitSize(bytes int64) int64 {
-	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + growSlack + b.growStep()
+	return bytes + bytes/16 + 64*int64(len(b.accountSeq)+len(b.gapOrder)) + growSlack + b.growStep()
 }
 
 // fits reports whether so many bytes of records could be committed now. mu is held.
 func (b *Buffer) fits(bytes int64) bool {
 	// On top come the dictionaries and a gap record for each account that was refused something.
 	need := b.commitSize(bytes+256*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
-	need += b.growStep() + 64*int64(len(b.accountSeq)) // the summary of the segment before
-	return b.segBytes+need <= b.segmentLimit()+b.aside // what is set aside makes way: see secure
+	need += b.growStep() + 64*int64(len(b.accountSeq))     // the summary of the segment before
+	left := b.segmentLimit() + b.aside - b.segBytes - need // what is set aside makes way: see secure
+	return left >= 0 || left+b.unneeded() >= 0
 }
 
-// secure sees to it that need bytes fit, by removing files set aside, then by dropping the oldest segments where the
-// policy allows it. commitMu is held.
+// neededBy reports for whom a segment is kept: destinations that are in use, and those that are not. mu is held.
+func (b *Buffer) neededBy(s *segment) (present, absent bool) {
+	for _, d := range b.slots {
+		if d != nil && !d.acked.covers(s.first, s.last+1) {
+			present, absent = present || d.known, absent || !d.known
+		}
+	}
+	return present, absent
+}
+
+// unneeded returns how many bytes the segments take that no destination in use needs. The one being written is not among
+// them: it would have to be begun anew. mu is held.
+func (b *Buffer) unneeded() (bytes int64) {
+	for _, s := range b.segs {
+		if present, _ := b.neededBy(s); !present && s != b.active {
+			bytes += s.size
+		}
+	}
+	return bytes
+}
+
+// victim returns the segment that is the next to give way, nil when none may: one that nobody needs, then the oldest that only
+// destinations need that are not in use, then, where the policy allows it, the oldest. It takes mu.
+func (b *Buffer) victim() (s *segment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, o := range b.segs {
+		switch present, absent := b.neededBy(o); {
+		case present || o == b.active:
+		case !absent:
+			return o
+		case s == nil:
+			s = o
+		}
+	}
+	if s == nil && b.o.WhenFull == DropOldest && len(b.segs) > 0 {
+		s = b.segs[0]
+	}
+	return s
+}
+
+// secure sees to it that need bytes fit, by removing files set aside, then by dropping segments in the order of victim.
+// commitMu is held.
 func (b *Buffer) secure(need int64) error {
 	need += emptyFile
 	for b.room() < need {
 		if b.dropAside() {
 			continue
 		}
-		if b.o.WhenFull == DropNewest {
+		s := b.victim()
+		if s == nil {
 			return fmt.Errorf("%d bytes needed, %d free of max size %d: %w", need, max(b.room(), 0), b.o.MaxSize, ErrFull)
 		}
-		b.mu.Lock()
-		var oldest *segment
-		if len(b.segs) > 0 {
-			oldest = b.segs[0]
-		}
-		b.mu.Unlock()
-		if oldest == nil {
-			return fmt.Errorf("%d bytes needed, max size %d: %w", need, b.o.MaxSize, ErrFull)
-		}
-		if err := b.drop(oldest, CauseFull); err != nil {
+		if err := b.drop(s, CauseFull); err != nil {
 			return err
 		}
 	}
@@ -127,8 +163,32 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("drop segment: %w", err)
 	}
-	b.log.Warn("segment dropped", "file", s.path, "cause", cause.String(), "first", s.first, "last", s.last)
+	b.logLoss("segment dropped", lost, s, s.last, cause)
 	return nil
+}
+
+// logLoss tells the log of records given up; when they were only for destinations that are not in use, loudly once for each.
+func (b *Buffer) logLoss(what string, l *loss, s *segment, last uint64, cause Cause) {
+	b.mu.Lock()
+	present, fresh := false, []string(nil)
+	for slot, d := range b.slots {
+		if d == nil || l.records[slot] == 0 {
+			continue
+		}
+		if present = present || d.known; !d.known && !d.warned {
+			d.warned, fresh = true, append(fresh, d.name)
+		}
+	}
+	b.mu.Unlock()
+	level := slog.LevelInfo
+	if present {
+		level = slog.LevelWarn
+	}
+	b.log.Log(context.Background(), level, what, "file", s.path, "cause", cause.String(), "first", s.first, "last", last)
+	for _, name := range fresh {
+		b.log.Warn("the store gives up records of a destination that is not in the config; each is counted as dropped, and it is told once it comes back",
+			"destination", name, "cause", cause.String(), "what_to_do", "put it back, or end this: millrace buffer forget "+name)
+	}
 }
 
 func isDiskFull(err error) bool {

@@ -92,10 +92,7 @@ func (b *Buffer) missing(a *account, to mask, g *Gap) {
 	if to&b.all == 0 || g.Count == 0 && !g.Unknown {
 		return
 	}
-	if to &= b.all; to == b.all {
-		to = everyone
-	}
-	key := gapKey{a, to, g.Cause}
+	key := gapKey{a, to & b.all, g.Cause}
 	have := b.gaps[key]
 	if have == nil {
 		have = new(Gap)
@@ -114,19 +111,48 @@ func (b *Buffer) missingAnything(from uint64) {
 }
 
 // tellGaps appends a gap record for each loss noted. While the disk does not take them they go on merging
-// in memory, and in the checkpoints. mu is held.
+// in memory, and in the checkpoints; so do those of a destination that is not in use, until it comes back: a record that waits
+// for it would hold a whole segment. mu is held.
 func (b *Buffer) tellGaps() {
-	if len(b.gapOrder) == 0 || b.st.commitErr != nil || (b.o.WhenFull == DropNewest && !b.fits(b.dirty())) {
+	if !b.gapsDue() || b.st.commitErr != nil || (b.o.WhenFull == DropNewest && !b.fits(b.dirty())) {
 		return
 	}
-	for _, key := range b.gapOrder {
-		g := b.gaps[key]
-		b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: g.To, to: key.to})
+	gaps, order, present := b.gaps, b.gapOrder, b.present()
+	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
+	for _, key := range order {
+		g, to := gaps[key], key.to&present
+		if to != 0 {
+			if to == present {
+				to = everyone
+			}
+			b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: g.To, to: to})
+		}
+		if later := *g; key.to&^present != 0 {
+			b.missing(key.account, key.to&^present, &later)
+		}
 	}
-	clear(b.gaps)
-	b.gapOrder = b.gapOrder[:0]
 	b.advance() // they may be what the tail has no room for
 	b.notify()
+}
+
+// gapsDue reports whether a destination that is in use is to be told of a loss. mu is held.
+func (b *Buffer) gapsDue() bool {
+	present := b.present()
+	for _, key := range b.gapOrder {
+		if key.to&present != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// untell forgets the losses that a slot's destination was still to be told. mu is held.
+func (b *Buffer) untell(slot int) {
+	gaps, order := b.gaps, b.gapOrder
+	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
+	for _, key := range order {
+		b.missing(key.account, key.to&^bit(slot), gaps[key])
+	}
 }
 
 // gapStream returns the stream without dictionary that an account's gap records belong to. mu is held.
@@ -178,10 +204,14 @@ func (b *Buffer) refuse(a *account, readings int, at int64) {
 	readings = max(readings, 0)
 	a.accepted += uint64(readings)
 	for slot, d := range b.slots {
-		if d != nil {
+		switch {
+		case d == nil:
+		case d.known:
 			a.dests[slot].dropped[CauseFull] += uint64(readings)
+		default:
+			a.dests[slot].before += uint64(readings)
 		}
 	}
-	b.missing(a, b.all, &Gap{From: at, To: at, Count: uint64(readings), Cause: CauseFull, FirstSeq: b.next, LastSeq: b.next})
+	b.missing(a, b.present(), &Gap{From: at, To: at, Count: uint64(readings), Cause: CauseFull, FirstSeq: b.next, LastSeq: b.next})
 	b.st.refused++
 }

@@ -47,7 +47,7 @@ type account struct {
 }
 
 type destAccount struct {
-	before    uint64 // accepted before the destination was there
+	before    uint64 // accepted before the destination was there, or while it was not in use
 	delivered uint64
 	buffered  uint64
 	inflight  uint64
@@ -81,7 +81,7 @@ type Account struct {
 // DestinationAccount is what became of an account's accepted readings at one destination.
 type DestinationAccount struct {
 	Name      string
-	Before    uint64 // accepted before the destination was known to the store
+	Before    uint64 // accepted before the destination was known to the store, or while it was not in use
 	Delivered uint64
 	Buffered  uint64
 	InFlight  uint64

@@ -103,6 +103,7 @@ func (b *Buffer) settle(old *stateData) error {
 	if b.readOnly && old.lost && ckpt == nil {
 		return fmt.Errorf("there is no store: %w", ErrNotFound)
 	}
+	b.unclean = !old.lost && ckpt != nil && old.reserved > ckpt.next // Close gives back the numbers it did not use
 	b.keep(old, m, ckpt)
 	if err := b.restore(old, m, ckpt); err != nil {
 		return err

@@ -30,16 +30,16 @@ func (b *Buffer) dropPart(s *segment, cause Cause) bool {
 	if n == len(sv.blocks) || len(pages) == 0 {
 		return false
 	}
-	last := sv.blocks[n-1].last
+	last := min(sv.blocks[n-1].last, s.last) // a commit that failed may have left blocks behind it, which the next segment has
 	left := *sv
 	left.blocks = sv.blocks[n:]
-	b.giveUpPart(s, &left, last, cause)
+	lost := b.giveUpPart(s, &left, last, cause)
 	for _, r := range pages {
 		if punch(f, int64(r.from)*pageSize, int64(r.to-r.from)*pageSize) != nil {
 			return false // the system cannot do that: the segment goes as a whole
 		}
 	}
-	b.log.Warn("oldest records of a segment dropped: the disk is full", "file", s.path, "cause", cause.String(), "first", s.first, "last", last)
+	b.logLoss("oldest records of a segment dropped: the disk is full", lost, s, last, cause)
 	return true
 }
 
@@ -88,7 +88,7 @@ func (sv *salvage) pagesBelow(pieces map[pieceKey][]piece, seq uint64) []span {
 }
 
 // giveUpPart counts the records of a segment up to last as dropped, and has the rest read from what is left.
-func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause) {
+func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause) *loss {
 	before := b.cutOff(s, last)
 	lost, scanErr := b.scanLoss(s, before, last, cause)
 	b.closeHandle(s)
@@ -107,4 +107,5 @@ func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause)
 	if err := b.saveCheckpoint(d); err != nil {
 		b.log.Warn("records dropped before it was noted; a crash now would count them as damaged", "file", s.path, "error", err)
 	}
+	return lost
 }

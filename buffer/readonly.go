@@ -79,10 +79,10 @@ func (r *ReadOnly) Close() {
 // Epoch is Buffer.Epoch.
 func (r *ReadOnly) Epoch() string { return r.b.Epoch() }
 
-// Stats is Buffer.Stats. MaxBytes is not known; Health tells of damage only.
+// Stats is Buffer.Stats. MaxBytes and Room are not known; Health tells of damage only.
 func (r *ReadOnly) Stats() Stats {
 	s := r.b.Stats()
-	s.MaxBytes = 0
+	s.MaxBytes, s.Room = 0, 0
 	if s.Damages > 0 {
 		s.Health = "damaged: " + s.Damage[0].Reason
 	}

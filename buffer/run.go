@@ -121,7 +121,7 @@ func (b *Buffer) due() (old, idle bool) {
 	if e := b.tail.at(b.durable + 1); e != nil {
 		old = time.Since(b.start)-e.born >= b.patience()*3/4-time.Millisecond
 	}
-	old = old || len(b.gapOrder) > 0
+	old = old || b.gapsDue()
 	if b.st.commitErr != nil && time.Since(b.st.lastTry) < retryEvery {
 		old = false
 	}

@@ -11,6 +11,8 @@ type Stats struct {
 	NextSeq      uint64
 	Bytes        int64 // of all files
 	MaxBytes     int64
+	Room         int64     // bytes by which the segments may grow before something is dropped or refused for want of room
+	Refusing     time.Time // since when new records are refused for want of room; zero when they are not
 	Segments     int
 	TailRecords  int
 	TailBytes    int64
@@ -27,6 +29,7 @@ type Stats struct {
 	Damages      uint64    // found since Open
 	Damage       []Damage  // the first of them
 	CommitSince  time.Time // when the write to disk that is under way began; zero when none is
+	Unclean      bool      // the process before did not close the store: what it had not committed is lost, and nobody can count it
 	LostUnknown  uint64    // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats
 }
@@ -34,7 +37,7 @@ type Stats struct {
 // DestinationStats is the state of one destination's cursor.
 type DestinationStats struct {
 	Name       string
-	Configured bool // false: in the store, but not in Options.Destinations; it holds its records until Forget
+	Configured bool // false: in the store, but not in use; it keeps what it had until Forget, and gets nothing new
 
 	Backlog   uint64 // records not acknowledged, those in flight included
 	InFlight  int    // records
@@ -49,10 +52,10 @@ func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
-		Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
@@ -60,6 +63,30 @@ func (b *Buffer) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// refusal is a time in which new records are refused for want of room.
+type refusal struct {
+	since, last time.Time
+	over        bool // one was taken after the last that was refused
+}
+
+// refusalHolds is how long after the last record refused the time goes on at least: where it is full, small ones may still fit.
+const refusalHolds = 10 * time.Second
+
+func (r *refusal) refused(now time.Time) {
+	if r.standing(now).IsZero() {
+		r.since = now
+	}
+	r.last, r.over = now, false
+}
+
+// standing returns since when it lasts, zero when it does not.
+func (r *refusal) standing(now time.Time) time.Time {
+	if r.over && now.Sub(r.last) >= refusalHolds {
+		return time.Time{}
+	}
+	return r.since
 }
 
 // health says in words how the store is. mu is held.

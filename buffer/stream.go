@@ -17,6 +17,8 @@ type Stream struct {
 	dict    string
 	id      uint32 // index in order of appearance, of this process only
 	warned  bool   // that a record of it is too large
+
+	polled, suppressed uint64 // of the next Append
 }
 
 // Stream returns the stream of an account (a device's name) with a dictionary entry (a schema's bytes,
@@ -58,11 +60,21 @@ func (s *Stream) Account() string { return s.account.name }
 // Dict returns the stream's dictionary entry. It must not be changed.
 func (s *Stream) Dict() []byte { return []byte(s.dict) }
 
-// Count adds to the ledger's first half: readings polled, and those of them not worth reporting.
+// Count adds to the ledger's first half: readings polled, and those of them not worth reporting. Those that are worth it are
+// counted with the Append that follows, so that whoever looks between the two, such as a backup, sees sums that hold.
 func (s *Stream) Count(polled, suppressed int) {
 	s.b.mu.Lock()
-	s.account.polled += uint64(max(polled, 0))
-	s.account.suppressed += uint64(max(suppressed, 0))
-	s.b.changed = true
-	s.b.mu.Unlock()
+	defer s.b.mu.Unlock()
+	s.polled += uint64(max(polled, 0))
+	s.suppressed += uint64(max(suppressed, 0))
+	if polled <= suppressed {
+		s.settle()
+	}
+}
+
+// settle takes what was counted into the account. mu is held.
+func (s *Stream) settle() {
+	s.account.polled += s.polled
+	s.account.suppressed += s.suppressed
+	s.polled, s.suppressed, s.b.changed = 0, 0, true
 }

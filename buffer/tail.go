@@ -24,6 +24,7 @@ type entry struct {
 	to       mask // destinations it is addressed to
 	acked    mask // destinations that need it no more
 	rejected mask // destinations that put it into quarantine
+	passed   mask // of those in acked: destinations that were not in use when it came
 }
 
 const entryOverhead = 80

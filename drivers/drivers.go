@@ -194,6 +194,21 @@ type Cost struct {
 	Assumes  string        // what Time rests on that the config does not say, in words; "" = nothing
 }
 
+// Certified is a driver that knows until when the certificates of its connection are valid.
+type Certified interface {
+	// Certificates returns those of the last attempt to connect, none before it. It may be called from any goroutine.
+	Certificates() []Certificate
+}
+
+// Certificate is a certificate that a connection rests on.
+type Certificate struct {
+	Own      bool      // ours, not the device's
+	Name     string    // its file where it is ours, else what it calls itself
+	NotAfter time.Time // when it ends
+	Next     string    // what happens before it ends, in words, where that is not for a person to do
+	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
+}
+
 // Tracer is a driver that can show what goes over its line.
 type Tracer interface {
 	// Trace calls f after each exchange from now on, on the driver's goroutine, until it is called with nil. f must not block,

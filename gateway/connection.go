@@ -23,17 +23,16 @@ import (
 
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
-	url     string
-	normal  func(string) string // the one form of all urls of a line
-	devices []deviceConfig
-	bad     []badReadings // by device
-	skews   []skew        // by device
-	groups  []*groupSink
-	poller  *poller.Poller
-	watched watched
-	planned [][]time.Duration // of a poll, by device and group; nil = not known
-	rules   []config.Write    // of its tags
-	targets []command.Target
+	url       string
+	normal    func(string) string // the one form of all urls of a line
+	devices   []deviceConfig
+	bad       []badReadings // by device
+	skews     []skew        // by device
+	groups    []*groupSink
+	poller    *poller.Poller
+	watched   watched
+	certified drivers.Certified // nil = it has no certificates
+	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
 
@@ -75,7 +74,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, rules: rulesFor(cfg, &c), bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
+	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
@@ -97,9 +96,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		o.Sinks = append(o.Sinks, sinks)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
+	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
-	conn.targets = targets(conn, &c, d)
 	return conn, nil
 }
 
@@ -130,9 +129,27 @@ func rulesFor(cfg *config.Config, c *config.Connection) (rules []config.Write) {
 	return rules
 }
 
-// targets finds the tags that the rules name: of two with one name, the first.
-func targets(conn *connection, c *config.Connection, d drivers.Driver) (list []command.Target) {
-	for _, w := range conn.rules {
+// allowed is what may be written over a connection. It is no part of it, so that other rules do not exchange it.
+type allowed struct {
+	rules   []config.Write
+	targets []command.Target
+}
+
+// allow finds the tags that the rules name: of two with one name, the first. The driver at work belongs to its poller, so
+// that another one, which never connects, says what the tags are.
+func allow(conn *connection, c *config.Connection, rules []config.Write) (allowed, error) {
+	if len(rules) == 0 {
+		return allowed{}, nil
+	}
+	d, err := c.Protocol.New(c.Connection)
+	if err != nil {
+		return allowed{}, fmt.Errorf("prepare writes of device %q: %w", c.Devices[0].Name, err)
+	}
+	return allowed{rules, targets(conn, c, d, rules)}, nil
+}
+
+func targets(conn *connection, c *config.Connection, d drivers.Driver, rules []config.Write) (list []command.Target) {
+	for _, w := range rules {
 		rule := command.Rule{Device: w.Device, Tag: w.Tag, Min: w.Min, Max: w.Max, Ranged: w.Ranged, Count: w.Count, Per: w.Per}
 		if t, ok := target(c, d, &rule); ok {
 			t.Do = conn.poller.Do

@@ -18,7 +18,8 @@ import (
 // destination is one receiver of the records, with its publisher.
 type destination struct {
 	*publisher.Publisher
-	cfg config.Destination
+	cfg       config.Destination
+	certified link.Certified // nil = it has no certificates
 	*task
 }
 
@@ -47,7 +48,8 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	if err != nil {
 		return nil, err
 	}
-	return &destination{Publisher: p, cfg: *d}, nil
+	certified, _ := dialer.(link.Certified)
+	return &destination{Publisher: p, cfg: *d, certified: certified}, nil
 }
 
 // newFormat returns the format that the config names: config.Load has checked the word.
@@ -73,12 +75,12 @@ func startOf(d *config.Destination) buffer.StartAt {
 	return buffer.StartNow
 }
 
-// warnAbsent says what destinations hold that are no longer in the config.
+// warnAbsent names the destinations that the store knows and the config does not, also those that hold nothing: it may be a slip.
 func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
 	for _, d := range buf.Stats().Destinations {
-		if !d.Configured && d.Backlog > 0 {
-			log.Warn("a destination that is not in the config keeps its records in the store",
-				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give its records up: millrace buffer forget %s", d.Name))
+		if !d.Configured {
+			log.Warn("a destination is gone from the config: it gets nothing new, and the store keeps what it has not acknowledged; if it was renamed, that does not go to the new name",
+				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
 		}
 	}
 }

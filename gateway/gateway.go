@@ -58,7 +58,8 @@ type Gateway struct {
 }
 
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
-// broker, and starts nothing. Every error says what to do; the store is closed again then.
+// broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
+// to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
@@ -67,6 +68,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
 	warnAbsent(g.buf, g.log)
+	g.tellUnclean(cfg)
 	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
 			"path", cfg.Buffer.Path, "room", room, "max_size", cfg.Buffer.MaxSize)
@@ -82,6 +84,24 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
+// tellUnclean says that the last process was killed, or the power failed. What it had not committed it alone knew: no gap
+// message can count it.
+func (g *Gateway) tellUnclean(cfg *config.Config) {
+	st := g.buf.Stats()
+	if !st.Unclean {
+		return
+	}
+	missing := "nothing that was accepted is missing"
+	if every := cfg.Buffer.CommitInterval; every > 0 {
+		missing = fmt.Sprintf("up to %v of readings from before it may be missing, without a gap message", every)
+	}
+	waiting := uint64(0)
+	for _, d := range st.Destinations {
+		waiting = max(waiting, d.Backlog)
+	}
+	g.log.Warn("the last stop was not clean: the process was killed or the power failed; "+missing+"; what was on disk is kept and is sent", "records_waiting", waiting)
+}
+
 // Run runs the gateway until ctx ends and then drains: pollers end, publishers go on for the grace time,
 // the buffer commits and closes. It returns nil after a clean stop, else the first error that stopped it.
 // When hurry ends too, the grace time is cut short.
@@ -95,6 +115,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.watchStates)
 	publishing.start(g.watch)
 	cfg, hash := g.begin(polling, publishing)
+	g.giveBack()
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
 		"destinations", len(cfg.Destinations), "epoch", g.buf.Epoch(), "config", hash)
 

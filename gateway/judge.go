@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ type standing struct {
 	said   bool // the log's last word is that it stands
 	spoken time.Time
 	text   string
+	lasted time.Duration
+	ended  string // what is said when it no longer stands
 }
 
 const (
@@ -54,10 +57,17 @@ func (j *judge) stamp(s *web.Snapshot) {
 			known.since = s.Now
 		}
 		st.Since = known.since
-		known.now, known.text = true, st.String()
+		known.now, known.text, known.ended = true, st.String(), "no more: "+st.String()
+		switch st.State {
+		case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad:
+			known.ended = fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
+		}
 	}
 	for key, st := range j.states {
 		if !st.now {
+			if !st.since.IsZero() {
+				st.lasted = s.Now.Sub(st.since)
+			}
 			st.since = time.Time{}
 			if !st.said && s.Now.Sub(st.spoken) > quiet {
 				delete(j.states, key)
@@ -92,7 +102,7 @@ func (j *judge) tell(s *web.Snapshot) {
 	}
 	for _, st := range j.states {
 		if !st.now && due(st) {
-			j.log.Info("no more: " + st.text)
+			j.log.Info(st.ended, "lasted", st.lasted.Round(time.Second))
 		}
 	}
 	if left > 0 {

@@ -74,6 +74,10 @@ var stateRows = map[string]struct {
 	"destination lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
 	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
+	"store losing data": {func(s *web.Snapshot) { s.Buffer.Refusing = judged }, "since 2026-03-01T12:30:00Z: it is full, and new readings are refused", "failing"},
+	"store lost data": {func(s *web.Snapshot) {
+		s.Losses = []web.Loss{{Readings: 2, Causes: "2 damages to the store's files", From: judged, To: judged}}
+	}, "readings that nobody can count, by 2 damages to the store's files", "failing"},
 	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
@@ -87,11 +91,30 @@ var stateRows = map[string]struct {
 	"process hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "process", Name: "shop", What: "taking its state", Since: judged, Limit: 10 * time.Second}}
 	}, "taking its state takes longer than 10s", "failing"},
+	"certificate expired": {func(s *web.Snapshot) { s.Certificates = certificate(false, -time.Hour) },
+		`"broker.plant", which destination "cloud" shows, ended on 2026-03-01: connections are refused`, "failing"},
+	"certificate expires this week": {func(s *web.Snapshot) { s.Certificates = certificate(false, 7*24*time.Hour) },
+		`"broker.plant", which destination "cloud" shows, ends on 2026-03-08; have a new one`, "attention"},
+	"certificate expires soon": {func(s *web.Snapshot) { s.Certificates = certificate(true, 30*24*time.Hour) },
+		`our own certificate for destination "cloud" ends on 2026-03-31; put a new one`, "attention"},
+	"certificate expires soon, used twice": {func(s *web.Snapshot) {
+		s.Certificates = append(certificate(true, 8*24*time.Hour), certificate(true, 8*24*time.Hour)...)
+		s.Certificates = append(s.Certificates, certificate(true, 31*24*time.Hour)...)
+	}, `our own certificate for destination "cloud" ends on 2026-03-09`, "attention"},
+	"certificate renewed": {func(s *web.Snapshot) {
+		s.Certificates = certificate(true, 3650*24*time.Hour)
+		s.Certificates[0].Replaced = judged.Add(48 * time.Hour)
+	}, "it replaces one that ends on 2026-03-03 and has the same key; trust it in the servers", "attention"},
 	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
 	"clock not set": {func(s *web.Snapshot) {
 		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
 	}, "nothing sets it", "attention"},
 	"clock jumped": {func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateJumped, Reason: "by 1h0m0s", Since: judged} }, "by 1h0m0s", "attention"},
+}
+
+// certificate is a certificate of the destination that ends so much later.
+func certificate(own bool, left time.Duration) []web.Certificate {
+	return []web.Certificate{{Kind: "destination", Owner: "cloud", Own: own, Name: map[bool]string{true: "/etc/own.pem", false: "broker.plant"}[own], NotAfter: judged.Add(left)}}
 }
 
 func wellSnapshot() web.Snapshot {
@@ -232,7 +255,7 @@ func TestLogIsDamped(t *testing.T) {
 	if n := strings.Count(text, "\n"); n < 2 || n > 4 {
 		t.Errorf("%d lines in 200 s of flapping:\n%s", n, text)
 	}
-	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, "no more: device") {
+	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=1s") {
 		t.Errorf("the last word is %q", last)
 	}
 }
@@ -259,7 +282,7 @@ func TestLossesStay(t *testing.T) {
 	b, l := open()
 	said := func(when string, readings uint64, from time.Time, losing bool) {
 		t.Helper()
-		got := l.look(ledger())
+		got := l.look(ledger(), false)
 		if readings == 0 && len(got) == 0 {
 			return
 		}
@@ -298,6 +321,14 @@ func TestLossesStay(t *testing.T) {
 	said("taken out of quarantine", 0, time.Time{}, false)
 	n = 2
 	said("and others put into it", 2, now, true)
+	n, l.unknown = 0, func() uint64 { return 1 }
+	if got := l.look(ledger(), false); len(got) != 1 || got[0].Destination != "" || got[0].Causes != "1 damage to the store's files" {
+		t.Errorf("a loss that nobody could count: %+v", got)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
 }
 
 // TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops

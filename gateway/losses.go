@@ -18,6 +18,8 @@ type losses struct {
 	log *slog.Logger
 	now func() time.Time
 
+	unknown func() uint64 // losses that nobody could count
+
 	saving sync.Mutex // one save at a time; taken before mu
 	mu     sync.Mutex
 	by     map[string]*loss // by destination
@@ -41,7 +43,7 @@ const (
 )
 
 func newLosses(buf *buffer.Buffer, log *slog.Logger) *losses {
-	l := &losses{buf: buf, log: log, now: time.Now, by: map[string]*loss{}}
+	l := &losses{buf: buf, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
 	if note := buf.Note(); note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
 		l.by = map[string]*loss{}
 	}
@@ -64,16 +66,20 @@ func (l *loss) unseen() (n uint64, causes string) {
 	return n, causes
 }
 
-// look takes in the ledger and returns what is to be said.
-func (l *losses) look(accounts []buffer.Account) (said []web.Loss) {
+// look takes in the ledger and returns what is to be said. While the store refuses readings a loss that was seen to grow
+// goes on, however seldom the next one is due.
+func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	for _, name := range l.take(accounts, now) {
 		e := l.by[name]
 		if n, causes := e.unseen(); n > 0 {
+			if name == uncounted {
+				causes = web.Count(n, "damage") + " to the store's files"
+			}
 			said = append(said, web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
-				Losing: !e.grown.IsZero() && now.Sub(e.grown) < losingFor})
+				Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)})
 		}
 	}
 	return said
@@ -94,6 +100,8 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 			}
 		}
 	}
+	totals[uncounted] = new([buffer.Causes]uint64)
+	totals[uncounted][buffer.CauseDamaged] = l.unknown()
 	for name := range l.by {
 		if totals[name] == nil { // forgotten
 			delete(l.by, name)
@@ -106,8 +114,12 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 		}
 		l.grow(l.by[name], total, now)
 	}
-	return names
+	return append(names, uncounted)
 }
+
+// uncounted is the name, which no destination has, under which losses stand that nobody could count: so many of them, not
+// readings.
+const uncounted = ""
 
 func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	before, _ := e.unseen()
@@ -156,7 +168,7 @@ func (l *losses) write(atOnce bool) error {
 
 // acknowledge notes that a person has seen all losses, and returns what they were.
 func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss, error) {
-	seen := l.look(accounts)
+	seen := l.look(accounts, false)
 	l.mu.Lock()
 	for _, e := range l.by {
 		e.Seen, e.From, e.To, e.grown = e.Total, time.Time{}, time.Time{}, time.Time{}

@@ -28,7 +28,8 @@ const estimateAfter = 10 * time.Second // of running, before which there is no r
 
 // outageEstimate returns how many hours an outage may last that begins or goes on now, at the rate since the start, before
 // the store is full or the file system is; nil when there is no rate yet. accepted is readings of all devices since the
-// store began. What a reading costs is what the store has seen, as soon as it has seen enough. mu is held.
+// store began. What a reading costs is what the store has seen, as soon as it has seen enough. It is 0 while the store refuses
+// readings. mu is held.
 func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Time) *float64 {
 	ran := now.Sub(g.started)
 	if ran < estimateAfter || accepted <= g.acceptedBefore {
@@ -39,9 +40,12 @@ func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Tim
 	if st.ReadingBytes > 0 {
 		rate = readings * st.ReadingBytes
 	}
-	left := max(st.MaxBytes-st.Bytes, 0)
+	left := st.Room
 	if free, ok := FreeBytes(g.running.cfg.Buffer.Path); ok {
 		left = min(left, free)
+	}
+	if !st.Refusing.IsZero() {
+		left = 0
 	}
 	hours := float64(left) / rate / 3600
 	return &hours

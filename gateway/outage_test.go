@@ -20,20 +20,27 @@ func TestOutageEstimate(t *testing.T) {
 		each     float64 // bytes that a reading was seen to cost
 		records  uint64
 		bytes    int64
-		want     float64 // hours; 0 = unknown
+		want     float64 // hours
+		known    bool
+		refusing bool
 	}{
-		{"just started", 9 * time.Second, 9000, 0, 9, 1 << 20, 0},
-		{"nothing polled", time.Hour, 0, 0, 0, 1 << 20, 0},
-		{"healthy: what an outage would cost, not what is written now", time.Hour, 3_600_000, 0, 36_000, 0, float64(1<<30) / ((2500+120)*1.08 + 240) / 3600},
-		{"a backlog that compresses well", time.Hour, 3_600_000, 1, 36_000, 100_000_000, float64(1<<30-100_000_000) / 1000 / 3600},
-		{"full", time.Hour, 3_600_000, 0, 36_000, 1 << 30, 0},
+		{"just started", 9 * time.Second, 9000, 0, 9, 1 << 20, 0, false, false},
+		{"nothing polled", time.Hour, 0, 0, 0, 1 << 20, 0, false, false},
+		{"healthy: what an outage would cost, not what is written now", time.Hour, 3_600_000, 0, 36_000, 0, float64(1<<30) / ((2500+120)*1.08 + 240) / 3600, true, false},
+		{"a backlog that compresses well", time.Hour, 3_600_000, 1, 36_000, 100_000_000, float64(1<<30-100_000_000) / 1000 / 3600, true, false},
+		{"full", time.Hour, 3_600_000, 0, 36_000, 1 << 30, 0, true, false},
+		{"full but for less than a record takes", time.Hour, 3_600_000, 0, 36_000, 1<<30 - 4000, 0, true, true},
 	} {
-		st := &buffer.Stats{Bytes: c.bytes, MaxBytes: 1 << 30, NextSeq: 1000 + c.records, ReadingBytes: c.each}
+		st := &buffer.Stats{Room: 1<<30 - c.bytes, NextSeq: 1000 + c.records, ReadingBytes: c.each}
+		if c.refusing {
+			st.Refusing = start
+		}
 		got := 0.0
-		if h := g.outageEstimate(st, g.acceptedBefore+c.accepted, start.Add(c.after)); h != nil {
+		h := g.outageEstimate(st, g.acceptedBefore+c.accepted, start.Add(c.after))
+		if h != nil {
 			got = *h
 		}
-		if math.Abs(got-c.want) > 1e-9*c.want {
+		if math.Abs(got-c.want) > 1e-9*c.want || (h != nil) != c.known {
 			t.Errorf("%s: %v hours, want %v", c.name, got, c.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,7 @@ func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	defer g.reloading.Unlock()
 	c, err := g.reload(ctx)
 	g.note(c, err)
+	g.giveBack()
 	return c, err
 }
 
@@ -67,7 +69,22 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	return change, g.release(gone)
 }
 
-// prepare builds what cfg wants beside what runs, and takes over what is equal. It changes nothing that runs. Only
+// giveBack returns to the system what loading a config took beside what runs, once the connections that it replaced have
+// ended: the runtime would keep it for minutes, and with many tags it is more than all the rest.
+func (g *Gateway) giveBack() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.polling == nil {
+		return
+	}
+	g.polling.start(func(context.Context) error {
+		debug.FreeOSMemory()
+		return nil
+	}, g.ending.all()...)
+}
+
+// prepare builds what cfg wants beside what runs, and takes over what is equal; the groups of cfg's devices are gone
+// afterwards. It changes nothing that runs. Only
 // Reload changes what runs, so until apply it can be read without mu, and the page answers all the while.
 func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, error) {
 	next := &running{cfg: cfg.WithoutTags(), hash: cfg.Hash()}
@@ -86,18 +103,33 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	now := map[string]*connection{}
+	next.writes = map[*connection]allowed{}
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
-	for _, c := range cfg.Connections() {
+	links := cfg.Connections()
+	for i := range links {
+		c := links[i]
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
-		if conn == nil || !slices.Equal(conn.devices, devices) || !slices.Equal(conn.rules, rulesFor(cfg, &c)) {
+		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
 			if conn, err = g.newConnection(cfg, c, devices); err != nil {
 				return err
 			}
 		}
 		next.connections = append(next.connections, conn)
+		may, rules := g.running.writes[conn], rulesFor(cfg, &c)
+		if !slices.Equal(may.rules, rules) {
+			var err error
+			if may, err = allow(conn, &c, rules); err != nil {
+				return err
+			}
+		}
+		next.writes[conn] = may
+		links[i] = config.Connection{}
+		for _, d := range c.Devices {
+			d.Groups = nil // so that the config goes as what is built of it comes
+		}
 	}
 	return nil
 }
@@ -184,7 +216,7 @@ func (g *Gateway) startNew(gone *running) {
 	}
 	var targets []command.Target
 	for _, c := range g.running.connections {
-		targets = append(targets, c.targets...)
+		targets = append(targets, g.running.writes[c].targets...)
 	}
 	g.commands.Set(targets)
 	g.ending.add(gone.connections)
@@ -196,7 +228,7 @@ func (g *Gateway) startNew(gone *running) {
 }
 
 // release takes the destinations that are gone from the config out of the store's service once their publishers have
-// ended. What they have not acknowledged stays until they come back or are forgotten.
+// ended. They get nothing new; what they have not acknowledged stays until they come back, are forgotten, or a full store needs the room.
 func (g *Gateway) release(gone *running) error {
 	for _, d := range gone.destinations {
 		if slices.ContainsFunc(g.running.cfg.Destinations, func(c config.Destination) bool { return c.Name == d.cfg.Name }) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"millrace/gateway/command"
+	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
 )
 
@@ -161,7 +163,7 @@ func TestReloadDestinations(t *testing.T) {
 				}
 			}
 		}
-		if change := b.reload(without); change.String() != "destinations removed: guest; connections untouched: 20" {
+		if change := b.reload(without); change.String() != "destinations removed (they get nothing new, and what they have not acknowledged is kept until `millrace buffer forget NAME`): guest; connections untouched: 20" {
 			t.Fatalf("change %q", change)
 		}
 		if i%3 == 0 {
@@ -331,4 +333,59 @@ func BenchmarkReload(b *testing.B) {
 	}
 	b.ReportMetric(late.Seconds()*1e3, "ms-late")
 	b.ReportMetric(float64(missed), "ticks-missed")
+}
+
+// TestConfigGoesAsItIsBuilt: with many tags the config is as large as all that is made of it.
+func TestConfigGoesAsItIsBuilt(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a"), device("b")}})
+	b.polled(1, "a", "b")
+	b.write(plan{devices: []string{device("a"), device("b", "timeout: 3s"), device("c")}})
+	cfg, err := config.Load(b.file, b.plant.protocols(), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := b.g.prepare(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.g.discard(next)
+	for _, d := range cfg.Devices {
+		if d.Groups != nil {
+			t.Errorf("device %s of a config that was built still has its groups", d.Name)
+		}
+	}
+}
+
+// TestReloadOfWrites: what may be written changes at once, and no device notices.
+func TestReloadOfWrites(t *testing.T) {
+	devices := []string{device("a"), device("b")}
+	allow := "writes:\n  - {device: a, tag: n, min: 0, max: 10, rate: 10/s}\n"
+	b := newGatewayBed(t, plan{devices: devices})
+	b.polled(3, "a", "b")
+	write := func() error {
+		_, err := b.g.Write(t.Context(), "a", "n", "1")
+		return err
+	}
+	if err := write(); !errors.Is(err, command.ErrNotAllowed) {
+		t.Errorf("before it is allowed: %v", err)
+	}
+	for _, c := range []struct {
+		top  string
+		want error // the fake driver does not write: a command that comes so far was allowed
+	}{{allow, command.ErrNoWriter}, {"", command.ErrNotAllowed}, {allow, command.ErrNoWriter}} {
+		if got := b.reload(plan{devices: devices, top: c.top}).String(); got != "settings: writes; connections untouched: 2" {
+			t.Errorf("change %q", got)
+		}
+		if err := write(); !errors.Is(err, c.want) {
+			t.Errorf("with %q: %v, want %v", c.top, err, c.want)
+		}
+	}
+	b.reload(plan{devices: []string{device("a", "timeout: 3s"), device("b")}, top: allow})
+	b.polled(5, "a", "b")
+	if err := write(); !errors.Is(err, command.ErrNoWriter) {
+		t.Errorf("over a new connection: %v", err)
+	}
+	if made := b.plant.count(b.plant.made); made["a"] != 2 || made["b"] != 1 {
+		t.Errorf("connections made: %v, want a 2 (its timeout changed), b 1", made)
+	}
 }

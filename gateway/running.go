@@ -12,6 +12,7 @@ type running struct {
 	cfg          *config.Config // without tags
 	hash         string         // of the whole config
 	connections  []*connection  // in the order of cfg.Connections
+	writes       map[*connection]allowed
 	destinations []*destination // in the order of cfg.Destinations
 	page         *page          // nil = none
 }
@@ -83,6 +84,14 @@ func (e ending) add(gone []*connection) {
 			e[key] = append(e[key], c.task)
 		}
 	}
+}
+
+// all returns the tasks of all of them.
+func (e ending) all() (list []*task) {
+	for _, tasks := range e {
+		list = append(list, tasks...)
+	}
+	return list
 }
 
 // before returns the tasks that must end before c begins.

@@ -67,11 +67,31 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 	}
 	s.Process = web.ReadProcess()
 	s.Clock = g.clock.view()
+	s.Certificates = g.certificates()
 	s.Stalls = g.stalls(now)
-	s.Losses = g.losses.look(accounts)
+	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
 	s.Judge()
 	g.judge.stamp(s)
 	return s
+}
+
+// certificates are those of the destinations and devices. mu is held.
+func (g *Gateway) certificates() (all []web.Certificate) {
+	for _, d := range g.running.destinations {
+		if d.certified != nil {
+			for _, c := range d.certified.Certificates() {
+				all = append(all, web.Certificate{Kind: "destination", Owner: d.cfg.Name, Own: c.Own, Name: c.Name, NotAfter: c.NotAfter})
+			}
+		}
+	}
+	for _, conn := range g.running.connections {
+		if conn.certified != nil {
+			for _, c := range conn.certified.Certificates() {
+				all = append(all, web.Certificate{Kind: "device", Owner: conn.devices[0].name, Own: c.Own, Name: c.Name, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
+			}
+		}
+	}
+	return all
 }
 
 // byDevice sorts the ledger: each device's account, and the readings that wait for each destination, those of devices that
@@ -146,5 +166,5 @@ func destinationView(d *destination) web.Destination {
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
-		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages}
+		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages, Refusing: st.Refusing}
 }

@@ -82,3 +82,12 @@ func TestAccountSeesWhatIsWrong(t *testing.T) {
 		})
 	}
 }
+
+func TestVerdictOnMemoryAfterReloads(t *testing.T) {
+	for after, fine := range map[int64]bool{125: true, 126: false} {
+		r := &result{RSS: 100, ReloadRSS: []int64{90, after, 100}}
+		if err := r.verdict(); (err == nil) != fine {
+			t.Errorf("%d bytes after a reload, 100 before: %v", after, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,6 +19,10 @@ import (
 type target struct {
 	o       options
 	args    []string
+	dir     string
+	devices []string
+	broker  string
+	timeout int // seconds, of each device
 	log     *os.File
 	cmd     *exec.Cmd
 	exited  chan struct{}
@@ -30,7 +35,7 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 	if err != nil {
 		return nil, err
 	}
-	t := &target{o: o, log: log}
+	t := &target{o: o, log: log, dir: dir, devices: devices, broker: broker, timeout: 2}
 	switch o.Target {
 	case "floor":
 		self, err := os.Executable()
@@ -44,11 +49,10 @@ func newTarget(dir string, o options, devices []string, broker string) (*target,
 		if err := buildGateway(binary); err != nil {
 			return nil, fmt.Errorf("build the gateway: %w; run the bench with `go -C cmd/millrace-bench run .`", err)
 		}
-		config := filepath.Join(dir, "millrace.yaml")
-		if err := os.WriteFile(config, configFor(dir, o, devices, broker), 0o644); err != nil {
+		if err := t.configure(); err != nil {
 			return nil, err
 		}
-		t.args = []string{binary, "run", "--config", config}
+		t.args = []string{binary, "run", "--config", t.config()}
 		if o.Profile != "" {
 			t.args = append(t.args, "--cpuprofile", o.Profile)
 		}
@@ -83,8 +87,25 @@ func buildGateway(binary string) error {
 	return nil
 }
 
+func (t *target) config() string { return filepath.Join(t.dir, "millrace.yaml") }
+
+func (t *target) configure() error {
+	return os.WriteFile(t.config(), configFor(t.dir, t.o, t.devices, t.broker, t.timeout), 0o644)
+}
+
+// reload writes the config and returns when it is in force.
+func (t *target) reload(ctx context.Context) error {
+	if err := t.configure(); err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, t.args[0], "reload", "--config", t.config()).CombinedOutput(); err != nil {
+		return fmt.Errorf("reload: %w: %s", err, out)
+	}
+	return nil
+}
+
 // configFor writes the config of a millrace that polls the simulated devices.
-func configFor(dir string, o options, devices []string, broker string) []byte {
+func configFor(dir string, o options, devices []string, broker string, timeout int) []byte {
 	b := fmt.Appendf(nil, `gateway: bench
 grace_time: 5s
 processors: %d
@@ -102,9 +123,15 @@ devices:
 	if o.Driver == "opcua" {
 		scheme, more = "opc.tcp", "    security_policy: none\n    mode: "+o.Mode+"\n"
 	}
+	if o.Line {
+		scheme = "rtu"
+	}
 	for i, address := range devices {
-		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: 2s\n%s    groups:\n      - name: g\n        interval: %s\n        tags:\n",
-			i, o.Driver, scheme, address, more, o.Interval)
+		if o.Line {
+			more, address = fmt.Sprintf("    unit: %d\n", i+1), fmt.Sprintf("%s?baud=%d", address, lineBaud)
+		}
+		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: %ds\n%s    groups:\n      - name: g\n        interval: %s\n        tags:\n",
+			i, o.Driver, scheme, address, timeout, more, o.Interval)
 		for j := range o.Tags {
 			where := fmt.Sprintf("holding:%d", j*words)
 			if o.Driver == "opcua" {

@@ -17,12 +17,14 @@ type options struct {
 	Devices  int           `json:"devices"`
 	Tags     int           `json:"tags"` // a device
 	Dead     int           `json:"dead"` // devices that accept and never answer
+	Line     bool          `json:"line"` // all are unit ids on one serial line of 38400 baud
 	Interval time.Duration `json:"interval"`
 	Kind     string        `json:"type"`
 	For      time.Duration `json:"for"`
 	Warm     time.Duration `json:"warm"`
 	Outage   time.Duration `json:"outage"`
 	Kills    int           `json:"kills"`
+	Reloads  int           `json:"reloads"` // after the measured time
 	Commit   time.Duration `json:"commit_interval"`
 	MaxSize  string        `json:"max_size"`
 	Order    string        `json:"order"`
@@ -61,10 +63,14 @@ var scenarios = []struct {
 		options{Scenario: "fat", Devices: 10, Tags: 1000, Interval: time.Second, For: 20 * time.Second}},
 	{"50 devices × 1,000 tags × 1 s: 50,000 tags",
 		options{Scenario: "tags50k", Devices: 50, Tags: 1000, Interval: time.Second, For: 30 * time.Second}},
+	{"the same and then reloads: memory after each",
+		options{Scenario: "reload50k", Devices: 50, Tags: 1000, Interval: time.Second, For: 10 * time.Second, Reloads: 4}},
 	{"1 device × 100 tags × 1 s: what an idle gateway costs",
 		options{Scenario: "idle", Devices: 1, Tags: 100, Interval: time.Second, For: 60 * time.Second}},
 	{"50 devices × 20 tags × 100 ms, one of them dead: the others keep their interval",
 		options{Scenario: "dead", Devices: 50, Tags: 20, Interval: 100 * time.Millisecond, For: 20 * time.Second, Dead: 1}},
+	{"32 units × 20 tags × 1 s on one RTU line of 38400 baud, four fifths of its time",
+		options{Scenario: "line", Devices: 32, Tags: 20, Interval: time.Second, For: 60 * time.Second, Line: true}},
 }
 
 func scenarioNames() string {
@@ -97,6 +103,7 @@ func (o *options) register(cmd *cobra.Command) {
 	f.DurationVar(&o.Warm, "warm", 3*time.Second, "time before the measurement")
 	f.DurationVar(&o.Outage, "outage", 0, "length of the uplink's outage")
 	f.IntVar(&o.Kills, "kills", 0, "how many times to kill -9")
+	f.IntVar(&o.Reloads, "reloads", 0, "how many times to reload the config; at every other one each device has changed (target millrace)")
 	f.DurationVar(&o.Commit, "commit-interval", time.Second, "the gateway's commit_interval")
 	f.StringVar(&o.MaxSize, "max-size", "8GiB", "the gateway's max_size")
 	f.StringVar(&o.Order, "order", "live-first", "the destination's order")
@@ -118,6 +125,7 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		overrideInt(cmd, "tags", &o.Tags, flags.Tags)
 		overrideInt(cmd, "dead", &o.Dead, flags.Dead)
 		overrideInt(cmd, "kills", &o.Kills, flags.Kills)
+		overrideInt(cmd, "reloads", &o.Reloads, flags.Reloads)
 		for flag, v := range map[string][2]*time.Duration{"interval": {&o.Interval, &flags.Interval}, "for": {&o.For, &flags.For}, "outage": {&o.Outage, &flags.Outage}} {
 			if cmd.Flags().Changed(flag) {
 				*v[0] = *v[1]
@@ -131,6 +139,9 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		if o.Mode != "read" && o.Mode != "subscribe" {
 			return o, fmt.Errorf("mode %q is unknown; use read or subscribe", o.Mode)
+		}
+		if o.Line && (o.Driver != "modbus" || o.Target != "millrace") {
+			return o, fmt.Errorf("scenario %q is of driver modbus and target millrace", o.Scenario)
 		}
 		return o, nil
 	}

@@ -25,6 +25,7 @@ type result struct {
 	RSS           int64     `json:"rss"`
 	PeakRSS       int64     `json:"peak_rss"`
 	StartPeakRSS  int64     `json:"start_peak_rss"`
+	ReloadRSS     []int64   `json:"reload_rss,omitempty"` // after each reload
 	P50           float64   `json:"latency_p50_ms"`
 	P99           float64   `json:"latency_p99_ms"`
 	Max           float64   `json:"latency_max_ms"`
@@ -98,7 +99,21 @@ func (r *result) verdict() error {
 	if r.Lost > allowed || r.Inversions > 0 || r.Torn > 0 {
 		return fmt.Errorf("lost %d readings (allowed %d), %d inversions, %d torn messages", r.Lost, allowed, r.Inversions, r.Torn)
 	}
+	if n := r.afterReload(); n > r.RSS*maxAfterReload/100 {
+		return fmt.Errorf("memory after a reload is %d %% of what it was before; the bar is %d %%", n*100/r.RSS, maxAfterReload)
+	}
 	return nil
+}
+
+// maxAfterReload is the most memory after a reload, in percent of that before all of them.
+const maxAfterReload = 125
+
+// afterReload is the most memory after any of the reloads, 0 without one.
+func (r *result) afterReload() (most int64) {
+	for _, n := range r.ReloadRSS {
+		most = max(most, n)
+	}
+	return most
 }
 
 func (r *result) rows() [][2]string {
@@ -120,6 +135,13 @@ func (r *result) rows() [][2]string {
 	}
 	if r.Drain > 0 {
 		rows = append(rows, [2]string{"drain", fmt.Sprintf("%.2f s, %.0f readings/s; first message %.2f s after the line was mended", r.Drain, r.DrainRate, r.Reconnect)})
+	}
+	if most := r.afterReload(); most > 0 {
+		row := fmt.Sprintf("%.2f of what it was at most:", float64(most)/float64(r.RSS))
+		for _, n := range r.ReloadRSS {
+			row += " " + mib(n)
+		}
+		rows = append(rows, [2]string{"after reloads", row})
 	}
 	return rows
 }

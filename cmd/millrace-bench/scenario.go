@@ -41,6 +41,9 @@ func runScenario(ctx context.Context, o options) (*result, error) {
 	if err := b.measure(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.reloads(ctx); err != nil {
+		return nil, err
+	}
 	return b.result, b.finish()
 }
 
@@ -212,6 +215,25 @@ func (b *bed) kills(ctx context.Context) error {
 		}
 	}
 	return b.watch(b.o.For)(ctx)
+}
+
+// reloads has the config loaded again and looks at the memory of the gateway when old connections have ended and it has
+// come to rest. At every other one each device has another timeout, so that all connections are made anew.
+func (b *bed) reloads(ctx context.Context) error {
+	for i := range b.o.Reloads {
+		if i%2 == 1 {
+			b.target.timeout++
+		}
+		if err := b.target.reload(ctx); err != nil {
+			return err
+		}
+		if err := b.watch(3 * time.Second)(ctx); err != nil {
+			return err
+		}
+		b.result.ReloadRSS = append(b.result.ReloadRSS, b.target.usage().RSS)
+	}
+	b.result.PeakRSS = b.target.usage().PeakRSS
+	return nil
 }
 
 // finish stops the gateway cleanly, so that everything accepted is delivered, and balances the account.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -28,7 +27,7 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 			defer cancel()
 			dir, err := path, error(nil)
 			if dir == "" {
-				if dir, err = config.StorePath(file, protocols(), config.Options{}); dir == "" {
+				if dir, err = storePath(file); dir == "" {
 					return &exitError{exitFailed, err}
 				}
 			}
@@ -43,6 +42,10 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 			}
 			for i := range seen {
 				l := &seen[i]
+				if l.Destination == "" {
+					fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: readings that nobody can count were lost by %s\n", l.Causes)
+					continue
+				}
 				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s) from %s to %s\n", l.Destination,
 					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
 			}

@@ -141,8 +141,9 @@ func newForget(f *storeFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget DESTINATION",
 		Short: "Give up a destination that is not in the config any more",
-		Long: `A destination taken out of the config goes on holding its records in the store, in case it comes back. Forget
-gives it up: records that only it was waiting for are removed, and its part of the ledger ends. A destination
+		Long: `A destination taken out of the config gets nothing new and keeps in the store what it had not acknowledged, in case it
+comes back; a full store gives that up first. Forget
+gives it up at once: records that only it was waiting for are removed, and its part of the ledger ends. A destination
 that is still configured is refused.`,
 		Example: "  millrace buffer forget old-cloud --config millrace.yaml",
 		Args:    cobra.ExactArgs(1),

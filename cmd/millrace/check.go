@@ -68,7 +68,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	return out.err
 }
 
-// absent warns of destinations that the store keeps records for and the config does not name. It asks the running gateway, or
+// absent warns of destinations that the store knows and the config does not name. It asks the running gateway, or
 // reads the store; where there is none, or it cannot be read, there is nothing to say here.
 func (p *planWriter) absent(cfg *config.Config) {
 	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
@@ -84,8 +84,8 @@ func (p *planWriter) absent(cfg *config.Config) {
 	}
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
-		if !(&openedStore{cfg: cfg}).configured(d.Name) && d.Backlog > 0 {
-			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name; `millrace buffer forget %s` gives them up",
+		if !(&openedStore{cfg: cfg}).configured(d.Name) {
+			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name, and nothing new is for it; if it was renamed, nothing goes over to the new name; `millrace buffer forget %s` ends this",
 				web.Count(uint64(d.Backlog), "record"), d.Name, d.Name))
 		}
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -46,4 +49,14 @@ func newConfigPrint() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file")
 	return cmd
+}
+
+// storePath returns the store of a config, with its mistakes: a gateway that runs is found all the same. A file
+// that does not exist has no store, or the gateway of the default path would be asked instead.
+func storePath(file string) (string, error) {
+	dir, err := config.StorePath(file, protocols(), config.Options{})
+	if _, missing := os.Stat(file); errors.Is(missing, fs.ErrNotExist) {
+		return "", err
+	}
+	return dir, err
 }

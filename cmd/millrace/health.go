@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -39,7 +38,9 @@ in the config; with --url through its page, perhaps on another machine. Exit 0 w
 			}
 			dir, mistakes := path, error(nil)
 			if dir == "" {
-				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
+				if dir, mistakes = storePath(file); dir == "" {
+					return &exitError{exitFailed, mistakes}
+				}
 			}
 			err := askSocket(ctx, dir, cmd.OutOrStdout())
 			if errors.Is(err, web.ErrNoGateway) {

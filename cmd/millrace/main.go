@@ -83,7 +83,25 @@ while the uplink is down, and publishes to an MQTT broker.`,
 	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
 		modbustool.New(modbustool.Host{Protocols: protocols, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
+	for _, cmd := range root.Commands() {
+		refuseUnknown(cmd)
+	}
 	return root
+}
+
+// refuseUnknown makes groups of commands refuse a name they do not have: cobra prints help and calls it done.
+func refuseUnknown(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		refuseUnknown(sub)
+	}
 }
 
 func exitCodesTopic() *cobra.Command {

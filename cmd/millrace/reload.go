@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -23,7 +22,9 @@ untouched: its polls stay on time, its sessions stay open. Only what was added, 
 
 Either all of the new config is put into force, or nothing: a config with a mistake is refused with what ` + "`millrace check`" + `
 says of it, and the old one runs on. So is a change of gateway, buffer.*, processors or log.format: those need a restart.
-A destination that is taken out keeps in the store what it has not acknowledged; ` + "`millrace buffer forget`" + ` gives that up. Secrets are read again from files; a variable of the environment is the gateway's own, from its start.
+A destination that is taken out gets no new readings and keeps in the store what it has not acknowledged; ` + "`millrace buffer forget`" + `
+gives that up, and so does a full store, before anything that others need. Put back, it goes on with what is left and then with
+new readings. One that is renamed is taken out and added: nothing goes over to the new name. Secrets are read again from files; a variable of the environment is the gateway's own, from its start.
 
 Exit 0 when the new config is in force, 1 when it is not, with the reason. SIGHUP does the same; then the reason stands in
 the log, on the page and in /metrics only. The gateway never reloads on its own because a file changed.`,
@@ -33,7 +34,9 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, mistakes := path, error(nil)
 			if dir == "" {
-				dir, mistakes = config.StorePath(file, protocols(), config.Options{})
+				if dir, mistakes = storePath(file); dir == "" {
+					return &exitError{exitFailed, mistakes}
+				}
 			}
 			change, err := askReload(cmd.Context(), dir)
 			switch {

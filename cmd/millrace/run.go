@@ -102,7 +102,10 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if meaning == hangupReloads {
 		signal.Notify(hangups, syscall.SIGHUP)
 	}
-	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
+	load := func() (*config.Config, error) {
+		defer collectOften()()
+		return config.Load(file, protocols(), config.Options{})
+	}
 	cfg, err := load()
 	if err != nil {
 		return &exitError{exitStartup, err}
@@ -120,6 +123,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	defer release()
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
+	defer keepAlive()()
 	err = g.Run(running, hurry)
 	if errors.Is(err, gateway.ErrHung) {
 		os.Exit(exitHung) // not by return: what hangs may hold what is waited for there; the log has said why

@@ -16,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -64,7 +63,7 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 	}
 	dir := f.path
 	if dir == "" {
-		if dir, err = config.StorePath(f.file, protocols(), config.Options{}); dir == "" {
+		if dir, err = storePath(f.file); dir == "" {
 			return err
 		}
 	}

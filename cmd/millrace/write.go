@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -23,7 +22,7 @@ rate, and answers when the device has confirmed. The value is as people see it, 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := path, error(nil)
 			if dir == "" {
-				if dir, err = config.StorePath(file, protocols(), config.Options{}); dir == "" {
+				if dir, err = storePath(file); dir == "" {
 					return &exitError{exitFailed, err}
 				}
 			}

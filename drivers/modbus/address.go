@@ -28,10 +28,10 @@ const lastRegister = 65535
 
 // address is where a tag begins.
 type address struct {
-	table  table
 	number uint32 // 0-based, as on the wire
-	bit    int    // 0 (least significant) to 15 of a register, -1 = the whole register
-	last   int    // the last of several bits, bit for one
+	table  table
+	bit    int8 // 0 (least significant) to 15 of a register, -1 = the whole register
+	last   int8 // the last of several bits, bit for one
 }
 
 func (a address) String() string {
@@ -112,7 +112,7 @@ func withBit(a address, text string, hasBit bool) (address, *mistake) {
 	if !ok || !ok2 || n > 15 || last > 15 || ranged && last == n {
 		return address{}, &mistake{fmt.Sprintf("a register has no bit %q", text), "use bit 0 (least significant) to 15, or several like 0-3"}
 	}
-	a.bit, a.last = int(min(n, last)), int(max(n, last))
+	a.bit, a.last = int8(min(n, last)), int8(max(n, last))
 	return a, nil
 }
 

@@ -30,7 +30,7 @@ func (g *group) decode(b *block, data []byte, at int64, out []telemetry.Reading)
 	for i := range b.ops {
 		o := &b.ops[i]
 		if r := &out[o.tag]; o.check && r.Quality == telemetry.Good {
-			g.fields[o.tag].check.apply(r)
+			g.fields[o.tag].rare.check.apply(r)
 		}
 	}
 }
@@ -235,10 +235,7 @@ func fromMod10k(v uint64, registers int) (n uint64, ok bool) {
 
 // dateTime reads the date-times of common meters.
 func (g *group) dateTime(o *op, p []byte) (time.Time, bool) {
-	zone := g.fields[o.tag].zone
-	if zone == nil {
-		zone = time.UTC
-	}
+	zone := g.fields[o.tag].zone()
 	w := func(i int) int { return int(binary.BigEndian.Uint16(p[2*i:])) }
 	switch o.kind {
 	case kindUnix32:

@@ -121,7 +121,7 @@ func BenchmarkDecode(b *testing.B) {
 			dev := &unit{settings: settings{maxRegisters: 125}}
 			k, _ := parseKind(typ)
 			for n := 0; n+k.registers() <= 125; n += k.registers() {
-				fields = append(fields, field{address: address{holding, uint32(n), -1, -1}, kind: k, order: orderCDAB, count: k.registers()})
+				fields = append(fields, field{address: address{uint32(n), holding, -1, -1}, kind: k, order: orderCDAB, count: uint8(k.registers())})
 			}
 			g := newGroup(fields, dev)
 			data, out := make([]byte, 250), make([]telemetry.Reading, len(fields))

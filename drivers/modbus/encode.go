@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
-	"time"
 
 	"millrace/drivers/telemetry"
 )
@@ -35,7 +34,7 @@ func (f *field) encodeBits(v telemetry.Value) (bits, mask uint16, err error) {
 	low, width := 0, 8
 	switch {
 	case f.bit >= 0:
-		low, width = f.bit, f.last-f.bit+1
+		low, width = int(f.bit), int(f.last-f.bit+1)
 	case f.high:
 		low = 8
 	}
@@ -53,10 +52,11 @@ func (f *field) encodeBits(v telemetry.Value) (bits, mask uint16, err error) {
 
 // unnamed returns the number of a text of the tag's enum.
 func (f *field) unnamed(v telemetry.Value) (telemetry.Value, error) {
-	if v.Kind != telemetry.KindString || f.check == nil || f.check.enum == nil {
+	c := f.check()
+	if v.Kind != telemetry.KindString || c == nil || c.enum == nil {
 		return v, nil
 	}
-	for n, text := range f.check.enum {
+	for n, text := range c.enum {
 		if text == v.Text {
 			return telemetry.Int(n), nil
 		}
@@ -105,7 +105,8 @@ func (f *field) whole(v telemetry.Value, width int, signed bool) (uint64, error)
 
 // encode returns a value as registers.
 func (f *field) encode(v telemetry.Value) ([]byte, error) {
-	words := make([]byte, 2*f.count)
+	registers := int(f.count)
+	words := make([]byte, 2*registers)
 	n, err := uint64(0), error(nil)
 	switch data := kinds[f.kind].data; {
 	case f.kind == kindString, f.kind == kindBytes:
@@ -117,19 +118,19 @@ func (f *field) encode(v telemetry.Value) ([]byte, error) {
 	case f.kind.float():
 		n, err = f.encodeFloat(v)
 	case f.kind >= kindBCD16 && f.kind <= kindBCD64:
-		if n, err = f.whole(v, 64, false); err == nil && n >= pow10(4*f.count) {
-			err = cannot("%d has more than %d digits", n, 4*f.count)
+		if n, err = f.whole(v, 64, false); err == nil && n >= pow10(4*registers) {
+			err = cannot("%d has more than %d digits", n, 4*registers)
 		}
 		n = toBCD(n)
 	case f.kind >= kindMod32 && f.kind <= kindMod64:
-		if n, err = f.whole(v, 64, false); err == nil && n >= pow10(4*f.count) {
-			err = cannot("%d has more than %d digits", n, 4*f.count)
+		if n, err = f.whole(v, 64, false); err == nil && n >= pow10(4*registers) {
+			err = cannot("%d has more than %d digits", n, 4*registers)
 		}
 		n = toMod10k(n)
 	default:
-		n, err = f.whole(v, 16*f.count, data.Kind() == telemetry.KindInt)
+		n, err = f.whole(v, 16*registers, data.Kind() == telemetry.KindInt)
 	}
-	f.order.narrow(words, n, min(f.count, 4))
+	f.order.narrow(words, n, min(registers, 4))
 	return words, err
 }
 
@@ -167,16 +168,17 @@ func (f *field) encodeText(words []byte, v telemetry.Value) error {
 	if v.Kind != telemetry.KindString {
 		return cannot("the type %s takes a text", f.kind)
 	}
+	length := int(f.length)
 	b, ok := f.page.encode(v.Text)
 	if f.kind == kindBytes {
 		var err error
 		b, err = hex.DecodeString(v.Text)
-		if err != nil || len(b) != f.length {
-			return cannot("%d bytes take %d hex digits", f.length, 2*f.length)
+		if err != nil || len(b) != length {
+			return cannot("%d bytes take %d hex digits", length, 2*length)
 		}
 	}
-	if !ok || len(b) > f.length {
-		return cannot("the text has more than %d bytes or characters that the code page has not", f.length)
+	if !ok || len(b) > length {
+		return cannot("the text has more than %d bytes or characters that the code page has not", length)
 	}
 	copy(words, b)
 	if f.order == orderBADC {
@@ -192,11 +194,7 @@ func (f *field) encodeTime(words []byte, v telemetry.Value) error {
 	if v.Kind != telemetry.KindTime {
 		return cannot("the type %s takes a date and time", f.kind)
 	}
-	zone := f.zone
-	if zone == nil {
-		zone = time.UTC
-	}
-	t := v.AsTime().In(zone)
+	t := v.AsTime().In(f.zone())
 	if t.Year() < 1970 || t.Year() > 2099 || f.kind == kindUnix32 && t.Unix() > math.MaxUint32 {
 		return cannot("the year %d is out of range for the type %s", t.Year(), f.kind)
 	}

@@ -54,7 +54,7 @@ func guess(registers []byte, k kind, o order) (Guess, bool) {
 	if n == 0 || len(registers) < 2*n {
 		return Guess{}, false
 	}
-	f := field{kind: k, order: o, length: length, count: n}
+	f := field{kind: k, order: o, length: uint8(length), count: uint8(n)}
 	g := group{fields: []field{f}, texts: make([]kept, 1)}
 	var out [1]telemetry.Reading
 	g.decodeRegisters([]op{{kind: k, order: o, arg: f.arg()}}, registers[:2*n], 0, 0, out[:])

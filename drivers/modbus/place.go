@@ -30,7 +30,7 @@ func Places(c drivers.Connection) ([][][]Place, error) {
 			places := make([]Place, len(g.fields))
 			for k := range g.fields {
 				f := g.fields[k]
-				places[k] = Place{Unit: g.unit.id, Function: f.table.function(), First: int(f.number), Count: f.count, field: f}
+				places[k] = Place{Unit: g.unit.id, Function: f.table.function(), First: int(f.number), Count: int(f.count), field: f}
 			}
 			devices[i] = append(devices[i], places)
 		}
@@ -45,14 +45,15 @@ func (p *Place) Partial() bool { return p.field.partial() }
 func (p *Place) Type() telemetry.DataType { return kinds[p.field.kind].data }
 
 // Length is how many bytes a text has, 0 for what is none.
-func (p *Place) Length() int { return p.field.length }
+func (p *Place) Length() int { return int(p.field.length) }
 
 // Numbers returns the numbers that have a text in the tag's enum, in order; nil without one.
 func (p *Place) Numbers() []int64 {
-	if p.field.check == nil {
+	c := p.field.check()
+	if c == nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(p.field.check.enum))
+	return slices.Sorted(maps.Keys(c.enum))
 }
 
 // errNoValue is the error of Put for a value that the tag could not have.
@@ -95,7 +96,7 @@ func (p *Place) Put(data []byte, v telemetry.Value) error {
 // takes reports whether what a device holds is a good reading.
 func (f *field) takes(data []byte) bool {
 	g := group{fields: []field{*f}, texts: make([]kept, 1)}
-	s := &span{table: f.table, ops: []op{{kind: f.kind, order: f.order, arg: f.arg(), check: f.check != nil}}}
+	s := &span{table: f.table, ops: []op{{kind: f.kind, order: f.order, arg: f.arg(), check: f.check() != nil}}}
 	var out [1]telemetry.Reading
 	g.decode(&block{span: s, ops: s.ops}, data, 0, out[:])
 	return out[0].Quality == telemetry.Good

@@ -81,13 +81,13 @@ func newGroup(fields []field, u *unit) *group {
 		x, y := &fields[a], &fields[b]
 		return cmp.Or(cmp.Compare(x.table, y.table), cmp.Compare(x.number, y.number), cmp.Compare(x.count, y.count))
 	})
-	var run *span // what may be read together but for the length of a request
-	end := uint32(0)
-	for _, tag := range tags {
+	var run *span                                  // what may be read together but for the length of a request
+	end, ops := uint32(0), make([]op, len(fields)) // one piece for all spans, without room to grow
+	for i, tag := range tags {
 		f := &fields[tag]
 		if run == nil || !u.joins(run.table, end, f) {
 			g.add(run)
-			run, end = &span{table: f.table, unit: u}, 0
+			run, end = &span{table: f.table, unit: u, ops: ops[i:i]}, 0
 		}
 		run.add(f, tag)
 		end = max(end, f.number+uint32(f.count))
@@ -130,7 +130,7 @@ func (g *group) add(run *span) {
 }
 
 func (s *span) add(f *field, tag int) {
-	s.ops = append(s.ops, op{reg: f.number, tag: uint32(tag), kind: f.kind, order: f.order, arg: f.arg(), check: f.check != nil})
+	s.ops = append(s.ops, op{reg: f.number, tag: uint32(tag), kind: f.kind, order: f.order, arg: f.arg(), check: f.check() != nil})
 	if n := len(s.atoms); n > 0 && s.atoms[n-1].reg == f.number && s.atoms[n-1].count == uint32(f.count) {
 		s.atoms[n-1].ops++
 		return

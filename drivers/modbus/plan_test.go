@@ -5,10 +5,18 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+	"unsafe"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
 )
+
+// TestFieldIsSmall: what is kept of each tag decides the memory of a gateway with many.
+func TestFieldIsSmall(t *testing.T) {
+	if got := unsafe.Sizeof(field{}); got > 24 {
+		t.Errorf("a field has %d bytes, want 24", got)
+	}
+}
 
 // greedy is how many requests the usual planner makes: it takes each value along as far as gap and length allow.
 func greedy(fields []field, gap, most uint32) (n int) {
@@ -31,7 +39,7 @@ func randomFields(r *rand.Rand) []field {
 	number := uint32(r.IntN(100))
 	for range 1 + r.IntN(200) {
 		k := []kind{kindUint16, kindInt32, kindFloat64}[r.IntN(3)]
-		fields = append(fields, field{address: address{holding, number, -1, -1}, kind: k, count: k.registers()})
+		fields = append(fields, field{address: address{number, holding, -1, -1}, kind: k, count: uint8(k.registers())})
 		number += uint32(k.registers())
 		if r.IntN(6) == 0 {
 			number += uint32(r.IntN(60))

@@ -9,23 +9,44 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// field is a tag as the driver understands it.
+// field is a tag as the driver understands it: 24 bytes, because there may be a hundred thousand.
 type field struct {
 	address
 	kind     kind
 	order    order
-	length   int            // bytes of a string or of bytes, else 0
-	count    int            // registers (or bits of a bit table) that it takes
-	high     bool           // the 8-bit number is in the register's high byte
-	page     codePage       // of a string
-	zone     *time.Location // of a date-time whose digits are local time
-	readBack bool           // after a write
-	check    *check         // what is made of the value once it is decoded; nil = nothing
+	length   uint8    // bytes of a string or of bytes, else 0
+	count    uint8    // registers (or bits of a bit table) that it takes
+	high     bool     // the 8-bit number is in the register's high byte
+	page     codePage // of a string
+	readBack bool     // after a write
+	rare     *rare    // nil for most
+}
+
+// rare is what few tags have.
+type rare struct {
+	zone  *time.Location // of a date-time whose digits are local time; nil = UTC
+	check *check         // what is made of the value once it is decoded; nil = nothing
+}
+
+// check returns what is made of the value once it is decoded; nil = nothing.
+func (f *field) check() *check {
+	if f.rare == nil {
+		return nil
+	}
+	return f.rare.check
+}
+
+// zone returns that of the digits of a date-time.
+func (f *field) zone() *time.Location {
+	if f.rare == nil || f.rare.zone == nil {
+		return time.UTC
+	}
+	return f.rare.zone
 }
 
 // data is the data type of the tag's values before scaling.
 func (f *field) data() telemetry.DataType {
-	if f.check != nil && (f.check.enum != nil || f.check.flags != nil) {
+	if c := f.check(); c != nil && (c.enum != nil || c.flags != nil) {
 		return telemetry.StringType
 	}
 	return kinds[f.kind].data
@@ -37,7 +58,7 @@ func (f *field) arg() uint16 {
 	case kindBool:
 		return uint16(max(f.bit, 0))
 	case kindBits:
-		return uint16(f.bit | (f.last-f.bit+1)<<8)
+		return uint16(f.bit) | uint16(f.last-f.bit+1)<<8
 	case kindInt8, kindUint8:
 		if f.high {
 			return 8
@@ -50,7 +71,7 @@ func (f *field) arg() uint16 {
 // parseField reads a tag. It reports every mistake and returns false when there was one.
 func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 	before := len(r.errs)
-	f := field{kind: kindUint16, order: dev.order, count: 1, page: dev.page, zone: dev.zone}
+	f := field{kind: kindUint16, order: dev.order, count: 1, page: dev.page}
 	a, m := parseAddress(strings.TrimSpace(t.Address))
 	located := r.check("address", t.Address, m)
 	f.address = a
@@ -71,7 +92,13 @@ func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 		f.kind = k
 	}
 	f.options(t.Options, r)
-	f.check = parseCheck(t, &f, dev, r)
+	zone := dev.zone
+	if text, ok := t.Options["time_zone"]; ok {
+		zone = parseZone(text, r)
+	}
+	if c := parseCheck(t, &f, dev, r); c != nil || f.kind.time() && zone != time.UTC {
+		f.rare = &rare{zone, c}
+	}
 	if len(r.errs) > before {
 		return f, false
 	}
@@ -124,9 +151,6 @@ func (f *field) options(o map[string]string, r *reporter) {
 		r.check("code_page", text, m)
 		f.page = page
 	}
-	if text, ok := o["time_zone"]; ok {
-		f.zone = parseZone(text, r)
-	}
 }
 
 func parseZone(text string, r *reporter) *time.Location {
@@ -149,7 +173,7 @@ func (f *field) parseLength(o map[string]string, r *reporter) {
 			r.add("length", fmt.Sprintf("length %q: it is not a number of bytes from 1 to 250", text), "two bytes are one register")
 			return
 		}
-		f.length = n
+		f.length = uint8(n)
 	case ok:
 		r.add("length", fmt.Sprintf("length %q: the type %s has no length", text, f.kind), "leave it out; it is for strings")
 	}
@@ -168,15 +192,15 @@ func (f *field) fitOrder(o order) *mistake {
 
 // fit sets how many registers the field takes and says why they are too many.
 func (f *field) fit(dev *settings) *mistake {
-	f.count = f.kind.registers()
+	f.count = uint8(f.kind.registers())
 	if f.kind.long() {
 		f.count = (f.length + 1) / 2
 	}
-	last := int(f.number) + f.count - 1
+	last := int(f.number) + int(f.count) - 1
 	if last > lastRegister {
 		return &mistake{fmt.Sprintf("the %s there ends at register %d", f.kind, last), fmt.Sprintf("the last register is %d", lastRegister)}
 	}
-	if f.count > dev.maxRegisters {
+	if int(f.count) > dev.maxRegisters {
 		return &mistake{fmt.Sprintf("the %s there takes %d registers in one request", f.kind, f.count), fmt.Sprintf("max_registers of the device is %d", dev.maxRegisters)}
 	}
 	if dev.forbids(f.table, f.number, uint32(last)) {

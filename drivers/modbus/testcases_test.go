@@ -180,15 +180,15 @@ func FuzzDecode(f *testing.F) {
 func fuzzFields(config []byte, registers uint32) []field {
 	var fields []field
 	for ; len(config) >= 3; config = config[3:] {
-		f := field{address: address{holding, uint32(config[1]), -1, -1}, kind: kind(config[0] % byte(kindEnd)), order: order(config[2] % 4)}
-		f.count = f.kind.registers()
+		f := field{address: address{uint32(config[1]), holding, -1, -1}, kind: kind(config[0] % byte(kindEnd)), order: order(config[2] % 4)}
+		f.count = uint8(f.kind.registers())
 		switch f.kind {
 		case kindBool:
-			f.bit = int(config[2] % 16)
+			f.bit = int8(config[2] % 16)
 		case kindBits:
-			f.bit, f.last = int(config[2]%16), 15
+			f.bit, f.last = int8(config[2]%16), 15
 		case kindString, kindBytes:
-			f.length, f.order = int(config[2])%250+1, order(config[2]%2)
+			f.length, f.order = config[2]%250+1, order(config[2]%2)
 			f.count = (f.length + 1) / 2
 		}
 		if f.number+uint32(f.count) <= registers {

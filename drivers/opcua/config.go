@@ -36,6 +36,7 @@ type settings struct {
 	clearPassword bool          // also over a connection that is not encrypted
 	serverName    string        // host that the server's certificate must be for
 	pki           PKI
+	seen          *seen // certificates of the last attempt
 }
 
 func deviceOptions() []drivers.Option {
@@ -81,7 +82,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	s := settings{lifetime: wire.MaxLifetime, quiet: minQuiet}
+	s := settings{lifetime: wire.MaxLifetime, quiet: minQuiet, seen: &seen{}}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {

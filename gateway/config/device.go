@@ -88,7 +88,7 @@ func groupTable(tag *table[tagDraft]) *table[groupDraft] {
 	}
 	// Printed with the tags: each says what holds for it.
 	keys = append(keys, reportKeys(func(g *groupDraft) *reporting { return &g.reporting })...)
-	keys = append(keys, key[groupDraft]{name: "tags", need: `"tags:" with a list of tags`, help: "131,072 at most", kind: tags})
+	keys = append(keys, key[groupDraft]{name: "tags", need: `"tags:" with a list of tags`, help: "131,072 at most; or {csv: FILE}, a table whose first line names these keys", kind: tags})
 	return &table[groupDraft]{in: "a group", options: groupOptions, given: func(g *groupDraft) (*drivers.Protocol, map[string]string) { return g.device.protocol, g.Options }, keys: keys}
 }
 
@@ -200,7 +200,7 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	g.Options = l.options(values)
 	l.settle(&g.reporting, g.Interval)
 	if g.tags.v.n != nil {
-		l.list(g.tags, func(v value) { l.readTag(g, &place, v) })
+		l.readTags(g, &place)
 	}
 	if len(g.Derived) > 0 && len(g.Tags) == 0 {
 		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)

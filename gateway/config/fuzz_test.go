@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -50,6 +51,36 @@ func FuzzUnits(f *testing.F) {
 			if again, err := parseSize(formatSize(n)); err != nil || again != n || n < 0 {
 				t.Errorf("%q is %v, written %q, is %v, %v", s, n, formatSize(n), again, err)
 			}
+		}
+	})
+}
+
+// FuzzCSV: whatever stands in a file of tags, it is loaded or each mistake has a place and a mend.
+func FuzzCSV(f *testing.F) {
+	for _, name := range []string{"press.csv", "press-bad.csv", "empty.csv"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("name\taddress\tscale\na\tholding:1\t1,5\n"))
+	f.Add([]byte("name,expr,aggregate,linear,clamp,address\na,b * 2,mean 1m,,,\nb,,,0..1 -> 2..3,true,holding:1\n"))
+	dir := f.TempDir()
+	config := filepath.Join(dir, "millrace.yaml")
+	text := "gateway: g\ndestinations: [{name: c, url: \"mqtt://h\"}]\ndevices: [{name: d, driver: modbus, url: \"tcp://h:1\", groups: [{name: g, interval: 1s, tags: {csv: tags.csv}}]}]\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, "tags.csv"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := load(config)
+		if list := (*Errors)(nil); errors.As(err, &list) {
+			checkForm(t, list)
+		} else if err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -104,6 +104,18 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
+func TestCSV(t *testing.T) {
+	c := mustLoad(t, "testdata/csv.good.yaml")
+	g := c.Devices[0].Groups[0]
+	want := []telemetry.Tag{
+		{Name: "temperature", Address: "holding:100", Type: "float32", Scale: 0.1, Offset: -40, Unit: "°C", Options: map[string]string{"order": "CDAB"}},
+		{Name: "a; b", Address: "holding:102"}, {Name: "half", Address: "holding:103", Type: "int16", Scale: 0.5},
+	}
+	if !reflect.DeepEqual(g.Tags, want) || g.Report[0].Deadband != 0.5 || g.Report[2].Deadband != 1.5 || !g.Report[2].DeadbandPercent || len(c.Files) != 2 {
+		t.Errorf("%+v\n%+v\nfrom %v", g.Tags, g.Report, c.Files)
+	}
+}
+
 func TestLinear(t *testing.T) {
 	g := mustLoad(t, "testdata/derived.good.yaml").Devices[0].Groups[1]
 	level := g.Tags[1]
@@ -256,7 +268,7 @@ func TestSecretNeverPrints(t *testing.T) {
 }
 
 func TestPrintLoadsAgain(t *testing.T) {
-	for _, name := range []string{"everything", "minimal", "anchors", "derived", "template"} {
+	for _, name := range []string{"everything", "minimal", "anchors", "derived", "template", "csv"} {
 		c := mustLoad(t, "testdata/"+name+".good.yaml")
 		for i := range c.Destinations {
 			if !c.Destinations[i].Password.IsZero() {

@@ -25,6 +25,7 @@ type devicePlace struct {
 
 type groupPlace struct {
 	places
+	tagFile   int32 // where tags stand, if not where the group does; 0 = there
 	tags      []tagPlace
 	tagFields []place // of all tags
 }
@@ -81,7 +82,11 @@ func (p *groupPlace) tag(i int) places {
 	if i+1 < len(p.tags) {
 		end = p.tags[i+1].first
 	}
-	return places{at: pos{p.at.file, t.line, t.col}, faulty: t.faulty, fields: p.tagFields[t.first:end]}
+	file := p.at.file
+	if p.tagFile > 0 {
+		file = p.tagFile
+	}
+	return places{at: pos{file, t.line, t.col}, faulty: t.faulty, fields: p.tagFields[t.first:end]}
 }
 
 // field returns where a key's value stands, or the whole thing if it has no such key. reported says that the

@@ -38,7 +38,18 @@ func (c *Config) Hash() string {
 // Sum tells two devices' configs apart, secrets included: it is for comparing in memory, not for showing.
 func (d *Device) Sum() [sha256.Size]byte {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%#v", *d) // no pointers in it, and maps come sorted; a hash takes everything
+	add := func(part any) { _, _ = fmt.Fprintf(h, "%#v", part) } // no pointers in it, and maps come sorted; a hash takes everything
+	own := *d
+	own.Groups = nil
+	add(own)
+	for _, g := range d.Groups {
+		tags := g.Tags
+		g.Tags = nil
+		add(g)
+		for i := range tags { // one by one: the text of them all would be larger than all else that is in memory
+			add(tags[i])
+		}
+	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
 

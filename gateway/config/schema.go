@@ -79,6 +79,9 @@ func (e *entry) schema(p *drivers.Protocol) schema {
 		x = s.schema(p)
 		if e.form.list {
 			x = schema{"type": "array", "minItems": 1, "items": x}
+			if e.name == "tags" {
+				x = schema{"anyOf": []schema{x, {"type": "object", "required": []string{"csv"}, "properties": schema{"csv": textSchema(maxText)}, "additionalProperties": false}}}
+			}
 		}
 	}
 	if about := e.about(); about != "" {

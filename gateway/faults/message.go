@@ -15,6 +15,7 @@ type Message struct {
 	Seq        uint64         `json:"seq"`
 	TS         int64          `json:"ts"`
 	Historical bool           `json:"historical"`
+	Clock      string         `json:"clock"`  // "not set", or nothing
 	Values     map[string]any `json:"values"` // numbers are json.Number
 	Bad        map[string]any `json:"bad"`
 	Earlier    []Earlier      `json:"earlier"`

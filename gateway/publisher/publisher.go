@@ -79,7 +79,8 @@ type Publisher struct {
 	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits
 
 	mu    sync.Mutex
-	shown Stats // guarded by mu; Run's goroutine brings it up to date
+	shown Stats     // guarded by mu; Run's goroutine brings it up to date
+	link  link.Link // of the session, for its counts, which shown has once it has ended; guarded by mu
 }
 
 // New checks the options and returns a Publisher for a destination of the buffer. It does not connect.
@@ -163,7 +164,9 @@ type ending struct {
 // serve opens one session and uses it until it ends.
 func (p *Publisher) serve(ctx context.Context) ending {
 	start := time.Now()
+	p.busy.Store(max(int64(time.Since(p.born)), 1)) // a dial has a time limit of its own: one that outlasts the watchdog's hangs
 	l, err := p.o.Dialer.Dial(ctx, p.o.Format.Will())
+	p.busy.Store(0)
 	if err != nil {
 		return ending{err: err}
 	}

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -239,4 +240,68 @@ func TestNothingHealthyIsLost(t *testing.T) {
 			r.stop()
 		})
 	}
+}
+
+// TestCountsOfALinkAreLive: what the receiver sends for nothing is counted while the session lasts, and once.
+func TestCountsOfALinkAreLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.start()
+		for session := uint64(1); session <= 2; session++ {
+			r.append("a", 0)
+			r.settle(10 * time.Second)
+			time.Sleep(time.Second)
+			if s := r.pub.Stats(); s.Sessions != session || s.Stray != 2*session || s.Discarded != 3*session {
+				t.Errorf("in session %d (%d): %d stray answers and %d messages discarded, want %d and %d", session, s.Sessions, s.Stray, s.Discarded, 2*session, 3*session)
+			}
+			if session == 1 {
+				r.rec.cut()
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
+// TestRepeatedCauseIsDamped: sessions that end again and again for one cause are told once a minute, with how often.
+func TestRepeatedCauseIsDamped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.RetryMax = time.Second })
+		r.start()
+		for range 60 {
+			r.append("a", 0)
+			r.settle(10 * time.Second)
+			time.Sleep(3 * time.Second)
+			r.rec.cut()
+			time.Sleep(2 * time.Second)
+		}
+		if n := strings.Count(r.log.String(), "msg=\"no link\""); n < 3 || n > 8 || !strings.Contains(r.log.String(), "left_out=1") {
+			t.Errorf("%d lines in five minutes of one cause:\n%s", n, r.log)
+		}
+	})
+}
+
+// stuckDialer does not come back, whatever ends.
+type stuckDialer chan struct{}
+
+func (d stuckDialer) Dial(context.Context, *link.Message) (link.Link, error) {
+	<-d
+	return nil, errors.New("freed")
+}
+
+// TestBusyWhileDialling: the watchdog sees a dial that does not end.
+func TestBusyWhileDialling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(stuckDialer)
+		r := newRig(t, func(o *Options) { o.Dialer = free })
+		r.start()
+		time.Sleep(time.Minute)
+		if busy := r.pub.Busy(); busy < time.Minute {
+			t.Errorf("busy for %v after a minute of dialling", busy)
+		}
+		close(free)
+		time.Sleep(time.Millisecond)
+		if busy := r.pub.Busy(); busy != 0 {
+			t.Errorf("busy for %v between two attempts", busy)
+		}
+	})
 }

@@ -250,7 +250,7 @@ func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) (bool,
 // reason says why a stream is held back, and what may be the cause.
 func (b *breaker) reason() string {
 	if b.silent {
-		return "it does not acknowledge these messages while it acknowledges others; perhaps a queue is full there"
+		return "it does not acknowledge these messages while it acknowledges others; perhaps a queue is full there, or its rules drop this topic in silence: see the broker's log, its queue limits and its access rules for the topic"
 	}
 	text := fmt.Sprintf("it closes the connection on these messages (the last had %d bytes)", b.bytes)
 	if b.givenUp == 0 {

@@ -163,7 +163,7 @@ func (l *fakeLink) Flush()                     {}
 func (l *fakeLink) Changed() <-chan struct{}   { return l.changed }
 func (l *fakeLink) Subscribe(...string) error  { return nil }
 func (l *fakeLink) Inbox() <-chan link.Message { return l.inbox }
-func (l *fakeLink) Stats() link.Stats          { return link.Stats{} }
+func (l *fakeLink) Stats() link.Stats          { return link.Stats{Stray: 2, Discarded: 3} }
 func (l *fakeLink) Close() error               { l.fail(link.ErrClosed); return nil }
 
 // plainFormat writes sequence number, mark and time, and pads records of one reading to its value in bytes.

@@ -457,6 +457,7 @@ func (s *session) end(err error) ending {
 		n.Stray += stats.Stray
 		n.Discarded += stats.Discarded
 		n.InFlight, n.InFlightBytes, n.LiveInFlight = 0, 0, 0
+		p.link = nil
 	})
 	return e
 }

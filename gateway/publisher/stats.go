@@ -59,6 +59,10 @@ type BreakerStats struct {
 func (p *Publisher) Stats() Stats {
 	p.mu.Lock()
 	s := p.shown
+	if p.link != nil {
+		l := p.link.Stats()
+		s.Stray, s.Discarded = s.Stray+l.Stray, s.Discarded+l.Discarded
+	}
 	p.mu.Unlock()
 	s.Unacknowledged = p.dest.Len()
 	if s.State != Connected {

@@ -14,6 +14,9 @@ type outage struct {
 	since    time.Time // zero = the link is up
 	told     int       // how often it was said that there still is none
 	cause    string    // said last
+	said     time.Time // when cause was said, and of which words
+	words    string
+	left     int       // times since that it was not said again
 	draining time.Time // since when what waited is going out; zero = it is not
 }
 
@@ -22,6 +25,9 @@ var reminders = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 
 
 // brief is how long the link may be gone without a line in the log at its return.
 const brief = 3 * time.Second
+
+// quiet is how long the same cause is not told again, when sessions come and go.
+const quiet = time.Minute
 
 // fight is the number of short sessions in a row from which on another client with our id is suspected.
 const fight = 5
@@ -32,11 +38,12 @@ func (p *Publisher) connected(s *session) {
 	p.show(func(n *Stats) {
 		n.Sessions++
 		n.AckMax = 0
+		p.link = s.link
 	})
 	o := &p.outage
 	switch down := time.Since(o.since); {
 	case o.since.IsZero() && p.shown.Sessions <= 1:
-		p.log.Info("connected", "to", p.o.Receiver)
+		p.log.Info("connected", "to", p.o.Receiver, "records_waiting", p.dest.Len())
 	case !o.since.IsZero() && down > brief:
 		n := p.dest.Len()
 		p.log.Info("connected again", "to", p.o.Receiver, "after", down.Round(time.Second), "records_waiting", n)
@@ -95,7 +102,12 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	case o.cause == "" && e.progress: // the breaker says what there is to say
 	case wordsOf(what) != wordsOf(o.cause):
 		o.cause = what
-		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond))
+		if wordsOf(what) == o.words && now.Sub(o.said) < quiet {
+			o.left++
+			return
+		}
+		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
+		o.words, o.said, o.left = wordsOf(what), now, 0
 	case down >= p.reminder():
 		o.told++
 		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())

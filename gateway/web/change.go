@@ -13,7 +13,7 @@ type Change struct {
 	Added, Changed, Removed []string // devices
 	Along                   []string // devices that did not change, restarted because they share a connection with one that did
 	DestinationsAdded       []string
-	DestinationsRemoved     []string // what they have not acknowledged stays in the store
+	DestinationsRemoved     []string // what they have not acknowledged stays in the store, and they get nothing new
 	Destinations            []string // those that log in again
 	Settings                []string // keys besides devices and destinations
 	Kept                    int      // connections that went on untouched
@@ -40,7 +40,10 @@ func (c *Change) String() string {
 	say("removed", c.Removed)
 	say("restarted because they share a connection", c.Along)
 	say("destinations added", c.DestinationsAdded)
-	say("destinations removed", c.DestinationsRemoved)
+	say("destinations removed (they get nothing new, and what they have not acknowledged is kept until `millrace buffer forget NAME`)", c.DestinationsRemoved)
+	if len(c.DestinationsAdded) > 0 && len(c.DestinationsRemoved) > 0 {
+		parts = append(parts, "if a destination was renamed: what the old name has is not sent under the new one")
+	}
 	say("destinations that log in again", c.Destinations)
 	say("settings", c.Settings)
 	if len(parts) == 0 {

@@ -9,9 +9,19 @@ type Health struct {
 }
 
 // Alive says whether the gateway does its one duty: the buffer accepts readings, and nothing of it hangs. A broker or a device
-// that is down is not a reason to restart a gateway whose work is to outlast them; nor is data that was lost.
+// that is down is not a reason to restart a gateway whose work is to outlast them; nor is data that was lost. A full store that
+// refuses readings is said, but no restart mends it.
 func (s *Snapshot) Alive() Health {
-	return s.health(func(st *State) bool { return st.State == StateFailing || st.State == StateHung })
+	h := s.health(func(st *State) bool { return st.State == StateFailing || st.State == StateHung })
+	for i := range s.States {
+		if st := &s.States[i]; st.Kind == "store" && st.State == StateLosing {
+			h.Problems = append(h.Problems, st.String())
+			if h.Status == "ok" {
+				h.Status = "attention"
+			}
+		}
+	}
+	return h
 }
 
 // Ready says whether readings flow from end to end, and lists every state that is not ok. A device that is down fails it
@@ -24,7 +34,7 @@ func (s *Snapshot) Ready() Health {
 		}
 	}
 	h := s.health(func(st *State) bool {
-		return st.Level() == LevelBad || st.State == StateDown && (st.Kind != "device" || down == len(s.Devices))
+		return st.Level() == LevelBad && st.State != StateEnding || st.State == StateDown && (st.Kind != "device" || down == len(s.Devices))
 	})
 	if h.Status == "ok" && len(s.States) > 0 {
 		h.Status = "attention"

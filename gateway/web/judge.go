@@ -11,7 +11,7 @@ import (
 // State is how one part of the gateway stands, in the words that the page, /metrics, /readyz, the log and the commands all
 // use. README.md has the table of states.
 type State struct {
-	Kind   string    `json:"kind"` // device, destination, store, clock, config, process
+	Kind   string    `json:"kind"` // device, destination, store, certificate, clock, config, process
 	Name   string    `json:"name"`
 	State  string    `json:"state"` // one of the table
 	Since  time.Time `json:"since"` // zero = unknown
@@ -32,10 +32,15 @@ const (
 	StateJumped    = "jumped"
 	StateRefused   = "refused"
 	StateAbsent    = "absent"
+	StateExpired   = "expired"
+	StateEnding    = "expires this week"
+	StateEndsSoon  = "expires soon"
+	StateRenewed   = "renewed"
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped, StateRefused, StateAbsent, StateOK}
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped,
+	StateEndsSoon, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
 func (s *State) String() string {
@@ -64,7 +69,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 // Level returns how urgent the state is: LevelOK, LevelWarn or LevelBad.
 func (s *State) Level() string {
 	switch s.State {
-	case StateLosing, StateHung, StateFailing, StateLost:
+	case StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding:
 		return LevelBad
 	case StateOK:
 		return LevelOK
@@ -78,7 +83,7 @@ func (s *Snapshot) Judge() {
 	s.States = []State{}
 	s.judgeStore()
 	for i := range s.Losses {
-		s.add(s.Losses[i].judge())
+		s.add(s.Losses[i].judge(s.Buffer.Path))
 	}
 	for i := range s.Stalls {
 		s.add(s.Stalls[i].judge())
@@ -93,14 +98,15 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more and keeps " + Count(a.Readings, "reading") + " in the store",
-			fmt.Sprintf("bring it back, or `millrace buffer forget %s` gives them up", a.Name)})
+		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
+			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	if s.Config.Problem != "" {
 		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
 			"`millrace check` shows every mistake"})
 	}
 	s.add(s.Clock.judge())
+	s.judgeCertificates()
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
 	})
@@ -116,9 +122,17 @@ func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
 		s.add(State{"store", s.Buffer.Path, StateFailing, time.Time{}, s.Buffer.Health, "readings are not kept until this is mended"})
 	}
+	if !s.Buffer.Refusing.IsZero() {
+		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, "it is full, and new readings are refused (when_full: drop-newest)",
+			"it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"})
+	}
 }
 
-func (l *Loss) judge() State {
+func (l *Loss) judge(store string) State {
+	if l.Destination == "" {
+		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
+			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
+	}
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {

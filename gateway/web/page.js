@@ -157,7 +157,7 @@
 
   // absent says what is kept for destinations that are not in the config.
   function absent(list) {
-    return (list || []).map((a) => a.name + " is not in the config; " + whole(a.readings) + " readings in " + whole(a.records) +
+    return (list || []).map((a) => a.name + " is not in the config and gets nothing new; " + whole(a.readings) + " readings in " + whole(a.records) +
       " records are kept for it. millrace buffer forget " + a.name + " gives them up.").join("\n");
   }
 

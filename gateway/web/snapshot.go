@@ -30,6 +30,7 @@ type Snapshot struct {
 	Losses       []Loss        `json:"losses"` // not acknowledged by a person, by destination
 	Stalls       []Stall       `json:"-"`
 	Clock        Clock         `json:"clock"`
+	Certificates []Certificate `json:"certificates"`
 	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
 }
 
@@ -56,6 +57,17 @@ type Clock struct {
 	State  string    `json:"state"` // ok, not set or jumped
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+}
+
+// Certificate is one that a destination or a device rests on, as of the last attempt to connect.
+type Certificate struct {
+	Kind     string    `json:"kind"`  // destination or device
+	Owner    string    `json:"owner"` // its name
+	Own      bool      `json:"own"`   // ours, not the other side's
+	Name     string    `json:"name"`  // its file where it is ours, else what it calls itself
+	NotAfter time.Time `json:"not_after"`
+	Next     string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
+	Replaced time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -140,7 +152,7 @@ func (b *BadCounts) UnmarshalJSON(text []byte) error {
 // Account is what became of one device's readings on their way to one destination.
 type Account struct {
 	Destination string `json:"destination"`
-	Before      uint64 `json:"before"`    // accepted before the destination was added: not meant for it
+	Before      uint64 `json:"before"`    // accepted before the destination was added, or while it was not in the config: not meant for it
 	Delivered   uint64 `json:"delivered"` // acknowledged by the destination
 	Buffered    uint64 `json:"buffered"`
 	InFlight    uint64 `json:"in_flight"`
@@ -192,7 +204,7 @@ type Breaker struct {
 	Reason  string    `json:"reason"`
 }
 
-// Absent is a destination that is not in the config any more and holds records in the store.
+// Absent is a destination that is not in the config any more and holds records in the store. It gets nothing new.
 type Absent struct {
 	Name     string `json:"name"`
 	Records  uint64 `json:"records"`
@@ -204,17 +216,18 @@ const StateConnected = "connected"
 
 // Buffer is the state of the store.
 type Buffer struct {
-	Path         string   `json:"path"`
-	Bytes        int64    `json:"bytes"`     // on disk
-	MaxBytes     int64    `json:"max_bytes"` // the bound of Bytes
-	Segments     int      `json:"segments"`
-	TailBytes    int64    `json:"tail_bytes"` // in memory
-	Commits      uint64   `json:"commits"`
-	BytesWritten uint64   `json:"bytes_written"`
-	NextSeq      uint64   `json:"next_seq"`
-	Health       string   `json:"health"`       // HealthOK or why records are not made durable
-	Corrupt      uint64   `json:"corrupt"`      // damaged segments set aside
-	OutageHours  *float64 `json:"outage_hours"` // until the store or its disk is full at the present rate with no link; nil when unknown
+	Path         string    `json:"path"`
+	Bytes        int64     `json:"bytes"`     // on disk
+	MaxBytes     int64     `json:"max_bytes"` // the bound of Bytes
+	Segments     int       `json:"segments"`
+	TailBytes    int64     `json:"tail_bytes"` // in memory
+	Commits      uint64    `json:"commits"`
+	BytesWritten uint64    `json:"bytes_written"`
+	NextSeq      uint64    `json:"next_seq"`
+	Health       string    `json:"health"`       // HealthOK or why records are not made durable
+	Refusing     time.Time `json:"refusing"`     // since when every new reading is refused, because it is full; zero when none is
+	Corrupt      uint64    `json:"corrupt"`      // damaged segments set aside
+	OutageHours  *float64  `json:"outage_hours"` // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 
 // Page is who looks at the page's address. All is 0 when there is none.

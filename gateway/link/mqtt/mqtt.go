@@ -44,6 +44,7 @@ type Dialer struct {
 	o      Options
 	target target
 	dial   func(context.Context) (net.Conn, error) // seam for tests
+	seen   certificates
 }
 
 // New checks the options and returns a Dialer. It does not touch the network.
@@ -68,9 +69,12 @@ func New(o Options) (*Dialer, error) {
 		o.MaxInbound = defaultMaxInbound
 	}
 	d := &Dialer{o: o, target: t}
-	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS) }
+	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
 	return d, nil
 }
+
+// Certificates returns ours and the broker's: see link.Certified.
+func (d *Dialer) Certificates() []link.Certificate { return d.seen.list() }
 
 // Dial opens a session: see link.Dialer.
 func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error) {
@@ -101,7 +105,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 func (d *Dialer) late(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
 	case errors.Is(cause, context.DeadlineExceeded):
-		return fmt.Errorf("%w within %v; check the address, the network and its firewalls (%w)", link.ErrSilent, d.o.ConnectTimeout, cause)
+		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, d.o.ConnectTimeout)
 	case cause != nil:
 		return cause
 	}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestUnknownCommand: every group of commands refuses a name that it does not have, as the root does.
+func TestUnknownCommand(t *testing.T) {
+	for _, group := range []string{"", "buffer", "buffer quarantine", "modbus", "opcua", "opcua trust", "config"} {
+		if got := execute(append(strings.Fields(group), "no-such"), io.Discard); got != exitUsage {
+			t.Errorf("millrace %s no-such exits with %d, want %d", group, got, exitUsage)
+		}
+		if got := execute(strings.Fields(group), io.Discard); got != exitOK {
+			t.Errorf("millrace %s exits with %d, want %d and its help", group, got, exitOK)
+		}
+	}
+}
+
+// TestConfigMissing: a config that does not exist is refused; the gateway of the default path is another one.
+func TestConfigMissing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	_, stop := running(t, dir)
+	defer stop()
+	t.Chdir(filepath.Dir(dir))
+	for _, args := range []string{"ack", "reload", "health", "values", "write a/b 1"} {
+		if got := execute(append(strings.Fields(args), "--config", "no-such.yaml"), io.Discard); got == exitOK {
+			t.Errorf("millrace %s with no such config exits with 0", args)
+		}
+	}
+	if _, err := storePath("no-such.yaml"); err == nil || !strings.Contains(err.Error(), "it does not exist; check the path") {
+		t.Errorf("no such config: %v", err)
+	}
+}
