@@ -116,6 +116,35 @@ func TestSequence(t *testing.T) {
 	}
 }
 
+// TestPushesDoNotOverwriteEachOther: what waits, and what was taken last, stays while the next message comes.
+func TestPushesDoNotOverwriteEachOther(t *testing.T) {
+	f, _ := offline(1)
+	f.pushes = make(chan drivers.Push, maxPushes)
+	publish := func(n int) {
+		if err := f.answer(publishResponse(t, uint32(n), changes(int32(n))), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 1; n <= maxPushes; n++ {
+		publish(n)
+	}
+	held := []drivers.Push{<-f.pushes}
+	publish(maxPushes + 1)
+	f.cancel() // else the next would wait for its place
+	publish(maxPushes + 2)
+	for len(f.pushes) > 0 {
+		held = append(held, <-f.pushes)
+	}
+	for i, p := range held {
+		if p.Readings[0].Value != telemetry.Int(int64(i+1)) {
+			t.Errorf("push %d became %+v", i+1, p.Readings[0].Value)
+		}
+	}
+	if len(held) != maxPushes+1 {
+		t.Errorf("%d pushes", len(held))
+	}
+}
+
 // published is a message of one value, given as bytes, behind the header.
 func published(value []byte) []byte {
 	word := binary.LittleEndian.AppendUint32

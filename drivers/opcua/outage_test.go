@@ -214,6 +214,9 @@ func TestOutages(t *testing.T) {
 			eventually(t, "values again", time.Minute, func() bool { _, ok := j.since(mended, isValue); return ok })
 			l, _ := j.since(mended, isValue)
 			eventually(t, "more values", time.Minute, func() bool { _, n := j.silentLosses(); return n > 60 })
+			if l, ok := j.since(begin, isGap); ok && o.gap == "" {
+				t.Errorf("a gap %q where nothing is missing", l.gap)
+			}
 			silent, values := j.silentLosses()
 			if silent != 0 {
 				t.Errorf("%d values are missing and nothing was said", silent)
