@@ -17,8 +17,6 @@ type Stream struct {
 	dict    string
 	id      uint32 // index in order of appearance, of this process only
 	warned  bool   // that a record of it is too large
-
-	polled, suppressed uint64 // of the next Append
 }
 
 // Stream returns the stream of an account (a device's name) with a dictionary entry (a schema's bytes,
@@ -65,16 +63,17 @@ func (s *Stream) Dict() []byte { return []byte(s.dict) }
 func (s *Stream) Count(polled, suppressed int) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	s.polled += uint64(max(polled, 0))
-	s.suppressed += uint64(max(suppressed, 0))
+	a := s.account
+	a.counted.polled += uint64(max(polled, 0))
+	a.counted.suppressed += uint64(max(suppressed, 0))
 	if polled <= suppressed {
-		s.settle()
+		s.b.tally(a)
 	}
 }
 
-// settle takes what was counted into the account. mu is held.
-func (s *Stream) settle() {
-	s.account.polled += s.polled
-	s.account.suppressed += s.suppressed
-	s.polled, s.suppressed, s.b.changed = 0, 0, true
+// tally takes what was counted into the account. mu is held.
+func (b *Buffer) tally(a *account) {
+	a.polled += a.counted.polled
+	a.suppressed += a.counted.suppressed
+	a.counted.polled, a.counted.suppressed, b.changed = 0, 0, true
 }

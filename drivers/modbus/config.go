@@ -3,6 +3,7 @@ package modbus
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +64,12 @@ func deviceOptions() []drivers.Option {
 		{Name: "invalid", Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},
 		{Name: "code_page", Help: "of strings: auto (UTF-8, else Latin-1), utf-8, latin-1 or windows-1252; default auto"},
 		{Name: "time_zone", Help: "of date-times whose digits are local time, for example Europe/Berlin; default UTC"},
-		// Those of the line, the same for all devices on it:
+	}
+}
+
+// connectionOptions are those of the line, the same for all devices on it.
+func connectionOptions() []drivers.Option {
+	return []drivers.Option{
 		{Name: "pause_after_connect", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
 		{Name: "pause_between_requests", Help: "to wait after each answer, 0 to 10s; default learned"},
 		{Name: "close_after_poll", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
@@ -229,9 +235,6 @@ func (r *reporter) number(options map[string]string, name string, fallback, low,
 	return n
 }
 
-// lineOptions are the keys of a connection.
-var lineOptions = []string{"pause_after_connect", "pause_between_requests", "close_after_poll", "ca_file", "cert_file", "key_file", "server_name"}
-
 // parse reads where the line is and what manners its peer wants. The options may stand at the connection or at any device on it, and must not
 // contradict each other; nor may the urls.
 func (l *link) parse(c *drivers.Connection, r *reporter) {
@@ -241,16 +244,16 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 		l.endpoint = e
 	}
 	given := map[string]string{}
-	for name, text := range c.Options {
-		given[name] = text
-	}
+	maps.Copy(given, c.Options)
+	options := connectionOptions()
 	for i := range c.Devices {
 		r.device = i
 		d := &c.Devices[i]
 		if other, m2 := parseURL(d.URL); m == nil && d.URL != "" && m2 == nil && other != e {
 			r.add("url", fmt.Sprintf("url %q: %q leads to the same line in another way", d.URL, c.URL), "use the same url for all devices on a line")
 		}
-		for _, name := range lineOptions {
+		for j := range options {
+			name := options[j].Name
 			text, ok := d.Options[name]
 			if before, had := given[name]; ok && had && before != text {
 				r.add(name, fmt.Sprintf("%s %q: another device on the same line says %q", name, text, before), "say the same, or say it once")
