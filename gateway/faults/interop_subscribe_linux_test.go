@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// subscribedDevice is subscribed to what node-opcua counts by itself.
+// subscribedDevice is subscribed to what node-opcua counts by itself each 100 ms. It is sampled five times as often: of two changes within one sample
+// the server would tell the second only.
 func subscribedDevice(server *peer) string {
 	return fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    timeout: 2s\n    groups:\n"+
-		"      - name: all\n        interval: 100ms\n        tags:\n", server.addr) +
+		"      - name: all\n        interval: 20ms\n        tags:\n", server.addr) +
 		fmt.Sprintf(tagLine+tagLine+tagLine, "beat", "Beat", "text", "String", "missing", "Missing")
 }
 
