@@ -38,8 +38,9 @@ type connection struct {
 
 // deviceConfig is what is kept of a device's config: the tags of a large plant would take more memory than all the rest.
 type deviceConfig struct {
-	name, driver, url string
-	sum               [32]byte // of its config
+	name, driver string
+	shown        string   // its url without secrets
+	sum          [32]byte // of its config
 }
 
 // badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
@@ -63,7 +64,7 @@ func (b *badReadings) count(readings []telemetry.Reading) {
 func deviceConfigs(c *config.Connection) []deviceConfig {
 	out := make([]deviceConfig, len(c.Devices))
 	for i, d := range c.Devices {
-		out[i] = deviceConfig{d.Name, d.Driver, d.URL, d.Sum()}
+		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum()}
 	}
 	return out
 }
