@@ -107,16 +107,19 @@ type Subscriber interface {
 	// is to be polled; an error, that the link is down.
 	Subscribe(ctx context.Context, g Ref) (bool, error)
 	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is
-	// lost and by Close. The readings of a Push belong to the receiver.
+	// lost and by Close. It is asked for behind the last Subscribe, and nothing may come before. The readings of a Push may be changed by the
+	// receiver, and are valid until it takes the next one.
 	Pushed() <-chan Push
 }
 
 // Push is what a device sent of its own accord: readings of one group in any order, a tag perhaps several times, oldest
-// first. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
+// first. Without readings it says that the device has nothing new. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
 type Push struct {
 	Group    Ref
 	Readings []telemetry.Reading
 	Lost     int
+	Note     string // what a person should know of the group's subscription, for the log: what is lost and why, or what the device made of a wish
+	Err      error  // why the link is lost: the last push, with nothing else
 }
 
 // Writer is a driver that can write to equipment.

@@ -121,7 +121,7 @@ devices:
 	}
 	scheme, more := "tcp", ""
 	if o.Driver == "opcua" {
-		scheme, more = "opc.tcp", "    security_policy: none\n"
+		scheme, more = "opc.tcp", "    security_policy: none\n    mode: "+o.Mode+"\n"
 	}
 	if o.Line {
 		scheme = "rtu"

@@ -18,7 +18,15 @@ type Message struct {
 	Clock      string         `json:"clock"`  // "not set", or nothing
 	Values     map[string]any `json:"values"` // numbers are json.Number
 	Bad        map[string]any `json:"bad"`
+	Earlier    []Earlier      `json:"earlier"`
 	Gap        *Gap           `json:"gap"`
+}
+
+// Earlier is a reading before the one in Values or Bad.
+type Earlier struct {
+	Tag   string `json:"tag"`
+	Value any    `json:"value"`
+	Bad   string `json:"bad"`
 }
 
 // Gap is a gap record: what was dropped and why.
