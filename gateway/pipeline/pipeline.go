@@ -109,6 +109,9 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 
 // beat reports anew what has not been reported for a heartbeat's time, with the time that it had.
 func (g *Group) beat(at time.Time) error {
+	if g.values != nil {
+		g.values.Put(at.UnixMicro(), nil)
+	}
 	if g.changes == nil {
 		return nil
 	}
