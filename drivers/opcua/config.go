@@ -41,17 +41,17 @@ type settings struct {
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "security_policy", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
-		{Name: "security_mode", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
-		{Name: "server_name", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
-		{Name: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
-		{Name: "allow_insecure", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
-		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
-		{Name: "mode", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
-		{Name: "queue_size", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
-		{Name: "verify_interval", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
-		{Name: "username", Help: "user to log in as (default: anonymous)"},
-		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
+		{Name: "security_policy", Example: "auto", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
+		{Name: "security_mode", Example: "sign-and-encrypt", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
+		{Name: "server_name", Example: "cnc-1.local", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
+		{Name: "pki", Example: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
+		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
+		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
+		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
+		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
+		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
+		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
 
