@@ -47,6 +47,9 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	b := &st.Stats
 	state := "no gateway runs on it"
+	if st.Holder != "" {
+		state = st.Holder + " has it open, but no gateway answers at its socket; these are the files without what it has in memory"
+	}
 	if st.Running {
 		state = fmt.Sprintf("gateway %q (%s) runs on it", st.Gateway, st.Version)
 	}

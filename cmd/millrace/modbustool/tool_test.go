@@ -14,6 +14,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/modbus"
 	"millrace/drivers/modbus/modbussim"
+	"millrace/gateway/config"
 )
 
 var errFailed = errors.New("failed")
@@ -25,8 +26,10 @@ func run(t *testing.T, args ...string) (string, error) {
 }
 
 func runContext(ctx context.Context, args ...string) (string, error) {
+	protocols := func() []drivers.Protocol { return []drivers.Protocol{modbus.Protocol()} }
 	cmd := New(Host{
-		Protocols: func() []drivers.Protocol { return []drivers.Protocol{modbus.Protocol()} },
+		Protocols: protocols,
+		StorePath: func(file string) (string, error) { return config.StorePath(file, protocols(), config.Options{}) },
 		Failed:    func(err error) error { return fmt.Errorf("%w: %w", errFailed, err) },
 	})
 	var out bytes.Buffer
