@@ -258,7 +258,7 @@ func TestDeadUnitDoesNotDelayItsLine(t *testing.T) {
 			if k.device == 0 && k.good {
 				good++
 			}
-			if k.device == 1 && !k.good && strings.Contains(k.reason, "does not answer") {
+			if k.device == 1 && !k.good && strings.Contains(k.reason, "no usable answer") {
 				bad++
 			}
 		}
