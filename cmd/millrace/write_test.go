@@ -19,7 +19,7 @@ writes: [{device: meter-1, tag: trim, min: -10, max: 10, rate: 100/s}]
 `)
 	until(t, "is in force", "reload", "--config", file)
 	for _, args := range [][]string{{"meter-1/trim", "-5", "--config", file}, {"-c", file, "meter-1/trim", "-5"}, {"--config", file, "--", "meter-1/trim", "-5"}} {
-		mustSay(t, []string{"meter-1/trim = -5, confirmed"}, append([]string{"write"}, args...)...)
+		until(t, "meter-1/trim = -5, confirmed", append([]string{"write"}, args...)...) // the reload has made the connection anew
 	}
 	if code, _ := millrace("write", "meter-1/trim", "-11", "--config", file); code != exitFailed {
 		t.Errorf("out of range: exit %d", code)
