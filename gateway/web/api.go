@@ -215,7 +215,10 @@ func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *site) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
-	s.within(w, func() (any, error) { return s.g.Buffer().Quarantine() })
+	s.within(w, func() (any, error) {
+		q, err := s.g.Buffer().Quarantine()
+		return append([]*buffer.Quarantined{}, q...), err // [] when there are none
+	})
 }
 
 // errReadOnly is the answer to a change that is asked for at the page's address.

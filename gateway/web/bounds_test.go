@@ -43,3 +43,12 @@ func TestWhoTakesAnAskersPlace(t *testing.T) {
 		t.Errorf("trace beside %d watches: %d, want 503", watches, got)
 	}
 }
+
+// TestEmptyQuarantineIsAList: a reader loops over it without a case for null.
+func TestEmptyQuarantineIsAList(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(newFake(t, 1)).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/api/v1/store/quarantine", nil))
+	if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != "[]" {
+		t.Errorf("%d %s, want []", w.Code, got)
+	}
+}
