@@ -24,6 +24,7 @@ const (
 	packedIndex   = 1 << 0 // the index is zstd, else plain
 	packedPayload = 1 << 1 // the payloads are zstd, else plain
 	blockGaps     = 1 << 2 // there are gap records in it
+	blockSums     = 1 << 3 // a CRC-32C of each KiB of the payloads stands behind the index's entries
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -51,6 +52,7 @@ type blockCoder struct {
 	enc      *zstd.Encoder
 	index    []byte
 	payloads []byte
+	packed   []byte
 	out      []byte
 	count    uint32
 	first    uint64
@@ -107,13 +109,17 @@ func (c *blockCoder) finish() []byte {
 	out := append(c.out[:0], make([]byte, blockHeader)...)
 	flags := c.flags
 	var packed bool
+	if c.packed, packed = c.pack(c.packed[:0], c.payloads); packed {
+		flags |= packedPayload
+	} else {
+		flags |= blockSums
+		c.index = appendSums(c.index, c.payloads)
+	}
 	if out, packed = c.pack(out, c.index); packed {
 		flags |= packedIndex
 	}
 	indexStored := len(out) - blockHeader
-	if out, packed = c.pack(out, c.payloads); packed {
-		flags |= packedPayload
-	}
+	out = append(out, c.packed...)
 	payloadStored := len(out) - blockHeader - indexStored
 	binary.BigEndian.PutUint16(out, blockMagic)
 	out[2], out[3] = blockFormat, flags
@@ -134,6 +140,9 @@ func (c *blockCoder) finish() []byte {
 
 // pack appends src compressed, or as it is when that does not pay.
 func (c *blockCoder) pack(dst, src []byte) ([]byte, bool) {
+	if c.enc == nil {
+		return append(dst, src...), false
+	}
 	n := len(dst)
 	dst = c.enc.EncodeAll(src, dst)
 	if len(dst)-n < len(src)-len(src)/32 {

@@ -222,6 +222,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 	} else {
 		err = b.makeRoom(entryCost(payload))
 	}
+	b.tally(s.account)
 	if err != nil {
 		b.refuse(s.account, readings, at)
 		if errors.Is(err, ErrFull) {

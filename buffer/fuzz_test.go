@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,6 +51,11 @@ func FuzzValues(f *testing.F) {
 					}
 				}
 				_, _ = info.payloads(v, dec, nil)
+				if part := soundPart(v, epoch, dec); part != nil {
+					if _, err := parseBlock(part, epoch, dec, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			if g, err := parseGap(v); err == nil && g.Cause >= causes {
 				t.Fatal(g)
@@ -84,6 +90,8 @@ func FuzzPages(f *testing.F) {
 		appendN(f, b, mustStream(f, b, "press"), 200)
 		commitNow(f, b)
 	}
+	appendRandom(f, b, mustStream(f, b, "press"), 100, rand.New(rand.NewPCG(1, 1)))
+	commitNow(f, b)
 	if err := b.Close(); err != nil {
 		f.Fatal(err)
 	}

@@ -39,7 +39,8 @@ func (c Cause) String() string {
 // computed, so that the equation is a check.
 type account struct {
 	name       string
-	index      uint32 // in Buffer.accountSeq
+	index      uint32                              // in Buffer.accountSeq
+	counted    struct{ polled, suppressed uint64 } // of the next Append: of the account, because a stream may give way to another between the two
 	polled     uint64
 	suppressed uint64
 	accepted   uint64

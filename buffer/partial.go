@@ -30,7 +30,7 @@ func (b *Buffer) dropPart(s *segment, cause Cause) bool {
 	if n == len(sv.blocks) || len(pages) == 0 {
 		return false
 	}
-	last := sv.blocks[n-1].last
+	last := min(sv.blocks[n-1].last, s.last) // a commit that failed may have left blocks behind it, which the next segment has
 	left := *sv
 	left.blocks = sv.blocks[n:]
 	lost := b.giveUpPart(s, &left, last, cause)

@@ -12,6 +12,9 @@ import (
 // lockFile takes the file for this process alone, or fails at once.
 func lockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
+// lockShared takes the file beside others that do so, or fails at once.
+func lockShared(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) }
+
 // syncDir makes the names in the directory durable.
 func syncDir(dir string) error {
 	f, err := os.Open(dir)

@@ -13,7 +13,7 @@ import (
 
 // Quarantined is a record that a destination refused and that is kept aside for people to look at.
 type Quarantined struct {
-	ID          string // of the entry: the record's number in hex, a colon, the destination
+	ID          string // of the entry: the record's sequence number, a colon, the destination
 	Destination string
 	Seq         uint64
 	Account     string
@@ -182,7 +182,7 @@ func parseQuarantined(k, v []byte) (*Quarantined, error) {
 		return nil, fmt.Errorf("quarantine entry: %w", errDamaged)
 	}
 	q := &Quarantined{Seq: binary.BigEndian.Uint64(k), Destination: string(k[8:])}
-	q.ID = fmt.Sprintf("%x:%s", q.Seq, q.Destination)
+	q.ID = fmt.Sprintf("%d:%s", q.Seq, q.Destination)
 	p := parser{src: body}
 	if version := p.byte(); version != quarantineVersion {
 		return nil, fmt.Errorf("quarantine entry of version %d: %w", version, errDamaged)
@@ -216,10 +216,10 @@ func (b *Buffer) find(id string) (key []byte, q *Quarantined, err error) {
 	if b.isClosed() {
 		return nil, nil, ErrClosed
 	}
-	hex, name, _ := strings.Cut(id, ":")
-	seq, err := strconv.ParseUint(hex, 16, 64)
+	number, name, _ := strings.Cut(id, ":")
+	seq, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
-		return nil, nil, fmt.Errorf("quarantine entry %q: %w; an ID is a number in hex, a colon and a destination", id, ErrNotFound)
+		return nil, nil, fmt.Errorf("quarantine entry %q: %w; an ID is a sequence number, a colon and a destination, such as 120560:cloud", id, ErrNotFound)
 	}
 	key = quarantineKey(seq, name)
 	for _, q := range b.state.held.quarantine() {

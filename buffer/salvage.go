@@ -28,6 +28,7 @@ type salvage struct {
 type salvagedBlock struct {
 	first, last uint64
 	pieces      []piece
+	part        bool // only some of its records are sound
 }
 
 // piece is where a piece of a value stands in the file.
@@ -149,6 +150,7 @@ func (sv *salvage) takeCheckpoint(f io.ReaderAt, pieces map[pieceKey][]piece, k 
 
 func (sv *salvage) takeBlock(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey, dec *zstd.Decoder) {
 	var info blockInfo
+	behind := func(first uint64) bool { return len(sv.blocks) == 0 || sv.blocks[len(sv.blocks)-1].last < first }
 	for copy := range maxCopies {
 		list := chain(pieces, k, copy)
 		value, err := readPieces(f, list, nil)
@@ -161,11 +163,24 @@ func (sv *salvage) takeBlock(f io.ReaderAt, pieces map[pieceKey][]piece, k piece
 		if _, err = info.payloads(value, dec, nil); err != nil {
 			continue
 		}
-		if n := len(sv.blocks); n > 0 && sv.blocks[n-1].last >= info.first {
-			return
+		if behind(info.first) {
+			sv.blocks = append(sv.blocks, salvagedBlock{info.first, info.last, list, false})
 		}
-		sv.blocks = append(sv.blocks, salvagedBlock{info.first, info.last, list})
 		return
+	}
+	list, err := chainPart(f, pieces, k)
+	if err != nil {
+		return
+	}
+	value, err := readPieces(f, list, nil)
+	if err != nil {
+		return
+	}
+	if info, err = sv.parse(value, dec); err != nil || info.first != k.seq {
+		return
+	}
+	if info, err = parseBlock(soundPart(value, sv.epochs[0], dec), sv.epochs[0], dec, nil); err == nil && behind(info.first) {
+		sv.blocks = append(sv.blocks, salvagedBlock{info.first, info.last, list, true})
 	}
 }
 
@@ -198,12 +213,15 @@ func readPieces(f io.ReaderAt, list []piece, dst []byte) ([]byte, error) {
 	dst = dst[:0]
 	for _, p := range list {
 		n := len(dst)
-		dst = append(dst, make([]byte, p.size)...)
-		if _, err := f.ReadAt(dst[n:], p.at); err != nil {
-			return dst, err
-		}
-		if len(dst) > maxBlock {
+		if n+int(p.size) > maxBlock {
 			return dst, errDamaged
+		}
+		dst = append(dst, make([]byte, p.size)...)
+		if p.at == holePiece {
+			continue
+		}
+		if _, err := readSome(f, dst[n:], p.at); err != nil {
+			return dst, err
 		}
 	}
 	return dst, nil
@@ -228,20 +246,13 @@ func findPieces(f *os.File) map[pieceKey][]piece {
 	}
 	buf := make([]byte, 64*pageSize)
 	for at := int64(0); at < info.Size() && len(pieces) < maxPieces; at += int64(len(buf)) {
-		n, err := f.ReadAt(buf, at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			clear(buf[n:])
-			n = len(buf)
-			for off := 0; off < n; off += pageSize {
-				_, _ = f.ReadAt(buf[off:off+pageSize], at+int64(off)) // what cannot be read stays zero, which is no leaf
-			}
-		}
+		n, _ := readSome(f, buf, at) // a page that cannot be read is zero, which is no leaf
 		for off := 0; off+pageSize <= n; off += pageSize {
 			base := at + int64(off)
 			data := buf[off : off+pageSize]
 			if overflow := int(binary.NativeEndian.Uint32(data[12:])); overflow > 0 && overflow <= maxLeaf {
 				whole := make([]byte, (1+overflow)*pageSize)
-				m, _ := f.ReadAt(whole, base) // what is missing fails its checksum
+				m, _ := readSome(f, whole, base) // what is missing fails its checksum
 				data = whole[:m]
 			}
 			addPieces(pieces, data, base, false)
@@ -285,6 +296,9 @@ func (b *Buffer) salvagedAt(s *segment, sv *salvage, seq uint64, r *blockReader)
 	defer func() { _ = f.Close() }() // nothing was written
 	if r.stored, err = readPieces(f, sv.blocks[i].pieces, r.stored); err != nil {
 		return info, err
+	}
+	if sv.blocks[i].part {
+		r.stored = soundPart(r.stored, s.epoch.n, b.decoder)
 	}
 	info, err = parseBlock(r.stored, s.epoch.n, b.decoder, r.index)
 	r.index = info.index

@@ -58,11 +58,22 @@ func (s *Stream) Account() string { return s.account.name }
 // Dict returns the stream's dictionary entry. It must not be changed.
 func (s *Stream) Dict() []byte { return []byte(s.dict) }
 
-// Count adds to the ledger's first half: readings polled, and those of them not worth reporting.
+// Count adds to the ledger's first half: readings polled, and those of them not worth reporting. Those that are worth it are
+// counted with the Append that follows, so that whoever looks between the two, such as a backup, sees sums that hold.
 func (s *Stream) Count(polled, suppressed int) {
 	s.b.mu.Lock()
-	s.account.polled += uint64(max(polled, 0))
-	s.account.suppressed += uint64(max(suppressed, 0))
-	s.b.changed = true
-	s.b.mu.Unlock()
+	defer s.b.mu.Unlock()
+	a := s.account
+	a.counted.polled += uint64(max(polled, 0))
+	a.counted.suppressed += uint64(max(suppressed, 0))
+	if polled <= suppressed {
+		s.b.tally(a)
+	}
+}
+
+// tally takes what was counted into the account. mu is held.
+func (b *Buffer) tally(a *account) {
+	a.polled += a.counted.polled
+	a.suppressed += a.counted.suppressed
+	a.counted.polled, a.counted.suppressed, b.changed = 0, 0, true
 }

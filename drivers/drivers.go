@@ -107,16 +107,19 @@ type Subscriber interface {
 	// is to be polled; an error, that the link is down.
 	Subscribe(ctx context.Context, g Ref) (bool, error)
 	// Pushed returns the channel of this connection's pushes: bounded, made by Connect, closed when the link is
-	// lost and by Close. The readings of a Push belong to the receiver.
+	// lost and by Close. It is asked for behind the last Subscribe, and nothing may come before. The readings of a Push may be changed by the
+	// receiver, and are valid until it takes the next one.
 	Pushed() <-chan Push
 }
 
 // Push is what a device sent of its own accord: readings of one group in any order, a tag perhaps several times, oldest
-// first. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
+// first. Without readings it says that the device has nothing new. Lost is how many readings are known to be missing before them (a queue that overflowed, a sequence gap).
 type Push struct {
 	Group    Ref
 	Readings []telemetry.Reading
 	Lost     int
+	Note     string // what a person should know of the group's subscription, for the log: what is lost and why, or what the device made of a wish
+	Err      error  // why the link is lost: the last push, with nothing else
 }
 
 // Writer is a driver that can write to equipment.
@@ -189,6 +192,21 @@ type Cost struct {
 	Bytes    int           // both ways, framing included
 	Time     time.Duration // during which nothing else can use the line
 	Assumes  string        // what Time rests on that the config does not say, in words; "" = nothing
+}
+
+// Certified is a driver that knows until when the certificates of its connection are valid.
+type Certified interface {
+	// Certificates returns those of the last attempt to connect, none before it. It may be called from any goroutine.
+	Certificates() []Certificate
+}
+
+// Certificate is a certificate that a connection rests on.
+type Certificate struct {
+	Own      bool      // ours, not the device's
+	Name     string    // its file where it is ours, else what it calls itself
+	NotAfter time.Time // when it ends
+	Next     string    // what happens before it ends, in words, where that is not for a person to do
+	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
 }
 
 // Tracer is a driver that can show what goes over its line.

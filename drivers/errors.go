@@ -7,7 +7,7 @@ import (
 )
 
 // ErrDevice marks an error that concerns one device only: see Driver.Read.
-var ErrDevice = errors.New("device does not answer")
+var ErrDevice = errors.New("device gives no usable answer")
 
 // ErrLink marks an error of Writer.Write that means the link is down.
 var ErrLink = errors.New("connection is down")

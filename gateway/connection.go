@@ -23,22 +23,24 @@ import (
 
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
-	url     string
-	normal  func(string) string // the one form of all urls of a line
-	devices []deviceConfig
-	bad     []badReadings // by device
-	skews   []skew        // by device
-	groups  []*groupSink
-	poller  *poller.Poller
-	watched watched
-	planned [][]time.Duration // of a poll, by device and group; nil = not known
+	url       string
+	normal    func(string) string // the one form of all urls of a line
+	devices   []deviceConfig
+	bad       []badReadings // by device
+	skews     []skew        // by device
+	groups    []*groupSink
+	poller    *poller.Poller
+	watched   watched
+	certified drivers.Certified // nil = it has no certificates
+	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
 
 // deviceConfig is what is kept of a device's config: the tags of a large plant would take more memory than all the rest.
 type deviceConfig struct {
-	name, driver, url string
-	sum               [32]byte // of its config
+	name, driver string
+	shown        string   // its url without secrets
+	sum          [32]byte // of its config
 }
 
 // badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
@@ -62,7 +64,7 @@ func (b *badReadings) count(readings []telemetry.Reading) {
 func deviceConfigs(c *config.Connection) []deviceConfig {
 	out := make([]deviceConfig, len(c.Devices))
 	for i, d := range c.Devices {
-		out[i] = deviceConfig{d.Name, d.Driver, d.URL, d.Sum()}
+		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum()}
 	}
 	return out
 }
@@ -95,6 +97,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		o.Sinks = append(o.Sinks, sinks)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
+	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil

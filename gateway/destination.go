@@ -18,7 +18,8 @@ import (
 // destination is one receiver of the records, with its publisher.
 type destination struct {
 	*publisher.Publisher
-	cfg config.Destination
+	cfg       config.Destination
+	certified link.Certified // nil = it has no certificates
 	*task
 }
 
@@ -47,7 +48,8 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	if err != nil {
 		return nil, err
 	}
-	return &destination{Publisher: p, cfg: *d}, nil
+	certified, _ := dialer.(link.Certified)
+	return &destination{Publisher: p, cfg: *d, certified: certified}, nil
 }
 
 // newFormat returns the format that the config names: config.Load has checked the word.

@@ -30,7 +30,7 @@ type standing struct {
 
 const (
 	firstLook = 3 * time.Second // after the start: devices and brokers are still being dialled
-	lookEvery = time.Second
+	lookEvery = 2 * time.Second
 	quiet     = time.Minute // the log has at most one line of a state in this time
 	maxLines  = 20          // of one look
 )
@@ -110,7 +110,7 @@ func (j *judge) tell(s *web.Snapshot) {
 	}
 }
 
-// watchStates looks each second, and tells the log.
+// watchStates looks every two seconds, and tells the log.
 func (g *Gateway) watchStates(ctx context.Context) error {
 	timer := time.NewTimer(firstLook)
 	defer timer.Stop()
@@ -121,7 +121,7 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		case <-timer.C:
 		}
 		began := time.Now()
-		g.judge.tell(g.Snapshot())
+		g.judge.tell(g.state())
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}

@@ -91,11 +91,30 @@ var stateRows = map[string]struct {
 	"process hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "process", Name: "shop", What: "taking its state", Since: judged, Limit: 10 * time.Second}}
 	}, "taking its state takes longer than 10s", "failing"},
+	"certificate expired": {func(s *web.Snapshot) { s.Certificates = certificate(false, -time.Hour) },
+		`"broker.plant", which destination "cloud" shows, ended on 2026-03-01: connections are refused`, "failing"},
+	"certificate expires this week": {func(s *web.Snapshot) { s.Certificates = certificate(false, 7*24*time.Hour) },
+		`"broker.plant", which destination "cloud" shows, ends on 2026-03-08; have a new one`, "attention"},
+	"certificate expires soon": {func(s *web.Snapshot) { s.Certificates = certificate(true, 30*24*time.Hour) },
+		`our own certificate for destination "cloud" ends on 2026-03-31; put a new one`, "attention"},
+	"certificate expires soon, used twice": {func(s *web.Snapshot) {
+		s.Certificates = append(certificate(true, 8*24*time.Hour), certificate(true, 8*24*time.Hour)...)
+		s.Certificates = append(s.Certificates, certificate(true, 31*24*time.Hour)...)
+	}, `our own certificate for destination "cloud" ends on 2026-03-09`, "attention"},
+	"certificate renewed": {func(s *web.Snapshot) {
+		s.Certificates = certificate(true, 3650*24*time.Hour)
+		s.Certificates[0].Replaced = judged.Add(48 * time.Hour)
+	}, "it replaces one that ends on 2026-03-03 and has the same key; trust it in the servers", "attention"},
 	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
 	"clock not set": {func(s *web.Snapshot) {
 		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
 	}, "nothing sets it", "attention"},
 	"clock jumped": {func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateJumped, Reason: "by 1h0m0s", Since: judged} }, "by 1h0m0s", "attention"},
+}
+
+// certificate is a certificate of the destination that ends so much later.
+func certificate(own bool, left time.Duration) []web.Certificate {
+	return []web.Certificate{{Kind: "destination", Owner: "cloud", Own: own, Name: map[bool]string{true: "/etc/own.pem", false: "broker.plant"}[own], NotAfter: judged.Add(left)}}
 }
 
 func wellSnapshot() web.Snapshot {

@@ -121,9 +121,15 @@ devices:
 	}
 	scheme, more := "tcp", ""
 	if o.Driver == "opcua" {
-		scheme, more = "opc.tcp", "    security_policy: none\n"
+		scheme, more = "opc.tcp", "    security_policy: none\n    mode: "+o.Mode+"\n"
+	}
+	if o.Line {
+		scheme = "rtu"
 	}
 	for i, address := range devices {
+		if o.Line {
+			more, address = fmt.Sprintf("    unit: %d\n", i+1), fmt.Sprintf("%s?baud=%d", address, lineBaud)
+		}
 		b = fmt.Appendf(b, "  - name: d%d\n    driver: %s\n    url: %s://%s\n    timeout: %ds\n%s    groups:\n      - name: g\n        interval: %s\n        tags:\n",
 			i, o.Driver, scheme, address, timeout, more, o.Interval)
 		for j := range o.Tags {

@@ -13,9 +13,11 @@ type options struct {
 	Scenario string        `json:"scenario"`
 	Target   string        `json:"target"` // millrace, floor, or a command line
 	Driver   string        `json:"driver"` // modbus or opcua
+	Mode     string        `json:"mode"`   // of opcua: read or subscribe
 	Devices  int           `json:"devices"`
 	Tags     int           `json:"tags"` // a device
 	Dead     int           `json:"dead"` // devices that accept and never answer
+	Line     bool          `json:"line"` // all are unit ids on one serial line of 38400 baud
 	Interval time.Duration `json:"interval"`
 	Kind     string        `json:"type"`
 	For      time.Duration `json:"for"`
@@ -67,6 +69,8 @@ var scenarios = []struct {
 		options{Scenario: "idle", Devices: 1, Tags: 100, Interval: time.Second, For: 60 * time.Second}},
 	{"50 devices × 20 tags × 100 ms, one of them dead: the others keep their interval",
 		options{Scenario: "dead", Devices: 50, Tags: 20, Interval: 100 * time.Millisecond, For: 20 * time.Second, Dead: 1}},
+	{"32 units × 20 tags × 1 s on one RTU line of 38400 baud, four fifths of its time",
+		options{Scenario: "line", Devices: 32, Tags: 20, Interval: time.Second, For: 60 * time.Second, Line: true}},
 }
 
 func scenarioNames() string {
@@ -89,6 +93,7 @@ func (o *options) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Target, "target", "millrace", "millrace, floor, or the command line of another gateway; {broker} and {devices} are replaced")
 	f.StringVar(&o.Driver, "driver", "modbus", "what the simulated devices speak: modbus or opcua")
+	f.StringVar(&o.Mode, "mode", "read", "how OPC UA values are taken: read or subscribe")
 	f.IntVar(&o.Devices, "devices", 0, "simulated devices")
 	f.IntVar(&o.Tags, "tags", 0, "tags a device")
 	f.IntVar(&o.Dead, "dead", 0, "devices that accept and never answer")
@@ -114,7 +119,7 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 			continue
 		}
 		o := s.options
-		o.Target, o.Driver, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Driver, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
+		o.Target, o.Driver, o.Mode, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Driver, flags.Mode, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
 		o.Slack, o.Processors = flags.Slack, flags.Processors
 		overrideInt(cmd, "devices", &o.Devices, flags.Devices)
 		overrideInt(cmd, "tags", &o.Tags, flags.Tags)
@@ -131,6 +136,12 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		if o.Driver != "modbus" && (o.Driver != "opcua" || o.Target == "floor" || o.Dead > 0) {
 			return o, fmt.Errorf("driver %q: use modbus, or opcua without --dead and not with the floor", o.Driver)
+		}
+		if o.Mode != "read" && o.Mode != "subscribe" {
+			return o, fmt.Errorf("mode %q is unknown; use read or subscribe", o.Mode)
+		}
+		if o.Line && (o.Driver != "modbus" || o.Target != "millrace") {
+			return o, fmt.Errorf("scenario %q is of driver modbus and target millrace", o.Scenario)
 		}
 		return o, nil
 	}

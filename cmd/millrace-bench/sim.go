@@ -29,6 +29,7 @@ type simReport struct {
 func newSim() *cobra.Command {
 	var devices, dead, tags int
 	var kind, driver string
+	var line bool
 	cmd := &cobra.Command{
 		Use:    "sim",
 		Short:  "Run the simulated devices (started by the scenarios)",
@@ -37,32 +38,49 @@ func newSim() *cobra.Command {
 			if driver == "opcua" {
 				return runServers(devices, tags, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
 			}
-			return runSim(devices, dead, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
+			return runSim(devices, dead, line, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().IntVar(&devices, "devices", 1, "how many")
 	cmd.Flags().IntVar(&dead, "dead", 0, "how many of them accept and never answer")
 	cmd.Flags().IntVar(&tags, "tags", 0, "nodes of each OPC UA server")
+	cmd.Flags().BoolVar(&line, "line", false, "all are units on one serial line")
 	cmd.Flags().StringVar(&driver, "driver", "modbus", "modbus or opcua")
 	cmd.Flags().StringVar(&kind, "type", "uint16", "uint16 or float32")
 	return cmd
 }
 
-func runSim(n, dead int, floats bool, in io.Reader, out io.Writer) error {
+// On the serial line of scenario "line" a character has 11 bits, and a device answers 5 ms after the pause of 1.75 ms that ends a request.
+const (
+	lineBaud      = 38400
+	lineCharacter = 11 * time.Second / lineBaud
+	lineAnswer    = 6750 * time.Microsecond
+)
+
+func runSim(n, dead int, line, floats bool, in io.Reader, out io.Writer) error {
 	devices := make([]*scanDevice, n)
 	first := simReport{}
+	var s *modbussim.Server
 	for i := range devices {
-		s, err := modbussim.Start(modbussim.Options{})
+		id := uint8(1)
+		var err error
+		switch {
+		case !line:
+			s, err = modbussim.Start(modbussim.Options{})
+		case i == 0:
+			s, err = modbussim.Start(modbussim.Options{Transport: "rtu", Character: lineCharacter, Answer: lineAnswer})
+		default:
+			id = uint8(i + 1)
+		}
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		devices[i] = &scanDevice{floats: floats}
-		s.Unit(1).Fill(devices[i].fill)
+		devices[i] = &scanDevice{floats: floats, unit: s.Unit(id)}
+		devices[i].unit.Fill(devices[i].fill)
 		if i < dead {
-			s.Inject(modbussim.Fault{Kind: modbussim.Silence})
+			s.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(id)})
 		}
-		devices[i].unit = s.Unit(1)
 		first.Addresses = append(first.Addresses, s.Addr())
 	}
 	return answer(in, out, first, func() (r simReport) {
@@ -143,7 +161,7 @@ func startSim(o options) (*simProcess, error) {
 		return nil, err
 	}
 	s := &simProcess{cmd: exec.Command(self, "sim", "--driver", o.Driver, "--devices", fmt.Sprint(o.Devices),
-		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind)}
+		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind, fmt.Sprintf("--line=%t", o.Line))}
 	s.cmd.Stderr = os.Stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -128,7 +128,7 @@ func printVerification(cmd *cobra.Command, v *buffer.Verification) error {
 		}
 		out.printf(": %s\n", p.Reason)
 	}
-	out.printf("%d segments, %s, %d records read\n", v.Segments, size(float64(v.Bytes)), v.Records)
+	out.printf("%s, %s, %s read\n", web.Count(uint64(v.Segments), "segment"), size(float64(v.Bytes)), web.Count(uint64(v.Records), "record"))
 	if len(v.Problems) == 0 {
 		out.printf("ok\n")
 		return out.err

@@ -10,6 +10,7 @@ import (
 
 	"millrace/buffer"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 func newBufferBackup(f *storeFlags) *cobra.Command {
@@ -81,7 +82,7 @@ func verifyCopy(ctx context.Context, cmd *cobra.Command, dir string) error {
 		return err
 	}
 	for _, d := range ro.Stats().Destinations {
-		fmt.Fprintf(cmd.OutOrStdout(), "destination %q: %d records not delivered\n", d.Name, d.Backlog)
+		fmt.Fprintf(cmd.OutOrStdout(), "destination %q: %s not delivered\n", d.Name, web.Count(uint64(d.Backlog), "record"))
 	}
 	return printVerification(cmd, v)
 }

@@ -28,8 +28,11 @@ func newBufferExport(f *storeFlags) *cobra.Command {
 		Use:   "export --format jsonl|csv",
 		Short: "Write the records in the store to standard output, decoded",
 		Long: `Write the records that the store holds, in order, whoever has acknowledged them. jsonl is one line a record, the
-same JSON object that format json publishes, without "historical", which differs between destinations. csv is one
-row a reading: seq,time,device,group,tag,value,unit,quality,reason; a gap in the data is a row of quality "gap".
+same JSON object that format json publishes, without "historical", which differs between destinations: ts is the
+time of the poll, times has the source times that differ from it. csv is one row a reading:
+seq,time,source_time,device,group,tag,value,unit,quality,reason. time is that of the poll by the gateway's clock (ts in
+JSON), source_time the device's own where its protocol has one, else the same. A gap in the data is a row of quality
+"gap", without source_time.
 
 --from and --to take a sequence number or a time as in RFC 3339; what is at --to is not included. Exit 1 when a
 segment is damaged; what is sound in it is exported.`,
@@ -141,7 +144,7 @@ func newExporter(w io.Writer, form string, st *web.StoreStatus) (e *exporter, er
 	e = &exporter{out: bufio.NewWriterSize(w, 64<<10)}
 	if form == "csv" {
 		e.csv = csv.NewWriter(e.out)
-		return e, e.csv.Write([]string{"seq", "time", "device", "group", "tag", "value", "unit", "quality", "reason"})
+		return e, e.csv.Write([]string{"seq", "time", "source_time", "device", "group", "tag", "value", "unit", "quality", "reason"})
 	}
 	f, err := jsonmsg.New(jsonmsg.Options{Gateway: st.Gateway, Topic: "export"})
 	if err != nil {
@@ -183,17 +186,17 @@ func (e *exporter) record(r *web.StoredRecord, schema *record.Schema, rec *recor
 func (e *exporter) rows(r *web.StoredRecord, schema *record.Schema, rec *record.Record) error {
 	seq := strconv.FormatUint(r.Seq, 10)
 	if r.Gap != nil {
-		return e.csv.Write([]string{seq, timeText(r.At), r.Stream.Device, "", "", "", "", "gap", gapText(r.Gap)})
+		return e.csv.Write([]string{seq, timeText(r.At), "", r.Stream.Device, "", "", "", "", "gap", gapText(r.Gap)})
 	}
-	var at int64
-	var when string // most readings of a record are of one time
+	polled := timeText(rec.Time)
+	at, when := rec.Time, polled // most readings of a record are of one time
 	for i := range rec.Readings {
 		rd := &rec.Readings[i]
 		tag := &schema.Tags[rd.Tag]
-		if when == "" || rd.Time != at {
+		if rd.Time != at {
 			at, when = rd.Time, timeText(rd.Time)
 		}
-		row := []string{seq, when, schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality.String(), rd.Reason}
+		row := []string{seq, polled, when, schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality.String(), rd.Reason}
 		if err := e.csv.Write(row); err != nil {
 			return err
 		}
@@ -210,7 +213,7 @@ func (e *exporter) end() error {
 	}
 	err := e.out.Flush()
 	if e.bad > 0 {
-		err = errors.Join(err, fmt.Errorf("%d records could not be decoded and are left out; the last: %w", e.bad, e.why))
+		err = errors.Join(err, fmt.Errorf("%s left out that could not be decoded; the last: %w", web.Count(uint64(e.bad), "record"), e.why))
 	}
 	return err
 }
@@ -297,7 +300,8 @@ func showRecord(w io.Writer, r *web.StoredRecord, schema *record.Schema, rec *re
 			r.Gap.FirstSeq, r.Gap.LastSeq, gapText(r.Gap))
 		return out.err
 	}
-	out.printf("record %d of %s, device %q, group %q: %d readings in %d bytes\n", r.Seq, timeText(r.At), schema.Device, schema.Group, len(rec.Readings), len(r.Payload))
+	out.printf("record %d of %s, device %q, group %q: %s in %s\n", r.Seq, timeText(r.At), schema.Device, schema.Group,
+		web.Count(uint64(len(rec.Readings)), "reading"), web.Count(uint64(len(r.Payload)), "byte"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i := range rec.Readings {
 		rd := &rec.Readings[i]

@@ -18,7 +18,8 @@ func newQuarantine(f *storeFlags) *cobra.Command {
 		Short: "Records that a destination refused for good: ls, retry, export, delete",
 		Long: `A record that a destination refuses whatever is tried is put into quarantine, so that it does not hold up the
 others. It is counted as dropped{rejected}, a gap record tells the destination of it, and it stays here until
-somebody retries or deletes it, or until newer ones need its place (1,024 entries, a few megabytes).`,
+somebody retries or deletes it, or until newer ones need its place (1,024 entries, a few megabytes). Its ID is the
+sequence number, as in the log and in messages, and the destination: 120560:cloud.`,
 	}
 	cmd.AddCommand(newQuarantineLs(f), newQuarantineRetry(f), newQuarantineExport(f), newQuarantineDelete(f))
 	return cmd
@@ -100,7 +101,7 @@ func newQuarantineRetry(f *storeFlags) *cobra.Command {
 		Short: "Give them to their destination again",
 		Long: `Give records in quarantine to their destination again, once its cause is mended. Each gets a new sequence number,
 for numbers are never used twice; in the ledger its readings move from dropped{rejected} back to buffered.`,
-		Example: `  millrace buffer quarantine retry 1d6f0:cloud
+		Example: `  millrace buffer quarantine retry 120560:cloud
   millrace buffer quarantine retry --all`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return f.each(cmd, ids, all, func(ctx context.Context, s *openedStore, id string) (string, error) {
@@ -118,7 +119,7 @@ func newQuarantineDelete(f *storeFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete ID... | --all",
 		Short: "Delete them for good",
-		Example: `  millrace buffer quarantine delete 1d6f0:cloud
+		Example: `  millrace buffer quarantine delete 120560:cloud
   millrace buffer quarantine delete --all`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return f.each(cmd, ids, all, func(ctx context.Context, s *openedStore, id string) (string, error) {

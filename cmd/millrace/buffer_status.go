@@ -47,6 +47,9 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	b := &st.Stats
 	state := "no gateway runs on it"
+	if st.Holder != "" {
+		state = st.Holder + " has it open, but no gateway answers at its socket; these are the files without what it has in memory"
+	}
 	if st.Running {
 		state = fmt.Sprintf("gateway %q (%s) runs on it", st.Gateway, st.Version)
 	}
@@ -61,15 +64,15 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		p.printf("  size        %s, %s (max_size stands in the config)\n", size(float64(b.Bytes)), web.Count(uint64(b.Segments), "segment"))
 	}
 	if st.Running {
-		p.printf("  in memory   %d records, %s, of them not on disk yet %d\n", b.TailRecords, size(float64(b.TailBytes)), b.DirtyRecords)
-		p.printf("  written     %s since the start, %d commits, %d failed\n", size(float64(b.BytesWritten)), b.Commits, b.CommitErrors)
+		p.printf("  in memory   %s, %s, of them not on disk yet %d\n", web.Count(uint64(b.TailRecords), "record"), size(float64(b.TailBytes)), b.DirtyRecords)
+		p.printf("  written     %s since the start, %s, %d failed\n", size(float64(b.BytesWritten)), web.Count(uint64(b.Commits), "commit"), b.CommitErrors)
 	}
 	p.printf("  health      %s\n", b.Health)
 	if b.Dropped > 0 || b.Refused > 0 {
-		p.printf("  dropped     %d segments, %d records refused since the start\n", b.Dropped, b.Refused)
+		p.printf("  dropped     %s, %s refused since the start\n", web.Count(uint64(b.Dropped), "segment"), web.Count(uint64(b.Refused), "record"))
 	}
 	if st.Quarantine > 0 {
-		p.printf("  quarantine  %d records that a destination refused: see `millrace buffer quarantine ls`\n", st.Quarantine)
+		p.printf("  quarantine  %s that a destination refused: see `millrace buffer quarantine ls`\n", web.Count(uint64(st.Quarantine), "record"))
 	}
 	for _, d := range b.Damage {
 		p.printf("  damage      %s: %s", d.File, d.Reason)
@@ -86,7 +89,7 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 func (p *planWriter) destinations(st *web.StoreStatus) {
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
-		p.printf("destination %q: backlog %d records", d.Name, d.Backlog)
+		p.printf("destination %q: backlog %s", d.Name, web.Count(uint64(d.Backlog), "record"))
 		if d.InFlight > 0 {
 			p.printf(", %d of them in flight", d.InFlight)
 		}

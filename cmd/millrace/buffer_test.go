@@ -61,7 +61,7 @@ func fillStore(t *testing.T, b *buffer.Buffer, n int) {
 	for i := range n {
 		at := storeStart + int64(i)*1e6
 		rec := record.Record{Time: at, Readings: []telemetry.Reading{
-			{Tag: 0, Time: at, Value: telemetry.Float32(float32(i) / 2)}, telemetry.BadReading(1, at, "cable, \"cut\"")}}
+			{Tag: 0, Time: at - 10_000, Value: telemetry.Float32(float32(i) / 2)}, telemetry.BadReading(1, at, "cable, \"cut\"")}}
 		if _, err := b.Append(s, record.Append(nil, &rec), 2, at); err != nil {
 			t.Fatal(err)
 		}
@@ -92,11 +92,11 @@ func mustSay(t *testing.T, want []string, args ...string) string {
 func TestBufferOfStoppedStore(t *testing.T) {
 	dir := makeStore(t, 1000)
 	before := listDir(t, dir)
-	mustSay(t, []string{"no gateway runs on it", `destination "cloud": backlog 1000 records`, `destination "old": backlog 1000 records`, "quarantine  1 records",
+	mustSay(t, []string{"no gateway runs on it", `destination "cloud": backlog 1,000 records`, `destination "old": backlog 1,000 records`, "quarantine  1 record ",
 		"press-1", "2 (rejected 2)", "health      ok"}, "buffer", "status", "--path", dir)
 	mustSay(t, []string{"seg-0000000000000001.db", "sealed"}, "buffer", "ls", "--path", dir)
 	mustSay(t, []string{`group "ram"`, "force  1.5  kN  good", `state           bad   cable, "cut"`}, "buffer", "show", "4", "--path", dir)
-	mustSay(t, []string{"ok\n", " 1001 records"}, "buffer", "verify", "--path", dir)
+	mustSay(t, []string{"ok\n", " 1,001 records"}, "buffer", "verify", "--path", dir)
 	mustSay(t, []string{"1:cloud", "press-1", "topic forbidden"}, "buffer", "quarantine", "ls", "--path", dir)
 	if code, _ := millrace("buffer", "show", "5000", "--path", dir); code != exitFailed {
 		t.Errorf("a record that is not there: exit %d", code)
@@ -157,15 +157,16 @@ func TestBufferExport(t *testing.T) {
 		}
 	}
 	rows, _ := csv.NewReader(strings.NewReader(mustSay(t, nil, "buffer", "export", "--format", "csv", "--path", dir))).ReadAll()
-	if got := strings.Join(rows[3], "|"); got != "2|2023-11-14T22:13:21.000Z|press-1|ram|force|0.5|kN|good|" {
+	if got := strings.Join(rows[3], "|"); got != "2|2023-11-14T22:13:21.000Z|2023-11-14T22:13:20.990Z|press-1|ram|force|0.5|kN|good|" {
 		t.Errorf("row %s", got)
 	}
-	if got := strings.Join(rows[4], "|"); got != `2|2023-11-14T22:13:21.000Z|press-1|ram|state|||bad|cable, "cut"` {
+	if got := strings.Join(rows[4], "|"); got != `2|2023-11-14T22:13:21.000Z|2023-11-14T22:13:21.000Z|press-1|ram|state|||bad|cable, "cut"` {
 		t.Errorf("row %s", got)
 	}
-	if got := rows[len(rows)-1]; got[7] != "gap" || !strings.Contains(got[8], "2 readings lost: rejected") {
+	if got := rows[len(rows)-1]; got[2] != "" || got[8] != "gap" || !strings.Contains(got[9], "2 readings lost: rejected") {
 		t.Errorf("gap %q", got)
 	}
+	mustSay(t, []string{`"ts":1700000001000,`, `"times":{"force":1700000000990}`}, "buffer", "export", "--path", dir)
 	mustSay(t, []string{`"seq":1,`}, "buffer", "quarantine", "export", "--path", dir)
 }
 
@@ -240,6 +241,35 @@ func TestBufferDelete(t *testing.T) {
 }
 
 // TestBufferHeldByAnother: while a process holds the store and does not answer, one can look but change nothing.
+// TestQuarantineIDs: an entry is named by the sequence number as the log and the messages have it, in decimal.
+func TestQuarantineIDs(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Hour, MaxSize: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillStore(t, b, 30)
+	d := b.Destination("cloud")
+	r, rec := d.Reader(0, 0), buffer.Record{}
+	for rec.Seq < 26 {
+		if ok, err := r.Next(&rec); !ok || err != nil || !d.Take(&rec) {
+			t.Fatal(ok, err)
+		}
+	}
+	if err := d.Reject(rec.Seq, "topic forbidden"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustSay(t, []string{"\n26:cloud "}, "buffer", "quarantine", "ls", "--path", dir)
+	mustSay(t, []string{`"seq":26,`}, "buffer", "quarantine", "export", "--path", dir)
+	if code, _ := millrace("buffer", "quarantine", "retry", "1a:cloud", "--path", dir); code != exitFailed {
+		t.Errorf("an ID in hex: exit %d", code)
+	}
+	mustSay(t, []string{"26:cloud goes out again as record"}, "buffer", "quarantine", "retry", "26:cloud", "--path", dir)
+}
+
 func TestBufferHeldByAnother(t *testing.T) {
 	dir := makeStore(t, 100)
 	b, err := buffer.Open(dir, buffer.Options{})
@@ -247,10 +277,35 @@ func TestBufferHeldByAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	mustSay(t, []string{"backlog 100 records"}, "buffer", "status", "--path", dir)
+	held := fmt.Sprintf("process %d has it open, but no gateway answers at its socket", os.Getpid())
+	mustSay(t, []string{"backlog 100 records", held}, "buffer", "status", "--path", dir)
 	if code, _ := millrace("buffer", "quarantine", "delete", "--all", "--path", dir); code != exitFailed {
 		t.Errorf("delete beside the holder: exit %d", code)
 	}
+}
+
+// TestBufferStatusAfterRemoval: while a gateway makes its directory and its socket anew, no status says that none runs.
+func TestBufferStatusAfterRemoval(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	_, stop := running(t, dir)
+	until(t, "runs on it", "buffer", "status", "--path", dir)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		code, out := millrace("buffer", "status", "--path", dir)
+		if strings.Contains(out, "no gateway runs") {
+			t.Fatalf("beside a gateway:\n%s", out)
+		}
+		if code == exitOK && strings.Contains(out, `gateway "shop" (v-test) runs on it`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the socket is not made again; exit %d:\n%s", code, out)
+		}
+	}
+	stop()
+	mustSay(t, []string{"no gateway runs on it"}, "buffer", "status", "--path", dir)
 }
 
 // running runs a gateway on a store, with a plant and a broker, until stop is called or the test ends.
@@ -351,7 +406,7 @@ func TestBufferOfRunningGateway(t *testing.T) {
 	mustSay(t, []string{"ok\n"}, with("verify")...)
 	mustSay(t, []string{"seg-0000000000000001.db"}, with("ls")...)
 	backup := filepath.Join(t.TempDir(), "backup")
-	mustSay(t, []string{`destination "old": 10`, "ok\n"}, with("backup", backup)...)
+	mustSay(t, []string{`destination "old": 1,0`, "ok\n"}, with("backup", backup)...)
 	if code, _ := millrace(with("backup", backup)...); code != exitFailed {
 		t.Errorf("a second backup over the first: exit %d", code)
 	}

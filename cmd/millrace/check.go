@@ -52,7 +52,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 		total.add(out.connection(&c, d))
 		_ = d.Close()
 	}
-	out.printf("\nin all: %d tags, %.4g readings/s, %.4g records/s, %.4g requests/s\n", total.tags, total.readings, total.records, total.requests)
+	out.printf("\nin all: %s, %.4g readings/s, %.4g records/s, %.4g requests/s\n", web.Count(uint64(total.tags), "tag"), total.readings, total.records, total.requests)
 	out.buffer(cfg, total)
 	for i := range cfg.Destinations {
 		d := &cfg.Destinations[i]
@@ -129,11 +129,11 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
 			}
 			l := groupLoad(g, len(requests))
-			p.printf("    group %q each %v: %d tags, %d requests a cycle", g.Name, g.Interval, len(g.Tags), len(requests))
+			p.printf("    group %q each %v: %s, %s a cycle", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), web.Count(uint64(len(requests)), "request"))
 			if coster != nil {
 				cost := coster.Cost(drivers.Ref{Device: i, Group: j})
 				polls = append(polls, poll{dev.Name, g.Name, g.Interval, cost})
-				p.printf(", %d bytes, about %v on the line", cost.Bytes, round(cost.Time))
+				p.printf(", %s, about %v on the line", web.Count(uint64(cost.Bytes), "byte"), round(cost.Time))
 			}
 			p.printf("\n")
 			for _, r := range requests {

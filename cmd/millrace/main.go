@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +43,7 @@ func main() {
 
 func execute(args []string, out io.Writer) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(withNegatives(root, args))
 	root.SetOut(out)
 	cmd, err := root.ExecuteC()
 	if err == nil {
@@ -67,6 +69,21 @@ func execute(args []string, out io.Writer) int {
 	return code
 }
 
+// withNegatives puts a space before each negative number among the arguments of a write command: pflag would take -5 for a flag.
+// Those commands take the space away again.
+func withNegatives(root *cobra.Command, args []string) []string {
+	if cmd, _, err := root.Find(args); err != nil || cmd.Name() != "write" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, a := range args {
+		if _, err := strconv.ParseFloat(a, 64); err == nil && a[0] == '-' {
+			args[i] = " " + a
+		}
+	}
+	return args
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "millrace",
@@ -81,7 +98,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
-		modbustool.New(modbustool.Host{Protocols: protocols, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
+		modbustool.New(modbustool.Host{Protocols: protocols, StorePath: storePath, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	for _, cmd := range root.Commands() {
 		refuseUnknown(cmd)

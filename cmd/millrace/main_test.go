@@ -22,12 +22,23 @@ func TestUnknownCommand(t *testing.T) {
 // TestConfigMissing: a config that does not exist is refused; the gateway of the default path is another one.
 func TestConfigMissing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	_, stop := running(t, dir)
+	file, stop := running(t, dir)
 	defer stop()
+	until(t, "good", "values", "--config", file)
 	t.Chdir(filepath.Dir(dir))
 	for _, args := range []string{"ack", "reload", "health", "values", "write a/b 1"} {
 		if got := execute(append(strings.Fields(args), "--config", "no-such.yaml"), io.Discard); got == exitOK {
 			t.Errorf("millrace %s with no such config exits with 0", args)
+		}
+	}
+	_, url, _ := strings.Cut(readFile(t, file), "url: tcp:")
+	url, _, _ = strings.Cut("tcp:"+url, "\n")
+	for _, args := range []string{"modbus trace meter-1 --count 1", "modbus read " + url + " holding:1"} {
+		root := newRoot()
+		root.SetOut(io.Discard)
+		root.SetArgs(append(strings.Fields(args), "--config", "no-such.yaml"))
+		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), "it does not exist; check the path") {
+			t.Errorf("millrace %s with no such config: %v", args, err)
 		}
 	}
 	if _, err := storePath("no-such.yaml"); err == nil || !strings.Contains(err.Error(), "it does not exist; check the path") {

@@ -7,7 +7,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"strconv"
 	"syscall"
+	"time"
 )
 
 // startProfile writes a CPU profile to path until stop is called; "" does nothing.
@@ -88,4 +90,40 @@ func notifySystemd(state string) {
 	}
 	defer conn.Close()
 	_, _ = conn.Write([]byte(state))
+}
+
+// keepAlive tells systemd twice in each WatchdogSec that the process lives, until stop is called. It says nothing of what the gateway
+// does: something that hangs is the gateway's own watchdog's to tell. But a process whose threads all stand, as when a page of a
+// mapped file never comes, can do nothing any more, its own stop included.
+func keepAlive() (stop func()) {
+	every := watchdogInterval() / 2
+	if every <= 0 {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			notifySystemd("WATCHDOG=1")
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// watchdogInterval is what sd_watchdog_enabled(3) returns: how long systemd waits for a word, 0 = it does not.
+func watchdogInterval() time.Duration {
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || us <= 0 || us > int64(24*time.Hour/time.Microsecond) {
+		return 0
+	}
+	return time.Duration(us) * time.Microsecond
 }

@@ -123,6 +123,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	defer release()
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
+	defer keepAlive()()
 	err = g.Run(running, hurry)
 	if errors.Is(err, gateway.ErrHung) {
 		os.Exit(exitHung) // not by return: what hangs may hold what is waited for there; the log has said why

@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +30,8 @@ func newValues() *cobra.Command {
 		Use:   "values [DEVICE[/TAG]]",
 		Short: "Show the last reading of each tag of the running gateway",
 		Long: `Show what the running gateway reads: the last value of each tag, how old it is, and why it is bad if it is. It asks the gateway
-through the socket in the store's directory. With --watch it goes on showing each reading as it comes, until it is interrupted.`,
+through the socket in the store's directory. With --watch it goes on showing each reading as it comes, each row with the time
+of its poll (UTC) instead of its age, until it is interrupted or the gateway stops (exit 1).`,
 		Example: `  millrace values --config millrace.yaml
   millrace values press-1/temperature --watch
   millrace values --bad -o csv`,
@@ -57,7 +57,7 @@ through the socket in the store's directory. With --watch it goes on showing eac
 
 // show asks the gateway and prints what it says.
 func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag string) error {
-	p, err := newValuePrinter(out, f.format)
+	p, err := newValuePrinter(out, f.format, f.watch)
 	if err != nil {
 		return err
 	}
@@ -114,14 +114,10 @@ type valuePrinter struct {
 	flush func() error
 }
 
-func newValuePrinter(out io.Writer, format string) (*valuePrinter, error) {
+func newValuePrinter(out io.Writer, format string, watch bool) (*valuePrinter, error) {
 	switch format {
 	case "table":
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprint(w, "DEVICE\tTAG\tVALUE\tUNIT\tQUALITY\tAGE\tREASON\n")
-		return &valuePrinter{func(v *web.Value) {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), v.Reason)
-		}, w.Flush}, nil
+		return newTablePrinter(out, watch), nil
 	case "json":
 		enc := json.NewEncoder(out)
 		var failed error
@@ -134,6 +130,21 @@ func newValuePrinter(out io.Writer, format string) (*valuePrinter, error) {
 		}, func() error { w.Flush(); return w.Error() }}, nil
 	}
 	return nil, fmt.Errorf("unknown output %q; use table, json or csv", format)
+}
+
+// newTablePrinter prints a table. Of one that goes on, the age of a row would soon be wrong; the time of its poll stays right.
+func newTablePrinter(out io.Writer, watch bool) *valuePrinter {
+	t := &table{out: out}
+	if watch {
+		t.add("TIME UTC", "DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "REASON")
+		return &valuePrinter{func(v *web.Value) {
+			t.add(clockText(v.At), v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), v.Reason)
+		}, t.flush}
+	}
+	t.add("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE", "REASON")
+	return &valuePrinter{func(v *web.Value) {
+		t.add(v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), v.Reason)
+	}, t.flush}
 }
 
 func shownText(v any) string {
@@ -172,4 +183,12 @@ func milliText(ms int64) string {
 		return ""
 	}
 	return timeText(ms * 1000)
+}
+
+// clockText is the time of day of a time in milliseconds since 1970, in UTC; "" for 0.
+func clockText(ms int64) string {
+	if ms == 0 {
+		return ""
+	}
+	return time.UnixMilli(ms).UTC().Format("15:04:05.000")
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -17,8 +19,9 @@ func newWrite() *cobra.Command {
 		Short: "Write a value to equipment through the running gateway, if its config allows it",
 		Long: `Ask the running gateway to write a value. It does so only for tags that the config lists under writes:, within their range and
 rate, and answers when the device has confirmed. The value is as people see it, with the tag's scale.`,
-		Example: "  millrace write press-1/speed 42 --config millrace.yaml",
-		Args:    cobra.ExactArgs(2),
+		Example: `  millrace write press-1/speed 42 --config millrace.yaml
+  millrace write press-1/trim -5`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := path, error(nil)
 			if dir == "" {
@@ -26,7 +29,7 @@ rate, and answers when the device has confirmed. The value is as people see it, 
 					return &exitError{exitFailed, err}
 				}
 			}
-			done, err := write(cmd.Context(), dir, args[0], args[1])
+			done, err := write(cmd.Context(), dir, args[0], strings.TrimPrefix(args[1], " "))
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
@@ -41,7 +44,7 @@ rate, and answers when the device has confirmed. The value is as people see it, 
 
 func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
 	device, tag, ok := strings.Cut(name, "/")
-	if !ok {
+	if !ok || device == "" {
 		return nil, fmt.Errorf("write to %q: name the tag as DEVICE/TAG", name)
 	}
 	c, err := web.Dial(ctx, dir)
@@ -49,5 +52,43 @@ func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
 		return nil, fmt.Errorf("write: %w", err)
 	}
 	defer c.Close()
-	return c.Write(ctx, device, tag, value)
+	done, err := c.Write(ctx, device, tag, value)
+	if err != nil {
+		return nil, cmp.Or(unknownTag(ctx, c, device, tag), err)
+	}
+	return done, nil
+}
+
+// unknownTag says that the gateway has no such device or tag, with the name that was probably meant; nil = it has.
+func unknownTag(ctx context.Context, c *web.Client, device, tag string) error {
+	list, err := c.Values(ctx, device, "", false)
+	if err != nil {
+		return nil // then the first error is the one to tell
+	}
+	if len(list) == 0 {
+		s, err := c.Snapshot(ctx)
+		if err != nil {
+			return nil
+		}
+		names := make([]string, len(s.Devices))
+		for i := range s.Devices {
+			names[i] = s.Devices[i].Name
+		}
+		return fmt.Errorf("the gateway has no device %q; %s", device, meant(device, names, "millrace values"))
+	}
+	names := make([]string, len(list))
+	for i := range list {
+		if names[i] = list[i].Tag; names[i] == tag {
+			return nil
+		}
+	}
+	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))
+}
+
+// meant is what to do about an unknown name.
+func meant(word string, names []string, command string) string {
+	if near := config.Nearest(word, names); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return fmt.Sprintf("`%s` shows all", command)
 }

@@ -3,6 +3,7 @@ package modbus
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -52,41 +53,46 @@ func (s *settings) forbids(t table, first, last uint32) bool {
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "unit", Help: "unit id behind the url, 0 to 255; default 1"},
-		{Name: "max_registers", Help: "most registers in one request, 1 to 125; default 125, less is learned. Coils and discrete inputs: 16 times as many"},
-		{Name: "max_gap", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16, on a serial line what its speed makes worth it"},
-		{Name: "forbidden", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
-		{Name: "order", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
-		{Name: "retries", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise; default 1"},
-		{Name: "accept_unit", Help: "unit id, or any, that is taken in answers besides the right one; default none"},
-		{Name: "accept_transaction_id", Help: "transaction id, or any, that is taken in answers besides the right one; default none"},
-		{Name: "invalid", Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},
-		{Name: "code_page", Help: "of strings: auto (UTF-8, else Latin-1), utf-8, latin-1 or windows-1252; default auto"},
-		{Name: "time_zone", Help: "of date-times whose digits are local time, for example Europe/Berlin; default UTC"},
-		// Those of the line, the same for all devices on it:
-		{Name: "pause_after_connect", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
-		{Name: "pause_between_requests", Help: "to wait after each answer, 0 to 10s; default learned"},
-		{Name: "close_after_poll", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
-		{Name: "ca_file", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
-		{Name: "cert_file", Help: "PEM file of the client certificate for tcp+tls"},
-		{Name: "key_file", Help: "PEM file of its key"},
-		{Name: "server_name", Help: "name in the certificate of a tcp+tls server; default the url's host"},
+		{Name: "unit", Example: "1", Help: "unit id behind the url, 0 to 255; default 1"},
+		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned. Coils and discrete inputs: 16 times as many"},
+		{Name: "max_gap", Example: "16", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16, on a serial line what its speed makes worth it"},
+		{Name: "forbidden", Example: "holding:40-49", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
+		{Name: "order", Example: "ABCD", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
+		{Name: "retries", Example: "1", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise; default 1"},
+		{Name: "accept_unit", Example: "any", Help: "unit id, or any, that is taken in answers besides the right one; default none"},
+		{Name: "accept_transaction_id", Example: "0", Help: "transaction id, or any, that is taken in answers besides the right one; default none"},
+		{Name: "invalid", Example: `"int16:0x8000, float32:nan"`, Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},
+		{Name: "code_page", Example: "auto", Help: "of strings: auto (UTF-8, else Latin-1), utf-8, latin-1 or windows-1252; default auto"},
+		{Name: "time_zone", Example: "Europe/Berlin", Help: "of date-times whose digits are local time, for example Europe/Berlin; default UTC"},
+	}
+}
+
+// connectionOptions are those of the line, the same for all devices on it.
+func connectionOptions() []drivers.Option {
+	return []drivers.Option{
+		{Name: "pause_after_connect", Example: "500ms", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
+		{Name: "pause_between_requests", Example: "20ms", Help: "to wait after each answer, 0 to 10s; default learned"},
+		{Name: "close_after_poll", Example: "true", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
+		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
+		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
+		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
+		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},
 	}
 }
 
 func tagOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "order", Help: "byte order: ABCD, BADC, CDAB or DCBA; default the device's. A string: ABCD or BADC, default ABCD"},
-		{Name: "length", Help: "length of a string or of bytes, 1 to 250 bytes"},
-		{Name: "byte", Help: "of int8 and uint8: high or low byte of the register; default low"},
-		{Name: "code_page", Help: "of a string; default the device's"},
-		{Name: "time_zone", Help: "of a date-time; default the device's"},
-		{Name: "invalid", Help: "raw values that mean not available: 0x8000, 9999, 100..200, nan; of a string: texts"},
-		{Name: "min", Help: "least plausible value, scaled; one below is uncertain"},
-		{Name: "max", Help: "greatest plausible value, scaled; one above is uncertain"},
-		{Name: "enum", Help: "texts of numbers: 0=off, 1=on"},
-		{Name: "read_back", Help: "true: a write is read back and is an error unless the device holds it; default false"},
-		{Name: "flags", Help: "texts of bits that are set: 0=door open, 3=overheated"},
+		{Name: "order", Example: "ABCD", Help: "byte order: ABCD, BADC, CDAB or DCBA; default the device's. A string: ABCD or BADC, default ABCD"},
+		{Name: "length", Example: "16", Help: "length of a string or of bytes, 1 to 250 bytes"},
+		{Name: "byte", Example: "high", Help: "of int8 and uint8: high or low byte of the register; default low"},
+		{Name: "code_page", Example: "auto", Help: "of a string; default the device's"},
+		{Name: "time_zone", Example: "Europe/Berlin", Help: "of a date-time; default the device's"},
+		{Name: "invalid", Example: "0x8000", Help: "raw values that mean not available: 0x8000, 9999, 100..200, nan; of a string: texts"},
+		{Name: "min", Example: "-40", Help: "least plausible value, scaled; one below is uncertain"},
+		{Name: "max", Example: "150", Help: "greatest plausible value, scaled; one above is uncertain"},
+		{Name: "enum", Example: `"0=off, 1=on"`, Help: "texts of numbers: 0=off, 1=on"},
+		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the device holds it; default false"},
+		{Name: "flags", Example: `"0=door open, 3=overheated"`, Help: "texts of bits that are set: 0=door open, 3=overheated"},
 	}
 }
 
@@ -229,9 +235,6 @@ func (r *reporter) number(options map[string]string, name string, fallback, low,
 	return n
 }
 
-// lineOptions are the keys of a connection.
-var lineOptions = []string{"pause_after_connect", "pause_between_requests", "close_after_poll", "ca_file", "cert_file", "key_file", "server_name"}
-
 // parse reads where the line is and what manners its peer wants. The options may stand at the connection or at any device on it, and must not
 // contradict each other; nor may the urls.
 func (l *link) parse(c *drivers.Connection, r *reporter) {
@@ -241,16 +244,16 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 		l.endpoint = e
 	}
 	given := map[string]string{}
-	for name, text := range c.Options {
-		given[name] = text
-	}
+	maps.Copy(given, c.Options)
+	options := connectionOptions()
 	for i := range c.Devices {
 		r.device = i
 		d := &c.Devices[i]
 		if other, m2 := parseURL(d.URL); m == nil && d.URL != "" && m2 == nil && other != e {
 			r.add("url", fmt.Sprintf("url %q: %q leads to the same line in another way", d.URL, c.URL), "use the same url for all devices on a line")
 		}
-		for _, name := range lineOptions {
+		for j := range options {
+			name := options[j].Name
 			text, ok := d.Options[name]
 			if before, had := given[name]; ok && had && before != text {
 				r.add(name, fmt.Sprintf("%s %q: another device on the same line says %q", name, text, before), "say the same, or say it once")

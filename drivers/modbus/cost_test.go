@@ -38,7 +38,7 @@ func TestCheaperThanUsual(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	less, saved := 0, 0.0
+	less, more, saved := 0, 0, 0.0
 	const lists = 1000
 	for range lists {
 		fields := randomFields(r)
@@ -53,9 +53,11 @@ func TestCheaperThanUsual(t *testing.T) {
 		same, l := plannedOf(t, "tcp://h", map[string]string{"max_gap": "50"}, fields)
 		if n, _ := usual(l, fields, 50, 125); same.Requests > n {
 			t.Fatalf("%d requests with a gap of 50, the usual plan has %d", same.Requests, n)
+		} else if byDefault, _ := plannedOf(t, "tcp://h", nil, fields); byDefault.Requests > n {
+			more++
 		}
 	}
-	t.Logf("less bus time for %d of %d lists, by %.0f %% on average", less, lists, 100*saved/float64(less))
+	t.Logf("less bus time for %d of %d lists, by %.0f %% on average; with the default gap of 16 on a network more requests for %d", less, lists, 100*saved/float64(less), more)
 	if less < lists/2 {
 		t.Errorf("less bus time for %d of %d lists only", less, lists)
 	}

@@ -20,9 +20,10 @@ import (
 // Protocol is the driver "modbus". Devices on the same line share one connection.
 func Protocol() drivers.Protocol {
 	return drivers.Protocol{
-		Name:          "modbus",
-		DeviceOptions: deviceOptions(),
-		TagOptions:    tagOptions(),
+		Name:              "modbus",
+		ConnectionOptions: connectionOptions(),
+		DeviceOptions:     deviceOptions(),
+		TagOptions:        tagOptions(),
 		Example: drivers.Example{
 			Device: "press-1", URL: "tcp://192.168.1.10:502", URLHelp: "tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii and more, see drivers/modbus/README.md",
 			Address: "holding:100", AddressHelp: "coil:, discrete:, input:, holding: from 0; holding:100.3 is a bit; 40101",

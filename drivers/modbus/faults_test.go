@@ -243,10 +243,10 @@ func TestIdleConnectionClosed(t *testing.T) {
 // TestReasonsAreStable holds the reasons free of what changes from one attempt to the next.
 func TestReasonsAreStable(t *testing.T) {
 	for want, f := range map[string]modbussim.Fault{
-		"device does not answer: unit 1: no answer within 200ms":                                                             {Kind: modbussim.Silence},
-		"device does not answer: unit 1: the answer is not valid Modbus":                                                     {Kind: modbussim.ShortValues},
-		"device does not answer: unit 1: the answer came from another unit id, 2; accept_unit: 2 takes it, if that is right": {Kind: modbussim.WrongUnit},
-		"device does not answer: unit 1: the device closed the connection":                                                   {Kind: modbussim.CloseAt},
+		"device gives no usable answer: unit 1: no answer within 200ms":                                                             {Kind: modbussim.Silence},
+		"device gives no usable answer: unit 1: the answer is not valid Modbus":                                                     {Kind: modbussim.ShortValues},
+		"device gives no usable answer: unit 1: the answer came from another unit id, 2; accept_unit: 2 takes it, if that is right": {Kind: modbussim.WrongUnit},
+		"device gives no usable answer: unit 1: the device closed the connection":                                                   {Kind: modbussim.CloseAt},
 	} {
 		b := newBench(t, 1, tags("holding:1")).open(t)
 		b.sim.Inject(f)

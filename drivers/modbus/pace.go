@@ -92,14 +92,22 @@ func (p *pace) hasty() bool {
 }
 
 func (p *pace) wasHasty() bool {
-	return !p.betweenGiven && p.candidate >= 0 && (p.easy == 0 || p.candidate < p.easy) ||
-		!p.connectGiven && p.deafCandidate && !p.promptly
+	return p.tooSoon() || !p.connectGiven && p.deafCandidate && !p.promptly
+}
+
+// tooSoon reports whether the last request that met silence came sooner after an answer than any that was answered, and by more
+// than jitter.
+func (p *pace) tooSoon() bool {
+	return !p.betweenGiven && p.candidate >= 0 && (p.easy == 0 || p.easy > time.Millisecond && p.candidate < p.easy-p.easy/8)
 }
 
 // recovered is called at the first answer after a request that met silence; same says that it is to the same request.
 func (p *pace) recovered(l *link, now time.Time, same bool) {
-	if same && p.candidate >= 0 && !p.betweenGiven && (p.easy == 0 || p.candidate < p.easy) {
+	if same && p.tooSoon() {
 		p.between = min(max(2*p.between, 2*p.candidate, firstPause).Round(5*time.Millisecond), longestPause)
+		if p.easy > 0 {
+			p.between = min(p.between, (p.easy + time.Millisecond - 1).Truncate(time.Millisecond)) // which was enough once
+		}
 		p.learnedBetween = true
 	}
 	if p.deafCandidate && !p.connectGiven && !p.promptly {

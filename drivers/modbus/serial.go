@@ -91,7 +91,7 @@ func (p *serialPort) Read(b []byte) (int, error) {
 		if err := p.SetReadTimeout(max(min(left, slice), time.Millisecond)); err != nil {
 			return 0, err
 		}
-		n, err := p.Port.Read(b)
+		n, err := p.read(b)
 		if pe := (*serial.PortError)(nil); errors.As(err, &pe) && pe.Code() == serial.PortClosed {
 			err = io.EOF // unplugged
 		}
@@ -99,6 +99,16 @@ func (p *serialPort) Read(b []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// read turns a panic of the library into an error: it waits with select, which knows no file descriptor over 1023.
+func (p *serialPort) read(b []byte) (n int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read serial line: %v; it cannot be read while millrace has more than 1,000 files and connections open", r)
+		}
+	}()
+	return p.Port.Read(b)
 }
 
 // drain throws away what came unread.

@@ -29,29 +29,51 @@ type settings struct {
 	session  time.Duration // of a session without requests, asked of the server
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
-	clearPassword bool   // also over a connection that is not encrypted
-	serverName    string // host that the server's certificate must be for
+	subscribing   mode
+	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
+	verify        time.Duration // see verified; 0 = never
+	queue         int           // values that the server keeps of an item until they are published
+	clearPassword bool          // also over a connection that is not encrypted
+	serverName    string        // host that the server's certificate must be for
 	pki           PKI
+	seen          *seen // certificates of the last attempt
 }
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "security_policy", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
-		{Name: "security_mode", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
-		{Name: "server_name", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
-		{Name: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
-		{Name: "allow_insecure", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
-		{Name: "allow_clear_password", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
-		{Name: "username", Help: "user to log in as (default: anonymous)"},
-		{Name: "password", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
+		{Name: "security_policy", Example: "auto", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
+		{Name: "security_mode", Example: "sign-and-encrypt", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
+		{Name: "server_name", Example: "cnc-1.local", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
+		{Name: "pki", Example: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
+		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
+		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
+		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
+		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
+		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
+		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
 
 // group is one poll group, parsed.
 type group struct {
-	tags []tag
-	ask  plan
+	tags     []tag
+	ask      plan
+	interval time.Duration
+
+	muted  bool   // the server did not report one of its values
+	spoilt bool   // one of its values spoils what is pushed: it is polled
+	noted  string // what was said last of its subscription
 }
+
+// mode says how the server is asked for values.
+type mode int
+
+const (
+	modeSubscribe mode = iota
+	modeRead
+	modeAuto
+)
 
 type tag struct {
 	addr address
@@ -60,7 +82,7 @@ type tag struct {
 
 // parse checks the whole connection and returns all mistakes at once.
 func parse(c drivers.Connection) (settings, [][]group, error) {
-	s := settings{lifetime: wire.MaxLifetime}
+	s := settings{lifetime: wire.MaxLifetime, quiet: minQuiet, seen: &seen{}}
 	var errs []error
 	groups := make([][]group, len(c.Devices))
 	for i, d := range c.Devices {
@@ -73,6 +95,7 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 		s.session = sessionTimeout(d.Groups)
 		groups[i] = make([]group, len(d.Groups))
 		for j, g := range d.Groups {
+			groups[i][j].interval = g.Interval
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
@@ -115,6 +138,7 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 
 func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend string)) {
 	s.parseSecurity(o, fail)
+	s.parseSubscribing(o, fail)
 	s.insecure = parseFlag(o, "allow_insecure", fail)
 	s.clearPassword = parseFlag(o, "allow_clear_password", fail)
 	if s.policy != nil && s.policy.Insecure && !s.insecure {
@@ -129,6 +153,34 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	s.user, s.password = o["username"], o["password"]
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
+	}
+}
+
+func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, mend string)) {
+	switch v := o["mode"]; v {
+	case "", "subscribe":
+		s.subscribing = modeSubscribe
+	case "read":
+		s.subscribing = modeRead
+	case "auto":
+		s.subscribing = modeAuto
+	default:
+		fail("mode", fmt.Sprintf("mode %q is not known", v), "use subscribe, read or auto")
+	}
+	s.queue = defaultQueue
+	if v := o["queue_size"]; v != "" {
+		n, err := parseDecimal(v, 16)
+		if err != nil || n < 1 || n > maxQueue {
+			fail("queue_size", fmt.Sprintf("queue_size %q is not a number from 1 to %d", v, maxQueue), "remove it to have 10")
+		}
+		s.queue = int(n)
+	}
+	if v := o["verify_interval"]; v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second || d > 24*time.Hour {
+			fail("verify_interval", fmt.Sprintf("verify_interval %q is not a time from 1s to 24h", v), "write one such as 1m, or remove it")
+		}
+		s.verify = d
 	}
 }
 

@@ -36,8 +36,8 @@ type driver struct {
 	groups [][]group
 	link   *link // nil when not connected
 	most   int   // nodes a request may ask for, as far as known
-	decode decoder
-	texts  statusTexts
+	feed   *feed // what the server pushes; nil when not connected, or when all is polled
+	converter
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -48,7 +48,7 @@ func newDriver(c drivers.Connection) (drivers.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &driver{set: set, groups: groups, most: defaultNodes, texts: statusTexts{}}, nil
+	return &driver{set: set, groups: groups, most: defaultNodes, converter: converter{texts: statusTexts{}}}, nil
 }
 
 // Connect opens a new session and looks up what may differ from the last one: the server's limit
@@ -68,11 +68,19 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 		d.Close()
 		return err
 	}
+	if d.set.subscribing != modeRead {
+		d.feed = newFeed(l, &d.set)
+	}
 	return nil
 }
 
 // Close ends the session. A server that answers is told, within a second.
 func (d *driver) Close() error {
+	if d.feed != nil {
+		d.feed.end()
+		d.link.dead = d.link.dead || d.feed.silent
+		d.feed = nil
+	}
 	if d.link != nil {
 		d.link.close()
 		d.link = nil

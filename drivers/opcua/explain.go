@@ -18,8 +18,9 @@ const maxHints = 5 // variables that are named instead of a folder
 func (d *driver) explain(ctx context.Context, g *group, readings []telemetry.Reading) error {
 	plain := d.texts.reason(ua.StatusBadAttributeIDInvalid)
 	asked := false
-	for tag := range readings {
-		if r := &readings[tag]; r.Quality != telemetry.Bad || r.Reason != plain {
+	for i := range readings {
+		r, tag := &readings[i], readings[i].Tag
+		if r.Quality != telemetry.Bad || r.Reason != plain {
 			continue
 		}
 		if g.ask.hints == nil {
@@ -34,7 +35,7 @@ func (d *driver) explain(ctx context.Context, g *group, readings []telemetry.Rea
 			g.ask.hints[tag] = plain + "; " + hint
 		}
 		if g.ask.hints[tag] != "" {
-			readings[tag].Reason = g.ask.hints[tag]
+			r.Reason = g.ask.hints[tag]
 		}
 	}
 	return nil

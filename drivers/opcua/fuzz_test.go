@@ -53,7 +53,7 @@ func FuzzReading(f *testing.F) {
 		f.Add(raw)
 	}
 	words := strings.Fields(typeWords)
-	d := driver{texts: statusTexts{}}
+	d := driver{converter: converter{texts: statusTexts{}}}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		before := allocated()
 		r := newReader(raw)

@@ -125,3 +125,68 @@ func readsNode(t *testing.T, c drivers.Connection) {
 		t.Error("the token was never renewed")
 	}
 }
+
+// TestNodeOPCUASubscribed subscribes two groups of node-opcua, signed and encrypted, while the token is renewed again and again: no change is missing. A folder
+// and a node that is not there say what is wrong.
+func TestNodeOPCUASubscribed(t *testing.T) {
+	t.Parallel()
+	url := nodeOPCUA(t)
+	dir := t.TempDir()
+	ownIn(t, dir)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connection(url, 10*time.Second, "ns=1;s=Interop.Beat")
+	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
+	slow := connection(url, 0, "ns=1;s=Interop.Missing", "i=2253", "ns=1;s=Interop.String", "ns=1;s=Interop.Broken", "ns=1;s=Interop.Int32Array").Devices[0].Groups[0]
+	c.Devices[0].Groups = append(c.Devices[0].Groups, slow)
+	c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host}
+	refused(t, c, "is not trusted; compare the thumbprint")
+	trust(t, dir)
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	d := made.(*driver)
+	d.set.lifetime = time.Second
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for g := range 2 {
+		if ok, err := d.Subscribe(t.Context(), drivers.Ref{Group: g}); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	var last uint64
+	reasons := map[uint32]telemetry.Reading{}
+	renewals, end := map[time.Time]bool{}, time.Now().Add(6*time.Second)
+	next(t, d.Pushed(), func(p *drivers.Push) bool {
+		for _, r := range p.Readings {
+			switch {
+			case p.Group.Group == 1:
+				reasons[r.Tag] = r
+			case last != 0 && r.Value.Bits != last+1:
+				t.Errorf("%d follows %d", r.Value.Bits, last)
+				fallthrough
+			default:
+				last = r.Value.Bits
+			}
+		}
+		at, _ := d.link.channel.Times()
+		renewals[at] = true
+		return time.Now().After(end)
+	})
+	if last < 20 || len(renewals) < 3 {
+		t.Errorf("%d beats, %d tokens", last, len(renewals))
+	}
+	for tag, want := range []string{"BadNodeIdUnknown: ", "BadAttributeIdInvalid: ", "", "BadCommunicationError: ", ""} {
+		if r, ok := reasons[uint32(tag)]; !ok || !strings.HasPrefix(r.Reason, want) || (want == "") != (r.Quality == telemetry.Good) {
+			t.Errorf("tag %d: %+v", tag, r)
+		}
+	}
+	if r := reasons[1]; !strings.Contains(r.Reason, "; the node is no variable; read those below it: i=2254, ") {
+		t.Errorf("a folder reads %q", r.Reason)
+	}
+}

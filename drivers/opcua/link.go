@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -24,6 +25,7 @@ type link struct {
 	session  time.Duration // how long the server keeps the session without requests
 	used     time.Time     // when the last request was answered
 	dead     bool          // a request failed: the server will not answer a farewell
+	renewing sync.Mutex    // the feed renews the channel's token, too
 }
 
 // open connects, opens the channel and logs in. Each step has the request timeout as its deadline.
@@ -141,7 +143,7 @@ func (s *settings) dial(ctx context.Context) (net.Conn, error) {
 // call sends one request and waits for its response, for at most the timeout. It returns a reader
 // behind the response's header, which is valid until the next call. A refusal by the server is a statusError.
 func (l *link) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
-	r, err := l.exchange(ctx, service, want, body)
+	r, err := l.exchange(ctx, l.asked, service, want, body)
 	if err != nil {
 		return r, judged(err, l.channel.Err() != nil, l.timeout)
 	}
@@ -149,24 +151,40 @@ func (l *link) call(ctx context.Context, service, want uint16, body func(b []byt
 	return r, nil
 }
 
-func (l *link) exchange(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
-	if l.channel.Due() {
-		if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
-			return reader{}, fmt.Errorf("renew the secure channel: %w", judged(err, true, l.timeout))
-		}
+func (l *link) exchange(ctx context.Context, call *wire.Call, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	if err := l.renewed(ctx); err != nil {
+		return reader{}, err
 	}
-	answer, err := l.channel.Do(ctx, l.asked, l.timeout, func(b []byte, request uint32) ([]byte, error) {
-		b, err := body(wire.AppendHeader(b, service, l.sessionToken(), request, l.timeout))
-		if err != nil {
-			err = fmt.Errorf("BUG: encode a request: %w", err)
-		}
-		return b, err
-	})
+	answer, err := l.channel.Do(ctx, call, l.timeout, l.build(service, l.timeout, body))
 	if err != nil {
 		return reader{}, err
 	}
 	r := newReader(answer)
 	return r, r.Response(want)
+}
+
+// build returns what appends a request to the server.
+func (l *link) build(service uint16, timeout time.Duration, body func(b []byte) ([]byte, error)) func([]byte, uint32) ([]byte, error) {
+	return func(b []byte, request uint32) ([]byte, error) {
+		b, err := body(wire.AppendHeader(b, service, l.sessionToken(), request, timeout))
+		if err != nil {
+			err = fmt.Errorf("BUG: encode a request: %w", err)
+		}
+		return b, err
+	}
+}
+
+// renewed renews the channel's token when that is due.
+func (l *link) renewed(ctx context.Context) error {
+	l.renewing.Lock()
+	defer l.renewing.Unlock()
+	if !l.channel.Due() {
+		return nil
+	}
+	if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
+		return fmt.Errorf("renew the secure channel: %w", judged(err, true, l.timeout))
+	}
+	return nil
 }
 
 func (l *link) sessionToken() []byte {

@@ -222,6 +222,11 @@ func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if old := renewable(chain); old != nil && time.Now().After(old.NotAfter.Add(-renewBefore)) {
+		if newer, err := p.renew(path, key, old, time.Now()); err == nil {
+			chain = newer // else the old one is used on, and its state says that it ends
+		}
+	}
 	if der, err := os.ReadFile(p.OwnFile()); err != nil || !bytes.Equal(der, chain) {
 		if err := os.WriteFile(p.OwnFile(), chain, 0o644); err != nil {
 			return nil, nil, err
@@ -280,19 +285,29 @@ func (p PKI) generate(path string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".own-*")
+	temporary, err := writeBeside(path, b)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	defer os.Remove(temporary)
+	if err := os.Link(temporary, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
+}
+
+// writeBeside writes a file in the same directory, for the caller to put in its place, and returns its name.
+func writeBeside(path string, b []byte) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".own-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		_ = os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
 }
 
 // newOwn follows OPC 10000-6, 6.2.2.
@@ -311,7 +326,7 @@ func newOwn() ([]byte, error) {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "millrace " + host, Organization: []string{"millrace"}},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "millrace " + host, Organization: []string{maker}},
 		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(ownYears, 0, 0), // servers' clocks may be slow
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
 			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
@@ -322,6 +337,11 @@ func newOwn() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return encodeOwn(key, der)
+}
+
+// encodeOwn is what parseOwn reads.
+func encodeOwn(key *rsa.PrivateKey, der []byte) ([]byte, error) {
 	encoded, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		}
 	}()
 	defer caught(&err)
-	if d.link.expired() {
+	if d.link.expired() && !d.feed.running() {
 		if err := d.Connect(ctx); err != nil {
 			return dst, err
 		}
@@ -132,8 +132,14 @@ func (d *driver) request(ctx context.Context, nodes [][]byte) (reader, error) {
 	return r, r.Err
 }
 
+// converter turns results into readings. It belongs to one goroutine.
+type converter struct {
+	decode decoder
+	texts  statusTexts
+}
+
 // reading turns one result into the tag's reading.
-func (d *driver) reading(tag int, v *wire.DataValue, want wanted) telemetry.Reading {
+func (d *converter) reading(tag int, v *wire.DataValue, want wanted) telemetry.Reading {
 	status := ua.StatusCode(v.Status)
 	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v), Quality: qualityOf(status)}
 	if r.Quality != telemetry.Good {

@@ -57,6 +57,15 @@ func TestRequestsAreTheLibrarys(t *testing.T) {
 			&ua.ActivateSessionRequest{ClientSignature: signature, LocaleIDs: []string{"en"}, UserIdentityToken: identity, UserTokenSignature: signature}},
 		{id.BrowseRequest_Encoding_DefaultBinary, encodeBrowse(own[1][:2], ua.NodeClassVariable), &ua.BrowseRequest{View: &ua.ViewDescription{ViewID: ua.NewTwoByteNodeID(0)},
 			NodesToBrowse: []*ua.BrowseDescription{{NodeID: ua.NewTwoByteNodeID(85), ReferenceTypeID: ua.NewTwoByteNodeID(id.HierarchicalReferences), IncludeSubtypes: true, NodeClassMask: uint32(ua.NodeClassVariable)}}}},
+		{id.CreateSubscriptionRequest_Encoding_DefaultBinary, encodeCreateSubscription(terms{publish: 250 * time.Millisecond, life: 60, keepAlive: 7}, 1000),
+			&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 250, RequestedLifetimeCount: 60, RequestedMaxKeepAliveCount: 7, MaxNotificationsPerPublish: 1000, PublishingEnabled: true}},
+		{id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, encodeMonitor(9, own, []int{1, 0}, 1500*time.Microsecond, 10),
+			&ua.CreateMonitoredItemsRequest{SubscriptionID: 9, TimestampsToReturn: ua.TimestampsToReturnBoth, ItemsToCreate: []*ua.MonitoredItemCreateRequest{
+				{ItemToMonitor: nodes[1], MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: &ua.MonitoringParameters{ClientHandle: 1, SamplingInterval: 1.5, Filter: ua.NewExtensionObject(nil), QueueSize: 10, DiscardOldest: true}},
+				{ItemToMonitor: nodes[0], MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: &ua.MonitoringParameters{SamplingInterval: 1.5, Filter: ua.NewExtensionObject(nil), QueueSize: 10, DiscardOldest: true}}}}},
+		{id.PublishRequest_Encoding_DefaultBinary, encodePublish([]ack{{9, 1}, {8, 3}}), &ua.PublishRequest{SubscriptionAcknowledgements: []*ua.SubscriptionAcknowledgement{
+			{SubscriptionID: 9, SequenceNumber: 1}, {SubscriptionID: 8, SequenceNumber: 3}}}},
+		{id.RepublishRequest_Encoding_DefaultBinary, encodeRepublish(ack{9, 4}), &ua.RepublishRequest{SubscriptionID: 9, RetransmitSequenceNumber: 4}},
 		{id.CloseSessionRequest_Encoding_DefaultBinary, encode(&closeSession{true}), &ua.CloseSessionRequest{DeleteSubscriptions: true}},
 	} {
 		got, err := c.body(wire.AppendHeader(nil, c.service, encodedToken, 42, 3*time.Second))

@@ -31,6 +31,7 @@ func (s *settings) secure(ctx context.Context, e *endpoint) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("our own certificate: %w", err)
 	}
+	s.seen.noteOwn(s.pki, chain)
 	if err := e.policy.CheckKey(&key.PublicKey); err != nil {
 		return nil, fmt.Errorf("our own certificate: %w", err)
 	}
@@ -64,11 +65,15 @@ func (s *settings) trusted(raw []byte, e *endpoint) (*x509.Certificate, error) {
 	}
 	leaf := chain[0]
 	if err := s.checkFacts(leaf, e); err != nil {
+		if time.Now().After(leaf.NotAfter) {
+			s.seen.noteServer(leaf)
+		}
 		return nil, fmt.Errorf("the server's certificate %s %w", called(leaf), err)
 	}
 	if err := s.checkTrust(leaf, chain[1:]); err != nil {
 		return nil, fmt.Errorf("the server's certificate %s %w", called(leaf), err)
 	}
+	s.seen.noteServer(leaf)
 	return leaf, nil
 }
 

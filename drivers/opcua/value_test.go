@@ -22,7 +22,7 @@ func TestDecode(t *testing.T) {
 	if err != nil || len(files) < 90 {
 		t.Fatalf("%d test cases found, want at least 90 (%v)", len(files), err)
 	}
-	d := driver{texts: statusTexts{}}
+	d := driver{converter: converter{texts: statusTexts{}}}
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
 			c := parseCase(t, f)

@@ -30,7 +30,7 @@ var classWords = [...]struct {
 }{
 	{Unknown, []string{"illegal data address", "unknown node", "nodeidunknown", "node id", "no such"}},
 	{Refused, []string{"exception", "denied", "illegal", "not authori", "rejected", "security"}},
-	{NoAnswer, []string{"timeout", "timed out", "deadline", "no answer", "does not answer", "unavailable"}},
+	{NoAnswer, []string{"timeout", "timed out", "deadline", "no answer", "no usable answer", "does not answer", "unavailable"}},
 	{NotConnected, []string{"connect", "refused", "reset", "closed", "eof", "broken pipe", "unreachable", "no route", "dial", "down", "descriptor"}},
 }
 

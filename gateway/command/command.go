@@ -261,7 +261,7 @@ func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 		return func() { <-q.turn; <-q.wait }, nil
 	case <-ctx.Done():
 		<-q.wait
-		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was written", ctx.Err())
+		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was written", inWords(ctx.Err()))
 	}
 }
 
@@ -280,9 +280,29 @@ func (t *target) write(ctx context.Context, value telemetry.Value) error {
 	case err == nil:
 		return nil
 	case !begun:
-		return fmt.Errorf("%w; nothing was written", err)
+		return fmt.Errorf("%w; nothing was written", inWords(err))
 	case errors.Is(err, drivers.ErrLink), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; it is not known whether it was written: read the tag", err)
+		return fmt.Errorf("%w; it is not known whether it was written: read the tag", inWords(err))
+	}
+	return err
+}
+
+// ended is the end of a context in the words of who waited for the command.
+type ended struct {
+	error
+	words string
+}
+
+func (e *ended) Error() string { return e.words }
+
+func (e *ended) Unwrap() error { return e.error }
+
+func inWords(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &ended{err, fmt.Sprintf("no answer within %v", patience)}
+	case errors.Is(err, context.Canceled):
+		return &ended{err, "whoever asked did not wait, or the gateway stops"}
 	}
 	return err
 }

@@ -228,9 +228,10 @@ func TestUnknown(t *testing.T) {
 		do         func(context.Context, func(drivers.Driver) error) error
 	}{
 		{"link down before", "no route; nothing was written", gone},
-		{"polls took all the time", "exceeded; nothing was written", late},
+		{"polls took all the time", "no answer within 10s; nothing was written", late},
 		{"link lost meanwhile", "not known whether", do(&machine{err: fmt.Errorf("reset: %w", drivers.ErrLink)})},
-		{"no answer in time", "not known whether", do(&machine{err: context.DeadlineExceeded})},
+		{"no answer in time", "no answer within 10s; it is not known whether", do(&machine{err: context.DeadlineExceeded})},
+		{"stopped meanwhile", "the gateway stops; it is not known whether", do(&machine{err: context.Canceled})},
 		{"the device says no", "illegal address", do(&machine{err: errors.New("illegal address")})},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -199,7 +199,7 @@ func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (me
 	}
 	word, _, _ := strings.Cut(f.name, ":")
 	mend := didYouMean(word, known, "its keys are")
-	if meant = nearest(word, known); meant == "" {
+	if meant = Nearest(word, known); meant == "" {
 		if home := l.home(word, f.in); home != "" {
 			mend = home
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -93,6 +94,9 @@ func (l *loader) syntaxError(s *source, data []byte, lines int, err error) {
 func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) {
 	const quoted = "put quotes around a text that begins with one of { [ * & ! % @ ` or holds \": \" or \" #\""
 	at = le.Mark
+	if m, w, how := glued(data, at, le.ContextMark); w != "" {
+		return m, w, how
+	}
 	if strings.Contains(le.Message, "cannot start any token") {
 		if c := charAt(data, at); c != '\t' {
 			return at, fmt.Sprintf("a text cannot begin with %c", c), "put quotes around it"
@@ -126,6 +130,36 @@ func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) 
 		return at, known.what, known.mend
 	}
 	return at, "it cannot be read from here on", "compare with what millrace config reference prints"
+}
+
+var (
+	indentTab = regexp.MustCompile(`^ *\t\s*[^\s#]`)
+	noSpace   = regexp.MustCompile(`^[ ]*(?:- )?[a-z_]+:[^\s:]`)
+	dashGlued = regexp.MustCompile(`^[ ]*-[a-z_]+:(?: |$)`)
+)
+
+// glued looks for a tab or a missing space where the parser gave up or began, and on the line above: it notices those late. Such a
+// line is named in fixed words, since it may hold a secret.
+func glued(data []byte, marks ...yaml.Mark) (at yaml.Mark, what, mend string) {
+	lines := bytes.Split(data, []byte("\n"))
+	for _, m := range marks {
+		for _, n := range []int{m.Line, m.Line - 1} {
+			if n < 1 || n > len(lines) {
+				continue
+			}
+			line := lines[n-1]
+			at = yaml.Mark{Line: n, Column: len(line) - len(bytes.TrimLeft(line, " ")) + 1}
+			switch {
+			case indentTab.Match(line):
+				return at, "a tab in the indentation", "indent with spaces"
+			case noSpace.Match(line):
+				return at, "a key without a space after its colon", "put a space after the colon"
+			case dashGlued.Match(line):
+				return at, "a dash without a space after it", "put a space after the dash"
+			}
+		}
+	}
+	return at, "", ""
 }
 
 // charAt returns the character at a mark, '?' where there is none.

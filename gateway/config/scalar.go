@@ -123,7 +123,7 @@ func choice[T ~string](l *loader, f field, dst *T, words ...T) bool {
 		}
 	}
 	mend := "use " + orList(list)
-	if near := nearest(s, list); near != "" {
+	if near := Nearest(s, list); near != "" {
 		mend = fmt.Sprintf("did you mean %q?", near)
 	}
 	l.errorf(l.at(f.v), mend, "unknown %s %s", f.name, quote(f.v.n.Value))

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// nearest returns the candidate that word was probably meant to be, "" for none: at most one edit in three
+// Nearest returns the candidate that word was probably meant to be, "" for none: at most one edit in three
 // letters away, capitals and dashes aside.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	word = plain(word)
 	if len(word) > 64 {
 		return ""
@@ -58,7 +58,7 @@ func orList(words []string) string {
 
 // didYouMean is the mend of an unknown word: the nearest of the choices, else all of them.
 func didYouMean(word string, choices []string, use string) string {
-	if near := nearest(word, choices); near != "" {
+	if near := Nearest(word, choices); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	if len(choices) > 40 {

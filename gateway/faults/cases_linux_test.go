@@ -14,7 +14,8 @@ func TestCases(t *testing.T) {
 	for name, run := range map[string]func(*testing.T){
 		"mqtt_topic_without_puback":           caseSilentTopic,
 		"mqtt_rate_limit":                     caseRateLimit,
-		"opcua_heartbeat_of_an_old_value":     caseHeartbeat,
+		"opcua_heartbeat_of_an_old_value":     func(t *testing.T) { caseHeartbeat(t, "read") },
+		"opcua_heartbeat_of_a_subscription":   func(t *testing.T) { caseHeartbeat(t, "subscribe") },
 		"opcua_time_of_the_first_tag":         func(t *testing.T) { caseFirstTag(t, "Still") },
 		"opcua_time_of_the_first_tag_is_1970": func(t *testing.T) { caseFirstTag(t, "Epoch") },
 	} {
@@ -110,18 +111,18 @@ func caseRateLimit(t *testing.T) {
 }
 
 // stillDevice is a device whose first tag has an old time of its own.
-func stillDevice(server *peer, more, tags string) string {
-	return fmt.Sprintf("  - name: still\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    timeout: 2s\n    groups:\n"+
-		"      - name: all\n        interval: 200ms\n%s        tags:\n%s", server.addr, more, tags)
+func stillDevice(server *peer, mode, more, tags string) string {
+	return fmt.Sprintf("  - name: still\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    mode: %s\n    timeout: 2s\n    groups:\n"+
+		"      - name: all\n        interval: 200ms\n%s        tags:\n%s", server.addr, mode, more, tags)
 }
 
 const tagLine = "          - {name: %s, address: \"ns=1;s=Interop.%s\"}\n"
 
 // caseHeartbeat: a value that does not change, whose source time is that of its last change: it is reported at each
 // heartbeat, because elapsed time is the gateway's.
-func caseHeartbeat(t *testing.T) {
+func caseHeartbeat(t *testing.T, mode string) {
 	need(t, mosquitto(), nodeOPCUA())
-	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), "        report: on-change\n        heartbeat: 1s\n", fmt.Sprintf(tagLine, "still", "Still"))})
+	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), mode, "        report: on-change\n        heartbeat: 1s\n", fmt.Sprintf(tagLine, "still", "Still"))})
 	b.start()
 	b.await(6, 60*time.Second)
 	for _, m := range b.messages("still") {
@@ -134,7 +135,7 @@ func caseHeartbeat(t *testing.T) {
 // caseFirstTag: the time of a record and the age of the backlog go by the poll, whatever the first tag's source time says.
 func caseFirstTag(t *testing.T, first string) {
 	need(t, mosquitto(), nodeOPCUA())
-	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), "", fmt.Sprintf(tagLine+tagLine, "first", first, "double", "Double"))})
+	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), "read", "", fmt.Sprintf(tagLine+tagLine, "first", first, "double", "Double"))})
 	b.start()
 	b.await(3, 60*time.Second)
 	b.net.Refuse()

@@ -25,7 +25,7 @@ func faultHostileServers(t *testing.T) {
 		}
 		t.Cleanup(h.Close)
 		tricks++
-		fmt.Fprintf(&more, "  - name: hostile-%d\n    driver: opcua\n    url: %s\n    security_policy: none\n    timeout: 500ms\n    groups:\n      - name: all\n"+
+		fmt.Fprintf(&more, "  - name: hostile-%d\n    driver: opcua\n    url: %s\n    security_policy: none\n    mode: read\n    timeout: 500ms\n    groups:\n      - name: all\n"+
 			"        interval: 500ms\n        tags:\n          - {name: x, address: \"ns=2;s=x\", type: float64}\n", i, h.Endpoint())
 	}
 	b := newBed(t, 2, Setup{More: more.String()})

@@ -14,13 +14,15 @@ import (
 // nothing, say garbage, or never end their header, there and at the local socket. The process may open 128 files. The store
 // commits, the broker is dialled again, no reading is dropped, no poll is missed because of them, and memory stays small.
 func faultCrowdedPage(t *testing.T) {
-	b := newBed(t, 3, Setup{Words: 8})
+	const interval = time.Second
+	b := newBed(t, 3, Setup{Words: 8, Interval: interval.String()})
 	wrapper := filepath.Join(b.dir, "few")
 	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nulimit -n 128\nexec "+b.gateway.Binary+` "$@"`+"\n"), 0o755))
 	b.gateway.Binary = wrapper
 	b.start()
 	b.await(10, 20*time.Second)
 	before := b.snapshot().Buffer.Commits
+	from := time.Now()
 	crowd := &crowd{address: b.gateway.Web, socket: filepath.Join(b.setup.Path, "control.sock")}
 	crowd.hold(400)
 	b.killBroker() // and is dialled again with the page full; what is read meanwhile must go to disk
@@ -28,6 +30,7 @@ func faultCrowdedPage(t *testing.T) {
 	time.Sleep(pick(5*time.Second, 30*time.Second))
 	b.restartBroker()
 	b.await(10, 30*time.Second)
+	b.missedNone(from, time.Now(), interval)
 	crowd.leave()
 	b.until(20*time.Second, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
 	s := b.snapshot()

@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,11 +102,15 @@ func faultTLS(t *testing.T) {
 		if !strings.Contains(b.gateway.Log(), refused.says) {
 			t.Errorf("the log does not say %q of %s", refused.says, refused.name)
 		}
+		if i == 0 {
+			b.says(`certificate "cloud": expired since`)
+		}
 	}
 	old.issue(b.dir, host, later)
 	b.broker.Kill()
 	b.restartBroker(listener...)
 	b.await(60, 40*time.Second)
+	b.says(`certificate "cloud": expires this week`)
 
 	renewed.issue(b.dir, host, later)
 	must(t, os.WriteFile(ca, renewed.pem, 0o600))
@@ -115,4 +121,14 @@ func faultTLS(t *testing.T) {
 	b.restartBroker(listener...)
 	b.await(len(b.sub.Arrivals())+30, 40*time.Second)
 	b.judge()
+}
+
+// says waits until /readyz names a state that begins so.
+func (b *bed) says(state string) {
+	b.t.Helper()
+	b.until(10*time.Second, "the state "+state, func() bool {
+		_, body, err := b.gateway.Get("/readyz")
+		var h struct{ Problems []string }
+		return err == nil && json.Unmarshal(body, &h) == nil && slices.ContainsFunc(h.Problems, func(p string) bool { return strings.HasPrefix(p, state) })
+	})
 }

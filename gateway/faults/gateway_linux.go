@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -187,4 +188,23 @@ func (g *Gateway) PeakRSS() int64 {
 		return 0
 	}
 	return statusBytes(g.proc.cmd.Process.Pid, "VmHWM:")
+}
+
+// CPU returns the processor time that the running process has used, 0 when unknown.
+func (g *Gateway) CPU() time.Duration {
+	if !g.Running() {
+		return 0
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.proc.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // proc(5): the fields after the name
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	var user, system int64
+	_, _ = fmt.Sscan(fields[11]+" "+fields[12], &user, &system)
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ is 100 everywhere
 }

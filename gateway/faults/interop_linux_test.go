@@ -158,7 +158,7 @@ func devicesYAML(name, driver, url, scan string, tags []modbusTag) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "  - name: %s\n    driver: %s\n    url: %s\n    timeout: 2s\n", name, driver, url)
 	if driver == "opcua" {
-		b.WriteString("    security_policy: none\n")
+		b.WriteString("    security_policy: none\n    mode: read\n") // the server counts the polls
 	}
 	fmt.Fprintf(&b, "    groups:\n      - name: scan\n        interval: 100ms\n        tags:\n          - {name: scan, %s}\n", scan)
 	b.WriteString("      - name: fixed\n        interval: 500ms\n        tags:\n")

@@ -15,9 +15,18 @@ type Message struct {
 	Seq        uint64         `json:"seq"`
 	TS         int64          `json:"ts"`
 	Historical bool           `json:"historical"`
+	Clock      string         `json:"clock"`  // "not set", or nothing
 	Values     map[string]any `json:"values"` // numbers are json.Number
 	Bad        map[string]any `json:"bad"`
+	Earlier    []Earlier      `json:"earlier"`
 	Gap        *Gap           `json:"gap"`
+}
+
+// Earlier is a reading before the one in Values or Bad.
+type Earlier struct {
+	Tag   string `json:"tag"`
+	Value any    `json:"value"`
+	Bad   string `json:"bad"`
 }
 
 // Gap is a gap record: what was dropped and why.

@@ -71,19 +71,28 @@ func (p *process) kill() {
 
 // tail keeps the end of what is written to it.
 type tail struct {
-	mu  sync.Mutex
-	buf []byte
+	mu    sync.Mutex
+	buf   []byte
+	lines int // of all, also those that are not kept, but for those that tell of a slow machine
 }
 
 // Write never fails.
 func (t *tail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.lines += bytes.Count(b, []byte("\n")) - bytes.Count(b, []byte(": late since "))
 	t.buf = append(t.buf, b...)
 	if over := len(t.buf) - maxLog; over > 0 {
 		t.buf = append(t.buf[:0], t.buf[over:]...)
 	}
 	return len(b), nil
+}
+
+// Lines returns how many lines were written so far, without those of devices that are polled late: a busy machine makes them.
+func (t *tail) Lines() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lines
 }
 
 func (t *tail) String() string {

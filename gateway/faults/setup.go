@@ -26,6 +26,7 @@ type Setup struct {
 	Timeout  string   // of every device; "5s" when empty
 	Words    int      // tags w0, w1 … that the checker compares; a device may have more
 	Extra    []string // further lines of the destination, such as "username: me"
+	Others   string   // further destinations, as YAML list items with two spaces of indentation
 	Devices  []*Device
 	More     string // further devices, as YAML list items with two spaces of indentation
 }
@@ -56,6 +57,7 @@ func (s *Setup) String() string {
 	for _, x := range s.Extra {
 		fmt.Fprintf(&b, "    %s\n", x)
 	}
+	b.WriteString(s.Others)
 	b.WriteString("devices:\n")
 	for _, d := range s.Devices {
 		fmt.Fprintf(&b, "  - name: %s\n    driver: modbus\n    url: tcp://%s\n    unit: 1\n    timeout: %s\n    groups:\n", d.Name, d.Addr(), or(s.Timeout, deviceTimeout))

@@ -55,6 +55,7 @@ type Group struct {
 	changes    *changes // nil = everything is reported
 	record     record.Record
 	unset      func() bool
+	beats      []telemetry.Reading
 	buf        []byte
 }
 
@@ -75,9 +76,10 @@ func New(o Options) *Group {
 
 // Take counts, scales and filters the readings of one poll in place, works out the derived ones, and appends those worth reporting to the sink as one
 // record. at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
+// No readings say that all is as it was, of a device that pushes what changes: then heartbeats may be due.
 func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	if len(readings) == 0 {
-		return nil
+		return g.beat(at)
 	}
 	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
 	stamp(readings, g.record.Time)
@@ -103,6 +105,23 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	}
 	g.sink.Count(polled, polled-len(readings))
 	return g.append(readings)
+}
+
+// beat reports anew what has not been reported for a heartbeat's time, with the time that it had.
+func (g *Group) beat(at time.Time) error {
+	if g.values != nil {
+		g.values.Put(at.UnixMicro(), nil)
+	}
+	if g.changes == nil {
+		return nil
+	}
+	g.beats = g.changes.beats(at, g.beats[:0])
+	if len(g.beats) == 0 {
+		return nil
+	}
+	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
+	g.sink.Count(len(g.beats), 0)
+	return g.append(g.beats)
 }
 
 func (g *Group) append(readings []telemetry.Reading) error {

@@ -174,6 +174,40 @@ func (s *seen) Put(at int64, rs []telemetry.Reading) {
 }
 
 // TestValuesSeeEveryReading, scaled and with its time, also those that report by exception keeps back.
+// TestHeartbeatOfPushes: a device that pushes what changes says now and then that nothing has. Each tag is then reported at its heartbeat, as it
+// was seen last, with the time that it had.
+func TestHeartbeatOfPushes(t *testing.T) {
+	s := &sink{}
+	g := newGroup(make([]telemetry.Tag, 4), []Report{{OnChange: true, Heartbeat: 10 * time.Second}, {OnChange: true}, {},
+		{OnChange: true, Heartbeat: 10 * time.Second, Deadband: 5}}, s)
+	take := func(after time.Duration, rs ...telemetry.Reading) {
+		if err := g.Take(poll.Add(after), rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(0)
+	take(time.Second, good(0, 5, telemetry.Int(1)), good(1, 6, telemetry.Int(2)), good(2, 7, telemetry.Int(3)))
+	take(2*time.Second, telemetry.BadReading(3, 8, "gone"))
+	take(3*time.Second, good(3, 9, telemetry.Int(40)))
+	take(4*time.Second, good(3, 10, telemetry.Int(42))) // within the deadband
+	take(9 * time.Second)
+	if len(s.records) != 3 {
+		t.Fatalf("%d records before a heartbeat was due, want 3", len(s.records))
+	}
+	take(11 * time.Second)
+	take(12 * time.Second)
+	take(13 * time.Second)
+	want := [][]telemetry.Reading{{good(0, 5, telemetry.Int(1))}, {good(3, 10, telemetry.Int(42))}}
+	for i, w := range want {
+		if r := s.records[3+i]; !slices.Equal(r.Readings, w) {
+			t.Errorf("heartbeat %d: %+v, want %+v", i, r.Readings, w)
+		}
+	}
+	if len(s.records) != 5 || s.polled != 8 || s.suppressed != 1 || s.appended != 7 {
+		t.Errorf("%d records, %d polled, %d suppressed, %d appended", len(s.records), s.polled, s.suppressed, s.appended)
+	}
+}
+
 func TestValuesSeeEveryReading(t *testing.T) {
 	s, v := &sink{}, &seen{}
 	tags := []telemetry.Tag{{Scale: 0.1}}

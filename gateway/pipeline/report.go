@@ -27,7 +27,9 @@ type changes struct {
 type reported struct {
 	value   telemetry.Value
 	reason  string
-	after   time.Duration // from the first poll; the clock may be set meanwhile
+	latest  telemetry.Value // within the deadband of value
+	time    int64           // source time of latest
+	after   time.Duration   // from the first poll; the clock may be set meanwhile
 	quality telemetry.Quality
 	once    bool // something has been reported
 }
@@ -51,13 +53,28 @@ func (c *changes) filter(at time.Time, readings []telemetry.Reading) []telemetry
 		rep, last := &c.reports[r.Tag], &c.last[r.Tag]
 		if rep.OnChange {
 			if !rep.worth(last, r, after) {
+				last.latest, last.time = r.Value, r.Time
 				continue
 			}
-			*last = reported{value: r.Value, reason: r.Reason, after: after, quality: r.Quality, once: true}
+			*last = reported{value: r.Value, latest: r.Value, time: r.Time, reason: r.Reason, after: after, quality: r.Quality, once: true}
 		}
 		kept = append(kept, *r)
 	}
 	return kept
+}
+
+// beats appends the tags whose heartbeat is due, as they were seen last.
+func (c *changes) beats(at time.Time, dst []telemetry.Reading) []telemetry.Reading {
+	after := at.Sub(c.start)
+	for i := range c.last {
+		rep, last := &c.reports[i], &c.last[i]
+		if !rep.OnChange || !last.once || !rep.beats(last, after) {
+			continue
+		}
+		last.value, last.after = last.latest, after
+		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: last.latest, Time: last.time, Quality: last.quality, Reason: last.reason})
+	}
+	return dst
 }
 
 // pollJitter is how much earlier than a heartbeat a poll may come and count: else each that came a millisecond too soon
@@ -68,12 +85,17 @@ func (p *Report) worth(last *reported, now *telemetry.Reading, after time.Durati
 	switch {
 	case !last.once, last.quality != now.Quality, last.reason != now.Reason:
 		return true
-	case p.Heartbeat > 0 && after-last.after >= p.Heartbeat-min(p.Heartbeat/10, pollJitter):
+	case p.beats(last, after):
 		return true
 	case last.value == now.Value:
 		return false
 	}
 	return p.outside(last.value, now.Value)
+}
+
+// beats reports whether the heartbeat is due.
+func (p *Report) beats(last *reported, after time.Duration) bool {
+	return p.Heartbeat > 0 && after-last.after >= p.Heartbeat-min(p.Heartbeat/10, pollJitter)
 }
 
 // outside reports whether a value has left the deadband around the one reported last.

@@ -58,7 +58,7 @@ func (p *Poller) sameCause(d *device) {
 func (p *Poller) demote(d *device, err error, now time.Time) {
 	wait := d.retry.fail(now, p.limits.after(len(p.devices) == 1))
 	if d.reason != err.Error() {
-		p.log.Warn("device does not answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+		p.log.Warn("device gives no usable answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
 	d.set(err.Error())

@@ -3,6 +3,7 @@ package poller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"millrace/drivers"
@@ -90,6 +91,9 @@ func (p *Poller) again(ctx context.Context, g *group) ([]telemetry.Reading, erro
 	r := p.dial(short)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if errors.Is(r.err, context.DeadlineExceeded) {
+		r.err = fmt.Errorf("no connection within %v", againTime)
 	}
 	if p.connected(r); !p.link.up {
 		return nil, errors.New(p.link.reason)

@@ -17,6 +17,7 @@ import (
 )
 
 // Sink takes the readings of one poll or push; at is when Read returned or the push was taken, with its monotonic part.
+// No readings say that the device still pushes, and that what it has not pushed is as it was.
 // A reading's Time is 0 where the driver said none. The slice is valid only during the call and may be changed by it.
 type Sink func(at time.Time, readings []telemetry.Reading) error
 

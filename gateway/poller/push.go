@@ -37,6 +37,9 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 		return nil
 	}
 	g, err := p.pushed(&push)
+	if push.Err != nil {
+		err = push.Err
+	}
 	if err != nil {
 		p.link.pushes = nil
 		p.linkDown(err)
@@ -49,14 +52,41 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	p.mu.Lock()
 	g.stat.countPush(now, push.Lost)
 	p.mu.Unlock()
-	if n := g.lost.add(push.Lost, now); n > 0 {
-		p.log.Warn("the device pushes faster than its readings can be taken, and some are lost; sample slower or ask for a longer queue",
-			"device", g.device.name, "group", g.name, "lost", n)
+	p.tell(g, &push, now)
+	if len(push.Readings) > 0 {
+		if err := g.sink(now, push.Readings); err != nil {
+			return err
+		}
 	}
-	if len(push.Readings) == 0 {
+	return p.unchanged(g, now)
+}
+
+// unchangedEvery is how often a sink is told at most that other values are as they were.
+const unchangedEvery = time.Second
+
+// unchanged tells the sink that the values which were not pushed are as they were: heartbeats are due for those, too.
+func (p *Poller) unchanged(g *group, now time.Time) error {
+	if !p.link.up || now.Sub(g.told) < unchangedEvery {
 		return nil
 	}
-	return g.sink(now, push.Readings)
+	g.told = now
+	return g.sink(now, nil)
+}
+
+// tell logs what a person should know of a push.
+func (p *Poller) tell(g *group, push *drivers.Push, now time.Time) {
+	if push.Lost == 0 && push.Note != "" {
+		p.log.Info(push.Note, "device", g.device.name, "group", g.name)
+	}
+	n := g.lost.add(push.Lost, now)
+	if n == 0 {
+		return
+	}
+	cause := push.Note
+	if push.Lost == 0 || cause == "" {
+		cause = "the device pushes faster than its readings can be taken, and some are lost; sample slower or ask for a longer queue"
+	}
+	p.log.Warn(cause, "device", g.device.name, "group", g.name, "lost", n)
 }
 
 // pushed returns the group that a push is for. No push may reach the sink with a tag that the group does not have.

@@ -2,6 +2,7 @@ package poller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -120,6 +121,43 @@ func TestLostSubscription(t *testing.T) {
 	})
 }
 
+// TestPushesSayMore: a push may carry what a person should know, or why it is the last; and one without readings says that
+// all is as it was, at which heartbeats may be due.
+func TestPushesSayMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		got := run(t, f, 20*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			time.Sleep(2 * time.Second)
+			for _, push := range []drivers.Push{
+				{Note: "the server is slow"}, {Lost: 3, Note: "messages are lost"}, {Lost: 4, Note: "messages are lost"}, {}, {},
+			} {
+				f.current() <- push
+				time.Sleep(600 * time.Millisecond)
+			}
+			synctest.Wait()
+			if f.unchanged != 3 {
+				t.Errorf("the sink was told %d times in 3 s that nothing has changed, want 3", f.unchanged)
+			}
+			f.change(func() { f.connectIn = 5 * time.Second })
+			f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
+			time.Sleep(3 * time.Second)
+			if s := p.Stats(); s.Up || s.Reason != "nothing was heard" || s.Devices[0].Groups[0].Lost != 7 {
+				t.Errorf("%+v", s)
+			}
+		})
+		log := f.log.String()
+		for _, want := range []string{`level=INFO msg="the server is slow"`, `level=WARN msg="messages are lost" device=d0 group=g lost=3`} {
+			if strings.Count(log, want) != 1 {
+				t.Errorf("%q is not logged once:\n%s", want, log)
+			}
+		}
+		bad := count(got, func(k tick) bool { return !k.good && k.reason == "nothing was heard" })
+		if bad < 4 || bad != len(got) {
+			t.Errorf("%d of %d ticks say what was wrong", bad, len(got))
+		}
+	})
+}
+
 // TestRefusedSubscription is a link that is down.
 func TestRefusedSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -167,7 +205,7 @@ func TestOneTurnOfAFlood(t *testing.T) {
 			{Name: "polled", Groups: []drivers.Group{{Interval: time.Second, Tags: make([]telemetry.Tag, 1)}}}}}
 		f.conn = c
 		p := New(c, f, Options{Log: slog.New(slog.DiscardHandler), Sinks: [][]Sink{
-			{func(time.Time, []telemetry.Reading) error { pushes++; return nil }},
+			{func(_ time.Time, rs []telemetry.Reading) error { pushes += len(rs); return nil }},
 			{func(time.Time, []telemetry.Reading) error { polls++; return nil }}}})
 		p.connected(p.dial(t.Context()))
 		p.start(time.Now())

@@ -230,12 +230,12 @@ func (p *Publisher) Drain(ctx context.Context) error {
 		case s.State == Connected && s.LiveWaiting == 0 && s.LiveInFlight == 0:
 			return nil
 		case s.State != Connected && s.State != Connecting:
-			return fmt.Errorf("drain destination %q: the link is down; %d records stay in the buffer", p.o.Destination, s.Unacknowledged)
+			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("drain destination %q: %w; %d records stay in the buffer", p.o.Destination, ctx.Err(), s.Unacknowledged)
+			return fmt.Errorf("drain destination %q: the time for it is over; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)
 		}
 	}
 }

@@ -35,14 +35,14 @@ type Group struct {
 	text map[uint32]string // texts and arrays
 }
 
-// last is the last reading of a tag in 40 bytes; texts lie beside, reasons are shared.
+// last is the last reading of a tag in 32 bytes; texts lie beside, reasons are shared.
 type last struct {
 	bits    uint64
 	time    int64 // source time, µs since 1970
-	at      int64 // of its poll, µs since 1970; 0 = none yet
 	reason  *string
 	kind    telemetry.Kind
 	quality telemetry.Quality
+	read    bool
 }
 
 // Entry is one tag with its last reading.
@@ -50,7 +50,7 @@ type Entry struct {
 	Device, Group string
 	Tag           *record.Tag // not to be changed
 	Interval      time.Duration
-	At            int64 // of the poll by the gateway's clock, µs since 1970; 0 = not read yet
+	At            int64 // of the last poll or push of the group by the gateway's clock, µs since 1970; 0 = not read yet
 	Reading       telemetry.Reading
 }
 
@@ -81,7 +81,8 @@ func (t *Table) Remove(g *Group) {
 	}
 }
 
-// Put takes the readings of one poll or push: at is its time in µs since 1970. It keeps nothing of the slice.
+// Put takes the readings of one poll or push: at is its time in µs since 1970. What a push leaves out is as it was. It keeps
+// nothing of the slice.
 func (g *Group) Put(at int64, readings []telemetry.Reading) {
 	g.mu.Lock()
 	g.at = at
@@ -92,7 +93,7 @@ func (g *Group) Put(at int64, readings []telemetry.Reading) {
 			continue
 		}
 		l := &g.last[r.Tag]
-		l.bits, l.time, l.at, l.kind, l.quality = r.Value.Bits, r.Time, at, r.Value.Kind, r.Quality
+		l.bits, l.time, l.read, l.kind, l.quality = r.Value.Bits, r.Time, true, r.Value.Kind, r.Quality
 		l.reason = share(l.reason, &reason, r.Reason)
 		if r.Value.Text != "" || g.text != nil {
 			g.setText(r)
@@ -130,7 +131,10 @@ func (g *Group) setText(r *telemetry.Reading) {
 // entry returns a tag's entry. g.mu is held.
 func (g *Group) entry(tag int) Entry {
 	l := &g.last[tag]
-	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.schema.Tags[tag], Interval: g.interval, At: l.at}
+	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.schema.Tags[tag], Interval: g.interval}
+	if l.read {
+		e.At = g.at
+	}
 	e.Reading = telemetry.Reading{Tag: uint32(tag), Time: l.time, Quality: l.quality,
 		Value: telemetry.Value{Kind: l.kind, Bits: l.bits, Text: g.text[uint32(tag)]}}
 	if l.reason != nil {
@@ -189,7 +193,7 @@ func (t *Table) Count() map[string]Counts {
 		c.At = max(c.At, g.at)
 		for i := range g.last {
 			switch l := &g.last[i]; {
-			case l.at == 0:
+			case !l.read:
 			case l.quality == telemetry.Good:
 				c.Good++
 			case l.quality == telemetry.Uncertain:

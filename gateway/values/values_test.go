@@ -39,7 +39,7 @@ func TestTable(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s/%s %d %d %v %q %q", e.Device, e.Tag.Name, e.At, e.Reading.Time, e.Reading.Quality, e.Reading.Reason, e.Reading.Value.Text))
 		return true
 	})
-	want := `[a/tag-0 0 0 good "" "" b/tag-0 10 5 bad "no answer" "" b/tag-1 20 19 good "" "on"]`
+	want := `[a/tag-0 0 0 good "" "" b/tag-0 20 5 bad "no answer" "" b/tag-1 20 19 good "" "on"]`
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}

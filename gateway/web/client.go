@@ -42,6 +42,9 @@ type Client struct {
 // ErrNoGateway means that nobody answers at a store's local endpoint.
 var ErrNoGateway = errors.New("no gateway answers")
 
+// ErrStopped means that the gateway stopped while it answered.
+var ErrStopped = errors.New("the gateway has stopped")
+
 // Dial returns a client of the gateway that runs on the store in dir. Errors: ErrNoGateway.
 func Dial(ctx context.Context, dir string) (*Client, error) {
 	// a reload of a large config takes some seconds; a long answer shows life every maxSilence
@@ -101,7 +104,8 @@ func (c *Client) Ask(ctx context.Context, driver, line string, request []byte) (
 	return &a, c.get(ctx, http.MethodPost, "ask", url.Values{"driver": {driver}, "url": {line}, "request": {hex.EncodeToString(request)}}, &a)
 }
 
-// Trace calls f with each exchange on the line of a device, until f fails, ctx ends or the gateway exchanges the line.
+// Trace calls f with each exchange on the line of a device, until f fails, ctx ends or the gateway exchanges the line. Errors:
+// ErrStopped.
 func (c *Client) Trace(ctx context.Context, device string, f func(*Exchange) error) error {
 	return c.stream(ctx, "trace", url.Values{"device": {device}}, func(line []byte) error {
 		var e Exchange
@@ -131,7 +135,7 @@ func valuesQuery(device, tag string, bad bool) url.Values {
 	return q
 }
 
-// Watch calls f with each reading that comes, until f fails, ctx ends or the gateway stops.
+// Watch calls f with each reading that comes, until f fails, ctx ends or the gateway stops. Errors: ErrStopped.
 func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func(*Value) error) error {
 	q := valuesQuery(device, tag, bad)
 	q.Set("watch", "1")
@@ -161,10 +165,22 @@ func (c *Client) stream(ctx context.Context, path string, q url.Values, f func(l
 			return err
 		}
 	}
+	if c.stopped(ctx) {
+		return ErrStopped
+	}
 	if err := in.Err(); err != nil {
 		return fmt.Errorf("the gateway that runs on %q: %w", c.dir, err)
 	}
 	return nil
+}
+
+// stopped reports whether no gateway runs any more: an answer that ends does not tell why.
+func (c *Client) stopped(ctx context.Context) bool {
+	again, err := Dial(ctx, c.dir)
+	if err == nil {
+		_ = again.Close()
+	}
+	return err != nil && ctx.Err() == nil
 }
 
 // Close ends the client.

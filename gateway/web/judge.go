@@ -11,7 +11,7 @@ import (
 // State is how one part of the gateway stands, in the words that the page, /metrics, /readyz, the log and the commands all
 // use. README.md has the table of states.
 type State struct {
-	Kind   string    `json:"kind"` // device, destination, store, clock, config, process
+	Kind   string    `json:"kind"` // device, destination, store, certificate, clock, config, process
 	Name   string    `json:"name"`
 	State  string    `json:"state"` // one of the table
 	Since  time.Time `json:"since"` // zero = unknown
@@ -32,10 +32,15 @@ const (
 	StateJumped    = "jumped"
 	StateRefused   = "refused"
 	StateAbsent    = "absent"
+	StateExpired   = "expired"
+	StateEnding    = "expires this week"
+	StateEndsSoon  = "expires soon"
+	StateRenewed   = "renewed"
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped, StateRefused, StateAbsent, StateOK}
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped,
+	StateEndsSoon, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
 func (s *State) String() string {
@@ -64,7 +69,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 // Level returns how urgent the state is: LevelOK, LevelWarn or LevelBad.
 func (s *State) Level() string {
 	switch s.State {
-	case StateLosing, StateHung, StateFailing, StateLost:
+	case StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding:
 		return LevelBad
 	case StateOK:
 		return LevelOK
@@ -101,6 +106,7 @@ func (s *Snapshot) Judge() {
 			"`millrace check` shows every mistake"})
 	}
 	s.add(s.Clock.judge())
+	s.judgeCertificates()
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
 	})

@@ -83,6 +83,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.config(&s.Config)
 	e.ledger(s)
 	e.states(s)
+	e.certificates(s.Certificates)
 	e.devices(s)
 	e.groups(s)
 	e.destinations(s)
@@ -167,6 +168,17 @@ func (e *exposition) states(s *Snapshot) {
 	}
 	for i := range s.Destinations {
 		e.count(lost[s.Destinations[i].Name], "destination", s.Destinations[i].Name)
+	}
+}
+
+func (e *exposition) certificates(all []Certificate) {
+	e.family("millrace_certificate_not_after_seconds", "gauge", "When the certificate ends, in seconds since 1970.")
+	for i := range all {
+		which := "server"
+		if all[i].Own {
+			which = "own"
+		}
+		e.series(unix(all[i].NotAfter), "kind", all[i].Kind, "name", all[i].Owner, "certificate", which)
 	}
 }
 

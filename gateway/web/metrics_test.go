@@ -86,6 +86,11 @@ func TestMetricsBalance(t *testing.T) {
 	if got["millrace_device_up"].series[`device="tank-1",driver="modbus"`] != 0 || got["millrace_device_up"].series[`device="press-1",driver="modbus"`] != 1 {
 		t.Errorf("device_up: %v", got["millrace_device_up"])
 	}
+	for labels, want := range map[string]time.Time{`kind="destination",name="cloud",certificate="server"`: noon.AddDate(1, 0, 0), `kind="device",name="cnc-1",certificate="own"`: noon.AddDate(10, 0, 0)} {
+		if v := got["millrace_certificate_not_after_seconds"].series[labels]; v != float64(want.Unix()) {
+			t.Errorf("certificate %s: %v, want %d", labels, v, want.Unix())
+		}
+	}
 	if v := got["millrace_destination_connected"].series[`destination="cloud"`]; v != 0 {
 		t.Errorf("destination_connected %v", v)
 	}

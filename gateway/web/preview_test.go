@@ -18,6 +18,8 @@ func example(now time.Time, trouble string) *Snapshot {
 	secs := uint64(now.Sub(since).Seconds())
 	hours := 41.3
 	s := &Snapshot{Gateway: "press-shop", Version: "0.1.0", Epoch: "6f1c02d9a4b7e310", Started: since, Now: now,
+		Certificates: []Certificate{{Kind: "destination", Owner: "cloud", Name: "broker.example", NotAfter: now.AddDate(1, 0, 0)},
+			{Kind: "device", Owner: "cnc-1", Own: true, Name: "pki/own/millrace.der", NotAfter: now.AddDate(10, 0, 0)}},
 		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
 			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, OutageHours: &hours},
 		Process: Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},

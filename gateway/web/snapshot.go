@@ -30,6 +30,7 @@ type Snapshot struct {
 	Losses       []Loss        `json:"losses"` // not acknowledged by a person, by destination
 	Stalls       []Stall       `json:"-"`
 	Clock        Clock         `json:"clock"`
+	Certificates []Certificate `json:"certificates"`
 	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
 }
 
@@ -56,6 +57,17 @@ type Clock struct {
 	State  string    `json:"state"` // ok, not set or jumped
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+}
+
+// Certificate is one that a destination or a device rests on, as of the last attempt to connect.
+type Certificate struct {
+	Kind     string    `json:"kind"`  // destination or device
+	Owner    string    `json:"owner"` // its name
+	Own      bool      `json:"own"`   // ours, not the other side's
+	Name     string    `json:"name"`  // its file where it is ours, else what it calls itself
+	NotAfter time.Time `json:"not_after"`
+	Next     string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
+	Replaced time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.

@@ -37,6 +37,7 @@ type Store interface {
 // StoreStatus is the state of a store at one moment.
 type StoreStatus struct {
 	Running    bool   // a gateway runs on it; else Gateway and Version are empty and every destination counts as configured
+	Holder     string `json:",omitempty"` // the process that has it open although no gateway answers, "" for none
 	Gateway    string // its name
 	Version    string
 	Stats      buffer.Stats // of a store that nobody runs on MaxBytes is 0: it stands in the config
@@ -205,7 +206,13 @@ func OpenStore(ctx context.Context, dir string, maxSize int64) (Store, error) {
 	return &stopped{ro, dir, maxSize}, nil
 }
 
-func (s *stopped) Status(context.Context) (*StoreStatus, error) { return statusOf(s.ReadOnly) }
+func (s *stopped) Status(context.Context) (*StoreStatus, error) {
+	st, err := statusOf(s.ReadOnly)
+	if err == nil {
+		st.Holder = buffer.Holder(s.dir)
+	}
+	return st, err
+}
 
 func (s *stopped) Scan(ctx context.Context, q Query, f func(*StoredRecord) error) error {
 	return scan(ctx, s.ReadOnly, q, func() {}, f)

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,7 @@ type demo struct {
 	cloud   *cloud
 	gateway *gateway.Gateway
 	cfg     *config.Config
+	shown   []config.Device   // of cfg, which the gateway takes over
 	served  map[string]uint64 // what the plant served until it fell silent, by device
 	page    string            // where the operator's page is served
 	peak    uint64            // the most readings seen in the buffer
@@ -134,6 +136,9 @@ func (d *demo) load() (err error) {
 	}
 	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 	d.cfg, err = config.Load(file, d.options.Protocols, config.Options{LookupEnv: lookup})
+	if err == nil {
+		d.shown = slices.Clone(d.cfg.Devices)
+	}
 	return err
 }
 

@@ -201,8 +201,8 @@ func (d *demo) panels() []panel {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var panels []panel
-	for i := range d.cfg.Devices {
-		dev := &d.cfg.Devices[i]
+	for i := range d.shown {
+		dev := &d.shown[i]
 		p := panel{device: dev.Name, about: d.plant.served[dev.Name].about}
 		came := a.devices[dev.Name]
 		for j := range dev.Groups {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"millrace/gateway/web"
 )
 
 // New returns the command `millrace import FORMAT FILE`. It writes a list of devices to standard output, which a
@@ -47,7 +49,7 @@ func report(w io.Writer, r *Result) {
 	if r.Unnamed > 0 {
 		fmt.Fprintf(w, "and %d more remarks\n", r.Unnamed)
 	}
-	fmt.Fprintf(w, "%d tags imported; run millrace check before you use them\n", r.Tags)
+	fmt.Fprintf(w, "%s imported; run millrace check before you use the output\n", web.Count(uint64(r.Tags), "tag"))
 }
 
 // readFile reads a regular file of at most 32 MiB and one byte, which Import refuses.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"millrace/gateway/web"
 )
 
 // Bounds of foreign texts, in bytes. A config takes descriptions of at most 256.
@@ -19,7 +21,7 @@ const (
 // WriteYAML writes the devices as a list that a config can include, with the problems as comments at its top.
 func (r *Result) WriteYAML(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, "# %d tags imported", r.Tags)
+	fmt.Fprintf(out, "# %s imported", web.Count(uint64(r.Tags), "tag"))
 	if n := len(r.Problems) + r.Unnamed; n > 0 {
 		fmt.Fprintf(out, "; %d remarks:", n)
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"millrace/gateway/web"
 )
 
 // objectNames are the objects of a device identification (Modbus Application Protocol V1.1b3, 6.21).
@@ -160,7 +162,7 @@ func (l *line) sunspec(ctx context.Context, w io.Writer, unit byte) {
 			if !ok || model == lastModel {
 				break
 			}
-			fmt.Fprintf(w, "    model %d at holding:%d, %d registers%s\n", model, at, length, templateFor(model, at))
+			fmt.Fprintf(w, "    model %d at holding:%d, %s%s\n", model, at, web.Count(uint64(length), "register"), templateFor(model, at))
 			at += 2 + length
 		}
 		return

@@ -13,7 +13,6 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/modbus"
 	"millrace/drivers/telemetry"
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -83,7 +82,7 @@ func (f *lineFlags) store(h Host) (string, error) {
 	if _, err := os.Stat(f.config); err != nil && !f.chosen {
 		return "", nil
 	}
-	dir, err := config.StorePath(f.config, h.Protocols(), config.Options{})
+	dir, err := h.StorePath(f.config)
 	if dir != "" {
 		return dir, nil // mistakes elsewhere in it are no concern here
 	}

@@ -17,7 +17,8 @@ import (
 // Host is what the commands need of the program around them.
 type Host struct {
 	Protocols func() []drivers.Protocol
-	Failed    func(error) error // makes the error of a command that ran and failed, as against wrong usage
+	StorePath func(config string) (string, error) // the store of a config, with its mistakes; "" = it has none, or does not exist
+	Failed    func(error) error                   // makes the error of a command that ran and failed, as against wrong usage
 }
 
 // New returns the command `millrace modbus`.

@@ -2,6 +2,7 @@ package modbustool
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ type plant struct {
 	signals []*tagSignal
 	units   []*modbussim.Unit // of each signal
 	left    []string          // tags for which no value was found
+	tls     *tls.Config       // of lines with tcp+tls
 }
 
 // add serves the devices of one connection. listen is host:port, "" for a pseudo-terminal.
@@ -31,7 +33,7 @@ func (p *plant) add(c drivers.Connection, transport, listen string) error {
 	if err != nil {
 		return err
 	}
-	o := modbussim.Options{Addr: listen, Transport: transport}
+	o := modbussim.Options{Addr: listen, Transport: transport, TLS: p.tls}
 	if listen == "" {
 		o.Character, o.Answer = modbus.LineTimes(c.URL)
 	}

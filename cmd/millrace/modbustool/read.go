@@ -216,6 +216,9 @@ func show(w io.Writer, r *reader, first int, cells []cell, all bool) error {
 	if err := out.Flush(); err != nil || good > 0 {
 		return err
 	}
+	if len(cells) == 1 {
+		return errors.New("the device refuses it; does the table exist, and does the manual count from 1?")
+	}
 	return errors.New("the device refuses all of them; does the table exist, and does the manual count from 1?")
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/drivers"
+
+	"millrace/gateway/web"
 )
 
 // scanFlags say what to look for.
@@ -247,7 +249,7 @@ func (s *scanner) say(what string) {
 		return
 	}
 	s.said = time.Now()
-	fmt.Fprintf(s.progress, "%s; %d requests so far\n", what, s.asked)
+	fmt.Fprintf(s.progress, "%s; %s so far\n", what, web.Count(uint64(s.asked), "request"))
 }
 
 // blockScan looks into one block of a table.
@@ -319,7 +321,7 @@ func (s *scanner) report(w io.Writer, units, tables []byte) {
 			fmt.Fprintf(w, "  %s: %s\n", tableNames[t], strings.Join(ranges, ", "))
 		}
 	}
-	fmt.Fprintf(w, "%d of %d unit ids answer; %d requests%s\n", there, len(units), s.asked, s.through())
+	fmt.Fprintf(w, "%d of %d unit ids answer; %s%s\n", there, len(units), web.Count(uint64(s.asked), "request"), s.through())
 }
 
 // ranges joins what was found in the blocks of a table.

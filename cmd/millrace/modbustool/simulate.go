@@ -1,6 +1,7 @@
 package modbustool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,14 +17,15 @@ import (
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
+	"millrace/gateway/web"
 )
 
 // simulateFlags say what to serve, and where.
 type simulateFlags struct {
-	listen, transport string
-	unit, base        int
-	faults            []string
-	duration          time.Duration
+	listen, transport, caFile string
+	unit, base                int
+	faults                    []string
+	duration                  time.Duration
 }
 
 const maxLines = 100 // of a config
@@ -35,7 +37,7 @@ func newSimulate(h Host) *cobra.Command {
 		Short: "Serve a device template, or the Modbus devices of a config, without hardware",
 		Long: `Serve every tag of a template, or of the Modbus devices of a config, with values that a device could have and that move. Each
 line of a config has a port of its own, from --listen on; a serial line is a pseudo-terminal as slow as its url says. Registers
-that a client writes keep what was written. It ends with Ctrl-C, or after --for.
+that a client writes keep what was written. A SunSpec template has the chain of models around it. It ends with Ctrl-C, or after --for.
 
 Faults:
 ` + faultHelp,
@@ -70,7 +72,8 @@ Faults:
 		},
 	}
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:1502", "host:port of the first line; the others have the ports after it. Port 0: any")
-	cmd.Flags().StringVar(&f.transport, "transport", "tcp", "of a template: tcp, udp, rtuovertcp, rtuoverudp, asciiovertcp, asciioverudp, rtu, ascii (pseudo-terminals)")
+	cmd.Flags().StringVar(&f.transport, "transport", "tcp", "of a template: tcp, tcp+tls, udp, rtuovertcp, rtuoverudp, asciiovertcp, asciioverudp, rtu, ascii (pseudo-terminals)")
+	cmd.Flags().StringVar(&f.caFile, "ca-file", "", "a `FILE` for the certificate that clients of tcp+tls must trust; it is made anew. Without it a line of a config with tcp+tls is served as tcp")
 	cmd.Flags().IntVar(&f.unit, "unit", 1, "unit id of a template, 0 to 255")
 	cmd.Flags().IntVar(&f.base, "base", 0, "register that offsets of a template count from (default the template's)")
 	cmd.Flags().StringArrayVar(&f.faults, "fault", nil, "a `FAULT` on demand, see above; may be repeated")
@@ -90,7 +93,16 @@ func (f *simulateFlags) fill(p *plant, h Host, name string) error {
 		if f.transport == "rtu" || f.transport == "ascii" {
 			listen = ""
 		}
-		return p.add(c, f.transport, listen)
+		if f.transport == "tcp+tls" {
+			if p.tls, err = certificateFor(listen, f.caFile); err != nil {
+				return err
+			}
+		}
+		if err := p.add(c, f.transport, listen); err != nil {
+			return err
+		}
+		serveSunSpec(p.servers[0].Unit(uint8(f.unit)), name, cmp.Or(f.base, t.Base))
+		return nil
 	}
 	if _, e := os.Stat(name); e != nil {
 		return fmt.Errorf("simulate %q: it is neither a file nor a template; `millrace template` lists the templates", name)
@@ -113,8 +125,13 @@ func (f *simulateFlags) fillLines(p *plant, cfg *config.Config) error {
 			return fmt.Errorf("simulate %q: it has more than %d lines", cfg.File, maxLines)
 		}
 		transport, _, _ := strings.Cut(c.Connection.URL, "://")
-		if transport == "tcp+tls" {
+		if transport == "tcp+tls" && f.caFile == "" {
 			transport = "tcp" // nobody has the key of its certificate
+		} else if transport == "tcp+tls" && p.tls == nil {
+			var err error
+			if p.tls, err = certificateFor(listen, f.caFile); err != nil {
+				return err
+			}
 		}
 		where := listen
 		if transport == "rtu" || transport == "ascii" {
@@ -178,7 +195,7 @@ func (p *plant) serve(ctx context.Context, w io.Writer, duration time.Duration) 
 			return err
 		}
 	}
-	fmt.Fprintf(w, "%d tags\n", len(p.signals))
+	fmt.Fprintf(w, "%s\n", web.Count(uint64(len(p.signals)), "tag"))
 	if len(p.left) > 0 {
 		fmt.Fprintf(w, "no value fits %s: they read what their registers happen to hold\n", strings.Join(p.left, ", "))
 	}
@@ -200,7 +217,7 @@ func (p *plant) farewell(w io.Writer) error {
 	for _, s := range p.servers {
 		requests, clients = requests+s.Requests(), clients+s.Accepted()
 	}
-	_, err := fmt.Fprintf(w, "%d requests of %d connections\n", requests, clients)
+	_, err := fmt.Fprintf(w, "%s of %s\n", web.Count(requests, "request"), web.Count(clients, "connection"))
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}

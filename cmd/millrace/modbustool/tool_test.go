@@ -14,6 +14,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/modbus"
 	"millrace/drivers/modbus/modbussim"
+	"millrace/gateway/config"
 )
 
 var errFailed = errors.New("failed")
@@ -25,8 +26,10 @@ func run(t *testing.T, args ...string) (string, error) {
 }
 
 func runContext(ctx context.Context, args ...string) (string, error) {
+	protocols := func() []drivers.Protocol { return []drivers.Protocol{modbus.Protocol()} }
 	cmd := New(Host{
-		Protocols: func() []drivers.Protocol { return []drivers.Protocol{modbus.Protocol()} },
+		Protocols: protocols,
+		StorePath: func(file string) (string, error) { return config.StorePath(file, protocols(), config.Options{}) },
 		Failed:    func(err error) error { return fmt.Errorf("%w: %w", errFailed, err) },
 	})
 	var out bytes.Buffer
@@ -85,6 +88,9 @@ func TestReadBounds(t *testing.T) {
 	refuse := sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2})
 	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "2000"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "refuses all") {
 		t.Errorf("all refused: %v", err)
+	}
+	if _, err := run(t, "read", sim.URL(), "holding:0", "--count", "1"); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "refuses it;") {
+		t.Errorf("one refused: %v", err)
 	}
 	if n := sim.Requests(); n > 2*maxNo {
 		t.Errorf("%d requests for nothing", n)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
 
@@ -56,7 +55,7 @@ var errEnough = errors.New("enough")
 func (f *traceFlags) trace(ctx context.Context, w io.Writer, h Host, device string) error {
 	dir, err := f.path, error(nil)
 	if dir == "" {
-		if dir, err = config.StorePath(f.config, h.Protocols(), config.Options{}); dir == "" {
+		if dir, err = h.StorePath(f.config); dir == "" {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +26,9 @@ func newWrite(h Host) *cobra.Command {
 		Short: "Write one value to a device and read it back",
 		Long: `Write one value to a coil or to holding registers, and read it back. Without --yes it shows what the device holds now and
 writes nothing. On a line that a running gateway owns it refuses: there only the tags that the config lists under writes: can
-be written, with millrace write. A negative value stands after --.`,
+be written, with millrace write.`,
 		Example: `  millrace modbus write tcp://192.168.1.10 holding:100 42 --type uint16 --yes
-  millrace modbus write tcp://192.168.1.10 holding:100 --type int16 --yes -- -5
+  millrace modbus write tcp://192.168.1.10 holding:100 -5 --type int16 --yes
   millrace modbus write tcp://192.168.1.10 coil:7 true --yes`,
 		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,7 +51,8 @@ be written, with millrace write. A negative value stands after --.`,
 				if l.owner != nil {
 					return fmt.Errorf("write %s: the gateway that runs on %q owns this line; list the tag under writes: in its config and use `millrace write`, or stop the gateway", args[1], l.dir)
 				}
-				return writeValue(ctx, cmd.OutOrStdout(), &f, args[0], tag, args[2], yes)
+				// cmd/millrace puts a space before a negative number, or pflag would take it for a flag
+				return writeValue(ctx, cmd.OutOrStdout(), &f, args[0], tag, strings.TrimPrefix(args[2], " "), yes)
 			})
 		},
 	}

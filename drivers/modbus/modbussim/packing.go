@@ -80,6 +80,11 @@ func lengthRTU(in []byte) int {
 		return 9 + int(in[6])
 	case maskRegister:
 		return 10
+	case readWrite:
+		if len(in) < 11 {
+			return 11
+		}
+		return 13 + int(in[10])
 	}
 	return 8
 }

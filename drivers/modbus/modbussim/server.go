@@ -63,6 +63,10 @@ type Options struct {
 	// each answer comes Answer later.
 	Character, Answer time.Duration
 
+	// Wire, if not nil, writes each answer in place of the server, as it lies on the wire, and may damage it, or write something
+	// else, or nothing, or later. False ends the connection. Each connection calls it from one goroutine.
+	Wire func(to io.Writer, frame []byte) bool
+
 	// Served is called for each request whose right answer is about to be written, in the order of the
 	// answers of one connection and by one goroutine a connection. values is as on the wire (registers
 	// big-endian, bits packed from bit 0 on) and valid only during the call. Nil = not called.
@@ -325,7 +329,12 @@ func (c *conn) flush() bool {
 		}
 	}
 	_ = c.socket.SetWriteDeadline(time.Now().Add(write))
-	_, err := c.socket.Write(out)
+	err := error(nil)
+	if wire := c.server.options.Wire; wire != nil {
+		c.closing = !wire(c.socket, out) || c.closing
+	} else {
+		_, err = c.socket.Write(out)
+	}
 	c.server.answered.Store(time.Now().UnixNano())
 	c.out = c.out[:0]
 	return err == nil && !c.closing

@@ -9,6 +9,7 @@ const (
 	writeCoils     = 15
 	writeRegisters = 16
 	maskRegister   = 22
+	readWrite      = 23 // refused, but its frames have an end
 )
 
 // refuseWrite returns the exception code that a write earns by itself, 0 for none.

@@ -37,6 +37,15 @@ type Options struct {
 	MaxNodesPerRead int
 	HideLimit       bool
 
+	// MaxItemsPerCall is the like limit of items that one request may create.
+	MaxItemsPerCall int
+
+	// NoSubscriptions makes the server one that has none. MinPublishing is the shortest publishing and sampling interval
+	// that it has, MaxQueue the longest queue of an item, MaxPublish how many Publish requests may wait; 0 for none.
+	NoSubscriptions      bool
+	MinPublishing        time.Duration
+	MaxQueue, MaxPublish int
+
 	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int
@@ -79,22 +88,27 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	muted      map[node]bool // of which subscriptions say nothing
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
 	conns      map[net.Conn]struct{}
 	sessions   map[string]*session // by authentication token
 
-	delay  atomic.Int64 // of each response, ns
-	silent atomic.Bool
-	serial atomic.Uint32 // channels and sessions made
-	reads  atomic.Uint64 // Read requests seen
-	wg     sync.WaitGroup
+	delay               atomic.Int64 // of each response, ns
+	silent              atomic.Bool
+	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
+	skip                atomic.Int64  // messages with values
+	serial              atomic.Uint32 // channels and sessions made
+	reads               atomic.Uint64 // Read requests seen
+	wg                  sync.WaitGroup
 }
 
 // session is what the server keeps of one.
 type session struct {
 	active             bool
 	nonce, certificate []byte // ours; the client's
+	channel            *uasc.SecureChannel
+	subs               subscriptions
 }
 
 // node names a variable independent of the index that its namespace has at the moment.
@@ -114,7 +128,7 @@ func New(o Options) (*Server, error) {
 		o.Namespaces = []string{"urn:millrace:machine"}
 	}
 	s := &Server{
-		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{},
+		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
 	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {
@@ -182,6 +196,13 @@ func (s *Server) Sessions() int {
 func (s *Server) DropSessions() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetSessions()
+}
+
+func (s *Server) forgetSessions() {
+	for _, made := range s.sessions {
+		made.subs.end()
+	}
 	clear(s.sessions)
 }
 
@@ -222,7 +243,7 @@ func (s *Server) Close() {
 	for c := range s.conns {
 		c.Close()
 	}
-	clear(s.sessions)
+	s.forgetSessions()
 	s.mu.Unlock()
 	s.wg.Wait()
 }
@@ -282,6 +303,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	defer func() {
 		tcp.Close() // first: Close would send
 		channel.Close()
+		s.orphan(channel)
 	}()
 	ctx := context.Background()
 	for {
@@ -290,7 +312,10 @@ func (s *Server) serve(tcp *net.TCPConn) {
 			return
 		}
 		if req := m.Request(); req != nil && !s.silent.Load() {
-			res := s.answer(&secured{channel, config}, req)
+			res := s.answer(&secured{channel, config}, m.RequestID, req)
+			if res == nil {
+				continue
+			}
 			time.Sleep(time.Duration(s.delay.Load()))
 			if s.silent.Load() {
 				continue

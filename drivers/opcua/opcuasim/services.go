@@ -18,6 +18,9 @@ func (s *Server) addStandardNodes() {
 	if n := s.opts.MaxNodesPerRead; n > 0 && !s.opts.HideLimit {
 		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead), func() any { return uint32(n) })
 	}
+	if n := s.opts.MaxItemsPerCall; n > 0 && !s.opts.HideLimit {
+		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall), func() any { return uint32(n) })
+	}
 }
 
 // secured is a channel and how it was opened.
@@ -26,8 +29,8 @@ type secured struct {
 	config *uasc.Config
 }
 
-// answer serves one request.
-func (s *Server) answer(channel *secured, req ua.Request) ua.Response {
+// answer serves one request; nil = its answer comes later.
+func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Response {
 	var res ua.Response
 	status := ua.StatusOK
 	switch r := req.(type) {
@@ -46,7 +49,9 @@ func (s *Server) answer(channel *secured, req ua.Request) ua.Response {
 	case *ua.CloseSessionRequest:
 		if status = s.session(req, false); status == ua.StatusOK {
 			s.mu.Lock()
-			delete(s.sessions, r.RequestHeader.AuthenticationToken.String())
+			token := r.RequestHeader.AuthenticationToken.String()
+			s.sessions[token].subs.end()
+			delete(s.sessions, token)
 			s.mu.Unlock()
 			res = &ua.CloseSessionResponse{}
 		}
@@ -55,19 +60,44 @@ func (s *Server) answer(channel *secured, req ua.Request) ua.Response {
 			res, status = s.read(r)
 		}
 	default:
-		status = ua.StatusBadServiceUnsupported
+		var made *session
+		if made, status = s.active(req); status == ua.StatusOK {
+			res, status = s.subscribed(made, channel, request, req)
+		}
+		if res == nil && status == ua.StatusOK {
+			return nil
+		}
 	}
 	if status != ua.StatusOK {
 		res = &ua.ServiceFault{}
 	}
-	res.SetHeader(&ua.ResponseHeader{
+	res.SetHeader(header(req.Header().RequestHandle, status))
+	return res
+}
+
+func header(handle uint32, status ua.StatusCode) *ua.ResponseHeader {
+	return &ua.ResponseHeader{
 		Timestamp:          time.Now(),
-		RequestHandle:      req.Header().RequestHandle,
+		RequestHandle:      handle,
 		ServiceResult:      status,
 		ServiceDiagnostics: &ua.DiagnosticInfo{},
 		AdditionalHeader:   ua.NewExtensionObject(nil),
-	})
-	return res
+	}
+}
+
+// subscribed serves a request that has to do with subscriptions.
+func (s *Server) subscribed(made *session, channel *secured, request uint32, req ua.Request) (ua.Response, ua.StatusCode) {
+	switch r := req.(type) {
+	case *ua.CreateSubscriptionRequest:
+		return s.createSubscription(made, r)
+	case *ua.CreateMonitoredItemsRequest:
+		return s.createItems(made, r)
+	case *ua.PublishRequest:
+		return s.wait(made, channel, request, r)
+	case *ua.RepublishRequest:
+		return s.republish(made, r)
+	}
+	return nil, ua.StatusBadServiceUnsupported
 }
 
 func (s *Server) endpoints(url string) (all []*ua.EndpointDescription) {
@@ -117,7 +147,7 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		signature[0] ^= 1
 	}
 	token := ua.NewByteStringNodeID(1, nonce())
-	made := &session{nonce: nonce(), certificate: r.ClientCertificate}
+	made := &session{channel: channel.SecureChannel, nonce: nonce(), certificate: r.ClientCertificate}
 	s.mu.Lock()
 	s.sessions[token.String()] = made
 	s.mu.Unlock()
@@ -153,6 +183,20 @@ func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.Sta
 	}
 	made.active = true
 	return ua.StatusOK
+}
+
+// active returns the activated session that a request belongs to.
+func (s *Server) active(req ua.Request) (*session, ua.StatusCode) {
+	if status := s.session(req, true); status != ua.StatusOK {
+		return nil, status
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	made := s.sessions[req.Header().AuthenticationToken.String()]
+	if made == nil { // dropped meanwhile
+		return nil, ua.StatusBadSessionIDInvalid
+	}
+	return made, ua.StatusOK
 }
 
 // session checks that the request belongs to a session, and to an activated one if asked.
@@ -195,27 +239,33 @@ func (s *Server) read(r *ua.ReadRequest) (ua.Response, ua.StatusCode) {
 }
 
 func (s *Server) readNode(r *ua.ReadValueID, now time.Time) *ua.DataValue {
+	dv, v := s.valueOf(r, now)
+	if key, _ := s.find(r.NodeID); s.opts.Served != nil && dv.Status>>31 == 0 && key.uri != uaURI {
+		s.opts.Served(key.identifier, v)
+	}
+	return dv
+}
+
+// valueOf returns the value of a node, also as its function has it.
+func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) {
 	key, ok := s.find(r.NodeID)
 	value := s.nodes[key]
 	switch code := s.bad[key]; {
 	case !ok || value == nil:
-		return badValue(ua.StatusBadNodeIDUnknown, now)
+		return badValue(ua.StatusBadNodeIDUnknown, now), nil
 	case r.AttributeID != ua.AttributeIDValue:
-		return badValue(ua.StatusBadAttributeIDInvalid, now)
+		return badValue(ua.StatusBadAttributeIDInvalid, now), nil
 	case code != 0:
-		return badValue(code, now)
+		return badValue(code, now), nil
 	}
 	v := value()
 	dv, ready := v.(*ua.DataValue)
 	if !ready {
 		if dv = dataValue(v, now); dv == nil {
-			return badValue(ua.StatusBadInternalError, now)
+			return badValue(ua.StatusBadInternalError, now), nil
 		}
 	}
-	if s.opts.Served != nil && dv.Status>>31 == 0 && key.uri != uaURI {
-		s.opts.Served(key.identifier, v)
-	}
-	return dv
+	return dv, v
 }
 
 // withTimes leaves only the timestamps that the client asked for.

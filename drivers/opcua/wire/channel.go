@@ -80,7 +80,7 @@ type Call struct {
 	size   int
 	chunks int
 	err    error
-	done   chan struct{}
+	done   chan *Call
 	open   *opening // of an OpenSecureChannel request
 }
 

@@ -132,7 +132,7 @@ func start(t *testing.T, c *Channel) *Call {
 }
 
 func (call *Call) number() (uint32, error) {
-	<-call.Done()
+	<-call.done
 	b, err := call.Take()
 	if err != nil {
 		return 0, err

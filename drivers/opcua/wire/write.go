@@ -10,17 +10,25 @@ import (
 )
 
 // NewCall returns a Call for one request at a time.
-func NewCall() *Call { return &Call{done: make(chan struct{}, 1)} }
+func NewCall() *Call { return &Call{done: make(chan *Call, 1)} }
 
-// Done yields one value when the request that was started was answered or has failed. Take is called then.
-func (call *Call) Done() <-chan struct{} { return call.done }
+// NewCalls returns n Calls, each for one request at a time, and the channel that yields each of them when its request was answered or
+// has failed, in the order of the answers. Take is called then. They are for Start only.
+func NewCalls(n int) ([]*Call, <-chan *Call) {
+	done := make(chan *Call, n)
+	calls := make([]*Call, n)
+	for i := range calls {
+		calls[i] = &Call{done: done}
+	}
+	return calls, done
+}
 
 // Take returns the body of the answer, which is valid until the Call is used again.
 func (call *Call) Take() ([]byte, error) { return call.body, call.err }
 
 func (call *Call) finish(err error) {
 	call.err = err
-	call.done <- struct{}{}
+	call.done <- call
 }
 
 // reset makes the Call ready for a request.

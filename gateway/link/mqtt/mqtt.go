@@ -44,6 +44,7 @@ type Dialer struct {
 	o      Options
 	target target
 	dial   func(context.Context) (net.Conn, error) // seam for tests
+	seen   certificates
 }
 
 // New checks the options and returns a Dialer. It does not touch the network.
@@ -68,9 +69,12 @@ func New(o Options) (*Dialer, error) {
 		o.MaxInbound = defaultMaxInbound
 	}
 	d := &Dialer{o: o, target: t}
-	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS) }
+	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
 	return d, nil
 }
+
+// Certificates returns ours and the broker's: see link.Certified.
+func (d *Dialer) Certificates() []link.Certificate { return d.seen.list() }
 
 // Dial opens a session: see link.Dialer.
 func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error) {

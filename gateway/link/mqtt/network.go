@@ -69,13 +69,14 @@ func parseTarget(text string) (target, error) {
 }
 
 // dial opens the network connection, up to but not including the MQTT login.
-func (t *target) dial(ctx context.Context, files *TLS) (net.Conn, error) {
+func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn net.Conn, err error) {
 	var config *tls.Config
 	if t.secure {
-		var err error
 		if config, err = files.load(t.url.Hostname()); err != nil {
 			return nil, err
 		}
+		seen.watch(config, files.CertFile)
+		defer func() { seen.refused(err) }()
 	}
 	if t.web {
 		return t.dialWeb(ctx, config)

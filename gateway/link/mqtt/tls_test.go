@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,6 +93,40 @@ func write(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCertificates: the dialer knows until when the broker's certificate and ours are valid, also when an expired one is refused.
+func TestCertificates(t *testing.T) {
+	ca := newAuthority(t, "ca") // ends in an hour
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "own.pem"), filepath.Join(dir, "own.key")
+	half, past := time.Now().Add(30*time.Minute).Truncate(time.Second).UTC(), time.Now().Add(-time.Minute).Truncate(time.Second).UTC()
+	cert, key := ca.issue(t, "gateway", half)
+	write(t, certFile, cert)
+	write(t, keyFile, key)
+	for _, c := range []struct {
+		name string
+		cert tls.Certificate
+		want link.Certificate
+	}{
+		{"the broker's ends first", ca.pair(t, "127.0.0.1", half), link.Certificate{Name: "127.0.0.1", NotAfter: half}},
+		{"its authority ends first", ca.pair(t, "127.0.0.1", time.Now().Add(48*time.Hour)), link.Certificate{Name: "ca", NotAfter: ca.cert.NotAfter}},
+		{"expired", ca.pair(t, "127.0.0.1", past), link.Certificate{Name: "127.0.0.1", NotAfter: past}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{c.cert}}})
+			d := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: TLS{CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile}})
+			if got := d.Certificates(); len(got) > 0 {
+				t.Errorf("before the first dial: %v", got)
+			}
+			if l, err := d.Dial(context.Background(), nil); err == nil {
+				defer l.Close()
+			}
+			if got, want := d.Certificates(), []link.Certificate{{Own: true, Name: certFile, NotAfter: half}, c.want}; !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
 	}
 }
 

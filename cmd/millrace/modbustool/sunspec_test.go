@@ -1,0 +1,87 @@
+package modbustool
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"millrace/configs/templates"
+	"millrace/drivers"
+	"millrace/drivers/modbus"
+	"millrace/drivers/telemetry"
+)
+
+// TestSimulateSunSpec serves each SunSpec template: identify finds the chain of models and the template, and the length of the model
+// reaches as far as the template's tags.
+func TestSimulateSunSpec(t *testing.T) {
+	for name, model := range sunspecModels {
+		tpl, err := templates.Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := 0
+		for _, g := range expanded(t, tpl) {
+			for i := range g.Tags {
+				last = max(last, stretchOf(t, &g.Tags[i]).last)
+			}
+		}
+		if end := 40070 + 2 + int(model.length); last > end {
+			t.Errorf("%s: a tag ends at %d, the model at %d", name, last, end)
+		}
+		for _, base := range []int{40070, 40069, 70, 50070} {
+			url := simulating(t, 1, name, "--unit", "4", "--base", fmt.Sprint(base))[0]
+			out, err := run(t, "identify", url, "--unit", "4")
+			if err != nil {
+				t.Fatal(err)
+			}
+			common := 66
+			if base == 40069 {
+				common = 65
+			}
+			has(t, out, fmt.Sprintf("SunSpec from holding:%d on\n    model 1 at holding:%d, %d registers\n    model %d at holding:%d, %d registers: millrace template %s --base %d\n",
+				base-common-4, base-common-2, common, model.id, base, model.length, name, base))
+		}
+	}
+}
+
+func expanded(t *testing.T, tpl *templates.Template) []drivers.Group {
+	t.Helper()
+	c, err := templateConnection(tpl, &simulateFlags{transport: "tcp", unit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Devices[0].Groups
+}
+
+// TestSimulateTLS reads a template over tcp+tls with the certificate that was written, and is refused without it.
+func TestSimulateTLS(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	url := simulating(t, 1, "eastron-sdm120", "--transport", "tcp+tls", "--ca-file", file)[0]
+	read := func(options map[string]string) error {
+		d, err := modbus.Protocol().New(drivers.Connection{URL: url, Devices: []drivers.Device{{Name: "d", URL: url, Timeout: 10 * time.Second, Options: options,
+			Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: []telemetry.Tag{{Name: "v", Address: "input:0", Type: "float32"}}}}}}})
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		if err := d.Connect(t.Context()); err != nil {
+			return err
+		}
+		readings, err := d.Read(context.Background(), drivers.Ref{}, nil)
+		if v, ok := readings[0].Value.Float(); err == nil && (!ok || v < 200 || v > 250) {
+			t.Errorf("%+v is no voltage", readings[0])
+		}
+		return err
+	}
+	if err := read(map[string]string{"ca_file": file}); err != nil {
+		t.Error(err)
+	}
+	if read(map[string]string{}) == nil {
+		t.Error("a certificate that nobody vouches for was taken")
+	}
+	if _, err := run(t, "simulate", "eastron-sdm120", "--transport", "tcp+tls", "--listen", "127.0.0.1:0"); err == nil {
+		t.Error("tcp+tls without --ca-file was taken")
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// table writes rows of which more may come later: a column keeps its width, or grows. (text/tabwriter begins anew at each flush.)
+type table struct {
+	out    io.Writer
+	widths []int
+	rows   [][]string // not written yet
+}
+
+// widest is how wide a column grows: one long text must not push the others away for good.
+const widest = 40
+
+func (t *table) add(cells ...string) {
+	t.widths = append(t.widths, make([]int, max(0, len(cells)-len(t.widths)))...)
+	for i, c := range cells {
+		cells[i] = strings.Map(printable, c)
+		t.widths[i] = max(t.widths[i], min(utf8.RuneCountInString(cells[i]), widest))
+	}
+	t.rows = append(t.rows, cells)
+}
+
+// printable keeps what a device or a broker says from steering the terminal.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return utf8.RuneError
+}
+
+func (t *table) flush() error {
+	var out strings.Builder
+	for _, cells := range t.rows {
+		line := ""
+		for i, c := range cells {
+			line += fmt.Sprintf("%-*s  ", t.widths[i], c)
+		}
+		out.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	t.rows = t.rows[:0]
+	_, err := io.WriteString(t.out, out.String())
+	return err
+}

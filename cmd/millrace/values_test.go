@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"millrace/gateway/web"
+)
+
+// TestWatchTable: rows that come one by one stand in the columns of the first ones, and begin with the time of day.
+func TestWatchTable(t *testing.T) {
+	var out bytes.Buffer
+	p, err := newValuePrinter(&out, "table", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(device, tag, value, reason string) {
+		p.print(&web.Value{Device: device, Tag: tag, Value: json.Number(value), Unit: "°C", Quality: "good", Reason: reason, At: 1_700_000_000_250})
+	}
+	row("press-1", "temperature", "21.5", "")
+	row("press-2", "t", "5", "")
+	if err := p.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"7", "1234567", "8"} {
+		row("p", "t", value, "why\nnot")
+		if err := p.flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	row("p", "t", strings.Repeat("9", 400), "")
+	row("p", "t", "8", "")
+	if err := p.flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := `TIME UTC      DEVICE   TAG          VALUE  UNIT  QUALITY  REASON
+22:13:20.250  press-1  temperature  21.5   °C    good
+22:13:20.250  press-2  t            5      °C    good
+22:13:20.250  p        t            7      °C    good     why�not
+22:13:20.250  p        t            1234567  °C    good     why�not
+22:13:20.250  p        t            8        °C    good     why�not
+22:13:20.250  p        t            ` + strings.Repeat("9", 400) + `  °C    good
+22:13:20.250  p        t            8                                         °C    good
+`
+	if out.String() != want {
+		t.Errorf("shown:\n%swant:\n%s", &out, want)
+	}
+}
+
+// TestWatchEnds: a gateway that stops ends a watch with exit code 1 and says so.
+func TestWatchEnds(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	file, stop := running(t, dir)
+	until(t, "good", "values", "--config", file)
+	table, lines := newTail(), newTail()
+	code, said := make(chan int, 1), make(chan error, 1)
+	go func() { code <- execute([]string{"values", "--watch", "--config", file}, table) }()
+	go func() {
+		f := valuesFlags{path: dir, format: "json", watch: true}
+		said <- f.show(t.Context(), lines, "", "")
+	}()
+	for range 3 { // what was there, and two that came
+		if row := <-table.writes; !regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  meter-1  power `).MatchString(row) {
+			t.Errorf("the watch writes %q", row)
+		}
+		<-lines.writes
+	}
+	stop()
+	if got := <-code; got != exitFailed {
+		t.Errorf("exit %d", got)
+	}
+	if err := <-said; err == nil || err.Error() != "the gateway has stopped" {
+		t.Errorf("the watch ends with %v", err)
+	}
+}
+
+// tail passes on the first writes to it.
+type tail struct{ writes chan string }
+
+func newTail() *tail { return &tail{make(chan string, 100)} }
+
+func (w *tail) Write(p []byte) (int, error) {
+	select {
+	case w.writes <- string(p):
+	default:
+	}
+	return len(p), nil
+}

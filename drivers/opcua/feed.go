@@ -1,0 +1,410 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
+	"millrace/drivers/telemetry"
+)
+
+// Bounds of what is pushed.
+const (
+	maxPushes  = 4    // that wait to be taken; then the server's queues have to hold what comes
+	maxPush    = 1000 // readings of one push
+	maxPublish = 16   // Publish requests that wait at the server
+	maxMissing = 16   // messages that are asked for again at a time; with more between two, all are lost
+)
+
+// feed is what one session's subscriptions push. The driver fills it; from start on it belongs to a goroutine of its own, which ends
+// with the link and at the latest with end.
+type feed struct {
+	link   *link
+	set    *settings
+	subs   map[uint32]*subscription
+	rooms  [maxPushes + 2][]telemetry.Reading // of the pushes that wait, the one being taken and the one being filled
+	room   int                                // the next of rooms
+	first  []drivers.Push                     // what is known before anything is published
+	pushes chan drivers.Push
+	off    bool // tests: nothing is missed
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the goroutine has ended; nil before start
+	silent bool          // it ended because the server is
+
+	asked *wire.Call
+	calls []*wire.Call // of Publish, at hand
+	done  <-chan *wire.Call
+	open  int // Publish requests that wait at the server
+	want  int // so many should
+	acks  []ack
+	items int // that one request may ask for; 0 when not known yet
+	converter
+}
+
+// subscription is one group that is pushed.
+type subscription struct {
+	terms
+	ref       drivers.Ref
+	group     *group
+	next      uint32         // the sequence number of its next message
+	heard     time.Time      // when the last one came
+	quiet     time.Duration  // how long it may say nothing
+	refused   []int          // tags that the server does not monitor, tried again now and then
+	reasons   map[int]string // why
+	retry     time.Time
+	*verified // nil = it is not
+}
+
+func newFeed(l *link, set *settings) *feed {
+	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
+		converter: converter{texts: statusTexts{}}}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+// start lets the server publish.
+func (f *feed) start() {
+	f.want = min(max(len(f.subs)+2, 3), maxPublish)
+	f.calls, f.done = wire.NewCalls(f.want)
+	f.ended = make(chan struct{})
+	now := time.Now()
+	for _, s := range f.subs {
+		s.heard = now
+	}
+	go f.run()
+}
+
+// running reports whether something is pushed.
+func (f *feed) running() bool { return f != nil && f.ended != nil }
+
+// end stops the goroutine and waits for it.
+func (f *feed) end() {
+	f.cancel()
+	if f.ended == nil {
+		close(f.pushes)
+		return
+	}
+	<-f.ended
+}
+
+func (f *feed) run() {
+	defer close(f.ended)
+	defer close(f.pushes)
+	if err := f.serve(); err != nil && f.ctx.Err() == nil {
+		f.push(drivers.Push{Err: err})
+	}
+}
+
+// serve keeps Publish requests at the server and hands on what it answers, until the link is lost or has ended.
+func (f *feed) serve() (err error) {
+	defer caught(&err)
+	for _, p := range f.first {
+		f.push(p)
+	}
+	f.first = nil
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for err == nil {
+		if err = f.publish(); err != nil {
+			break
+		}
+		timer.Reset(time.Until(f.wake()))
+		select {
+		case <-f.ctx.Done():
+			return nil
+		case call := <-f.done:
+			err = f.answered(call)
+		case <-timer.C:
+			err = f.overdue(time.Now())
+		}
+	}
+	return err
+}
+
+// push hands one push on, however long that takes.
+func (f *feed) push(p drivers.Push) {
+	select {
+	case f.pushes <- p:
+	case <-f.ctx.Done():
+	}
+}
+
+// publish sends as many Publish requests as should wait at the server. They say what has come.
+func (f *feed) publish() error {
+	if err := f.link.renewed(f.ctx); err != nil {
+		return err
+	}
+	for f.open < f.want {
+		call := f.calls[len(f.calls)-1]
+		body := f.link.build(id.PublishRequest_Encoding_DefaultBinary, 0, encodePublish(f.acks))
+		if err := f.link.channel.Start(call, f.link.timeout, body); err != nil {
+			return judged(err, true, f.link.timeout)
+		}
+		f.acks = f.acks[:0]
+		f.calls = f.calls[:len(f.calls)-1]
+		f.open++
+	}
+	return nil
+}
+
+// answered takes the answer to a Publish request.
+func (f *feed) answered(call *wire.Call) error {
+	f.open--
+	f.calls = append(f.calls, call)
+	defer call.Trim()
+	return f.answer(call.Take())
+}
+
+// answer takes the body of a Publish response.
+func (f *feed) answer(body []byte, err error) error {
+	r := newReader(body)
+	if err == nil {
+		err = r.Response(id.PublishResponse_Encoding_DefaultBinary)
+	}
+	if err != nil {
+		return f.refused(judged(err, f.link.channel.Err() != nil, f.link.timeout))
+	}
+	s := f.subs[r.published()]
+	sequence, parts := r.message()
+	switch {
+	case r.Err != nil:
+		return f.spoilt(nil, r.Err)
+	case s == nil: // one that the server has not ended
+		return nil
+	}
+	s.heard = time.Now()
+	if err := f.between(s, sequence); err != nil {
+		return err
+	}
+	s.next = sequence
+	if parts == 0 {
+		f.push(drivers.Push{Group: s.ref})
+		return nil
+	}
+	s.next = after(sequence)
+	if err := f.take(s, &r, parts); err != nil {
+		return err
+	}
+	f.acks = append(f.acks, ack{s.id, sequence})
+	return nil
+}
+
+// refused judges a Publish request that the server has refused.
+func (f *feed) refused(err error) error {
+	var code statusError
+	if errors.As(err, &code) {
+		switch ua.StatusCode(code) {
+		case ua.StatusBadTooManyPublishRequests:
+			if f.open > 0 {
+				f.want = f.open
+				return nil
+			}
+		case ua.StatusBadTimeout:
+			return nil
+		case ua.StatusBadNoSubscription:
+			return fmt.Errorf("the server has ended the subscription: %w", err)
+		}
+	}
+	return f.spoilt(nil, err)
+}
+
+// after returns the sequence number behind n (OPC 10000-4, 7.26): there is no 0.
+func after(n uint32) uint32 {
+	if n+1 == 0 {
+		return 1
+	}
+	return n + 1
+}
+
+// between asks again for the messages between the last one of a subscription and this one.
+func (f *feed) between(s *subscription, sequence uint32) error {
+	missing := sequence - s.next
+	if missing == 0 || missing > 1<<31 || sequence == 0 { // a server that counts anew has lost nothing by that
+		return nil
+	}
+	lost := 0
+	if missing > maxMissing {
+		lost, s.next = int(min(missing, maxPush)), sequence
+	}
+	for ; s.next != sequence; s.next = after(s.next) {
+		came, err := f.again(s)
+		if err != nil {
+			return err
+		}
+		if !came {
+			lost++
+		}
+	}
+	if lost > 0 {
+		f.push(drivers.Push{Group: s.ref, Lost: lost, Note: "messages of the subscription are lost, and the server does not have them any more"})
+	}
+	return nil
+}
+
+// again asks for the next message of a subscription once more, and reports whether the server still had it.
+func (f *feed) again(s *subscription) (bool, error) {
+	a := ack{s.id, s.next}
+	r, err := f.call(f.ctx, id.RepublishRequest_Encoding_DefaultBinary, id.RepublishResponse_Encoding_DefaultBinary, encodeRepublish(a))
+	var code statusError
+	if errors.As(err, &code) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, parts := r.message()
+	if r.Err != nil {
+		return false, f.spoilt(s, r.Err)
+	}
+	if err := f.take(s, &r, parts); err != nil {
+		return false, err
+	}
+	f.acks = append(f.acks, a)
+	return true, nil
+}
+
+// call makes a request and waits for its answer, as link.call does.
+func (f *feed) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	r, err := f.link.exchange(ctx, f.asked, service, want, body)
+	if err != nil {
+		err = judged(err, f.link.channel.Err() != nil, f.link.timeout)
+	}
+	return r, err
+}
+
+// take hands on the parts of a message.
+func (f *feed) take(s *subscription, r *reader, parts int) error {
+	for ; parts > 0; parts-- {
+		kind, body := r.part()
+		if r.Err != nil {
+			return f.spoilt(s, r.Err)
+		}
+		var err error
+		switch kind {
+		case dataPart:
+			err = f.data(s, &body)
+		case statusPart:
+			err = f.changed(ua.StatusCode(body.U32()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changed takes what has become of a subscription.
+func (f *feed) changed(status ua.StatusCode) error {
+	if status>>31 == 0 && status != ua.StatusGoodSubscriptionTransferred {
+		return nil
+	}
+	return fmt.Errorf("the server has ended the subscription: %w", statusError(status))
+}
+
+// data hands on the values of a DataChangeNotification (OPC 10000-4, 7.25.2).
+func (f *feed) data(s *subscription, r *reader) error {
+	for n := r.Count(5); n > 0 && r.Err == nil; {
+		p := drivers.Push{Group: s.ref, Readings: slices.Grow(f.rooms[f.room][:0], min(n, maxPush))}
+		for ; n > 0 && len(p.Readings) < maxPush; n-- {
+			tag := int(r.U32())
+			v := r.DataValue(0)
+			if r.Err != nil {
+				break
+			}
+			if tag >= len(s.group.tags) {
+				return protocolError("the server reports a value that was not asked for")
+			}
+			if v.Status&overflowed == overflowed {
+				p.Lost++
+			}
+			s.note(tag, &v, s.heard)
+			p.Readings = append(p.Readings, f.reading(tag, &v, s.group.tags[tag].want))
+		}
+		f.rooms[f.room] = p.Readings
+		f.room = (f.room + 1) % len(f.rooms)
+		f.push(p)
+	}
+	return f.spoilt(s, r.Err)
+}
+
+// overflowed is set in the status of a value before which the server has discarded others (OPC 10000-4, 7.39.1).
+const overflowed = 0x480
+
+// spoilt remembers that a group cannot be pushed, nil for any, because one of its values spoils the messages: polls find out which.
+func (f *feed) spoilt(group *subscription, err error) error {
+	if err == nil || !splittable(err) {
+		return err
+	}
+	for _, s := range f.subs {
+		s.group.spoilt = s.group.spoilt || group == nil || s == group
+	}
+	return fmt.Errorf("%w; the tags are polled from now on", err)
+}
+
+// wake returns when there is something to do though the server says nothing.
+func (f *feed) wake() time.Time {
+	at, _ := f.link.channel.Times()
+	for _, s := range f.subs {
+		if due := s.heard.Add(s.quiet); due.Before(at) {
+			at = due
+		}
+		if len(s.refused) > 0 && s.retry.Before(at) {
+			at = s.retry
+		}
+		if s.verified != nil && s.due.Before(at) {
+			at = s.due
+		}
+	}
+	return at
+}
+
+// overdue looks for subscriptions that say nothing, and tries refused tags again.
+func (f *feed) overdue(now time.Time) error {
+	select {
+	case call := <-f.done: // it says something after all
+		return f.answered(call)
+	default:
+	}
+	for _, s := range f.subs {
+		late := now.Sub(s.heard) - s.quiet
+		switch {
+		case late > time.Second: // it was us who slept, or who could not hand on
+			s.heard = now.Add(grace - s.quiet)
+		case late >= 0 && f.off:
+			s.heard = now
+		case late >= 0:
+			f.silent = true
+			return silentError(s.quiet)
+		}
+		if len(s.refused) > 0 && !now.Before(s.retry) {
+			if err := f.retryRefused(s, now); err != nil {
+				return err
+			}
+		}
+		if s.verified != nil && !now.Before(s.due) {
+			if err := f.verify(s, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// grace is how long a server has to be heard after the gateway itself was held up.
+const grace = 2 * time.Second
+
+// silentError says that a subscription has been silent for so long.
+type silentError time.Duration
+
+func (e silentError) Error() string {
+	return fmt.Sprintf("no answer: the server has published nothing for %v", time.Duration(e))
+}

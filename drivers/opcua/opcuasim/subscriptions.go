@@ -1,0 +1,416 @@
+package opcuasim
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+	"github.com/gopcua/opcua/uasc"
+)
+
+// kept is how many messages a subscription keeps until they are acknowledged.
+const kept = 100
+
+// subscriptions are those of one session, and its Publish requests that wait.
+type subscriptions struct {
+	mu      sync.Mutex
+	all     map[uint32]*subscription
+	waiting []asked
+}
+
+// asked is a Publish request.
+type asked struct {
+	channel *secured
+	request uint32
+	handle  uint32
+}
+
+// subscription is one of a session. Its goroutine ends with stop.
+type subscription struct {
+	id                uint32
+	session           *session
+	interval          time.Duration
+	life, keepAlive   uint32
+	most              int
+	items             []*item
+	sequence          uint32 // of the next message
+	sent              map[uint32]*ua.NotificationMessage
+	order             []uint32 // of sent
+	quiet, unanswered uint32   // publishing intervals
+	begun             bool
+	stop              chan struct{}
+	once              sync.Once
+}
+
+// item is a variable that a subscription watches.
+type item struct {
+	handle   uint32
+	read     *ua.ReadValueID
+	key      node
+	sampling time.Duration
+	due      time.Time
+	size     int
+	queue    []*ua.DataValue
+	last     *ua.DataValue
+}
+
+// SetMute makes subscriptions say nothing of a variable of the first namespace, whatever becomes of it.
+func (s *Server) SetMute(name string, mute bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.muted[node{s.opts.Namespaces[0], "s=" + name}] = mute
+}
+
+// SetUnpublished makes the server answer everything but Publish requests.
+func (s *Server) SetUnpublished(silent bool) { s.unpublished.Store(silent) }
+
+// SkipMessages keeps the next n messages with values from being sent. One that is forgotten cannot be asked for again, either.
+func (s *Server) SkipMessages(n int, forget bool) {
+	s.forget.Store(forget)
+	s.skip.Store(int64(n))
+}
+
+// Drop says what a client learns of a subscription that the server has ended.
+type Drop int
+
+// What a client may learn.
+const (
+	DropTold    Drop = iota // a StatusChangeNotification
+	DropRefused             // its Publish requests are answered by BadNoSubscription
+	DropQuietly             // nothing at all
+)
+
+// DropSubscriptions ends all subscriptions.
+func (s *Server) DropSubscriptions(how Drop) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, session := range s.sessions {
+		session.subs.drop(how)
+	}
+}
+
+// Subscriptions returns how many subscriptions there are.
+func (s *Server) Subscriptions() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, session := range s.sessions {
+		session.subs.mu.Lock()
+		n += len(session.subs.all)
+		session.subs.mu.Unlock()
+	}
+	return n
+}
+
+func (m *subscriptions) drop(how Drop) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, sub := range m.all {
+		sub.end()
+		delete(m.all, id)
+		if how == DropTold {
+			m.send(sub, &ua.NotificationMessage{SequenceNumber: sub.sequence, NotificationData: []*ua.ExtensionObject{
+				ua.NewExtensionObject(&ua.StatusChangeNotification{Status: ua.StatusBadTimeout, DiagnosticInfo: &ua.DiagnosticInfo{}})}})
+		}
+	}
+	if how == DropQuietly {
+		m.waiting = nil
+		return
+	}
+	for _, a := range m.waiting {
+		a.answer(&ua.ServiceFault{}, ua.StatusBadNoSubscription)
+	}
+	m.waiting = nil
+}
+
+// end stops the goroutines of a session's subscriptions.
+func (m *subscriptions) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, sub := range m.all {
+		sub.end()
+	}
+}
+
+// orphan stops the subscriptions of a connection that is gone: nobody can ask for what they would keep.
+func (s *Server) orphan(channel *uasc.SecureChannel) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, session := range s.sessions {
+		if session.channel == channel {
+			session.subs.end()
+		}
+	}
+}
+
+func (sub *subscription) end() { sub.once.Do(func() { close(sub.stop) }) }
+
+func (a *asked) answer(res ua.Response, status ua.StatusCode) {
+	res.SetHeader(header(a.handle, status))
+	_ = a.channel.SendResponseWithContext(context.Background(), a.request, res)
+}
+
+// send answers the Publish request that waits longest with a message; false = there is none. m.mu is held.
+func (m *subscriptions) send(sub *subscription, message *ua.NotificationMessage) bool {
+	if len(m.waiting) == 0 {
+		return false
+	}
+	a := m.waiting[0]
+	m.waiting = m.waiting[1:]
+	message.PublishTime = time.Now()
+	a.answer(&ua.PublishResponse{SubscriptionID: sub.id, AvailableSequenceNumbers: sub.order, NotificationMessage: message}, ua.StatusOK)
+	return true
+}
+
+func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRequest) (ua.Response, ua.StatusCode) {
+	if s.opts.NoSubscriptions {
+		return nil, ua.StatusBadServiceUnsupported
+	}
+	sub := &subscription{
+		id: s.serial.Add(1), session: session, most: int(r.MaxNotificationsPerPublish), sequence: 1,
+		interval:  max(time.Duration(r.RequestedPublishingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond),
+		keepAlive: max(r.RequestedMaxKeepAliveCount, 1), sent: map[uint32]*ua.NotificationMessage{}, stop: make(chan struct{}),
+	}
+	sub.life = max(r.RequestedLifetimeCount, 3*sub.keepAlive)
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all == nil {
+		m.all = map[uint32]*subscription{}
+	}
+	m.all[sub.id] = sub
+	s.wg.Add(1)
+	go s.publish(sub)
+	return &ua.CreateSubscriptionResponse{SubscriptionID: sub.id, RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond),
+		RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
+}
+
+func (s *Server) createItems(session *session, r *ua.CreateMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
+	if n := s.opts.MaxItemsPerCall; n > 0 && len(r.ItemsToCreate) > n {
+		return nil, ua.StatusBadTooManyOperations
+	}
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sub := m.all[r.SubscriptionID]
+	if sub == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	res := &ua.CreateMonitoredItemsResponse{}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, want := range r.ItemsToCreate {
+		res.Results = append(res.Results, s.createItem(sub, want))
+	}
+	return res, ua.StatusOK
+}
+
+func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateRequest) *ua.MonitoredItemCreateResult {
+	result := &ua.MonitoredItemCreateResult{FilterResult: ua.NewExtensionObject(nil)}
+	key, ok := s.find(want.ItemToMonitor.NodeID)
+	switch {
+	case !ok || s.nodes[key] == nil:
+		result.StatusCode = ua.StatusBadNodeIDUnknown
+		return result
+	case want.ItemToMonitor.AttributeID != ua.AttributeIDValue:
+		result.StatusCode = ua.StatusBadAttributeIDInvalid
+		return result
+	}
+	p := want.RequestedParameters
+	i := &item{handle: p.ClientHandle, read: want.ItemToMonitor, key: key, size: max(int(p.QueueSize), 1),
+		sampling: max(time.Duration(p.SamplingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)}
+	if n := s.opts.MaxQueue; n > 0 {
+		i.size = min(i.size, n)
+	}
+	sub.items = append(sub.items, i)
+	result.MonitoredItemID = s.serial.Add(1)
+	result.RevisedSamplingInterval, result.RevisedQueueSize = float64(i.sampling)/float64(time.Millisecond), uint32(i.size)
+	return result
+}
+
+// wait lets a Publish request wait for its answer.
+func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.PublishRequest) (ua.Response, ua.StatusCode) {
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range r.SubscriptionAcknowledgements {
+		if sub := m.all[a.SubscriptionID]; sub != nil {
+			delete(sub.sent, a.SequenceNumber)
+		}
+	}
+	switch n := s.opts.MaxPublish; {
+	case len(m.all) == 0 && !s.unpublished.Load():
+		return nil, ua.StatusBadNoSubscription
+	case n > 0 && len(m.waiting) >= n:
+		return nil, ua.StatusBadTooManyPublishRequests
+	}
+	m.waiting = append(m.waiting, asked{channel, request, r.RequestHeader.RequestHandle})
+	return nil, ua.StatusOK
+}
+
+func (s *Server) republish(session *session, r *ua.RepublishRequest) (ua.Response, ua.StatusCode) {
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sub := m.all[r.SubscriptionID]
+	if sub == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	message := sub.sent[r.RetransmitSequenceNumber]
+	if message == nil {
+		return nil, ua.StatusBadMessageNotAvailable
+	}
+	s.served(sub, message)
+	return &ua.RepublishResponse{NotificationMessage: message}, ua.StatusOK
+}
+
+// publish samples and publishes until the subscription ends.
+func (s *Server) publish(sub *subscription) {
+	defer s.wg.Done()
+	ticker := time.NewTicker(sub.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-sub.stop:
+			return
+		case now := <-ticker.C:
+			if !s.cycle(sub, now) {
+				return
+			}
+		}
+	}
+}
+
+// cycle is one publishing interval; false = the subscription has ended.
+func (s *Server) cycle(sub *subscription, now time.Time) bool {
+	m := &sub.session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, i := range sub.items {
+		if !now.Before(i.due) {
+			i.due = now.Add(i.sampling - sub.interval/2)
+			s.sample(i, now)
+		}
+	}
+	if s.silent.Load() || s.unpublished.Load() {
+		return true
+	}
+	if len(m.waiting) == 0 {
+		if sub.unanswered++; sub.unanswered > sub.life {
+			delete(m.all, sub.id)
+			return false
+		}
+		return true
+	}
+	sub.unanswered = 0
+	if s.publishValues(sub) {
+		return true
+	}
+	if sub.quiet++; sub.quiet >= sub.keepAlive || !sub.begun {
+		sub.quiet, sub.begun = 0, true
+		m.send(sub, &ua.NotificationMessage{SequenceNumber: sub.sequence})
+	}
+	return true
+}
+
+// publishValues sends what waits in the queues, in as many messages as it takes; false = there is nothing.
+func (s *Server) publishValues(sub *subscription) bool {
+	m, sent := &sub.session.subs, false
+	for len(m.waiting) > 0 {
+		values := sub.values()
+		if len(values) == 0 {
+			return sent
+		}
+		sent, sub.quiet, sub.begun = true, 0, true
+		message := &ua.NotificationMessage{SequenceNumber: sub.sequence, NotificationData: []*ua.ExtensionObject{
+			ua.NewExtensionObject(&ua.DataChangeNotification{MonitoredItems: values})}}
+		skip := s.skip.Load() > 0
+		if !skip || !s.forget.Load() {
+			sub.keep(message)
+		}
+		if sub.sequence++; skip {
+			s.skip.Add(-1)
+			continue
+		}
+		s.served(sub, message)
+		m.send(sub, message)
+	}
+	return sent
+}
+
+// values takes the values of one message out of the queues.
+func (sub *subscription) values() (all []*ua.MonitoredItemNotification) {
+	for _, i := range sub.items {
+		for len(i.queue) > 0 && (sub.most == 0 || len(all) < sub.most) {
+			all = append(all, &ua.MonitoredItemNotification{ClientHandle: i.handle, Value: i.queue[0]})
+			i.queue = i.queue[1:]
+		}
+	}
+	return all
+}
+
+func (sub *subscription) keep(message *ua.NotificationMessage) {
+	sub.sent[message.SequenceNumber] = message
+	if sub.order = append(sub.order, message.SequenceNumber); len(sub.order) > kept {
+		delete(sub.sent, sub.order[0])
+		sub.order = sub.order[1:]
+	}
+}
+
+// served tells of the values of a message just before it is sent.
+func (s *Server) served(sub *subscription, message *ua.NotificationMessage) {
+	if s.opts.Served == nil {
+		return
+	}
+	keys := map[uint32]node{}
+	for _, i := range sub.items {
+		keys[i.handle] = i.key
+	}
+	for _, part := range message.NotificationData {
+		data, ok := part.Value.(*ua.DataChangeNotification)
+		if !ok {
+			continue
+		}
+		for _, v := range data.MonitoredItems {
+			if key := keys[v.ClientHandle]; v.Value.Status>>31 == 0 && key.uri != uaURI && v.Value.Value != nil {
+				s.opts.Served(key.identifier, v.Value.Value.Value())
+			}
+		}
+	}
+}
+
+// sample queues the value of an item when it is another.
+func (s *Server) sample(i *item, now time.Time) {
+	v, _ := s.valueOf(i.read, now)
+	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && same(i.last.Value, v.Value) {
+		return
+	}
+	i.last = v
+	if len(i.queue) < i.size {
+		i.queue = append(i.queue, v)
+		return
+	}
+	i.queue = append(i.queue[1:], v)
+	first := *i.queue[0]
+	first.Status |= 0x480 // a value; others before it were discarded
+	first.EncodingMask |= ua.DataValueStatusCode
+	i.queue[0] = &first
+}
+
+func same(a, b *ua.Variant) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	switch x := a.Value().(type) {
+	case float64:
+		y, ok := b.Value().(float64)
+		return ok && x == y
+	case int64:
+		y, ok := b.Value().(int64)
+		return ok && x == y
+	}
+	return reflect.DeepEqual(a.Value(), b.Value())
+}

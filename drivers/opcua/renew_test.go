@@ -1,0 +1,152 @@
+package opcua
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace/drivers/opcua/opcuasim"
+)
+
+// endAt makes our certificate and has it end then.
+func endAt(t *testing.T, p PKI, end time.Time) (chain []byte) {
+	t.Helper()
+	key, chain, err := p.own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.NotAfter = end
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeOwn(key, der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.Path, "own", "millrace.pem"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// TestOwnIsRenewed: a valid certificate is never made anew; one that ends within a week, or has ended, is followed by one of
+// the same key and names, also when several need it at a time.
+func TestOwnIsRenewed(t *testing.T) {
+	for name, left := range map[string]time.Duration{"in time": 6 * 24 * time.Hour, "expired": -400 * 24 * time.Hour, "not yet": 8 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			p := PKI{t.TempDir()}
+			end := time.Now().Add(left).UTC().Truncate(time.Second)
+			old := endAt(t, p, end)
+			var all sync.WaitGroup
+			var chains [4][]byte
+			for i := range chains {
+				all.Go(func() {
+					_, chain, err := p.own()
+					if err != nil {
+						t.Error(err)
+					}
+					chains[i] = chain
+				})
+			}
+			all.Wait()
+			for _, c := range chains {
+				if !bytes.Equal(c, chains[0]) {
+					t.Fatal("two certificates of our own")
+				}
+			}
+			if der, err := os.ReadFile(p.OwnFile()); err != nil || !bytes.Equal(der, chains[0]) {
+				t.Errorf("%s is not the certificate in use (%v)", p.OwnFile(), err)
+			}
+			if name == "not yet" {
+				if !bytes.Equal(chains[0], old) || !p.replaced().IsZero() {
+					t.Error("a valid certificate was made anew")
+				}
+				return
+			}
+			was, _ := x509.ParseCertificate(old)
+			now, err := x509.ParseCertificate(chains[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now.NotAfter.Before(time.Now().AddDate(1, 0, 0)) || !now.NotBefore.Equal(was.NotBefore) || now.SerialNumber.Cmp(was.SerialNumber) == 0 ||
+				applicationURI(chains[0]) != applicationURI(old) || !bytes.Equal(now.RawSubjectPublicKeyInfo, was.RawSubjectPublicKeyInfo) {
+				t.Errorf("%v to %v, serial %v, %q", now.NotBefore, now.NotAfter, now.SerialNumber, applicationURI(chains[0]))
+			}
+			kept, err := os.ReadFile(p.ownUntil(end))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, chain, err := parseOwn(kept); err != nil || !bytes.Equal(chain, old) {
+				t.Errorf("the one before is not kept (%v)", err)
+			}
+			if got := p.replaced().Format(time.DateOnly); got != end.Format(time.DateOnly) {
+				t.Errorf("replaced: %s, want %s", got, end.Format(time.DateOnly))
+			}
+		})
+	}
+}
+
+// TestForeignOwnStays: a certificate that a person has put there is never touched.
+func TestForeignOwnStays(t *testing.T) {
+	p := PKI{t.TempDir()}
+	key, chain, err := p.own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := newAuthority(t, "plant", nil, time.Now().Add(time.Hour))
+	c.NotAfter = time.Now().Add(time.Hour)
+	c.AuthorityKeyId = nil
+	der, err := x509.CreateCertificate(rand.Reader, c, ca.cert, &key.PublicKey, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeOwn(key, der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.Path, "own", "millrace.pem"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, chain, err = p.own(); err != nil || !bytes.Equal(chain, der) {
+		t.Errorf("the certificate of the plant's own authority was replaced (%v)", err)
+	}
+}
+
+// TestCertificatesAreKnown: after a connect the driver knows until when both certificates are valid.
+func TestCertificatesAreKnown(t *testing.T) {
+	s := start(t, opcuasim.Options{Identity: identity(t), Policies: uris("basic256sha256")}, 1)
+	c, dir := securedConnection(t, s.Endpoint(), nil, variables(1)...)
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*driver)
+	if got := d.Certificates(); len(got) > 0 {
+		t.Errorf("before the first connect: %v", got)
+	}
+	end := time.Now().Add(20 * 24 * time.Hour).UTC().Truncate(time.Second)
+	endAt(t, PKI{dir}, end)
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	got := d.Certificates()
+	if len(got) != 2 || !got[0].Own || got[0].Name != (PKI{dir}).OwnFile() || !got[0].NotAfter.Equal(end) || got[0].Next == "" ||
+		got[1].Own || got[1].Name == "" || got[1].NotAfter.Before(time.Now()) {
+		t.Errorf("got %+v", got)
+	}
+}

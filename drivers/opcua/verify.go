@@ -1,0 +1,118 @@
+package opcua
+
+import (
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+
+	"millrace/drivers/opcua/wire"
+)
+
+// maxVerified is how many values one request reads to compare them with what was pushed.
+const maxVerified = 500
+
+// verified compares values that have not been pushed for a while with what a read says: a server may report all tags of a subscription but
+// one. A value that differs twice, an interval apart, and was not pushed in between is one that the server does not report.
+type verified struct {
+	every   time.Duration
+	due     time.Time
+	at      int // the tag to go on with
+	seed    maphash.Seed
+	pushed  []image       // of each tag, as it was pushed last
+	suspect map[int]image // of tags that differed last time
+}
+
+// image is what is kept of a value.
+type image struct {
+	hash uint64
+	at   time.Time // when it came; zero when none has
+}
+
+func newVerified(every time.Duration, tags int) *verified {
+	if every == 0 {
+		return nil
+	}
+	return &verified{every: every, due: time.Now().Add(every), seed: maphash.MakeSeed(), pushed: make([]image, tags), suspect: map[int]image{}}
+}
+
+// note takes a value that was pushed.
+func (v *verified) note(tag int, value *wire.DataValue, now time.Time) {
+	if v != nil {
+		v.pushed[tag] = image{v.hash(value), now}
+	}
+}
+
+// hash leaves out the time: some servers have another one for each read.
+func (v *verified) hash(value *wire.DataValue) uint64 {
+	return maphash.Bytes(v.seed, value.Variant) ^ uint64(value.Status>>16)
+}
+
+// idle returns the next tags that have been pushed, but not for an interval.
+func (v *verified) idle(now time.Time) (tags []int) {
+	for range v.pushed {
+		if p := &v.pushed[v.at]; !p.at.IsZero() && now.Sub(p.at) >= v.every {
+			tags = append(tags, v.at)
+		}
+		v.at = (v.at + 1) % len(v.pushed)
+		if len(tags) == maxVerified {
+			break
+		}
+	}
+	return tags
+}
+
+// verify reads some idle tags, those first that are suspect.
+func (f *feed) verify(s *subscription, now time.Time) error {
+	v := s.verified
+	v.due = now.Add(v.every)
+	tags := make([]int, 0, len(v.suspect))
+	for tag, found := range v.suspect {
+		if v.pushed[tag].at.Before(found.at) {
+			tags = append(tags, tag)
+		}
+	}
+	if len(tags) == 0 {
+		tags = v.idle(now)
+	}
+	tags = tags[:s.group.fit(tags, maxVerified, min(maxRequest, f.link.channel.Request()/2))]
+	before := v.suspect
+	v.suspect = map[int]image{}
+	if len(tags) == 0 {
+		return nil
+	}
+	nodes := make([][]byte, len(tags))
+	for i, tag := range tags {
+		nodes[i] = s.group.ask.ids[tag]
+	}
+	r, err := f.call(f.ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(nodes))
+	if n := r.Count(1); err == nil && (r.Err != nil || n != len(tags)) {
+		return nil // a value spoils it: what is pushed is none the worse
+	}
+	if err != nil {
+		return unlessRefused(err)
+	}
+	for _, tag := range tags {
+		value := r.DataValue(0)
+		if r.Err != nil || v.hash(&value) == v.pushed[tag].hash {
+			continue
+		}
+		if _, again := before[tag]; again {
+			return s.mute(tag)
+		}
+		v.suspect[tag] = image{v.hash(&value), now}
+	}
+	return nil
+}
+
+// mute gives up on a subscription of which one tag is not reported. When that happens again the group is polled.
+func (s *subscription) mute(tag int) error {
+	g, name := s.group, s.group.tags[tag].addr
+	if !g.muted {
+		g.muted = true
+		return fmt.Errorf("the server does not report changes of %q any more", name)
+	}
+	g.spoilt = true
+	return fmt.Errorf("the server does not report changes of %q again; the tags are polled from now on", name)
+}

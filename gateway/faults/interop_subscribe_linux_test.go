@@ -1,0 +1,124 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// subscribedDevice is subscribed to what node-opcua counts by itself each 100 ms. It is sampled five times as often: of two changes within one sample
+// the server would tell the second only.
+func subscribedDevice(server *peer) string {
+	return fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    timeout: 2s\n    groups:\n"+
+		"      - name: all\n        interval: 20ms\n        tags:\n", server.addr) +
+		fmt.Sprintf(tagLine+tagLine+tagLine, "beat", "Beat", "text", "String", "missing", "Missing")
+}
+
+// TestInteropSubscribed, F22: node-opcua is frozen, and killed and started again. Each is noticed, values come again within 10 s, and
+// every change is received, or missing beside a bad reading.
+func TestInteropSubscribed(t *testing.T) {
+	t.Parallel()
+	need(t, mosquitto(), nodeOPCUA())
+	p := startNodeOPCUA(t)
+	b := newBed(t, 0, Setup{More: subscribedDevice(p)})
+	b.start()
+	b.until(60*time.Second, "beats", func() bool { _, n := b.beats(); return n > 30 })
+	m := b.messages("beats")
+	if reason, _ := badOf(m, "missing"); reason == "" || len(b.valuesOf("text")) != 1 {
+		t.Errorf("missing is bad for %q, text came %d times, want once", reason, len(b.valuesOf("text")))
+	}
+
+	for _, fault := range []struct {
+		name        string
+		begin, mend func()
+	}{
+		{"frozen", func() { p.proc.signal(syscall.SIGSTOP) }, func() { p.proc.signal(syscall.SIGCONT) }},
+		{"killed", p.proc.kill, func() { p.start(0) }},
+	} {
+		down := time.Now()
+		fault.begin()
+		b.until(60*time.Second, "a bad reading", func() bool { _, ok := badOf(since(b.messages("beats"), down), "beat"); return ok })
+		noticed := time.Now()
+		reason, _ := badOf(since(b.messages("beats"), down), "beat")
+		time.Sleep(10 * time.Second)
+		fault.mend()
+		up := time.Now()
+		b.until(60*time.Second, "beats again", func() bool { return goodIn(since(b.messages("beats"), up), "beat") })
+		t.Logf("FIGURES %s: %s: noticed after %.1f s as %q, resumed %.1f s after its end", t.Name(), fault.name,
+			noticed.Sub(down).Seconds(), reason, time.Since(up).Seconds())
+		_, before := b.beats()
+		b.until(60*time.Second, "more beats", func() bool { _, n := b.beats(); return n > before+20 })
+	}
+	silent, n := b.beats()
+	if silent != 0 {
+		t.Errorf("%d of %d changes are missing without a bad reading", silent, n)
+	}
+	t.Logf("FIGURES %s: %d changes, %d silent losses", t.Name(), n, silent)
+}
+
+func since(all []Message, at time.Time) []Message {
+	for i := range all {
+		if all[i].TS > at.UnixMilli() {
+			return all[i:]
+		}
+	}
+	return nil
+}
+
+func badOf(all []Message, tag string) (string, bool) {
+	for i := range all {
+		if reason, ok := all[i].Bad[tag].(string); ok {
+			return reason, true
+		}
+	}
+	return "", false
+}
+
+func goodIn(all []Message, tag string) bool {
+	for i := range all {
+		if _, ok := all[i].Values[tag]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// valuesOf returns all values of a tag, in order.
+func (b *bed) valuesOf(tag string) (all []any) {
+	for _, m := range b.messages("beats") {
+		if v, ok := m.Values[tag]; ok {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// beats returns how many changes are missing where no bad reading stands, and how many were received.
+func (b *bed) beats() (silent, received int64) {
+	last, named := int64(0), true
+	take := func(v any, bad bool) {
+		if named = named || bad; bad {
+			return
+		}
+		n, _ := v.(json.Number).Int64()
+		if received++; !named && n != last+1 {
+			silent += max(n-last-1, 1)
+		}
+		last, named = n, false
+	}
+	for _, m := range b.messages("beats") {
+		for _, e := range m.Earlier {
+			if e.Tag == "beat" {
+				take(e.Value, e.Bad != "")
+			}
+		}
+		if v, ok := m.Values["beat"]; ok {
+			take(v, false)
+		} else if _, ok := m.Bad["beat"]; ok {
+			take(nil, true)
+		}
+	}
+	return silent, received
+}

@@ -1,0 +1,67 @@
+package web
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// How long before its end a certificate is told of, and loudly.
+const (
+	certificateSoon = 30 * 24 * time.Hour
+	certificateLoud = 7 * 24 * time.Hour
+)
+
+// judgeCertificates says each file of ours once, however many devices use it.
+func (s *Snapshot) judgeCertificates() {
+	var said []string
+	for i := range s.Certificates {
+		c := &s.Certificates[i]
+		st := c.judge(s.Now)
+		if c.Own && slices.Contains(said, c.Name) {
+			continue
+		}
+		said = append(said, c.Name)
+		s.add(st)
+	}
+}
+
+func (c *Certificate) judge(now time.Time) State {
+	st := State{Kind: "certificate", Name: c.title(), State: StateOK, Do: cmp.Or(c.Next, c.mend())}
+	day := c.NotAfter.UTC().Format(time.DateOnly)
+	switch left := c.NotAfter.Sub(now); {
+	case left <= 0:
+		st.State, st.Since, st.Reason = StateExpired, c.NotAfter, fmt.Sprintf("%s ended on %s: connections are refused from then on", c.what(), day)
+	case left <= certificateLoud:
+		st.State, st.Since, st.Reason = StateEnding, c.NotAfter.Add(-certificateLoud), fmt.Sprintf("%s ends on %s", c.what(), day)
+	case left <= certificateSoon:
+		st.State, st.Since, st.Reason = StateEndsSoon, c.NotAfter.Add(-certificateSoon), fmt.Sprintf("%s ends on %s", c.what(), day)
+	case now.Before(c.Replaced):
+		st.State, st.Reason = StateRenewed, fmt.Sprintf("it replaces one that ends on %s and has the same key", c.Replaced.UTC().Format(time.DateOnly))
+		st.Do = "trust it in the servers that refuse it"
+	}
+	return st
+}
+
+// title names the certificate among others: our files by their path, others by who shows them.
+func (c *Certificate) title() string {
+	if c.Own {
+		return c.Name
+	}
+	return c.Owner
+}
+
+func (c *Certificate) what() string {
+	if c.Own {
+		return fmt.Sprintf("our own certificate for %s %q", c.Kind, c.Owner)
+	}
+	return fmt.Sprintf("%q, which %s %q shows,", c.Name, c.Kind, c.Owner)
+}
+
+func (c *Certificate) mend() string {
+	if c.Own {
+		return "put a new one in its place; it is read at the next connect"
+	}
+	return "have a new one put there, or its issuer's where that ends first; it is seen at the next connect"
+}
