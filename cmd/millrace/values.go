@@ -73,11 +73,14 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 	}
 	defer c.Close()
 	list, err := c.Values(ctx, device, tag, f.bad)
+	if err != nil && device != "" {
+		err = tellUnknown(ctx, c, device, tag, err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("show values: %w", err)
 	}
 	if len(list) == 0 && !f.bad {
-		return fmt.Errorf("show values: the gateway has no tag %q; `millrace values` without a name shows all", strings.TrimSuffix(device+"/"+tag, "/"))
+		return errors.New("show values: the gateway has none: it has no devices, or is at a reload; try again")
 	}
 	if err := f.tellStates(ctx, c, device); err != nil {
 		return err

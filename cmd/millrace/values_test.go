@@ -90,3 +90,26 @@ func (w *tail) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// TestValuesOfAnUnknownName: a name that the gateway does not have is answered so, with the one that was meant.
+func TestValuesOfAnUnknownName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	file, stop := running(t, dir)
+	defer stop()
+	until(t, "good", "values", "meter-1/power", "--config", file)
+	for name, want := range map[string]string{
+		"metre-1":        `the gateway has no device "metre-1"; did you mean "meter-1"?`,
+		"pump/power":     `the gateway has no device "pump"; ` + "`millrace values` shows all",
+		"meter-1/powder": `device "meter-1" has no tag "powder"; did you mean "power"?`,
+		"meter-1/flow":   `device "meter-1" has no tag "flow"; ` + "`millrace values meter-1` shows all",
+		"/flow":          `no device has a tag "flow"`,
+	} {
+		device, tag, _ := strings.Cut(name, "/")
+		for _, f := range []valuesFlags{{}, {bad: true}, {watch: true}} {
+			f.path, f.format = dir, "table"
+			if err := f.show(t.Context(), &bytes.Buffer{}, device, tag); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("values %s, %+v: %v; want %q", name, f, err, want)
+			}
+		}
+	}
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,33 +56,39 @@ func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
 	defer c.Close()
 	done, err := c.Write(ctx, device, tag, value)
 	if err != nil {
-		return nil, cmp.Or(unknownTag(ctx, c, device, tag), err)
+		return nil, tellUnknown(ctx, c, device, tag, err)
 	}
 	return done, nil
 }
 
-// unknownTag says that the gateway has no such device or tag, with the name that was probably meant; nil = it has.
-func unknownTag(ctx context.Context, c *web.Client, device, tag string) error {
-	list, err := c.Values(ctx, device, "", false)
-	if err != nil {
-		return nil // then the first error is the one to tell
+// tellUnknown returns refused, or where the gateway refused because it has no such device or tag, an error that says so with the
+// name that was probably meant.
+func tellUnknown(ctx context.Context, c *web.Client, device, tag string, refused error) error {
+	var said *web.Refusal
+	if !errors.As(refused, &said) || said.Code == http.StatusServiceUnavailable {
+		return refused
 	}
-	if len(list) == 0 {
-		s, err := c.Snapshot(ctx)
-		if err != nil {
-			return nil
-		}
-		names := make([]string, len(s.Devices))
-		for i := range s.Devices {
-			names[i] = s.Devices[i].Name
-		}
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return refused
+	}
+	names := make([]string, len(s.Devices))
+	for i := range s.Devices {
+		names[i] = s.Devices[i].Name
+	}
+	if !slices.Contains(names, device) {
 		return fmt.Errorf("the gateway has no device %q; %s", device, meant(device, names, "millrace values"))
 	}
-	names := make([]string, len(list))
+	list, err := c.Values(ctx, device, "", false)
+	if err != nil || len(list) == 0 {
+		return refused
+	}
+	names = names[:0]
 	for i := range list {
-		if names[i] = list[i].Tag; names[i] == tag {
-			return nil
-		}
+		names = append(names, list[i].Tag)
+	}
+	if slices.Contains(names, tag) {
+		return refused
 	}
 	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))
 }

@@ -126,6 +126,10 @@ func wantOf(r *http.Request) values.Want {
 // has enough.
 func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
 	want := wantOf(r)
+	if err := s.unknown(want.Device, want.Tag); err != nil {
+		fail(w, http.StatusNotFound, err)
+		return
+	}
 	if r.FormValue("watch") != "" {
 		s.watchValues(w, r, want)
 		return

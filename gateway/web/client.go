@@ -45,6 +45,15 @@ var ErrNoGateway = errors.New("no gateway answers")
 // ErrStopped means that the gateway stopped while it answered.
 var ErrStopped = errors.New("the gateway has stopped")
 
+// Refusal is an answer other than 200, in the gateway's own words.
+type Refusal struct {
+	Code int // of HTTP
+	Text string
+}
+
+// Error returns the words.
+func (r *Refusal) Error() string { return r.Text }
+
 // Dial returns a client of the gateway that runs on the store in dir. Errors: ErrNoGateway.
 func Dial(ctx context.Context, dir string) (*Client, error) {
 	// a reload of a large config takes some seconds; a long answer shows life every maxSilence
@@ -207,7 +216,7 @@ func (c *Client) ask(ctx context.Context, method, path string, values url.Values
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f); err != nil || f.Error == "" {
 		return nil, fmt.Errorf("the gateway that runs on %q answers %s", c.dir, resp.Status)
 	}
-	return nil, errors.New(f.Error)
+	return nil, &Refusal{resp.StatusCode, f.Error}
 }
 
 func (c *Client) get(ctx context.Context, method, path string, values url.Values, v any) error {

@@ -197,6 +197,7 @@ func (c *local) handler() http.Handler {
 		done, err := c.g.Ask(r.Context(), r.FormValue("driver"), r.FormValue("url"), request)
 		answer(w, done, err)
 	})
+	checked := checkQuery(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.open.Add(1)
 		defer c.open.Done()
@@ -216,7 +217,7 @@ func (c *local) handler() http.Handler {
 		defer cancel()
 		defer context.AfterFunc(c.ctx, cancel)()
 		r.Body = http.NoBody // everything is in the query; a ReadTimeout would also end long answers
-		mux.ServeHTTP(w, r.WithContext(ctx))
+		checked.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

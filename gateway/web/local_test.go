@@ -162,7 +162,9 @@ func over(t *testing.T, dir, method, target string) (code int, body []byte) {
 		return net.Dial("unix", filepath.Join(dir, socketName))
 	}
 	c := http.Client{Transport: &http.Transport{DialContext: open, DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+target, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a watch has no end
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

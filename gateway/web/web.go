@@ -46,7 +46,7 @@ func Handler(g Gateway) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)
 	s.routes(mux)
-	return guard(mux)
+	return guard(checkQuery(mux))
 }
 
 // routes are the views that both the page's address and the local socket have.

@@ -1,0 +1,82 @@
+package web
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"millrace/gateway/values"
+)
+
+// queryKeys are the query keys of each path of the API. A path that is not here takes none.
+var queryKeys = map[string][]string{
+	"/api/v1/values":                  {"device", "tag", "bad", "watch"},
+	"/api/v1/store/records":           {"from", "to", "from_time", "to_time", "device"},
+	"/api/v1/ack":                     {"by"},
+	"/api/v1/write":                   {"device", "tag", "value"},
+	"/api/v1/ask":                     {"driver", "url", "request"},
+	"/api/v1/trace":                   {"device"},
+	"/api/v1/store/quarantine/retry":  {"id"},
+	"/api/v1/store/quarantine/delete": {"id"},
+	"/api/v1/store/forget":            {"destination"},
+}
+
+// checkQuery answers a request of the API whose query says what nobody reads: a misspelt key would mean "all". Paths outside of
+// the API take any, because monitoring systems add keys of their own.
+func checkQuery(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r) // "" = not found, or another method: the mux says so
+		if _, path, _ := strings.Cut(pattern, " "); strings.HasPrefix(path, "/api/") {
+			if err := mistakeIn(r.URL.RawQuery, queryKeys[path]); err != nil {
+				fail(w, http.StatusBadRequest, fmt.Errorf("%s: %w", r.URL.Path, err))
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// mistakeIn returns what is wrong with a query that may have these keys, once each.
+func mistakeIn(query string, keys []string) error {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("the query is not one: %w; write & between its parts and quote what is special", err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(q)) {
+		switch {
+		case len(keys) == 0:
+			return fmt.Errorf("unknown key %q; it takes none", key)
+		case !slices.Contains(keys, key):
+			return fmt.Errorf("unknown key %q; it takes %s", key, strings.Join(keys, ", "))
+		case len(q[key]) > 1:
+			return fmt.Errorf("key %q is given %d times; give it once", key, len(q[key]))
+		}
+	}
+	return nil
+}
+
+// unknown says that there is no such device or tag. A device whose values are missing because a reload exchanges it is known.
+func (s *site) unknown(device, tag string) error {
+	switch {
+	case device == "" && tag == "" || s.hasValue(device, tag):
+		return nil
+	case device == "":
+		return fmt.Errorf("no device has a tag %q; see /api/v1/values for all", tag)
+	case s.hasValue(device, ""):
+		return fmt.Errorf("device %q has no tag %q; see /api/v1/values?device=%s for its tags", device, tag, url.QueryEscape(device))
+	case slices.ContainsFunc(s.snapshot().Devices, func(d Device) bool { return d.Name == device }):
+		return nil
+	}
+	return fmt.Errorf("no device %q; see /api/v1/snapshot for all", device)
+}
+
+func (s *site) hasValue(device, tag string) (has bool) {
+	s.g.Values().Each(device, tag, func(*values.Entry) bool {
+		has = true
+		return false
+	})
+	return has
+}

@@ -1,0 +1,92 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// apiRow is a row of README.md's table of paths: method, path, whether the page has it, and what it answers.
+var apiRow = regexp.MustCompile("(?m)^\\| `(GET|POST) (/api/v1/[^`]+)` \\|( yes)? \\| yes \\|(.*)$")
+
+// TestUnknownKeysAreRefused walks the table of paths in README.md: each path at the page and at the socket answers 400 to a key
+// that the table does not tell, or that is given twice, in the words of the API.
+func TestUnknownKeysAreRefused(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFake(t, 1)
+	f.table, _ = plantTable()
+	dir, page := serve(t, f), Handler(f)
+	rows := apiRow.FindAllStringSubmatch(string(readme), -1)
+	if len(rows) < 16 {
+		t.Fatalf("%d rows in the table of paths", len(rows))
+	}
+	told := map[string]bool{}
+	for _, row := range rows {
+		method, path := row[1], strings.Replace(row[2], "NAME", "store", 1)
+		told[path] = true
+		queries := []string{"typo=1", "a;b", "typo"}
+		for _, key := range queryKeys[path] {
+			if !regexp.MustCompile("`" + key + "(=1)?`").MatchString(row[4]) {
+				t.Errorf("README.md does not tell the key %q of %s", key, path)
+			}
+			queries = append(queries, key+"=&"+key+"=")
+		}
+		for _, q := range queries {
+			code, text := over(t, dir, method, path+"?"+q)
+			sayRefused(t, path+"?"+q, code, string(text), 400)
+			if row[3] != "" {
+				r := request(page, method, path+"?"+q)
+				sayRefused(t, "page "+path+"?"+q, r.StatusCode, body(t, r), 400)
+			}
+		}
+	}
+	for path := range queryKeys {
+		if !told[path] {
+			t.Errorf("%s has keys and is not in README.md", path)
+		}
+	}
+	if f.wrote != [3]string{} {
+		t.Errorf("written: %q", f.wrote)
+	}
+	for _, path := range []string{"/", "/healthz", "/readyz", "/metrics"} {
+		if r := request(page, "GET", path+"?now=1"); r.StatusCode == http.StatusBadRequest {
+			t.Errorf("%s?now=1: %s", path, r.Status)
+		}
+	}
+}
+
+// TestUnknownNamesAreSaid: a device or tag that is not there is 404, watched or not; one that a reload exchanges is there.
+func TestUnknownNamesAreSaid(t *testing.T) {
+	f := newFake(t, 0)
+	f.table, _ = plantTable()
+	f.snap = &Snapshot{Devices: []Device{{Name: "press-7"}}}
+	dir, page := serve(t, f), Handler(f)
+	for _, q := range []string{"device=nix", "device=press-1&tag=nix", "tag=nix", "device=nix&watch=1", "device=press-1&tag=nix&bad=1"} {
+		code, text := over(t, dir, "GET", "/api/v1/values?"+q)
+		sayRefused(t, q, code, string(text), 404)
+		if !strings.Contains(string(text), `\"nix\"`) {
+			t.Errorf("%s: %s", q, text)
+		}
+		r := request(page, "GET", "/api/v1/values?"+strings.TrimSuffix(q, "&watch=1"))
+		sayRefused(t, "page "+q, r.StatusCode, body(t, r), 404)
+	}
+	for _, q := range []string{"", "device=&tag=", "device=press-7", "device=press-2&bad=1", "tag=speed"} {
+		if code, text := over(t, dir, "GET", "/api/v1/values?"+q); code != 200 {
+			t.Errorf("%s: %d %s", q, code, text)
+		}
+	}
+}
+
+func sayRefused(t *testing.T, what string, code int, text string, want int) {
+	t.Helper()
+	var f failure
+	if err := json.Unmarshal([]byte(text), &f); err != nil || f.Error == "" || code != want {
+		t.Errorf("%s: %d %s, want %d with an error", what, code, text, want)
+	}
+}
