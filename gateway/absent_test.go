@@ -44,7 +44,7 @@ func TestFullStoreIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	fillStore(t, b.g.buf, s)
-	page := web.Handler(b.g)
+	page := web.Handler(b.g, 0)
 	losing := func(path, status string) bool {
 		var h web.Health
 		unpack(t, page, path, &h)

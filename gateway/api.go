@@ -74,7 +74,7 @@ func (g *Gateway) lineOf(driver, url string) *connection {
 
 // servePage serves the operator's page, /metrics and what the API has to look at.
 func (g *Gateway) servePage(ctx context.Context, l *web.Listener) error {
-	return web.Run(ctx, l, web.Handler(g), g.log)
+	return web.Run(ctx, l, web.Handler(g, l.Most()), g.log)
 }
 
 // serveLocal serves the whole API on the socket in the store's directory.

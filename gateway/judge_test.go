@@ -174,7 +174,7 @@ func sayOne(t *testing.T, key, reason, ready string, build func(*web.Snapshot)) 
 	if d := &snap.Devices[0]; key == "device "+d.State != (st.Kind == "device" && st.State != web.StateHung) || d.Up == (key == "device down") {
 		t.Errorf("the device is %q, up %v", d.State, d.Up)
 	}
-	page := web.Handler(f)
+	page := web.Handler(f, 0)
 	var shown struct {
 		Summary web.Summary
 		States  []struct{ Text string }
@@ -344,7 +344,7 @@ func TestLossIsSaid(t *testing.T) {
 		t.Fatal("a record of any size is taken")
 	}
 	began := time.Now()
-	page := web.Handler(b.g)
+	page := web.Handler(b.g, 0)
 	var h web.Health
 	var snap struct{ Summary web.Summary }
 	said := func() bool {

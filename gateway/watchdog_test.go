@@ -86,7 +86,7 @@ func TestNothingHangsTheStop(t *testing.T) {
 			go func() { done <- g.Run(ctx, context.Background()) }()
 			<-g.begun
 			c.hang(dir)
-			page := web.Handler(g)
+			page := web.Handler(g, 0)
 			health := ""
 			for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && (!strings.Contains(health, c.want) || !strings.Contains(log.String(), "goroutines=")); time.Sleep(100 * time.Millisecond) {
 				w := httptest.NewRecorder()

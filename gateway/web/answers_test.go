@@ -22,7 +22,7 @@ import (
 // strict compiles a schema for this version's answers: what it does not name may not be there.
 func strict(t *testing.T, name string) *jsonschema.Schema {
 	t.Helper()
-	r := request(Handler(showing(func() *Snapshot { return nil })), "GET", "/api/v1/schema/"+name+".json")
+	r := request(Handler(showing(func() *Snapshot { return nil }), 0), "GET", "/api/v1/schema/"+name+".json")
 	doc, err := jsonschema.UnmarshalJSON(r.Body)
 	if err != nil {
 		t.Fatalf("schema %s: %v", name, err)

@@ -165,7 +165,7 @@ func (s *site) watch(w http.ResponseWriter) bool {
 	case s.watching <- struct{}{}:
 		return true
 	default:
-		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others watch or trace; end one of them, or ask for values without watch", watches))
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others watch or trace; end one of them, or ask for values without watch", cap(s.watching)))
 		return false
 	}
 }

@@ -12,7 +12,7 @@ import (
 func TestWhoTakesAnAskersPlace(t *testing.T) {
 	f := newFake(t, 1)
 	f.table, _ = plantTable()
-	c := &local{g: f, site: newSite(f), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &local{g: f, site: newSite(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
 	h := c.handler()
 	ask := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
@@ -47,8 +47,47 @@ func TestWhoTakesAnAskersPlace(t *testing.T) {
 // TestEmptyQuarantineIsAList: a reader loops over it without a case for null.
 func TestEmptyQuarantineIsAList(t *testing.T) {
 	w := httptest.NewRecorder()
-	Handler(newFake(t, 1)).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/api/v1/store/quarantine", nil))
+	Handler(newFake(t, 1), 0).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/api/v1/store/quarantine", nil))
 	if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != "[]" {
 		t.Errorf("%d %s, want []", w.Code, got)
+	}
+}
+
+// TestWatchesLeaveHalfOfThePage: with few descriptors watches take at most half of the page's connections, and the rest answers.
+func TestWatchesLeaveHalfOfThePage(t *testing.T) {
+	for most, want := range map[int]int{4: 2, 5: 2, 8: 4, 16: 8, 64: 8, 0: 8} {
+		f := newFake(t, 1)
+		f.table, _ = plantTable()
+		l, err := Listen(t.Context(), "127.0.0.1:0", Bounds{Most: most}, mute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page := httptest.NewUnstartedServer(Handler(f, l.Most()))
+		page.Listener.Close()
+		page.Listener = l
+		page.Start()
+		code := func(path string) int {
+			r, err := page.Client().Get(page.URL + path)
+			if err != nil {
+				t.Fatalf("%d connections: %v", most, err)
+			}
+			t.Cleanup(func() { _ = r.Body.Close() })
+			return r.StatusCode
+		}
+		watching := 0
+		for range watches {
+			if code("/api/v1/values?watch=1") != http.StatusOK {
+				break
+			}
+			watching++
+		}
+		if watching != want {
+			t.Errorf("%d connections: %d watches, want %d", most, watching, want)
+		}
+		if got := code("/metrics"); got != http.StatusOK {
+			t.Errorf("%d connections, %d watches: /metrics answers %d", most, watching, got)
+		}
+		page.CloseClientConnections()
+		page.Close()
 	}
 }

@@ -51,6 +51,9 @@ func limit(l net.Listener, b Bounds, log *slog.Logger) *Listener {
 	return &Listener{Listener: l, bounds: b, warn: &damped{log: log}}
 }
 
+// Most returns how many connections there may be.
+func (l *Listener) Most() int { return l.bounds.Most }
+
 // Open returns how many connections there are.
 func (l *Listener) Open() int { return int(l.open.Load()) }
 

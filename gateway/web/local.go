@@ -27,7 +27,7 @@ const (
 	socketName   = "control.sock"
 	socketPath   = 104             // bytes that a unix socket's path may have on every system, the closing zero counted
 	askers       = 8               // requests at once, watches not counted; more are told to come again
-	watches      = 8               // at once, here and at the page's address each
+	watches      = 8               // at once, here and at the page's address each, which may have fewer
 	stall        = 5 * time.Minute // a reader that takes nothing for so long is cut off
 	controlGrace = time.Second     // for open requests when the gateway stops
 )
@@ -136,7 +136,7 @@ func (s *socket) serve(ctx context.Context, server *http.Server) error {
 func serveLocal(ctx context.Context, s *socket, g Gateway, log *slog.Logger) error {
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := &local{g: g, site: newSite(g), log: log, busy: make(chan struct{}, askers), ctx: requests}
+	c := &local{g: g, site: newSite(g, watches), log: log, busy: make(chan struct{}, askers), ctx: requests}
 	server := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	drained := make(chan struct{})

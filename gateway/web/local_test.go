@@ -185,7 +185,7 @@ var changes = []string{"reload", "write", "ask", "store/quarantine/retry", "stor
 
 func TestPageChangesNothing(t *testing.T) {
 	f := newFake(t, 1)
-	page := Handler(f)
+	page := Handler(f, 0)
 	status := func(method, path string) int {
 		return request(page, method, "/api/v1/"+path).StatusCode
 	}
@@ -289,7 +289,7 @@ func TestVerifyThroughTheSocket(t *testing.T) {
 // TestSocketBusy: more askers than there may be are told so, in words, and the next is answered when one has gone.
 func TestSocketBusy(t *testing.T) {
 	f := newFake(t, 1)
-	c := &local{g: f, site: newSite(f), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &local{g: f, site: newSite(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
 	for range askers {
 		c.busy <- struct{}{}
 	}

@@ -106,7 +106,7 @@ func TestPreview(t *testing.T) {
 			grow(s, 1000)
 		}
 		return s
-	}))
+	}), 0)
 	l, err := Listen(context.Background(), "127.0.0.1:8471", Bounds{}, mute)
 	if err != nil {
 		t.Fatal(err)

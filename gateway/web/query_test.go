@@ -21,7 +21,7 @@ func TestUnknownKeysAreRefused(t *testing.T) {
 	}
 	f := newFake(t, 1)
 	f.table, _ = plantTable()
-	dir, page := serve(t, f), Handler(f)
+	dir, page := serve(t, f), Handler(f, 0)
 	rows := apiRow.FindAllStringSubmatch(string(readme), -1)
 	if len(rows) < 16 {
 		t.Fatalf("%d rows in the table of paths", len(rows))
@@ -66,7 +66,7 @@ func TestUnknownNamesAreSaid(t *testing.T) {
 	f := newFake(t, 0)
 	f.table, _ = plantTable()
 	f.snap = &Snapshot{Devices: []Device{{Name: "press-7"}}}
-	dir, page := serve(t, f), Handler(f)
+	dir, page := serve(t, f), Handler(f, 0)
 	for _, q := range []string{"device=nix", "device=press-1&tag=nix", "tag=nix", "device=nix&watch=1", "device=press-1&tag=nix&bad=1"} {
 		code, text := over(t, dir, "GET", "/api/v1/values?"+q)
 		sayRefused(t, q, code, string(text), 404)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,15 +34,17 @@ type site struct {
 	taking chan struct{} // closed when the one being taken is there; nil = none is
 }
 
-func newSite(g Gateway) *site {
+func newSite(g Gateway, watches int) *site {
 	return &site{g: g, slow: make(chan struct{}, askers), watching: make(chan struct{}, watches)}
 }
 
 // Handler serves the page at /, /healthz, /readyz, /metrics and what the API has to look at. The gateway's snapshot is taken
 // at most five times a second; what it returns is not changed afterwards by either side. A request that reaches a loopback
 // address must name a loopback host, so that no web site can read the gateway through the operator's browser (DNS rebinding).
-func Handler(g Gateway) http.Handler {
-	s := newSite(g)
+// It is for a listener that takes most connections at once, 0 = MaxConnections; watches have half of them at most, so that the
+// page and the probes find one.
+func Handler(g Gateway, most int) http.Handler {
+	s := newSite(g, min(watches, cmp.Or(most, MaxConnections)/2))
 	s.page, s.csp = assemble()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)

@@ -21,7 +21,7 @@ var mute = slog.New(slog.DiscardHandler)
 // get asks the handler as a browser on the same machine does.
 func get(t *testing.T, s *Snapshot, method, target string) *http.Response {
 	t.Helper()
-	return request(Handler(showing(func() *Snapshot { return s })), method, target)
+	return request(Handler(showing(func() *Snapshot { return s }), 0), method, target)
 }
 
 // request asks a handler.
@@ -75,7 +75,7 @@ func TestHost(t *testing.T) {
 		{"127.0.0.1:80", "10.0.0.7", 421}, {"127.0.0.1:80", "", 421}, {"[::ffff:127.0.0.1]:80", "evil.example", 421},
 		{"10.0.0.7:80", "edge-7.plant.example", 200}, {"10.0.0.7:80", "10.0.0.7", 200},
 	}
-	handler := Handler(showing(func() *Snapshot { return example(noon, "") }))
+	handler := Handler(showing(func() *Snapshot { return example(noon, "") }), 0)
 	for _, c := range cases {
 		addr, err := net.ResolveTCPAddr("tcp", c.local)
 		if err != nil {
@@ -236,7 +236,7 @@ func TestRunStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") })), mute) }()
+	go func() { done <- Run(ctx, l, Handler(showing(func() *Snapshot { return example(noon, "") }), 0), mute) }()
 	idle, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +276,7 @@ func TestRunReportsItsListener(t *testing.T) {
 // TestSnapshotIsShared holds that many watchers cost the gateway one snapshot.
 func TestSnapshotIsShared(t *testing.T) {
 	taken := 0
-	handler := Handler(showing(func() *Snapshot { taken++; return example(noon, "") }))
+	handler := Handler(showing(func() *Snapshot { taken++; return example(noon, "") }), 0)
 	began := time.Now()
 	for range 50 {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/healthz", nil))
@@ -289,7 +289,7 @@ func TestSnapshotIsShared(t *testing.T) {
 func BenchmarkMetrics1000Devices(b *testing.B) {
 	s := example(noon, "")
 	grow(s, 1000)
-	handler := Handler(showing(func() *Snapshot { return s }))
+	handler := Handler(showing(func() *Snapshot { return s }), 0)
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()

@@ -192,7 +192,7 @@ func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 	d.page = "http://" + l.Addr().String() + "/"
 	wg.Go(func() {
-		if err := web.Run(ctx, l, web.Handler(d.gateway), d.log); err != nil {
+		if err := web.Run(ctx, l, web.Handler(d.gateway, l.Most()), d.log); err != nil {
 			d.log.Warn("the operator's page ended", "cause", err)
 		}
 	})
