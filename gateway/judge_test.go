@@ -40,6 +40,7 @@ func (f *shown) Reload(context.Context) (*web.Change, error) { return nil, errSt
 func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
 	return nil, errStopping
 }
+func (f *shown) BeginReading(string) (step, end func())                     { return func() {}, func() {} }
 func (f *shown) Trace(context.Context, string) (<-chan web.Exchange, error) { return nil, errStopping }
 func (f *shown) Write(_ context.Context, _, _, _ string) (*web.Written, error) {
 	return nil, errStopping
@@ -82,6 +83,12 @@ var stateRows = map[string]struct {
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}
 	}, "writing its files takes longer than 10s", "failing"},
+	"store hung, read": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "a step of verify", Since: judged, Limit: 10 * time.Minute}}
+	}, "a step of verify takes longer than 10m0s", "failing"},
+	"config hung": {func(s *web.Snapshot) {
+		s.Stalls = []web.Stall{{Kind: "config", Name: "/etc/millrace.yaml", What: "a reload", Since: judged, Limit: time.Minute}}
+	}, "a reload takes longer than 1m0s", "failing"},
 	"device hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "device", Name: "press-1", What: "a poll", Since: judged, Limit: time.Minute}}
 	}, "a poll takes longer than 1m0s", "failing"},

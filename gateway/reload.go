@@ -40,6 +40,8 @@ func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	}
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
+	g.watchdog.reloading.Store(max(int64(time.Since(g.started)), 1))
+	defer g.watchdog.reloading.Store(0)
 	c, err := g.reload(ctx)
 	g.note(c, err)
 	g.giveBack()

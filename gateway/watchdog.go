@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,10 +19,12 @@ type timeLimits struct {
 	poll    time.Duration // a poll with all its retries, a job, an attempt to connect
 	session time.Duration // a step of a session
 	view    time.Duration // a snapshot for the page
+	reload  time.Duration // a reload
+	read    time.Duration // a step of reading the store for somebody
 	stop    time.Duration // a stop, beyond the grace time; what hangs then is left behind
 }
 
-var usualLimits = timeLimits{commit: 10 * time.Second, poll: time.Minute, session: 30 * time.Second, view: 10 * time.Second, stop: 5 * time.Second}
+var usualLimits = timeLimits{commit: 10 * time.Second, poll: time.Minute, session: 30 * time.Second, view: 10 * time.Second, reload: time.Minute, read: 10 * time.Minute, stop: 5 * time.Second}
 
 // maxDump bounds the goroutine dump in the log, in bytes.
 const maxDump = 64 << 10
@@ -35,6 +38,48 @@ type watchdog struct {
 	runs   atomic.Pointer[running] // as running, for who may not wait
 	viewed atomic.Int64            // since when a snapshot is being taken, by Gateway.started; 0 = none is
 	dumped atomic.Bool
+
+	reloading atomic.Int64 // since when a reload goes on, as viewed
+
+	mu      sync.Mutex // of reading: held for a moment only
+	reading map[*reading]struct{}
+}
+
+// reading is the store being read for somebody.
+type reading struct {
+	what string
+	at   atomic.Int64 // when it began, or made its last step, by Gateway.started
+}
+
+// BeginReading tells the watchdog that the store is read for somebody. step says that it goes on: a large store takes longer than
+// any limit.
+func (g *Gateway) BeginReading(what string) (step, end func()) {
+	r, w := &reading{what: what}, &g.watchdog
+	step = func() { r.at.Store(int64(time.Since(g.started))) }
+	step()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reading == nil {
+		w.reading = map[*reading]struct{}{}
+	}
+	w.reading[r] = struct{}{}
+	return step, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.reading, r)
+	}
+}
+
+// slowest returns what is read longest without a step, and since when; "" for nothing.
+func (w *watchdog) slowest() (what string, since time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for r := range w.reading {
+		if at := time.Duration(r.at.Load()); what == "" || at < since {
+			what, since = r.what, at
+		}
+	}
+	return what, since
 }
 
 // show tells the watchdog what runs. mu is held.
@@ -55,6 +100,12 @@ func (g *Gateway) stalls(now time.Time) (list []web.Stall) {
 		return nil
 	}
 	add("store", r.cfg.Buffer.Path, "writing its files", g.buf.Busy(), l.commit)
+	if what, since := g.watchdog.slowest(); what != "" && len(list) == 0 { // a part hangs once
+		add("store", r.cfg.Buffer.Path, "a step of "+what, time.Since(g.started)-since, l.read)
+	}
+	if since := g.watchdog.reloading.Load(); since > 0 {
+		add("config", r.cfg.File, "a reload", time.Since(g.started)-time.Duration(since), l.reload)
+	}
 	for _, d := range r.destinations {
 		add("destination", d.cfg.Name, "a step of its session", d.Busy(), l.session)
 	}

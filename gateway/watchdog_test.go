@@ -115,3 +115,74 @@ func TestNothingHangsTheStop(t *testing.T) {
 		})
 	}
 }
+
+// TestReadersAndReloadsHang: a reload, and a reading of the store that makes no step, are said in /healthz, with one dump of
+// goroutines, and no more once they go on or end.
+func TestReadersAndReloadsHang(t *testing.T) {
+	file, log := filepath.Join(t.TempDir(), "millrace.yaml"), &safeBuffer{}
+	text := "gateway: shop\nweb: {enabled: false}\nbuffer: {path: data}\ndestinations:\n  - {name: cloud, url: \"mqtt://127.0.0.1:1\"}\ndevices:\n" + device("a") + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file, newPlant().protocols(), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, broken := make(chan struct{}), errors.New("broken")
+	load := func() (*config.Config, error) { <-free; return nil, broken }
+	g, err := New(t.Context(), cfg, Options{Version: "test", Log: slog.New(slog.NewTextHandler(log, nil)), Load: load})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &g.watchdog.limits
+	l.reload, l.read, l.commit = time.Second, time.Second, time.Hour
+	ctx, cancel := context.WithCancel(context.Background())
+	done, reloaded := make(chan error, 1), make(chan error, 1)
+	go func() { done <- g.Run(ctx, context.Background()) }()
+	<-g.begun
+	page := web.Handler(g, 0)
+	reach := func(what string, ok func(problems string) bool) {
+		t.Helper()
+		var h web.Health
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			h = web.Health{}
+			unpack(t, page, "/healthz", &h)
+			if ok(strings.Join(h.Problems, "; ")) {
+				return
+			}
+		}
+		t.Errorf("%s: /healthz says %+v", what, h)
+	}
+	says := func(words ...string) func(string) bool {
+		return func(problems string) bool {
+			for _, w := range words {
+				if !strings.Contains(problems, w) {
+					return false
+				}
+			}
+			return strings.Count(problems, "hung") == len(words)
+		}
+	}
+	go func() {
+		_, err := g.Reload(context.Background())
+		reloaded <- err
+	}()
+	step, end := g.BeginReading("verify")
+	const reload, verify = "a reload takes longer than 1s", "a step of verify takes longer than 1s"
+	reach("both hang", says(reload, verify))
+	close(free)
+	if err := <-reloaded; !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	reach("the reload has ended", says(verify))
+	reach("the reading goes on", func(problems string) bool { step(); return says()(problems) })
+	end()
+	reach("the reading has ended", says())
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "goroutines="); n != 1 {
+		t.Errorf("%d dumps of goroutines in the log, want 1", n)
+	}
+}

@@ -32,6 +32,8 @@ type Gateway interface {
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
 	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.
 	Ask(ctx context.Context, driver, url string, request []byte) (*Asked, error)
+	// BeginReading tells the watchdog that the store is read for somebody, for what: each step of it, and its end, must be told.
+	BeginReading(what string) (step, end func())
 	// Trace shows what goes over the line of a device from now on, until ctx ends or the line is exchanged by a reload: then the
 	// channel is closed. Who does not keep up loses some, and is told how many.
 	Trace(ctx context.Context, device string) (<-chan Exchange, error)

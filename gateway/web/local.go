@@ -293,9 +293,12 @@ func (c *local) records(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
+	step, end := c.g.BeginReading("records")
+	defer end()
 	out := newLines(w)
+	look := func() { step(); out.alive() }
 	told, epoch := 0, "" // streams are numbered as they appear
-	err = scan(r.Context(), c.g.Buffer(), q, out.alive, func(s *StoredRecord) error {
+	err = scan(r.Context(), c.g.Buffer(), q, look, func(s *StoredRecord) error {
 		if s.Stream.ID == told {
 			told++
 			out.write(&wireLine{Stream: s.Stream})
@@ -329,9 +332,12 @@ func parseQuery(r *http.Request) (q Query, err error) {
 }
 
 func (c *local) verify(w http.ResponseWriter, r *http.Request) {
+	step, end := c.g.BeginReading("verify")
+	defer end()
 	out := newLines(w)
 	var last time.Time
 	report, err := c.g.Buffer().Verify(r.Context(), func(done, total int64) {
+		step()
 		if now := time.Now(); now.Sub(last) > 200*time.Millisecond {
 			last = now
 			out.write(&wireLine{Progress: &[2]int64{done, total}})

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type fake struct {
 	table   *values.Table
 	refusal error // of reloads and writes
 	wrote   [3]string
+	told    sync.Map // what the watchdog was told
 }
 
 func (f *fake) Snapshot() *Snapshot {
@@ -38,7 +40,12 @@ func (f *fake) Ack(who string) ([]Loss, error) {
 	return f.snap.Losses, f.refusal
 }
 func (f *fake) Buffer() *buffer.Buffer { return f.buf }
-func (f *fake) Values() *values.Table  { return f.table }
+func (f *fake) BeginReading(what string) (step, end func()) {
+	tell := func(s string) func() { return func() { f.told.Store(what+s, true) } }
+	f.told.Store(what, true)
+	return tell(" step"), tell(" end")
+}
+func (f *fake) Values() *values.Table { return f.table }
 func (f *fake) done() (*Written, error) {
 	return &Written{f.wrote[0], f.wrote[1], f.wrote[2], 0.25}, f.refusal
 }
@@ -394,5 +401,29 @@ func TestWatchesLeaveSpace(t *testing.T) {
 	}
 	if err := c.Watch(t.Context(), "", "", false, func(*Value) error { return nil }); err == nil || !strings.Contains(err.Error(), "others watch") {
 		t.Errorf("one watch more: %v", err)
+	}
+}
+
+// TestReadersAreWatched: the watchdog is told of each reading of the store, of its steps and of its end.
+func TestReadersAreWatched(t *testing.T) {
+	f := newFake(t, 10)
+	f.reopen(t)
+	c := client(t, serve(t, f))
+	if _, err := c.Verify(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Scan(t.Context(), Query{Device: "none"}, func(*StoredRecord) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"verify", "records"} {
+		for _, s := range []string{"", " step", " end"} {
+			for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // the end comes after the answer
+				if _, told := f.told.Load(what + s); told {
+					break
+				} else if time.Now().After(end) {
+					t.Fatalf("the watchdog was not told %q", what+s)
+				}
+			}
+		}
 	}
 }

@@ -76,6 +76,7 @@ func (f showing) Ack(string) ([]Loss, error)                                 { r
 func (f showing) Buffer() *buffer.Buffer                                     { return nil }
 func (f showing) Values() *values.Table                                      { return values.New() }
 func (f showing) Reload(context.Context) (*Change, error)                    { return nil, errors.New("no config") }
+func (f showing) BeginReading(string) (step, end func())                     { return func() {}, func() {} }
 func (f showing) Trace(_ context.Context, _ string) (<-chan Exchange, error) { return nil, nil }
 
 func (f showing) Ask(_ context.Context, _, _ string, _ []byte) (*Asked, error) { return &Asked{}, nil }
