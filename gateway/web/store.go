@@ -56,13 +56,13 @@ type Query struct {
 
 // StoredRecord is one record as it lies in the store.
 type StoredRecord struct {
-	Stream   *StoredStream `json:"stream,omitempty"` // the same for all records of a stream in one scan
-	Epoch    string        `json:"epoch"`            // with Seq its identity
-	Seq      uint64        `json:"seq"`
-	Payload  []byte        `json:"payload"` // record.Record's bytes, empty for gap records
-	At       int64         `json:"at_us"`   // µs since 1970
-	Readings int           `json:"readings"`
-	Gap      *buffer.Gap   `json:"gap,omitempty"` // not nil: a gap record
+	Stream   *StoredStream // the same for all records of a stream in one scan
+	Epoch    string        // with Seq its identity
+	Seq      uint64
+	Payload  []byte // record.Record's bytes, empty for gap records
+	At       int64  // µs since 1970
+	Readings int
+	Gap      *buffer.Gap // not nil: a gap record
 }
 
 // StoredStream is what the records of one poll group have in common.
