@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
