@@ -103,6 +103,24 @@ func (a *aggregates) filter(at time.Time, readings []telemetry.Reading) []teleme
 	return a.all
 }
 
+// cut ends every window before its time.
+func (a *aggregates) cut() []telemetry.Reading {
+	a.over = a.over[:0]
+	for _, w := range a.of {
+		if w.all == 0 {
+			continue
+		}
+		r := w.value()
+		if r.Quality == telemetry.Good {
+			r.Quality, r.Reason = telemetry.Uncertain, "the window was cut short by a stop"
+		}
+		a.over = append(a.over, r)
+		w.next(w.index)
+	}
+	slices.SortFunc(a.over, func(x, y telemetry.Reading) int { return int(x.Tag) - int(y.Tag) })
+	return a.over
+}
+
 // next begins a window. A rate goes on from the last good reading, however long ago.
 func (w *window) next(index int64) {
 	from := w.to

@@ -101,7 +101,14 @@ func TestAggregatesOfPushes(t *testing.T) {
 	if !slices.Equal(got, []float64{7, 8, 8}) {
 		t.Errorf("means %v, want 7, and 8 twice as nothing changed", got)
 	}
-	if s.polled != s.suppressed+s.appended || s.polled != 6 {
+	push(14, good(0, 1, telemetry.Int(2)))
+	if err := g.Close(poll.Add(15 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.records[len(s.records)-1].Readings[0]; r.Value != telemetry.Float64(2) || r.Quality != telemetry.Uncertain {
+		t.Errorf("the window at the stop: %+v", r)
+	}
+	if s.polled != s.suppressed+s.appended || s.polled != 8 {
 		t.Errorf("%d polled, %d suppressed, %d appended", s.polled, s.suppressed, s.appended)
 	}
 }

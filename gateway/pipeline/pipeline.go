@@ -130,9 +130,21 @@ func (g *Group) beat(at time.Time) error {
 	return g.append(g.beats)
 }
 
+// Close records the windows that are not over, as uncertain: what a stop would otherwise take with it. at is the time of the stop.
+func (g *Group) Close(at time.Time) error {
+	if g.aggregates == nil {
+		return nil
+	}
+	return g.ended(at, g.aggregates.cut())
+}
+
 // windows records those aggregates whose window is over though nothing was pushed.
 func (g *Group) windows(at time.Time) error {
-	over := g.aggregates.filter(at, nil)
+	return g.ended(at, g.aggregates.filter(at, nil))
+}
+
+// ended records the values of windows.
+func (g *Group) ended(at time.Time, over []telemetry.Reading) error {
 	if len(over) == 0 {
 		return nil
 	}

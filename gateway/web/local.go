@@ -282,7 +282,7 @@ type wireRecord struct {
 	Epoch    string      `json:"epoch,omitempty"` // when it is not that of the record before
 	Seq      uint64      `json:"seq"`
 	Payload  []byte      `json:"payload,omitempty"`
-	At       int64       `json:"at"`
+	At       int64       `json:"at_us"`
 	Readings int         `json:"readings"`
 	Gap      *buffer.Gap `json:"gap,omitempty"`
 }
