@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -154,7 +155,7 @@ func (r *reader) children(names []string) (all []drivers.Node, more []byte, err 
 }
 
 func nodeOf(address, name, title string, class ua.NodeClass) drivers.Node {
-	n := drivers.Node{ID: address, Name: name}
+	n := drivers.Node{ID: address, Name: cmp.Or(name, title, address)}
 	if title != name {
 		n.Description = title
 	}
