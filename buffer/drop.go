@@ -13,13 +13,15 @@ import (
 
 // Damage is something that was found damaged.
 type Damage struct {
-	File              string // its name now
-	Reason            string
-	FirstSeq, LastSeq uint64 // what it held, 0 when not known
-	MinAt, MaxAt      int64  // record times of that, µs since 1970
-	Readings          uint64 // lost for good, of all accounts and destinations
-	Unknown           bool   // Readings is a guess: more may be lost, and some of it may have been delivered
-	Missing           bool   // the file is not there
+	File     string `json:"file"` // its name now
+	Reason   string `json:"reason"`
+	FirstSeq uint64 `json:"first_seq"` // what it held, 0 when not known
+	LastSeq  uint64 `json:"last_seq"`
+	MinAt    int64  `json:"min_at_us"` // record times of that, µs since 1970
+	MaxAt    int64  `json:"max_at_us"`
+	Readings uint64 `json:"readings"` // lost for good, of all accounts and destinations
+	Unknown  bool   `json:"unknown"`  // Readings is a guess: more may be lost, and some of it may have been delivered
+	Missing  bool   `json:"missing"`  // the file is not there
 }
 
 const (

@@ -9,11 +9,13 @@ import (
 // Gap says what is missing: readings of one account that were dropped. It is stored and handed out like
 // a record, so that whoever receives the records knows of the hole in them.
 type Gap struct {
-	From, To          int64  // times of the first and last record lost, µs since 1970; 0 and 0 when not known
-	Count             uint64 // readings lost
-	Cause             Cause
-	FirstSeq, LastSeq uint64 // sequence numbers the loss lies between, inclusive
-	Unknown           bool   // Count is a guess: more may be lost, and some of it may have been delivered
+	From     int64  `json:"from_us"` // times of the first and last record lost, µs since 1970; 0 and 0 when not known
+	To       int64  `json:"to_us"`
+	Count    uint64 `json:"count"` // readings lost
+	Cause    Cause  `json:"cause"`
+	FirstSeq uint64 `json:"first_seq"` // sequence numbers the loss lies between, inclusive
+	LastSeq  uint64 `json:"last_seq"`
+	Unknown  bool   `json:"unknown"` // Count is a guess: more may be lost, and some of it may have been delivered
 }
 
 // Lost says in words how many readings are missing.

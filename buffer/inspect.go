@@ -16,14 +16,16 @@ import (
 
 // SegmentInfo describes one segment file.
 type SegmentInfo struct {
-	File              string // in the store's directory
-	Bytes             int64
-	FirstSeq, LastSeq uint64 // LastSeq below FirstSeq: nothing yet
-	Records           uint64
-	MinAt, MaxAt      int64 // record times, µs since 1970
-	Sealed            bool  // written to the end
-	Damaged           bool  // read from what could be salvaged
-	Needed            bool  // some destination has not acknowledged all of it
+	File     string `json:"file"` // in the store's directory
+	Bytes    int64  `json:"bytes"`
+	FirstSeq uint64 `json:"first_seq"` // LastSeq below FirstSeq: nothing yet
+	LastSeq  uint64 `json:"last_seq"`
+	Records  uint64 `json:"records"`
+	MinAt    int64  `json:"min_at_us"` // record times, µs since 1970
+	MaxAt    int64  `json:"max_at_us"`
+	Sealed   bool   `json:"sealed"`  // written to the end
+	Damaged  bool   `json:"damaged"` // read from what could be salvaged
+	Needed   bool   `json:"needed"`  // some destination has not acknowledged all of it
 }
 
 // Segments returns the segments in order of sequence number.
@@ -250,19 +252,20 @@ func (b *Buffer) Waits(seq uint64) []string {
 
 // Problem is something that Verify found damaged.
 type Problem struct {
-	File              string // in the store's directory
-	Reason            string
-	FirstSeq, LastSeq uint64 // what the file holds, 0 when not known
+	File     string `json:"file"` // in the store's directory
+	Reason   string `json:"reason"`
+	FirstSeq uint64 `json:"first_seq"` // what the file holds, 0 when not known
+	LastSeq  uint64 `json:"last_seq"`
 }
 
 // Verification is what Verify found.
 type Verification struct {
-	Segments   int
-	Blocks     int
-	Records    uint64 // whose checksums are right
-	Bytes      int64  // of the segments
-	Quarantine int    // entries
-	Problems   []Problem
+	Segments   int       `json:"segments"`
+	Blocks     int       `json:"blocks"`
+	Records    uint64    `json:"records"`    // whose checksums are right
+	Bytes      int64     `json:"bytes"`      // of the segments
+	Quarantine int       `json:"quarantine"` // entries
+	Problems   []Problem `json:"problems"`
 }
 
 // Verify reads everything in the store and checks every checksum, every count and every dictionary entry. It changes

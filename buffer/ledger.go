@@ -72,21 +72,21 @@ func (b *Buffer) account(name string) (*account, error) {
 // Account is the ledger of one account, in readings. At every moment and for each destination
 // Accepted = Before + Delivered + Buffered + InFlight + the sum of Dropped.
 type Account struct {
-	Name         string
-	Polled       uint64 // read from the device
-	Suppressed   uint64 // of them not worth reporting
-	Accepted     uint64 // of them given to Append, those it refused for want of room included
-	Destinations []DestinationAccount
+	Name         string               `json:"name"`
+	Polled       uint64               `json:"polled"`     // read from the device
+	Suppressed   uint64               `json:"suppressed"` // of them not worth reporting
+	Accepted     uint64               `json:"accepted"`   // of them given to Append, those it refused for want of room included
+	Destinations []DestinationAccount `json:"destinations"`
 }
 
 // DestinationAccount is what became of an account's accepted readings at one destination.
 type DestinationAccount struct {
-	Name      string
-	Before    uint64 // accepted before the destination was known to the store, or while it was not in use
-	Delivered uint64
-	Buffered  uint64
-	InFlight  uint64
-	Dropped   [Causes]uint64 // by Cause
+	Name      string         `json:"name"`
+	Before    uint64         `json:"before"` // accepted before the destination was known to the store, or while it was not in use
+	Delivered uint64         `json:"delivered"`
+	Buffered  uint64         `json:"buffered"`
+	InFlight  uint64         `json:"in_flight"`
+	Dropped   [Causes]uint64 `json:"dropped"` // by Cause
 }
 
 // Lost returns the readings dropped for any cause.

@@ -13,18 +13,18 @@ import (
 
 // Quarantined is a record that a destination refused and that is kept aside for people to look at.
 type Quarantined struct {
-	ID          string // of the entry: the record's sequence number, a colon, the destination
-	Destination string
-	Seq         uint64
-	Account     string
-	Dict        []byte
-	Payload     []byte
-	Truncated   bool // the payload was too large to be kept
-	At          int64
-	Readings    int
-	Gap         *Gap // not nil: it was a gap record
-	Reason      string
-	RejectedAt  time.Time // by the wall clock
+	ID          string    `json:"id"` // of the entry: the record's sequence number, a colon, the destination
+	Destination string    `json:"destination"`
+	Seq         uint64    `json:"seq"`
+	Account     string    `json:"account"`
+	Dict        []byte    `json:"dict"`
+	Payload     []byte    `json:"payload"`
+	Truncated   bool      `json:"truncated"` // the payload was too large to be kept
+	At          int64     `json:"at_us"`
+	Readings    int       `json:"readings"`
+	Gap         *Gap      `json:"gap,omitempty"` // not nil: it was a gap record
+	Reason      string    `json:"reason"`
+	RejectedAt  time.Time `json:"rejected_at"` // by the wall clock
 }
 
 const (

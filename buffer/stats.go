@@ -7,44 +7,44 @@ import (
 
 // Stats is the state of the buffer at one moment. It costs the same whatever the backlog.
 type Stats struct {
-	Epoch        string
-	NextSeq      uint64
-	Bytes        int64 // of all files
-	MaxBytes     int64
-	Room         int64     // bytes by which the segments may grow before something is dropped or refused for want of room
-	Refusing     time.Time // since when new records are refused for want of room; zero when they are not
-	Segments     int
-	TailRecords  int
-	TailBytes    int64
-	DirtyRecords uint64 // in memory and not known to be on disk
-	Commits      uint64
-	CommitErrors uint64
-	ReadingBytes float64       // that a reading was seen to take on disk; 0 before enough were
-	BytesWritten uint64        // since Open, as far as the store knows
-	Dropped      uint64        // segments dropped since Open
-	Refused      uint64        // records refused since Open: no room under drop-newest, or too large
-	Running      time.Duration // of the store, in all its processes; MaxAge counts by it
-	LastCommit   time.Time
-	Health       string    // "ok", or "degraded: " or "failing: " and why
-	Damages      uint64    // found since Open
-	Damage       []Damage  // the first of them
-	CommitSince  time.Time // when the write to disk that is under way began; zero when none is
-	Unclean      bool      // the process before did not close the store: what it had not committed is lost, and nobody can count it
-	LostUnknown  uint64    // losses that nobody could count, since the store began; the ledger does not have them
-	Destinations []DestinationStats
+	Epoch        string             `json:"epoch"`
+	NextSeq      uint64             `json:"next_seq"`
+	Bytes        int64              `json:"bytes"` // of all files
+	MaxBytes     int64              `json:"max_bytes"`
+	Room         int64              `json:"room"`     // bytes by which the segments may grow before something is dropped or refused for want of room
+	Refusing     time.Time          `json:"refusing"` // since when new records are refused for want of room; zero when they are not
+	Segments     int                `json:"segments"`
+	TailRecords  int                `json:"tail_records"`
+	TailBytes    int64              `json:"tail_bytes"`
+	DirtyRecords uint64             `json:"dirty_records"` // in memory and not known to be on disk
+	Commits      uint64             `json:"commits"`
+	CommitErrors uint64             `json:"commit_errors"`
+	ReadingBytes float64            `json:"reading_bytes"` // that a reading was seen to take on disk; 0 before enough were
+	BytesWritten uint64             `json:"bytes_written"` // since Open, as far as the store knows
+	Dropped      uint64             `json:"dropped"`       // segments dropped since Open
+	Refused      uint64             `json:"refused"`       // records refused since Open: no room under drop-newest, or too large
+	Running      time.Duration      `json:"running_ns"`    // of the store, in all its processes; MaxAge counts by it
+	LastCommit   time.Time          `json:"last_commit"`
+	Health       string             `json:"health"`       // "ok", or "degraded: " or "failing: " and why
+	Damages      uint64             `json:"damages"`      // found since Open
+	Damage       []Damage           `json:"damage"`       // the first of them
+	CommitSince  time.Time          `json:"commit_since"` // when the write to disk that is under way began; zero when none is
+	Unclean      bool               `json:"unclean"`      // the process before did not close the store: what it had not committed is lost, and nobody can count it
+	LostUnknown  uint64             `json:"lost_unknown"` // losses that nobody could count, since the store began; the ledger does not have them
+	Destinations []DestinationStats `json:"destinations"`
 }
 
 // DestinationStats is the state of one destination's cursor.
 type DestinationStats struct {
-	Name       string
-	Configured bool // false: in the store, but not in use; it keeps what it had until Forget, and gets nothing new
+	Name       string `json:"name"`
+	Configured bool   `json:"configured"` // false: in the store, but not in use; it keeps what it had until Forget, and gets nothing new
 
-	Backlog   uint64 // records not acknowledged, those in flight included
-	InFlight  int    // records
-	OldestSeq uint64 // the first one not acknowledged, or the next one when there is none
-	OldestAt  int64  // its time in µs since 1970, interpolated within its segment; 0 when there is none
-	Ranges    int    // of acknowledged records
-	Ignored   uint64 // acknowledgements of records that were not in flight
+	Backlog   uint64 `json:"backlog"`      // records not acknowledged, those in flight included
+	InFlight  int    `json:"in_flight"`    // records
+	OldestSeq uint64 `json:"oldest_seq"`   // the first one not acknowledged, or the next one when there is none
+	OldestAt  int64  `json:"oldest_at_us"` // its time in µs since 1970, interpolated within its segment; 0 when there is none
+	Ranges    int    `json:"ranges"`       // of acknowledged records
+	Ignored   uint64 `json:"ignored"`      // acknowledgements of records that were not in flight
 }
 
 // Stats returns the state of the buffer.
@@ -55,7 +55,7 @@ func (b *Buffer) Stats() Stats {
 		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage(nil), b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,

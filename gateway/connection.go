@@ -29,6 +29,7 @@ type connection struct {
 	bad       []badReadings // by device
 	skews     []skew        // by device
 	groups    []*groupSink
+	pipelines []*pipeline.Group // of groups
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
@@ -92,7 +93,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			}
 			s.bad, s.skew = &conn.bad[i], &conn.skews[i]
 			conn.groups = append(conn.groups, s)
-			sinks[j] = s.pipeline(&dev.Groups[j], derived, formulas[j]).Take
+			p := s.pipeline(&dev.Groups[j], derived, formulas[j])
+			conn.pipelines = append(conn.pipelines, p)
+			sinks[j] = p.Take
 		}
 		o.Sinks = append(o.Sinks, sinks)
 	}
@@ -208,6 +211,9 @@ func (c *connection) run(ctx context.Context, t *values.Table) error {
 		s.values = t.Group(s.schema, s.interval)
 	}
 	err := c.poller.Run(ctx)
+	for _, p := range c.pipelines {
+		err = errors.Join(err, p.Close(time.Now()))
+	}
 	c.watched.end()
 	for _, s := range c.groups {
 		t.Remove(s.values)

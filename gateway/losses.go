@@ -26,6 +26,7 @@ type losses struct {
 	dirty  bool             // the note is not what is known
 	urgent bool             // and is more than times
 	saved  time.Time
+	looked bool // not only at what the process before has left
 }
 
 // loss is what was lost for one destination, in readings.
@@ -114,6 +115,7 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 		}
 		l.grow(l.by[name], total, now)
 	}
+	l.looked = true
 	return append(names, uncounted)
 }
 
@@ -136,7 +138,9 @@ func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	if before == 0 {
 		e.From, l.urgent = now, true
 	}
-	e.To, e.grown = now, now
+	if e.To = now; l.looked { // else it was lost before this process, which the note does not have to know
+		e.grown = now
+	}
 }
 
 // save writes the note when there is something new to keep.

@@ -67,7 +67,11 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		p.printf("  in memory   %s, %s, of them not on disk yet %d\n", web.Count(uint64(b.TailRecords), "record"), size(float64(b.TailBytes)), b.DirtyRecords)
 		p.printf("  written     %s since the start, %s, %d failed\n", size(float64(b.BytesWritten)), web.Count(uint64(b.Commits), "commit"), b.CommitErrors)
 	}
-	p.printf("  health      %s\n", b.Health)
+	health := b.Health
+	if !b.Refusing.IsZero() {
+		health = fmt.Sprintf("full: new records are refused since %s", b.Refusing.UTC().Format(time.RFC3339))
+	}
+	p.printf("  health      %s\n", health)
 	if b.Dropped > 0 || b.Refused > 0 {
 		p.printf("  dropped     %s, %s refused since the start\n", web.Count(uint64(b.Dropped), "segment"), web.Count(uint64(b.Refused), "record"))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,11 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 					return &exitError{exitFailed, mistakes}
 				}
 			}
-			change, err := askReload(cmd.Context(), dir)
+			named := ""
+			if path == "" {
+				named = file
+			}
+			change, err := askReload(cmd.Context(), dir, named)
 			switch {
 			case errors.Is(err, web.ErrNoGateway):
 				return &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
@@ -53,13 +58,28 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 	return cmd
 }
 
-func askReload(ctx context.Context, dir string) (*web.Change, error) {
+// askReload asks the gateway on a store. named is the config that the caller means, "" for whichever it runs from.
+func askReload(ctx context.Context, dir, named string) (*web.Change, error) {
 	c, err := web.Dial(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("reload config: %w", err)
 	}
 	defer c.Close()
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reload config: %w", err)
+	}
+	if runs := s.Config.File; named != "" && runs != "" && !sameFile(named, runs) {
+		return nil, fmt.Errorf("reload config: the gateway runs from %q, not from %q; name that one, or restart it with this one", runs, named)
+	}
 	return c.Reload(ctx)
+}
+
+// sameFile reports whether two paths lead to one file; one that cannot be looked at may.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err != nil || err2 != nil || os.SameFile(x, y)
 }
 
 // printChange says what a reload did. The file is the gateway's own, which need not be the one of --config.

@@ -38,7 +38,7 @@ func TestReloadCommand(t *testing.T) {
 	}
 	writeFile(t, file, strings.Replace(good, "hush-hush", "hush-hush, passwort: hush-two", 1))
 	reload(exitFailed, "--config", file) // the store is found all the same
-	_, refused := askReload(t.Context(), dir)
+	_, refused := askReload(t.Context(), dir, "")
 	_, check := config.Load(file, protocols(), config.Options{})
 	if refused == nil || check == nil || refused.Error() != check.Error() || strings.Contains(refused.Error(), "hush") {
 		t.Errorf("reload says %v, check %v", refused, check)
@@ -46,7 +46,7 @@ func TestReloadCommand(t *testing.T) {
 	stop()
 	writeFile(t, file, good)
 	reload(exitFailed, "--config", file)
-	if _, err := askReload(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "no gateway answers") {
+	if _, err := askReload(t.Context(), dir, ""); err == nil || !strings.Contains(err.Error(), "no gateway answers") {
 		t.Errorf("without a gateway: %v", err)
 	}
 	if got := execute([]string{"reload", "everything"}, io.Discard); got != exitUsage {

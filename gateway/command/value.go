@@ -40,7 +40,7 @@ func (t *target) raw(text string) (telemetry.Value, error) {
 	return t.fit(x)
 }
 
-// fit makes a number in range one of the tag's type, unscaled, and rounded where the type has whole ones only.
+// fit makes a number in range one of the tag's type, unscaled. What a whole type cannot hold is refused: the equipment would get another value than was asked for.
 func (t *target) fit(x float64) (telemetry.Value, error) {
 	scale, offset := 1.0, 0.0
 	if t.Tag.Scaled() {
@@ -57,6 +57,9 @@ func (t *target) fit(x float64) (telemetry.Value, error) {
 		}
 		return telemetry.Float32(float32(raw)), nil
 	case telemetry.KindInt, telemetry.KindUint:
+		if near := math.Round(raw); math.Abs(raw-near) > 1e-6*math.Max(1, math.Abs(raw)) {
+			return telemetry.Value{}, fmt.Errorf("%w: the device holds %v or %v", ErrValue, math.Floor(raw)*scale+offset, math.Ceil(raw)*scale+offset)
+		}
 		return t.whole(math.Round(raw), scale, offset)
 	}
 	if math.IsInf(raw, 0) {

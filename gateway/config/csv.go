@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -40,13 +41,19 @@ func (l *loader) readCSV(g *groupDraft, place *groupPlace, f field, name string)
 		err = fmt.Errorf("the files together are larger than %s", formatSize(maxTotal))
 	}
 	if err != nil {
-		l.unread = true
+		l.unread, g.device.unread = true, true
 		l.errorf(l.at(f.v), besideMend, "read csv %s: %s", quote(f.v.n.Value), reason(err))
 		return
 	}
 	file := int32(len(l.files))
 	l.files = append(l.files, &source{name: path, index: file})
 	place.tagFile = file
+	before := l.mistakes.total
+	defer func() { g.device.unread = g.device.unread || l.mistakes.total > before }()
+	if !utf8.Valid(data) {
+		l.errorf(pos{file: file}, "save it as UTF-8 (in Excel: CSV UTF-8)", "the file is not UTF-8")
+		return
+	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	r := csv.NewReader(bytes.NewReader(data))
 	r.Comma, r.Comment, r.ReuseRecord = separator(data), '#', true
@@ -55,10 +62,13 @@ func (l *loader) readCSV(g *groupDraft, place *groupPlace, f field, name string)
 		l.csvError(file, r, err)
 		return
 	}
-	keys := l.csvHeader(g, file, r, slices.Clone(header))
+	keys, tags := l.csvHeader(g, file, r, slices.Clone(header)), 0
 	for !l.stopped {
 		cells, err := r.Read()
 		if errors.Is(err, io.EOF) {
+			if tags == 0 {
+				l.errorf(pos{file: file, line: 1, col: 1}, "add a line for each tag, or delete the group", "the file names keys and no tag")
+			}
 			return
 		}
 		if err != nil {
@@ -67,7 +77,10 @@ func (l *loader) readCSV(g *groupDraft, place *groupPlace, f field, name string)
 			}
 			continue
 		}
-		l.readTag(g, place, value{n: csvNode(r, keys, cells), file: file})
+		if n := csvNode(r, keys, cells); len(n.Content) > 0 { // spreadsheets leave lines of nothing behind
+			l.readTag(g, place, value{n: n, file: file})
+			tags++
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type deviceDraft struct {
 	groups   field
 	places   *devicePlace
 	formulas []formula
+	unread   bool // not all of its tags could be read
 
 	templates []templateDraft
 	given     map[string]string // options that the config itself gives
@@ -88,7 +89,7 @@ func groupTable(tag *table[tagDraft]) *table[groupDraft] {
 	}
 	// Printed with the tags: each says what holds for it.
 	keys = append(keys, reportKeys(func(g *groupDraft) *reporting { return &g.reporting })...)
-	keys = append(keys, key[groupDraft]{name: "tags", need: `"tags:" with a list of tags`, help: "131,072 at most; or {csv: FILE}, a table whose first line names these keys", kind: tags})
+	keys = append(keys, key[groupDraft]{name: "tags", need: `"tags:" with a list of tags`, help: "131,072 at most; or {csv: FILE}, a table whose first line names these keys, labels excepted", kind: tags})
 	return &table[groupDraft]{in: "a group", options: groupOptions, given: func(g *groupDraft) (*drivers.Protocol, map[string]string) { return g.device.protocol, g.Options }, keys: keys}
 }
 

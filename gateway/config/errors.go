@@ -112,6 +112,7 @@ func (l *loader) failure() error {
 	}
 	slices.SortStableFunc(m.list, func(a, b mistake) int { return a.compare(b.pos) })
 	e := &Errors{More: m.total - len(m.list)}
+	m.list = slices.Compact(m.list) // one mistake of a template is one, though many groups come of it
 	for _, one := range m.list {
 		e.List = append(e.List, &Error{l.position(one.pos), one.what, one.mend})
 	}

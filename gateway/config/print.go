@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,12 +25,8 @@ func (c *Config) Print(w io.Writer) error {
 // Hash returns 12 hex digits that tell two effective configs apart. Comments, order of keys, how the file is laid out
 // and the secrets do not change it; neither does the folder that millrace was started in.
 func (c *Config) Hash() string {
-	whole := *c
-	if path, err := filepath.Abs(c.Buffer.Path); err == nil {
-		whole.Buffer.Path = path
-	}
 	h := sha256.New()
-	_ = whole.Print(h) // a hash takes everything
+	_ = c.Print(h) // a hash takes everything
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 

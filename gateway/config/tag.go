@@ -41,7 +41,7 @@ func tagTable() *table[tagDraft] {
 			{name: "name", show: "temperature", need: `"name: temperature"`, help: "the key in the message", kind: then(nameKind(func(t *tagDraft) *string { return &t.Name }, false),
 				func(l *loader, f field, t *tagDraft) { l.uniqueTag(f, t) })},
 			{name: "address", show: "holding:100", need: `"address:" with where the device keeps it`, or: "expr", help: "as the driver says", kind: textKind(func(t *tagDraft) *string { return &t.Address }, maxText)},
-			{name: "expr", show: "current * voltage", help: "instead of address, type and scale: worked out from other tags of the device, see gateway/derive/README.md", kind: kind[tagDraft]{
+			{name: "expr", show: "current * voltage", help: "instead of address, type and scale: worked out from other tags of the device: + - * / % ** == < and or not ? : and abs ceil floor round min max int float string; $env[\"T 1\"] is the tag T 1", kind: kind[tagDraft]{
 				set: func(l *loader, f field, t *tagDraft) bool { t.expr = f; return l.short(f, &t.text, maxText) },
 				get: func(t *tagDraft) string { return given(t.text) }, form: form{schema: textSchema(maxText)}}},
 			{name: "type", show: "float32", help: "as the driver says, with the driver's default", kind: wordKind(func(t *tagDraft) *string { return &t.Type }, maxName)},
@@ -61,7 +61,7 @@ func tagTable() *table[tagDraft] {
 					}
 					return number(t.clamped.Low) + ".." + number(t.clamped.High)
 				}, form: form{schema: textSchema(maxName)}}},
-			{name: "aggregate", show: "mean 1m", help: "record one value of each window rather than every reading: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
+			{name: "aggregate", show: "mean 1m", help: "record one value of each window rather than every reading, which `values` still shows: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
 				kind: kind[tagDraft]{
 					set: func(l *loader, f field, t *tagDraft) bool { return l.aggregate(f, t) },
 					get: func(t *tagDraft) string {
@@ -134,7 +134,7 @@ func (l *loader) linear(f field, from, to *Range) bool {
 	a, ok := parseRange(left)
 	b, ok2 := parseRange(right)
 	if !ok || !ok2 || a.Low == a.High || b.Low == b.High {
-		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges", quote(f.v.n.Value))
+		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges of two values each", quote(f.v.n.Value))
 		return false
 	}
 	*from, *to = a, b
@@ -233,7 +233,7 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 	if len(d.formulas) == 0 {
 		return
 	}
-	read := map[string]bool{} // false: derived itself
+	read := map[string]bool{} // false: derived or aggregated
 	for i := range d.Groups {
 		for _, t := range d.Groups[i].Derived {
 			read[t.Name] = false
@@ -241,11 +241,12 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 	}
 	for i := range d.Groups {
 		for j := range d.Groups[i].Tags {
-			read[d.Groups[i].Tags[j].Name] = true
+			_, aggregated := d.Groups[i].Aggregates[j]
+			read[d.Groups[i].Tags[j].Name] = !aggregated
 		}
 	}
 	for _, f := range d.formulas {
-		if f.text == "" {
+		if f.text == "" || d.unread {
 			continue // reported
 		}
 		_, err := derive.Compile(f.text, func(name string) bool { return read[name] })
@@ -257,11 +258,11 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 		case errors.As(err, &unknown):
 			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(read)), "its tags are")
 			if _, derived := read[unknown.Name]; derived {
-				mend = "write its formula in place of its name; a derived tag is worked out from tags that are read"
+				mend = "a formula sees readings, not what is derived or aggregated: write the formula in place of its name, or read the address in a tag of its own"
 			}
-			l.errorf(f.at, mend, "expr of tag %q: the device reads no tag %s", f.tag, quote(unknown.Name))
+			l.errorf(f.at, mend, "expr of tag %q: the device has no tag %s to read", f.tag, quote(unknown.Name))
 		default:
-			l.errorf(f.at, "see gateway/derive/README.md, such as expr: \"current * voltage\"", "expr of tag %q: %s", f.tag, l.scrub(err.Error()))
+			l.errorf(f.at, derive.Help, "expr of tag %q: %s", f.tag, l.scrub(err.Error()))
 		}
 	}
 }

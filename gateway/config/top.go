@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,5 +222,12 @@ func bufferTable() *table[Buffer] {
 
 // pathKind is a path that starts at the folder of its file.
 func pathKind[T any](at func(*T) *string) kind[T] {
-	return then(textKind(at, maxText), func(l *loader, f field, v *T) { *at(v) = beside(l.files[f.v.file], *at(v)) })
+	k := then(textKind(at, maxText), func(l *loader, f field, v *T) { *at(v) = beside(l.files[f.v.file], *at(v)) })
+	k.get = func(v *T) string { // whole, so that what is printed means the same wherever it is kept
+		if path, err := filepath.Abs(*at(v)); err == nil && *at(v) != "" {
+			return text(path)
+		}
+		return given(*at(v))
+	}
+	return k
 }

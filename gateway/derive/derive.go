@@ -30,6 +30,9 @@ type Formula struct {
 	env     map[string]any
 }
 
+// Help says in a line how a formula is written.
+const Help = `write a formula such as "current * voltage": + - * / % ** and or not ?: < == and abs ceil floor round min max int float string; a tag T 1 is $env["T 1"]`
+
 // functions are those of the language that make sense of single values.
 var functions = []string{"abs", "ceil", "floor", "round", "min", "max", "int", "float", "string"}
 
@@ -52,6 +55,9 @@ func Compile(text string, known func(name string) bool) (*Formula, error) {
 	if f.inputs = v.inputs; len(f.inputs) == 0 {
 		return nil, errors.New("it names no tag")
 	}
+	if v.called != "" {
+		return nil, fmt.Errorf("there is no function %s", v.called)
+	}
 	kinds := types.Map{}
 	for _, name := range f.inputs {
 		if !known(name) {
@@ -59,7 +65,8 @@ func Compile(text string, known func(name string) bool) (*Formula, error) {
 		}
 		kinds[name] = types.Any
 	}
-	options := []expr.Option{expr.Env(kinds), expr.DisableAllBuiltins()}
+	options := []expr.Option{expr.Env(kinds), expr.DisableAllBuiltins(), expr.Patch(modulo{}),
+		expr.Function(remainder, func(x ...any) (any, error) { return mod(x[0], x[1]) }, new(func(any, any) float64))}
 	for _, name := range functions {
 		options = append(options, expr.EnableBuiltin(name))
 	}
@@ -67,6 +74,37 @@ func Compile(text string, known func(name string) bool) (*Formula, error) {
 		return nil, words(err)
 	}
 	return f, nil
+}
+
+// The % of the language takes whole numbers only, and every reading is a float64 here.
+const remainder = "remainder"
+
+type modulo struct{}
+
+// Visit replaces x % y by a call that takes any numbers.
+func (modulo) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.BinaryNode); ok && n.Operator == "%" {
+		ast.Patch(node, &ast.CallNode{Callee: &ast.IdentifierNode{Value: remainder}, Arguments: []ast.Node{n.Left, n.Right}})
+	}
+}
+
+func mod(x, y any) (float64, error) {
+	a, ok := asFloat(x)
+	b, ok2 := asFloat(y)
+	if !ok || !ok2 {
+		return 0, fmt.Errorf("invalid operation: %T %% %T", x, y)
+	}
+	return math.Mod(a, b), nil
+}
+
+func asFloat(x any) (float64, bool) {
+	switch x := x.(type) {
+	case int:
+		return float64(x), true
+	case float64:
+		return x, true
+	}
+	return 0, false
 }
 
 // words returns an error of the library in one line, without its drawing of the place.
@@ -79,12 +117,19 @@ func words(err error) error {
 }
 
 // visitor collects the tags that an expression names, each once.
-type visitor struct{ inputs []string }
+type visitor struct {
+	inputs []string
+	called string // a function that there is not
+}
 
 // Visit is called for each node, those below it first.
 func (v *visitor) Visit(node *ast.Node) {
 	name := ""
 	switch n := (*node).(type) {
+	case *ast.CallNode:
+		if f, ok := n.Callee.(*ast.IdentifierNode); ok && !slices.Contains(functions, f.Value) {
+			v.called = f.Value
+		}
 	case *ast.IdentifierNode:
 		name = n.Value
 	case *ast.MemberNode:

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"millrace/drivers/telemetry"
@@ -29,6 +30,8 @@ const (
 type aggregates struct {
 	of    map[int]*window
 	start time.Time
+	over  []telemetry.Reading // values of the windows that ended with the last call
+	all   []telemetry.Reading // what the last call returned
 }
 
 // window is what the readings of one tag come to so far.
@@ -39,7 +42,9 @@ type window struct {
 	min, max    float64
 	sum         float64
 	from, to    point             // of Rate
-	last        telemetry.Reading // with the time of the window's last reading, and the reason of its last bad one
+	last        telemetry.Reading // of this window or of one before
+	told        bool              // there is a last one
+	bad         string            // why the last bad one is
 	quality     telemetry.Quality // worst of those that are not bad
 	uncertainBy string
 }
@@ -62,29 +67,58 @@ func newAggregates(of map[int]Aggregate) *aggregates {
 	return a
 }
 
-// filter takes the readings of aggregated tags out, in place, and puts the value of a window in when it is over.
+// filter takes the readings of aggregated tags out, in place, and puts the value of a window in when it is over. Of a device
+// that pushes what changes, a tag that it leaves out is as it was: then that is the value of its window.
 func (a *aggregates) filter(at time.Time, readings []telemetry.Reading) []telemetry.Reading {
 	if a.start.IsZero() {
 		a.start = at
 	}
 	after := at.Sub(a.start) + pollJitter // a poll that comes a millisecond too soon is of the next window
-	kept := readings[:0]
-	for i := range readings {
-		r := readings[i]
-		w := a.of[int(r.Tag)]
-		if w == nil {
-			kept = append(kept, r)
-			continue
-		}
+	a.over = a.over[:0]
+	for _, w := range a.of {
 		if index := int64(after / w.Over); index != w.index {
+			if w.all == 0 && w.told {
+				w.last.Time = at.UnixMicro()
+				w.add(&w.last)
+			}
 			if w.all > 0 {
-				kept = append(kept, w.value())
+				a.over = append(a.over, w.value())
 			}
 			w.next(index)
 		}
-		w.add(&r)
 	}
-	return kept
+	kept := readings[:0]
+	for i := range readings {
+		if w := a.of[int(readings[i].Tag)]; w != nil {
+			w.add(&readings[i])
+		} else {
+			kept = append(kept, readings[i])
+		}
+	}
+	if len(a.over) == 0 {
+		return kept
+	}
+	slices.SortFunc(a.over, func(x, y telemetry.Reading) int { return int(x.Tag) - int(y.Tag) })
+	a.all = append(append(a.all[:0], a.over...), kept...)
+	return a.all
+}
+
+// cut ends every window before its time.
+func (a *aggregates) cut() []telemetry.Reading {
+	a.over = a.over[:0]
+	for _, w := range a.of {
+		if w.all == 0 {
+			continue
+		}
+		r := w.value()
+		if r.Quality == telemetry.Good {
+			r.Quality, r.Reason = telemetry.Uncertain, "the window was cut short by a stop"
+		}
+		a.over = append(a.over, r)
+		w.next(w.index)
+	}
+	slices.SortFunc(a.over, func(x, y telemetry.Reading) int { return int(x.Tag) - int(y.Tag) })
+	return a.over
 }
 
 // next begins a window. A rate goes on from the last good reading, however long ago.
@@ -93,19 +127,19 @@ func (w *window) next(index int64) {
 	if !from.once {
 		from = w.from
 	}
-	*w = window{Aggregate: w.Aggregate, index: index, from: from}
+	*w = window{Aggregate: w.Aggregate, index: index, from: from, last: w.last, told: w.told}
 }
 
 func (w *window) add(r *telemetry.Reading) {
 	w.all++
-	w.last.Tag, w.last.Time = r.Tag, r.Time
+	w.last, w.told = *r, true
 	x, ok := r.Value.Float()
 	switch {
 	case r.Quality == telemetry.Bad:
-		w.last.Reason = r.Reason
+		w.bad = r.Reason
 		return
 	case !ok || x != x:
-		w.last.Reason = fmt.Sprintf("no number to take the %s of", w.Kind)
+		w.bad = fmt.Sprintf("no number to take the %s of", w.Kind)
 		return
 	}
 	if r.Quality > w.quality {
@@ -127,11 +161,11 @@ func (w *window) value() telemetry.Reading {
 	span := float64(w.to.at-w.from.at) / 1e6
 	switch {
 	case w.good == 0:
-		return telemetry.BadReading(int(r.Tag), r.Time, w.last.Reason)
+		return telemetry.BadReading(int(r.Tag), r.Time, w.bad)
 	case w.Kind == Rate && span <= 0:
 		return telemetry.BadReading(int(r.Tag), r.Time, "two readings are needed for a rate")
 	case w.good < w.all && r.Quality == telemetry.Good:
-		r.Quality, r.Reason = telemetry.Uncertain, fmt.Sprintf("%d of %d readings were bad: %s", w.all-w.good, w.all, w.last.Reason)
+		r.Quality, r.Reason = telemetry.Uncertain, fmt.Sprintf("%d of %d readings were bad: %s", w.all-w.good, w.all, w.bad)
 	}
 	switch w.Kind {
 	case Min:

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -68,7 +69,46 @@ func TestAggregates(t *testing.T) {
 			t.Errorf("window %d: %+v, want %+v", i, got[i], want[i])
 		}
 	}
-	if n := len(values) * len(tags); s.polled != n || s.suppressed != n-s.appended {
+	if n := len(values)*len(tags) + 4*len(want); s.polled != n || s.suppressed != n-s.appended {
+		t.Errorf("%d polled, %d suppressed, %d appended", s.polled, s.suppressed, s.appended)
+	}
+}
+
+// TestAggregatesOfPushes: a tag that is left out is as it was, and its windows end with whatever comes, and with nothing.
+func TestAggregatesOfPushes(t *testing.T) {
+	tags := []telemetry.Tag{{Name: "mean"}, {Name: "other"}}
+	s := &sink{}
+	g := New(Options{Schema: schemaOf(tags), Tags: tags, Sink: s, Aggregates: map[int]Aggregate{0: {Mean, 4 * time.Second}}})
+	push := func(second int, readings ...telemetry.Reading) {
+		t.Helper()
+		if err := g.Take(poll.Add(time.Duration(second)*time.Second), readings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push(0, good(0, 1, telemetry.Int(6)))
+	push(1, good(0, 1, telemetry.Int(8)))
+	push(5, good(1, 1, telemetry.Int(1)))
+	push(9)
+	push(13)
+	var got []float64
+	for _, r := range s.records {
+		for _, reading := range r.Readings {
+			if x, _ := reading.Value.Float(); reading.Tag == 0 {
+				got = append(got, x)
+			}
+		}
+	}
+	if !slices.Equal(got, []float64{7, 8, 8}) {
+		t.Errorf("means %v, want 7, and 8 twice as nothing changed", got)
+	}
+	push(14, good(0, 1, telemetry.Int(2)))
+	if err := g.Close(poll.Add(15 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.records[len(s.records)-1].Readings[0]; r.Value != telemetry.Float64(2) || r.Quality != telemetry.Uncertain {
+		t.Errorf("the window at the stop: %+v", r)
+	}
+	if s.polled != s.suppressed+s.appended || s.polled != 8 {
 		t.Errorf("%d polled, %d suppressed, %d appended", s.polled, s.suppressed, s.appended)
 	}
 }

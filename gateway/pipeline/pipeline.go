@@ -98,6 +98,7 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	}
 	if g.aggregates != nil {
 		readings = g.aggregates.filter(at, readings)
+		polled += len(g.aggregates.over) // a window's value is a reading beside those that it stands for
 	}
 	g.types.see(readings)
 	if g.changes != nil {
@@ -112,6 +113,11 @@ func (g *Group) beat(at time.Time) error {
 	if g.values != nil {
 		g.values.Put(at.UnixMicro(), nil)
 	}
+	if g.aggregates != nil {
+		if err := g.windows(at); err != nil {
+			return err
+		}
+	}
 	if g.changes == nil {
 		return nil
 	}
@@ -122,6 +128,34 @@ func (g *Group) beat(at time.Time) error {
 	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
 	g.sink.Count(len(g.beats), 0)
 	return g.append(g.beats)
+}
+
+// Close records the windows that are not over, as uncertain: what a stop would otherwise take with it. at is the time of the stop.
+func (g *Group) Close(at time.Time) error {
+	if g.aggregates == nil {
+		return nil
+	}
+	return g.ended(at, g.aggregates.cut())
+}
+
+// windows records those aggregates whose window is over though nothing was pushed.
+func (g *Group) windows(at time.Time) error {
+	return g.ended(at, g.aggregates.filter(at, nil))
+}
+
+// ended records the values of windows.
+func (g *Group) ended(at time.Time, over []telemetry.Reading) error {
+	if len(over) == 0 {
+		return nil
+	}
+	g.record.Time, g.record.ClockUnset = at.UnixMicro(), g.unset != nil && g.unset()
+	g.types.see(over)
+	n := len(over)
+	if g.changes != nil {
+		over = g.changes.filter(at, over)
+	}
+	g.sink.Count(n, n-len(over))
+	return g.append(over)
 }
 
 func (g *Group) append(readings []telemetry.Reading) error {

@@ -155,14 +155,22 @@ func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
 // maxSilence is how long a watch says nothing: then an empty line shows that it lives.
 const maxSilence = 10 * time.Second
 
-func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
+// watch takes the place of a watch, or answers that there is none. Who got it gives it back to s.watching.
+func (s *site) watch(w http.ResponseWriter) bool {
 	select {
 	case s.watching <- struct{}{}:
-		defer func() { <-s.watching }()
+		return true
 	default:
-		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others watch; end one of them, or ask without watch", watches))
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("%d others watch or trace; end one of them, or ask for values without watch", watches))
+		return false
+	}
+}
+
+func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
+	if !s.watch(w) {
 		return
 	}
+	defer func() { <-s.watching }()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
@@ -207,7 +215,10 @@ func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *site) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
-	s.within(w, func() (any, error) { return s.g.Buffer().Quarantine() })
+	s.within(w, func() (any, error) {
+		q, err := s.g.Buffer().Quarantine()
+		return append([]*buffer.Quarantined{}, q...), err // [] when there are none
+	})
 }
 
 // errReadOnly is the answer to a change that is asked for at the page's address.

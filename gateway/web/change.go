@@ -1,22 +1,37 @@
 package web
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 )
 
 // Change is what a reload did.
 type Change struct {
-	File string // the config, as an absolute path
-	Hash string // config.Hash of what is in force now
+	File string `json:"file"` // the config, as an absolute path
+	Hash string `json:"hash"` // config.Hash of what is in force now
 
-	Added, Changed, Removed []string // devices
-	Along                   []string // devices that did not change, restarted because they share a connection with one that did
-	DestinationsAdded       []string
-	DestinationsRemoved     []string // what they have not acknowledged stays in the store, and they get nothing new
-	Destinations            []string // those that log in again
-	Settings                []string // keys besides devices and destinations
-	Kept                    int      // connections that went on untouched
+	Added   []string `json:"added"` // devices, as the next three
+	Changed []string `json:"changed"`
+	Removed []string `json:"removed"`
+	Along   []string `json:"along"` // not changed, restarted because they share a connection with one that was
+
+	DestinationsAdded   []string `json:"destinations_added"`
+	DestinationsRemoved []string `json:"destinations_removed"` // what they have not acknowledged stays in the store, and they get nothing new
+	Destinations        []string `json:"destinations"`         // those that log in again
+	Settings            []string `json:"settings"`             // keys besides devices and destinations
+	Kept                int      `json:"kept"`                 // connections that went on untouched
+}
+
+// MarshalJSON writes an empty list as [], not null.
+func (c Change) MarshalJSON() ([]byte, error) {
+	type plain Change
+	for _, list := range []*[]string{&c.Added, &c.Changed, &c.Removed, &c.Along, &c.DestinationsAdded, &c.DestinationsRemoved, &c.Destinations, &c.Settings} {
+		if *list == nil {
+			*list = []string{}
+		}
+	}
+	return json.Marshal(plain(c))
 }
 
 // maxNamed is how many names of one kind String spells out.

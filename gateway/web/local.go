@@ -203,7 +203,7 @@ func (c *local) handler() http.Handler {
 		if r.Method != http.MethodGet {
 			defer c.site.outdate()
 		}
-		if r.FormValue("watch") == "" { // watches have a bound of their own, or they would keep everybody else out
+		if !ownBound(r) {
 			select {
 			case c.busy <- struct{}{}:
 				defer func() { <-c.busy }()
@@ -218,6 +218,18 @@ func (c *local) handler() http.Handler {
 		r.Body = http.NoBody // everything is in the query; a ReadTimeout would also end long answers
 		mux.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// ownBound says whether a request takes no asker's place: probes must be answered whoever else asks, and watches have a bound of
+// their own, or they would keep everybody else out.
+func ownBound(r *http.Request) bool {
+	switch r.URL.Path {
+	case "/healthz", "/readyz", "/metrics", "/api/v1/trace":
+		return true
+	case "/api/v1/values":
+		return r.FormValue("watch") != ""
+	}
+	return false
 }
 
 // failure is the answer to what went wrong.
@@ -269,7 +281,7 @@ type wireRecord struct {
 	Epoch    string      `json:"epoch,omitempty"` // when it is not that of the record before
 	Seq      uint64      `json:"seq"`
 	Payload  []byte      `json:"payload,omitempty"`
-	At       int64       `json:"at"`
+	At       int64       `json:"at_us"`
 	Readings int         `json:"readings"`
 	Gap      *buffer.Gap `json:"gap,omitempty"`
 }

@@ -36,15 +36,15 @@ type Store interface {
 
 // StoreStatus is the state of a store at one moment.
 type StoreStatus struct {
-	Running    bool   // a gateway runs on it; else Gateway and Version are empty and every destination counts as configured
-	Holder     string `json:",omitempty"` // the process that has it open although no gateway answers, "" for none
-	Gateway    string // its name
-	Version    string
-	Stats      buffer.Stats // of a store that nobody runs on MaxBytes is 0: it stands in the config
-	Segments   []buffer.SegmentInfo
-	Ledger     []buffer.Account
-	Quarantine int     // entries
-	States     []State // of the running gateway: what is not ok, loudest first
+	Running    bool                 `json:"running"`          // a gateway runs on it; else Gateway and Version are empty and every destination counts as configured
+	Holder     string               `json:"holder,omitempty"` // the process that has it open although no gateway answers, "" for none
+	Gateway    string               `json:"gateway"`          // its name
+	Version    string               `json:"version"`
+	Stats      buffer.Stats         `json:"stats"` // of a store that nobody runs on MaxBytes is 0: it stands in the config
+	Segments   []buffer.SegmentInfo `json:"segments"`
+	Ledger     []buffer.Account     `json:"ledger"`
+	Quarantine int                  `json:"quarantine"` // entries
+	States     []State              `json:"states"`     // of the running gateway: what is not ok, loudest first
 }
 
 // Query says which records Scan gives. The zero value means all.
@@ -67,9 +67,9 @@ type StoredRecord struct {
 
 // StoredStream is what the records of one poll group have in common.
 type StoredStream struct {
-	ID     int // of this scan, counted from 0
-	Device string
-	Schema []byte // record.Schema's bytes, empty for gap records
+	ID     int    `json:"id"` // of this scan, counted from 0
+	Device string `json:"device"`
+	Schema []byte `json:"schema"` // record.Schema's bytes, empty for gap records
 }
 
 func (q *Query) has(r *buffer.Record) bool {
