@@ -58,10 +58,10 @@ func (l *link) incoming(ctx context.Context) error {
 	return l.open(ctx)
 }
 
-// Warning says which callers were refused since it last did: see drivers.Warner.
+// Warning says which callers were refused, or to which path the line has moved: see drivers.Warner.
 func (d *driver) Warning() string {
 	if d.link.slot.listener == nil {
-		return ""
+		return d.link.spare.warning(time.Now())
 	}
 	return d.link.slot.listener.warning(time.Now())
 }

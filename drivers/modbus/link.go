@@ -35,6 +35,7 @@ type link struct {
 	closeAfter bool // close the connection after each poll
 	away       bool // it was, and may be made again without Connect
 
+	spare     spare
 	listeners *listeners // that the lines of a process share
 	slot      struct {
 		slot
@@ -50,7 +51,7 @@ func (l *link) open(ctx context.Context) error {
 	l.close()
 	short, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	w, err := l.dial(short)
+	w, err := l.dialPath(short)
 	if end := ended(ctx); err != nil && end != nil {
 		return end
 	}

@@ -134,6 +134,7 @@ func (d *driver) mend(ctx context.Context, u *unit, l *loss) error {
 	}
 	if u.silent >= deadWires && time.Since(d.link.heard) > deadTime {
 		spoilt = true
+		d.link.move(l.words(u.timeout))
 	}
 	if !spoilt {
 		return l
