@@ -17,12 +17,13 @@ import (
 func newOPCUA() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "opcua",
-		Short: "See what an OPC UA server offers, and say which certificates to trust",
+		Short: "See what an OPC UA server offers and holds, and say which certificates to trust",
 		Example: `  millrace opcua endpoints opc.tcp://192.168.1.20:4840
+  millrace opcua browse opc.tcp://192.168.1.20:4840 --depth 2
   millrace opcua trust ls
   millrace opcua trust add 3f2a91c0`,
 	}
-	cmd.AddCommand(newOffers(), newTrust())
+	cmd.AddCommand(newOffers(), newBrowse(), newTrust())
 	return cmd
 }
 

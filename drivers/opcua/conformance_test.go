@@ -11,7 +11,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	s := start(t, opcuasim.Options{MaxNodesPerRead: 20}, 48)
+	s := start(t, opcuasim.Options{MaxNodesPerRead: 20, Browsable: true}, 48)
 	s.AddMachine(time.Now())
 	p, err := opcuasim.NewProxy(s.Addr())
 	if err != nil {
@@ -26,6 +26,7 @@ func TestConformance(t *testing.T) {
 		Protocol:   Protocol(),
 		Connection: good,
 		BadTags:    []int{48, 49, 52},
+		Browsable:  []string{"nsu=urn:millrace:machine;s=Spindle.Speed"},
 		Mistaken:   bad,
 		Mistakes:   6,
 		Down:       func() { p.Refuse(true) },

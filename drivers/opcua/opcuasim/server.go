@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// Browsable makes the server one that answers Browse.
+	Browsable bool
+
 	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int

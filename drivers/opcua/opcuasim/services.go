@@ -59,6 +59,13 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.read(r)
 		}
+	case *ua.BrowseRequest:
+		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
+			status = ua.StatusBadServiceUnsupported
+		}
+		if status == ua.StatusOK {
+			res, status = s.browse(r)
+		}
 	default:
 		var made *session
 		if made, status = s.active(req); status == ua.StatusOK {

@@ -1,0 +1,179 @@
+package opcua
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+)
+
+// Bounds of browsing.
+const (
+	maxBrowsed  = 1000    // references in one answer
+	maxChildren = 100_000 // of one node
+)
+
+// What Browse asks to be told of each node (OPC 10000-4, 5.9.2.2, resultMask): class, browse name and display name.
+const browseMask = 4 | 8 | 16
+
+// Browse yields the children of a node of the server, "" for the Objects folder: drivers.Browser. Addresses have the namespace's
+// URI, which stays when its index does not.
+func (d *driver) Browse(ctx context.Context, parent string) iter.Seq2[drivers.Node, error] {
+	return func(yield func(drivers.Node, error) bool) {
+		if err := d.browse(ctx, parent, maxBrowsed, func(n drivers.Node) bool { return yield(n, nil) }); err != nil {
+			yield(drivers.Node{}, err)
+		}
+	}
+}
+
+// browse is Browse with at most so many references in an answer.
+func (d *driver) browse(ctx context.Context, parent string, most uint32, yield func(drivers.Node) bool) (err error) {
+	defer caught(&err)
+	if d.link == nil {
+		return errors.New("not connected")
+	}
+	names, err := d.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	node, err := encodeNode(parent, names)
+	if err != nil {
+		return err
+	}
+	ask, answer := encodeBrowseAll(node, most), uint16(id.BrowseResponse_Encoding_DefaultBinary)
+	kind := uint16(id.BrowseRequest_Encoding_DefaultBinary)
+	for seen := 0; seen < maxChildren; {
+		r, err := d.link.call(ctx, kind, answer, ask)
+		if err != nil {
+			return err
+		}
+		nodes, more, err := r.children(names)
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if !yield(n) {
+				return nil
+			}
+		}
+		if seen += len(nodes); len(more) == 0 {
+			return nil
+		}
+		kind, answer, ask = id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeBrowseNext(more)
+	}
+	return fmt.Errorf("the node has more than %d children; browse one of them", maxChildren)
+}
+
+// namespaces reads the server's namespaces, by index.
+func (d *driver) namespaces(ctx context.Context) ([]string, error) {
+	list, err := d.readOne(ctx, id.Server_NamespaceArray)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's namespaces: %w", err)
+	}
+	return texts(list.Value), nil
+}
+
+// encodeNode returns an address as a node id on the wire.
+func encodeNode(text string, names []string) ([]byte, error) {
+	if text == "" {
+		text = fmt.Sprintf("i=%d", id.ObjectsFolder)
+	}
+	a, m := parseAddress(text)
+	if m != nil {
+		return nil, fmt.Errorf("node %q: %s; %s", text, m.what, m.mend)
+	}
+	ns := a.ns
+	if a.uri != "" {
+		found := false
+		for i, name := range names {
+			if name == a.uri {
+				ns, found = uint16(i), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("node %q: the server has no namespace %q", text, a.uri)
+		}
+	}
+	return a.nodeID(ns).Encode()
+}
+
+// encodeBrowseAll returns the body of a Browse request for everything right below a node.
+func encodeBrowseAll(node []byte, most uint32) func(b []byte) ([]byte, error) {
+	return func(b []byte) ([]byte, error) {
+		b = append(b, make([]byte, 2+8+4)...) // no view with its time and version
+		b = binary.LittleEndian.AppendUint32(b, most)
+		b = append(binary.LittleEndian.AppendUint32(b, 1), node...)
+		b = append(b, 0, 0, 0, 0, 0, id.HierarchicalReferences, 1) // forward; with subtypes
+		b = binary.LittleEndian.AppendUint32(b, 0)                 // of every class
+		return binary.LittleEndian.AppendUint32(b, browseMask), nil
+	}
+}
+
+// encodeBrowseNext returns the body of a BrowseNext request (OPC 10000-4, 5.9.3) that goes on behind a continuation point.
+func encodeBrowseNext(point []byte) func(b []byte) ([]byte, error) {
+	point = append([]byte(nil), point...)
+	return func(b []byte) ([]byte, error) {
+		b = binary.LittleEndian.AppendUint32(append(b, 0), 1) // go on, do not release
+		return append(binary.LittleEndian.AppendUint32(b, uint32(len(point))), point...), nil
+	}
+}
+
+// children takes a Browse or BrowseNext response behind its header and returns the nodes of the first result, and where to go on.
+func (r *reader) children(names []string) (all []drivers.Node, more []byte, err error) {
+	if r.Count(1) == 0 {
+		return nil, nil, r.Err
+	}
+	if status := ua.StatusCode(r.U32()); status&0x80000000 != 0 {
+		return nil, nil, fmt.Errorf("the node cannot be browsed: %s", statusTexts{}.reason(status))
+	}
+	more = r.Bytes()
+	for n := r.Count(10); n > 0 && r.Err == nil; n-- {
+		r.NodeID() // kind of reference
+		r.U8()     // forward
+		node := r.ExpandedNodeID()
+		r.U16()
+		name := r.Bytes()
+		title := r.LocalizedText()
+		class := ua.NodeClass(r.U32())
+		r.ExpandedNodeID() // type definition
+		if r.Err != nil || node.Server != 0 {
+			continue
+		}
+		if len(all) >= maxBrowsed {
+			continue // more than was asked for
+		}
+		all = append(all, nodeOf(spellWithURI(spell(node), names), string(name), string(title), class))
+	}
+	return all, more, r.Err
+}
+
+func nodeOf(address, name, title string, class ua.NodeClass) drivers.Node {
+	n := drivers.Node{ID: address, Name: cmp.Or(name, title, address)}
+	if title != name {
+		n.Description = title
+	}
+	switch class {
+	case ua.NodeClassVariable:
+		n.Address = address
+	case ua.NodeClassMethod:
+		n.Type = "method"
+	}
+	return n
+}
+
+// spellWithURI replaces the namespace's index in an address by its URI, where the server says it.
+func spellWithURI(text string, names []string) string {
+	a, m := parseAddress(text)
+	if m != nil || a.ns == 0 || int(a.ns) >= len(names) || names[a.ns] == "" || len(names[a.ns]) > maxIdentifier {
+		return text
+	}
+	a.uri, a.ns = names[a.ns], 0
+	return a.String()
+}

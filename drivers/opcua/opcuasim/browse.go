@@ -1,0 +1,39 @@
+package opcuasim
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+)
+
+// browse answers a Browse request for one node: every variable lies in Objects, and nothing below a variable.
+func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
+	if len(r.NodesToBrowse) != 1 {
+		return nil, ua.StatusBadTooManyOperations
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	result := &ua.BrowseResult{StatusCode: ua.StatusBadNodeIDUnknown}
+	objects := ua.NewNumericNodeID(0, id.ObjectsFolder).String()
+	asked := r.NodesToBrowse[0].NodeID.String()
+	for n := range s.nodes {
+		at, err := ua.ParseNodeID(fmt.Sprintf("ns=%d;%s", slices.Index(s.namespaces, n.uri), n.identifier))
+		if err != nil {
+			continue
+		}
+		if at.String() == asked {
+			result.StatusCode = ua.StatusOK
+		}
+		if asked == objects {
+			result.StatusCode = ua.StatusOK
+			result.References = append(result.References, &ua.ReferenceDescription{
+				ReferenceTypeID: ua.NewNumericNodeID(0, id.Organizes), IsForward: true, NodeID: ua.NewExpandedNodeID(at, "", 0),
+				BrowseName: &ua.QualifiedName{Name: n.identifier}, DisplayName: &ua.LocalizedText{}, NodeClass: ua.NodeClassVariable,
+				TypeDefinition: ua.NewExpandedNodeID(ua.NewTwoByteNodeID(0), "", 0),
+			})
+		}
+	}
+	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}, ua.StatusOK
+}
