@@ -31,6 +31,9 @@ type Protocol struct {
 	// urls are spelled differently share it too. Nil: urls are compared as they are written.
 	Normal func(url string) string
 
+	// Apart is a connection option, "" for none: devices with the same url but other texts of it do not share a connection.
+	Apart string
+
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
 	New func(Connection) (Driver, error)
@@ -134,6 +137,12 @@ type Write struct {
 	Group Ref
 	Tag   int // index into the group's tags
 	Value telemetry.Value
+}
+
+// Warner is a driver that learns of things that no reading tells.
+type Warner interface {
+	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.
+	Warning() string
 }
 
 // Browser is a driver that can list what a device has.

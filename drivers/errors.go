@@ -9,6 +9,10 @@ import (
 // ErrDevice marks an error that concerns one device only: see Driver.Read.
 var ErrDevice = errors.New("device gives no usable answer")
 
+// ErrAbsent marks an error that wraps ErrDevice too: the device itself has to make the connection and has not. To read
+// again costs nothing, so the poller does at each tick.
+var ErrAbsent = errors.New("the device is not there")
+
 // ErrLink marks an error of Writer.Write that means the link is down.
 var ErrLink = errors.New("connection is down")
 

@@ -102,9 +102,10 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if meaning == hangupReloads {
 		signal.Notify(hangups, syscall.SIGHUP)
 	}
+	known := protocols() // one list for all loads: listeners outlive a reload
 	load := func() (*config.Config, error) {
 		defer collectOften()()
-		return config.Load(file, protocols(), config.Options{})
+		return config.Load(file, known, config.Options{})
 	}
 	cfg, err := load()
 	if err != nil {

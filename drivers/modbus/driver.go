@@ -19,23 +19,26 @@ import (
 
 // Protocol is the driver "modbus". Devices on the same line share one connection.
 func Protocol() drivers.Protocol {
+	shared := new(listeners)
 	return drivers.Protocol{
 		Name:              "modbus",
 		ConnectionOptions: connectionOptions(),
 		DeviceOptions:     deviceOptions(),
 		TagOptions:        tagOptions(),
 		Example: drivers.Example{
-			Device: "press-1", URL: "tcp://192.168.1.10:502", URLHelp: "tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii and more, see drivers/modbus/README.md",
+			Device: "press-1", URL: "tcp://192.168.1.10:502", URLHelp: "tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii, tcp-listen and more, see drivers/modbus/README.md",
 			Address: "holding:100", AddressHelp: "coil:, discrete:, input:, holding: from 0; holding:100.3 is a bit; 40101",
 			Type: "float32", TypeHelp: "default bool for a coil or bit, else uint16; see drivers/modbus/README.md",
 		},
 		Shares: true,
 		Normal: Normal,
+		Apart:  "registration",
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {
 				return nil, err
 			}
+			d.link.listeners = shared
 			return d, nil
 		},
 	}
@@ -85,13 +88,20 @@ func parseGroup(g *drivers.Group, dev *settings, r *reporter) []field {
 	return fields
 }
 
-// Connect opens the line. It ends with ctx, and after 5 s of its own accord.
-func (d *driver) Connect(ctx context.Context) error { return d.link.open(ctx) }
+// Connect opens the line; one whose device calls is open at once. It ends with ctx, and after 5 s of its own accord.
+func (d *driver) Connect(ctx context.Context) error {
+	if d.link.network == netListen {
+		return d.link.listen(ctx)
+	}
+	return d.link.open(ctx)
+}
 
 // Close releases the line.
 func (d *driver) Close() error {
 	d.link.away = false
-	return d.link.close()
+	err := d.link.close()
+	d.link.deafen()
+	return err
 }
 
 // Read polls a group: see drivers.Driver. It ends when ctx does.

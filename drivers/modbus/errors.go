@@ -80,7 +80,7 @@ func (l *loss) words(timeout time.Duration) string {
 	case lossFlood:
 		return "the device sends without end what nobody asked for"
 	}
-	if l.cause == nil || drivers.IsClosed(l.cause) {
+	if l.cause == nil || drivers.IsClosed(l.cause) || errors.Is(l.cause, net.ErrClosed) { // a newer call replaced this one
 		return "the device closed the connection"
 	}
 	return plain(l.cause)

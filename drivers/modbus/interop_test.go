@@ -149,3 +149,44 @@ func TestMbpoll(t *testing.T) {
 		}
 	}
 }
+
+// TestSocatModem has socat dial in and pass on what comes, as a modem does, to a server of pymodbus.
+func TestSocatModem(t *testing.T) {
+	need(t, "python3-pymodbus 3.0", exec.Command("/usr/bin/python3", "-c", "import pymodbus.server").Run() == nil)
+	_, err := exec.LookPath("socat")
+	need(t, "socat", err == nil)
+	for scheme, kind := range map[string]string{"tcp-listen": "tcp", "rtu-listen": "rtuovertcp"} {
+		t.Run(scheme, func(t *testing.T) {
+			port := freePort(t)
+			server := exec.Command("/usr/bin/python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
+			if err := server.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { server.Process.Kill(); server.Wait() }()
+			url := fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t))
+			dev := device(url, 17, tags(run("holding", 0, 300)...))
+			dev.Timeout, dev.Options["registration"] = 10*time.Second, "modem-17"
+			d := connect(t, drivers.Connection{URL: url, Devices: []drivers.Device{dev}})
+			// The registration first, then the bytes of the server.
+			modem := exec.Command("socat", "TCP:"+d.link.address, fmt.Sprintf(`SYSTEM:printf modem-17; exec socat - TCP\:127.0.0.1\:%d\,retry=50\,interval=0.2`, port))
+			if err := modem.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { modem.Process.Kill(); modem.Wait() }()
+			var readings []telemetry.Reading
+			for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+				if readings, err = d.Read(context.Background(), drivers.Ref{}, nil); err == nil {
+					break
+				}
+				if time.Since(start) > 30*time.Second {
+					t.Fatal(err)
+				}
+			}
+			for i := range readings {
+				if readings[i].Value != telemetry.Uint(uint64(i)) {
+					t.Errorf("holding:%d: %+v", i, readings[i])
+				}
+			}
+		})
+	}
+}

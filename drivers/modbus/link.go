@@ -34,6 +34,13 @@ type link struct {
 
 	closeAfter bool // close the connection after each poll
 	away       bool // it was, and may be made again without Connect
+
+	spare     spare
+	listeners *listeners // that the lines of a process share
+	slot      struct {
+		slot
+		listener *listener // nil = closed
+	}
 }
 
 // tlsFiles are the files of a tcp+tls connection; they are read at each dial, so that renewed ones are used.
@@ -44,7 +51,7 @@ func (l *link) open(ctx context.Context) error {
 	l.close()
 	short, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	w, err := l.dial(short)
+	w, err := l.dialPath(short)
 	if end := ended(ctx); err != nil && end != nil {
 		return end
 	}
@@ -69,6 +76,9 @@ func ended(ctx context.Context) error {
 func (l *link) dial(ctx context.Context) (*wire, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if l.network == netListen {
+		return l.pick()
 	}
 	w := &wire{framing: l.framing, packets: l.network == netUDP, number: uint16(time.Now().UnixNano())}
 	if l.network == netSerial {
@@ -247,6 +257,9 @@ func (l *link) leave() {
 
 // back makes the connection again that leave closed. Without one that was left or is there, it fails.
 func (l *link) back(ctx context.Context, timeout time.Duration) error {
+	if l.network == netListen {
+		return l.incoming(ctx)
+	}
 	if l.wire != nil {
 		return nil
 	}

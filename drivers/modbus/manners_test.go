@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -289,15 +288,6 @@ func TestFloodCostsItsConnection(t *testing.T) {
 	if n := b.sim.Accepted(); n < 5 {
 		t.Errorf("%d connections for 5 polls: a flood costs its connection", n)
 	}
-}
-
-// cpu is how much this process has used.
-func cpu(t *testing.T) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestSeveralUnitsOnOneLine has four units on an RTU line, one of them dead: it costs the others one timeout a poll.

@@ -323,6 +323,9 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 			}
 		}
 	}
+	if path := d.link.path(); path != "" {
+		lines = append(lines, path)
+	}
 	for _, line := range d.learned(g.unit) {
 		lines = append(lines, "learned: "+line)
 	}

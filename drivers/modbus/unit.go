@@ -40,7 +40,12 @@ type downError struct {
 	err    error
 }
 
-func (e *downError) Error() string { return fmt.Sprintf("%s, and connect again: %v", e.reason, e.err) }
+func (e *downError) Error() string {
+	if a, ok := e.err.(absence); ok {
+		return string(a)
+	}
+	return fmt.Sprintf("%s, and connect again: %v", e.reason, e.err)
+}
 func (e *downError) Unwrap() error { return e.err }
 
 // exchange asks a unit, patiently: a device that is busy is asked again a moment later, and a connection that the peer ended
@@ -129,6 +134,7 @@ func (d *driver) mend(ctx context.Context, u *unit, l *loss) error {
 	}
 	if u.silent >= deadWires && time.Since(d.link.heard) > deadTime {
 		spoilt = true
+		d.link.move(l.words(u.timeout))
 	}
 	if !spoilt {
 		return l
@@ -144,6 +150,11 @@ func (d *driver) renew(ctx context.Context, u *unit, l *loss) error {
 	err := d.link.reopen(ctx, u.timeout)
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if a, ok := err.(absence); ok && l.kind != lossClosed {
+		return &downError{l.words(u.timeout), absence(l.words(u.timeout) + "; hung up, and the device has not called again yet")}
+	} else if ok {
+		return &downError{l.words(u.timeout), a}
 	}
 	if err != nil {
 		return &downError{l.words(u.timeout), err}

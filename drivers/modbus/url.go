@@ -27,6 +27,7 @@ const (
 	netTLS
 	netUDP
 	netSerial
+	netListen // the device makes the TCP connection
 )
 
 // transports are the schemes of the urls of Modbus devices.
@@ -44,6 +45,8 @@ var transports = map[string]struct {
 	"ascii":        {netSerial, ascii, ""},
 	"asciiovertcp": {netTCP, ascii, "502"},
 	"asciioverudp": {netUDP, ascii, "502"},
+	"tcp-listen":   {netListen, mbap, "502"},
+	"rtu-listen":   {netListen, rtu, "502"},
 }
 
 // endpoint is where a line is and what is spoken there.
@@ -83,7 +86,7 @@ func (m serialMode) silence() time.Duration {
 const (
 	useNet    = "use tcp://host or tcp://host:port (default port 502)"
 	useSerial = "use rtu:///dev/ttyUSB0?baud=19200&parity=even&stop=1"
-	useScheme = "use tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii, asciiovertcp or asciioverudp"
+	useScheme = "use tcp, tcp+tls, udp, rtu, rtuovertcp, rtuoverudp, ascii, asciiovertcp, asciioverudp, tcp-listen or rtu-listen"
 )
 
 // parseURL returns the endpoint that a url names.
@@ -104,6 +107,10 @@ func parseURL(text string) (endpoint, *mistake) {
 }
 
 func (e *endpoint) parseHost(u *url.URL, port string) *mistake {
+	listens := e.network == netListen
+	if u.Host == "" && listens {
+		u.Host = "127.0.0.1" // what is open to others must be written
+	}
 	if u.Host == "" {
 		return &mistake{"it is not the address of a Modbus device", useNet}
 	}
@@ -114,7 +121,7 @@ func (e *endpoint) parseHost(u *url.URL, port string) *mistake {
 		port = u.Port()
 	}
 	n, err := strconv.Atoi(port)
-	if err != nil || n < 1 || n > 65535 || u.Hostname() == "" {
+	if err != nil || n < 1 || n > 65535 || u.Hostname() == "" && !listens {
 		return &mistake{"the host or the port is wrong", useNet}
 	}
 	e.address = net.JoinHostPort(strings.ToLower(u.Hostname()), strconv.Itoa(n))

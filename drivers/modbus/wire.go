@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,6 +29,8 @@ type wire struct {
 	have    int // bytes in in
 	text    [maxPDU + 3]byte
 	strange strange
+
+	heartbeat []byte // what the peer sends now and then of its own accord, nil = nothing
 }
 
 // strange is what came in place of an answer, for the words and the bounds.
@@ -90,7 +93,9 @@ func (w *wire) begin() error {
 		return nil
 	}
 	n, err := w.drain()
-	w.strange.bytes += n
+	if w.heartbeat == nil { // those of a long pause are no flood
+		w.strange.bytes += n
+	}
 	if err != nil {
 		return &loss{kind: lossClosed, idle: true, cause: err}
 	}
@@ -146,6 +151,8 @@ func (w *wire) silence() error {
 		l.instead = "; answers came with another transaction id"
 	case s.hasUnit:
 		l.kind, l.unit = lossUnit, s.unit
+	case w.quiet():
+		l.begun = false
 	case s.damaged, l.begun, w.framing != mbap && s.bytes > 0:
 		l.kind = lossInvalid
 	}
@@ -170,8 +177,13 @@ func (w *wire) find(q *request) ([]byte, error) {
 // findMBAP takes whole frames from the buffer until one is the answer.
 func (w *wire) findMBAP(q *request) ([]byte, error) {
 	for w.have >= mbapHeader {
+		if cut, wait := w.beats(); cut {
+			continue
+		} else if wait {
+			return nil, nil
+		}
 		n := int(binary.BigEndian.Uint16(w.in[4:])) + 6
-		if binary.BigEndian.Uint16(w.in[2:]) != 0 || n < mbapHeader+1 || n > mbapHeader+maxPDU {
+		if !w.framed() {
 			if w.packets {
 				w.strange.damaged, w.have = true, 0
 				return nil, nil
@@ -191,6 +203,62 @@ func (w *wire) findMBAP(q *request) ([]byte, error) {
 		w.have = copy(w.in[:], w.in[n:w.have])
 	}
 	return nil, nil
+}
+
+// framed reports whether what was read begins like a frame.
+func (w *wire) framed() bool {
+	n := int(binary.BigEndian.Uint16(w.in[4:])) + 6
+	return binary.BigEndian.Uint16(w.in[2:]) == 0 && n >= mbapHeader+1 && n <= mbapHeader+maxPDU
+}
+
+// beats cuts off a heartbeat that stands where a frame could, or waits for the rest of one. What begins like a frame is one,
+// unless the answer itself stands behind it: heartbeats of zeros look like the header of a frame.
+func (w *wire) beats() (cut, wait bool) {
+	n := len(w.heartbeat)
+	if n == 0 {
+		return false, false
+	}
+	if w.framed() {
+		if cut, wait = w.answerBehind(); !cut {
+			return false, wait
+		}
+	}
+	if w.have < n {
+		return false, bytes.HasPrefix(w.heartbeat, w.in[:w.have])
+	}
+	if !bytes.HasPrefix(w.in[:w.have], w.heartbeat) {
+		return false, false
+	}
+	w.strange.bytes += n
+	w.have = copy(w.in[:], w.in[n:w.have])
+	return true, false
+}
+
+// answerBehind reports whether heartbeats come first, and then the answer to the request, or may when more has come.
+func (w *wire) answerBehind() (is, may bool) {
+	rest, ours := w.in[:w.have], [5]byte{byte(w.number >> 8), byte(w.number)} // and no answer is longer than 255
+	if bytes.HasPrefix(rest, ours[:]) {
+		return false, false
+	}
+	for bytes.HasPrefix(rest, w.heartbeat) {
+		rest = rest[len(w.heartbeat):]
+		if n := min(len(rest), len(ours)); string(rest[:n]) == string(ours[:n]) {
+			if len(rest) > len(ours) && rest[5] > 2 {
+				return true, false
+			}
+			may = may || len(rest) <= len(ours)
+		}
+	}
+	return false, may
+}
+
+// quiet reports whether nothing but heartbeats came.
+func (w *wire) quiet() bool {
+	rest, n := w.in[:w.have], len(w.heartbeat)
+	for n > 0 && bytes.HasPrefix(rest, w.heartbeat) {
+		rest = rest[n:]
+	}
+	return n > 0 && bytes.HasPrefix(w.heartbeat, rest)
 }
 
 // judge returns the PDU of a frame that answers the request, nil when it answers another.

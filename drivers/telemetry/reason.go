@@ -31,7 +31,7 @@ var classWords = [...]struct {
 	{Unknown, []string{"illegal data address", "unknown node", "nodeidunknown", "node id", "no such"}},
 	{Refused, []string{"exception", "denied", "illegal", "not authori", "rejected", "security"}},
 	{NoAnswer, []string{"timeout", "timed out", "deadline", "no answer", "no usable answer", "does not answer", "unavailable"}},
-	{NotConnected, []string{"connect", "refused", "reset", "closed", "eof", "broken pipe", "unreachable", "no route", "dial", "down", "descriptor"}},
+	{NotConnected, []string{"connect", "refused", "reset", "closed", "eof", "broken pipe", "unreachable", "no route", "dial", "down", "descriptor", "has not called", "call of the device has ended"}},
 }
 
 // ClassOf returns the class of a bad reading's reason.

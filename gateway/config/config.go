@@ -194,15 +194,18 @@ func (c *Config) Connections() []Connection {
 
 // links returns the indexes of the devices of each connection.
 func (c *Config) links() [][]int {
-	type link struct{ driver, url string }
+	type link struct{ driver, url, apart string }
 	at := map[link]int{}
 	var links [][]int
 	for i := range c.Devices {
 		d := &c.Devices[i]
 		if p := c.protocol(d.Driver); p != nil && p.Shares {
-			line := link{d.Driver, d.URL}
+			line := link{driver: d.Driver, url: d.URL}
 			if p.Normal != nil {
 				line.url = p.Normal(d.URL)
+			}
+			if p.Apart != "" {
+				line.apart = d.Options[p.Apart]
 			}
 			if j, ok := at[line]; ok {
 				links[j] = append(links[j], i)

@@ -367,3 +367,14 @@ func TestHash(t *testing.T) {
 		t.Errorf("from its own folder %s, before %s", got, want)
 	}
 }
+
+// TestConnectionsApart: devices that share a port but say who they are have connections of their own.
+func TestConnectionsApart(t *testing.T) {
+	c := &Config{protocols: []drivers.Protocol{{Name: "modbus", Shares: true, Apart: "registration"}}}
+	for _, r := range []string{"a", "b", "a", ""} {
+		c.Devices = append(c.Devices, Device{Name: "d" + r, Driver: "modbus", URL: "tcp-listen://:1502", Options: map[string]string{"registration": r}})
+	}
+	if got, want := c.links(), [][]int{{0, 2}, {1}, {3}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("links %v, want %v", got, want)
+	}
+}

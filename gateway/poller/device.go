@@ -1,8 +1,11 @@
 package poller
 
 import (
+	"errors"
 	"slices"
 	"time"
+
+	"millrace/drivers"
 )
 
 // device is one of those that share the connection.
@@ -57,6 +60,10 @@ func (p *Poller) sameCause(d *device) {
 // alone costs nobody anything.
 func (p *Poller) demote(d *device, err error, now time.Time) {
 	wait := d.retry.fail(now, p.limits.after(len(p.devices) == 1))
+	if errors.Is(err, drivers.ErrAbsent) {
+		d.retry.succeed() // it costs nothing to ask at each tick
+		wait = 0
+	}
 	if d.reason != err.Error() {
 		p.log.Warn("device gives no usable answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
 	}

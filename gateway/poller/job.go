@@ -101,7 +101,7 @@ func (p *Poller) run(j *job) {
 		if err == nil {
 			p.link.used = time.Now()
 		}
-		if errors.Is(err, drivers.ErrLink) || errors.Is(err, errPanic) {
+		if errors.Is(err, drivers.ErrLink) && !errors.Is(err, drivers.ErrAbsent) || errors.Is(err, errPanic) {
 			p.linkDown(err)
 		}
 	}

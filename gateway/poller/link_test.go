@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -188,6 +189,33 @@ func TestLongDeadUnitsStayDemoted(t *testing.T) {
 		})
 		if n := f.readsOf[1]; n > 70 { // one each 15 to 30 s in 15 minutes
 			t.Errorf("a dead unit was tried %d times in 15 minutes", n)
+		}
+	})
+}
+
+// TestAbsentDevicesAreAskedAtEachTick: what costs nothing needs no back-off, and its line stays up. What the driver learns
+// beside readings is logged once.
+func TestAbsentDevicesAreAskedAtEachTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{absent: true, readsOf: map[int]int{}}
+		got := run(t, f, 10*time.Minute, []time.Duration{time.Second, time.Second}, func(p *Poller) {
+			time.Sleep(5 * time.Minute)
+			f.change(func() { f.absent, f.warning = false, "callers refused" })
+		})
+		if n := f.readsOf[1]; n < 590 || f.closes != 1 {
+			t.Errorf("%d reads in 600 s, %d closes; want one each second, and one close", n, f.closes)
+		}
+		late := 0
+		for _, k := range got {
+			if k.at > 5*time.Minute+time.Second && !k.good {
+				late++
+			}
+		}
+		if late > 0 {
+			t.Errorf("%d bad readings a second and more after the device came", late)
+		}
+		if n := strings.Count(f.log.String(), `msg="callers refused"`); n != 1 {
+			t.Errorf("the warning was logged %d times\n%s", n, &f.log)
 		}
 	})
 }

@@ -30,10 +30,22 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	if err != nil {
 		readings = p.bad(g, err.Error())
 	}
+	p.warn()
 	err = g.sink(end, readings)
 	p.buffers.giveBack(readings)
 	p.scratch = nil
 	return err
+}
+
+// warn logs what the driver has learned that no reading tells.
+func (p *Poller) warn() {
+	w, ok := p.driver.(drivers.Warner)
+	if !ok || !p.link.up {
+		return
+	}
+	if text := w.Warning(); text != "" {
+		p.log.Warn(text, "device", p.devices[0].name)
+	}
 }
 
 // read asks the driver, unless the link or the device is known to be down.

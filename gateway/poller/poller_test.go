@@ -28,6 +28,8 @@ type fake struct {
 	linkErr   error        // Read, once
 	failAt    time.Time    // when linkErr may strike
 	deadUnit  map[int]bool // device index: ErrDevice
+	absent    bool         // ErrAbsent
+	warning   string
 	slow      map[int]time.Duration
 	connects  int
 	reads     int
@@ -116,10 +118,18 @@ func (f *fake) outcome(r drivers.Ref) error {
 		f.linkErr = nil
 		return err
 	}
+	if f.absent {
+		return fmt.Errorf("unit: %w: %w", drivers.ErrDevice, drivers.ErrAbsent)
+	}
 	if f.deadUnit[r.Device] {
 		return fmt.Errorf("unit: %w", drivers.ErrDevice)
 	}
 	return nil
+}
+
+func (f *fake) Warning() (text string) {
+	f.change(func() { text, f.warning = f.warning, "" })
+	return text
 }
 
 func (f *fake) Close() error { f.closes++; return nil }

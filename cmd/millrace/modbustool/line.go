@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,12 +114,8 @@ func newDriver(url string, f *lineFlags, tags []telemetry.Tag) (drivers.Driver, 
 }
 
 func known(option string) bool {
-	for _, o := range modbus.Protocol().DeviceOptions {
-		if o.Name == option {
-			return true
-		}
-	}
-	return false
+	p := modbus.Protocol()
+	return slices.ContainsFunc(slices.Concat(p.ConnectionOptions, p.DeviceOptions), func(o drivers.Option) bool { return o.Name == option })
 }
 
 // ask makes one request that reads. Its answer may be an exception, see refusal. An error that wraps drivers.ErrDevice says that

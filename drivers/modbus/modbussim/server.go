@@ -216,6 +216,33 @@ func (s *Server) accept(l net.Listener) {
 	}
 }
 
+// Call connects to a gateway that listens, as a modem does, sends hello and serves there as a device until the connection ends. It
+// fails when nobody listens.
+func (s *Server) Call(addr string, hello []byte) error {
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l == nil {
+		return net.ErrClosed
+	}
+	by, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	if _, err := by.Write(hello); err != nil {
+		by.Close()
+		return err
+	}
+	s.wg.Add(1)
+	c := s.take(l, by)
+	if c == nil {
+		s.wg.Done()
+		return net.ErrClosed
+	}
+	go c.run()
+	return nil
+}
+
 // socket is what a conn answers on.
 type socket interface {
 	io.ReadWriteCloser

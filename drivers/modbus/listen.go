@@ -1,0 +1,317 @@
+package modbus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"millrace/drivers"
+)
+
+// The bounds of what callers may cost that have not said yet which device they are.
+const (
+	maxCallers     = 64               // of one listener
+	maxCallersHost = 16               // of these from one host, so that one cannot keep the others out
+	maxPacket      = 64               // bytes of a registration or heartbeat packet
+	maxHello       = 4 * maxPacket    // bytes that a caller may send before it is known
+	helloTime      = 10 * time.Second // within which it must be known
+	helloQuiet     = 200 * time.Millisecond
+	warnEvery      = time.Minute
+)
+
+// absence is why there is nobody to ask on a line whose device calls. To find out costs nothing.
+type absence string
+
+const (
+	neverCalled absence = "the device has not called yet"
+	callEnded   absence = "the call of the device has ended, and no other has come yet"
+)
+
+// Error returns the reason.
+func (a absence) Error() string { return string(a) }
+
+// Is says that only the devices of this line are concerned, and that a try costs nothing.
+func (a absence) Is(target error) bool {
+	return target == drivers.ErrDevice || target == drivers.ErrAbsent
+}
+
+// slot is where the calls for one line arrive. The listener's mutex guards what changes.
+type slot struct {
+	registration, heartbeat []byte   // nil = none
+	waiting                 net.Conn // the newest call, until the line takes it
+	taken                   net.Conn // with which the line works
+	called                  bool
+}
+
+// listeners are those of all lines of the process, by address: several lines share one, so none of them owns it.
+type listeners struct {
+	mu  sync.Mutex
+	all map[string]*listener
+}
+
+// listener takes the calls for its slots.
+type listener struct {
+	address string
+	net     net.Listener
+	wg      sync.WaitGroup // its goroutines
+
+	mu      sync.Mutex
+	closed  bool
+	slots   []*slot
+	callers map[net.Conn]string // that have not registered yet, and their hosts
+	refused int                 // since the last warning
+	last    string              // the last of them, and why
+	warned  time.Time
+}
+
+// join opens the listener of an address, or shares it.
+func (ls *listeners) join(ctx context.Context, address string, s *slot) (*listener, error) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.all[address]
+	if l != nil {
+		return l, l.add(s)
+	}
+	var lc net.ListenConfig
+	n, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q for the device to call: %w; choose another address or port", address, err)
+	}
+	l = &listener{address: address, net: n, slots: []*slot{s}, callers: map[net.Conn]string{}}
+	if ls.all == nil {
+		ls.all = map[string]*listener{}
+	}
+	ls.all[address] = l
+	l.wg.Add(1)
+	go l.accept()
+	return l, nil
+}
+
+// leave hangs up the calls of a slot. The last one to leave closes the listener, which then runs no more.
+func (ls *listeners) leave(l *listener, s *slot) {
+	ls.mu.Lock()
+	last := l.remove(s)
+	if last {
+		delete(ls.all, l.address)
+		_ = l.net.Close()
+	}
+	ls.mu.Unlock()
+	if last {
+		l.wg.Wait()
+	}
+}
+
+// add lets another line share the listener, if a caller can be told from those of the others.
+func (l *listener) add(s *slot) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range l.slots {
+		if len(s.registration) == 0 || len(o.registration) == 0 || o.is(s.registration) || s.is(o.registration) {
+			return fmt.Errorf("listen on %q: another device listens there, and nothing tells the two callers apart; give each a registration of its own, or a port", l.address)
+		}
+	}
+	l.slots = append(l.slots, s)
+	return nil
+}
+
+// remove takes a slot out, and reports whether it was the last.
+func (l *listener) remove(s *slot) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	hangUp(&s.waiting)
+	hangUp(&s.taken)
+	for i, o := range l.slots {
+		if o == s {
+			l.slots = append(l.slots[:i:i], l.slots[i+1:]...)
+			break
+		}
+	}
+	if l.closed = len(l.slots) == 0; l.closed {
+		for c := range l.callers {
+			_ = c.Close()
+		}
+	}
+	return l.closed
+}
+
+func hangUp(c *net.Conn) {
+	if *c != nil {
+		_ = (*c).Close()
+	}
+	*c = nil
+}
+
+// accept takes calls until the listener is closed.
+func (l *listener) accept() {
+	defer l.wg.Done()
+	for {
+		c, err := l.net.Accept()
+		switch {
+		case err == nil:
+			l.greet(c)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			time.Sleep(100 * time.Millisecond) // out of descriptors, mostly
+		}
+	}
+}
+
+// greet gives a call to the only line, or has it say whose it is.
+func (l *listener) greet(c net.Conn) {
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.slots) == 1 && len(l.slots[0].registration) == 0 {
+		l.put(l.slots[0], c)
+		return
+	}
+	same := 0
+	for _, h := range l.callers {
+		if h == host {
+			same++
+		}
+	}
+	switch {
+	case l.closed:
+		_ = c.Close()
+	case len(l.callers) >= maxCallers || same >= maxCallersHost:
+		l.refuse(c, "too many callers have not registered yet")
+	default:
+		l.callers[c] = host
+		l.wg.Add(1)
+		go l.receive(c)
+	}
+}
+
+// put gives a call to a line; a newer one replaces the older, whose peer has mostly gone without a farewell. mu is held.
+func (l *listener) put(s *slot, c net.Conn) {
+	hangUp(&s.waiting)
+	hangUp(&s.taken) // the line's read under way ends
+	s.waiting, s.called = c, true
+}
+
+// refuse ends a call. mu is held.
+func (l *listener) refuse(c net.Conn, why string) {
+	l.refused++
+	l.last = fmt.Sprintf("%s: %s", c.RemoteAddr(), why)
+	_ = c.Close()
+}
+
+// receive waits for the registration of a call. TCP has no packets: it is whole when nothing follows it for a moment, so that
+// "meter-1" is not seen in "meter-12".
+func (l *listener) receive(c net.Conn) {
+	defer l.wg.Done()
+	var hello [maxHello]byte
+	until := time.Now().Add(helloTime)
+	for n := 0; ; {
+		known, end := l.slotOf(hello[:n]) != nil, until
+		if quiet := time.Now().Add(helloQuiet); known && quiet.Before(until) {
+			end = quiet
+		}
+		_ = c.SetReadDeadline(end)
+		m, err := c.Read(hello[n:])
+		n += m
+		if timeout := net.Error(nil); m == 0 && known && errors.As(err, &timeout) && timeout.Timeout() {
+			l.registered(c, hello[:n])
+			return
+		}
+		if err != nil || n == len(hello) {
+			l.unknown(c, hello[:n])
+			return
+		}
+	}
+}
+
+// slotOf returns whose registration was sent; nil = nobody's, or not yet.
+func (l *listener) slotOf(hello []byte) *slot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.slots {
+		if s.is(hello) {
+			return s
+		}
+	}
+	return nil
+}
+
+// is reports whether what a caller sent is the registration, with the line's end and with heartbeats around it or without.
+func (s *slot) is(hello []byte) bool {
+	if len(s.registration) == 0 {
+		return false
+	}
+	for rest := hello; ; {
+		if bytes.Equal(bytes.TrimRight(rest, "\r\n"), bytes.TrimRight(s.registration, "\r\n")) {
+			return true
+		}
+		before, ok := bytes.CutPrefix(rest, s.heartbeat)
+		if !ok {
+			before, ok = bytes.CutSuffix(rest, s.heartbeat)
+		}
+		if !ok || len(s.heartbeat) == 0 {
+			return false
+		}
+		rest = before
+	}
+}
+
+func (l *listener) registered(c net.Conn, hello []byte) {
+	s := l.slotOf(hello)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.callers, c)
+	if s == nil || l.closed { // its line has left meanwhile
+		_ = c.Close()
+		return
+	}
+	l.put(s, c)
+}
+
+func (l *listener) unknown(c net.Conn, hello []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.callers, c)
+	if l.closed {
+		_ = c.Close()
+		return
+	}
+	if len(hello) == 0 {
+		l.refuse(c, "sent no registration")
+		return
+	}
+	l.refuse(c, fmt.Sprintf("sent %q, which is the registration of no device", hello[:min(len(hello), maxPacket)]))
+}
+
+// take returns the newest call of a line, nil for none, and whether it was ever called.
+func (l *listener) take(s *slot) (c net.Conn, called bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.waiting != nil {
+		s.taken, s.waiting = s.waiting, nil
+		return s.taken, true
+	}
+	return nil, s.called
+}
+
+// waits reports whether a newer call than the line's is there.
+func (l *listener) waits(s *slot) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.waiting != nil
+}
+
+// warning says which callers were refused, once a minute at most.
+func (l *listener) warning(now time.Time) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refused == 0 || now.Sub(l.warned) < warnEvery {
+		return ""
+	}
+	text := fmt.Sprintf("callers refused on %q: %d, the last from %s; look for who calls there, or mend registration", l.address, l.refused, l.last)
+	l.refused, l.warned = 0, now
+	return text
+}

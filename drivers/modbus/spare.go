@@ -1,0 +1,83 @@
+package modbus
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// spare is another path to the same line. The line stays on the one that works, and moves only when that fails.
+type spare struct {
+	endpoint        // that is not in use; no address = there is none
+	moved    string // to which path the line has moved and why, until Warning says so
+	warned   time.Time
+}
+
+// dialPath dials the path in use, and the other one when it fails.
+func (l *link) dialPath(ctx context.Context) (*wire, error) {
+	if l.spare.address == "" {
+		return l.dial(ctx)
+	}
+	half := ctx
+	if end, ok := ctx.Deadline(); ok {
+		var cancel func()
+		half, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+	}
+	w, err := l.dial(half)
+	if err == nil || ctx.Err() != nil {
+		return w, err
+	}
+	l.move(plain(err))
+	w, err2 := l.dial(ctx)
+	if err2 != nil {
+		failed := l.line()
+		l.endpoint, l.spare.endpoint, l.spare.moved = l.spare.endpoint, l.endpoint, ""
+		return nil, fmt.Errorf("%w; and the spare path %s: %w", err, failed, err2)
+	}
+	return w, nil
+}
+
+// move makes the spare path the one in use.
+func (l *link) move(why string) {
+	if l.spare.address == "" {
+		return
+	}
+	l.endpoint, l.spare.endpoint = l.spare.endpoint, l.endpoint
+	l.spare.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), l.spare.line(), why)
+}
+
+// path says which path is in use, "" where there is only one.
+func (l *link) path() string {
+	if l.spare.address == "" {
+		return ""
+	}
+	return fmt.Sprintf("path: %s, spare: %s", l.line(), l.spare.line())
+}
+
+// warning says that the line has moved, once a minute at most.
+func (s *spare) warning(now time.Time) string {
+	if s.moved == "" || now.Sub(s.warned) < warnEvery {
+		return ""
+	}
+	text := s.moved
+	s.moved, s.warned = "", now
+	return text
+}
+
+// setSpare reads spare_url.
+func (l *link) setSpare(given map[string]string, r *reporter) {
+	text, ok := given["spare_url"]
+	if !ok {
+		return
+	}
+	e, m := parseURL(text)
+	if !r.check("spare_url", text, m) {
+		return
+	}
+	if e.scheme != l.scheme || e.network == netSerial || e.network == netListen || e.address == l.address {
+		r.add("spare_url", fmt.Sprintf("spare_url %q: it is no other path of the same kind as url", text), "use the scheme of url with another host or port; not for serial lines and devices that call")
+		return
+	}
+	l.spare.endpoint = e
+}
