@@ -97,7 +97,6 @@ type Server struct {
 	conns      map[net.Conn]struct{}
 	sessions   map[string]*session // by authentication token
 
-	delay               atomic.Int64 // of each response, ns
 	silent              atomic.Bool
 	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
 	skip                atomic.Int64  // messages with values
@@ -178,9 +177,6 @@ func (s *Server) SetStatus(name string, code uint32) {
 		delete(s.bad, key)
 	}
 }
-
-// SetDelay makes each response wait.
-func (s *Server) SetDelay(d time.Duration) { s.delay.Store(int64(d)) }
 
 // SetSilent makes the server go on accepting and reading, but answer nothing.
 func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
@@ -319,7 +315,6 @@ func (s *Server) serve(tcp *net.TCPConn) {
 			if res == nil {
 				continue
 			}
-			time.Sleep(time.Duration(s.delay.Load()))
 			if s.silent.Load() {
 				continue
 			}

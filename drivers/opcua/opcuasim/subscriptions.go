@@ -91,18 +91,6 @@ func (s *Server) DropSubscriptions(how Drop) {
 	}
 }
 
-// Subscriptions returns how many subscriptions there are.
-func (s *Server) Subscriptions() (n int) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, session := range s.sessions {
-		session.subs.mu.Lock()
-		n += len(session.subs.all)
-		session.subs.mu.Unlock()
-	}
-	return n
-}
-
 func (m *subscriptions) drop(how Drop) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
