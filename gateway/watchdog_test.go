@@ -169,7 +169,9 @@ func TestReadersAndReloadsHang(t *testing.T) {
 	}()
 	step, end := g.BeginReading("verify")
 	const reload, verify = "a reload takes longer than 1s", "a step of verify takes longer than 1s"
-	reach("both hang", func(problems string) bool { return says(reload, verify)(problems) && strings.Contains(log.String(), "goroutines=") })
+	reach("both hang", func(problems string) bool {
+		return says(reload, verify)(problems) && strings.Contains(log.String(), "goroutines=")
+	})
 	close(free)
 	if err := <-reloaded; !errors.Is(err, broken) {
 		t.Error(err)
