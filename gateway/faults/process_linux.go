@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -103,12 +104,16 @@ func (t *tail) String() string {
 
 // freeAddr returns a free port of host, "host:port".
 func freeAddr(host string) (string, error) {
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		return "", err
+	for try := 0; ; try++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, 10000+rand.IntN(20000))) // which the kernel gives to no connection of its own
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String(), nil
+		}
+		if try == 100 {
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // awaitListener waits until something accepts connections at addr, or the process ends.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -79,15 +80,18 @@ func startMosquitto(t *testing.T, ca *authority) mosquitto {
 	return m
 }
 
-// freeAddr returns a loopback address that nobody listens on now.
+// freeAddr returns a loopback address that nobody listens on now, with a port that the kernel gives to no connection of its own.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // TestMosquitto: a broker that is not ours understands us, over each transport, and its refusals are understood.
