@@ -82,6 +82,7 @@ func (g *groupDraft) setAggregate(tag int, a Aggregate) {
 
 func groupTable(tag *table[tagDraft]) *table[groupDraft] {
 	tags := listKind(tag, tagDrafts, func(_ *loader, f field, g *groupDraft) { g.tags = f })
+	tags.form.also = schema{"type": "object", "required": []string{"csv"}, "properties": schema{"csv": textSchema(maxText)}, "additionalProperties": false}
 	keys := []key[groupDraft]{
 		{name: "name", show: "fast", need: `"name: fast"`, kind: then(nameKind(func(g *groupDraft) *string { return &g.Name }, true),
 			func(l *loader, f field, g *groupDraft) { l.uniqueGroup(f, g) })},

@@ -49,7 +49,7 @@ func intKind[T any](at func(*T) *int, least, most int) kind[T] {
 	return kind[T]{
 		set:  func(l *loader, f field, v *T) bool { return l.integer(f, at(v), least, most) },
 		get:  func(v *T) string { return strconv.Itoa(*at(v)) },
-		form: form{fmt.Sprintf("%d to %d", least, most), orExpanded(schema{"type": "integer", "minimum": least, "maximum": most}), nil, false},
+		form: form{words: fmt.Sprintf("%d to %d", least, most), schema: orExpanded(schema{"type": "integer", "minimum": least, "maximum": most})},
 	}
 }
 

@@ -79,8 +79,8 @@ func (e *entry) schema(p *drivers.Protocol) schema {
 		x = s.schema(p)
 		if e.form.list {
 			x = schema{"type": "array", "minItems": 1, "items": x}
-			if e.name == "tags" {
-				x = schema{"anyOf": []schema{x, {"type": "object", "required": []string{"csv"}, "properties": schema{"csv": textSchema(maxText)}, "additionalProperties": false}}}
+			if e.form.also != nil {
+				x = schema{"anyOf": []schema{x, e.form.also}}
 			}
 		}
 	}

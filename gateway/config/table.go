@@ -38,6 +38,7 @@ type form struct {
 	schema  schema
 	section *section // the keys of a mapping, or of each item of a list
 	list    bool
+	also    schema // another way to write it
 }
 
 // section is a table without the type of what it sets.
