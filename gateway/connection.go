@@ -149,6 +149,7 @@ func allow(conn *connection, c *config.Connection, rules []config.Write) (allowe
 	if err != nil {
 		return allowed{}, fmt.Errorf("prepare writes of device %q: %w", c.Devices[0].Name, err)
 	}
+	defer d.Close()
 	return allowed{rules, targets(conn, c, d, rules)}, nil
 }
 
