@@ -33,6 +33,8 @@ type Options struct {
 	// the last is what an operator who has just plugged a cable in will wait for.
 	RetryMin, RetryMax time.Duration
 
+	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
+
 	Log *slog.Logger
 }
 
@@ -44,6 +46,7 @@ type Poller struct {
 	groups  []*group
 	log     *slog.Logger
 	enter   func() (leave func(), err error)
+	gaps    func(*Gap)
 	limits  limits
 	link    link
 	buffers *Buffers
@@ -62,7 +65,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)

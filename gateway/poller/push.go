@@ -42,10 +42,11 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	}
 	if err != nil {
 		p.link.pushes = nil
-		p.linkDown(err)
+		p.linkLost(err, push.Since)
 		return nil
 	}
 	now := time.Now()
+	p.heard(g, &push, now)
 	if p.link.up {
 		p.answered(g.device)
 	}

@@ -19,6 +19,7 @@ type group struct {
 	base     time.Time // ticks are base + n*interval
 	next     time.Time
 	lost     damped
+	heard    time.Time // when the last push came, or the subscription was made
 	told     time.Time // when the sink was last told that values are unchanged
 	stat     GroupStats
 }

@@ -205,6 +205,20 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 		dst = append(dst, `,"unknown":true`...)
 	}
 	dst = appendField(dst, `,"cause":`, g.Cause)
+	if g.Reason != "" {
+		dst = appendField(dst, `,"reason":`, g.Reason)
+	}
+	for i, name := range g.Tags {
+		if i == 0 {
+			dst = append(dst, `,"tags":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = appendText(dst, name)
+	}
+	if len(g.Tags) > 0 {
+		dst = append(dst, ']')
+	}
 	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
 	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)
 	return append(dst, '}', '}')
