@@ -29,9 +29,28 @@ type historyError struct {
 	node, reason string // of the first
 }
 
+// Unwrap says that the link is good.
+func (e *historyError) Unwrap() error { return drivers.ErrDevice }
+
 // Error names the first.
 func (e *historyError) Error() string {
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
+}
+
+// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian.
+func (d *driver) Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error) {
+	defer caught(&err)
+	if !d.set.backfill {
+		return false, 0, nil
+	}
+	if d.link == nil {
+		return true, 0, errors.New("not connected")
+	}
+	now, err := d.readOne(ctx, id.Server_ServerStatus_CurrentTime)
+	if v := now.Value; err == nil && v.Kind == telemetry.KindTime {
+		ahead = time.Until(v.AsTime())
+	}
+	return true, ahead, err
 }
 
 // History reads what the server has kept of the group's nodes: drivers.Historian (OPC 10000-11, 6.5.3, ReadRawModifiedDetails). Values without a
