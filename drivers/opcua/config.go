@@ -63,6 +63,9 @@ type group struct {
 	ask      plan
 	interval time.Duration
 
+	silence time.Duration // see silence; 0 = for ever
+	keeps   bool          // a silent tag keeps its value
+
 	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
 	noted  string // what was said last of its subscription
@@ -98,6 +101,9 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 		groups[i] = make([]group, len(d.Groups))
 		for j, g := range d.Groups {
 			groups[i][j].interval = g.Interval
+			groups[i][j].parseSilence(g.Options, func(field, what, mend string) {
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: field, What: what, Mend: mend})
+			})
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
@@ -191,6 +197,33 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 			fail("verify_interval", fmt.Sprintf("verify_interval %q is not a time from 1s to 24h", v), "write one such as 1m, or remove it")
 		}
 		s.verify = d
+	}
+}
+
+func groupOptions() []drivers.Option {
+	return []drivers.Option{
+		{Name: "max_silence", Example: "5m", Help: "a tag that was neither pushed nor confirmed by verify_interval for so long is not good any more, 1s to 24h (default: never)"},
+		{Name: "on_silence", Example: "bad", Help: "what it is then: bad (default: good values only), or last-known (uncertain, with the last value and its time)"},
+	}
+}
+
+func (g *group) parseSilence(o map[string]string, fail func(field, what, mend string)) {
+	if v := o["max_silence"]; v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second || d > 24*time.Hour {
+			fail("max_silence", fmt.Sprintf("max_silence %q is not a time from 1s to 24h", v), "write one such as 5m, or remove it")
+		}
+		g.silence = d
+	}
+	switch v := o["on_silence"]; v {
+	case "", "bad":
+	case "last-known":
+		g.keeps = true
+	default:
+		fail("on_silence", fmt.Sprintf("on_silence %q is not known", v), "use bad or last-known")
+	}
+	if o["on_silence"] != "" && o["max_silence"] == "" {
+		fail("on_silence", "on_silence is given without max_silence", "add max_silence: a time such as 5m, or remove on_silence")
 	}
 }
 

@@ -30,12 +30,14 @@ type Earlier struct {
 	Bad   string `json:"bad"`
 }
 
-// Gap is a gap record: what was dropped and why.
+// Gap is a gap record: what was dropped, or never came, and why.
 type Gap struct {
-	From  int64  `json:"from"` // ms since 1970
-	To    int64  `json:"to"`
-	Count uint64 `json:"count"` // readings
-	Cause string `json:"cause"`
+	From   int64    `json:"from"` // ms since 1970
+	To     int64    `json:"to"`
+	Count  uint64   `json:"count"` // readings
+	Cause  string   `json:"cause"`
+	Reason string   `json:"reason"`
+	Tags   []string `json:"tags"`
 }
 
 // ParseMessage reads one payload; its numbers keep every digit.

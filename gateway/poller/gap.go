@@ -32,16 +32,16 @@ type outage struct {
 
 // heard notes a sign of life of a group that is pushed, and says what is missing before it.
 func (p *Poller) heard(g *group, push *drivers.Push, now time.Time) {
-	at := push.At
-	if at.IsZero() {
-		at = now
-	}
 	if push.Lost > 0 {
 		reason := push.Note
 		if reason == "" {
 			reason = "a queue of the device overflowed"
 		}
-		p.tellGap(&Gap{Device: g.ref.Device, Group: g.ref.Group, Tags: push.Tags, From: g.since(), To: at, Lost: push.Lost, Reason: reason})
+		p.tellGap(&Gap{Device: g.ref.Device, Group: g.ref.Group, Tags: push.Tags, From: g.since(), To: now, Lost: push.Lost, Reason: reason})
+	}
+	at := push.At
+	if at.IsZero() {
+		at = now
 	}
 	if at.After(g.heard) {
 		g.heard = at

@@ -101,6 +101,11 @@ func (p *Poller) pushed(push *drivers.Push) (*group, error) {
 				return nil, fmt.Errorf("BUG: the driver pushed tag %d of the %d of group %q", push.Readings[i].Tag, g.tags, g.name)
 			}
 		}
+		for _, tag := range push.Tags {
+			if int(tag) >= g.tags {
+				return nil, fmt.Errorf("BUG: the driver lost tag %d of the %d of group %q", tag, g.tags, g.name)
+			}
+		}
 		return g, nil
 	}
 	return nil, fmt.Errorf("BUG: the driver pushed group %v, which does not exist", push.Group)

@@ -101,7 +101,7 @@ type Server struct {
 	conns      map[net.Conn]struct{}
 	sessions   map[string]*session // by authentication token
 
-	silent              atomic.Bool
+	silent, wrongNonce  atomic.Bool
 	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
 	skip                atomic.Int64  // messages with values
 	serial              atomic.Uint32 // channels and sessions made
@@ -185,6 +185,9 @@ func (s *Server) SetStatus(name string, code uint32) {
 
 // SetSilent makes the server go on accepting and reading, but answer nothing.
 func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
+
+// SetWrongNonce makes the server tell another nonce than the one that it wants signed: on a secured channel no session is activated.
+func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }
 
 // Reads returns how many Read requests the server has seen.
 func (s *Server) Reads() uint64 { return s.reads.Load() }

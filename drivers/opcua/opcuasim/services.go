@@ -170,6 +170,9 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		ServerEndpoints:       s.endpoints(r.EndpointURL),
 		ServerSignature:       &ua.SignatureData{Algorithm: algorithm, Signature: signature},
 	}
+	if s.wrongNonce.Load() {
+		res.ServerNonce = nonce()
+	}
 	if s.opts.Identity != nil {
 		res.ServerCertificate = s.opts.Identity.Certificate
 	}
