@@ -30,7 +30,7 @@ type settings struct {
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
-	backfill      bool // the server's history of what was missed is asked for
+	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
 	queue         int           // values that the server keeps of an item until they are published
