@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: cmp.Or(g.since, time.Now())}
 	for i, dev := range c.Devices {
-		sinks := make([]poller.Sink, len(dev.Groups))
+		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))
 		formulas, err := compile(dev)
 		if err != nil {
 			return nil, err
@@ -95,9 +96,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			conn.groups = append(conn.groups, s)
 			p := s.pipeline(&dev.Groups[j], derived, formulas[j])
 			conn.pipelines = append(conn.pipelines, p)
-			sinks[j] = p.Take
+			sinks[j], pasts[j] = p.Take, p.Past
 		}
-		o.Sinks = append(o.Sinks, sinks)
+		o.Sinks, o.Pasts = append(o.Sinks, sinks), append(o.Pasts, pasts)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
@@ -156,6 +157,7 @@ func allow(conn *connection, c *config.Connection, rules []config.Write) (allowe
 	if err != nil {
 		return allowed{}, fmt.Errorf("prepare writes of device %q: %w", c.Devices[0].Name, err)
 	}
+	defer d.Close()
 	return allowed{rules, targets(conn, c, d, rules)}, nil
 }
 

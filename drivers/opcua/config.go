@@ -30,6 +30,7 @@ type settings struct {
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
+	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
 	queue         int           // values that the server keeps of an item until they are published
@@ -47,6 +48,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "pki", Example: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
 		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "backfill", Example: "history", Help: "history: after an outage, also one of the gateway, ask the server for what it kept meanwhile; off (default)"},
 		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
@@ -172,6 +174,14 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 		s.subscribing = modeAuto
 	default:
 		fail("mode", fmt.Sprintf("mode %q is not known", v), "use subscribe, read or auto")
+	}
+	switch v := o["backfill"]; {
+	case v == "history" && s.subscribing == modeRead:
+		fail("backfill", "backfill is for what the server pushes, and mode is read", "remove one of them")
+	case v == "history":
+		s.backfill = true
+	case v != "" && v != "off":
+		fail("backfill", fmt.Sprintf("backfill %q is not known", v), "use history or off")
 	}
 	s.queue = defaultQueue
 	if v := o["queue_size"]; v != "" {

@@ -15,8 +15,9 @@ type Message struct {
 	Seq        uint64         `json:"seq"`
 	TS         int64          `json:"ts"`
 	Historical bool           `json:"historical"`
-	Clock      string         `json:"clock"`  // "not set", or nothing
-	Values     map[string]any `json:"values"` // numbers are json.Number
+	Backfill   bool           `json:"backfill"` // from the history of the device
+	Clock      string         `json:"clock"`    // "not set", or nothing
+	Values     map[string]any `json:"values"`   // numbers are json.Number
 	Bad        map[string]any `json:"bad"`
 	Earlier    []Earlier      `json:"earlier"`
 	Gap        *Gap           `json:"gap"`

@@ -68,12 +68,20 @@ func (p *Poller) cut(reason string, since time.Time) {
 	p.tellOutages()
 }
 
-// resumed ends the outages: subscriptions stand again, and what changes from now on is pushed.
+// resumed ends the outages: subscriptions stand again, and what changes from now on is pushed. What the device kept meanwhile is asked for.
 func (p *Poller) resumed(now time.Time) {
 	p.tellOutages()
 	for _, d := range p.devices {
+		from := d.outage.from
+		if from.IsZero() {
+			from = p.since
+		}
+		if !from.IsZero() {
+			p.fill(d, from, now)
+		}
 		d.outage = outage{}
 	}
+	p.since = time.Time{}
 	for _, g := range p.groups {
 		g.heard = now
 	}

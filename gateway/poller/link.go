@@ -87,7 +87,6 @@ func (p *Poller) connected(r dialled) {
 		return
 	}
 	now := time.Now()
-	p.resumed(now)
 	p.link.used, p.link.accepted, p.link.pushes = now, now, r.pushes
 	p.mu.Lock()
 	p.link.up, p.link.reason = true, ""
@@ -95,6 +94,7 @@ func (p *Poller) connected(r dialled) {
 		g.stat.Pushed = r.pushed != nil && r.pushed[i]
 	}
 	p.mu.Unlock()
+	p.resumed(now)
 	p.welcome()
 }
 

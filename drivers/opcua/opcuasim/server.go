@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
+	HistoryPage int
+
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
@@ -91,6 +94,7 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	past       map[node][]*ua.DataValue
 	muted      map[node]bool // of which subscriptions say nothing
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
@@ -104,6 +108,7 @@ type Server struct {
 	spoilt              atomic.Uint64
 	serial              atomic.Uint32 // channels and sessions made
 	reads               atomic.Uint64 // Read requests seen
+	continuations       atomic.Int64  // of history
 	wg                  sync.WaitGroup
 }
 

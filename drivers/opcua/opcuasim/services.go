@@ -59,6 +59,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.read(r)
 		}
+	case *ua.HistoryReadRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.historyRead(r)
+		}
 	case *ua.BrowseRequest:
 		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
 			status = ua.StatusBadServiceUnsupported

@@ -270,8 +270,12 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 	dst = strconv.AppendUint(append(dst, s.head...), r.Seq, 10)
 	dst = append(dst, `,"ts":`...)
 	dst = strconv.AppendInt(dst, floorMilli(r.Time), 10)
-	if r.Historical {
+	backfill := r.Record != nil && r.Record.Backfill
+	if r.Historical || backfill {
 		dst = append(dst, `,"historical":true`...)
+	}
+	if backfill {
+		dst = append(dst, `,"backfill":true`...)
 	}
 	if r.Record != nil && r.Record.ClockUnset {
 		dst = append(dst, `,"clock":"not set"`...)
