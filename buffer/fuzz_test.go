@@ -24,7 +24,7 @@ func FuzzValues(f *testing.F) {
 	c.add(&head{seq: 10, stream: 1, readings: 3, at: 5}, []byte("payload"))
 	c.add(&head{seq: 12, flags: headGap | headAddressed, to: 1}, appendGap(nil, gap))
 	f.Add(append([]byte(nil), c.finish()...))
-	f.Add(appendGap(nil, gap))
+	f.Add(appendGap(nil, &Gap{From: 1, To: 2, Count: 3, Cause: CauseLost, Unknown: true, Tags: []string{"a", "b"}, Reason: "why"}))
 	f.Add(appendDict(c.enc, dictEntry{0, "press", "schema"}, dictEntry{1, "pump", ""}))
 	f.Add(appendInfo(nil, info{5, 1, epoch}))
 	f.Add(appendSummary(nil, &segment{last: 9, totals: map[*account]uint64{{name: "press"}: 4}}))

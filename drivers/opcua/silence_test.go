@@ -49,7 +49,18 @@ func TestMaxSilence(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	begin := time.Now()
-	r := of(t, pushes, 1)
+	var r telemetry.Reading
+	next(t, pushes, func(p *drivers.Push) bool {
+		for i := range p.Readings {
+			switch p.Readings[i].Tag {
+			case 1:
+				r = p.Readings[i]
+			case 2:
+				t.Errorf("said of a tag that the server refuses: %+v", p.Readings[i])
+			}
+		}
+		return r.Reason != ""
+	})
 	if r.Quality != telemetry.Bad || r.Reason != "the server has said nothing of it for 1s" || r.Value.Kind != telemetry.KindNone {
 		t.Errorf("%+v", r)
 	}

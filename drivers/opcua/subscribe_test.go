@@ -175,6 +175,38 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
+// TestRepublished: a message that is asked for again says nothing of those behind it. Nothing is missing up to the message before the
+// gap, and once it is closed, up to that behind it.
+func TestRepublished(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 0)
+	tally(s, "n")
+	c := connection(s.Endpoint(), time.Second, "ns=2;s=n")
+	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
+	_, pushes := subscribed(t, c)
+	at := []time.Time{next(t, pushes, func(p *drivers.Push) bool { return len(p.Readings) > 0 }).At}
+	s.SkipMessages(5, false)
+	for len(at) < 30 {
+		next(t, pushes, func(p *drivers.Push) bool {
+			for range p.Readings {
+				at = append(at, p.At)
+			}
+			return true
+		})
+	}
+	same, last := 0, 0
+	for i := 1; i < len(at); i++ {
+		if at[i].Equal(at[i-1]) {
+			same, last = same+1, i
+		}
+		if at[i].Before(at[i-1]) {
+			t.Errorf("push %d came before the one before it", i)
+		}
+	}
+	if same != 5 || at[last+1].Sub(at[last]) < 200*time.Millisecond {
+		t.Errorf("%d pushes are as old as the one before them, want the 5 that were asked for again; the next is %v younger", same, at[last+1].Sub(at[last]))
+	}
+}
+
 // TestFewPublishRequests: a server that lets fewer wait than we would gets fewer.
 func TestFewPublishRequests(t *testing.T) {
 	s := start(t, opcuasim.Options{MaxPublish: 1}, 0)

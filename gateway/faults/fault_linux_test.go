@@ -29,6 +29,7 @@ func TestFault(t *testing.T) {
 		{"F20_dead_and_slow", faultDeadAndSlow},
 		{"F22_subscriptions", faultSubscriptions},
 		{"F23_hostile_servers", faultHostileServers},
+		{"F23_hostile_subscriptions", faultHostileSubscriptions},
 		{"F23_hostile_peers", faultHostilePeers},
 		{"F24_clock", faultClock},
 		{"F25_memory_and_backlog", faultBacklogMemory},

@@ -102,8 +102,10 @@ type Server struct {
 	sessions   map[string]*session // by authentication token
 
 	silent, wrongNonce  atomic.Bool
-	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
-	skip                atomic.Int64  // messages with values
+	unpublished, forget atomic.Bool  // see SetUnpublished, SkipMessages
+	skip                atomic.Int64 // messages with values
+	spoil               atomic.Pointer[Notification]
+	spoilt              atomic.Uint64
 	serial              atomic.Uint32 // channels and sessions made
 	reads               atomic.Uint64 // Read requests seen
 	continuations       atomic.Int64  // of history

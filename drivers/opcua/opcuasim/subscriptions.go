@@ -178,6 +178,8 @@ func (s *Server) createItems(session *session, r *ua.CreateMonitoredItemsRequest
 	if n := s.opts.MaxItemsPerCall; n > 0 && len(r.ItemsToCreate) > n {
 		return nil, ua.StatusBadTooManyOperations
 	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	m := &session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -186,8 +188,6 @@ func (s *Server) createItems(session *session, r *ua.CreateMonitoredItemsRequest
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
 	res := &ua.CreateMonitoredItemsResponse{}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	for _, want := range r.ItemsToCreate {
 		res.Results = append(res.Results, s.createItem(sub, want))
 	}
@@ -272,11 +272,11 @@ func (s *Server) publish(sub *subscription) {
 
 // cycle is one publishing interval; false = the subscription has ended.
 func (s *Server) cycle(sub *subscription, now time.Time) bool {
+	s.mu.RLock() // before the session's lock, as everywhere
+	defer s.mu.RUnlock()
 	m := &sub.session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	for _, i := range sub.items {
 		if !now.Before(i.due) {
 			i.due = now.Add(i.sampling - sub.interval/2)
@@ -313,8 +313,7 @@ func (s *Server) publishValues(sub *subscription) bool {
 			return sent
 		}
 		sent, sub.quiet, sub.begun = true, 0, true
-		message := &ua.NotificationMessage{SequenceNumber: sub.sequence, NotificationData: []*ua.ExtensionObject{
-			ua.NewExtensionObject(&ua.DataChangeNotification{MonitoredItems: values})}}
+		message := &ua.NotificationMessage{SequenceNumber: sub.sequence, NotificationData: []*ua.ExtensionObject{s.notification(values)}}
 		skip := s.skip.Load() > 0
 		if !skip || !s.forget.Load() {
 			sub.keep(message)
