@@ -24,7 +24,7 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), TagOptions: tagOptions(), New: newDriver, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
 	}}
@@ -37,6 +37,7 @@ type driver struct {
 	link   *link // nil when not connected
 	most   int   // nodes a request may ask for, as far as known
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
+	parts  []telemetry.Reading
 	converter
 }
 
@@ -62,7 +63,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.link, d.most = l, defaultNodes
+	d.link, d.most, d.decode.types = l, defaultNodes, l.types
 	if err := d.learn(ctx); err != nil {
 		d.link.dead = true
 		d.Close()
@@ -136,11 +137,15 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 	if err != nil {
 		return telemetry.Reading{}, fmt.Errorf("BUG: encode node id %d: %w", node, err)
 	}
-	r, err := d.alone(ctx, 0, ask, wanted{})
-	if err != nil && splittable(err) {
+	v, err := d.alone(ctx, ask)
+	switch {
+	case err == nil:
+		d.decode.ctx, d.decode.group = ctx, nil
+		return d.reading(0, &v, wanted{}), nil
+	case splittable(err):
 		return telemetry.BadReading(0, 0, err.Error()), nil
 	}
-	return r, err
+	return telemetry.Reading{}, err
 }
 
 func (d *driver) usesURIs() bool {
@@ -159,10 +164,7 @@ func (d *driver) usesURIs() bool {
 func (d *driver) Plan(ref drivers.Ref) []string {
 	var lines []string
 	g := &d.groups[ref.Device][ref.Group]
-	tags := make([]int, len(g.tags))
-	for i := range tags {
-		tags[i] = i
-	}
+	tags := g.asked()
 	for len(tags) > 0 {
 		n := g.fit(tags, d.most, maxRequest)
 		lines = append(lines, fmt.Sprintf("read %d nodes", n))

@@ -67,6 +67,7 @@ type subscription struct {
 func newFeed(l *link, set *settings) *feed {
 	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
 		converter: converter{texts: statusTexts{}}}
+	f.decode.types = l.types
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -327,7 +328,7 @@ func (f *feed) data(s *subscription, r *reader) error {
 				p.Lost++
 			}
 			s.note(tag, &v, s.heard)
-			p.Readings = append(p.Readings, f.reading(tag, &v, s.group.tags[tag].want))
+			p.Readings = f.readings(f.ctx, s.group, tag, &v, p.Readings)
 		}
 		f.rooms[f.room] = p.Readings
 		f.room = (f.room + 1) % len(f.rooms)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers/telemetry"
 )
 
 // plan says which nodes of a group are read together, in slices that every poll reuses.
@@ -46,8 +48,86 @@ func (g *group) resolve(names []string, reason string) (err error) {
 			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
 		}
 	}
+	for _, others := range g.also {
+		for _, tag := range others {
+			if p.reasons[tag] == "" {
+				p.reasons[tag] = shared
+			}
+		}
+	}
 	g.build()
 	return nil
+}
+
+// share finds the tags that are parts of the node of a tag before them. A group without parts has none.
+func (g *group) share() {
+	if !slices.ContainsFunc(g.tags, func(t tag) bool { return t.want.part != nil }) {
+		return
+	}
+	first := map[address]int{}
+	for i, t := range g.tags {
+		to, found := first[t.addr]
+		if !found {
+			first[t.addr] = i
+			continue
+		}
+		if g.also == nil {
+			g.also = map[int][]int{}
+		}
+		g.also[to] = append(g.also[to], i)
+	}
+}
+
+// asked returns the tags that are asked for.
+func (g *group) asked() []int {
+	follows := map[int]bool{}
+	for _, others := range g.also {
+		for _, tag := range others {
+			follows[tag] = true
+		}
+	}
+	all := make([]int, 0, len(g.tags))
+	for i := range g.tags {
+		if !follows[i] {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// shared is why a tag is not read by itself, and its reading as long as that of its node is not known. Nobody sees it.
+const shared = "it is part of another tag's node"
+
+// unanswered marks the readings of tags that are parts of another's node.
+func (g *group) unanswered(readings []telemetry.Reading) {
+	for _, others := range g.also {
+		for _, tag := range others {
+			readings[tag] = telemetry.BadReading(tag, 0, shared)
+		}
+	}
+}
+
+// spread gives the tags that are parts of a node without a value the node's reason.
+func (g *group) spread(readings []telemetry.Reading) {
+	for to, others := range g.also {
+		for _, tag := range others {
+			if r := &readings[tag]; r.Reason == shared {
+				*r = readings[to]
+				r.Tag = uint32(tag)
+			}
+		}
+	}
+}
+
+// spreadBad appends to bad readings those of the tags that are parts of their nodes.
+func (g *group) spreadBad(bad []telemetry.Reading) []telemetry.Reading {
+	for _, r := range bad {
+		for _, tag := range g.also[int(r.Tag)] {
+			r.Tag = uint32(tag)
+			bad = append(bad, r)
+		}
+	}
+	return bad
 }
 
 // build lists the nodes that are read together.

@@ -124,7 +124,7 @@ func TestBounds(t *testing.T) {
 		{make([]byte, 40000), "text of 80000 bytes is over 65535"},
 		{make([]float32, 65536), "array of 65536 elements is over 65535"},
 		{[]string{strings.Repeat("x", 65536)}, "element 0: text of 65536 bytes is over 65535"},
-		{texts, "array of more than 1048576 bytes"},
+		{texts, "element 17: array of more than 1048576 bytes"},
 		{make([]float64, 65535), ""},
 	} {
 		var d decoder

@@ -49,6 +49,11 @@ type Options struct {
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
+	// Attribute, when set, says what an attribute other than the value is of a node such as "ns=2;i=3001"; nil = it has none. Refers names the
+	// nodes that a node refers to by a type of reference of namespace 0; nil = none.
+	Attribute func(node string, attribute ua.AttributeID) any
+	Refers    func(node string, reference uint32, inverse bool) []Reference
+
 	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int
@@ -82,6 +87,9 @@ type Options struct {
 	// the answer to the whole request.
 	OnRead func(identifiers []string) (status uint32)
 }
+
+// Reference is a node that another refers to, and its browse name.
+type Reference struct{ Node, Name string }
 
 // Server is the simulated server. Its methods may be called at any time from any goroutine.
 type Server struct {
