@@ -63,7 +63,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.link, d.most, d.decode.types = l, defaultNodes, l.types
+	d.link, d.most = l, defaultNodes
 	if err := d.learn(ctx); err != nil {
 		d.link.dead = true
 		d.Close()
@@ -92,6 +92,7 @@ func (d *driver) Close() error {
 // learn reads the server's limits and namespaces. A server that does not have them is none the
 // worse; only a failing link is an error.
 func (d *driver) learn(ctx context.Context) error {
+	d.decode.types = d.link.types
 	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)
 	if err != nil {
 		return fmt.Errorf("read the server's limits: %w", err)

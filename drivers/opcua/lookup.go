@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -68,35 +69,49 @@ func (t *types) room(key string) bool {
 	return len(t.encodings)+len(t.byID) < 2*maxTypes && t.keep(len(key))
 }
 
-// find asks for the type of an encoding: by its reference to the data type, as a data type itself, or by the node's.
+// find asks for the type of an encoding: the data type that it belongs to, itself where a server sends data types as encodings, or the
+// node's own.
 func (t *types) find(ctx context.Context, encoding []byte, n wire.NodeID, node []byte) *dataType {
-	none := &dataType{name: spell(n), reason: fmt.Sprintf("the server does not describe the structure %s", spell(n))}
+	name := clip(spell(n))
 	if n.URI != nil || n.Server != 0 {
-		return none
+		return &dataType{reason: fmt.Sprintf("the structure %s is of another server", name)}
 	}
 	t.until = time.Now().Add(maxLookup * t.link.timeout)
-	candidates, reason := t.related(ctx, encoding, id.HasEncoding, inverse)
-	candidates = append(candidates, related{node: encoding})
-	if node != nil {
-		if own, why := t.attribute(ctx, askedNode(node), ua.AttributeIDDataType); why == "" {
-			if r := newReader(own.Variant); r.U8() == wire.TypeNodeID {
-				candidates = append(candidates, related{node: bytes.Clone(r.nodeID())})
-			}
-		}
-	}
-	for i, c := range candidates {
-		found := t.dataType(ctx, c.node)
-		switch {
-		case found.structure == nil && found.reason != "" && reason == "":
-			reason = found.reason
-		case found.structure != nil && (i == 0 || len(found.encoding) == 0 || sameNode(found.encoding, encoding) || sameNode(c.node, encoding)):
+	owners, reason := t.related(ctx, encoding, id.HasEncoding, inverse)
+	for _, o := range owners {
+		found := t.dataType(ctx, o.node)
+		if found.structure != nil {
 			return found
 		}
+		reason = cmp.Or(reason, found.reason)
+	}
+	if found := t.dataType(ctx, encoding); found.structure != nil {
+		return found
+	}
+	if node != nil {
+		found := t.dataTypeOf(ctx, askedNode(node))
+		if found.structure != nil && sameNode(found.encoding, encoding) {
+			return found
+		}
+		reason = cmp.Or(reason, found.reason)
 	}
 	if reason != "" {
-		none.reason += ": " + reason
+		reason = ": " + reason
 	}
-	return none
+	return &dataType{reason: fmt.Sprintf("the server does not describe the structure %s%s", name, reason)}
+}
+
+// dataTypeOf returns the data type that a variable says that it has.
+func (t *types) dataTypeOf(ctx context.Context, node []byte) *dataType {
+	v, reason := t.attribute(ctx, node, ua.AttributeIDDataType)
+	if reason != "" {
+		return &dataType{reason: reason}
+	}
+	r := newReader(v.Variant)
+	if r.U8() != wire.TypeNodeID {
+		return &dataType{reason: "the node has no data type"}
+	}
+	return t.dataType(ctx, bytes.Clone(r.nodeID()))
 }
 
 // sameNode compares encoded node ids, which may be of several lengths.
@@ -175,9 +190,13 @@ func (t *types) describe(ctx context.Context, d *dataType, node []byte) {
 // fields fills in a structure.
 func (t *types) fields(ctx context.Context, d *dataType, body *reader) {
 	def, reason := body.structureDefinition()
-	if d.reason = reason; reason != "" {
-		return
+	if d.reason = reason; reason == "" {
+		t.build(ctx, d, def)
 	}
+}
+
+// build makes a structure of its description.
+func (t *types) build(ctx context.Context, d *dataType, def described) {
 	s := &structure{optional: def.kind == kindOptional, union: def.kind == kindUnion || def.kind == kindUnionSubtypes}
 	subtypes := def.kind == kindSubtypes || def.kind == kindUnionSubtypes
 	bits := 0
@@ -290,12 +309,7 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 		return found
 	}
 	t.until = time.Now().Add(maxLookup * t.link.timeout)
-	if v, reason := t.attribute(ctx, askedNode(node), ua.AttributeIDDataType); reason == "" {
-		if r := newReader(v.Variant); r.U8() == wire.TypeNodeID {
-			found = t.dataType(ctx, bytes.Clone(r.nodeID())).names
-		}
-	}
-	if found == nil {
+	if found = t.dataTypeOf(ctx, askedNode(node)).names; found == nil {
 		if found = t.texts(ctx, askedNode(node)); found != nil {
 			for _, text := range found.of {
 				if !t.keep(len(text)) {

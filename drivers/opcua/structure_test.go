@@ -1,6 +1,8 @@
 package opcua
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
 
@@ -262,4 +265,143 @@ func TestPartsShareANode(t *testing.T) {
 		return len(first) >= len(good)
 	})
 	want("pushed", first, good...)
+}
+
+// FuzzStructure holds that whatever description a server gives and whatever bytes follow it end in well-formed JSON or a reason, at a bounded cost.
+func FuzzStructure(f *testing.F) {
+	s := newSpace()
+	s.structure(100, "Pair", ua.StructureTypeStructure, "x i=6", "y i=12")
+	s.structure(110, "Tree", ua.StructureTypeStructure, "n i=3", "below i=22 1", "again i=24")
+	s.structure(120, "Maybe", ua.StructureTypeStructureWithOptionalFields, "a i=3", "b i=3?", "d i=12 1?")
+	s.structure(130, "Either", ua.StructureTypeUnion, "n i=6", "text i=21", "grid i=4 2")
+	s.structure(170, "Open", 3, "plain i=22", "number i=11?")
+	for _, n := range []int{100, 110, 120, 130, 170} {
+		definition := s.attributes[fmt.Sprintf("ns=2;i=%d", n)][ua.AttributeIDDataTypeDefinition].(*ua.ExtensionObject).Value
+		f.Add([]byte(bytesOf(f, definition)), []byte{1, 0, 0, 0, 1, 0, 0, 0, 'x', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	}
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, definition, body []byte) {
+		before := allocated()
+		r := newReader(definition)
+		e := newReader(definition)
+		if all, reason := e.enumDefinition(); reason == "" && len(all.of) > maxNames {
+			t.Fatalf("%d texts", len(all.of))
+		}
+		enumTexts(definition)
+		def, reason := r.structureDefinition()
+		if reason != "" {
+			return
+		}
+		made := &dataType{name: "Fuzzed"}
+		table := newTypes(nil)
+		n := newReader([]byte{2, 2, 0, 7, 0, 0, 0})
+		table.encodings[string([]byte{2, 2, 0, 7, 0, 0, 0})] = made
+		table.byID[spell(n.NodeID())] = made
+		table.until = time.Time{} // nothing can be asked
+		table.link = &link{}
+		if table.build(t.Context(), made, def); made.reason != "" {
+			return
+		}
+		value := append([]byte{22, 2, 2, 0, 7, 0, 0, 0, 1}, bytesOf(t, uint32(len(body)))...)
+		d := converter{texts: statusTexts{}}
+		d.decode.types, d.decode.ctx = table, t.Context()
+		for _, word := range []string{"", "float64", "json"} {
+			want, _ := parseType(word)
+			got := d.reading(3, &wire.DataValue{Variant: append(value, body...)}, want)
+			wellFormed(t, got, word)
+			if got.Quality == telemetry.Good && !json.Valid([]byte(got.Value.Text)) {
+				t.Fatalf("%q is no JSON", got.Value.Text)
+			}
+		}
+		for i := range made.structure.fields {
+			want := wanted{part: &part{steps: []string{made.structure.fields[i].name, "0"}}}
+			wellFormed(t, d.reading(3, &wire.DataValue{Variant: append(value, body...)}, want), "")
+		}
+		if got, most := allocated()-before, 8*mayAllocate(len(definition)+len(body)); got > most {
+			t.Fatalf("%d bytes cost %d", len(definition)+len(body), got)
+		}
+	})
+}
+
+// lookup are the answers of a server that is asked for one structure with an enumeration in it, twice, and for its type in between.
+func lookup(t testing.TB) (answers []opcuasim.Answer) {
+	s := newSpace()
+	s.structure(100, "Pair", ua.StructureTypeStructure, "x i=6", "y ns=2;i=300")
+	answer := func(kind uint16, results any) {
+		answers = append(answers, opcuasim.Answer{Kind: "MSG", Body: append(opcuasim.ResponseHead(kind, 0), bytesOf(t, results)...)})
+	}
+	browsed := func(node, name string) {
+		to := ua.NewExpandedNodeID(ua.MustParseNodeID(node), "", 0)
+		answer(id.BrowseResponse_Encoding_DefaultBinary, []*ua.BrowseResult{{References: []*ua.ReferenceDescription{{ReferenceTypeID: ua.NewTwoByteNodeID(45), NodeID: to,
+			BrowseName: &ua.QualifiedName{Name: name}, DisplayName: &ua.LocalizedText{}, TypeDefinition: to}}}})
+	}
+	read := func(values ...any) {
+		var all []*ua.DataValue
+		for _, v := range values {
+			all = append(all, &ua.DataValue{EncodingMask: ua.DataValueValue, Value: ua.MustVariant(v)})
+		}
+		answer(id.ReadResponse_Encoding_DefaultBinary, all)
+	}
+	pair := extension("ns=2;i=101", raw{1, 0, 0, 0, 2, 0, 0, 0})
+	read(pair, 1.5)
+	browsed("ns=2;i=100", "Pair")
+	read(s.attributes["ns=2;i=100"][ua.AttributeIDDataTypeDefinition], &ua.QualifiedName{Name: "Pair"}, false)
+	read(false, &ua.QualifiedName{Name: "State"}, false) // the field's type has no definition
+	browsed("i=29", "Enumeration")
+	browsed("ns=2;i=301", "EnumStrings")
+	read([]*ua.LocalizedText{ua.NewLocalizedText("off"), ua.NewLocalizedText("on"), ua.NewLocalizedText("lost")})
+	read(pair, 1.5)
+	return answers
+}
+
+// looksUp plays a server's words to a driver that reads a structure, its state by name, and a number.
+func looksUp(t testing.TB, words []byte) ([]telemetry.Reading, error) {
+	c := connection("opc.tcp://host", time.Hour, "ns=2;s=pair", "ns=2;s=number", "ns=2;s=pair")
+	c.Devices[0].Groups[0].Tags[2].Options = map[string]string{"field": "y", "enum": "server"}
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*driver)
+	if err := d.over(t.Context(), script{Reader: bytes.NewReader(words)}); err != nil {
+		return nil, err
+	}
+	defer d.link.channel.Close()
+	if _, err := d.Read(t.Context(), drivers.Ref{}, nil); err != nil {
+		return nil, err
+	}
+	return d.Read(t.Context(), drivers.Ref{}, nil)
+}
+
+// FuzzLookup holds that whatever a server says of its data types ends in readings or an error, at a bounded cost.
+func FuzzLookup(f *testing.F) {
+	before := honestAnswers(1)[:6] // up to the login and the server's limits
+	honest := spoken(append(before, lookup(f)...))
+	from := len(spoken(before))
+	readings, err := looksUp(f, honest)
+	if err != nil || len(readings) != 3 || show(readings[0]) != `good string "{\"x\":1,\"y\":2}"` || show(readings[2]) != `good string "lost"` {
+		f.Fatalf("an honest server: %v %+v", err, readings)
+	}
+	f.Add(honest[from:])
+	for at := from; at < len(honest); at++ {
+		spoilt := bytes.Clone(honest[from:])
+		spoilt[at-from] ^= 0xff
+		f.Add(spoilt)
+	}
+	f.Fuzz(func(t *testing.T, words []byte) {
+		before := allocated()
+		readings, err := looksUp(t, append(honest[:from:from], words...))
+		if got := allocated() - before; got > mayAllocate(len(words)) {
+			t.Fatalf("%d bytes cost %d", len(words), got)
+		}
+		if err != nil && (err.Error() == "" || strings.Contains(err.Error(), "BUG")) {
+			t.Fatalf("error %q", err)
+		}
+		for i, r := range readings {
+			r.Tag = 3
+			if wellFormed(t, r, ""); readings[i].Reason == shared {
+				t.Fatalf("tag %d has no reading", i)
+			}
+		}
+	})
 }

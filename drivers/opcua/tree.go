@@ -41,15 +41,17 @@ func (t *tree) reserve(n int) (first int, reason string) {
 	if n > maxParts-first {
 		return 0, fmt.Sprintf("value of more than %d parts", maxParts)
 	}
-	for range n {
-		t.nodes = append(t.nodes, node{})
+	if first+n > cap(t.nodes) { // append would grow a large one in many small steps
+		t.nodes = append(make([]node, 0, min(max(2*cap(t.nodes), first+n, 16), maxParts)), t.nodes...)
 	}
+	t.nodes = t.nodes[:first+n]
+	clear(t.nodes[first:])
 	return first, ""
 }
 
 // grow takes a whole variant apart.
 func (d *decoder) grow(variant []byte) string {
-	if cap(d.nodes) > maxElements+1 { // rare ones do not cost memory for ever
+	if cap(d.nodes) > keptParts { // rare ones do not cost memory for ever
 		d.nodes = nil
 	}
 	d.nodes, d.texts, d.objects = append(d.nodes[:0], node{}), 0, false

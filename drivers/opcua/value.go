@@ -15,12 +15,13 @@ import (
 
 // Bounds of one value; a larger one is a bad reading, because one tag must not fill a message.
 const (
-	maxElements = 65535   // of an array, over all dimensions
-	maxParts    = 1 << 17 // parts of one value, over all its arrays and structures
-	maxText     = 65535   // bytes of one text
-	maxArray    = 1 << 20 // bytes of all texts of a value, and of one as JSON
-	maxNesting  = 8       // dimensions of an array
-	maxLevels   = 16      // structures within each other
+	maxElements = 65535    // of an array, over all dimensions
+	maxParts    = 96 << 10 // parts of one value, over all its arrays and structures
+	keptParts   = 32 << 10 // for the next value
+	maxText     = 65535    // bytes of one text
+	maxArray    = 1 << 20  // bytes of all texts of a value, and of one as JSON
+	maxNesting  = 8        // dimensions of an array
+	maxLevels   = 16       // structures within each other
 )
 
 // reader takes values off a message: see wire.Reader.
