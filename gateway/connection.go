@@ -30,6 +30,7 @@ type connection struct {
 	skews     []skew        // by device
 	groups    []*groupSink
 	pipelines []*pipeline.Group // of groups
+	groupsOf  []int             // by device
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
@@ -98,7 +99,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			sinks[j] = p.Take
 		}
 		o.Sinks = append(o.Sinks, sinks)
+		conn.groupsOf = append(conn.groupsOf, len(sinks))
 	}
+	o.Details = conn.describe
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
@@ -119,6 +122,16 @@ func planned(c *config.Connection, d drivers.Driver) [][]time.Duration {
 		}
 	}
 	return all
+}
+
+// describe takes what a device says of the tags of a group. The poller's goroutine calls it.
+func (c *connection) describe(ref drivers.Ref, details []telemetry.Details) {
+	at := ref.Group
+	for i := range ref.Device {
+		at += c.groupsOf[i]
+	}
+	schema := c.pipelines[at].Describe(details)
+	c.groups[at].values.Describe(schema.Tags)
 }
 
 // rulesFor returns the rules that allow writes to tags of a connection.

@@ -71,6 +71,8 @@ type group struct {
 	ask      plan
 	interval time.Duration
 	also     map[int][]int // tags that are other parts of a tag's node, which is asked for once; nil = none
+	follows  map[int]bool  // these
+	about    describing
 
 	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
@@ -89,6 +91,8 @@ const (
 type tag struct {
 	addr address
 	want wanted
+
+	unitless, undescribed bool // the config says nothing, and the server may
 }
 
 // parse checks the whole connection and returns all mistakes at once.
@@ -271,6 +275,8 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 		fail("enum", "enum of a tag that is scaled", "remove one of them")
 	}
 	t.addr, t.want = a, w
+	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
+	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
 	return errs
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -38,6 +39,7 @@ type driver struct {
 	most   int   // nodes a request may ask for, as far as known
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
 	parts  []telemetry.Reading
+	lapses atomic.Int32 // see maxLapses
 	converter
 }
 
@@ -100,6 +102,7 @@ func (d *driver) learn(ctx context.Context) error {
 	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
 		d.most = int(min(v.Bits, maxNodes))
 	}
+	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
 	names, reason := []string(nil), ""
 	if d.usesURIs() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
@@ -151,8 +154,8 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 
 func (d *driver) usesURIs() bool {
 	for _, device := range d.groups {
-		for _, g := range device {
-			if slices.ContainsFunc(g.tags, func(t tag) bool { return t.addr.uri != "" }) {
+		for i := range device {
+			if slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" }) {
 				return true
 			}
 		}

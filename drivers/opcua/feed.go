@@ -364,6 +364,9 @@ func (f *feed) wake() time.Time {
 		if s.verified != nil && s.due.Before(at) {
 			at = s.due
 		}
+		if !s.group.about.over && s.group.about.next.Before(at) {
+			at = s.group.about.next
+		}
 	}
 	return at
 }
@@ -390,6 +393,9 @@ func (f *feed) overdue(now time.Time) error {
 			if err := f.retryRefused(s, now); err != nil {
 				return err
 			}
+		}
+		if s.group.about.due(now) {
+			f.link.types.details(f.ctx, s.group, now)
 		}
 		if s.verified != nil && !now.Before(s.due) {
 			if err := f.verify(s, now); err != nil {

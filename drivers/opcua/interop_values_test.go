@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -83,4 +84,33 @@ func TestNodeOPCUAStructures(t *testing.T) {
 		}
 		return len(seen) == len(structured)
 	})
+}
+
+// TestNodeOPCUADetails: what node-opcua says of its variables is told once, where the config says nothing.
+func TestNodeOPCUADetails(t *testing.T) {
+	t.Parallel()
+	url := nodeOPCUA(t)
+	for _, mode := range []string{"read", "subscribe"} {
+		c := connection(url, 10*time.Second, "ns=1;s=Interop.Level", "ns=1;s=Interop.Level", "ns=1;s=Interop.Double", "ns=1;s=Interop.Missing")
+		c.Devices[0].Groups[0].Tags[1].Unit, c.Devices[0].Groups[0].Tags[1].Description = "m", "as configured"
+		c.Devices[0].Options["mode"] = mode
+		d := connect(t, c)
+		if mode == "subscribe" {
+			if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			d.Pushed()
+		}
+		var got []telemetry.Details
+		for end := time.Now().Add(30 * time.Second); got == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if mode == "read" {
+				read(t, d)
+			}
+			got = d.Details(drivers.Ref{})
+		}
+		want := []telemetry.Details{{Unit: "mm", Description: "of the tank"}, {}, {}, {}}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", mode, got, want)
+		}
+	}
 }

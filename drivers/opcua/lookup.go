@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -35,10 +36,14 @@ type types struct {
 	ofNode    map[string]*names    // of variables, by the encoded request for their value
 	again     map[string]time.Time // when to ask once more for what could not be found, by its key in one of these
 	kept      int                  // bytes, see maxKept
+
+	most         int  // nodes that a request may ask for
+	untranslated bool // the server does not look for nodes by name
+	lapses       *atomic.Int32
 }
 
 func newTypes(l *link) *types {
-	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, ofNode: map[string]*names{}, again: map[string]time.Time{}}
+	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, most: defaultNodes, ofNode: map[string]*names{}, again: map[string]time.Time{}}
 }
 
 // structure returns the type of values that name the encoding. node is asked for the value, nil when not known. The reason says why
@@ -377,15 +382,23 @@ func (t *types) call(ctx context.Context, service, want uint16, body func(b []by
 	if time.Now().After(t.until) {
 		return reader{}, "the server takes too long to describe it"
 	}
+	r, err := t.ask(ctx, service, want, body)
+	if err != nil {
+		return reader{}, err.Error()
+	}
+	return r, ""
+}
+
+func (t *types) ask(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
 	if t.asked == nil {
 		t.asked = wire.NewCall()
 	}
 	t.asked.Trim()
 	r, err := t.link.exchange(ctx, t.asked, service, want, body)
 	if err != nil {
-		return reader{}, judged(err, t.link.channel.Err() != nil, t.link.timeout).Error()
+		return reader{}, judged(err, t.link.channel.Err() != nil, t.link.timeout)
 	}
-	return r, ""
+	return r, nil
 }
 
 // related is a node that another refers to.

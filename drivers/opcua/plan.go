@@ -32,7 +32,12 @@ func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
 	p.hints = nil
+	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
+		if g.follows[i] {
+			p.reasons[i] = shared
+			continue
+		}
 		ns := t.addr.ns
 		if t.addr.uri != "" {
 			index := slices.Index(names, t.addr.uri)
@@ -46,13 +51,6 @@ func (g *group) resolve(names []string, reason string) (err error) {
 		}
 		if p.ids[i], err = valueOf(t.addr.nodeID(ns)); err != nil {
 			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
-		}
-	}
-	for _, others := range g.also {
-		for _, tag := range others {
-			if p.reasons[tag] == "" {
-				p.reasons[tag] = shared
-			}
 		}
 	}
 	g.build()
@@ -72,23 +70,17 @@ func (g *group) share() {
 			continue
 		}
 		if g.also == nil {
-			g.also = map[int][]int{}
+			g.also, g.follows = map[int][]int{}, map[int]bool{}
 		}
-		g.also[to] = append(g.also[to], i)
+		g.also[to], g.follows[i] = append(g.also[to], i), true
 	}
 }
 
 // asked returns the tags that are asked for.
 func (g *group) asked() []int {
-	follows := map[int]bool{}
-	for _, others := range g.also {
-		for _, tag := range others {
-			follows[tag] = true
-		}
-	}
 	all := make([]int, 0, len(g.tags))
 	for i := range g.tags {
-		if !follows[i] {
+		if !g.follows[i] {
 			all = append(all, i)
 		}
 	}

@@ -58,6 +58,9 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		return dst, err
 	}
 	g.spread(readings)
+	if now := time.Now(); g.about.due(now) {
+		d.link.types.details(ctx, g, now)
+	}
 	return out, nil
 }
 

@@ -107,8 +107,8 @@ func bytesOf(t testing.TB, values ...any) (all raw) {
 	return all
 }
 
-// TestStructures reads structures of each kind from the simulated server, and what may be wrong with them.
-func TestStructures(t *testing.T) {
+// machine is the data types of TestStructures.
+func machine() *space {
 	s := newSpace()
 	s.structure(100, "Pair", ua.StructureTypeStructure, "x i=6", "y i=6")
 	s.structure(110, "Tree", ua.StructureTypeStructure, "n i=3", "below ns=2;i=110 1")
@@ -137,9 +137,19 @@ func TestStructures(t *testing.T) {
 	s.structure(220, "Empty", ua.StructureTypeStructure)
 	s.structure(230, "Bush", ua.StructureTypeStructure, "a ns=2;i=230", "b ns=2;i=230")
 	s.structure(240, "TooOptional", ua.StructureTypeStructureWithOptionalFields, strings.Split(strings.Repeat("a i=3?,", 33)[:33*7-1], ",")...)
+	return s
+}
+
+// valueCase is a value of a simulated server and the reading that it is, or a part of it where that is bad.
+type valueCase struct {
+	name  string
+	value any
+	want  string
+}
+
+func structureCases(t *testing.T) []valueCase {
 	xml := extension("ns=2;i=101", raw{60, 62})
 	xml.EncodingMask = ua.ExtensionObjectXML
-
 	u8, u32, i32 := func(n byte) any { return n }, func(n uint32) any { return n }, func(n int32) any { return n }
 	pair := extension("ns=2;i=101", bytesOf(t, i32(1), i32(-2)))
 	tree := raw{7, 0, 0, 0, 0}
@@ -147,11 +157,7 @@ func TestStructures(t *testing.T) {
 		tree = append(raw{7, 1, 0, 0, 0}, tree...)
 	}
 	deep := append(raw{7, 1, 0, 0, 0}, append(raw{7, 1, 0, 0, 0}, tree...)...)
-	cases := []struct {
-		name  string
-		value any
-		want  string
-	}{
+	return []valueCase{
 		{"pair", pair, `good string "{\"x\":1,\"y\":-2}"`},
 		{"pairs", []*ua.ExtensionObject{pair, pair}, `good string "[{\"x\":1,\"y\":-2},{\"x\":1,\"y\":-2}]"`},
 		{"tree", extension("ns=2;i=111", raw{1, 2, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xff}), `good string "{\"n\":1,\"below\":[{\"n\":2,\"below\":[]},{\"n\":3,\"below\":[]}]}"`},
@@ -185,6 +191,11 @@ func TestStructures(t *testing.T) {
 		{"not a number", extension("ns=2;i=151", bytesOf(t, ua.MustVariant([]float32{1e9}), i32(0), pair, &ua.Variant{}, u32(0), &ua.LocalizedText{})),
 			`good string "{\"one\":[1000000000],\"many\":[],\"what\":{\"x\":1,\"y\":-2},\"number\":null,\"status\":0,\"text\":\"\"}"`},
 	}
+}
+
+// TestStructures reads structures of each kind from the simulated server, and what may be wrong with them.
+func TestStructures(t *testing.T) {
+	s, cases := machine(), structureCases(t)
 	sim := start(t, s.options(), 0)
 	sim.AddVariable("strings", func() any { return []*ua.LocalizedText{ua.NewLocalizedText("low"), ua.NewLocalizedText("high")} })
 	var addresses []string

@@ -108,6 +108,12 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	return g.append(readings)
 }
 
+// Describe fills in what the device says of the tags where the schema says nothing, and returns the schema that records have from now on.
+func (g *Group) Describe(details []telemetry.Details) *record.Schema {
+	g.types.describe(details)
+	return g.types.schema
+}
+
 // beat reports anew what has not been reported for a heartbeat's time, with the time that it had.
 func (g *Group) beat(at time.Time) error {
 	if g.values != nil {

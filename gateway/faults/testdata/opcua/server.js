@@ -155,6 +155,8 @@ function addStructures(addressSpace, add) {
   variable("Matrix", DataType.Double, { dataType: DataType.Double, arrayType: VariantArrayType.Matrix, dimensions: [2, 3], value: new Float64Array([1, 2, 3, 4, 5, 6]) },
     { valueRank: 2, arrayDimensions: [2, 3] });
   variable("Text", DataType.LocalizedText, { dataType: DataType.LocalizedText, value: { locale: "de", text: "Spindel" } });
+  addressSpace.getOwnNamespace().addAnalogDataItem({ componentOf: "ns=1;s=Interop", browseName: "Level", nodeId: "s=Interop.Level", dataType: "Double", description: "of the tank",
+    engineeringUnits: opcua.standardUnits.millimetre, engineeringUnitsRange: { low: 0, high: 2000 }, value: { dataType: DataType.Double, value: 12.5 } });
   addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
 }
 
