@@ -203,17 +203,17 @@ func enumTexts(variant []byte) *names {
 	return all
 }
 
-// extension takes a structure and returns its type's number in namespace 0, else 0, and its body.
+// extension takes a structure (OPC 10000-6, 5.2.2.15) and returns its type's number in namespace 0 and its body; 0 for another, and for one
+// without bytes.
 func (r *reader) extension() (number uint32, body reader) {
 	n := r.ExpandedNodeID()
 	switch r.U8() {
 	case 1:
-		body = newReader(r.Bytes())
+		if body = newReader(r.Bytes()); n.Kind == 'i' && n.NS == 0 && n.URI == nil {
+			number = n.Number
+		}
 	case 2:
 		r.Bytes()
 	}
-	if n.Kind != 'i' || n.NS != 0 || n.URI != nil {
-		return 0, body
-	}
-	return n.Number, body
+	return number, body
 }

@@ -34,10 +34,6 @@ func (g *group) resolve(names []string, reason string) (err error) {
 	p.hints = nil
 	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
-		if g.follows[i] {
-			p.reasons[i] = shared
-			continue
-		}
 		ns := t.addr.ns
 		if t.addr.uri != "" {
 			index := slices.Index(names, t.addr.uri)
@@ -52,6 +48,9 @@ func (g *group) resolve(names []string, reason string) (err error) {
 		if p.ids[i], err = valueOf(t.addr.nodeID(ns)); err != nil {
 			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
 		}
+	}
+	for tag, to := range g.follows {
+		p.ids[tag], p.reasons[tag] = p.ids[to], shared
 	}
 	g.build()
 	return nil
@@ -70,17 +69,25 @@ func (g *group) share() {
 			continue
 		}
 		if g.also == nil {
-			g.also, g.follows = map[int][]int{}, map[int]bool{}
+			g.also, g.follows = map[int][]int{}, map[int]int{}
 		}
-		g.also[to], g.follows[i] = append(g.also[to], i), true
+		g.also[to], g.follows[i] = append(g.also[to], i), to
 	}
+}
+
+// nodeOf returns the tag whose node a tag is, or is a part of.
+func (g *group) nodeOf(tag int) int {
+	if to, ok := g.follows[tag]; ok {
+		return to
+	}
+	return tag
 }
 
 // asked returns the tags that are asked for.
 func (g *group) asked() []int {
 	all := make([]int, 0, len(g.tags))
 	for i := range g.tags {
-		if !g.follows[i] {
+		if g.nodeOf(i) == i {
 			all = append(all, i)
 		}
 	}

@@ -37,6 +37,7 @@ type fake struct {
 	closes    int
 	panics    bool
 	enter     func() (func(), error)
+	gaps      func(*Gap)
 
 	before  func()        // each Read
 	reading bool          // one runs
@@ -163,7 +164,8 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all }, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
+		Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)

@@ -26,8 +26,11 @@ func NewCalls(n int) ([]*Call, <-chan *Call) {
 // Take returns the body of the answer, which is valid until the Call is used again.
 func (call *Call) Take() ([]byte, error) { return call.body, call.err }
 
+// At returns when the answer had come, however long it waited to be taken.
+func (call *Call) At() time.Time { return call.at }
+
 func (call *Call) finish(err error) {
-	call.err = err
+	call.err, call.at = err, time.Now()
 	call.done <- call
 }
 
