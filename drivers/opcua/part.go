@@ -146,6 +146,7 @@ func (n *names) text(v telemetry.Value) (string, bool) {
 
 // whole returns a variant, or the part of it that a tag wants, as a value. The variant is taken apart once for all of its tags.
 func (d *decoder) whole(variant []byte, want wanted) (telemetry.Value, string) {
+	d.nameless = false
 	if !d.grown {
 		d.why = d.grow(variant)
 		d.grown = true

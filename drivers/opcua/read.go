@@ -178,17 +178,14 @@ func (d *converter) convert(tag int, v *wire.DataValue, want wanted) telemetry.R
 		return r
 	}
 	value, reason := d.decode.also(v.Variant, want)
-	switch {
-	case reason != "":
+	if reason != "" {
 		r.Quality, r.Reason = telemetry.Bad, reason
 		return r
-	case d.decode.nameless:
-		d.decode.nameless = false
-		if r.Quality == telemetry.Good {
-			r.Quality, r.Reason = telemetry.Uncertain, "the value has no text in enum"
-		}
 	}
 	r.Value = value
+	if want.part != nil && d.decode.nameless && r.Quality == telemetry.Good {
+		r.Quality, r.Reason = telemetry.Uncertain, "the value has no text in enum"
+	}
 	return r
 }
 

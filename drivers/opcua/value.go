@@ -64,8 +64,8 @@ func (d *decoder) also(variant []byte, want wanted) (telemetry.Value, string) {
 	if kind := variant[0]; want.part == nil && kind <= wire.TypeLocalizedText { // a plain value
 		r := newReader(variant[1:])
 		v, reason := r.leaf(kind)
-		if reason != "" {
-			return telemetry.Value{}, reason
+		if reason != "" || want.word == "" {
+			return v, reason
 		}
 		return want.convert(v)
 	}
