@@ -22,6 +22,8 @@ const (
 	maxSupertypes = 32
 	maxRelated    = 256 // references of a node that are looked at
 	lookupAgain   = time.Minute
+
+	maxDictionaries = 4 // type dictionaries of a session, each of one answer's size at most
 )
 
 // types knows the data types of one session, as far as values have named them. Polls and pushes share it, on goroutines of their own.
@@ -37,13 +39,15 @@ type types struct {
 	again     map[string]time.Time // when to ask once more for what could not be found, by its key in one of these
 	kept      int                  // bytes, see maxKept
 
+	dictionaries map[string]*dictionary // by their node ids, spelled
+
 	most         int  // nodes that a request may ask for
 	untranslated bool // the server does not look for nodes by name
 	lapses       *atomic.Int32
 }
 
 func newTypes(l *link) *types {
-	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, most: defaultNodes, ofNode: map[string]*names{}, again: map[string]time.Time{}}
+	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, most: defaultNodes, dictionaries: map[string]*dictionary{}, ofNode: map[string]*names{}, again: map[string]time.Time{}}
 }
 
 // structure returns the type of values that name the encoding. node is asked for the value, nil when not known. The reason says why
@@ -93,6 +97,11 @@ func (t *types) find(ctx context.Context, encoding []byte, n wire.NodeID, node [
 	if found := t.dataType(ctx, encoding); found.structure != nil {
 		return found
 	}
+	old := t.fromDictionary(ctx, encoding)
+	if old.structure != nil {
+		return old
+	}
+	reason = cmp.Or(old.reason, reason)
 	if node != nil {
 		found := t.dataTypeOf(ctx, askedNode(node))
 		if found.structure != nil && sameNode(found.encoding, encoding) {
