@@ -55,8 +55,8 @@ func (s *structure) list() string {
 	return strings.Join(all, ", ")
 }
 
-// builtins are the built-in types, by their numbers.
-var builtins = func() (all [wire.TypeDiagnosticInfo + 1]dataType) {
+// builtinTypes are the built-in types, by their numbers.
+var builtinTypes = func() (all [wire.TypeDiagnosticInfo + 1]dataType) {
 	for i := range all {
 		all[i].builtin = byte(i)
 	}

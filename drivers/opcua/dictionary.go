@@ -103,7 +103,7 @@ func (d *dictionary) dataType(name string) *dataType {
 		prefix, local = "", name
 	}
 	if kind, ok := schemaBuiltins[local]; ok && (prefix == "opc" || prefix == "ua") {
-		return &builtins[kind]
+		return &builtinTypes[kind]
 	}
 	if made := d.made[local]; made != nil {
 		return made

@@ -16,7 +16,7 @@ func (d *decoder) appendJSON(dst []byte, at int, names bool) ([]byte, bool) {
 	ok := len(dst) <= maxArray
 	switch {
 	case !ok:
-	case n.shape == list:
+	case n.kind == list:
 		dst = append(dst, '[')
 		for i := range int(n.n) {
 			if i > 0 {
@@ -27,7 +27,7 @@ func (d *decoder) appendJSON(dst []byte, at int, names bool) ([]byte, bool) {
 			}
 		}
 		dst = append(dst, ']')
-	case n.shape == object:
+	case n.kind == object:
 		return d.appendObject(dst, n, names)
 	case names && n.of != nil:
 		text, known := n.of.names.text(n.value)
@@ -46,7 +46,7 @@ func (d *decoder) appendObject(dst []byte, n *node, names bool) (_ []byte, ok bo
 	first := true
 	for i := range int(n.n) {
 		at := int(n.first) + i
-		if d.nodes[at].shape == absent {
+		if d.nodes[at].kind == absent {
 			continue
 		}
 		if !first {

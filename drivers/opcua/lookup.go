@@ -18,10 +18,10 @@ import (
 
 // Bounds of asking for a data type.
 const (
-	maxLookup     = 10 // request timeouts that it may take
-	maxSupertypes = 32
-	maxRelated    = 256 // references of a node that are looked at
-	lookupAgain   = time.Minute
+	maxLookup   = 10 // request timeouts that it may take
+	maxAbove    = 32
+	maxRelated  = 256 // references of a node that are looked at
+	lookupAgain = time.Minute
 
 	maxDictionaries = 4 // type dictionaries of a session, each of one answer's size at most
 )
@@ -145,7 +145,7 @@ func (t *types) dataType(ctx context.Context, node []byte) *dataType {
 	}
 	if n.Kind == 'i' && n.NS == 0 {
 		if kind := standard(n.Number); kind != 0 {
-			return &builtins[kind]
+			return &builtinTypes[kind]
 		}
 	}
 	key := spell(n)
@@ -245,15 +245,15 @@ func (t *types) build(ctx context.Context, d *dataType, def described) {
 // subtypeOf returns the type of a field whose values may be of subtypes: they name their own.
 func subtypeOf(of *dataType) *dataType {
 	if of.structure != nil || of.builtin == wire.TypeExtensionObject {
-		return &builtins[wire.TypeExtensionObject]
+		return &builtinTypes[wire.TypeExtensionObject]
 	}
-	return &builtins[wire.TypeVariant]
+	return &builtinTypes[wire.TypeVariant]
 }
 
 // number finds out which built-in type a data type without fields has, and its texts where it is an enumeration.
 func (t *types) number(ctx context.Context, d *dataType, node []byte) {
 	above := node
-	for range maxSupertypes {
+	for range maxAbove {
 		super, reason := t.related(ctx, above, id.HasSubtype, inverse)
 		if len(super) == 0 {
 			if reason == "" {

@@ -172,7 +172,7 @@ func (d *decoder) whole(variant []byte, want wanted) (telemetry.Value, string) {
 func (d *decoder) pick(steps []string) (at int, reason string) {
 	for _, step := range steps {
 		n := &d.nodes[at]
-		switch n.shape {
+		switch n.kind {
 		case list:
 			i, err := parseDecimal(step, 31)
 			switch {
@@ -190,7 +190,7 @@ func (d *decoder) pick(steps []string) (at int, reason string) {
 			return 0, fmt.Sprintf("%q is asked of %s, which has no parts", step, describe(n.value))
 		}
 	}
-	if d.nodes[at].shape == absent {
+	if d.nodes[at].kind == absent {
 		return 0, "it is optional, and not there now"
 	}
 	return at, ""
@@ -216,14 +216,14 @@ func (n *node) named(name string) (at int, reason string) {
 // parts reports whether something in a part has names.
 func (d *decoder) parts(at int) bool {
 	n := &d.nodes[at]
-	if n.shape == list && d.objects {
+	if n.kind == list && d.objects {
 		for i := range int(n.n) {
 			if d.parts(int(n.first) + i) {
 				return true
 			}
 		}
 	}
-	return n.shape == object
+	return n.kind == object
 }
 
 // asJSON returns a part as a JSON text.
@@ -232,7 +232,7 @@ func (d *decoder) asJSON(at int, want wanted, texts bool) (telemetry.Value, stri
 	case "", "string", "json":
 	default:
 		n := &d.nodes[at]
-		if n.shape == object {
+		if n.kind == object {
 			return telemetry.Value{}, fmt.Sprintf("a structure does not fit type %s; name one of its fields with `field`: %s", want.word, n.of.structure.list())
 		}
 		return telemetry.Value{}, fmt.Sprintf("an array of structures does not fit type %s; name an element and a field with `field`", want.word)
@@ -252,14 +252,14 @@ func (d *decoder) asJSON(at int, want wanted, texts bool) (telemetry.Value, stri
 // build returns a part in which nothing has names.
 func (d *decoder) build(at int, want wanted) (telemetry.Value, string) {
 	n := &d.nodes[at]
-	if n.shape != list {
+	if n.kind != list {
 		return d.scalar(n, want)
 	}
 	elems := make([]telemetry.Value, n.n)
 	for i := range elems {
 		var reason string
 		e := &d.nodes[int(n.first)+i]
-		if elems[i], reason = d.build(int(n.first)+i, want); e.shape == leaf && e.value.Kind == telemetry.KindNone {
+		if elems[i], reason = d.build(int(n.first)+i, want); e.kind == leaf && e.value.Kind == telemetry.KindNone {
 			reason = "null"
 		}
 		if reason != "" {

@@ -22,14 +22,14 @@ type node struct {
 	value    telemetry.Value // of a leaf; of none, null
 	of       *dataType       // of a structure; of an enumeration
 	first, n int32           // its parts
-	shape    shape
+	kind     partKind
 	only     uint16 // of a union: the field that it holds
 }
 
-type shape uint8
+type partKind uint8
 
 const (
-	leaf shape = iota
+	leaf partKind = iota
 	list
 	object
 	absent // an optional field
@@ -68,17 +68,17 @@ func (d *decoder) variant(r *reader, at, depth, level int) string {
 	mask := r.U8()
 	kind := mask & wire.MaskType
 	switch {
-	case r.Err != nil || kind == wire.TypeNull || int(kind) >= len(builtins):
+	case r.Err != nil || kind == wire.TypeNull || int(kind) >= len(builtinTypes):
 		return ""
 	case mask&wire.MaskArray == 0 && kind == wire.TypeVariant:
 		return "a value within a value cannot be read"
 	case mask&wire.MaskArray == 0:
-		return d.one(r, at, &builtins[kind], depth, level)
+		return d.one(r, at, &builtinTypes[kind], depth, level)
 	}
 	if depth == maxNesting {
 		return fmt.Sprintf("array of more than %d dimensions", maxNesting)
 	}
-	if reason := d.list(r, at, r.Count(1), &builtins[kind], depth+1, level); reason != "" {
+	if reason := d.list(r, at, r.Count(1), &builtinTypes[kind], depth+1, level); reason != "" {
 		return reason
 	}
 	if mask&wire.MaskDimensions == 0 {
@@ -100,7 +100,7 @@ func (d *decoder) list(r *reader, at, n int, t *dataType, depth, level int) stri
 	if reason != "" {
 		return reason
 	}
-	d.nodes[at] = node{shape: list, first: int32(first), n: int32(n)}
+	d.nodes[at] = node{kind: list, first: int32(first), n: int32(n)}
 	for i := range n {
 		if reason := d.one(r, first+i, t, depth, level); reason != "" {
 			return fmt.Sprintf("element %d: %s", i, reason)
@@ -185,13 +185,13 @@ func (d *decoder) structure(r *reader, at int, t *dataType, level int) string {
 		return reason
 	}
 	d.objects = true
-	d.nodes[at] = node{shape: object, of: t, first: int32(first), n: int32(len(s.fields))}
+	d.nodes[at] = node{kind: object, of: t, first: int32(first), n: int32(len(s.fields))}
 	for i := range s.fields {
 		f := &s.fields[i]
 		if f.optional {
 			there := present&1 != 0
 			if present >>= 1; !there {
-				d.nodes[first+i].shape = absent
+				d.nodes[first+i].kind = absent
 				continue
 			}
 		}
@@ -223,7 +223,7 @@ func (d *decoder) union(r *reader, at int, t *dataType, level int) string {
 		return reason
 	}
 	d.objects = true
-	d.nodes[at] = node{shape: object, of: t, first: int32(first), n: 1, only: uint16(which)}
+	d.nodes[at] = node{kind: object, of: t, first: int32(first), n: 1, only: uint16(which)}
 	f := &t.structure.fields[which-1]
 	return inField(f, d.field(r, first, f, level+1))
 }
@@ -291,7 +291,7 @@ func (d *decoder) fold(at int, dims []int) string {
 			return reason
 		}
 		for row := range rows {
-			d.nodes[first+row] = node{shape: list, first: int32(from + row*dims[i]), n: int32(dims[i])}
+			d.nodes[first+row] = node{kind: list, first: int32(from + row*dims[i]), n: int32(dims[i])}
 		}
 		d.nodes[at].first, d.nodes[at].n, n = int32(first), int32(rows), rows
 	}
@@ -315,9 +315,9 @@ func (d *decoder) dataValue(r *reader, at, depth, level int) string {
 		return reason
 	}
 	d.objects = true
-	d.nodes[at] = node{shape: object, of: dataValueType, first: int32(first), n: 3}
+	d.nodes[at] = node{kind: object, of: dataValueType, first: int32(first), n: 3}
 	d.nodes[first+1].value = telemetry.Uint(uint64(v.Status))
-	if d.nodes[first+2].shape = absent; v.Source > 0 {
+	if d.nodes[first+2].kind = absent; v.Source > 0 {
 		d.nodes[first+2] = node{value: telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(v.Source))}}
 	}
 	if v.Variant == nil {
