@@ -65,7 +65,8 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	refused.of = len(g.tags)
 	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
-	for tag, ask := range g.ask.ids {
+	for tag := range g.tags {
+		ask := g.ask.ids[g.nodeOf(tag)]
 		if ask == nil {
 			h.refuse(tag, g.ask.reasons[g.nodeOf(tag)])
 			continue

@@ -134,7 +134,7 @@ func (g *group) build() {
 	p := &g.ask
 	p.nodes, p.tags = p.nodes[:0], p.tags[:0]
 	for i, id := range p.ids {
-		if p.reasons[i] == "" {
+		if p.reasons[i] == "" && g.nodeOf(i) == i {
 			p.nodes, p.tags = append(p.nodes, id), append(p.tags, i)
 		}
 	}

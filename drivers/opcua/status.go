@@ -30,8 +30,8 @@ const maxStatusTexts = 256
 // allocation a poll.
 type statusTexts map[ua.StatusCode]string
 
-// mends says what to do about the common status codes of values.
-var mends = map[ua.StatusCode]string{
+// readMends says what to do about the common status codes of values.
+var readMends = map[ua.StatusCode]string{
 	ua.StatusBadNodeIDUnknown:           `check the spelling, where case counts, and the namespace; "millrace opcua browse" lists what there is`,
 	ua.StatusBadNotReadable:             "see whether the server lets anybody read it",
 	ua.StatusBadUserAccessDenied:        "give the user the right to read it, in the server",
@@ -55,7 +55,7 @@ func (t statusTexts) reason(code ua.StatusCode) string {
 		return s
 	}
 	s := statusText(code)
-	if mend := mends[code&0xFFFF0000]; mend != "" {
+	if mend := readMends[code&0xFFFF0000]; mend != "" {
 		s += "; " + mend
 	}
 	if len(t) < maxStatusTexts {

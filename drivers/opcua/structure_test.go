@@ -416,3 +416,31 @@ func FuzzLookup(f *testing.F) {
 		}
 	})
 }
+
+// TestHistoryOfParts: each of the tags that are parts of a node has the past of its part.
+func TestHistoryOfParts(t *testing.T) {
+	s := newSpace()
+	s.structure(100, "Pair", ua.StructureTypeStructure, "x i=6", "y i=6")
+	sim := start(t, s.options(), 0)
+	var past []*ua.DataValue
+	for i := range int32(3) {
+		past = append(past, &ua.DataValue{EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp, SourceTimestamp: noon.Add(time.Duration(i) * time.Second),
+			Value: ua.MustVariant(extension("ns=2;i=101", bytesOf(t, i, 10*i)))})
+	}
+	sim.AddVariable("pair", func() any { return nil })
+	sim.SetHistory("pair", past)
+	c := connection(sim.Endpoint(), 10*time.Second, "ns=2;s=pair", "ns=2;s=pair")
+	for i, field := range []string{"x", "y"} {
+		c.Devices[0].Groups[0].Tags[i].Options = map[string]string{"field": field}
+	}
+	got := map[uint32]string{}
+	err := connect(t, c).History(t.Context(), drivers.Ref{}, noon.UnixMicro(), noon.Add(time.Minute).UnixMicro(), func(all []telemetry.Reading) error {
+		for _, r := range all {
+			got[r.Tag] += showValue(r.Value) + " "
+		}
+		return nil
+	})
+	if err != nil || got[0] != "int 0 int 1 int 2 " || got[1] != "int 0 int 10 int 20 " {
+		t.Errorf("%v, %v", err, got)
+	}
+}

@@ -190,7 +190,7 @@ func TestStatusSpelling(t *testing.T) {
 			t.Errorf("%#x: %q, want %q…", uint32(code), got, want)
 		}
 	}
-	for code := range mends { // what is said does not make it another kind of reason
+	for code := range readMends { // what is said does not make it another kind of reason
 		if with, without := telemetry.ClassOf(statusTexts{}.reason(code)), telemetry.ClassOf(statusText(code)); with != without {
 			t.Errorf("%s: class %s, without what to do %s", statusTexts{}.reason(code), with, without)
 		}
