@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/opcua/opcuasim"
 	"millrace/drivers/telemetry"
 )
 
@@ -106,5 +107,16 @@ func TestLanguages(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestLanguageIsAsked holds that a session asks for the languages of the config.
+func TestLanguageIsAsked(t *testing.T) {
+	sim := start(t, opcuasim.Options{}, 1)
+	c := connection(sim.Endpoint(), 10*time.Second, "ns=2;s=v0")
+	c.Devices[0].Options["language"] = "de-AT, de"
+	connect(t, c)
+	if got := sim.Locales(); !slices.Equal(got, []string{"de-AT", "de"}) {
+		t.Errorf("it asks for %q", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -188,8 +189,8 @@ func structureCases(t *testing.T) []valueCase {
 		{"too optional", extension("ns=2;i=241", raw{0, 0, 0, 0}), `33 optional fields`},
 		{"none", &ua.ExtensionObject{TypeID: ua.NewTwoByteExpandedNodeID(0)}, `bad "the server holds no value (null)"`},
 		{"xml", xml, `is sent as XML, which cannot be read`},
-		{"not a number", extension("ns=2;i=151", bytesOf(t, ua.MustVariant([]float32{1e9}), i32(0), pair, &ua.Variant{}, u32(0), &ua.LocalizedText{})),
-			`good string "{\"one\":[1000000000],\"many\":[],\"what\":{\"x\":1,\"y\":-2},\"number\":null,\"status\":0,\"text\":\"\"}"`},
+		{"not a number", extension("ns=2;i=151", bytesOf(t, ua.MustVariant([]float64{1e9, math.NaN(), math.Inf(1), math.Inf(-1)}), i32(0), pair, &ua.Variant{}, u32(0), &ua.LocalizedText{})),
+			`good string "{\"one\":[1000000000,\"NaN\",\"Infinity\",\"-Infinity\"],\"many\":[],\"what\":{\"x\":1,\"y\":-2},\"number\":null,\"status\":0,\"text\":\"\"}"`},
 	}
 }
 

@@ -121,6 +121,7 @@ type Server struct {
 // session is what the server keeps of one.
 type session struct {
 	active             bool
+	locales            []string
 	nonce, certificate []byte // ours; the client's
 	channel            *uasc.SecureChannel
 	subs               subscriptions
@@ -205,6 +206,16 @@ func (s *Server) Sessions() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.sessions)
+}
+
+// Locales returns the languages that the sessions ask for.
+func (s *Server) Locales() (all []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, made := range s.sessions {
+		all = append(all, made.locales...)
+	}
+	return all
 }
 
 // DropSessions forgets all sessions, as a server does that has timed them out.

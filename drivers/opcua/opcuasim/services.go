@@ -199,7 +199,7 @@ func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.Sta
 	if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
 		return ua.StatusBadUserAccessDenied
 	}
-	made.active = true
+	made.active, made.locales = true, r.LocaleIDs
 	return ua.StatusOK
 }
 
