@@ -182,6 +182,13 @@ type Typed interface {
 	DataTypes(g Ref) []telemetry.DataType
 }
 
+// Describer is a driver whose device can say what its tags are.
+type Describer interface {
+	// Details returns what the device says of the group's tags, one for each, once that is known; nil before it and after it. It is
+	// asked behind polls and pushes.
+	Details(g Ref) []telemetry.Details
+}
+
 // Planner is a driver that can say in words which requests a poll of the group makes.
 type Planner interface {
 	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".

@@ -31,6 +31,7 @@ type connection struct {
 	skews     []skew        // by device
 	groups    []*groupSink
 	pipelines []*pipeline.Group // of groups
+	groupsOf  []int             // by device
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
@@ -99,7 +100,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			sinks[j], pasts[j] = p.Take, p.Past
 		}
 		o.Sinks, o.Pasts = append(o.Sinks, sinks), append(o.Pasts, pasts)
+		conn.groupsOf = append(conn.groupsOf, len(sinks))
 	}
+	o.Details = conn.describe
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
@@ -127,6 +130,16 @@ func planned(c *config.Connection, d drivers.Driver) [][]time.Duration {
 		}
 	}
 	return all
+}
+
+// describe takes what a device says of the tags of a group. The poller's goroutine calls it.
+func (c *connection) describe(ref drivers.Ref, details []telemetry.Details) {
+	at := ref.Group
+	for i := range ref.Device {
+		at += c.groupsOf[i]
+	}
+	schema := c.pipelines[at].Describe(details)
+	c.groups[at].values.Describe(schema.Tags)
 }
 
 // rulesFor returns the rules that allow writes to tags of a connection.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ type settings struct {
 	device   string
 	endpoint string // as configured: servers compare it with theirs
 	host     string // host:port to dial
+	locales  []string
 	user     string // "" for anonymous
 	password string
 	policy   *wire.Policy  // nil: the strongest that is offered
@@ -52,8 +54,16 @@ func deviceOptions() []drivers.Option {
 		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
+		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
 		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
+	}
+}
+
+func tagOptions() []drivers.Option {
+	return []drivers.Option{
+		{Name: "field", Example: "set.temperature", Help: "part of a structure or array: names with dots between, elements from 0 in brackets (default: the whole; a structure is JSON)"},
+		{Name: "enum", Example: "server", Help: "server (the server's texts of an enumeration) or a table such as 0=off, 1=on; a number without a text is uncertain"},
 	}
 }
 
@@ -62,6 +72,9 @@ type group struct {
 	tags     []tag
 	ask      plan
 	interval time.Duration
+	also     map[int][]int // tags that are other parts of a tag's node, which is asked for once; nil = none
+	follows  map[int]int   // these, and that tag
+	about    describing
 
 	silence time.Duration // see silence; 0 = for ever
 	keeps   bool          // a silent tag keeps its value
@@ -83,6 +96,8 @@ const (
 type tag struct {
 	addr address
 	want wanted
+
+	unitless, undescribed bool // the config says nothing, and the server may
 }
 
 // parse checks the whole connection and returns all mistakes at once.
@@ -108,6 +123,7 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
 			}
+			groups[i][j].share()
 		}
 	}
 	return s, groups, errors.Join(errs...)
@@ -158,11 +174,31 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	if name := o["server_name"]; name != "" {
 		s.serverName = name
 	}
+	s.parseLanguage(o["language"], fail)
 	s.user, s.password = o["username"], o["password"]
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
 	}
 }
+
+func (s *settings) parseLanguage(text string, fail func(field, what, mend string)) {
+	if text == "" {
+		text = "en"
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		one = strings.TrimSpace(one)
+		if !locale.MatchString(one) || len(s.locales) == maxLocales {
+			fail("language", fmt.Sprintf("language %q is not a language, or one too many", clip(one)), "write for example de, or de-AT, de, en")
+			return
+		}
+		s.locales = append(s.locales, one)
+	}
+}
+
+const maxLocales = 8
+
+// locale is a language, perhaps with a region and so on (RFC 3066, OPC 10000-3, 8.4).
+var locale = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$`)
 
 func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, mend string)) {
 	switch v := o["mode"]; v {
@@ -275,7 +311,15 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	if !ok {
 		fail("type", fmt.Sprintf("type %q is not known", from.Type), "use one of "+strings.ReplaceAll(typeWords, " ", ", ")+", or leave type out to take the server's")
 	}
+	if field, m := w.wants(from.Options); m != nil {
+		fail(field, m.what, m.mend)
+	}
+	if w.part != nil && (w.part.server || w.part.own != nil) && from.Scaled() {
+		fail("enum", "enum of a tag that is scaled", "remove one of them")
+	}
 	t.addr, t.want = a, w
+	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
+	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
 	return errs
 }
 

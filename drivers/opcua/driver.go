@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -24,7 +25,7 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), New: newDriver, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: newDriver, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
 	}}
@@ -37,6 +38,8 @@ type driver struct {
 	link   *link // nil when not connected
 	most   int   // nodes a request may ask for, as far as known
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
+	parts  []telemetry.Reading
+	lapses atomic.Int32 // see maxLapses
 	converter
 }
 
@@ -91,6 +94,7 @@ func (d *driver) Close() error {
 // learn reads the server's limits and namespaces. A server that does not have them is none the
 // worse; only a failing link is an error.
 func (d *driver) learn(ctx context.Context) error {
+	d.decode.types = d.link.types
 	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)
 	if err != nil {
 		return fmt.Errorf("read the server's limits: %w", err)
@@ -98,6 +102,7 @@ func (d *driver) learn(ctx context.Context) error {
 	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
 		d.most = int(min(v.Bits, maxNodes))
 	}
+	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
 	names, reason := []string(nil), ""
 	if d.usesURIs() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
@@ -136,17 +141,21 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 	if err != nil {
 		return telemetry.Reading{}, fmt.Errorf("BUG: encode node id %d: %w", node, err)
 	}
-	r, err := d.alone(ctx, 0, ask, wanted{})
-	if err != nil && splittable(err) {
+	v, err := d.alone(ctx, ask)
+	switch {
+	case err == nil:
+		d.decode.ctx, d.decode.group = ctx, nil
+		return d.reading(0, &v, wanted{}), nil
+	case splittable(err):
 		return telemetry.BadReading(0, 0, err.Error()), nil
 	}
-	return r, err
+	return telemetry.Reading{}, err
 }
 
 func (d *driver) usesURIs() bool {
 	for _, device := range d.groups {
-		for _, g := range device {
-			if slices.ContainsFunc(g.tags, func(t tag) bool { return t.addr.uri != "" }) {
+		for i := range device {
+			if slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" }) {
 				return true
 			}
 		}
@@ -159,10 +168,7 @@ func (d *driver) usesURIs() bool {
 func (d *driver) Plan(ref drivers.Ref) []string {
 	var lines []string
 	g := &d.groups[ref.Device][ref.Group]
-	tags := make([]int, len(g.tags))
-	for i := range tags {
-		tags[i] = i
-	}
+	tags := g.asked()
 	for len(tags) > 0 {
 		n := g.fit(tags, d.most, maxRequest)
 		lines = append(lines, fmt.Sprintf("read %d nodes", n))

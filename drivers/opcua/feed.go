@@ -72,6 +72,7 @@ type subscription struct {
 func newFeed(l *link, set *settings) *feed {
 	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
 		converter: converter{texts: statusTexts{}}}
+	f.decode.types = l.types
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -332,13 +333,18 @@ func (f *feed) data(s *subscription, r *reader) error {
 				return protocolError("the server reports a value that was not asked for")
 			}
 			if v.Status&overflowed == overflowed {
-				p.Lost++
+				p.Lost += 1 + len(s.group.also[tag])
 				p.Tags = append(p.Tags, uint32(tag))
+				for _, other := range s.group.also[tag] {
+					p.Tags = append(p.Tags, uint32(other))
+				}
 			}
-			reading := f.reading(tag, &v, s.group.tags[tag].want)
 			s.note(tag, &v, s.heard)
-			s.silence.note(&reading, s.heard)
-			p.Readings = append(p.Readings, reading)
+			from := len(p.Readings)
+			p.Readings = f.readings(f.ctx, s.group, tag, &v, p.Readings)
+			for i := from; i < len(p.Readings); i++ {
+				s.silence.note(&p.Readings[i], s.heard)
+			}
 		}
 		f.rooms[f.room] = p.Readings
 		f.room = (f.room + 1) % len(f.rooms)
@@ -374,6 +380,9 @@ func (f *feed) wake() time.Time {
 		if s.verified != nil && s.due.Before(at) {
 			at = s.due
 		}
+		if !s.group.about.over && s.group.about.next.Before(at) {
+			at = s.group.about.next
+		}
 		if s.silence != nil && s.silence.due.Before(at) {
 			at = s.silence.due
 		}
@@ -403,6 +412,9 @@ func (f *feed) overdue(now time.Time) error {
 			if err := f.retryRefused(s, now); err != nil {
 				return err
 			}
+		}
+		if s.group.about.due(now) {
+			f.link.types.details(f.ctx, s.group, now)
 		}
 		if s.verified != nil && !now.Before(s.due) {
 			if err := f.verify(s, now); err != nil {

@@ -32,7 +32,7 @@ func allocated() uint64 {
 
 // mayAllocate is the most that n bytes of a server may cost us: scratch memory for the largest array, which is
 // kept, and a fixed number of copies.
-func mayAllocate(n int) uint64 { return 12<<20 + 32*uint64(n) }
+func mayAllocate(n int) uint64 { return 16<<20 + 32*uint64(n) }
 
 // FuzzReading holds that whatever a server sends becomes a well-formed reading, of every type, at a bounded
 // cost; and that values which the library decodes too are the same.

@@ -63,10 +63,12 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	}
 	g, refused := &d.groups[ref.Device][ref.Group], &historyError{}
 	refused.of = len(g.tags)
+	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
-	for tag, ask := range g.ask.ids {
+	for tag := range g.tags {
+		ask := g.ask.ids[g.nodeOf(tag)]
 		if ask == nil {
-			h.refuse(tag, g.ask.reasons[tag])
+			h.refuse(tag, g.ask.reasons[g.nodeOf(tag)])
 			continue
 		}
 		if h.asked = append(h.asked, past{tag: tag, node: historyNode(ask)}); len(h.asked) == historyNodes {
@@ -203,7 +205,8 @@ func (h *history) take(r *reader) error {
 		p, x := &h.asked[i], &results[i]
 		x.status = ua.StatusCode(r.U32())
 		p.point = append(p.point[:0], r.Bytes()...)
-		x.kind, x.body = r.extension()
+		kind, body := r.extension()
+		x.kind, x.body = kind, body.B
 		if points += len(p.point); r.Err == nil && points > maxPoint {
 			r.Fail("it holds continuation points of over %d bytes", maxPoint)
 		}
@@ -246,7 +249,7 @@ func (h *history) values(tag int, kind uint32, body []byte) (int, error) {
 	if kind != id.HistoryData_Encoding_DefaultBinary {
 		return 0, protocolError(fmt.Sprintf("the server answered with structure %d in place of history", kind))
 	}
-	h.readings = h.readings[:0]
+	h.readings, h.driver.decode.tag = h.readings[:0], tag
 	r := newReader(body)
 	all := r.Count(1)
 	for n := all; n > 0 && r.Err == nil && len(h.readings) <= historyValues; n-- {
@@ -262,15 +265,6 @@ func (h *history) values(tag int, kind uint32, body []byte) (int, error) {
 		return all, r.Err
 	}
 	return all, h.emit(h.readings)
-}
-
-// extension takes an ExtensionObject (OPC 10000-6, 5.2.2.15): its numeric type of namespace 0 and its bytes; 0 for none.
-func (r *reader) extension() (kind uint32, body []byte) {
-	n := r.NodeID()
-	if r.U8() == 0 {
-		return 0, nil
-	}
-	return n.Number, r.Bytes()
 }
 
 // dateTimeOf is a time in µs since 1970 as a DateTime.

@@ -26,6 +26,7 @@ type link struct {
 	used     time.Time     // when the last request was answered
 	dead     bool          // a request failed: the server will not answer a farewell
 	renewing sync.Mutex    // the feed renews the channel's token, too
+	types    *types
 }
 
 // open connects, opens the channel and logs in. Each step has the request timeout as its deadline.
@@ -93,6 +94,7 @@ func (s *settings) reach(ctx context.Context, security wire.Security) (*link, er
 func (s *settings) channel(ctx context.Context, tcp net.Conn, security wire.Security) (*link, error) {
 	words := func(status uint32) string { return statusText(ua.StatusCode(status)) }
 	l := &link{channel: wire.New(tcp, security, words), asked: wire.NewCall(), timeout: s.timeout, lifetime: s.lifetime}
+	l.types = newTypes(l)
 	if err := l.hello(ctx, tcp, s.endpoint); err != nil {
 		l.channel.Close()
 		return nil, fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))

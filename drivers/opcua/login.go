@@ -47,7 +47,7 @@ func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []end
 	}
 	_, err = l.call(ctx, id.ActivateSessionRequest_Encoding_DefaultBinary, id.ActivateSessionResponse_Encoding_DefaultBinary, encode(&activateSession{
 		Signature:      signature,
-		Locales:        []string{"en"},
+		Locales:        s.locales,
 		Identity:       ua.NewExtensionObject(identity),
 		TokenSignature: &ua.SignatureData{},
 	}))

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers/telemetry"
 )
 
 // plan says which nodes of a group are read together, in slices that every poll reuses.
@@ -30,6 +32,7 @@ func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
 	p.hints = nil
+	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
 		ns := t.addr.ns
 		if t.addr.uri != "" {
@@ -46,8 +49,84 @@ func (g *group) resolve(names []string, reason string) (err error) {
 			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
 		}
 	}
+	for tag, to := range g.follows {
+		p.ids[tag], p.reasons[tag] = p.ids[to], shared
+	}
 	g.build()
 	return nil
+}
+
+// share finds the tags that are parts of the node of a tag before them. A group without parts has none.
+func (g *group) share() {
+	if !slices.ContainsFunc(g.tags, func(t tag) bool { return t.want.part != nil }) {
+		return
+	}
+	first := map[address]int{}
+	for i, t := range g.tags {
+		to, found := first[t.addr]
+		if !found {
+			first[t.addr] = i
+			continue
+		}
+		if g.also == nil {
+			g.also, g.follows = map[int][]int{}, map[int]int{}
+		}
+		g.also[to], g.follows[i] = append(g.also[to], i), to
+	}
+}
+
+// nodeOf returns the tag whose node a tag is, or is a part of.
+func (g *group) nodeOf(tag int) int {
+	if to, ok := g.follows[tag]; ok {
+		return to
+	}
+	return tag
+}
+
+// asked returns the tags that are asked for.
+func (g *group) asked() []int {
+	all := make([]int, 0, len(g.tags))
+	for i := range g.tags {
+		if g.nodeOf(i) == i {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// shared is why a tag is not read by itself, and its reading as long as that of its node is not known. Nobody sees it.
+const shared = "it is part of another tag's node"
+
+// unanswered marks the readings of tags that are parts of another's node.
+func (g *group) unanswered(readings []telemetry.Reading) {
+	for _, others := range g.also {
+		for _, tag := range others {
+			readings[tag] = telemetry.BadReading(tag, 0, shared)
+		}
+	}
+}
+
+// spread gives the tags that are parts of a node without a value the node's reason.
+func (g *group) spread(readings []telemetry.Reading) {
+	for to, others := range g.also {
+		for _, tag := range others {
+			if r := &readings[tag]; r.Reason == shared {
+				*r = readings[to]
+				r.Tag = uint32(tag)
+			}
+		}
+	}
+}
+
+// spreadBad appends to bad readings those of the tags that are parts of their nodes.
+func (g *group) spreadBad(bad []telemetry.Reading) []telemetry.Reading {
+	for _, r := range bad {
+		for _, tag := range g.also[int(r.Tag)] {
+			r.Tag = uint32(tag)
+			bad = append(bad, r)
+		}
+	}
+	return bad
 }
 
 // build lists the nodes that are read together.
@@ -55,7 +134,7 @@ func (g *group) build() {
 	p := &g.ask
 	p.nodes, p.tags = p.nodes[:0], p.tags[:0]
 	for i, id := range p.ids {
-		if p.reasons[i] == "" {
+		if p.reasons[i] == "" && g.nodeOf(i) == i {
 			p.nodes, p.tags = append(p.nodes, id), append(p.tags, i)
 		}
 	}

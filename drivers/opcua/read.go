@@ -47,6 +47,7 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	g := &d.groups[ref.Device][ref.Group]
 	out = slices.Grow(dst, len(g.tags))[:len(dst)+len(g.tags)]
 	readings := out[len(dst):]
+	g.unanswered(readings)
 	if err := d.together(ctx, g, readings); err != nil {
 		return dst, err
 	}
@@ -55,6 +56,10 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	}
 	if err := d.explain(ctx, g, readings); err != nil {
 		return dst, err
+	}
+	g.spread(readings)
+	if now := time.Now(); g.about.due(now) {
+		d.link.types.details(ctx, g, now)
 	}
 	return out, nil
 }
@@ -114,9 +119,17 @@ func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []
 		if r.Err != nil {
 			return r.Err
 		}
-		readings[tag] = d.reading(tag, &v, g.tags[tag].want)
+		d.answer(ctx, g, tag, &v, readings)
 	}
 	return nil
+}
+
+// answer puts the readings of a result where they belong.
+func (d *driver) answer(ctx context.Context, g *group, tag int, v *wire.DataValue, readings []telemetry.Reading) {
+	d.parts = d.readings(ctx, g, tag, v, d.parts[:0])
+	for i := range d.parts {
+		readings[d.parts[i].Tag] = d.parts[i]
+	}
 }
 
 // request asks for nodes in one request and returns a reader before the first of their results. What stands
@@ -138,8 +151,24 @@ type converter struct {
 	texts  statusTexts
 }
 
-// reading turns one result into the tag's reading.
+// readings turns one result into the readings of a tag and of those that are other parts of the same node, and appends them.
+func (d *converter) readings(ctx context.Context, g *group, tag int, v *wire.DataValue, dst []telemetry.Reading) []telemetry.Reading {
+	d.decode.ctx, d.decode.group, d.decode.tag = ctx, g, tag
+	dst = append(dst, d.reading(tag, v, g.tags[tag].want))
+	for _, other := range g.also[tag] {
+		dst = append(dst, d.convert(other, v, g.tags[other].want))
+	}
+	return dst
+}
+
+// reading turns one result into a reading of it.
 func (d *converter) reading(tag int, v *wire.DataValue, want wanted) telemetry.Reading {
+	d.decode.grown = false
+	return d.convert(tag, v, want)
+}
+
+// convert turns the result at hand into another reading of it.
+func (d *converter) convert(tag int, v *wire.DataValue, want wanted) telemetry.Reading {
 	status := ua.StatusCode(v.Status)
 	r := telemetry.Reading{Tag: uint32(tag), Time: timeOf(v), Quality: qualityOf(status)}
 	if r.Quality != telemetry.Good {
@@ -148,26 +177,25 @@ func (d *converter) reading(tag int, v *wire.DataValue, want wanted) telemetry.R
 	if r.Quality == telemetry.Bad {
 		return r
 	}
-	value, reason := d.decode.value(v.Variant, want)
+	value, reason := d.decode.also(v.Variant, want)
 	if reason != "" {
 		r.Quality, r.Reason = telemetry.Bad, reason
 		return r
 	}
 	r.Value = value
+	if want.part != nil && d.decode.nameless && r.Quality == telemetry.Good {
+		r.Quality, r.Reason = telemetry.Uncertain, "the value has no text in enum"
+	}
 	return r
 }
 
 // alone reads one node in a request of its own.
-func (d *driver) alone(ctx context.Context, tag int, node []byte, want wanted) (telemetry.Reading, error) {
+func (d *driver) alone(ctx context.Context, node []byte) (wire.DataValue, error) {
 	r, err := d.request(ctx, [][]byte{node})
 	if err != nil {
-		return telemetry.Reading{}, err
+		return wire.DataValue{}, err
 	}
-	v := r.DataValue(0)
-	if r.Err != nil {
-		return telemetry.Reading{}, r.Err
-	}
-	return d.reading(tag, &v, want), nil
+	return r.DataValue(0), r.Err
 }
 
 // aside answers for the tags that are not read together. One node that was set aside is tried alone
@@ -175,7 +203,7 @@ func (d *driver) alone(ctx context.Context, tag int, node []byte, want wanted) (
 func (d *driver) aside(ctx context.Context, g *group, readings []telemetry.Reading) error {
 	now := time.Now()
 	for tag, reason := range g.ask.reasons {
-		if reason != "" {
+		if reason != "" && reason != shared {
 			readings[tag] = telemetry.BadReading(tag, 0, reason)
 		}
 	}
@@ -185,10 +213,10 @@ func (d *driver) aside(ctx context.Context, g *group, readings []telemetry.Readi
 	g.ask.retry = now.Add(asideTime)
 	tag := g.ask.aside[0]
 	g.ask.aside = append(g.ask.aside[1:], tag)
-	reading, err := d.alone(ctx, tag, g.ask.ids[tag], g.tags[tag].want)
+	v, err := d.alone(ctx, g.ask.ids[tag])
 	switch {
 	case err == nil:
-		readings[tag] = reading
+		d.answer(ctx, g, tag, &v, readings)
 		g.rejoin(tag)
 	case !splittable(err):
 		return err

@@ -28,6 +28,9 @@ func newSilence(g *group, now time.Time) *silence {
 	s := &silence{group: g, due: now.Add(g.silence), heard: make([]time.Time, len(g.tags)), told: make([]bool, len(g.tags))}
 	for _, tag := range g.ask.tags {
 		s.heard[tag] = now
+		for _, other := range g.also[tag] {
+			s.heard[other] = now
+		}
 	}
 	if g.keeps {
 		s.last = make([]telemetry.Reading, len(g.tags))
@@ -56,10 +59,12 @@ func (f *feed) holds(s *subscription, tag int, value *wire.DataValue, now time.T
 		return
 	}
 	told := s.silence.told[tag]
-	r := f.reading(tag, value, s.group.tags[tag].want)
-	s.silence.note(&r, now)
+	all := f.readings(f.ctx, s.group, tag, value, nil)
+	for i := range all {
+		s.silence.note(&all[i], now)
+	}
 	if told {
-		f.pushOf(s, []telemetry.Reading{r})
+		f.pushOf(s, all)
 	}
 }
 
@@ -79,7 +84,7 @@ func (f *feed) hush(s *subscription, now time.Time) {
 	q.due = now.Add(q.group.silence / 8)
 	var silent []telemetry.Reading
 	for tag, heard := range q.heard {
-		if _, refused := s.reasons[tag]; refused || heard.IsZero() || q.told[tag] || now.Sub(heard) < q.group.silence {
+		if _, refused := s.reasons[s.group.nodeOf(tag)]; refused || heard.IsZero() || q.told[tag] || now.Sub(heard) < q.group.silence {
 			continue
 		}
 		q.told[tag] = true

@@ -30,13 +30,34 @@ const maxStatusTexts = 256
 // allocation a poll.
 type statusTexts map[ua.StatusCode]string
 
-// reason returns the code's name and meaning, for example
-// "BadNodeIdUnknown: the node id refers to a node that does not exist in the server address space".
+// readMends says what to do about the common status codes of values.
+var readMends = map[ua.StatusCode]string{
+	ua.StatusBadNodeIDUnknown:           `check the spelling, where case counts, and the namespace; "millrace opcua browse" lists what there is`,
+	ua.StatusBadNotReadable:             "see whether the server lets anybody read it",
+	ua.StatusBadUserAccessDenied:        "give the user the right to read it, in the server",
+	ua.StatusBadNoCommunication:         "look at the server's own link to the machine",
+	ua.StatusBadCommunicationError:      "look at the server's own link to the machine",
+	ua.StatusBadDeviceFailure:           "look at the machine behind the server",
+	ua.StatusBadSensorFailure:           "look at the sensor",
+	ua.StatusBadNotConnected:            "look at what the server has it from",
+	ua.StatusBadWaitingForInitialData:   "the server has not had it yet from the machine",
+	ua.StatusBadOutOfService:            "it is switched off in the server",
+	ua.StatusBadTooManyMonitoredItems:   `lower the number of tags, or write "mode: read"`,
+	ua.StatusBadMonitoredItemIDInvalid:  `write "mode: read" if that stays`,
+	ua.StatusUncertainInitialValue:      "the machine has not sent it since the server began",
+	ua.StatusUncertainSensorNotAccurate: "look at the sensor, or at the range of it that is set in the server",
+}
+
+// reason returns the code's name and meaning, and what to do about the common ones, for example "BadNotReadable: the access level does not
+// allow reading or subscribing to the node; see whether the server lets anybody read it".
 func (t statusTexts) reason(code ua.StatusCode) string {
 	if s, ok := t[code]; ok {
 		return s
 	}
 	s := statusText(code)
+	if mend := readMends[code&0xFFFF0000]; mend != "" {
+		s += "; " + mend
+	}
 	if len(t) < maxStatusTexts {
 		t[code] = s
 	}

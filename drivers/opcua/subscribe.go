@@ -93,7 +93,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	f.subs[s.id] = s
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
-		if reason != "" {
+		if reason != "" && reason != shared {
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
@@ -102,7 +102,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if err != nil {
 		return err
 	}
-	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(bad, more...), Note: g.news(got.note(asked, f, s))})
+	f.first = append(f.first, drivers.Push{Group: ref, Readings: g.spreadBad(append(bad, more...)), Note: g.news(got.note(asked, f, s))})
 	return nil
 }
 
@@ -222,7 +222,7 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	}
 	bad = slices.DeleteFunc(bad, func(r telemetry.Reading) bool { return before[int(r.Tag)] == r.Reason })
 	if f.at = s.came; len(bad) > 0 {
-		f.push(drivers.Push{Group: s.ref, Readings: bad})
+		f.push(drivers.Push{Group: s.ref, Readings: s.group.spreadBad(bad)})
 	}
 	return nil
 }

@@ -14,13 +14,14 @@ func ticksOf(dateTime int64) int64 {
 	return min(max(dateTime, 0), lastTick-firstTick) + firstTick
 }
 
-// timeOf returns the source time of a value in microseconds since 1970, 0 when the server says none. The server's own
+// timeOf returns the source time of a value in microseconds since 1970, 0 when the server says none: "not set" and "never" are no times. The server's own
 // time says only when it answered, which the gateway knows better: see telemetry.Reading.Time.
 func timeOf(v *wire.DataValue) int64 {
-	if v.Source <= 0 {
+	ticks := ticksOf(v.Source)
+	if ticks <= firstTick || ticks >= lastTick {
 		return 0
 	}
-	return micros(ticksOf(v.Source))
+	return micros(ticks)
 }
 
 // micros rounds down, also before 1970.

@@ -14,10 +14,11 @@ type wanted struct {
 	word string // as configured: "uint16"
 	kind telemetry.Kind
 	bits int // of integers: 8, 16, 32 or 64
+	part *part
 }
 
 // typeWords are the words that `type` takes, in the order that messages list them.
-const typeWords = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 string time"
+const typeWords = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 string time json"
 
 // parseType reads a tag's `type`; false means that the word is not known.
 func parseType(word string) (wanted, bool) {
@@ -36,6 +37,8 @@ func parseType(word string) (wanted, bool) {
 		w.kind = telemetry.KindFloat64
 	case "string":
 		w.kind = telemetry.KindString
+	case "json":
+		w.kind, w.part = telemetry.KindString, &part{json: true}
 	case "time":
 		w.kind = telemetry.KindTime
 	default:

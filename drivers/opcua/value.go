@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -14,10 +15,13 @@ import (
 
 // Bounds of one value; a larger one is a bad reading, because one tag must not fill a message.
 const (
-	maxElements = 65535   // of an array, over all dimensions
-	maxText     = 65535   // bytes of one text
-	maxArray    = 1 << 20 // bytes of all texts of an array
-	maxNesting  = 8       // dimensions of an array
+	maxElements = 65535    // of an array, over all dimensions
+	maxParts    = 96 << 10 // parts of one value, over all its arrays and structures
+	keptParts   = 32 << 10 // for the next value
+	maxText     = 65535    // bytes of one text
+	maxArray    = 1 << 20  // bytes of all texts of a value, and of one as JSON
+	maxNesting  = 8        // dimensions of an array
+	maxLevels   = 16       // structures within each other
 )
 
 // reader takes values off a message: see wire.Reader.
@@ -27,49 +31,64 @@ func newReader(b []byte) reader { return reader{wire.Reader{B: b}} }
 
 // decoder turns variants into values. It keeps its scratch memory between values.
 type decoder struct {
-	elems []telemetry.Value // a stack: inner arrays use its end
-	texts int               // bytes of text in the array at hand
+	tree
+	json []byte
+
+	// Where the value at hand comes from, for what its type has to be asked about; no types = nobody can be asked.
+	ctx   context.Context
+	types *types
+	group *group // nil = no tag's
+	tag   int
+}
+
+// node returns the encoded request for the value at hand, nil when it is no tag's.
+func (d *decoder) node() []byte {
+	if d.group == nil || d.tag >= len(d.group.ask.ids) {
+		return nil
+	}
+	return d.group.ask.ids[d.tag]
 }
 
 // value returns the variant, which wire.Reader has passed over, as a value of the wanted type, or the
 // reason why it cannot.
 func (d *decoder) value(variant []byte, want wanted) (telemetry.Value, string) {
-	d.elems, d.texts = d.elems[:0], 0
-	r := newReader(variant)
-	v, reason := d.variant(&r, want, 0)
-	if r.Err != nil {
-		return telemetry.Value{}, r.Err.Error()
-	}
-	return v, reason
+	d.grown = false
+	return d.also(variant, want)
 }
 
-// variant converts a variant that is an element of depth arrays.
-func (d *decoder) variant(r *reader, want wanted, depth int) (telemetry.Value, string) {
-	if len(r.B) == 0 || r.B[0]&wire.MaskType == wire.TypeNull {
-		return telemetry.Value{}, "the server holds no value (null)"
+// also returns another part of the value at hand.
+func (d *decoder) also(variant []byte, want wanted) (telemetry.Value, string) {
+	if len(variant) == 0 || variant[0]&wire.MaskType == wire.TypeNull {
+		return telemetry.Value{}, noValue
 	}
-	mask := r.U8()
-	if mask&wire.MaskArray != 0 {
-		return d.array(r, mask, want, depth)
+	if kind := variant[0]; want.part == nil && kind <= wire.TypeLocalizedText { // a plain value
+		r := newReader(variant[1:])
+		v, reason := r.leaf(kind)
+		if reason != "" || want.word == "" {
+			return v, reason
+		}
+		return want.convert(v)
 	}
-	if mask&wire.MaskType == wire.TypeVariant {
-		return telemetry.Value{}, "a value within a value cannot be read"
-	}
-	return d.scalar(r, mask&wire.MaskType, want)
+	return d.whole(variant, want)
 }
 
-// scalar converts one value that is not an array.
-func (d *decoder) scalar(r *reader, kind byte, want wanted) (telemetry.Value, string) {
+const noValue = "the server holds no value (null)"
+
+// leaf takes one value of a type that has no parts.
+func (r *reader) leaf(kind byte) (telemetry.Value, string) {
 	value, reason := r.number(kind)
 	if reason != "" {
 		if value, reason = r.text(kind); reason != "" {
 			return value, reason
 		}
 	}
-	if len(value.Text) > maxText {
+	switch {
+	case r.Err != nil:
+		return telemetry.Value{}, r.Err.Error()
+	case len(value.Text) > maxText:
 		return telemetry.Value{}, fmt.Sprintf("text of %d bytes is over %d", len(value.Text), maxText)
 	}
-	return want.convert(value)
+	return value, ""
 }
 
 // number takes a value of the types that are held in bits. Of others it takes nothing and gives a reason.
@@ -123,10 +142,6 @@ func (r *reader) text(kind byte) (telemetry.Value, string) {
 		return telemetry.String(spell(r.NodeID())), ""
 	case wire.TypeExpandedNodeID:
 		return telemetry.String(spell(r.ExpandedNodeID())), ""
-	case wire.TypeExtensionObject:
-		return telemetry.Value{}, "structures (ExtensionObject) cannot be read yet; use the node ids of the structure's fields"
-	case wire.TypeDataValue:
-		return telemetry.Value{}, "values of type DataValue cannot be read"
 	case wire.TypeDiagnosticInfo:
 		return telemetry.Value{}, "values of type DiagnosticInfo cannot be read"
 	}
@@ -165,87 +180,4 @@ func spell(n wire.NodeID) string {
 		return s + "b=" + base64.StdEncoding.EncodeToString(n.Text)
 	}
 	return s + "i=" + strconv.FormatUint(uint64(n.Number), 10)
-}
-
-// array converts an array behind its mask. An array of several dimensions is an array of arrays.
-func (d *decoder) array(r *reader, mask byte, want wanted, depth int) (telemetry.Value, string) {
-	n := r.Count(1)
-	switch {
-	case depth == maxNesting:
-		return telemetry.Value{}, fmt.Sprintf("array of more than %d dimensions", maxNesting)
-	case n > maxElements:
-		return telemetry.Value{}, fmt.Sprintf("array of %d elements is over %d", n, maxElements)
-	}
-	base := len(d.elems)
-	for i := range n {
-		e, reason := d.element(r, mask&wire.MaskType, want, depth)
-		if reason != "" {
-			return telemetry.Value{}, fmt.Sprintf("element %d: %s", i, reason)
-		}
-		if reason = d.push(e); reason != "" {
-			return telemetry.Value{}, reason
-		}
-	}
-	if mask&wire.MaskDimensions != 0 {
-		if reason := d.fold(r, base, depth); reason != "" {
-			return telemetry.Value{}, reason
-		}
-	}
-	a := telemetry.Array(d.elems[base:])
-	d.elems = d.elems[:base]
-	return a, ""
-}
-
-// element converts one element; one that is a variant holds a value of any type, or an array.
-func (d *decoder) element(r *reader, kind byte, want wanted, depth int) (telemetry.Value, string) {
-	switch {
-	case kind != wire.TypeVariant:
-		return d.scalar(r, kind, want)
-	case len(r.B) > 0 && r.B[0]&wire.MaskType == wire.TypeNull:
-		return telemetry.Value{}, "null"
-	}
-	return d.variant(r, want, depth+1)
-}
-
-// push adds an element to the array at hand.
-func (d *decoder) push(e telemetry.Value) string {
-	if d.texts += len(e.Text); d.texts > maxArray {
-		return fmt.Sprintf("array of more than %d bytes", maxArray)
-	}
-	d.elems = append(d.elems, e)
-	return ""
-}
-
-// fold makes the elements from base on, which stand row by row, into arrays after the dimensions that
-// follow them (OPC 10000-6, 5.2.2.16).
-func (d *decoder) fold(r *reader, base, depth int) string {
-	var dims [maxNesting]int
-	n, product, elements := r.Count(4), 1, len(d.elems)-base
-	if n > maxNesting-depth {
-		return fmt.Sprintf("array of more than %d dimensions", maxNesting)
-	}
-	for i := range n {
-		dims[i] = int(int32(r.U32()))
-		if dims[i] < 0 || dims[i] > maxElements {
-			product = -1
-			break
-		}
-		product = min(product*dims[i], maxElements+1)
-	}
-	if n > 0 && product != elements {
-		return fmt.Sprintf("array whose dimensions do not fit its %d elements", elements)
-	}
-	if elements == 0 {
-		return ""
-	}
-	for i := n - 1; i > 0; i-- {
-		inner := d.elems[base:]
-		d.elems = d.elems[:base]
-		for ; len(inner) > 0; inner = inner[dims[i]:] {
-			if reason := d.push(telemetry.Array(inner[:dims[i]])); reason != "" {
-				return reason
-			}
-		}
-	}
-	return ""
 }

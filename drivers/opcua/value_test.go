@@ -124,7 +124,7 @@ func TestBounds(t *testing.T) {
 		{make([]byte, 40000), "text of 80000 bytes is over 65535"},
 		{make([]float32, 65536), "array of 65536 elements is over 65535"},
 		{[]string{strings.Repeat("x", 65536)}, "element 0: text of 65536 bytes is over 65535"},
-		{texts, "array of more than 1048576 bytes"},
+		{texts, "element 17: array of more than 1048576 bytes"},
 		{make([]float64, 65535), ""},
 	} {
 		var d decoder
@@ -188,6 +188,11 @@ func TestStatusSpelling(t *testing.T) {
 	} {
 		if got := statusText(code); !strings.HasPrefix(got, want) {
 			t.Errorf("%#x: %q, want %q…", uint32(code), got, want)
+		}
+	}
+	for code := range readMends { // what is said does not make it another kind of reason
+		if with, without := telemetry.ClassOf(statusTexts{}.reason(code)), telemetry.ClassOf(statusText(code)); with != without {
+			t.Errorf("%s: class %s, without what to do %s", statusTexts{}.reason(code), with, without)
 		}
 	}
 	texts := statusTexts{}

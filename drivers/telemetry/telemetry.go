@@ -55,6 +55,9 @@ type Tag struct {
 	Options     map[string]string // the driver's own keys (its Protocol.TagOptions), nil for none
 }
 
+// Details are what a device says of a tag, "" where it says nothing or the config says it.
+type Details struct{ Unit, Description string }
+
 // Scaled reports whether readings of the tag are scaled. A scaled float32 stays KindFloat32, every other
 // number becomes KindFloat64.
 func (t *Tag) Scaled() bool { return t.Offset != 0 || (t.Scale != 0 && t.Scale != 1) }

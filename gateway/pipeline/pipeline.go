@@ -108,6 +108,12 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	return g.append(readings)
 }
 
+// Describe fills in what the device says of the tags where the schema says nothing, and returns the schema that records have from now on.
+func (g *Group) Describe(details []telemetry.Details) *record.Schema {
+	g.types.describe(details)
+	return g.types.schema
+}
+
 // Past appends what the device has kept of a time when nobody heard it, scaled, as one record with that mark. at is the time of asking. It is
 // not shown, not aggregated and not compared with what was reported: all that is about now.
 func (g *Group) Past(at time.Time, readings []telemetry.Reading) error {

@@ -61,6 +61,26 @@ func (t *types) learn(readings []telemetry.Reading) {
 	}
 }
 
+// describe fills in what the device says of the tags and the schema does not.
+func (t *types) describe(details []telemetry.Details) {
+	s := *t.schema
+	s.Tags = slices.Clone(s.Tags)
+	for i, d := range details[:min(len(details), len(s.Tags))] {
+		tag := &s.Tags[i]
+		if tag.Unit == "" {
+			tag.Unit = d.Unit
+		}
+		if d.Description != "" && (tag.More == nil || tag.More.Description == "") {
+			more := record.Details{Description: d.Description}
+			if tag.More != nil {
+				more.Labels = tag.More.Labels
+			}
+			tag.More = &more
+		}
+	}
+	t.schema = &s
+}
+
 // publish replaces the schema by one with all types that are known. The two share their tags.
 func (t *types) publish() {
 	s := *t.schema

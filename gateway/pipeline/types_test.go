@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/drivers/telemetry"
+	"millrace/gateway/record"
 )
 
 func (s *sink) types(n int) []telemetry.DataType {
@@ -95,5 +96,34 @@ func TestTypesMakeFewSchemas(t *testing.T) {
 	}
 	if slices.Contains(s.types(len(s.schemas)-1), telemetry.AnyType) {
 		t.Errorf("not all types are known after %d polls", 2*tags)
+	}
+}
+
+// TestDescribe: what the device says fills in what the config does not, and the schemas before stay as they were.
+func TestDescribe(t *testing.T) {
+	s := &sink{}
+	before := schemaOf([]telemetry.Tag{{Name: "a"}, {Name: "b", Unit: "bar"}, {Name: "c"}})
+	labels := []telemetry.Label{{Name: "l", Value: "1"}}
+	before.Tags[1].Unit, before.Tags[1].More = "bar", record.NewDetails("as configured", nil)
+	before.Tags[2].More = record.NewDetails("", labels)
+	g := New(Options{Schema: before, Tags: make([]telemetry.Tag, 3), Sink: s})
+	take := func() {
+		t.Helper()
+		if err := g.Take(poll, []telemetry.Reading{good(0, 0, telemetry.Int(1))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take()
+	said := telemetry.Details{Unit: "mm", Description: "of the tank"}
+	after := g.Describe([]telemetry.Details{said, said, said})
+	take()
+	if s.schemas[0].Tags[0].Unit != "" || s.schemas[1] != after || after.DataType(0) != telemetry.Int64Type {
+		t.Errorf("schemas %+v, then %+v", s.schemas[0], s.schemas[1])
+	}
+	want := []record.Tag{{Name: "a", Unit: "mm", More: &record.Details{Description: "of the tank"}},
+		{Name: "b", Unit: "bar", More: &record.Details{Description: "as configured"}},
+		{Name: "c", Unit: "mm", More: &record.Details{Description: "of the tank", Labels: labels}}}
+	if !reflect.DeepEqual(after.Tags, want) || before.Tags[2].More.Description != "" {
+		t.Errorf("tags %+v", after.Tags)
 	}
 }

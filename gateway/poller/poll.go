@@ -34,7 +34,19 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	err = g.sink(end, readings)
 	p.buffers.giveBack(readings)
 	p.scratch = nil
+	p.describe(g)
 	return err
+}
+
+// describe hands on what the device says of the group's tags, once it is known.
+func (p *Poller) describe(g *group) {
+	d, ok := p.driver.(drivers.Describer)
+	if !ok || p.details == nil || !p.link.up {
+		return
+	}
+	if details := d.Details(g.ref); details != nil {
+		p.details(g.ref, details)
+	}
 }
 
 // warn logs what the driver has learned that no reading tells.

@@ -27,6 +27,9 @@ type Options struct {
 	Pasts   [][]Sink // likewise takes what the device has kept of a time when it could not be heard; nil = it is not asked
 	Buffers *Buffers // shared with other pollers; nil = of its own
 
+	// Details is told what a device says of the tags of a group; nil = nobody wants to know.
+	Details func(g drivers.Ref, details []telemetry.Details)
+
 	// Each attempt to connect begins with Enter, which may refuse it, and ends with leave. Nil refuses none.
 	Enter func() (leave func(), err error)
 
@@ -54,6 +57,7 @@ type Poller struct {
 	fills   fills
 	since   time.Time // until the first connection: see Options
 	limits  limits
+	details func(g drivers.Ref, details []telemetry.Details)
 	link    link
 	buffers *Buffers
 	scratch []telemetry.Reading // lent during a poll
@@ -71,7 +75,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, since: o.Since, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, since: o.Since, details: o.Details, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)

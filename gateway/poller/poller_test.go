@@ -30,6 +30,7 @@ type fake struct {
 	deadUnit  map[int]bool // device index: ErrDevice
 	absent    bool         // ErrAbsent
 	warning   string
+	told      []telemetry.Details // what Options.Details was told last
 	slow      map[int]time.Duration
 	connects  int
 	reads     int
@@ -163,7 +164,8 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
+		Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)

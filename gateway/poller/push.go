@@ -54,6 +54,7 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	g.stat.countPush(now, push.Lost)
 	p.mu.Unlock()
 	p.tell(g, &push, now)
+	p.describe(g)
 	if len(push.Readings) > 0 {
 		if err := g.sink(now, push.Readings); err != nil {
 			return err

@@ -265,3 +265,37 @@ func TestStopTakesWhatWasPushed(t *testing.T) {
 		}
 	})
 }
+
+// describing is a fake that says what its first device's tags are, once it was read or has pushed.
+type describing struct{ *pushing }
+
+func (f *describing) Details(g drivers.Ref) []telemetry.Details {
+	if g.Device != 0 {
+		return nil
+	}
+	return []telemetry.Details{{Unit: "mm"}}
+}
+
+// TestDetails: what a device says of its tags is handed on behind a push, and of a device that does not answer nothing is.
+func TestDetails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &describing{&pushing{fake: &fake{}}}
+		run(t, f, 10*time.Second, []time.Duration{time.Second, time.Second}, func(*Poller) {
+			time.Sleep(4 * time.Second)
+			if f.told != nil {
+				t.Errorf("told %+v before anything came", f.told)
+			}
+			f.send(0, 0, 0)
+		})
+		if len(f.told) != 1 || f.told[0].Unit != "mm" {
+			t.Errorf("told %+v", f.told)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := &describing{&pushing{fake: &fake{}}}
+		f.fake.refuse = errors.New("connection refused")
+		if run(t, f, 10*time.Second, []time.Duration{time.Second}, nil); f.told != nil {
+			t.Errorf("told %+v by a device that is down", f.told)
+		}
+	})
+}

@@ -30,7 +30,8 @@ type Group struct {
 	interval time.Duration
 
 	mu   sync.Mutex
-	at   int64 // of the last poll, µs since 1970; 0 = none yet
+	tags []record.Tag // of the schema, or as the device has described them since
+	at   int64        // of the last poll, µs since 1970; 0 = none yet
 	last []last
 	text map[uint32]string // texts and arrays
 	lost map[uint32]uint64 // readings known to be missing
@@ -58,7 +59,7 @@ type Entry struct {
 
 // Group adds the group of a schema, or replaces the one of the same device and name.
 func (t *Table) Group(s *record.Schema, interval time.Duration) *Group {
-	g := &Group{table: t, schema: s, interval: interval, last: make([]last, len(s.Tags))}
+	g := &Group{table: t, schema: s, tags: s.Tags, interval: interval, last: make([]last, len(s.Tags))}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, found := slices.BinarySearchFunc(t.groups, g, compare)
@@ -103,6 +104,15 @@ func (g *Group) Put(at int64, readings []telemetry.Reading) {
 	}
 	g.mu.Unlock()
 	g.table.watch.changed(g, at, readings)
+}
+
+// Describe replaces the tags by the same ones with more said of them, which are not changed any more.
+func (g *Group) Describe(tags []record.Tag) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(tags) == len(g.tags) {
+		g.tags = tags
+	}
 }
 
 // share returns a pointer to the reason: the one that the tag has, or another of the same poll has, if it is equal.
@@ -150,7 +160,7 @@ func (g *Group) setText(r *telemetry.Reading) {
 // entry returns a tag's entry. g.mu is held.
 func (g *Group) entry(tag int) Entry {
 	l := &g.last[tag]
-	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.schema.Tags[tag], Interval: g.interval, Lost: g.lost[uint32(tag)]}
+	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.tags[tag], Interval: g.interval, Lost: g.lost[uint32(tag)]}
 	if l.read {
 		e.At = g.at
 	}

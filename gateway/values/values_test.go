@@ -167,3 +167,19 @@ func TestWatchBadShowsNoGood(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 }
+
+// TestDescribe: an entry has what the device says of its tag.
+func TestDescribe(t *testing.T) {
+	table := New()
+	g := table.Group(schema("a", "g", 1), time.Second)
+	unit := func() (unit string) {
+		table.Each("", "", func(e *Entry) bool { unit = e.Tag.Unit; return true })
+		return unit
+	}
+	before := unit()
+	g.Describe([]record.Tag{{Name: "tag-0", Unit: "mm"}})
+	g.Describe([]record.Tag{{Unit: "of too many"}, {}})
+	if after := unit(); before != "" || after != "mm" {
+		t.Errorf("unit %q, then %q", before, after)
+	}
+}

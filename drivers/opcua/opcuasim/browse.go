@@ -37,3 +37,19 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 	}
 	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}, ua.StatusOK
 }
+
+// refers answers a Browse request by what Options.Refers says.
+func (s *Server) refers(b *ua.BrowseDescription) ua.Response {
+	result := &ua.BrowseResult{}
+	for _, to := range s.opts.Refers(b.NodeID.String(), b.ReferenceTypeID.IntID(), b.BrowseDirection == ua.BrowseDirectionInverse) {
+		at, err := ua.ParseNodeID(to.Node)
+		if err != nil {
+			continue
+		}
+		result.References = append(result.References, &ua.ReferenceDescription{
+			ReferenceTypeID: b.ReferenceTypeID, NodeID: ua.NewExpandedNodeID(at, "", 0), BrowseName: &ua.QualifiedName{Name: to.Name},
+			DisplayName: &ua.LocalizedText{}, TypeDefinition: ua.NewExpandedNodeID(ua.NewTwoByteNodeID(0), "", 0),
+		})
+	}
+	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}
+}

@@ -52,6 +52,11 @@ type Options struct {
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
+	// Attribute, when set, says what an attribute other than the value is of a node such as "ns=2;i=3001"; nil = it has none. Refers names the
+	// nodes that a node refers to by a type of reference of namespace 0; nil = none.
+	Attribute func(node string, attribute ua.AttributeID) any
+	Refers    func(node string, reference uint32, inverse bool) []Reference
+
 	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int
@@ -86,6 +91,9 @@ type Options struct {
 	OnRead func(identifiers []string) (status uint32)
 }
 
+// Reference is a node that another refers to, and its browse name.
+type Reference struct{ Node, Name string }
+
 // Server is the simulated server. Its methods may be called at any time from any goroutine.
 type Server struct {
 	opts Options
@@ -115,6 +123,7 @@ type Server struct {
 // session is what the server keeps of one.
 type session struct {
 	active             bool
+	locales            []string
 	nonce, certificate []byte // ours; the client's
 	channel            *uasc.SecureChannel
 	subs               subscriptions
@@ -199,6 +208,16 @@ func (s *Server) Sessions() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.sessions)
+}
+
+// Locales returns the languages that the sessions ask for.
+func (s *Server) Locales() (all []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, made := range s.sessions {
+		all = append(all, made.locales...)
+	}
+	return all
 }
 
 // DropSessions forgets all sessions, as a server does that has timed them out.

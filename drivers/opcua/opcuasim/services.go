@@ -64,7 +64,11 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 			res, status = s.historyRead(r)
 		}
 	case *ua.BrowseRequest:
-		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
+		if status = s.session(req, true); status == ua.StatusOK && s.opts.Refers != nil && len(r.NodesToBrowse) == 1 {
+			res = s.refers(r.NodesToBrowse[0])
+			break
+		}
+		if status == ua.StatusOK && !s.opts.Browsable {
 			status = ua.StatusBadServiceUnsupported
 		}
 		if status == ua.StatusOK {
@@ -195,7 +199,7 @@ func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.Sta
 	if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
 		return ua.StatusBadUserAccessDenied
 	}
-	made.active = true
+	made.active, made.locales = true, r.LocaleIDs
 	return ua.StatusOK
 }
 
@@ -264,6 +268,11 @@ func (s *Server) readNode(r *ua.ReadValueID, now time.Time) *ua.DataValue {
 func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) {
 	key, ok := s.find(r.NodeID)
 	value := s.nodes[key]
+	if s.opts.Attribute != nil && r.AttributeID != ua.AttributeIDValue {
+		if v := s.opts.Attribute(r.NodeID.String(), r.AttributeID); v != nil {
+			return dataValue(v, now), v
+		}
+	}
 	switch code := s.bad[key]; {
 	case !ok || value == nil:
 		return badValue(ua.StatusBadNodeIDUnknown, now), nil

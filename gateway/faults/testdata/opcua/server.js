@@ -46,6 +46,7 @@ async function main() {
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
+    nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
   });
   await server.initialize();
   addNodes(server);
@@ -65,7 +66,7 @@ function security() {
 
 function addNodes(server) {
   const ns = server.engine.addressSpace.getOwnNamespace();
-  const folder = ns.addFolder("ObjectsFolder", { browseName: "Interop" });
+  const folder = ns.addFolder("ObjectsFolder", { browseName: "Interop", nodeId: "s=Interop" });
   const add = (name, dataType, more) =>
     ns.addVariable({ componentOf: folder, browseName: name, nodeId: "s=Interop." + name, dataType, ...more });
 
@@ -80,6 +81,8 @@ function addNodes(server) {
     valueRank: 1,
     value: { dataType: DataType.Int32, arrayType: VariantArrayType.Array, value: new Int32Array([1, -2, 3, -4]) },
   });
+
+  addStructures(server.engine.addressSpace, add);
 
   // Scan counts the Read requests that name it: each poll gets the next number, so that a lost poll is
   // a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". (Counting in the
@@ -127,6 +130,35 @@ function addNodes(server) {
         }),
     },
   });
+}
+
+// addStructures has the data types of types.xml, whose values name their type only.
+function addStructures(addressSpace, add) {
+  const types = addressSpace.getNamespaceIndex("urn:millrace:types");
+  const type = (name) => addressSpace.findDataType(name, types);
+  const make = (name, fields) => addressSpace.constructExtensionObject(type(name), fields);
+  const steps = [
+    make("Step", { name: "heat", time: 1500 }),
+    make("Step", { name: "hold", time: 2.5, note: "slow \"ramp\"" }),
+    make("Step", { name: "cool", time: 0, tries: 3, note: "" }),
+  ];
+  const recipe = {
+    name: "A 7", mode: 2, set: { temperature: 180.5, pressure: 1.25 }, steps, amount: { weight: 2.75 }, codes: [7, -8],
+    made: new Date("2026-01-02T03:04:05.678Z"), raw: Buffer.from([0, 255]), title: { locale: "de", text: "Größe" }, large: [1, 2],
+  };
+  const variable = (name, dataType, value, more) => add(name, dataType, { value, ...more });
+  const structure = { dataType: DataType.ExtensionObject };
+  variable("Recipe", type("Recipe"), { ...structure, value: make("Recipe", recipe) });
+  variable("Versioned", type("Versioned"), { ...structure, value: make("Versioned", { ...recipe, steps: [], amount: { label: "x" }, version: 9 }) });
+  variable("Steps", type("Step"), { ...structure, arrayType: VariantArrayType.Array, value: steps }, { valueRank: 1 });
+  variable("Amount", type("Amount"), { ...structure, value: make("Amount", { count: 12 }) });
+  variable("Mode", type("Mode"), { dataType: DataType.Int32, value: 1 });
+  variable("Matrix", DataType.Double, { dataType: DataType.Double, arrayType: VariantArrayType.Matrix, dimensions: [2, 3], value: new Float64Array([1, 2, 3, 4, 5, 6]) },
+    { valueRank: 2, arrayDimensions: [2, 3] });
+  variable("Text", DataType.LocalizedText, { dataType: DataType.LocalizedText, value: { locale: "de", text: "Spindel" } });
+  addressSpace.getOwnNamespace().addAnalogDataItem({ componentOf: "ns=1;s=Interop", browseName: "Level", nodeId: "s=Interop.Level", dataType: "Double", description: "of the tank",
+    engineeringUnits: opcua.standardUnits.millimetre, engineeringUnitsRange: { low: 0, high: 2000 }, value: { dataType: DataType.Double, value: 12.5 } });
+  addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
 }
 
 process.on("SIGTERM", () => process.exit(0));
