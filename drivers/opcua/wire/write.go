@@ -36,7 +36,7 @@ func (call *Call) finish(err error) {
 
 // reset makes the Call ready for a request.
 func (call *Call) reset() {
-	call.body, call.size, call.chunks, call.err, call.open = call.body[:0], 0, 0, nil, nil
+	call.body, call.size, call.chunks, call.err = call.body[:0], 0, 0, nil
 }
 
 // Trim lets go of the last answer if it was large, so that rare ones do not cost memory for ever.
