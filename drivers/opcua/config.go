@@ -63,6 +63,8 @@ func deviceOptions() []drivers.Option {
 func tagOptions() []drivers.Option {
 	return []drivers.Option{
 		{Name: "field", Example: "set.temperature", Help: "part of a structure or array: names with dots between, elements from 0 in brackets (default: the whole; a structure is JSON)"},
+		{Name: "min_severity", Example: "500", Help: "with type: event, the least severity, 1 to 1000 (default: all events)"},
+		{Name: "event_type", Example: "i=2915", Help: "with type: event, the node id of the only type that is taken, with its subtypes: i=2782 conditions, i=2915 alarms (default: all events)"},
 		{Name: "enum", Example: "server", Help: "server (the server's texts of an enumeration) or a table such as 0=off, 1=on; a number without a text is uncertain"},
 	}
 }
@@ -94,8 +96,9 @@ const (
 )
 
 type tag struct {
-	addr address
-	want wanted
+	addr  address
+	want  wanted
+	event *event // nil: its value
 
 	unitless, undescribed bool // the config says nothing, and the server may
 }
@@ -124,6 +127,7 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
 			}
 			groups[i][j].share()
+			errs = append(errs, groups[i][j].checkEvents(s.subscribing, i, j)...)
 		}
 	}
 	return s, groups, errors.Join(errs...)
@@ -307,9 +311,18 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	if m != nil {
 		fail("address", fmt.Sprintf("address %q: %s", clip(from.Address), m.what), m.mend)
 	}
+	if from.Type == eventType {
+		t.addr, t.event = a, parseEvent(from, fail)
+		return errs
+	}
+	for _, name := range []string{"min_severity", "event_type"} {
+		if from.Options[name] != "" {
+			fail(name, name+" is of events, and the tag takes values", "add type: event, or remove it")
+		}
+	}
 	w, ok := parseType(from.Type)
 	if !ok {
-		fail("type", fmt.Sprintf("type %q is not known", from.Type), "use one of "+strings.ReplaceAll(typeWords, " ", ", ")+", or leave type out to take the server's")
+		fail("type", fmt.Sprintf("type %q is not known", from.Type), "use one of "+strings.ReplaceAll(typeWords, " ", ", ")+" or event, or leave type out to take the server's")
 	}
 	if field, m := w.wants(from.Options); m != nil {
 		fail(field, m.what, m.mend)

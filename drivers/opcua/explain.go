@@ -20,7 +20,7 @@ func (d *driver) explain(ctx context.Context, g *group, readings []telemetry.Rea
 	asked := false
 	for i := range readings {
 		r, tag := &readings[i], readings[i].Tag
-		if r.Quality != telemetry.Bad || r.Reason != plain {
+		if r.Quality != telemetry.Bad || r.Reason != plain || g.tags[tag].event != nil {
 			continue
 		}
 		if g.ask.hints == nil {

@@ -56,17 +56,19 @@ type feed struct {
 // subscription is one group that is pushed.
 type subscription struct {
 	terms
-	ref       drivers.Ref
-	group     *group
-	next      uint32         // the sequence number of its next message
-	heard     time.Time      // when the last one was taken
-	came      time.Time      // when it came
-	quiet     time.Duration  // how long it may say nothing
-	refused   []int          // tags that the server does not monitor, tried again now and then
-	reasons   map[int]string // why
-	retry     time.Time
-	*verified          // nil = it is not
-	silence   *silence // nil = its tags may be silent for as long as they like
+	ref        drivers.Ref
+	group      *group
+	next       uint32         // the sequence number of its next message
+	heard      time.Time      // when the last one was taken
+	came       time.Time      // when it came
+	quiet      time.Duration  // how long it may say nothing
+	refused    []int          // tags that the server does not monitor, tried again now and then
+	reasons    map[int]string // why
+	retry      time.Time
+	*verified               // nil = it is not
+	refresh    bool         // the server wants to be asked for its conditions
+	refreshing map[int]bool // tags of events to which it tells them
+	silence    *silence     // nil = its tags may be silent for as long as they like
 }
 
 func newFeed(l *link, set *settings) *feed {
@@ -301,6 +303,10 @@ func (f *feed) take(s *subscription, r *reader, parts int) error {
 		switch kind {
 		case dataPart:
 			err = f.data(s, &body)
+		case eventPart:
+			if err = f.events(s, &body); err == nil && s.refresh {
+				err = f.refresh(s)
+			}
 		case statusPart:
 			err = f.changed(ua.StatusCode(body.U32()))
 		}

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -12,13 +13,14 @@ import (
 
 // plan says which nodes of a group are read together, in slices that every poll reuses.
 type plan struct {
-	nodes   [][]byte  // read together, in the order of the tags
-	tags    []int     // nodes[i] belongs to tag tags[i]
-	ids     [][]byte  // of each tag, nil when its namespace is not known
-	reasons []string  // of each tag: why it is not read with the others, "" when it is
-	aside   []int     // tags whose node spoils a request; tried alone now and then
-	retry   time.Time // when the next of them is tried
-	hints   []string  // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
+	nodes   [][]byte       // read together, in the order of the tags
+	tags    []int          // nodes[i] belongs to tag tags[i]
+	ids     [][]byte       // of each tag, nil when its namespace is not known
+	reasons []string       // of each tag: why it is not read with the others, "" when it is
+	aside   []int          // tags whose node spoils a request; tried alone now and then
+	retry   time.Time      // when the next of them is tried
+	filters map[int][]byte // of tags of events, encoded; nil = none
+	hints   []string       // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
 }
 
 // valueOf asks for the value of a node: an encoded ReadValueId (OPC 10000-4, 7.29), made once for all polls.
@@ -31,19 +33,19 @@ func valueOf(n *ua.NodeID) ([]byte, error) {
 func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
-	p.hints = nil
+	p.hints, p.filters = nil, nil
 	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
-		ns := t.addr.ns
-		if t.addr.uri != "" {
-			index := slices.Index(names, t.addr.uri)
-			if index < 0 || index > 1<<16-1 {
-				if p.reasons[i] = reason; reason == "" {
-					p.reasons[i] = fmt.Sprintf("the server has no namespace %q", t.addr.uri)
-				}
-				continue
+		ns, why := t.addr.index(names, reason)
+		if why != "" {
+			p.reasons[i] = why
+			continue
+		}
+		if t.event != nil {
+			if err := g.listen(i, ns, names, reason); err != nil {
+				return err
 			}
-			ns = uint16(index)
+			continue
 		}
 		if p.ids[i], err = valueOf(t.addr.nodeID(ns)); err != nil {
 			return fmt.Errorf("BUG: encode node id %q: %w", t.addr, err)
@@ -56,6 +58,46 @@ func (g *group) resolve(names []string, reason string) (err error) {
 	return nil
 }
 
+// index returns the index of the address's namespace, or why it has none.
+func (a *address) index(names []string, reason string) (ns uint16, why string) {
+	if a.uri == "" {
+		return a.ns, ""
+	}
+	index := slices.Index(names, a.uri)
+	if index < 0 || index > 1<<16-1 {
+		return 0, cmp.Or(reason, fmt.Sprintf("the server has no namespace %q", a.uri))
+	}
+	return uint16(index), ""
+}
+
+// eventsOnly is why a tag of events is not read with the values.
+const eventsOnly = "events come by subscription only, and this group is polled"
+
+// listen finds the node of a tag of events, and makes its filter.
+func (g *group) listen(tag int, ns uint16, names []string, reason string) (err error) {
+	p, t := &g.ask, &g.tags[tag]
+	kind := uint16(0)
+	if t.event.kind != nil {
+		var why string
+		if kind, why = t.event.kind.index(names, reason); why != "" {
+			p.reasons[tag] = "event_type: " + why
+			return nil
+		}
+	}
+	filter, err := t.event.filter(kind)
+	if err == nil {
+		p.ids[tag], err = notifierOf(t.addr.nodeID(ns))
+	}
+	if err != nil {
+		return fmt.Errorf("BUG: encode the filter of events of %q: %w", t.addr, err)
+	}
+	if p.filters == nil {
+		p.filters = map[int][]byte{}
+	}
+	p.filters[tag], p.reasons[tag] = filter, eventsOnly
+	return nil
+}
+
 // share finds the tags that are parts of the node of a tag before them. A group without parts has none.
 func (g *group) share() {
 	if !slices.ContainsFunc(g.tags, func(t tag) bool { return t.want.part != nil }) {
@@ -63,6 +105,9 @@ func (g *group) share() {
 	}
 	first := map[address]int{}
 	for i, t := range g.tags {
+		if t.event != nil {
+			continue
+		}
 		to, found := first[t.addr]
 		if !found {
 			first[t.addr] = i

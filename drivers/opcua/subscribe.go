@@ -84,7 +84,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if err != nil {
 		return err
 	}
-	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, retry: time.Now().Add(asideTime),
+	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, refreshing: map[int]bool{}, retry: time.Now().Add(asideTime),
 		verified: newVerified(f.set.verify, len(g.tags)), silence: newSilence(g, time.Now())}
 	if r.Err != nil {
 		return r.Err
@@ -93,16 +93,19 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	f.subs[s.id] = s
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
-		if reason != "" && reason != shared {
+		if reason != "" && reason != shared && reason != eventsOnly {
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
-	more, err := f.monitor(ctx, s, g.ask.tags, &got)
+	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), slices.Sorted(maps.Keys(g.ask.filters))...), &got)
+	if err == nil && len(g.ask.filters) > 0 {
+		err = f.refresh(s)
+	}
 	if err != nil {
 		return err
 	}
-	f.first = append(f.first, drivers.Push{Group: ref, Readings: g.spreadBad(append(bad, more...)), Note: g.news(got.note(asked, f, s))})
+	f.first = append(f.first, drivers.Push{Group: ref, Readings: s.begun(g.spreadBad(append(bad, more...))), Note: g.news(got.note(asked, f, s))})
 	return nil
 }
 
@@ -187,7 +190,7 @@ func (f *feed) monitor(ctx context.Context, s *subscription, tags []int, got *re
 // create creates items in one request.
 func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *revised) (bad []telemetry.Reading, err error) {
 	r, err := f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary,
-		encodeMonitor(s.id, s.group.ask.ids, tags, s.group.interval, f.set.queue))
+		encodeMonitor(s.id, &s.group.ask, tags, s.group.interval, f.set.queue))
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +206,9 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
 		default:
 			delete(s.reasons, tag)
+			if s.group.tags[tag].event != nil {
+				continue
+			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
 		}
 	}

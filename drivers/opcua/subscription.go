@@ -42,18 +42,23 @@ func (r *reader) terms() terms {
 
 // encodeMonitor returns the body of a CreateMonitoredItems request for some tags of a group, by encoded ReadValueIds. The handle of
 // an item is its tag.
-func encodeMonitor(subscription uint32, ids [][]byte, tags []int, sampling time.Duration, queue int) func(b []byte) ([]byte, error) {
+func encodeMonitor(subscription uint32, p *plan, tags []int, sampling time.Duration, queue int) func(b []byte) ([]byte, error) {
 	return func(b []byte) ([]byte, error) {
 		for _, v := range [...]uint32{subscription, uint32(ua.TimestampsToReturnBoth), uint32(len(tags))} {
 			b = binary.LittleEndian.AppendUint32(b, v)
 		}
 		for _, tag := range tags {
-			b = append(b, ids[tag]...)
+			b = append(b, p.ids[tag]...)
 			b = binary.LittleEndian.AppendUint32(b, uint32(ua.MonitoringModeReporting))
 			b = binary.LittleEndian.AppendUint32(b, uint32(tag))
-			b = appendFloat(b, millis(sampling))
-			b = append(b, 0, 0, 0) // no filter: a value is news when it or its status differs
-			b = binary.LittleEndian.AppendUint32(b, uint32(queue))
+			if filter := p.filters[tag]; filter != nil {
+				b = append(appendFloat(b, 0), filter...)
+				b = binary.LittleEndian.AppendUint32(b, eventQueue)
+			} else {
+				b = appendFloat(b, millis(sampling))
+				b = append(b, 0, 0, 0) // no filter: a value is news when it or its status differs
+				b = binary.LittleEndian.AppendUint32(b, uint32(queue))
+			}
 			b = append(b, 1) // of a full queue the oldest is discarded
 		}
 		return b, nil
@@ -115,6 +120,7 @@ func (r *reader) message() (sequence uint32, parts int) {
 const (
 	otherPart  = iota // nothing that was asked for
 	dataPart          // values
+	eventPart         // events
 	statusPart        // what has become of the subscription
 )
 
@@ -135,6 +141,8 @@ func (r *reader) part() (kind int, body reader) {
 		return otherPart, body
 	case n.Number == id.DataChangeNotification_Encoding_DefaultBinary:
 		return dataPart, body
+	case n.Number == id.EventNotificationList_Encoding_DefaultBinary:
+		return eventPart, body
 	case n.Number == id.StatusChangeNotification_Encoding_DefaultBinary:
 		return statusPart, body
 	}

@@ -24,7 +24,9 @@ type keeping struct {
 	asked   []string
 }
 
-func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) { return !f.unasked, f.ahead, nil }
+func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) {
+	return !f.unasked, f.ahead, nil
+}
 
 func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
 	if err := f.fail; err != nil {

@@ -103,6 +103,26 @@ function addNodes(server) {
   let beats = 0;
   server.engine.addressSpace.installHistoricalDataNode(beat, { maxOnlineValues: 10000 });
   setInterval(() => beat.setValueFromSource({ dataType: DataType.UInt32, value: ++beats }), 100);
+  server.engine.addressSpace.installAlarmsAndConditionsService();
+  // Alarms: an object that tells events. Level is limited, and rises above and falls below by what is written to it; each turn is an
+  // event by itself, too.
+  const machine = ns.addObject({ organizedBy: folder, browseName: "Tank", nodeId: "s=Interop.Tank", eventSourceOf: "Server", eventNotifier: 1 });
+  const pressure = ns.addVariable({ componentOf: machine, browseName: "Pressure", nodeId: "s=Interop.Tank.Pressure", dataType: DataType.Double,
+    eventSourceOf: machine, value: { dataType: DataType.Double, value: 50 } });
+  const alarm = ns.instantiateExclusiveLimitAlarm("ExclusiveLimitAlarmType", {
+    browseName: "PressureAlarm", conditionSource: pressure, inputNode: pressure, componentOf: machine, conditionName: "Pressure",
+    highHighLimit: 100, highLimit: 80, lowLimit: 20, lowLowLimit: 10, optionals: ["ConfirmedState"],
+  });
+  let turn = 0;
+  if (process.argv[6] === "alarms") {
+    setInterval(() => {
+      turn++;
+      machine.raiseEvent("BaseEventType", { severity: { dataType: DataType.UInt16, value: 100 + turn % 5 * 100 },
+        message: { dataType: DataType.LocalizedText, value: { text: "turn " + turn } } });
+      pressure.setValueFromSource({ dataType: DataType.Double, value: turn % 2 ? 90 : 50 });
+    }, 300);
+  } else pressure.setValueFromSource({ dataType: DataType.Double, value: 90 }); // one alarm stays
+  void alarm;
   // Broken is a node whose device behind the server does not answer.
   add("Broken", DataType.Double, {
     minimumSamplingInterval: 50,

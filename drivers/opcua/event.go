@@ -1,0 +1,279 @@
+package opcua
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+// A tag of the type event is not a value of its node but what happens there: each event, alarm and change of a condition
+// (OPC 10000-5, 6.4; OPC 10000-9) is a reading whose value is JSON.
+
+const (
+	eventType      = "event"
+	maxEventTags   = 16   // of a group
+	maxEventFields = 64   // that are looked at
+	eventQueue     = 1000 // events that the server keeps until they are published: they come in bursts
+)
+
+// event says which events of a node a tag takes.
+type event struct {
+	severity uint16   // least, 0 = any
+	kind     *address // of the event, its subtypes included; nil = any
+}
+
+// parseEvent reads the options of a tag of the type event.
+func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event {
+	e := &event{}
+	if v := from.Options["min_severity"]; v != "" {
+		n, err := parseDecimal(v, 16)
+		if err != nil || n < 1 || n > 1000 {
+			fail("min_severity", fmt.Sprintf("min_severity %q is no severity", v), "use 1 (information) to 1000 (catastrophe)")
+		}
+		e.severity = uint16(n)
+	}
+	if v := from.Options["event_type"]; v != "" {
+		a, m := parseAddress(v)
+		if m != nil {
+			fail("event_type", fmt.Sprintf("event_type %q: %s", clip(v), m.what), "use the node id of a type, such as i=2915 (alarms) or i=2782 (conditions)")
+		}
+		e.kind = &a
+	}
+	for _, name := range []string{"field", "enum"} {
+		if from.Options[name] != "" {
+			fail(name, name+" is of values, and the tag takes events", "remove one of them")
+		}
+	}
+	if from.Scaled() {
+		fail("type", "events cannot be scaled", "remove scale and offset")
+	}
+	return e
+}
+
+// checkEvents looks at what is wrong with the tags of events together.
+func (g *group) checkEvents(m mode, device, index int) (errs []error) {
+	n := 0
+	for i := range g.tags {
+		if g.tags[i].event == nil {
+			continue
+		}
+		n++
+		switch {
+		case m == modeRead:
+			errs = append(errs, &drivers.ConfigError{Device: device, Group: index, Tag: i, Field: "type", What: "events come by subscription only, and the device's mode is read", Mend: "remove mode: read, or the tag"})
+		case n == maxEventTags+1:
+			errs = append(errs, &drivers.ConfigError{Device: device, Group: index, Tag: i, Field: "type", What: fmt.Sprintf("the group has more than %d tags of events", maxEventTags), Mend: "put them into another group"})
+		}
+	}
+	return errs
+}
+
+// eventFields are what is asked of each event, in the order of parts of happened. The fields of a type that an event is not of are null.
+var eventFields = []struct {
+	of   uint32 // the type that has it
+	path string // its browse name, or several; "" = the node id of the condition itself
+}{
+	{id.BaseEventType, "EventType"}, {id.BaseEventType, "EventId"}, {id.BaseEventType, "Time"}, {id.BaseEventType, "SourceName"}, {id.BaseEventType, "Severity"},
+	{id.BaseEventType, "Message"}, {id.ConditionType, ""}, {id.ConditionType, "ConditionName"}, {id.ConditionType, "BranchId"}, {id.ConditionType, "Retain"},
+	{id.ConditionType, "EnabledState/Id"}, {id.ConditionType, "Comment"}, {id.AcknowledgeableConditionType, "AckedState/Id"},
+	{id.AcknowledgeableConditionType, "ConfirmedState/Id"}, {id.AlarmConditionType, "ActiveState/Id"}, {id.ExclusiveLimitAlarmType, "LimitState/CurrentState"},
+}
+
+// happened is an event as it is told. What it has not is left out.
+type happened struct {
+	Type       string `json:"type,omitempty"` // its name where it is one of OPC UA's, else its node id
+	Event      string `json:"event,omitempty"`
+	Time       string `json:"time,omitempty"` // when it occurred, RFC 3339
+	Source     string `json:"source,omitempty"`
+	Severity   uint64 `json:"severity,omitempty"`
+	Message    string `json:"message,omitempty"`
+	Condition  string `json:"condition,omitempty"` // node id
+	Name       string `json:"name,omitempty"`      // of the condition
+	Branch     string `json:"branch,omitempty"`    // an earlier state of the condition that still wants an answer
+	Retain     *bool  `json:"retain,omitempty"`    // somebody should still see to it
+	Enabled    *bool  `json:"enabled,omitempty"`
+	Comment    string `json:"comment,omitempty"`
+	Acked      *bool  `json:"acked,omitempty"`
+	Confirmed  *bool  `json:"confirmed,omitempty"`
+	Active     *bool  `json:"active,omitempty"`
+	Limit      string `json:"limit,omitempty"`      // High, HighHigh, Low, LowLow
+	Refresh    bool   `json:"refresh,omitempty"`    // it is told again, because a session began
+	Subscribed bool   `json:"subscribed,omitempty"` // no event: from now on they come
+}
+
+// filter returns the encoded EventFilter (OPC 10000-4, 7.22.3) of a tag, an ExtensionObject. kind is the index of the type's namespace.
+func (e *event) filter(kind uint16) ([]byte, error) {
+	f := &ua.EventFilter{WhereClause: &ua.ContentFilter{}}
+	for _, x := range eventFields {
+		f.SelectClauses = append(f.SelectClauses, operand(x.of, x.path))
+	}
+	literal := func(v any) *ua.ExtensionObject {
+		return ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(v)})
+	}
+	element := func(op ua.FilterOperator, with ...*ua.ExtensionObject) {
+		f.WhereClause.Elements = append(f.WhereClause.Elements, &ua.ContentFilterElement{FilterOperator: op, FilterOperands: with})
+	}
+	if e.severity > 0 && e.kind != nil {
+		other := func(i uint32) *ua.ExtensionObject { return ua.NewExtensionObject(&ua.ElementOperand{Index: i}) }
+		element(ua.FilterOperatorAnd, other(1), other(2))
+	}
+	if e.severity > 0 {
+		element(ua.FilterOperatorGreaterThanOrEqual, ua.NewExtensionObject(operand(id.BaseEventType, "Severity")), literal(e.severity))
+	}
+	if e.kind != nil {
+		element(ua.FilterOperatorOfType, literal(e.kind.nodeID(kind)))
+	}
+	return ua.Encode(ua.NewExtensionObject(f))
+}
+
+// operand names a field of events, or the id of the condition.
+func operand(of uint32, path string) *ua.SimpleAttributeOperand {
+	o := &ua.SimpleAttributeOperand{TypeDefinitionID: ua.NewNumericNodeID(0, of), AttributeID: ua.AttributeIDValue}
+	if path == "" {
+		o.AttributeID = ua.AttributeIDNodeID
+		return o
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		o.BrowsePath = append(o.BrowsePath, &ua.QualifiedName{Name: name})
+	}
+	return o
+}
+
+// notifierOf asks for the events of a node: an encoded ReadValueId.
+func notifierOf(n *ua.NodeID) ([]byte, error) {
+	return ua.Encode(&ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDEventNotifier, DataEncoding: &ua.QualifiedName{}})
+}
+
+// events hands on the events of an EventNotificationList (OPC 10000-4, 7.25.3).
+func (f *feed) events(s *subscription, r *reader) error {
+	p := drivers.Push{Group: s.ref}
+	for n := r.Count(8); n > 0 && r.Err == nil; n-- {
+		tag := int(r.U32())
+		var e happened
+		kind, at, err := f.happened(r, &e)
+		switch {
+		case err != nil:
+			return err
+		case tag >= len(s.group.tags) || s.group.tags[tag].event == nil:
+			return protocolError("the server reports an event that was not asked for")
+		case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:
+			if delete(s.refreshing, tag); kind == id.RefreshStartEventType {
+				s.refreshing[tag] = true
+			}
+			continue
+		case kind == id.RefreshRequiredEventType:
+			s.refresh = true
+			continue
+		case kind == id.EventQueueOverflowEventType:
+			p.Lost++
+			p.Tags, p.Note = append(p.Tags, uint32(tag)), "the server had no room for all events, and discarded some"
+			continue
+		}
+		e.Refresh = s.refreshing[tag]
+		p.Readings = append(p.Readings, e.reading(tag, at))
+		if len(p.Readings) == maxPush {
+			f.push(p)
+			p = drivers.Push{Group: s.ref}
+		}
+	}
+	f.push(p)
+	return f.spoilt(s, r.Err)
+}
+
+// happened takes the fields of one event and returns the number of its type, 0 for one that is not OPC UA's own, and when it occurred, in µs since 1970.
+func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err error) {
+	n := r.Count(1)
+	for i := 0; i < n && r.Err == nil; i++ {
+		from := r.B
+		if r.Variant(0); r.Err != nil || i >= min(len(eventFields), maxEventFields) {
+			continue
+		}
+		v, reason := f.decode.value(from[:len(from)-len(r.B)], wanted{})
+		if reason != "" { // null: the event has no such field
+			continue
+		}
+		switch i {
+		case 0:
+			kind = e.typeOf(v.Text)
+		case 2:
+			if v.Kind == telemetry.KindTime {
+				at = micros(int64(v.Bits))
+			}
+		}
+		e.set(i, v)
+	}
+	return kind, at, r.Err
+}
+
+// typeOf names the type of an event.
+func (e *happened) typeOf(text string) (kind uint32) {
+	e.Type = text
+	if number, ok := strings.CutPrefix(text, "i="); ok {
+		n, _ := strconv.ParseUint(number, 10, 32)
+		kind = uint32(n)
+		if name := id.Name(kind); name != "" && name != number {
+			e.Type = name
+		}
+	}
+	return kind
+}
+
+// set takes the value of a field, by its index in eventFields.
+func (e *happened) set(field int, v telemetry.Value) {
+	text := [...]*string{1: &e.Event, 3: &e.Source, 5: &e.Message, 6: &e.Condition, 7: &e.Name, 8: &e.Branch, 11: &e.Comment, 15: &e.Limit}
+	flag := [...]**bool{9: &e.Retain, 10: &e.Enabled, 12: &e.Acked, 13: &e.Confirmed, 14: &e.Active}
+	switch {
+	case field == 2 && v.Kind == telemetry.KindTime:
+		e.Time = v.AsTime().Format(time.RFC3339Nano)
+	case field == 4 && v.Kind == telemetry.KindUint:
+		e.Severity = v.Bits
+	case field < len(text) && text[field] != nil && v.Kind == telemetry.KindString:
+		*text[field] = v.Text
+	case field < len(flag) && flag[field] != nil && v.Kind == telemetry.KindBool:
+		yes := v.Bits != 0
+		*flag[field] = &yes
+	}
+	if field == 8 && v.Text == "i=0" { // no branch
+		e.Branch = ""
+	}
+}
+
+// reading returns an event as a reading.
+func (e *happened) reading(tag int, at int64) telemetry.Reading {
+	text, err := json.Marshal(e)
+	switch {
+	case err != nil:
+		return telemetry.BadReading(tag, at, "BUG: "+err.Error())
+	case len(text) > maxText:
+		return telemetry.BadReading(tag, at, fmt.Sprintf("event of %d bytes is over %d", len(text), maxText))
+	}
+	return telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
+}
+
+// refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server without
+// conditions refuses, and has none.
+func (f *feed) refresh(s *subscription) error {
+	s.refresh = false
+	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
+		InputArguments: []*ua.Variant{ua.MustVariant(s.id)}}
+	_, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
+	return unlessRefused(err)
+}
+
+// begun appends what the tags of events read from now on: that they come.
+func (s *subscription) begun(dst []telemetry.Reading) []telemetry.Reading {
+	for tag := range s.group.tags {
+		if _, refused := s.reasons[tag]; s.group.ask.reasons[tag] == eventsOnly && !refused {
+			dst = append(dst, (&happened{Subscribed: true}).reading(tag, 0))
+		}
+	}
+	return dst
+}
