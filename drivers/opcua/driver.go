@@ -26,7 +26,7 @@ import (
 func Protocol() drivers.Protocol {
 	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
-		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
+		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}
 }
 
@@ -37,6 +37,7 @@ type driver struct {
 	link   *link // nil when not connected
 	most   int   // nodes a request may ask for, as far as known
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
+	finder finder
 	converter
 }
 
@@ -70,6 +71,8 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	}
 	if d.set.subscribing != modeRead {
 		d.feed = newFeed(l, &d.set)
+		d.feed.finder = d.finder
+		d.feed.finder.call = d.feed.call
 	}
 	return nil
 }
@@ -116,7 +119,7 @@ func (d *driver) learn(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return d.findPaths(ctx, names, reason)
 }
 
 // texts returns the elements of an array of texts; what is no text is "".
@@ -146,7 +149,7 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 func (d *driver) usesURIs() bool {
 	for _, device := range d.groups {
 		for _, g := range device {
-			if slices.ContainsFunc(g.tags, func(t tag) bool { return t.addr.uri != "" }) {
+			if slices.ContainsFunc(g.tags, func(t tag) bool { return t.addr.uri != "" || t.addr.kind == byPath }) {
 				return true
 			}
 		}
