@@ -24,8 +24,16 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver, Example: drivers.Example{
-		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
+	shared := new(listeners)
+	made := func(c drivers.Connection) (drivers.Driver, error) {
+		d, err := newDriver(c)
+		if err == nil && d.(*driver).set.reverse != nil {
+			d.(*driver).set.reverse.listeners = shared
+		}
+		return d, err
+	}
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: made, Example: drivers.Example{
+		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path; opc.tcp-listen://:port for a server that calls",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}
 }
@@ -56,9 +64,7 @@ func newDriver(c drivers.Connection) (drivers.Driver, error) {
 // of nodes a request and its namespaces.
 func (d *driver) Connect(ctx context.Context) (err error) {
 	defer caught(&err)
-	if err := d.Close(); err != nil {
-		return err
-	}
+	d.hangUp()
 	l, err := d.set.open(ctx)
 	if err != nil {
 		return err
@@ -66,7 +72,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	d.link, d.most = l, defaultNodes
 	if err := d.learn(ctx); err != nil {
 		d.link.dead = true
-		d.Close()
+		d.hangUp()
 		return err
 	}
 	if d.set.subscribing != modeRead {
@@ -77,8 +83,15 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// Close ends the session. A server that answers is told, within a second.
+// Close ends the session, and stops to listen for calls of the server.
 func (d *driver) Close() error {
+	d.hangUp()
+	d.set.reverse.leave()
+	return nil
+}
+
+// hangUp ends the session. A server that answers is told, within a second.
+func (d *driver) hangUp() {
 	if d.feed != nil {
 		d.feed.end()
 		d.link.dead = d.link.dead || d.feed.silent
@@ -88,7 +101,6 @@ func (d *driver) Close() error {
 		d.link.close()
 		d.link = nil
 	}
-	return nil
 }
 
 // learn reads the server's limits and namespaces. A server that does not have them is none the

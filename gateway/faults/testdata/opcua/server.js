@@ -46,6 +46,8 @@ async function main() {
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
+    // REVERSE is where it calls, such as opc.tcp://127.0.0.1:4841.
+    ...(process.env.REVERSE && { reverseConnect: { connections: [{ endpointUrl: process.env.REVERSE }], reconnectDelay: 500 } }),
   });
   await server.initialize();
   addNodes(server);
