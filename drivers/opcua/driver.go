@@ -47,6 +47,10 @@ type driver struct {
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
 	finder finder
 	converter
+
+	before   *census // nil = there was no connect yet
+	news     string  // what has changed since
+	failures int     // of the census
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -114,7 +118,7 @@ func (d *driver) learn(ctx context.Context) error {
 		d.most = int(min(v.Bits, maxNodes))
 	}
 	names, reason := []string(nil), ""
-	if d.usesURIs() {
+	if d.usesURIs() || d.counts() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
 		if err != nil {
 			return fmt.Errorf("read the server's namespaces: %w", err)
@@ -131,7 +135,10 @@ func (d *driver) learn(ctx context.Context) error {
 			}
 		}
 	}
-	return d.findPaths(ctx, names, reason)
+	if err := d.findPaths(ctx, names, reason); err != nil {
+		return err
+	}
+	return d.notice(ctx, names)
 }
 
 // texts returns the elements of an array of texts; what is no text is "".

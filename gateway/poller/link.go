@@ -96,6 +96,7 @@ func (p *Poller) connected(r dialled) {
 	p.mu.Unlock()
 	p.resumed(now)
 	p.welcome()
+	p.warn()
 }
 
 // welcome says that devices answer which have let us subscribe: nothing else will until one of their values changes.

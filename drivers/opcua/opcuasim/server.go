@@ -52,6 +52,9 @@ type Options struct {
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
+	// Attribute, when set, says what an attribute other than the value is of a node such as "ns=2;i=3001"; nil = it has none.
+	Attribute func(node string, attribute ua.AttributeID) any
+
 	// ReceiveChunk is the largest chunk that the server takes, at least 8192 bytes, default 65535.
 	// It sends chunks of up to 65535 all the same.
 	ReceiveChunk int

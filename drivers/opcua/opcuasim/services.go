@@ -271,6 +271,11 @@ func (s *Server) readNode(r *ua.ReadValueID, now time.Time) *ua.DataValue {
 func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) {
 	key, ok := s.find(r.NodeID)
 	value := s.nodes[key]
+	if s.opts.Attribute != nil && r.AttributeID != ua.AttributeIDValue {
+		if v := s.opts.Attribute(r.NodeID.String(), r.AttributeID); v != nil {
+			return dataValue(v, now), v
+		}
+	}
 	switch code := s.bad[key]; {
 	case !ok || value == nil:
 		return badValue(ua.StatusBadNodeIDUnknown, now), nil
