@@ -11,7 +11,7 @@ RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} \
 
 # Nothing but the binary and its certificates: no shell, no package manager. Runs with a read-only root:
 #   docker run --read-only -v millrace-data:/data -v ./configs/container.yaml:/etc/millrace/millrace.yaml:ro -p 127.0.0.1:9280:9280 millrace
-# The config needs  buffer: {path: /data}  and, for the page to be reached from outside,  web: {listen: ":9280"}.
+# The config needs  buffer: {path: /data}, for OPC UA  pki: {path: /data/pki}, and, for the page to be reached from outside,  web: {listen: ":9280"}.
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=65532:65532 /rootfs/ /

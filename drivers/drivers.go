@@ -45,6 +45,7 @@ type Option struct {
 	Help    string // one line for the reference and editors, with unit, bounds and default
 	Example string // a value for the reference
 	Secret  bool   // its value is never printed, logged or hashed in clear
+	Path    bool   // a file or folder: relative to the config file that it stands in, and absolute when the driver gets it
 }
 
 // Example is what the reference of the config shows of a protocol: a device that loads, and the forms of its texts.

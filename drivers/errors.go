@@ -11,6 +11,7 @@ var ErrDevice = errors.New("device gives no usable answer")
 
 // ErrAbsent marks an error that wraps ErrDevice too: the device itself has to make the connection and has not. To read
 // again costs nothing, so the poller does at each tick.
+// It is also how Connect says that it has waited for the device: it is called again soon.
 var ErrAbsent = errors.New("the device is not there")
 
 // ErrLink marks an error of Writer.Write that means the link is down.

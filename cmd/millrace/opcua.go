@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/drivers/opcua"
+	"millrace/gateway/config"
 )
 
 // newOPCUA holds the commands for people who connect OPC UA servers. They need no running gateway.
@@ -23,7 +26,9 @@ func newOPCUA() *cobra.Command {
   millrace opcua trust ls
   millrace opcua trust add 3f2a91c0`,
 	}
-	cmd.AddCommand(newOffers(), newBrowse(), newTrust())
+	var pki pkiFlags
+	pki.add(cmd)
+	cmd.AddCommand(newOffers(), newBrowse(&pki), newTrust(&pki))
 	return cmd
 }
 
@@ -62,26 +67,61 @@ func printOffers(out io.Writer, offers []opcua.Offer) error {
 	return w.Flush()
 }
 
-func newTrust() *cobra.Command {
-	var pki opcua.PKI
+// pkiFlags say where the certificates are.
+type pkiFlags struct {
+	config, path string
+	chosen       func() bool // --config is given
+}
+
+func (f *pkiFlags) add(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVarP(&f.config, "config", "c", "millrace.yaml", "config file; its pki.path is the folder of certificates")
+	cmd.PersistentFlags().StringVar(&f.path, "pki", "", "folder of certificates, instead of the config's")
+	f.chosen = func() bool { return cmd.PersistentFlags().Changed("config") }
+}
+
+// pki returns the certificates that the gateway of the config uses, also where the rest of it has mistakes; without a config those beside us.
+func (f *pkiFlags) pki() (opcua.PKI, error) {
+	if f.path != "" {
+		return opcua.PKI{Path: f.path}, nil
+	}
+	path, err := config.PKIPath(f.config, protocols(), config.Options{})
+	if _, missing := os.Stat(f.config); errors.Is(missing, fs.ErrNotExist) {
+		if f.chosen() {
+			return opcua.PKI{}, err
+		}
+		return opcua.PKI{Path: "pki"}, nil
+	}
+	return opcua.PKI{Path: path}, nil
+}
+
+func newTrust(flags *pkiFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust",
 		Short: "List, trust and remove the certificates of OPC UA servers",
-		Long: `Work on a directory of certificates (the device option pki). A server whose certificate is not trusted is refused, and its
+		Long: `Work on the folder of certificates that a config names (pki.path). A server whose certificate is not trusted is refused, and its
 certificate is put into rejected/. Compare the thumbprint with what the server itself shows before you trust it.`,
 		Example: `  millrace opcua trust ls
   millrace opcua trust add 3f2a91c0
   millrace opcua trust add plant-ca.pem
   millrace opcua trust remove 3f2a91c0`,
 	}
-	cmd.PersistentFlags().StringVar(&pki.Path, "pki", "pki", "directory of certificates")
 	cmd.AddCommand(&cobra.Command{
 		Use: "ls", Short: "List all certificates", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return failed(listTrust(cmd.OutOrStdout(), pki)) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pki, err := flags.pki()
+			if err == nil {
+				err = listTrust(cmd.OutOrStdout(), pki)
+			}
+			return failed(err)
+		},
 	}, &cobra.Command{
 		Use: "add THUMBPRINT|FILE", Short: "Trust a rejected certificate, by the begin of its thumbprint, or the one in a file",
 		Example: "  millrace opcua trust add 3f2a91c0", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			pki, err := flags.pki()
+			if err != nil {
+				return failed(err)
+			}
 			c, err := pki.Trust(args[0])
 			if err == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "trusted from the next connect on: %.100q, thumbprint %s\n", c.Subject.CommonName, opcua.Thumbprint(c.Raw))
@@ -92,6 +132,10 @@ certificate is put into rejected/. Compare the thumbprint with what the server i
 		Use: "remove THUMBPRINT", Short: "Remove a trusted or rejected certificate, by the begin of its thumbprint",
 		Example: "  millrace opcua trust remove 3f2a91c0", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			pki, err := flags.pki()
+			if err != nil {
+				return failed(err)
+			}
 			c, err := pki.Remove(args[0])
 			if err == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "removed from %s/: %.100q; a session that is open stays open\n", c.Folder, c.Subject.CommonName)

@@ -24,10 +24,11 @@ type browseFlags struct {
 	depth   int
 	filter  string
 	format  string
+	pki     *pkiFlags
 }
 
-func newBrowse() *cobra.Command {
-	var f browseFlags
+func newBrowse(pki *pkiFlags) *cobra.Command {
+	f := browseFlags{pki: pki}
 	cmd := &cobra.Command{
 		Use:   "browse URL [NODE]",
 		Short: "List the nodes of an OPC UA server, as a tree or as a device of a config",
@@ -60,7 +61,11 @@ func (f *browseFlags) browse(ctx context.Context, out io.Writer, url, node strin
 	case f.format != "tree" && f.format != "yaml":
 		return fmt.Errorf("output %q is unknown; use tree or yaml", f.format)
 	}
-	options := map[string]string{"mode": "read"}
+	pki, err := f.pki.pki()
+	if err != nil {
+		return err
+	}
+	options := map[string]string{"mode": "read", "pki": pki.Path}
 	for k, v := range f.options {
 		options[k] = v
 	}

@@ -59,6 +59,14 @@ func TestOPCUACommands(t *testing.T) {
 	if got := run(0, "trust", "ls", "--pki", dir); !strings.Contains(got, "trusted  "+thumb) || strings.Contains(got, "rejected") || strings.Count(got, "own ") != 1 {
 		t.Errorf("trust ls shows\n%s", got)
 	}
+	file := filepath.Join(filepath.Dir(dir), "millrace.yaml") // beside the folder; the rest of the config may have mistakes
+	for text, want := range map[string]int{"": 1, "pki: {path: ./pki}\n": 1, "pki: {path: ./other}\n": 0, "nonsense: 1\n": 1} {
+		writeFile(t, file, text)
+		if got := run(0, "trust", "ls", "--config", file); strings.Count(got, "trusted  "+thumb) != want {
+			t.Errorf("%q: trust ls shows\n%s", text, got)
+		}
+	}
+	run(exitFailed, "trust", "ls", "--config", file+".none")
 	run(0, "trust", "remove", thumb[:8], "--pki", dir)
 	run(exitFailed, "trust", "remove", thumb, "--pki", dir)
 	run(exitFailed, "trust", "add", thumb, "--pki", dir)

@@ -15,14 +15,16 @@ import (
 const maxIdentifier = 4096
 
 // address is a node id as a tag's address says it, for example "ns=2;s=Spindle.Speed"
-// (OPC 10000-6, 5.3.1.10). It does not need a server to be read.
+// (OPC 10000-6, 5.3.1.10), or a browse path: see parsePath. It does not need a server to be read.
 type address struct {
 	uri    string // namespace URI of "nsu=", "" when the index is given
-	text   string // identifier of kinds s (UTF-8), g (16 bytes) and b (bytes)
+	text   string // identifier of kinds s (UTF-8), g (16 bytes) and b (bytes); a browse path in canonical form
 	number uint32 // identifier of kind i
 	ns     uint16 // namespace index of "ns=", 0 when absent or uri is set
-	kind   byte   // 'i', 's', 'g' or 'b'
+	kind   byte   // 'i', 's', 'g', 'b' or byPath
 }
+
+const byPath = '/' // the kind of a browse path
 
 // mistake is what is wrong with a text of the config and how to mend it.
 type mistake struct{ what, mend string }
@@ -44,6 +46,13 @@ func parseAddress(s string) (address, *mistake) {
 		return address{}, &mistake{"svr= names another server", "give that server a device of its own"}
 	}
 	var a address
+	if s[0] == '/' {
+		steps, m := parsePath(s)
+		if a.kind, a.text = byPath, pathText(steps); m == nil && len(a.text) > maxIdentifier {
+			m = &mistake{fmt.Sprintf("a browse path of %d bytes is too long", len(a.text)), fmt.Sprintf("use at most %d bytes, or the node id", maxIdentifier)}
+		}
+		return a, m
+	}
 	space, rest, found := "", s, false
 	if strings.HasPrefix(s, "ns=") || strings.HasPrefix(s, "nsu=") {
 		space, rest, found = strings.Cut(s, ";")
@@ -68,6 +77,8 @@ func parseAddress(s string) (address, *mistake) {
 func unknownIdentifier(space, rest string) *mistake {
 	m := &mistake{what: "no identifier of the form i=, s=, g= or b="}
 	switch {
+	case strings.HasPrefix(rest, "Objects/"), strings.HasPrefix(rest, "0:Objects/"):
+		m.mend = fmt.Sprintf("for a browse path use %q", "/"+rest)
 	case space == "":
 		m.mend = fmt.Sprintf("for a text identifier use %q with the server's namespace index", "ns=2;s="+rest)
 	case rest == "":
@@ -151,6 +162,9 @@ var (
 
 // String returns the address in canonical form; parsing it gives the same address.
 func (a address) String() string {
+	if a.kind == byPath {
+		return a.text
+	}
 	var b strings.Builder
 	switch {
 	case a.uri != "":
@@ -192,9 +206,12 @@ func (a address) nodeID(ns uint16) *ua.NodeID {
 	return ua.NewNumericNodeID(ns, a.number)
 }
 
-// encodedSize returns how many bytes the node takes in a Read request, at most.
+// encodedSize returns how many bytes the node takes in a Read request, at most; where a browse path leads is not known yet.
 func (a address) encodedSize() int {
-	const fixed = 7 + 4 + 4 + 6 // node id header, attribute, no index range, no encoding
+	const fixed, usualNode = 7 + 4 + 4 + 6, 40 // node id header, attribute, no index range, no encoding
+	if a.kind == byPath {
+		return fixed + usualNode
+	}
 	return fixed + max(len(a.text), 4)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -43,7 +44,7 @@ func (d *driver) browse(ctx context.Context, parent string, most uint32, yield f
 	if err != nil {
 		return err
 	}
-	node, err := encodeNode(parent, names)
+	node, err := d.node(ctx, parent, names)
 	if err != nil {
 		return err
 	}
@@ -78,6 +79,29 @@ func (d *driver) namespaces(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("read the server's namespaces: %w", err)
 	}
 	return texts(list.Value), nil
+}
+
+// node returns an address as a node id on the wire, which is looked for when it is a browse path.
+func (d *driver) node(ctx context.Context, text string, names []string) ([]byte, error) {
+	if !strings.HasPrefix(text, "/") {
+		return encodeNode(text, names)
+	}
+	a, m := parseAddress(text)
+	if m != nil {
+		return nil, fmt.Errorf("node %q: %s; %s", clip(text), m.what, m.mend)
+	}
+	path, _ := parsePath(a.text)
+	f := finder{call: d.link.call, names: names, most: 1, bytes: maxRequest, explain: 1, ends: map[string]string{}}
+	found, err := f.translate(ctx, [][]step{path})
+	switch {
+	case err != nil:
+		return nil, err
+	case found[0].node != nil:
+		return found[0].node, nil
+	case found[0].reason == "":
+		found[0].reason, err = f.end(ctx, path, "")
+	}
+	return nil, cmp.Or(err, fmt.Errorf("node %q: %s", text, found[0].reason))
 }
 
 // encodeNode returns an address as a node id on the wire.

@@ -37,6 +37,7 @@ type settings struct {
 	verify        time.Duration // see verified; 0 = never
 	queue         int           // values that the server keeps of an item until they are published
 	clearPassword bool          // also over a connection that is not encrypted
+	reverse       *reverse      // of a server that calls; nil = it is dialled
 	serverName    string        // host that the server's certificate must be for
 	pki           PKI
 	seen          *seen // certificates of the last attempt
@@ -47,7 +48,8 @@ func deviceOptions() []drivers.Option {
 		{Name: "security_policy", Example: "auto", Help: "auto (default: the strongest that the server offers, never none), none, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss; with allow_insecure also basic128rsa15, basic256"},
 		{Name: "security_mode", Example: "sign-and-encrypt", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
 		{Name: "server_name", Example: "cnc-1.local", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
-		{Name: "pki", Example: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
+		{Name: "server_uri", Example: "urn:cnc-1:server", Help: "application URI of a server that calls (url opc.tcp-listen://:4841); required there"},
+		{Name: "pki", Example: "pki", Path: true, Help: "folder of certificates for this device alone (default: pki.path of the config)"},
 		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
 		{Name: "backfill", Example: "history", Help: "history: after an outage, also one of the gateway, ask the server for what it kept meanwhile; off (default)"},
@@ -144,10 +146,13 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 		}
 		fail("url", fmt.Sprintf("url %q is not an OPC UA endpoint", text), mend)
 		return
-	case u.Scheme != "opc.tcp":
+	case u.Scheme != "opc.tcp" && u.Scheme != listenScheme:
 		fail("url", fmt.Sprintf("url %q: transport %q is not supported", text, u.Scheme), example)
 		return
-	case u.Hostname() == "":
+	case u.Scheme == listenScheme && (u.Port() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil):
+		fail("url", fmt.Sprintf("url %q is no address to listen on", text), `use "opc.tcp-listen://:4841", or with an address of this machine before the port`)
+		return
+	case u.Hostname() == "" && u.Scheme != listenScheme:
 		fail("url", fmt.Sprintf("url %q has no host", text), example)
 		return
 	case u.User != nil:
@@ -160,6 +165,10 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 	}
 	if n, err := parseDecimal(port, 16); err != nil || n == 0 {
 		fail("url", fmt.Sprintf("url %q: port %q is not a number from 1 to 65535", text, port), example)
+	}
+	if u.Scheme == listenScheme {
+		s.reverse = newReverse(net.JoinHostPort(u.Hostname(), port), "")
+		return
 	}
 	s.endpoint, s.host, s.serverName = text, net.JoinHostPort(u.Hostname(), port), u.Hostname()
 }
@@ -179,6 +188,7 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 		s.serverName = name
 	}
 	s.parseLanguage(o["language"], fail)
+	s.parseReverse(o["server_uri"], fail)
 	s.user, s.password = o["username"], o["password"]
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
@@ -203,6 +213,21 @@ const maxLocales = 8
 
 // locale is a language, perhaps with a region and so on (RFC 3066, OPC 10000-3, 8.4).
 var locale = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$`)
+
+// listenScheme is the transport of servers that make the connection themselves.
+const listenScheme = "opc.tcp-listen"
+
+func (s *settings) parseReverse(server string, fail func(field, what, mend string)) {
+	switch {
+	case s.reverse == nil && server != "":
+		fail("server_uri", "server_uri is of servers that call", `use url "opc.tcp-listen://:4841", or leave server_uri out`)
+	case s.reverse == nil:
+	case server == "" || len(server) > maxIdentifier:
+		fail("server_uri", "server_uri, which tells the servers that call apart, is missing or too long", "write the application URI of the server, such as urn:cnc-1:server")
+	default:
+		s.reverse.slot.server, s.reverse.named = server, s.serverName != ""
+	}
+}
 
 func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, mend string)) {
 	switch v := o["mode"]; v {

@@ -41,8 +41,8 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 		`0/-1/-1 allow_insecure: allow_insecure "yes" is neither true nor false; use true or false`,
 		`0/-1/-1 password: password is given without a username; add username, or remove password`,
 		`0/0/1 address: address "Speed": no identifier of the form i=, s=, g= or b=; for a text identifier use "ns=2;s=Speed" with the server's namespace index`,
-		`0/0/2 type: type "real" is not known; use one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, string, time, json, or leave type out to take the server's`,
-		`0/0/3 type: type "8" is not known; use one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, string, time, json, or leave type out to take the server's`,
+		`0/0/2 type: type "real" is not known; use one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, string, time, json or event, or leave type out to take the server's`,
+		`0/0/3 type: type "8" is not known; use one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, string, time, json or event, or leave type out to take the server's`,
 	}
 	if got := mistakes(err); !slices.Equal(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -25,9 +25,17 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: newDriver, Example: drivers.Example{
-		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
-		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
+	shared := new(listeners)
+	made := func(c drivers.Connection) (drivers.Driver, error) {
+		d, err := newDriver(c)
+		if err == nil && d.(*driver).set.reverse != nil {
+			d.(*driver).set.reverse.listeners = shared
+		}
+		return d, err
+	}
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Example: drivers.Example{
+		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path; opc.tcp-listen://:port for a server that calls",
+		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}
 }
 
@@ -40,7 +48,12 @@ type driver struct {
 	feed   *feed // what the server pushes; nil when not connected, or when all is polled
 	parts  []telemetry.Reading
 	lapses atomic.Int32 // see maxLapses
+	finder finder
 	converter
+
+	before   *census // nil = there was no connect yet
+	news     string  // what has changed since
+	failures int     // of the census
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -58,9 +71,7 @@ func newDriver(c drivers.Connection) (drivers.Driver, error) {
 // of nodes a request and its namespaces.
 func (d *driver) Connect(ctx context.Context) (err error) {
 	defer caught(&err)
-	if err := d.Close(); err != nil {
-		return err
-	}
+	d.hangUp()
 	l, err := d.set.open(ctx)
 	if err != nil {
 		return err
@@ -68,17 +79,26 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	d.link, d.most = l, defaultNodes
 	if err := d.learn(ctx); err != nil {
 		d.link.dead = true
-		d.Close()
+		d.hangUp()
 		return err
 	}
 	if d.set.subscribing != modeRead {
 		d.feed = newFeed(l, &d.set)
+		d.feed.finder = d.finder
+		d.feed.finder.call = d.feed.call
 	}
 	return nil
 }
 
-// Close ends the session. A server that answers is told, within a second.
+// Close ends the session, and stops to listen for calls of the server.
 func (d *driver) Close() error {
+	d.hangUp()
+	d.set.reverse.leave()
+	return nil
+}
+
+// hangUp ends the session. A server that answers is told, within a second.
+func (d *driver) hangUp() {
 	if d.feed != nil {
 		d.feed.end()
 		d.link.dead = d.link.dead || d.feed.silent
@@ -88,7 +108,6 @@ func (d *driver) Close() error {
 		d.link.close()
 		d.link = nil
 	}
-	return nil
 }
 
 // learn reads the server's limits and namespaces. A server that does not have them is none the
@@ -104,7 +123,7 @@ func (d *driver) learn(ctx context.Context) error {
 	}
 	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
 	names, reason := []string(nil), ""
-	if d.usesURIs() {
+	if d.usesURIs() || d.counts() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
 		if err != nil {
 			return fmt.Errorf("read the server's namespaces: %w", err)
@@ -121,7 +140,10 @@ func (d *driver) learn(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	if err := d.findPaths(ctx, names, reason); err != nil {
+		return err
+	}
+	return d.notice(ctx, names)
 }
 
 // texts returns the elements of an array of texts; what is no text is "".
@@ -155,7 +177,7 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 func (d *driver) usesURIs() bool {
 	for _, device := range d.groups {
 		for i := range device {
-			if slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" }) {
+			if slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" || t.addr.kind == byPath }) {
 				return true
 			}
 		}

@@ -42,6 +42,9 @@ func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event
 	}
 	if v := from.Options["event_type"]; v != "" {
 		a, m := parseAddress(v)
+		if m == nil && a.kind == byPath {
+			m = &mistake{what: "is a browse path"}
+		}
 		if m != nil {
 			fail("event_type", fmt.Sprintf("event_type %q: %s", clip(v), m.what), "use the node id of a type, such as i=2915 (alarms) or i=2782 (conditions)")
 		}

@@ -53,7 +53,7 @@ func told(t *testing.T, pushes <-chan drivers.Push, enough func(tag int, e *happ
 // told again.
 func TestNodeOPCUAEvents(t *testing.T) {
 	url := nodeOPCUA(t, "alarms")
-	c := connection(url, 10*time.Second, "i=2253", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double")
+	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double")
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}
 	eventTag(c, 0, nil)
 	eventTag(c, 1, map[string]string{"min_severity": "400"})

@@ -50,6 +50,8 @@ type feed struct {
 	want  int // so many should
 	acks  []ack
 	items int // that one request may ask for; 0 when not known yet
+
+	finder finder
 	converter
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
+	"millrace/drivers"
 	"millrace/drivers/opcua/wire"
 )
 
@@ -31,6 +32,9 @@ type link struct {
 
 // open connects, opens the channel and logs in. Each step has the request timeout as its deadline.
 func (s *settings) open(ctx context.Context) (*link, error) {
+	if offers, chosen, asked := s.reverse.recall(); chosen != nil {
+		return s.enterSecured(ctx, offers, chosen, asked)
+	}
 	l, err := s.reach(ctx, wire.Unsecured())
 	if err != nil {
 		return nil, err
@@ -46,7 +50,16 @@ func (s *settings) open(ctx context.Context) (*link, error) {
 		return nil, l.abandon(err)
 	}
 	l.close()
-	if l, err = s.secure(ctx, chosen); err != nil {
+	return s.enterSecured(ctx, offers, chosen, time.Now())
+}
+
+// enterSecured logs in on a connection of its own to the endpoint that was chosen. offers were asked for without security.
+func (s *settings) enterSecured(ctx context.Context, offers []endpoint, chosen *endpoint, asked time.Time) (*link, error) {
+	l, err := s.secure(ctx, chosen)
+	if errors.Is(err, drivers.ErrAbsent) {
+		s.reverse.remember(offers, chosen, asked)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := s.login(ctx, l, chosen, offers); err != nil {
@@ -71,6 +84,9 @@ func (s *settings) ask(ctx context.Context, l *link) ([]endpoint, *endpoint, err
 		return nil, nil, fmt.Errorf("ask %s for its endpoints: %w", s.host, err)
 	}
 	chosen, err := s.choose(offers)
+	if err == nil {
+		err = s.reverse.itself(chosen)
+	}
 	return offers, chosen, err
 }
 
@@ -127,6 +143,9 @@ func (l *link) hello(ctx context.Context, tcp net.Conn, endpoint string) error {
 }
 
 func (s *settings) dial(ctx context.Context) (net.Conn, error) {
+	if s.reverse != nil {
+		return s.called(ctx)
+	}
 	d := net.Dialer{Timeout: s.timeout}
 	c, err := d.DialContext(ctx, "tcp", s.host)
 	if err != nil {

@@ -27,6 +27,9 @@ func Offers(ctx context.Context, url string, timeout time.Duration) (all []Offer
 	s.parseURL(url, func(field, what, mend string) {
 		mistakes = append(mistakes, &drivers.ConfigError{Group: -1, Tag: -1, Field: field, What: what, Mend: mend})
 	})
+	if s.reverse != nil {
+		mistakes = append(mistakes, errors.New("a server that calls is not asked here; use its own url, such as opc.tcp://192.168.1.20:4840"))
+	}
 	if len(mistakes) > 0 {
 		return nil, errors.Join(mistakes...)
 	}

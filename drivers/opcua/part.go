@@ -10,8 +10,8 @@ import (
 
 // Bounds of what a tag's options say.
 const (
-	maxSteps = 32   // from a value to a field
-	maxTexts = 1024 // of an enum
+	maxFieldSteps = 32   // from a value to a field
+	maxTexts      = 1024 // of an enum
 )
 
 // part says what a tag wants of a value beyond its type; most tags want nothing.
@@ -55,7 +55,7 @@ func parseSteps(text string) (steps []string, m *mistake) {
 	for rest := text; rest != ""; {
 		var step string
 		switch {
-		case len(steps) == maxSteps || len(text) > maxIdentifier:
+		case len(steps) == maxFieldSteps || len(text) > maxIdentifier:
 			return bad("it is too long")
 		case rest[0] == '[':
 			inside, behind, ok := strings.Cut(rest[1:], "]")

@@ -12,30 +12,30 @@ import (
 
 // steps are fields as a config may have them, and what they say; "" = a mistake.
 var steps = map[string]string{
-	"temperature":                     "temperature",
-	"set.temperature":                 "set|temperature",
-	"zones[2].name":                   "zones|2|name",
-	"[3]":                             "3",
-	"3":                               "3",
-	"[1,2]":                           "1|2",
-	"[1][ 2 ]":                        "1|2",
-	`"a.b".c`:                         "a.b|c",
-	`"a[0]"[1]`:                       "a[0]|1",
-	"Größe":                           "Größe",
-	"a.":                              "",
-	".a":                              "",
-	"a..b":                            "",
-	"a[":                              "",
-	"a[x]":                            "",
-	"a[-1]":                           "",
-	"a[]":                             "",
-	"a[1]b":                           "",
-	"a[1].":                           "",
-	`"a`:                              "",
-	`"a"b`:                            "",
-	`""`:                              "",
-	strings.Repeat("a", 5):            "aaaaa",
-	strings.Repeat("[1]", maxSteps+1): "",
+	"temperature":                          "temperature",
+	"set.temperature":                      "set|temperature",
+	"zones[2].name":                        "zones|2|name",
+	"[3]":                                  "3",
+	"3":                                    "3",
+	"[1,2]":                                "1|2",
+	"[1][ 2 ]":                             "1|2",
+	`"a.b".c`:                              "a.b|c",
+	`"a[0]"[1]`:                            "a[0]|1",
+	"Größe":                                "Größe",
+	"a.":                                   "",
+	".a":                                   "",
+	"a..b":                                 "",
+	"a[":                                   "",
+	"a[x]":                                 "",
+	"a[-1]":                                "",
+	"a[]":                                  "",
+	"a[1]b":                                "",
+	"a[1].":                                "",
+	`"a`:                                   "",
+	`"a"b`:                                 "",
+	`""`:                                   "",
+	strings.Repeat("a", 5):                 "aaaaa",
+	strings.Repeat("[1]", maxFieldSteps+1): "",
 }
 
 func TestSteps(t *testing.T) {
@@ -58,7 +58,7 @@ func FuzzSteps(f *testing.F) {
 	f.Add("0=off, 1=on")
 	f.Fuzz(func(t *testing.T, text string) {
 		got, m := parseSteps(text)
-		if m != nil && m.mend == "" || m == nil && text != "" && len(got) == 0 || len(got) > maxSteps || slices.Contains(got, "") {
+		if m != nil && m.mend == "" || m == nil && text != "" && len(got) == 0 || len(got) > maxFieldSteps || slices.Contains(got, "") {
 			t.Fatalf("%q: %q, %v", text, got, m)
 		}
 		if all, m := parseNames(text); m == nil && (len(all.of) == 0 || len(all.of) > maxTexts) || m != nil && m.mend == "" {

@@ -76,10 +76,11 @@ func (p PKI) files(folder string, take func(name string, b []byte)) error {
 		return err
 	}
 	for _, e := range entries[:min(len(entries), maxFiles)] {
-		if !e.Type().IsRegular() {
+		path := filepath.Join(dir, e.Name())
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a link to a file is one: mounted secrets are links
 			continue
 		}
-		b, err := readBounded(filepath.Join(dir, e.Name()))
+		b, err := readBounded(path)
 		if err != nil {
 			return err
 		}

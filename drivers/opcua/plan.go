@@ -19,6 +19,8 @@ type plan struct {
 	reasons []string       // of each tag: why it is not read with the others, "" when it is
 	aside   []int          // tags whose node spoils a request; tried alone now and then
 	retry   time.Time      // when the next of them is tried
+	lost    []int          // tags whose browse path has led to no node yet
+	search  time.Time      // when they are looked for again
 	filters map[int][]byte // of tags of events, encoded; nil = none
 	hints   []string       // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
 }
@@ -28,11 +30,11 @@ func valueOf(n *ua.NodeID) ([]byte, error) {
 	return ua.Encode(&ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}})
 }
 
-// resolve finds the nodes of all tags. names are the server's namespaces, by index; reason says why
-// they could not be read.
+// resolve finds the nodes of all tags but those that are given by browse path: see locate. names are the server's namespaces,
+// by index; reason says why they could not be read.
 func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
-	p.ids, p.reasons, p.aside = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil
+	p.ids, p.reasons, p.aside, p.lost = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil, nil
 	p.hints, p.filters = nil, nil
 	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
@@ -44,6 +46,12 @@ func (g *group) resolve(names []string, reason string) (err error) {
 		if t.event != nil {
 			if err := g.listen(i, ns, names, reason); err != nil {
 				return err
+			}
+			continue
+		}
+		if t.addr.kind == byPath {
+			if g.nodeOf(i) == i {
+				p.lost = append(p.lost, i)
 			}
 			continue
 		}
@@ -85,7 +93,11 @@ func (g *group) listen(tag int, ns uint16, names []string, reason string) (err e
 		}
 	}
 	filter, err := t.event.filter(kind)
-	if err == nil {
+	switch {
+	case err != nil:
+	case t.addr.kind == byPath:
+		p.lost = append(p.lost, tag)
+	default:
 		p.ids[tag], err = notifierOf(t.addr.nodeID(ns))
 	}
 	if err != nil {
@@ -179,7 +191,7 @@ func (g *group) build() {
 	p := &g.ask
 	p.nodes, p.tags = p.nodes[:0], p.tags[:0]
 	for i, id := range p.ids {
-		if p.reasons[i] == "" && g.nodeOf(i) == i {
+		if p.reasons[i] == "" && id != nil && g.nodeOf(i) == i {
 			p.nodes, p.tags = append(p.nodes, id), append(p.tags, i)
 		}
 	}
@@ -205,7 +217,11 @@ func (g *group) rejoin(tag int) {
 // node ids: at least one.
 func (g *group) fit(tags []int, limit, bytes int) int {
 	for n, tag := range tags[:min(limit, len(tags))] {
-		if bytes -= g.tags[tag].addr.encodedSize(); bytes < 0 && n > 0 {
+		size := g.tags[tag].addr.encodedSize()
+		if tag < len(g.ask.ids) {
+			size = max(size, len(g.ask.ids[tag]))
+		}
+		if bytes -= size; bytes < 0 && n > 0 {
 			return n
 		}
 	}

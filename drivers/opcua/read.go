@@ -47,6 +47,9 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	g := &d.groups[ref.Device][ref.Group]
 	out = slices.Grow(dst, len(g.tags))[:len(dst)+len(g.tags)]
 	readings := out[len(dst):]
+	if err := d.search(ctx, g, time.Now()); err != nil {
+		return dst, err
+	}
 	g.unanswered(readings)
 	if err := d.together(ctx, g, readings); err != nil {
 		return dst, err

@@ -93,12 +93,15 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	f.subs[s.id] = s
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
-		if reason != "" && reason != shared && reason != eventsOnly {
+		switch {
+		case g.isLost(tag):
+			bad = append(bad, s.refuse(tag, reason))
+		case reason != "" && reason != shared && reason != eventsOnly:
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
-	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), slices.Sorted(maps.Keys(g.ask.filters))...), &got)
+	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), g.listening()...), &got)
 	if err == nil && len(g.ask.filters) > 0 {
 		err = f.refresh(s)
 	}
@@ -107,6 +110,11 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	}
 	f.first = append(f.first, drivers.Push{Group: ref, Readings: s.begun(g.spreadBad(append(bad, more...))), Note: g.news(got.note(asked, f, s))})
 	return nil
+}
+
+// listening returns the tags of events whose nodes are known.
+func (g *group) listening() []int {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(g.ask.filters)), g.isLost)
 }
 
 // termsFor returns what the subscription of a group with this interval is asked to be. A keep-alive comes three times before the
@@ -222,15 +230,48 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	tags := slices.Clone(s.refused[:n])
 	s.refused = slices.Delete(s.refused, 0, n)
 	before := maps.Clone(s.reasons)
-	bad, err := f.monitor(f.ctx, s, tags, new(revised))
+	tags, bad, err := f.searchLost(s, tags)
 	if err != nil {
 		return err
 	}
+	more, err := f.monitor(f.ctx, s, tags, new(revised))
+	if err != nil {
+		return err
+	}
+	bad = append(bad, more...)
 	bad = slices.DeleteFunc(bad, func(r telemetry.Reading) bool { return before[int(r.Tag)] == r.Reason })
 	if f.at = s.came; len(bad) > 0 {
 		f.push(drivers.Push{Group: s.ref, Readings: s.group.spreadBad(bad)})
 	}
 	return nil
+}
+
+// searchLost looks again for the nodes of those of the tags whose browse paths have led to none. It returns the tags that have one, and
+// readings of the others.
+func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telemetry.Reading, err error) {
+	var lost []int
+	for _, tag := range tags {
+		if s.group.isLost(tag) {
+			lost = append(lost, tag)
+		} else {
+			found = append(found, tag)
+		}
+	}
+	if len(lost) == 0 {
+		return tags, nil, nil
+	}
+	still, err := f.finder.locate(f.ctx, s.group, lost)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, tag := range lost {
+		if slices.Contains(still, tag) {
+			bad = append(bad, s.refuse(tag, s.group.ask.reasons[tag]))
+		} else {
+			found = append(found, tag)
+		}
+	}
+	return found, bad, nil
 }
 
 // refuse remembers that the server does not monitor a tag.

@@ -26,6 +26,7 @@ type Config struct {
 	Log          Log
 	Web          Web
 	Buffer       Buffer
+	PKI          PKI
 	Destinations []Destination // at least one
 	Devices      []Device      // at least one
 	Writes       []Write       // what may be written to equipment; nil = nothing
@@ -62,6 +63,11 @@ type Buffer struct {
 	CommitInterval time.Duration // the power-cut window; 0 = fsync before publishing
 	WhenFull       WhenFull
 	Memory         int64 // bytes of recent records kept in memory
+}
+
+// PKI says where the certificates are of protocols whose devices are trusted by them (OPC UA).
+type PKI struct {
+	Path string // directory, absolute or relative to the working directory of the process; each device of such a protocol has it absolute
 }
 
 // Order says which records a destination is sent first after an outage.

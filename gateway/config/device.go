@@ -2,6 +2,7 @@ package config
 
 import (
 	"iter"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -268,12 +269,40 @@ func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values
 			if s, ok := l.text(f); ok && len(s) > maxText {
 				l.errorf(l.at(f.v), "shorten it", "%s has %d bytes, more than %d", f.name, len(s), maxText)
 			} else if ok {
+				if known[i].Path && s != "" {
+					s = absolute(beside(l.files[f.v.file], s))
+				}
 				*values = append(*values, option{known[i].Name, s})
 			}
 			return true
 		}
 		return false
 	}}
+}
+
+// givePKI gives pki.path to the devices that have certificates and no folder of their own. It may stand behind them, or in another file.
+func (l *loader) givePKI() {
+	const name = "pki"
+	for i := range l.cfg.Devices {
+		d := &l.cfg.Devices[i]
+		if d.Options[name] != "" || !hasOption(deviceOptions(l.cfg.protocol(d.Driver)), name) {
+			continue
+		}
+		values := []option{{name, absolute(l.cfg.PKI.Path)}}
+		for k, v := range d.Options {
+			if k != name {
+				values = append(values, option{k, v})
+			}
+		}
+		d.Options = l.options(values)
+	}
+}
+
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path // the working directory is gone
 }
 
 // options returns the map of a driver's keys. Tags with the same keys share one map: in a plant, nearly all do.

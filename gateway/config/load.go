@@ -37,6 +37,13 @@ func StorePath(path string, protocols []drivers.Protocol, o Options) (string, er
 	return l.cfg.Buffer.Path, err
 }
 
+// PKIPath returns pki.path in the same way.
+func PKIPath(path string, protocols []drivers.Protocol, o Options) (string, error) {
+	l := newLoader(protocols, o)
+	_, err := l.load(path)
+	return l.cfg.PKI.Path, err
+}
+
 func (l *loader) load(path string) (*Config, error) {
 	l.open(path, pos{file: -1}, 0)
 	l.tables.top.reset(l, l.cfg) // now that paths have a folder to start at
@@ -46,6 +53,7 @@ func (l *loader) load(path string) (*Config, error) {
 		l.readFile(next)
 	}
 	l.finish()
+	l.givePKI()
 	l.checkWrites()
 	l.checkDrivers()
 	l.cfg.File = path

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func TestMinimalGetsDefaults(t *testing.T) {
 		File: "testdata/minimal.good.yaml", Files: []string{"testdata/minimal.good.yaml"}, Gateway: "press-shop",
 		GraceTime: 10 * time.Second, Log: Log{Level: "info", Format: "text"}, Web: Web{Enabled: true, Listen: "127.0.0.1:9280"},
 		Buffer: Buffer{Path: filepath.Join("testdata", "data"), MaxSize: 2 << 30, MaxAge: 720 * time.Hour, CommitInterval: time.Second, WhenFull: DropOldest, Memory: 8 << 20},
+		PKI:    PKI{Path: filepath.Join("testdata", "pki")},
 		Destinations: []Destination{{
 			Name: "cloud", URL: "mqtt://broker.example:1883", ClientID: "press-shop", Topic: "telemetry/{gateway}/{device}/{group}", Format: "json", Order: LiveFirst, Start: StartNow,
 			Window: 100, MaxInFlightBytes: 4 << 20, KeepAlive: 30 * time.Second, AckTimeout: 10 * time.Second, Retry: Retry{200 * time.Millisecond, 8 * time.Second},
@@ -277,6 +279,7 @@ func TestPrintLoadsAgain(t *testing.T) {
 		}
 		path := filepath.Join(t.TempDir(), "printed.yaml")
 		c.Buffer.Path = filepath.Join(filepath.Dir(path), "data") // absolute, so that it stays
+		c.PKI.Path = filepath.Join(filepath.Dir(path), "pki")
 		var b bytes.Buffer
 		if err := c.Print(&b); err != nil {
 			t.Fatal(err)
@@ -334,6 +337,49 @@ func TestStorePath(t *testing.T) {
 		got, err := StorePath(file, protocols(), Options{LookupEnv: testEnv})
 		if got != want || err == nil {
 			t.Errorf("%q: store %q, want %q; %v", text, got, want, err)
+		}
+	}
+}
+
+// TestPKI: devices that have certificates get the folder of all, wherever it is named, or their own, from the file that names it.
+func TestPKI(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	const devices = `
+- {name: a, driver: opcua, url: "opc.tcp://h", security_mode: sign, groups: &g [{name: g, interval: 1s, tags: [{name: t, address: "ns=2;i=1"}]}]}
+- {name: b, driver: opcua, url: "opc.tcp://h", pki: own, groups: *g}
+- {name: c, driver: opcua, url: "opc.tcp://h", pki: /abs, groups: *g}
+- {name: d, driver: modbus, url: "tcp://h:1", groups: [{name: g, interval: 1s, tags: [{name: t, address: "holding:1"}]}]}
+`
+	write("sub/devices.yaml", devices)
+	const text = "gateway: g\ndestinations: [{name: c, url: \"mqtt://h\"}]\ninclude: [sub/devices.yaml, sub/pki.yaml]\n"
+	for _, c := range []struct{ pki, path string }{{"", "pki"}, {"pki: {path: ./certs}\n", "sub/certs"}, {"pki: {path: /etc/pki}\n", "/etc/pki"}} {
+		write("sub/pki.yaml", c.pki+"grace_time: 9s\n")
+		if !filepath.IsAbs(c.path) {
+			c.path = filepath.Join(dir, c.path)
+		}
+		file := write("millrace.yaml", text)
+		cfg := mustLoad(t, file)
+		var got []string
+		for _, d := range cfg.Devices {
+			got = append(got, d.Options["pki"])
+		}
+		if want := []string{c.path, filepath.Join(dir, "sub/own"), "/abs", ""}; !slices.Equal(got, want) || cfg.Devices[0].Options["security_mode"] != "sign" {
+			t.Errorf("%q: the devices have %q, want %q", c.pki, got, want)
+		}
+		write("millrace.yaml", text+"nonsense: 1\n")
+		if path, err := PKIPath(file, protocols(), Options{LookupEnv: testEnv}); path != c.path || err == nil {
+			t.Errorf("%q, with a mistake: %q, want %q; %v", c.pki, path, c.path, err)
 		}
 	}
 }

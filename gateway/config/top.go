@@ -79,6 +79,7 @@ func topTable(t *tables) *table[Config] {
 		{name: "log", kind: partKind(logTable(), func(c *Config) *Log { return &c.Log })},
 		{name: "web", help: "page, /healthz, /readyz, /metrics and the API that reads", kind: partKind(webTable(), func(c *Config) *Web { return &c.Web })},
 		{name: "buffer", help: "keeps every record until all destinations have acknowledged it", restart: true, kind: partKind(bufferTable(), func(c *Config) *Buffer { return &c.Buffer })},
+		{name: "pki", help: "certificates of OPC UA servers and of this gateway", kind: partKind(pkiTable(), func(c *Config) *PKI { return &c.PKI })},
 		{name: "include", show: "- devices/*.yaml", help: "more files, folders (*.yaml, *.yml in them) or patterns, one or a list. Each file holds any of these keys, or just a list of devices",
 			kind: kind[Config]{set: func(l *loader, f field, _ *Config) bool { l.includes(f); return true }, get: none, form: form{schema: schema{"type": []string{"array", "string"}}}}},
 		{name: "destinations", need: `"destinations:" with a list of brokers`, help: "1 to 16 brokers",
@@ -217,6 +218,12 @@ func bufferTable() *table[Buffer] {
 		// A few seconds at 50,000 readings/s, so that the live path reads nothing back from disk.
 		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size",
 			kind: sizeKind(func(b *Buffer) *int64 { return &b.Memory }, false, minMemory, maxMemory)},
+	}}
+}
+
+func pkiTable() *table[PKI] {
+	return &table[PKI]{in: "pki", flow: true, keys: []key[PKI]{
+		{name: "path", def: "pki", help: "folder, made when missing, with own/, trusted/, issuers/ and rejected/; see drivers/opcua/README.md", kind: pathKind(func(p *PKI) *string { return &p.Path })},
 	}}
 }
 

@@ -96,6 +96,7 @@ func (p *Poller) connected(r dialled) {
 	p.mu.Unlock()
 	p.resumed(now)
 	p.welcome()
+	p.warn()
 }
 
 // welcome says that devices answer which have let us subscribe: nothing else will until one of their values changes.
@@ -145,9 +146,9 @@ func (p *Poller) resume(now time.Time) {
 const remembered = time.Minute
 
 // accepts reports whether the peer takes connections, as far as was seen: it is there, or will be soon, and an attempt
-// costs it little. A refusal in words, such as of a password, does not count: accounts are locked for haste.
+// costs it little, or nothing where it has to make the connection itself. A refusal in words, such as of a password, does not count: accounts are locked for haste.
 func (p *Poller) accepts(err error, now time.Time) bool {
-	if p.link.up || drivers.IsClosed(err) || timedOutLater(err) {
+	if p.link.up || drivers.IsClosed(err) || timedOutLater(err) || errors.Is(err, drivers.ErrAbsent) {
 		p.link.accepted = now
 	}
 	return !p.link.accepted.IsZero() && now.Sub(p.link.accepted) < remembered

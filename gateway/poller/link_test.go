@@ -193,6 +193,19 @@ func TestLongDeadUnitsStayDemoted(t *testing.T) {
 	})
 }
 
+// TestAbsentDevicesAreWaitedFor: Connect is called again soon however long the device has not made the connection, unlike that of one that refuses.
+func TestAbsentDevicesAreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		absent := &fake{refuse: fmt.Errorf("has not called: %w", drivers.ErrAbsent)}
+		run(t, absent, 10*time.Minute, []time.Duration{10 * time.Second}, nil)
+		gone := &fake{refuse: errors.New("connection refused")}
+		run(t, gone, 10*time.Minute, []time.Duration{10 * time.Second}, nil)
+		if least := int(10 * time.Minute / thereRetry); absent.connects < least || gone.connects > 60 {
+			t.Errorf("%d attempts, want %d at least; %d of one that refuses", absent.connects, least, gone.connects)
+		}
+	})
+}
+
 // TestAbsentDevicesAreAskedAtEachTick: what costs nothing needs no back-off, and its line stays up. What the driver learns
 // beside readings is logged once.
 func TestAbsentDevicesAreAskedAtEachTick(t *testing.T) {

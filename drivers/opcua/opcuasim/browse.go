@@ -18,7 +18,13 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 	result := &ua.BrowseResult{StatusCode: ua.StatusBadNodeIDUnknown}
 	objects := ua.NewNumericNodeID(0, id.ObjectsFolder).String()
 	asked := r.NodesToBrowse[0].NodeID.String()
+	if p := s.root.find(s, asked); p != nil {
+		result.StatusCode, result.References = ua.StatusOK, p.references(s)
+	}
 	for n := range s.nodes {
+		if s.placed[n] {
+			continue
+		}
 		at, err := ua.ParseNodeID(fmt.Sprintf("ns=%d;%s", slices.Index(s.namespaces, n.uri), n.identifier))
 		if err != nil {
 			continue

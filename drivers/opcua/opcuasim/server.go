@@ -37,8 +37,8 @@ type Options struct {
 	MaxNodesPerRead int
 	HideLimit       bool
 
-	// MaxItemsPerCall is the like limit of items that one request may create.
-	MaxItemsPerCall int
+	// MaxItemsPerCall is the like limit of items that one request may create, MaxPathsPerCall of browse paths.
+	MaxItemsPerCall, MaxPathsPerCall int
 
 	// NoSubscriptions makes the server one that has none. MinPublishing is the shortest publishing and sampling interval
 	// that it has, MaxQueue the longest queue of an item, MaxPublish how many Publish requests may wait; 0 for none.
@@ -104,6 +104,8 @@ type Server struct {
 	bad        map[node]ua.StatusCode
 	past       map[node][]*ua.DataValue
 	muted      map[node]bool // of which subscriptions say nothing
+	root       *place
+	placed     map[node]bool // those that have a place
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
 	conns      map[net.Conn]struct{}
@@ -147,6 +149,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
+		root: newRoot(), placed: map[node]bool{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
 	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {

@@ -18,6 +18,9 @@ func (s *Server) addStandardNodes() {
 	if n := s.opts.MaxNodesPerRead; n > 0 && !s.opts.HideLimit {
 		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead), func() any { return uint32(n) })
 	}
+	if n := s.opts.MaxPathsPerCall; n > 0 && !s.opts.HideLimit {
+		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIDs), func() any { return uint32(n) })
+	}
 	if n := s.opts.MaxItemsPerCall; n > 0 && !s.opts.HideLimit {
 		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall), func() any { return uint32(n) })
 	}
@@ -58,6 +61,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	case *ua.ReadRequest:
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.read(r)
+		}
+	case *ua.TranslateBrowsePathsToNodeIDsRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.translate(r)
 		}
 	case *ua.HistoryReadRequest:
 		if status = s.session(req, true); status == ua.StatusOK {

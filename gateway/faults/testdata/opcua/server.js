@@ -47,6 +47,8 @@ async function main() {
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
     nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
+    // REVERSE is where it calls, such as opc.tcp://127.0.0.1:4841.
+    ...(process.env.REVERSE && { reverseConnect: { connections: [{ endpointUrl: process.env.REVERSE }], reconnectDelay: 500 } }),
   });
   await server.initialize();
   addNodes(server);
