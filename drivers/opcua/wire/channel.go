@@ -67,11 +67,13 @@ type Channel struct {
 	done     chan struct{}
 }
 
-// readKeys are the server's keys under one token. There are two while a renewal is under way.
+// readKeys are the server's keys under one token: the present one and, until it has expired, the one before. Servers should answer under the
+// new token once they have seen it (OPC 10000-4, 5.5.2), but node-opcua answers each request under the token that it came with.
 type readKeys struct {
 	token uint32
 	keys  *keys
 	valid bool
+	until time.Time // of the one before
 }
 
 // Call is one request under way and its answer. It may be used again once it was answered.

@@ -13,7 +13,7 @@ const (
 )
 
 // Open opens the channel or, later, renews its token (OPC 10000-4, 5.5.2). The server's keys of the old token stay good until it
-// uses the new ones; requests under way are not disturbed.
+// has expired, or is renewed again; requests under way are not disturbed.
 func (c *Channel) Open(ctx context.Context, timeout, lifetime time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -102,7 +102,8 @@ func (c *Channel) opened(o *opening, r Reader) error {
 		o.keys, keys = s.newKeys(nonce, o.nonce), s.newKeys(o.nonce, nonce)
 	}
 	o.token, c.id = token, issued
-	c.reads[1], c.reads[0] = c.reads[0], readKeys{token, keys, true}
+	c.reads[1], c.reads[0] = c.reads[0], readKeys{token: token, keys: keys, valid: true}
+	c.reads[1].until = c.end.Add(c.end.Sub(c.renew)) // a quarter more, for clocks that differ
 	c.lives(revised, o.lifetime)
 	return nil
 }

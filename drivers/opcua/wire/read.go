@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 )
 
 // read takes chunks for as long as something is awaited, until the channel fails. While nothing is, what the server sends stays
@@ -153,9 +154,6 @@ func (c *Channel) messageChunk(id uint32, mark byte) error {
 	if err != nil {
 		return err
 	}
-	if token == c.reads[0].token { // it has the new keys now: the old ones are void
-		c.reads[1] = readKeys{}
-	}
 	if call.open != nil {
 		return ProtocolError(fmt.Sprintf("the server answered with %q", c.raw[:4]))
 	}
@@ -163,8 +161,8 @@ func (c *Channel) messageChunk(id uint32, mark byte) error {
 }
 
 func (c *Channel) keysOf(token uint32) (*keys, bool) {
-	for _, k := range c.reads {
-		if k.valid && k.token == token {
+	for i, k := range c.reads {
+		if k.valid && k.token == token && (i == 0 || time.Now().Before(k.until)) {
 			return k.keys, true
 		}
 	}

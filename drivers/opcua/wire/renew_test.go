@@ -141,15 +141,16 @@ func (call *Call) number() (uint32, error) {
 }
 
 // TestRenewalUnderLoad renews the token while requests are open. Their answers come under the old token behind that to the renewal, in any
-// order; once the server has used the new keys the old ones are void.
+// order, and behind an answer under the new one, too; with the next renewal, or when it has expired, the old token is void.
 func TestRenewalUnderLoad(t *testing.T) {
-	for _, mode := range []Mode{ModeSign, ModeSignAndEncrypt} {
+	for i, mode := range []Mode{ModeSign, ModeSignAndEncrypt, ModeSign} {
+		expires := i == 2
 		c, s := pair(t, mode)
 		go s.open()
 		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		var ids [3]uint32
+		var ids [4]uint32
 		taken := make(chan struct{})
 		go func() {
 			defer close(taken)
@@ -158,7 +159,7 @@ func TestRenewalUnderLoad(t *testing.T) {
 			}
 			s.open()
 		}()
-		calls := [3]*Call{start(t, c), start(t, c), start(t, c)}
+		calls := [4]*Call{start(t, c), start(t, c), start(t, c), start(t, c)}
 		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 			t.Fatal(err)
 		}
@@ -180,6 +181,18 @@ func TestRenewalUnderLoad(t *testing.T) {
 		}
 		if token := <-fresh; token != 2 {
 			t.Errorf("%v: a request after the renewal has the token %d", mode, token)
+		}
+		go s.answer(ids[3], 1) // the old keys still hold
+		if got, err := calls[3].number(); err != nil || got != ids[3] {
+			t.Fatalf("%v: an answer under the old token behind one under the new: %d, %v", mode, got, err)
+		}
+		if expires {
+			c.reads[1].until = time.Now()
+		} else {
+			go s.open()
+			if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+				t.Fatal(err)
+			}
 		}
 		go s.answer(ids[1], 1) // too late
 		var broken ProtocolError
