@@ -139,6 +139,13 @@ type Write struct {
 	Value telemetry.Value
 }
 
+// WriteTyper is a Writer that has to ask the device what a tag takes, because the config does not say it.
+type WriteTyper interface {
+	// WriteType returns the type of the value that a tag takes, before scaling, or of the elements of the array that it takes. An error that wraps ErrLink
+	// says that the link is down; every other one says why the tag cannot be written.
+	WriteType(ctx context.Context, g Ref, tag int) (typ telemetry.DataType, array bool, err error)
+}
+
 // Warner is a driver that learns of things that no reading tells.
 type Warner interface {
 	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.

@@ -55,6 +55,12 @@ func deviceOptions() []drivers.Option {
 	}
 }
 
+func tagOptions() []drivers.Option {
+	return []drivers.Option{
+		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the server holds it; default false"},
+	}
+}
+
 // group is one poll group, parsed.
 type group struct {
 	tags     []tag
@@ -76,8 +82,9 @@ const (
 )
 
 type tag struct {
-	addr address
-	want wanted
+	readBack bool // after a write
+	addr     address
+	want     wanted
 }
 
 // parse checks the whole connection and returns all mistakes at once.
@@ -233,6 +240,7 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 		fail("type", fmt.Sprintf("type %q is not known", from.Type), "use one of "+strings.ReplaceAll(typeWords, " ", ", ")+", or leave type out to take the server's")
 	}
 	t.addr, t.want = a, w
+	t.readBack = parseFlag(from.Options, "read_back", fail)
 	return errs
 }
 

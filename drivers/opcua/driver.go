@@ -24,13 +24,13 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), TagOptions: tagOptions(), New: newDriver, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
 	}}
 }
 
-// driver serves one server: drivers.Driver and drivers.Planner.
+// driver serves one server: drivers.Driver, drivers.Subscriber, drivers.Writer and others that are optional.
 type driver struct {
 	set    settings
 	groups [][]group

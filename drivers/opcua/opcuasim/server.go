@@ -91,6 +91,8 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	writable   map[node]*Writable
+	methods    map[node]*Method
 	muted      map[node]bool // of which subscriptions say nothing
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
@@ -101,7 +103,7 @@ type Server struct {
 	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
 	skip                atomic.Int64  // messages with values
 	serial              atomic.Uint32 // channels and sessions made
-	reads               atomic.Uint64 // Read requests seen
+	reads, writes       atomic.Uint64 // requests seen
 	wg                  sync.WaitGroup
 }
 
@@ -131,6 +133,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
+		writable: map[node]*Writable{}, methods: map[node]*Method{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
 	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {

@@ -59,6 +59,14 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.read(r)
 		}
+	case *ua.WriteRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.write(r)
+		}
+	case *ua.CallRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.call(r)
+		}
 	case *ua.BrowseRequest:
 		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
 			status = ua.StatusBadServiceUnsupported
@@ -260,6 +268,8 @@ func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) 
 	switch code := s.bad[key]; {
 	case !ok || value == nil:
 		return badValue(ua.StatusBadNodeIDUnknown, now), nil
+	case s.attribute(key, r.AttributeID, now) != nil:
+		return s.attribute(key, r.AttributeID, now), nil
 	case r.AttributeID != ua.AttributeIDValue:
 		return badValue(ua.StatusBadAttributeIDInvalid, now), nil
 	case code != 0:
