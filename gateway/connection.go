@@ -172,6 +172,7 @@ func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command
 					continue
 				}
 				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				_, t.Asks = d.(drivers.WriteTyper)
 				if types := dataTypes(d, t.Group); types != nil {
 					t.Type = types[k]
 				}
