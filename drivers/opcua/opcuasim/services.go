@@ -40,6 +40,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 			offers = s.opts.Offers(offers)
 		}
 		res = &ua.GetEndpointsResponse{Endpoints: offers}
+	case *ua.FindServersRequest:
+		e := s.endpoint(r.EndpointURL, ua.SecurityPolicyURINone, ua.MessageSecurityModeNone)
+		e.Server.DiscoveryURLs = []string{r.EndpointURL}
+		res = &ua.FindServersResponse{Servers: []*ua.ApplicationDescription{e.Server}}
 	case *ua.CreateSessionRequest:
 		res, status = s.createSession(channel, r)
 	case *ua.ActivateSessionRequest:
