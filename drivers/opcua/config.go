@@ -17,17 +17,18 @@ const defaultPort = "4840" // IANA: opcua-tcp
 
 // settings is what the config says about one server.
 type settings struct {
-	device   string
-	endpoint string // as configured: servers compare it with theirs
-	host     string // host:port to dial
-	user     string // "" for anonymous
-	password string
-	policy   *wire.Policy  // nil: the strongest that is offered
-	mode     wire.Mode     // 0: the strongest that is offered
-	insecure bool          // withdrawn policies, too
-	timeout  time.Duration // of one request
-	session  time.Duration // of a session without requests, asked of the server
-	lifetime time.Duration // of the secure channel's token, asked of the server
+	device                   string
+	endpoint                 string // as configured: servers compare it with theirs
+	host                     string // host:port to dial
+	user                     string // "" for anonymous
+	password                 string
+	userCertificate, userKey string        // files of the user who logs in by a certificate
+	policy                   *wire.Policy  // nil: the strongest that is offered
+	mode                     wire.Mode     // 0: the strongest that is offered
+	insecure                 bool          // withdrawn policies, too
+	timeout                  time.Duration // of one request
+	session                  time.Duration // of a session without requests, asked of the server
+	lifetime                 time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
@@ -51,6 +52,8 @@ func deviceOptions() []drivers.Option {
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
+		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username; relative to the working directory"},
+		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)"},
 		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
@@ -158,6 +161,13 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 		s.serverName = name
 	}
 	s.user, s.password = o["username"], o["password"]
+	s.userCertificate, s.userKey = o["user_certificate"], o["user_key"]
+	switch {
+	case s.userCertificate == "" && s.userKey != "":
+		fail("user_key", "user_key is given without a user_certificate", "add user_certificate, or remove user_key")
+	case s.userCertificate != "" && s.user != "":
+		fail("user_certificate", "user_certificate and username are both given", "remove one of them: a session has one user")
+	}
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
 	}

@@ -58,6 +58,10 @@ type Options struct {
 	Username, Password string
 	ClearPassword      bool
 
+	// UserCertificate, when set, is the certificate in DER of a user whom the server takes, too. WrongUser makes it refuse him.
+	UserCertificate []byte
+	WrongUser       bool
+
 	// Identity, when set, is the server's key and certificate; else it makes its own when it needs one, which costs some 100 ms.
 	Identity *Identity
 
@@ -136,7 +140,7 @@ func New(o Options) (*Server, error) {
 		writable: map[node]*Writable{}, methods: map[node]*Method{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
-	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {
+	if o.Identity == nil && (o.Username != "" || o.UserCertificate != nil || len(o.Policies) > 0) {
 		var err error
 		if s.opts.Identity, err = NewIdentity(2048, nil); err != nil {
 			return nil, err

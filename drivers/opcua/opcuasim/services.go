@@ -150,6 +150,9 @@ func (s *Server) endpoint(url, policy string, mode ua.MessageSecurityMode) *ua.E
 	if s.opts.Username != "" {
 		e.UserIdentityTokens = []*ua.UserTokenPolicy{{PolicyID: "user", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: s.userPolicy(policy)}}
 	}
+	if s.opts.UserCertificate != nil {
+		e.UserIdentityTokens = append(e.UserIdentityTokens, &ua.UserTokenPolicy{PolicyID: "certificate", TokenType: ua.UserTokenTypeCertificate, SecurityPolicyURI: s.userPolicy(policy)})
+	}
 	return e
 }
 
@@ -197,7 +200,11 @@ func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.Sta
 	if channel.VerifySessionSignature(made.certificate, made.nonce, r.ClientSignature.Signature) != nil {
 		return ua.StatusBadApplicationSignatureInvalid
 	}
-	if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
+	if t, ok := r.UserIdentityToken.Value.(*ua.X509IdentityToken); ok {
+		if status := s.acceptsCertificate(t, r.UserTokenSignature, made.nonce, channel.config.SecurityPolicyURI); status != ua.StatusOK {
+			return status
+		}
+	} else if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
 		return ua.StatusBadUserAccessDenied
 	}
 	made.active = true
