@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
+	HistoryPage int
+
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
@@ -97,17 +100,19 @@ type Server struct {
 	bad        map[node]ua.StatusCode
 	writable   map[node]*Writable
 	methods    map[node]*Method
+	past       map[node][]*ua.DataValue
 	muted      map[node]bool // of which subscriptions say nothing
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
 	conns      map[net.Conn]struct{}
 	sessions   map[string]*session // by authentication token
 
-	silent              atomic.Bool
+	silent, wrongNonce  atomic.Bool
 	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
 	skip                atomic.Int64  // messages with values
 	serial              atomic.Uint32 // channels and sessions made
 	reads, writes       atomic.Uint64 // requests seen
+	continuations       atomic.Int64  // of history
 	wg                  sync.WaitGroup
 }
 
@@ -188,6 +193,9 @@ func (s *Server) SetStatus(name string, code uint32) {
 // SetSilent makes the server go on accepting and reading, but answer nothing.
 func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
 
+// SetWrongNonce makes the server tell another nonce than the one that it wants signed: on a secured channel no session is activated.
+func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }
+
 // Reads returns how many Read requests the server has seen.
 func (s *Server) Reads() uint64 { return s.reads.Load() }
 
@@ -201,15 +209,22 @@ func (s *Server) Sessions() int {
 // DropSessions forgets all sessions, as a server does that has timed them out.
 func (s *Server) DropSessions() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forgetSessions()
+	forgotten := s.forgetSessions()
+	s.mu.Unlock()
+	endAll(forgotten)
 }
 
-func (s *Server) forgetSessions() {
-	for _, made := range s.sessions {
+// forgetSessions returns the sessions that there were. Their subscriptions are to be ended without mu, which these take after their own lock.
+func (s *Server) forgetSessions() []*session {
+	all := slices.Collect(maps.Values(s.sessions))
+	clear(s.sessions)
+	return all
+}
+
+func endAll(sessions []*session) {
+	for _, made := range sessions {
 		made.subs.end()
 	}
-	clear(s.sessions)
 }
 
 // Addr returns host:port, once started.
@@ -249,8 +264,9 @@ func (s *Server) Close() {
 	for c := range s.conns {
 		c.Close()
 	}
-	s.forgetSessions()
+	forgotten := s.forgetSessions()
 	s.mu.Unlock()
+	endAll(forgotten)
 	s.wg.Wait()
 }
 

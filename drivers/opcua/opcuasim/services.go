@@ -54,9 +54,12 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, false); status == ua.StatusOK {
 			s.mu.Lock()
 			token := r.RequestHeader.AuthenticationToken.String()
-			s.sessions[token].subs.end()
+			made := s.sessions[token]
 			delete(s.sessions, token)
 			s.mu.Unlock()
+			if made != nil { // not dropped meanwhile
+				made.subs.end()
+			}
 			res = &ua.CloseSessionResponse{}
 		}
 	case *ua.ReadRequest:
@@ -70,6 +73,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	case *ua.CallRequest:
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.call(r)
+		}
+	case *ua.HistoryReadRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.historyRead(r)
 		}
 	case *ua.BrowseRequest:
 		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
@@ -180,6 +187,9 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		ServerNonce:           made.nonce,
 		ServerEndpoints:       s.endpoints(r.EndpointURL),
 		ServerSignature:       &ua.SignatureData{Algorithm: algorithm, Signature: signature},
+	}
+	if s.wrongNonce.Load() {
+		res.ServerNonce = nonce()
 	}
 	if s.opts.Identity != nil {
 		res.ServerCertificate = s.opts.Identity.Certificate
