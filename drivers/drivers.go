@@ -232,6 +232,13 @@ type Certificate struct {
 	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
 }
 
+// Exposed is a driver whose config may give up a protection that it would otherwise have.
+type Exposed interface {
+	// Exposure returns what is given up and what to do about it, in words, "" for nothing. It follows from the config alone, and may be called from
+	// any goroutine.
+	Exposure() (what, mend string)
+}
+
 // Tracer is a driver that can show what goes over its line.
 type Tracer interface {
 	// Trace calls f after each exchange from now on, on the driver's goroutine, until it is called with nil. f must not block,

@@ -34,6 +34,7 @@ type connection struct {
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
+	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
@@ -102,6 +103,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
+	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned = planned(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)

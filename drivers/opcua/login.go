@@ -23,6 +23,15 @@ const (
 	maxNonce = 1024 // bytes
 )
 
+// Exposure says for as long as the config stands that a password may be read by others: drivers.Exposed.
+func (d *driver) Exposure() (what, mend string) {
+	if !d.set.clearPassword || d.set.user == "" {
+		return "", ""
+	}
+	return "allow_clear_password lets its password go unencrypted, and to whoever answers at its address",
+		"take an endpoint that encrypts (millrace opcua endpoints shows which there are) and remove allow_clear_password"
+}
+
 // anonymousURI names the gateway where no certificate does.
 const anonymousURI = "urn:millrace:gateway"
 
