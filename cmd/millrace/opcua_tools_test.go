@@ -7,39 +7,36 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/gopcua/opcua/id"
-	"github.com/gopcua/opcua/ua"
-
 	"millrace/drivers/opcua/opcuasim"
 )
 
 // toolServer is a server with something to read, write and call.
-func toolServer(t *testing.T) *opcuasim.Server {
+func toolServer(t *testing.T) *opcuasim.Server { return toolServerWith(t, opcuasim.Options{}) }
+
+func toolServerWith(t *testing.T, o opcuasim.Options) *opcuasim.Server {
 	t.Helper()
-	s, err := opcuasim.New(opcuasim.Options{Browsable: true})
+	o.Browsable = true
+	s, err := opcuasim.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
-	s.AddVariable("fixed", func() any {
-		return &ua.DataValue{EncodingMask: ua.DataValueValue | ua.DataValueSourceTimestamp | ua.DataValueServerTimestamp, Value: ua.MustVariant("Größe \x1b[2J"),
-			SourceTimestamp: start, ServerTimestamp: start.Add(time.Second)}
-	})
+	s.AddVariable("fixed", func() any { return "Größe \x1b[2J" })
 	s.AddWritable("override", opcuasim.Writable{Value: uint8(100)})
 	s.AddWritable("offsets", opcuasim.Writable{Value: []float32{1.5, -2}})
 	s.AddWritable("large", opcuasim.Writable{Value: int64(-9007199254740993)})
-	s.AddWritable("locked", opcuasim.Writable{Value: "x", Refuse: ua.StatusBadUserAccessDenied})
+	s.AddWritable("locked", opcuasim.Writable{Value: "x", Refuse: badUserAccessDenied})
 	s.AddMethod("Move", opcuasim.Method{
-		Inputs:  []*ua.Argument{argument("to", id.Double, -1), argument("label", id.String, -1)},
-		Outputs: []*ua.Argument{argument("took", id.UInt32, -1)},
+		Inputs:  []opcuasim.Argument{{Name: "to", Type: 11, Rank: -1}, {Name: "label", Type: 12, Rank: -1}}, // Double, String
+		Outputs: []opcuasim.Argument{{Name: "took", Type: 7, Rank: -1}},                                     // UInt32
 		Call: func(args []any) ([]any, uint32) {
 			if args[0].(float64) < 0 {
-				return nil, uint32(ua.StatusBadOutOfRange)
+				return nil, badOutOfRange
 			}
 			return []any{uint32(args[0].(float64) * 2)}, 0
 		},
@@ -52,9 +49,10 @@ func toolServer(t *testing.T) *opcuasim.Server {
 	return s
 }
 
-func argument(name string, datatype uint32, rank int32) *ua.Argument {
-	return &ua.Argument{Name: name, DataType: ua.NewNumericNodeID(0, datatype), ValueRank: rank, ArrayDimensions: []uint32{}, Description: ua.NewLocalizedText("")}
-}
+const (
+	badUserAccessDenied = 0x801F0000
+	badOutOfRange       = 0x803C0000
+)
 
 // both runs a command of opcua and returns what it prints, errors too.
 func both(t *testing.T, want int, args ...string) string {
@@ -89,8 +87,11 @@ func contains(t *testing.T, out string, wants ...string) {
 func TestOPCUARead(t *testing.T) {
 	s := toolServer(t)
 	out := both(t, 0, "read", s.Endpoint(), "ns=2;s=fixed", "nsu=urn:millrace:machine;s=offsets", "ns=2;s=none", "nsu=urn:nobody;s=x", "--option", "security_policy=none")
-	contains(t, out, `ns=2;s=fixed`, `"Größe \x1b[2J"`, "String", "Good", "2026-01-02T03:04:05.678000Z  2026-01-02T03:04:06.678000Z", "[1.5,-2]", "Float[]",
+	contains(t, out, `ns=2;s=fixed`, `"Größe \x1b[2J"`, "String", "Good", "[1.5,-2]", "Float[]",
 		"BadNodeIdUnknown", "refers to a node that does not exist", `the server has no namespace "urn:nobody"`)
+	if !regexp.MustCompile(`Good +20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z  20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\n`).MatchString(out) {
+		t.Errorf("no times in\n%s", out)
+	}
 	if strings.Contains(out, "\x1b") {
 		t.Error("a value steers the terminal")
 	}

@@ -150,18 +150,24 @@ func (d *driver) supertype(ctx context.Context, t wire.NodeID) (above wire.NodeI
 	if err != nil {
 		return above, err
 	}
+	return r.above(), r.Err
+}
+
+// above takes a Browse response behind its header and returns the first node of the first result, i=0 for none.
+func (r *reader) above() wire.NodeID {
+	n := wire.NodeID{Kind: 'i'}
 	if r.Count(1) == 0 {
-		return above, r.Err
+		return n
 	}
 	r.U32()   // status: without references it says nothing more
 	r.Bytes() // no second one is wanted
 	if r.Count(10) > 0 {
 		r.NodeID()
 		r.U8()
-		above = r.ExpandedNodeID()
-		above.Text = append([]byte(nil), above.Text...)
+		n = r.ExpandedNodeID()
+		n.Text = append([]byte(nil), n.Text...) // the message is overwritten by the next one
 	}
-	return above, r.Err
+	return n
 }
 
 // encodeSupertype returns the body of a Browse request for what a type is derived from.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,5 +159,42 @@ func TestUserSignature(t *testing.T) {
 		if e.policy.Verify(public, data, proof.Signature) == nil {
 			t.Error("the signature is for something else, too")
 		}
+	}
+}
+
+// TestUserOptions: what contradicts itself is refused when the config is read, and a password that may go in clear text is told of.
+func TestUserOptions(t *testing.T) {
+	for _, c := range []struct {
+		options map[string]string
+		want    string
+		exposed bool
+	}{
+		{map[string]string{"user_key": "k"}, "user_key is given without a user_certificate; add user_certificate, or remove user_key", false},
+		{map[string]string{"user_certificate": "c", "username": "u"}, "user_certificate and username are both given; remove one of them", false},
+		{map[string]string{"user_certificate": "c", "user_key": "k"}, "", false},
+		{map[string]string{"allow_clear_password": "true"}, "", false},
+		{map[string]string{"username": "u"}, "", false},
+		{map[string]string{"username": "u", "allow_clear_password": "true"}, "", true},
+	} {
+		conn := connection("opc.tcp://h", time.Second, variables(1)...)
+		conn.Devices[0].Options = c.options
+		d, err := newDriver(conn)
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v: %v, want %q", c.options, err, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if what, mend := d.(*driver).Exposure(); (what != "") != c.exposed || (mend != "") != c.exposed {
+			t.Errorf("%v: %q %q", c.options, what, mend)
+		}
+	}
+	conn := connection("opc.tcp://h", time.Second, variables(1)...)
+	conn.Devices[0].Groups[0].Tags[0].Options = map[string]string{"read_back": "yes"}
+	if _, err := newDriver(conn); err == nil || !strings.Contains(err.Error(), `read_back "yes" is neither true nor false`) {
+		t.Error(err)
 	}
 }

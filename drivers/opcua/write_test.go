@@ -93,12 +93,12 @@ func writeCases() []writeCase {
 		{"a structure", is(id.Structure), "", telemetry.Int(1), nil, "values of type structure are not written"},
 		{"a node id", holds(ua.NewNumericNodeID(0, 1)), "", telemetry.String("i=2"), ua.NewNumericNodeID(0, 1), "values of type NodeId are not written"},
 
-		{"read only", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusBadNotWritable}, "", telemetry.Float64(2), 1.5, "BadNotWritable: "},
-		{"not this user", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusBadUserAccessDenied}, "", telemetry.Float64(2), 1.5, "; log in as a user who may, with username and password or user_certificate"},
-		{"another type than it says", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusBadTypeMismatch}, "", telemetry.Float64(2), 1.5, "BadTypeMismatch: "},
-		{"out of its range", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusBadOutOfRange}, "", telemetry.Float64(2), 1.5, "the server's own range is narrower"},
-		{"perhaps", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusBadTimeout}, "", telemetry.Float64(2), 1.5, "it is not known whether the server wrote it"},
-		{"later", opcuasim.Writable{Value: 1.5, Refuse: ua.StatusGoodCompletesAsynchronously}, "", telemetry.Float64(2), 1.5, "it has taken the value and writes it later"},
+		{"read only", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadNotWritable)}, "", telemetry.Float64(2), 1.5, "BadNotWritable: "},
+		{"not this user", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadUserAccessDenied)}, "", telemetry.Float64(2), 1.5, "; log in as a user who may, with username and password or user_certificate"},
+		{"another type than it says", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadTypeMismatch)}, "", telemetry.Float64(2), 1.5, "BadTypeMismatch: "},
+		{"out of its range", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadOutOfRange)}, "", telemetry.Float64(2), 1.5, "the server's own range is narrower"},
+		{"perhaps", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadTimeout)}, "", telemetry.Float64(2), 1.5, "it is not known whether the server wrote it"},
+		{"later", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusGoodCompletesAsynchronously)}, "", telemetry.Float64(2), 1.5, "it has taken the value and writes it later"},
 	}
 }
 

@@ -7,17 +7,24 @@ import (
 
 // Method is a method of the Objects folder, which anybody may call who may read.
 type Method struct {
-	Inputs, Outputs []*ua.Argument
+	Inputs, Outputs []Argument
 	Call            func(args []any) (results []any, status uint32)
+}
+
+// Argument is one of a method's. Type is a data type of namespace 0, Rank -1 for one value and 1 for an array.
+type Argument struct {
+	Name string
+	Type uint32
+	Rank int32
 }
 
 // AddMethod adds a method to the first namespace, with the node id "s=<name>"; its arguments are described by the nodes
 // "s=<name>.InputArguments" and "s=<name>.OutputArguments".
 func (s *Server) AddMethod(name string, m Method) {
-	described := func(all []*ua.Argument) func() any {
+	described := func(all []Argument) func() any {
 		objects := make([]*ua.ExtensionObject, len(all))
 		for i, a := range all {
-			objects[i] = ua.NewExtensionObject(a)
+			objects[i] = ua.NewExtensionObject(&ua.Argument{Name: a.Name, DataType: ua.NewNumericNodeID(0, a.Type), ValueRank: a.Rank, ArrayDimensions: []uint32{}, Description: &ua.LocalizedText{}})
 		}
 		return func() any { return objects }
 	}
@@ -56,7 +63,7 @@ func (s *Server) callOne(r *ua.CallMethodRequest) *ua.CallMethodResult {
 	}
 	args := make([]any, len(r.InputArguments))
 	for i, a := range r.InputArguments {
-		if args[i] = a.Value(); uint32(a.Type()) != m.Inputs[i].DataType.IntID() {
+		if args[i] = a.Value(); uint32(a.Type()) != m.Inputs[i].Type {
 			result.StatusCode = ua.StatusBadInvalidArgument
 			result.InputArgumentResults = append(result.InputArgumentResults, ua.StatusBadTypeMismatch)
 			return result

@@ -12,7 +12,7 @@ type Writable struct {
 	DataType uint32        // in namespace 0; 0 = the type of Value
 	Parent   uint32        // the data type is one of the server's own that is derived from this one; 0 = it is DataType itself
 	Rank     int32         // ValueRank; 0 = by Value
-	Refuse   ua.StatusCode // of every write
+	Refuse   uint32        // of every write
 	Change   func(any) any // what the machine makes of a written value; nil = it keeps it
 }
 
@@ -58,7 +58,7 @@ func (s *Server) writeNode(r *ua.WriteValue) ua.StatusCode {
 	case r.AttributeID != ua.AttributeIDValue || w == nil:
 		return ua.StatusBadNotWritable
 	case w.Refuse != 0:
-		return w.Refuse
+		return ua.StatusCode(w.Refuse)
 	case r.Value.EncodingMask != ua.DataValueValue:
 		return ua.StatusBadWriteNotSupported
 	case w.variant() != nil && w.variant().Type() != r.Value.Value.Type():
