@@ -36,13 +36,7 @@ async function main() {
     rootFolder: path.join(directory, "pki"),
   });
   await certificates.initialize();
-  const users = new opcua.OPCUACertificateManager({
-    automaticallyAcceptUnknownCertificate: false,
-    rootFolder: path.join(directory, "userpki"),
-  });
-  await users.initialize();
-  const user = path.join(directory, "user.der");
-  if (fs.existsSync(user)) await users.trustCertificate(fs.readFileSync(user));
+  const users = secured ? { userCertificateManager: await knownUsers() } : {};
   const server = new opcua.OPCUAServer({
     host: "127.0.0.1",
     hostname: "127.0.0.1",
@@ -51,7 +45,7 @@ async function main() {
     allowAnonymous: true,
     ...security(),
     serverCertificateManager: certificates,
-    userCertificateManager: users,
+    ...users,
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
@@ -61,6 +55,17 @@ async function main() {
   addWritable(server);
   await server.start();
   console.log("READY " + port);
+}
+
+async function knownUsers() {
+  const users = new opcua.OPCUACertificateManager({
+    automaticallyAcceptUnknownCertificate: false,
+    rootFolder: path.join(directory, "userpki"),
+  });
+  await users.initialize();
+  const user = path.join(directory, "user.der");
+  if (fs.existsSync(user)) await users.trustCertificate(fs.readFileSync(user));
+  return users;
 }
 
 function security() {
