@@ -128,12 +128,12 @@ func jsonValue(v telemetry.Value) any {
 	return valueText(v, 0)
 }
 
-// microText writes a time in microseconds since 1970, in UTC; "" for 0.
-func microText(us int64) string {
-	if us == 0 {
+// microText writes a time to the microsecond, in UTC; "" for none.
+func microText(at time.Time) string {
+	if at.IsZero() {
 		return ""
 	}
-	return time.UnixMicro(us).UTC().Format("2006-01-02T15:04:05.000000Z")
+	return at.UTC().Format("2006-01-02T15:04:05.000000Z")
 }
 
 // knownFormat refuses an output that is neither of two.

@@ -117,17 +117,25 @@ type watchedNode struct {
 	Source  string `json:"source_time,omitempty"`
 }
 
+// sourceText is the source time of a reading, "" where the server has none.
+func sourceText(r *telemetry.Reading) string {
+	if r.Time == 0 {
+		return ""
+	}
+	return microText(time.UnixMicro(r.Time))
+}
+
 func (w *nodeWatch) printer(out io.Writer) (show func(*telemetry.Reading), flush func() error) {
 	if w.format == "json" {
 		enc := json.NewEncoder(out)
 		var problem error
 		return func(r *telemetry.Reading) {
-			problem = errors.Join(problem, enc.Encode(watchedNode{w.nodes[r.Tag], jsonValue(r.Value), r.Quality.String(), r.Reason, microText(r.Time)}))
+			problem = errors.Join(problem, enc.Encode(watchedNode{w.nodes[r.Tag], jsonValue(r.Value), r.Quality.String(), r.Reason, sourceText(r)}))
 		}, func() error { return problem }
 	}
 	t := &table{out: out}
 	t.add("SOURCE TIME", "NODE", "VALUE", "QUALITY", "REASON")
 	return func(r *telemetry.Reading) {
-		t.add(microText(r.Time), w.nodes[r.Tag], shortText(r.Value), r.Quality.String(), r.Reason)
+		t.add(sourceText(r), w.nodes[r.Tag], shortText(r.Value), r.Quality.String(), r.Reason)
 	}, t.flush
 }

@@ -3,6 +3,7 @@ package opcua
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/gopcua/opcua/ua"
 
@@ -32,7 +33,7 @@ type NodeValue struct {
 	Type           string          // as OPC UA calls it: "Double", "Int32[]"; "" for no value
 	Value          telemetry.Value // KindNone where there is none, or none that can be shown
 	Status, Reason string          // the status's name; what it means, or why there is no value
-	Source, Server int64           // times in µs since 1970, 0 for none
+	Source, Server time.Time       // zero for none
 }
 
 // toolNodes is how many nodes are read in one request.
@@ -88,18 +89,21 @@ func (c *Client) values(ctx context.Context, ids [][]byte, reasons []string) ([]
 	return all, nil
 }
 
+// moment returns a DateTime, zero for one that is not set.
+func moment(dateTime int64) time.Time {
+	if dateTime <= 0 {
+		return time.Time{}
+	}
+	return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(dateTime))}.AsTime()
+}
+
 func (c *Client) shown(v *wire.DataValue) (n NodeValue) {
 	status := ua.StatusCode(v.Status)
 	n.Status = "Good"
 	if status&0xFFFF0000 != 0 {
 		n.Status, n.Reason, _ = strings.Cut(statusText(status), ": ")
 	}
-	if v.Source > 0 {
-		n.Source = micros(ticksOf(v.Source))
-	}
-	if v.Server > 0 {
-		n.Server = micros(ticksOf(v.Server))
-	}
+	n.Source, n.Server = moment(v.Source), moment(v.Server)
 	if f := formIn(v.Variant); f.kind != wire.TypeNull {
 		n.Type = f.String()
 	}

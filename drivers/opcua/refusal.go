@@ -31,7 +31,7 @@ var mends = map[ua.StatusCode]string{
 	ua.StatusBadUserAccessDenied:         login,
 	ua.StatusBadIdentityTokenRejected:    login,
 	ua.StatusBadTypeMismatch:             "the node takes another type than it says it has; write the right one as type at the tag",
-	ua.StatusBadOutOfRange:               "the server's own range is narrower: see the node's limits, and min and max under writes:",
+	ua.StatusBadOutOfRange:               "the server's own range is narrower: see the limits of the node, or of the method's arguments",
 	ua.StatusBadWriteNotSupported:        "the server cannot write this node's value by itself",
 	ua.StatusBadNodeIDUnknown:            "see the spelling (case counts) and the namespace: millrace opcua browse shows what there is",
 	ua.StatusBadNodeIDInvalid:            "see the spelling and the namespace: millrace opcua browse shows what there is",
