@@ -35,6 +35,7 @@ type connection struct {
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
+	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
@@ -105,6 +106,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	o.Details = conn.describe
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
+	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned = planned(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
@@ -194,6 +196,7 @@ func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command
 					continue
 				}
 				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				_, t.Asks = d.(drivers.WriteTyper)
 				if types := dataTypes(d, t.Group); types != nil {
 					t.Type = types[k]
 				}

@@ -112,6 +112,9 @@ var stateRows = map[string]struct {
 		s.Certificates = certificate(true, 3650*24*time.Hour)
 		s.Certificates[0].Replaced = judged.Add(48 * time.Hour)
 	}, "it replaces one that ends on 2026-03-03 and has the same key; trust it in the servers", "attention"},
+	"login exposed": {func(s *web.Snapshot) {
+		s.Exposures = []web.Exposure{{Device: "press-1", What: "its password goes unencrypted", Mend: "encrypt"}}
+	}, "its password goes unencrypted; encrypt", "attention"},
 	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
 	"clock not set": {func(s *web.Snapshot) {
 		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}

@@ -36,11 +36,12 @@ const (
 	StateEnding    = "expires this week"
 	StateEndsSoon  = "expires soon"
 	StateRenewed   = "renewed"
+	StateExposed   = "exposed"
 	StateOK        = "ok"
 )
 
 var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped,
-	StateEndsSoon, StateRenewed, StateRefused, StateAbsent, StateOK}
+	StateEndsSoon, StateExposed, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
 func (s *State) String() string {
@@ -107,6 +108,9 @@ func (s *Snapshot) Judge() {
 	}
 	s.add(s.Clock.judge())
 	s.judgeCertificates()
+	for _, e := range s.Exposures {
+		s.add(State{"login", e.Device, StateExposed, time.Time{}, e.What, e.Mend})
+	}
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
 	})
