@@ -239,14 +239,11 @@ func TestSubscribeAnswers(t *testing.T) {
 
 // TestAfterLoss: a lost session says why, and takes nothing more.
 func TestAfterLoss(t *testing.T) {
-	b := broker(t, brokersim.Options{})
-	s := open(t, dialer(t, Options{URL: "mqtt://" + b.Addr()}), nil)
-	b.SetFaults(brokersim.Faults{Acks: brokersim.AckNever})
+	s := open(t, scripted(t, Options{}, func(p *peer) { p.accept(); p.next() }), nil)
 	if err := s.Send(link.Message{Topic: "a", QoS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	s.Flush()
-	b.Cut("gw")
 	says(t, ended(t, s), link.ErrPeerClosed)
 	says(t, s.Send(link.Message{Topic: "a", QoS: 1}), link.ErrPeerClosed)
 	says(t, s.Subscribe("a"), link.ErrPeerClosed)
