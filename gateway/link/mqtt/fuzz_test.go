@@ -50,8 +50,8 @@ func FuzzRead(f *testing.F) {
 			}
 			seen[a.N] = true
 		}
-		if len(s.released) > inboxSize+1 || len(s.out) > 64<<10+8*len(raw) || len(s.pending)+len(seen) != 2 {
-			t.Errorf("%d unreleased, %d bytes to write, %d pending, %d answered", len(s.released), len(s.out), len(s.pending), len(seen))
+		if s.unreleased > inboxSize+1 || len(s.out) > 64<<10+8*len(raw) || len(s.pending)+len(seen) != 2 {
+			t.Errorf("%d unreleased, %d bytes to write, %d pending, %d answered", s.unreleased, len(s.out), len(s.pending), len(seen))
 		}
 	})
 }

@@ -46,7 +46,7 @@ var refusals = map[byte]string{
 
 // read handles packets until the session ends.
 func (s *session) read() {
-	unasked := newBudget(time.Now())
+	unasked := newBudget()
 	for n := 1; ; n++ {
 		if err := s.packet(unasked); err != nil {
 			s.fail(peerError(err))
@@ -138,15 +138,13 @@ func (s *session) suback(size int, unasked *budget) error {
 	if _, err := io.ReadFull(s.r, body); err != nil {
 		return noEOF(err)
 	}
-	id := binary.BigEndian.Uint16(body)
 	s.mu.Lock()
-	answer := s.subbing[id]
-	delete(s.subbing, id)
-	s.mu.Unlock()
-	if answer == nil {
+	defer s.mu.Unlock()
+	if s.subID == 0 || s.subID != binary.BigEndian.Uint16(body) {
 		return unasked.answer("answers to subscriptions that were not made")
 	}
-	answer <- body[2:]
+	s.subID = 0
+	s.granted <- body[2:]
 	return nil
 }
 
@@ -154,8 +152,14 @@ func (s *session) suback(size int, unasked *budget) error {
 func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if first == packetPubrel {
-		return s.release(id, unasked)
+	if first == packetPubrel { // of a message to us, which was discarded
+		s.out = appendShort(s.out, packetPubcomp, id)
+		s.Flush()
+		if s.unreleased--; s.unreleased >= 0 {
+			return nil
+		}
+		s.unreleased = 0
+		return unasked.answer("releases of messages that it did not send")
 	}
 	f, ok := s.pending[id]
 	switch {
@@ -174,19 +178,6 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 		delete(s.pending, id)
 		s.acks = append(s.acks, link.Ack{N: f.n, At: time.Now()})
 	}
-	return nil
-}
-
-// release ends the exchange of a QoS 2 message to us (section 4.3.3). mu is held.
-func (s *session) release(id uint16, unasked *budget) error {
-	if !s.released[id] {
-		if err := unasked.answer("releases of messages that it did not send"); err != nil {
-			return err
-		}
-	}
-	delete(s.released, id)
-	s.out = appendShort(s.out, packetPubcomp, id)
-	s.Flush()
 	return nil
 }
 
@@ -262,8 +253,8 @@ func (s *session) acknowledge(qos byte, id uint16) error {
 	if qos == 1 {
 		s.out = appendShort(s.out, packetPuback, id)
 	} else {
-		if s.released[id] = true; len(s.released) > inboxSize {
-			return fmt.Errorf("%w: %d messages of QoS 2 are not released", link.ErrProtocol, len(s.released))
+		if s.unreleased++; s.unreleased > inboxSize {
+			return fmt.Errorf("%w: %d messages of QoS 2 are not released", link.ErrProtocol, s.unreleased)
 		}
 		s.out = appendShort(s.out, packetPubrec, id)
 	}
@@ -279,12 +270,6 @@ const maxUnread = 512 << 20
 
 // deliver hands a message on, and waits for a moment when nobody takes them.
 func (s *session) deliver(m link.Message) error {
-	select {
-	case s.inbox <- m:
-		s.signal()
-		return nil
-	default:
-	}
 	timer := time.NewTimer(inboxWait)
 	defer timer.Stop()
 	select {

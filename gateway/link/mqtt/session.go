@@ -21,20 +21,21 @@ type session struct {
 	timeout    time.Duration
 	maxInbound int
 
-	mu       sync.Mutex // guards what follows
-	out      []byte     // queued packets
-	spare    []byte
-	queued   uint64            // bytes that were in out and have been taken from it
-	sent     uint64            // messages numbered
-	pending  map[uint16]flight // packet ids on their way to an answer
-	released map[uint16]bool   // ids of QoS 2 messages to us that wait for PUBREL
-	nextID   uint16
-	unsent   []uint64 // numbers of QoS 0 messages in out
-	acks     []link.Ack
-	filters  []string
-	subbing  map[uint16]chan []byte // SUBACK codes
-	asked    bool                   // a PINGREQ is unanswered
-	closing  bool
+	mu         sync.Mutex // guards what follows
+	out        []byte     // queued packets
+	spare      []byte
+	queued     uint64            // bytes that were in out and have been taken from it
+	sent       uint64            // messages numbered
+	pending    map[uint16]flight // packet ids on their way to an answer
+	unreleased int               // QoS 2 messages to us, all discarded, whose PUBREL is to come
+	nextID     uint16
+	unsent     []uint64 // numbers of QoS 0 messages in out
+	acks       []link.Ack
+	filters    []string
+	subID      uint16      // of the SUBSCRIBE that is unanswered; 0 = none
+	granted    chan []byte // its answer's codes
+	asked      bool        // a PINGREQ is unanswered
+	closing    bool
 
 	born           time.Time
 	heard, written atomic.Int64  // nanoseconds since born
@@ -71,7 +72,7 @@ const (
 
 func newSession(o *Options, conn net.Conn) *session {
 	return &session{conn: conn, r: bufio.NewReaderSize(conn, 4096), keepAlive: o.KeepAlive, timeout: o.ConnectTimeout, maxInbound: o.MaxInbound,
-		pending: map[uint16]flight{}, released: map[uint16]bool{}, subbing: map[uint16]chan []byte{}, born: time.Now(),
+		pending: map[uint16]flight{}, born: time.Now(),
 		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize), lost: make(chan struct{})}
 }
 
@@ -163,15 +164,12 @@ func fit(m *link.Message) error {
 
 // freeID returns a packet id that is not in use, 0 when too many are. mu is held.
 func (s *session) freeID() uint16 {
-	if len(s.pending)+len(s.subbing) >= maxInFlight {
+	if len(s.pending) >= maxInFlight {
 		return 0
 	}
 	for {
 		s.nextID++
-		if s.nextID == 0 {
-			continue
-		}
-		if _, used := s.pending[s.nextID]; !used && s.subbing[s.nextID] == nil {
+		if _, used := s.pending[s.nextID]; s.nextID != 0 && !used && s.nextID != s.subID {
 			return s.nextID
 		}
 	}
@@ -202,51 +200,45 @@ func (s *session) Stats() link.Stats {
 
 // Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.
 func (s *session) Subscribe(filters ...string) error {
-	id, answer, err := s.ask(filters)
-	if err != nil {
+	if err := s.ask(filters); err != nil {
 		return err
 	}
-	defer s.forget(id)
 	s.Flush()
 	timer := time.NewTimer(s.timeout)
 	defer timer.Stop()
 	select {
-	case codes := <-answer:
+	case codes := <-s.granted:
 		return refused(filters, codes)
 	case <-s.lost:
 		return s.err
 	case <-timer.C:
+		s.mu.Lock()
+		s.subID = 0
+		s.mu.Unlock()
 		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
 	}
 }
 
 // ask queues the SUBSCRIBE. The answer comes once at most.
-func (s *session) ask(filters []string) (uint16, <-chan []byte, error) {
+func (s *session) ask(filters []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(filters) == 0 || len(s.filters)+len(filters) > maxFilters {
-		return 0, nil, fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
+		return fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
 	}
 	for _, f := range filters {
 		if f == "" || len(f) > maxTopic || strings.ContainsRune(f, 0) {
-			return 0, nil, fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
+			return fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
 		}
 	}
 	id := s.freeID()
 	if id == 0 {
-		return 0, nil, fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
+		return fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
 	}
-	answer := make(chan []byte, 1)
-	s.subbing[id] = answer
+	s.subID, s.granted = id, make(chan []byte, 1)
 	s.filters = append(s.filters, filters...)
 	s.out = appendSubscribe(s.out, id, filters)
-	return id, answer, nil
-}
-
-func (s *session) forget(id uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.subbing, id)
+	return nil
 }
 
 // refused names the filters that the broker did not grant (MQTT 3.1.1 section 3.9.3).
