@@ -134,63 +134,43 @@ func (b *breaker) release(seq uint64) {
 	}
 }
 
-// firstHeld returns the first record that is held back, 0 for none.
-func (b *breaker) firstHeld() uint64 {
-	if len(b.held) == 0 {
-		return 0
-	}
-	return b.held[0]
-}
-
 // breakers are those of all streams that are not closed, or that were lately not.
 type breakers struct {
-	of      map[*buffer.Stream]*breaker
 	order   []*breaker
 	flowing bool      // since the last try an ordinary message was acknowledged
 	pause   time.Time // no try before, unless nothing else can be sent: a try may cost the others a session
 }
 
-// holds reports whether records of the stream are stepped over.
-func (q *breakers) holds(s *buffer.Stream) *breaker {
-	if len(q.order) == 0 {
-		return nil
-	}
-	if b := q.of[s]; b != nil && b.state != Closed {
-		return b
+// find returns the breaker of a stream, nil for none.
+func (q *breakers) find(s *buffer.Stream) *breaker {
+	for _, b := range q.order {
+		if b.stream == s {
+			return b
+		}
 	}
 	return nil
 }
 
-// get returns the breaker of a stream, a new one if need be; nil when there are too many.
+// get returns the breaker of a stream, a new one if need be, in place of one that only watches when there are too many;
+// nil when none does.
 func (q *breakers) get(s *buffer.Stream, topic string) *breaker {
-	if b := q.of[s]; b != nil {
+	if b := q.find(s); b != nil {
 		return b
 	}
-	if len(q.order) >= maxBreakers && !q.forgetOne() {
-		return nil
+	if len(q.order) >= maxBreakers {
+		i := slices.IndexFunc(q.order, func(b *breaker) bool { return b.state == Closed })
+		if i < 0 {
+			return nil
+		}
+		q.order = slices.Delete(q.order, i, i+1)
 	}
 	b := &breaker{stream: s, device: s.Account(), topic: topic, state: Closed}
-	q.of[s] = b
 	q.order = append(q.order, b)
 	return b
 }
 
-// forgetOne lets go of one that only watches.
-func (q *breakers) forgetOne() bool {
-	for _, b := range q.order {
-		if b.state == Closed {
-			q.forget(b)
-			return true
-		}
-	}
-	return false
-}
-
 func (q *breakers) forget(b *breaker) {
-	delete(q.of, b.stream)
-	if i := slices.Index(q.order, b); i >= 0 {
-		q.order = slices.Delete(q.order, i, i+1)
-	}
+	q.order = slices.DeleteFunc(q.order, func(x *breaker) bool { return x == b })
 }
 
 // expire forgets those that have watched long enough, and lets those only watch that have nothing to try.
@@ -223,11 +203,11 @@ func (q *breakers) largest() (most *breaker) {
 	return most
 }
 
-// due returns a breaker whose record is to be tried now and how long to wait for the next, 0 when there is none. first
+// due returns a breaker whose record is to be tried now, or how long to wait for one, far when there is none. first
 // asks for one to be tried as the first message of a session. idle says that nothing else can be sent: then one whose
 // refusal is not confirmed is tried too. Only records below limit are tried: the backlog lane may have older ones above.
 func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker, time.Duration) {
-	wait := time.Duration(0)
+	wait := far
 	var best *breaker
 	for _, b := range q.order {
 		if b.state != Open || len(b.held) == 0 || b.held[0] >= limit || b.pending && !idle {
@@ -238,9 +218,7 @@ func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker,
 			next = later(next, q.pause)
 		}
 		if left := next.Sub(now); left > 0 {
-			if wait == 0 || left < wait {
-				wait = left
-			}
+			wait = min(wait, left)
 			continue
 		}
 		fits := b.pending || idle || b.wantsFirst() == first || b.silent && !first
@@ -248,15 +226,9 @@ func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker,
 			best = b
 		}
 	}
-	if best != nil {
-		return best, 0
-	}
-	return nil, wait
+	return best, wait
 }
 
 // stuck reports whether a pending refusal is worth a record that passes an older one: the stream was refused before, or this
 // one was several times in a row. A receiver that ends sessions for another reason takes it at the next try.
 func (b *breaker) stuck() bool { return b.pending && (b.confirmed > 0 || b.unproven >= minUnproven) }
-
-// alone reports whether no other stream holds anything back.
-func (q *breakers) alone(b *breaker) bool { return q.held() == len(b.held) }

@@ -6,16 +6,6 @@ import (
 	"millrace/buffer"
 )
 
-// laneName says on which way a record goes to the receiver.
-type laneName uint8
-
-const (
-	noLane laneName = iota
-	liveLane
-	backlogLane
-	tryLane // a record of a stream whose breaker is half-open
-)
-
 // lanes are where reading stands in the buffer: the live lane from the head on, the backlog lane in what is older. They
 // outlive sessions; a lost one sets them back to the oldest record that was in flight.
 type lanes struct {
@@ -58,16 +48,8 @@ func (l *lanes) begin(window int) {
 func (l *lanes) lost(w *window) {
 	l.live.sent, l.backlog.sent = max(l.live.sent, l.live.pos), max(l.backlog.sent, l.backlog.pos)
 	for _, u := range w.units {
-		if u.done {
-			continue
-		}
-		for _, seq := range u.seqs {
-			switch {
-			case u.lane == liveLane && seq < l.live.pos:
-				l.live.set(seq, 0)
-			case u.lane == backlogLane && seq < l.backlog.pos:
-				l.backlog.set(seq, l.backlog.end)
-			}
+		if !u.done && u.lane != nil && u.seqs[0] < u.lane.pos {
+			u.lane.set(u.seqs[0], u.lane.end)
 		}
 	}
 	if b := &l.backlog; l.p.o.Order == LiveFirst && b.end > l.live.pos { // what was released among the live ones goes on with them
@@ -75,16 +57,11 @@ func (l *lanes) lost(w *window) {
 	}
 }
 
-// again lets the backlog lane read from a record on that was held back.
-func (l *lanes) again(first uint64) {
-	switch {
-	case first == 0:
-	case l.p.o.Order == OldestFirst:
-		l.backlog.check = max(l.backlog.check, l.backlog.pos)
-		l.backlog.back(first, 0)
-	default:
-		l.backlog.check = max(l.backlog.check, l.live.pos)
-		l.backlog.back(first, l.live.pos)
+// again lets the backlog lane read once more from the first of the records on that were held back.
+func (l *lanes) again(held []uint64) {
+	if len(held) > 0 {
+		l.backlog.check = max(l.backlog.check, l.backlog.pos, l.live.pos)
+		l.backlog.back(held[0], l.live.pos)
 	}
 }
 
@@ -96,17 +73,12 @@ func (l *lanes) read() uint64 {
 	return math.MaxUint64
 }
 
-// resent reports whether a unit was probably sent before.
-func (l *lanes) resent(u *unit) bool {
-	return u.seqs[0] < l.backlog.sent && u.lane == backlogLane || u.seqs[0] < l.live.sent && u.lane == liveLane
-}
-
-// historical reports whether a record of a lane is backlog in this session.
-func (l *lanes) historical(from laneName, seq uint64) bool {
+// historical reports whether a record of a lane is backlog in this session; tries have none.
+func (l *lanes) historical(from *lane, seq uint64) bool {
 	if l.p.o.Order == OldestFirst {
 		return seq < l.head
 	}
-	return from != liveLane
+	return from != &l.live
 }
 
 // set moves the lane.

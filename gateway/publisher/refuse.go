@@ -12,16 +12,16 @@ import (
 // What the session does with circuit breakers: breaker.go has their rules.
 
 // refused notes that the receiver refused a unit. It returns the stream's breaker, nil when there are too many.
-func (p *Publisher) refused(u *unit, now time.Time, asFirst, silent bool) *breaker {
+func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker {
 	topic := ""
-	if schema, err := p.schema(u.stream); err == nil {
-		topic = p.enc.Topic(schema)
+	if schema, err := s.p.schema(u.stream); err == nil {
+		topic = s.enc.Topic(schema)
 	}
-	b := p.breakers.get(u.stream, topic)
+	b := s.p.breakers.get(u.stream, topic)
 	if b == nil {
 		return nil
 	}
-	if b.pending && u.lane == tryLane && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
+	if b.pending && u.lane == nil && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
 		b.hold(u.seqs[0])
 		b.next = now.Add(idlePause)
 		return b
@@ -37,7 +37,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if u.try == nil {
 		q.flowing = true
 	}
-	if b := q.of[u.stream]; b != nil && (u.try == b || u.seqs[0] == b.seq) {
+	if b := q.find(u.stream); b != nil && (u.try == b || u.seqs[0] == b.seq) {
 		p.free(b)
 	}
 	for _, b := range slices.Clone(q.order) {
@@ -56,7 +56,7 @@ func (p *Publisher) free(b *breaker) {
 	if b.state != Closed {
 		p.log.Info("the receiver takes the messages of a stream again", "topic", b.topic, "device", b.device, "records_held_back", len(b.held))
 	}
-	p.lanes.again(b.firstHeld())
+	p.lanes.again(b.held)
 	p.breakers.forget(b)
 }
 
@@ -64,7 +64,7 @@ func (p *Publisher) free(b *breaker) {
 func (p *Publisher) confirmed(b *breaker, now time.Time) {
 	was := b.confirmed
 	if !b.confirm(now) {
-		p.lanes.again(b.firstHeld())
+		p.lanes.again(b.held)
 		b.held = b.held[:0]
 		return
 	}
@@ -89,7 +89,7 @@ func (p *Publisher) giveUp(b *breaker) {
 	}
 	if err != nil || ok && !p.dest.Take(&rec) {
 		return // tried again, and then given up
-	} else if ok && !p.reject(b.seq, b.reason()) {
+	} else if ok && !p.reject(b.reason(), b.seq) {
 		return
 	}
 	b.release(b.seq)
@@ -104,32 +104,26 @@ func (p *Publisher) read(from, to uint64, rec *buffer.Record) (bool, error) {
 	return r.Next(rec)
 }
 
-// reject puts a record in flight into quarantine and reports whether it is there.
-func (p *Publisher) reject(seq uint64, reason string) bool {
-	err := p.dest.Reject(seq, reason)
-	if errors.Is(err, buffer.ErrNotFound) { // dropped in the meantime
-		return true
-	}
-	if err != nil {
-		p.complain(err)
-		return false
-	}
-	p.show(func(s *Stats) { s.Rejected++ })
-	p.log.Warn("a record is in quarantine: millrace buffer quarantine shows it", "seq", seq, "cause", reason)
-	return true
-}
-
-// rejectAll puts the records of a unit into quarantine.
-func (p *Publisher) rejectAll(seqs []uint64, reason string) {
+// reject puts records in flight into quarantine and reports whether they are there.
+func (p *Publisher) reject(reason string, seqs ...uint64) (all bool) {
+	all = true
 	for _, seq := range seqs {
-		p.reject(seq, reason)
+		switch err := p.dest.Reject(seq, reason); {
+		case err == nil:
+			p.show(func(s *Stats) { s.Rejected++ })
+			p.log.Warn("a record is in quarantine: millrace buffer quarantine shows it", "seq", seq, "cause", reason)
+		case !errors.Is(err, buffer.ErrNotFound): // else it was dropped in the meantime
+			p.complain(err)
+			all = false
+		}
 	}
+	return all
 }
 
 // makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as
 // many are held back as may be. It reports false when nothing may be given up and no more may be held back by this lane:
 // the backlog may hold twice as many as the live lane, so that the oldest of a stream can always be tried.
-func (p *Publisher) makeSpace(lane laneName) (bool, error) {
+func (p *Publisher) makeSpace(l *lane) (bool, error) {
 	held := p.breakers.held()
 	if held < maxHeld {
 		return true, nil
@@ -137,7 +131,7 @@ func (p *Publisher) makeSpace(lane laneName) (bool, error) {
 	b := p.breakers.largest()
 	if b == nil {
 		most := 4 * maxHeld
-		if lane == backlogLane {
+		if l == &p.lanes.backlog {
 			most *= 2
 		}
 		return held < most, nil
@@ -148,7 +142,7 @@ func (p *Publisher) makeSpace(lane laneName) (bool, error) {
 		return false, err
 	}
 	if ok && p.dest.Take(&rec) {
-		p.reject(rec.Seq, b.reason()+"; and too many of them wait")
+		p.reject(b.reason()+"; and too many of them wait", rec.Seq)
 	}
 	b.release(b.held[0])
 	return true, nil
@@ -169,9 +163,6 @@ func (s *session) tryOne(now time.Time) (sent bool, wait time.Duration, err erro
 			s.renew(now)
 			_, wait, err := s.next(now)
 			return false, wait, err
-		}
-		if wait == 0 {
-			wait = far
 		}
 		return false, wait, nil
 	case b.silent && s.acked == 0:
@@ -206,12 +197,9 @@ func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error)
 	}
 	b, wait := q.due(now, s.sent == 0, true, s.p.lanes.read())
 	if b == nil {
-		if wait == 0 {
-			wait = far
-		}
 		return false, wait, nil
 	}
-	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
+	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) == q.held() && len(b.held) > 1 {
 		s.p.passed++
 		sent, err := s.try(b, b.held[i%len(b.held)], nil, now)
 		return sent, 0, err
@@ -235,7 +223,7 @@ func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) (bool,
 	if as != nil {
 		b.state = HalfOpen
 	}
-	sent, err := s.sendRecord(nil, tryLane, as, now)
+	sent, err := s.sendRecord(nil, as, now)
 	if !sent {
 		b.release(seq)
 		b.state = Open

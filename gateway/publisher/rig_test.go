@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -25,6 +26,7 @@ type receiver struct {
 	refuse    error                      // of each dial
 	closes    func(m *got, nth int) bool // close the session on this message, the nth of its session; nil = never
 	silent    func(m *got) bool          // never answer this message
+	answerNo  func(m *got) bool          // answer that it never takes this message
 	dials     int
 	sessions  []*fakeLink
 	delivered []got
@@ -112,8 +114,8 @@ func (l *fakeLink) handle() {
 	nth := l.handled
 	l.mu.Unlock()
 	r.mu.Lock()
-	closes, silent := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g)
-	if !closes && !silent {
+	closes, silent, no := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g), r.answerNo != nil && r.answerNo(g)
+	if !closes && !silent && !no {
 		g.at = time.Now()
 		r.delivered = append(r.delivered, *g)
 	}
@@ -122,8 +124,12 @@ func (l *fakeLink) handle() {
 	case closes:
 		l.fail(fmt.Errorf("%w (EOF)", link.ErrPeerClosed))
 	case !silent:
+		answer := link.Ack{N: n, At: time.Now()}
+		if no {
+			answer.Err = errors.New("not authorised")
+		}
 		l.mu.Lock()
-		l.acks = append(l.acks, link.Ack{N: n, At: time.Now()})
+		l.acks = append(l.acks, answer)
 		l.mu.Unlock()
 		l.signal()
 	}

@@ -57,7 +57,6 @@ func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
 		waiting = append(waiting, schema)
 	}
 	s.enc = p.o.Open(waiting)
-	p.enc = s.enc
 	n := max(s.enc.Batch(), 1)
 	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
 	p.lanes.begin(p.o.Window)
@@ -140,8 +139,8 @@ func (s *session) collect(now time.Time) {
 		switch {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
+			s.p.reject(a.Err.Error(), u.seqs...)
 			s.win.drop(u)
-			s.p.rejectAll(u.seqs, a.Err.Error())
 		default:
 			s.acknowledged(u, a.At)
 		}
@@ -218,7 +217,7 @@ func (s *session) next(now time.Time) (sent bool, wait time.Duration, err error)
 		}
 		return false, 0, errRenew
 	}
-	if s.p.suspect.seq != 0 {
+	if s.p.suspect != 0 {
 		if sent, err := s.sendSuspect(now); sent || err != nil {
 			return sent, 0, err
 		}
@@ -238,28 +237,18 @@ func (s *session) next(now time.Time) (sent bool, wait time.Duration, err error)
 	return sent, min(wait, pause), err
 }
 
-// sendSuspect begins the session with the record that may have ended the last one.
+// sendSuspect begins the session with the record that may have ended the last one, alone, where it is the next of its lane:
+// receivers handle messages in order.
 func (s *session) sendSuspect(now time.Time) (bool, error) {
-	x := s.p.suspect
-	s.p.suspect = suspect{}
-	l := &s.p.lanes.backlog
-	if x.lane == liveLane && x.seq >= s.p.lanes.live.pos {
-		l = &s.p.lanes.live
-	} else {
-		x.lane = backlogLane
+	seq, l := s.p.suspect, &s.p.lanes.live
+	s.p.suspect = 0
+	if s.p.o.Order == OldestFirst || seq < l.pos {
+		l = &s.p.lanes.backlog
 	}
-	if x.seq > l.pos { // its lane has older ones, which go first
+	if seq != l.pos {
 		return false, nil
 	}
-	ok, err := s.p.read(x.seq, x.seq+1, &s.rec)
-	if err != nil {
-		return false, s.unreadable(err)
-	}
-	if !ok || s.p.breakers.holds(s.rec.Stream) != nil || !s.p.dest.Take(&s.rec) {
-		return false, nil
-	}
-	l.check = max(l.check, x.seq+1)
-	sent, err := s.sendRecord(nil, x.lane, nil, now)
+	sent, _, err := s.fromLane(l, now)
 	if sent && err == nil {
 		s.await(now)
 	}
@@ -280,7 +269,7 @@ func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err e
 		return false, far, nil
 	}
 	if !oldest {
-		if sent, more, err := s.fromLane(&l.live, liveLane, now); sent || more || err != nil {
+		if sent, more, err := s.fromLane(&l.live, now); sent || more || err != nil {
 			return sent, 0, err
 		}
 	}
@@ -290,7 +279,7 @@ func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err e
 	if wait := s.p.throttle.wait(now); wait > 0 {
 		return false, wait, nil
 	}
-	if sent, more, err := s.fromLane(&l.backlog, backlogLane, now); sent || more || err != nil {
+	if sent, more, err := s.fromLane(&l.backlog, now); sent || more || err != nil {
 		return sent, 0, err
 	}
 	return s.idle(now)
@@ -298,7 +287,7 @@ func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err e
 
 // fromLane reads, encodes and sends the next unit of a lane. A record that can never be sent goes into quarantine. more
 // says that it only stepped over records, a turn's worth of them, and there may be others behind.
-func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bool, err error) {
+func (s *session) fromLane(l *lane, now time.Time) (sent, more bool, err error) {
 	for range perTurn {
 		ok, err := l.next(&s.rec, &s.win)
 		if err != nil {
@@ -307,8 +296,8 @@ func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bo
 		if !ok {
 			return false, false, nil
 		}
-		if b := s.p.breakers.holds(s.rec.Stream); b != nil {
-			if ok, err := s.p.makeSpace(name); err != nil {
+		if b := s.p.breakers.find(s.rec.Stream); b != nil && b.state != Closed {
+			if ok, err := s.p.makeSpace(l); err != nil {
 				return false, false, err
 			} else if !ok { // what is held back must be tried first
 				l.set(s.rec.Seq, l.end)
@@ -320,7 +309,7 @@ func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bo
 		if !s.p.dest.Take(&s.rec) {
 			continue
 		}
-		sent, err := s.sendRecord(l, name, nil, now)
+		sent, err := s.sendRecord(l, nil, now)
 		if sent || err != nil {
 			return sent, false, err
 		}
@@ -336,13 +325,13 @@ func (s *session) unreadable(err error) error {
 	return fmt.Errorf("read the buffer: %w", err)
 }
 
-// sendRecord sends the record read last, and as many after it as the format wants in one unit. It reports false when the
-// record can never be sent: it is in quarantine then.
-func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time) (bool, error) {
+// sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. It reports false
+// when the record can never be sent: it is in quarantine then.
+func (s *session) sendRecord(l *lane, try *breaker, now time.Time) (bool, error) {
 	u := s.win.slot()
-	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, name, now, try
-	u.silent = try != nil && try.silent
-	n, err := s.gather(u, l)
+	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, l, now, try
+	u.live, u.silent = l == &s.p.lanes.live, try != nil && try.silent
+	n, err := s.gather(u)
 	if err == nil {
 		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
 	}
@@ -350,8 +339,8 @@ func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time
 		err = s.tooLarge()
 	}
 	if err != nil {
-		s.win.free = append(s.win.free, u)
-		s.p.rejectAll(u.seqs, err.Error())
+		s.p.reject(err.Error(), u.seqs...)
+		s.win.spare(u)
 		return false, nil
 	}
 	u.messages = len(s.messages)
@@ -359,14 +348,15 @@ func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time
 }
 
 // gather decodes the record read last, and takes the next ones of the same stream along, up to the format's batch.
-func (s *session) gather(u *unit, l *lane) (n int, err error) {
+func (s *session) gather(u *unit) (n int, err error) {
+	l := u.lane
 	schema, err := s.p.schema(s.rec.Stream)
 	if err != nil {
 		return 0, err
 	}
 	s.arena = s.arena[:0]
 	for {
-		if err := s.decode(n, schema, u.lane); err != nil {
+		if err := s.decode(n, schema, l); err != nil {
 			return 0, err
 		}
 		if n++; n == len(s.recs) || l == nil {
@@ -385,9 +375,9 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 }
 
 // decode makes the i-th record of a unit of the record read last.
-func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
+func (s *session) decode(i int, schema *record.Schema, l *lane) error {
 	rec := &s.rec
-	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(l, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
 		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
 	} else {
@@ -427,7 +417,7 @@ func (s *session) send(u *unit) error {
 	for i := range s.messages {
 		if err := s.link.Send(s.messages[i]); err != nil {
 			if errors.Is(err, link.ErrMessage) {
-				s.p.rejectAll(u.seqs, err.Error())
+				s.p.reject(err.Error(), u.seqs...)
 			}
 			return err
 		}
@@ -476,8 +466,8 @@ func (s *session) closedOn(now time.Time) (news bool) {
 			continue
 		}
 		if lately != nil {
-			if lately.lane != tryLane {
-				s.p.suspect = suspect{lately.seqs[0], lately.lane}
+			if lately.lane != nil {
+				s.p.suspect = lately.seqs[0]
 			}
 			return news
 		}
@@ -492,8 +482,8 @@ func (s *session) closedOn(now time.Time) (news bool) {
 // suspect notes a refusal that ended the session and reports whether that is a step forward: news, or what the try of a
 // stream known to be refused was to show.
 func (s *session) suspect(u *unit, now time.Time, silent bool) bool {
-	before := s.p.breakers.of[u.stream]
+	before := s.p.breakers.find(u.stream)
 	news := before == nil || before.state == Closed && before.confirmed < 2 || u.try == before && !before.pending
-	s.p.refused(u, now, u.first == 0, silent)
+	s.refused(u, now, u.first == 0, silent)
 	return news
 }

@@ -100,7 +100,7 @@ func (p *Publisher) update(x *session) {
 // sending counts a unit that goes out.
 func (p *Publisher) sending(u *unit) {
 	p.throttle.spend(u.bytes)
-	again := len(u.seqs) > 0 && p.lanes.resent(u)
+	again := u.lane != nil && u.seqs[0] < u.lane.sent
 	p.show(func(s *Stats) {
 		s.Sent++
 		s.Bytes += uint64(u.bytes)

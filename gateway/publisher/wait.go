@@ -26,11 +26,12 @@ func (s *session) alive(now time.Time) (time.Duration, error) {
 		}
 		wait = left
 	}
-	left := s.win.deadline(s.p.o.AckTimeout).Sub(now)
+	since := later(u.sent, s.win.progress)
+	left := since.Add(s.p.o.AckTimeout + carrying(u.bytes)).Sub(now)
 	if left <= 0 {
-		return 0, fmt.Errorf("%w: nothing is acknowledged for %v", link.ErrSilent, now.Sub(later(u.sent, s.win.progress)).Round(time.Second))
+		return 0, fmt.Errorf("%w: nothing is acknowledged for %v", link.ErrSilent, now.Sub(since).Round(time.Second))
 	}
-	grow := later(later(u.sent, s.grown), s.win.progress).Add(s.patience()).Sub(now)
+	grow := later(since, s.grown).Add(s.patience()).Sub(now)
 	if grow <= 0 {
 		s.win.width, s.grown, grow = min(s.win.width+1, s.win.maxUnits), now, s.patience()
 	}
@@ -62,7 +63,7 @@ func later(a, b time.Time) time.Time {
 
 // silent puts aside a unit that gets no answer while later ones do, and with it all of its stream that is in flight.
 func (s *session) silent(u *unit, now time.Time) error {
-	b := s.p.refused(u, now, false, true)
+	b := s.refused(u, now, false, true)
 	if b == nil {
 		return fmt.Errorf("%w: messages of more than %d streams are not acknowledged while others are", link.ErrSilent, maxBreakers)
 	}

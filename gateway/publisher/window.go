@@ -15,7 +15,8 @@ type unit struct {
 	left     int      // of them unanswered
 	seqs     []uint64 // of its records; none for what a format says of its own accord
 	stream   *buffer.Stream
-	lane     laneName
+	lane     *lane // nil for a try, and for what a format says of its own accord
+	live     bool  // of the live lane
 	bytes    int
 	sent     time.Time
 	try      *breaker // not nil: it is to show whether the receiver takes this stream again
@@ -82,13 +83,19 @@ func (w *window) slot() *unit {
 	return &unit{}
 }
 
+// spare takes back a unit that is not used any more.
+func (w *window) spare(u *unit) {
+	*u = unit{seqs: u.seqs[:0]}
+	w.free = append(w.free, u)
+}
+
 func (w *window) push(u *unit) {
 	u.first, u.left = w.nextMessage, u.messages
 	w.nextMessage += uint64(u.messages)
 	w.units = append(w.units, u)
 	w.inFlight++
 	w.bytes += u.bytes
-	if u.lane == liveLane {
+	if u.live {
 		w.live++
 	}
 	if u.silent {
@@ -133,7 +140,7 @@ func (w *window) drop(u *unit) {
 	u.done = true
 	w.inFlight--
 	w.bytes -= u.bytes
-	if u.lane == liveLane {
+	if u.live {
 		w.live--
 	}
 	if u.silent {
@@ -141,19 +148,14 @@ func (w *window) drop(u *unit) {
 	}
 	n := 0
 	for n < len(w.units) && w.units[n].done {
-		d := w.units[n]
-		*d = unit{seqs: d.seqs[:0]}
-		w.free = append(w.free, d)
+		w.spare(w.units[n])
 		n++
 	}
 	if n > 0 {
 		w.units = append(w.units[:0], w.units[n:]...)
 		w.passed = time.Time{}
-		for _, u := range w.units {
-			if u.done { // the new oldest has been passed already
-				w.passed = w.progress
-				break
-			}
+		if len(w.units) > w.inFlight { // the new oldest has been passed already
+			w.passed = w.progress
 		}
 	}
 }
@@ -188,13 +190,3 @@ const slowest = 8 << 10
 
 // carrying is how long the slowest link takes for so many bytes.
 func carrying(bytes int) time.Duration { return time.Duration(bytes) * time.Second / slowest }
-
-// deadline returns when the session is to be given up if nothing is acknowledged until then.
-func (w *window) deadline(timeout time.Duration) time.Time {
-	u := w.oldest()
-	since := u.sent
-	if w.progress.After(since) {
-		since = w.progress
-	}
-	return since.Add(timeout + carrying(u.bytes))
-}
