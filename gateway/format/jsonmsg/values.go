@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"millrace/drivers/telemetry"
@@ -180,16 +181,10 @@ func appendText(dst []byte, text string) []byte {
 	return append(append(dst, text[plain:]...), '"')
 }
 
+// appendEscape appends a byte that may not stand in a text as it is.
 func appendEscape(dst []byte, b byte) []byte {
-	switch b {
-	case '"', '\\':
-		return append(dst, '\\', b)
-	case '\n':
-		return append(dst, '\\', 'n')
-	case '\r':
-		return append(dst, '\\', 'r')
-	case '\t':
-		return append(dst, '\\', 't')
+	if i := strings.IndexByte("\"\\\n\r\t", b); i >= 0 {
+		return append(dst, '\\', "\"\\nrt"[i])
 	}
 	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 }
