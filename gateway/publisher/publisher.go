@@ -102,7 +102,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
 	p.throttle = throttle{bucket{rate: o.BacklogMessages}, bucket{rate: o.BacklogBytes}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
-	p.shown = Stats{State: Stopped, Since: time.Now(), Window: o.Window, WindowBytes: o.WindowBytes}
+	p.shown = Stats{State: Stopped, Since: time.Now()}
 	return p, nil
 }
 
@@ -203,7 +203,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	for {
 		s := p.Stats()
 		switch {
-		case s.State == Connected && s.LiveWaiting == 0 && s.LiveInFlight == 0:
+		case s.State == Connected && p.live(&s) == 0:
 			return nil
 		case s.State != Connected && s.State != Connecting:
 			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)

@@ -446,7 +446,7 @@ func (s *session) end(err error) ending {
 	p.show(func(n *Stats) {
 		n.Stray += stats.Stray
 		n.Discarded += stats.Discarded
-		n.InFlight, n.InFlightBytes, n.LiveInFlight = 0, 0, 0
+		n.InFlight = 0
 		p.link = nil
 	})
 	return e

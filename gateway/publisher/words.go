@@ -11,17 +11,14 @@ import (
 
 // outage is what is told of the time without a link.
 type outage struct {
-	since    time.Time // zero = the link is up
-	told     int       // how often it was said that there still is none
-	cause    string    // said last
-	said     time.Time // when cause was said, and of which words
-	words    string
-	left     int       // times since that it was not said again
-	draining time.Time // since when what waited is going out; zero = it is not
+	since    time.Time     // zero = the link is up
+	next     time.Duration // after so long it is said that there still is none
+	cause    string        // of it, as all that follow without numbers
+	told     string        // the cause that was said last
+	said     time.Time     // when
+	left     int           // times since that it was not said again
+	draining time.Time     // since when what waited is going out; zero = it is not
 }
-
-// reminders are when it is said again that there is no link; after the last, each hour.
-var reminders = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // brief is how long the link may be gone without a line in the log at its return.
 const brief = 3 * time.Second
@@ -51,7 +48,7 @@ func (p *Publisher) connected(s *session) {
 			o.draining = time.Now()
 		}
 	}
-	o.since, o.told, o.cause = time.Time{}, 0, ""
+	o.since, o.cause = time.Time{}, ""
 }
 
 // drained says once that what waited during an outage is delivered.
@@ -75,7 +72,7 @@ func (p *Publisher) complain(err error) {
 	news := false
 	p.show(func(s *Stats) {
 		news = s.LastError != err.Error()
-		s.LastError, s.LastErrorAt = err.Error(), time.Now()
+		s.LastError = err.Error()
 	})
 	if news {
 		p.log.Warn("publisher in trouble", "cause", err)
@@ -93,24 +90,23 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	}
 	p.setState(state)
 	what := p.o.Receiver + ": " + e.err.Error() + p.hint(e)
-	p.show(func(s *Stats) { s.LastError, s.LastErrorAt = what+"; trying again soon", time.Now() })
+	p.show(func(s *Stats) { s.LastError = what + "; trying again soon" })
 	o, now := &p.outage, time.Now()
 	if o.since.IsZero() {
-		o.since, o.draining = now, time.Time{}
+		o.since, o.next, o.draining = now, time.Minute, time.Time{}
 	}
-	switch down := now.Sub(o.since); {
+	switch down, cause := now.Sub(o.since), wordsOf(what); {
 	case o.cause == "" && e.progress: // the breaker says what there is to say
-	case wordsOf(what) != wordsOf(o.cause):
-		o.cause = what
-		if wordsOf(what) == o.words && now.Sub(o.said) < quiet {
-			o.left++
-			return
-		}
-		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
-		o.words, o.said, o.left = wordsOf(what), now, 0
-	case down >= p.reminder():
-		o.told++
+	case cause == o.cause && down >= o.next:
+		o.next = min(4*o.next, o.next+time.Hour)
 		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())
+	case cause == o.cause:
+	case cause == o.told && now.Sub(o.said) < quiet:
+		o.cause = cause
+		o.left++
+	default:
+		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
+		o.cause, o.told, o.said, o.left = cause, cause, now, 0
 	}
 }
 
@@ -122,15 +118,6 @@ func wordsOf(text string) string {
 		}
 		return r
 	}, text)
-}
-
-// reminder is when the next reminder is due.
-func (p *Publisher) reminder() time.Duration {
-	n := p.outage.told
-	if n < len(reminders) {
-		return reminders[n]
-	}
-	return time.Duration(n-len(reminders)+2) * time.Hour
 }
 
 // hint says what may be behind sessions that end soon.
