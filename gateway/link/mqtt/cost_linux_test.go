@@ -113,7 +113,7 @@ func TestBuffers(t *testing.T) {
 		if err := s.Send(link.Message{Topic: "a", Payload: make([]byte, size)}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.flush(); err != nil {
+		if err := s.flush(); err != nil {
 			t.Fatal(err)
 		}
 	}

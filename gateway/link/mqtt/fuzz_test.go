@@ -20,7 +20,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ours, theirs := net.Pipe()
 		s := newSession(&Options{KeepAlive: time.Hour, ConnectTimeout: time.Second, MaxInbound: 1 << 10}, ours)
-		s.filters = []string{"x/#"}
+		s.filters = [][]string{{"x", "#"}}
 		for qos := byte(1); qos <= 2; qos++ {
 			if err := s.Send(link.Message{Topic: "a", QoS: qos}); err != nil {
 				t.Fatal(err)

@@ -89,7 +89,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s := newSession(&d.o, conn)
-	err = s.login(&d.o, will)
+	err = s.login(will)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -173,7 +174,7 @@ func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	budget.open.Store(true)
+	budget.left.Store(math.MaxInt64)
 	return newWebConn(ws), nil
 }
 
@@ -191,13 +192,12 @@ func (e *upgradeError) Error() string {
 type upgradeConn struct {
 	net.Conn
 	left atomic.Int64
-	open atomic.Bool
 }
 
 // Read fails when the budget is used up.
 func (c *upgradeConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.open.Load() && c.left.Add(int64(-n)) < 0 {
+	if c.left.Add(int64(-n)) < 0 {
 		return 0, errUpgrade
 	}
 	return n, err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 )
 
 // login sends the CONNECT and reads its answer. Nothing else runs yet; the caller bounds the time.
-func (s *session) login(o *Options, will *link.Message) error {
+func (s *session) login(will *link.Message) error {
 	// The answer is read also when this fails: a broker that has hung up may have said why.
-	_, _ = s.conn.Write(connectPacket(o, will))
+	_, _ = s.conn.Write(connectPacket(s.o, will))
 	head, err := s.r.Peek(4)
 	if err != nil {
 		return loginError(head, err)
@@ -184,27 +185,24 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
-	if most := max(s.maxInbound+maxTopic+4, byteBurst); size > most {
+	if most := max(s.o.MaxInbound+maxTopic+4, byteBurst); size > most {
 		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
 	}
 	topic, left, err := s.topic(size)
 	if err != nil {
 		return err
 	}
-	var id uint16
-	if qos == 3 || qos > 0 && left < 2 {
-		return fmt.Errorf("%w: the broker sent a PUBLISH that is none", link.ErrProtocol)
-	}
-	if qos > 0 {
+	id := uint16(0)
+	if qos > 0 && left >= 2 {
 		if id, err = s.short(); err != nil {
 			return err
 		}
-		if id == 0 {
-			return fmt.Errorf("%w: the broker sent a PUBLISH with the packet id 0", link.ErrProtocol)
-		}
 		left -= 2
 	}
-	if qos == 2 || left > s.maxInbound || !s.wanted(topic) {
+	if qos == 3 || (qos > 0) != (id > 0) {
+		return fmt.Errorf("%w: the broker sent a PUBLISH of QoS %d with the packet id %d", link.ErrProtocol, qos, id)
+	}
+	if qos == 2 || left > s.o.MaxInbound || !s.wanted(topic) {
 		if err := unasked.message(size); err != nil {
 			return err
 		}
@@ -285,31 +283,21 @@ func (s *session) deliver(m link.Message) error {
 
 // wanted reports whether a topic was subscribed to.
 func (s *session) wanted(topic string) bool {
+	levels := strings.Split(topic, "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.filters {
-		if matches(f, topic) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.filters, func(filter []string) bool { return matches(filter, levels) })
 }
 
-// matches reports whether a topic filter matches a topic (section 4.7).
-func matches(filter, topic string) bool {
-	for {
-		f, restF, moreF := strings.Cut(filter, "/")
-		t, restT, moreT := strings.Cut(topic, "/")
-		switch {
-		case f == "#":
+// matches reports whether the levels of a topic filter match those of a topic (section 4.7).
+func matches(filter, topic []string) bool {
+	for i, level := range filter {
+		if level == "#" {
 			return true
-		case f != "+" && f != t:
-			return false
-		case !moreT:
-			return !moreF || restF == "#"
-		case !moreF:
+		}
+		if i >= len(topic) || level != "+" && level != topic[i] {
 			return false
 		}
-		filter, topic = restF, restT
 	}
+	return len(filter) == len(topic)
 }

@@ -15,11 +15,9 @@ import (
 
 // session is one login. Send, Flush, Acked and Subscribe are the owner's; one goroutine reads, one writes.
 type session struct {
-	conn       net.Conn
-	r          *bufio.Reader
-	keepAlive  time.Duration
-	timeout    time.Duration
-	maxInbound int
+	o    *Options
+	conn net.Conn
+	r    *bufio.Reader
 
 	mu         sync.Mutex // guards what follows
 	out        []byte     // queued packets
@@ -31,7 +29,7 @@ type session struct {
 	nextID     uint16
 	unsent     []uint64 // numbers of QoS 0 messages in out
 	acks       []link.Ack
-	filters    []string
+	filters    [][]string  // by level
 	subID      uint16      // of the SUBSCRIBE that is unanswered; 0 = none
 	granted    chan []byte // its answer's codes
 	asked      bool        // a PINGREQ is unanswered
@@ -71,15 +69,14 @@ const (
 )
 
 func newSession(o *Options, conn net.Conn) *session {
-	return &session{conn: conn, r: bufio.NewReaderSize(conn, 4096), keepAlive: o.KeepAlive, timeout: o.ConnectTimeout, maxInbound: o.MaxInbound,
-		pending: map[uint16]flight{}, born: time.Now(),
+	return &session{o: o, conn: conn, r: bufio.NewReaderSize(conn, 4096), pending: map[uint16]flight{}, born: time.Now(),
 		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize), lost: make(chan struct{})}
 }
 
 // start begins reading and writing.
 func (s *session) start() {
 	s.mu.Lock() // the first watch may come before the timer is stored
-	s.timer = time.AfterFunc(s.keepAlive, s.watch)
+	s.timer = time.AfterFunc(s.o.KeepAlive, s.watch)
 	s.mu.Unlock()
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
@@ -88,7 +85,11 @@ func (s *session) start() {
 // fail ends the session for this reason; the first counts.
 func (s *session) fail(err error) {
 	s.once.Do(func() {
-		s.err = err
+		s.mu.Lock()
+		if s.err = err; s.closing { // a broker hangs up on our farewell
+			s.err = link.ErrClosed
+		}
+		s.mu.Unlock()
 		close(s.lost)
 		_ = s.conn.Close()
 		s.signal()
@@ -204,7 +205,7 @@ func (s *session) Subscribe(filters ...string) error {
 		return err
 	}
 	s.Flush()
-	timer := time.NewTimer(s.timeout)
+	timer := time.NewTimer(s.o.ConnectTimeout)
 	defer timer.Stop()
 	select {
 	case codes := <-s.granted:
@@ -215,7 +216,7 @@ func (s *session) Subscribe(filters ...string) error {
 		s.mu.Lock()
 		s.subID = 0
 		s.mu.Unlock()
-		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
+		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.o.ConnectTimeout)
 	}
 }
 
@@ -236,7 +237,9 @@ func (s *session) ask(filters []string) error {
 		return fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
 	}
 	s.subID, s.granted = id, make(chan []byte, 1)
-	s.filters = append(s.filters, filters...)
+	for _, f := range filters {
+		s.filters = append(s.filters, strings.Split(f, "/"))
+	}
 	s.out = appendSubscribe(s.out, id, filters)
 	return nil
 }
@@ -259,8 +262,8 @@ func refused(filters []string, codes []byte) error {
 func (s *session) watch() {
 	now := time.Since(s.born)
 	quiet, silent := now-time.Duration(s.written.Load()), now-time.Duration(s.heard.Load())
-	limit := s.keepAlive*3/2 + 5*time.Second
-	ping := s.keepAlive * 7 / 8 // and the timer may be late by the last eighth
+	limit := s.o.KeepAlive*3/2 + 5*time.Second
+	ping := s.o.KeepAlive * 7 / 8 // and the timer may be late by the last eighth
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing || s.Err() != nil {
@@ -275,7 +278,7 @@ func (s *session) watch() {
 		s.out = append(s.out, packetPingreq, 0)
 		s.Flush()
 	}
-	s.timer.Reset(max(min(ping-quiet, limit-silent), s.keepAlive/8))
+	s.timer.Reset(max(min(ping-quiet, limit-silent), s.o.KeepAlive/8))
 }
 
 // Close says DISCONNECT and ends the session: see link.Link.

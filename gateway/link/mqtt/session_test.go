@@ -283,7 +283,7 @@ func TestMatches(t *testing.T) {
 		{"+/b", "a/b", true}, {"a/+", "a/b", true}, {"a/+", "a", false}, {"a/+", "a/", true}, {"+", "a/b", false}, {"+/+", "/a", true},
 		{"#", "a/b", true}, {"a/#", "a/b/c", true}, {"a/#", "a", true}, {"a/#", "b", false}, {"a/+/#", "a", false}, {"a/+/#", "a/b", true},
 	} {
-		if got := matches(c.filter, c.topic); got != c.want {
+		if got := matches(strings.Split(c.filter, "/"), strings.Split(c.topic, "/")); got != c.want {
 			t.Errorf("filter %q, topic %q: %v", c.filter, c.topic, got)
 		}
 	}

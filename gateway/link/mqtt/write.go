@@ -95,23 +95,18 @@ func (s *session) write() {
 		case <-s.lost:
 			return
 		}
-		closing, err := s.flush()
-		if err != nil {
+		if err := s.flush(); err != nil {
 			s.fail(peerError(err))
-			return
-		}
-		if closing {
-			s.fail(link.ErrClosed)
 			return
 		}
 	}
 }
 
-// flush sends what is queued now. closing says that a DISCONNECT was among it.
-func (s *session) flush() (closing bool, err error) {
+// flush sends what is queued now. ErrClosed says that a DISCONNECT was among it.
+func (s *session) flush() error {
 	s.mu.Lock()
-	chunk, gone, sent := s.out, len(s.unsent), s.sent
-	s.out, closing = s.spare[:0], s.closing
+	chunk, gone, sent, closing := s.out, len(s.unsent), s.sent, s.closing
+	s.out = s.spare[:0]
 	s.queued += uint64(len(chunk))
 	s.mu.Unlock()
 	for rest := chunk; len(rest) > 0; {
@@ -119,7 +114,7 @@ func (s *session) flush() (closing bool, err error) {
 		s.wire.Add(uint64(n)) // before they are written: the answer may come before Write returns
 		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := s.conn.Write(rest[:n]); err != nil {
-			return closing, fmt.Errorf("send: %w", err)
+			return fmt.Errorf("send: %w", err)
 		}
 		rest = rest[n:]
 	}
@@ -138,5 +133,8 @@ func (s *session) flush() (closing bool, err error) {
 		s.unsent = append(s.unsent[:0], s.unsent[gone:]...)
 		s.signal()
 	}
-	return closing, nil
+	if closing {
+		return link.ErrClosed
+	}
+	return nil
 }
