@@ -23,7 +23,6 @@ type breaker struct {
 	unproven  int       // refusals in a row that were not
 	confirmed int       // refusals that were
 	next      time.Time // when a record is tried again
-	tried     time.Time // when one was last
 	level     int       // of the waits between tries
 
 	held []uint64 // records stepped over, in order
@@ -222,7 +221,7 @@ func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker,
 			continue
 		}
 		fits := b.pending || idle || b.wantsFirst() == first || b.silent && !first
-		if fits && (best == nil || b.tried.Before(best.tried)) { // in turn
+		if fits && (best == nil || b.next.Before(best.next)) { // in turn
 			best = b
 		}
 	}

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"fmt"
 	"math"
 
 	"millrace/buffer"
@@ -120,7 +121,7 @@ func (l *lane) read(rec *buffer.Record) (bool, error) {
 	}
 	ok, err := l.reader.Next(rec)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("read the buffer: %w", err)
 	}
 	if !ok {
 		if l.end != 0 {

@@ -81,7 +81,7 @@ func (p *Publisher) confirmed(b *breaker, now time.Time) {
 // rarely: it is all that the receiver learns of a loss.
 func (p *Publisher) giveUp(b *breaker) {
 	var rec buffer.Record
-	ok, err := p.read(b.seq, b.seq+1, &rec)
+	ok, err := p.read(b.seq, &rec)
 	if ok && rec.Gap != nil {
 		b.givenUp++
 		b.fresh, b.later = 0, 0
@@ -97,11 +97,11 @@ func (p *Publisher) giveUp(b *breaker) {
 	b.seq, b.fresh, b.later = 0, 0, 0
 }
 
-// read reads the first record of a range.
-func (p *Publisher) read(from, to uint64, rec *buffer.Record) (bool, error) {
-	r := p.dest.Reader(from, to)
-	defer r.Close()
-	return r.Next(rec)
+// read reads one record.
+func (p *Publisher) read(seq uint64, rec *buffer.Record) (bool, error) {
+	l := lane{dest: p.dest, pos: seq, end: seq + 1}
+	defer l.set(0, 0)
+	return l.read(rec)
 }
 
 // reject puts records in flight into quarantine and reports whether they are there.
@@ -137,7 +137,7 @@ func (p *Publisher) makeSpace(l *lane) (bool, error) {
 		return held < most, nil
 	}
 	var rec buffer.Record
-	ok, err := p.read(b.held[0], b.held[0]+1, &rec)
+	ok, err := p.read(b.held[0], &rec)
 	if err != nil {
 		return false, err
 	}
@@ -211,15 +211,14 @@ func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error)
 // try sends one record of a breaker's stream. as is the breaker when its fate decides over it, nil when it is sent only to
 // see whether the receiver takes anything.
 func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) (bool, error) {
-	ok, err := s.p.read(seq, seq+1, &s.rec)
+	ok, err := s.p.read(seq, &s.rec)
 	if err != nil {
-		return false, s.unreadable(err)
+		return false, err
 	}
 	if !ok || !s.p.dest.Take(&s.rec) { // dropped in the meantime, or in flight
 		b.release(seq)
 		return false, nil
 	}
-	b.tried = now
 	if as != nil {
 		b.state = HalfOpen
 	}

@@ -291,7 +291,7 @@ func (s *session) fromLane(l *lane, now time.Time) (sent, more bool, err error) 
 	for range perTurn {
 		ok, err := l.next(&s.rec, &s.win)
 		if err != nil {
-			return false, false, s.unreadable(err)
+			return false, false, err
 		}
 		if !ok {
 			return false, false, nil
@@ -315,14 +315,6 @@ func (s *session) fromLane(l *lane, now time.Time) (sent, more bool, err error) 
 		}
 	}
 	return false, true, nil
-}
-
-// unreadable says that the buffer could not be read; the next session tries again.
-func (s *session) unreadable(err error) error {
-	if errors.Is(err, buffer.ErrClosed) || errors.Is(err, buffer.ErrNoDestination) {
-		return err
-	}
-	return fmt.Errorf("read the buffer: %w", err)
 }
 
 // sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. It reports false
