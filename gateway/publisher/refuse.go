@@ -148,90 +148,75 @@ func (p *Publisher) makeSpace(l *lane) (bool, error) {
 	return true, nil
 }
 
-// tryOne sends a record of a stream that is held back, if one is due. wait 0 without sent means that nothing else may be
-// sent: what is in flight must be answered first.
-func (s *session) tryOne(now time.Time) (sent bool, wait time.Duration, err error) {
+// tryOne sends a record of a stream that is held back, if one is due. only says that nothing else may be sent meanwhile.
+func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err error) {
 	q := &s.p.breakers
 	if !q.flowing && s.sent == 0 { // between two tries something else must flow
-		return false, far, nil
+		return far, false, nil
 	}
 	limit := s.p.lanes.read()
 	b, wait := q.due(now, s.sent == 0, false, limit)
 	switch {
 	case b == nil:
-		if other, _ := q.due(now, true, false, limit); other != nil && s.sent > 0 && q.flowing {
-			s.renew(now)
-			_, wait, err := s.next(now)
-			return false, wait, err
+		if other, _ := q.due(now, true, false, limit); other == nil || s.sent == 0 || !q.flowing {
+			return wait, false, nil
 		}
-		return false, wait, nil
-	case b.silent && s.acked == 0:
-		return false, far, nil
-	case b.silent:
-		q.pause = now.Add(tryPause)
-		sent, err = s.try(b, b.held[0], b, now)
-	case !q.flowing:
-		return false, far, nil
-	case s.win.inFlight > 0:
-		if now.Sub(s.win.oldest().sent) < s.patience() {
-			return false, 0, nil
-		}
-		return false, s.patience(), nil // some of it will never be answered: others go on meanwhile
-	default:
-		q.flowing, q.pause = false, now.Add(tryPause)
-		sent, err = s.try(b, b.held[0], b, now)
+		s.renew(now)
+		wait, err = s.next(now)
+		return wait, true, err
+	case b.silent && s.acked == 0, !b.silent && !q.flowing:
+		return far, false, nil
+	case !b.silent && s.win.inFlight > 0: // some of it may never be answered: then others go on meanwhile
+		return s.patience(), now.Sub(s.win.oldest().sent) < s.patience(), nil
+	case !b.silent:
+		q.flowing = false
 	}
-	if !sent && err == nil {
-		return false, far, nil
-	}
-	return sent, 0, err
+	q.pause = now.Add(tryPause)
+	return 0, false, s.try(b, b.held[0], b, now)
 }
 
 // idle tries a record of a stream that is held back when nothing else can be sent: of each stream in turn, so that one's
 // acknowledgement confirms another's refusal. Where there is only one, it tries another record than was refused last: that
 // is the one case in which a record may pass an older one of its stream.
-func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error) {
+func (s *session) idle(now time.Time) (time.Duration, error) {
 	q := &s.p.breakers
 	if len(q.order) == 0 || s.win.inFlight > 0 {
-		return false, far, nil
+		return far, nil
 	}
 	b, wait := q.due(now, s.sent == 0, true, s.p.lanes.read())
 	if b == nil {
-		return false, wait, nil
+		return wait, nil
 	}
 	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) == q.held() && len(b.held) > 1 {
 		s.p.passed++
-		sent, err := s.try(b, b.held[i%len(b.held)], nil, now)
-		return sent, 0, err
+		return 0, s.try(b, b.held[i%len(b.held)], nil, now)
 	}
-	sent, err = s.try(b, b.held[0], b, now)
-	return sent, 0, err
+	return 0, s.try(b, b.held[0], b, now)
 }
 
 // try sends one record of a breaker's stream. as is the breaker when its fate decides over it, nil when it is sent only to
 // see whether the receiver takes anything.
-func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) (bool, error) {
+func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) error {
 	ok, err := s.p.read(seq, &s.rec)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if !ok || !s.p.dest.Take(&s.rec) { // dropped in the meantime, or in flight
 		b.release(seq)
-		return false, nil
+		return nil
 	}
 	if as != nil {
 		b.state = HalfOpen
 	}
-	sent, err := s.sendRecord(nil, as, now)
-	if !sent {
+	before := s.sent
+	err = s.sendRecord(nil, as, now)
+	if s.sent == before { // it can never be sent
 		b.release(seq)
 		b.state = Open
-		return false, err
-	}
-	if !b.silent && err == nil {
+	} else if !b.silent && err == nil {
 		s.await(now)
 	}
-	return true, err
+	return err
 }
 
 // reason says why a stream is held back, and what may be the cause.

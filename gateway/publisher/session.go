@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"millrace/buffer"
@@ -44,7 +46,6 @@ const (
 	silence   = time.Second     // how long others are answered, at least, before a message counts as refused by silence
 	perTurn   = 128             // records looked at before acknowledgements have their turn
 	far       = time.Hour       // a wait that something else must end
-	retryRead = time.Second     // the wait after the buffer could not be read
 )
 
 // errRenew ends a session so that a record can be tried as the first message of the next.
@@ -52,11 +53,7 @@ var errRenew = errors.New("a new session is wanted")
 
 func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
 	s := &session{p: p, link: l, born: time.Now(), dialled: dialled, timer: time.NewTimer(far), win: newWindow(p.o.Window, p.o.WindowBytes, p.careful)}
-	waiting := make([]*record.Schema, 0, len(p.schemas))
-	for _, schema := range p.schemas {
-		waiting = append(waiting, schema)
-	}
-	s.enc = p.o.Open(waiting)
+	s.enc = p.o.Open(slices.Collect(maps.Values(p.schemas)))
 	n := max(s.enc.Batch(), 1)
 	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
 	p.lanes.begin(p.o.Window)
@@ -195,64 +192,58 @@ func (s *session) hear() error {
 // fill sends what may be sent, bounded by what may be in flight and by a turn's worth.
 func (s *session) fill(now time.Time) (wait time.Duration, err error) {
 	for range perTurn {
-		sent, wait, err := s.next(now)
-		if err != nil || !sent {
+		if wait, err = s.next(now); wait > 0 || err != nil {
 			return wait, err
 		}
 	}
 	return 0, nil
 }
 
-// next sends one unit, or says how long to wait.
-func (s *session) next(now time.Time) (sent bool, wait time.Duration, err error) {
+// next sends one unit or steps over one record, and returns 0; else how long to wait. So do those that it calls.
+func (s *session) next(now time.Time) (wait time.Duration, err error) {
 	if s.alone != nil {
 		if left := s.aloneTill.Sub(now); left > 0 {
-			return false, left, nil
+			return left, nil
 		}
 		s.alone = nil
 	}
 	if !s.renewBy.IsZero() {
 		if left := s.renewBy.Sub(now); s.win.inFlight > 0 && left > 0 {
-			return false, left, nil
+			return left, nil
 		}
-		return false, 0, errRenew
+		return 0, errRenew
 	}
 	if s.p.suspect != 0 {
-		if sent, err := s.sendSuspect(now); sent || err != nil {
-			return sent, 0, err
-		}
+		return 0, s.sendSuspect(now)
 	}
 	wait = far
 	if len(s.p.breakers.order) > 0 {
-		tried, pause, err := s.tryOne(now)
-		if tried || err != nil || pause == 0 || !s.renewBy.IsZero() {
-			if pause == 0 {
-				pause = s.patience()
-			}
-			return tried, pause, err
+		pause, only, err := s.tryOne(now)
+		if pause == 0 || only || err != nil {
+			return pause, err
 		}
 		wait = pause
 	}
-	sent, pause, err := s.fromLanes(now)
-	return sent, min(wait, pause), err
+	pause, err := s.fromLanes(now)
+	return min(wait, pause), err
 }
 
 // sendSuspect begins the session with the record that may have ended the last one, alone, where it is the next of its lane:
 // receivers handle messages in order.
-func (s *session) sendSuspect(now time.Time) (bool, error) {
-	seq, l := s.p.suspect, &s.p.lanes.live
+func (s *session) sendSuspect(now time.Time) error {
+	seq, l, before := s.p.suspect, &s.p.lanes.live, s.sent
 	s.p.suspect = 0
 	if s.p.o.Order == OldestFirst || seq < l.pos {
 		l = &s.p.lanes.backlog
 	}
 	if seq != l.pos {
-		return false, nil
+		return nil
 	}
-	sent, _, err := s.fromLane(l, now)
-	if sent && err == nil {
+	_, err := s.fromLane(l, now)
+	if err == nil && s.sent > before {
 		s.await(now)
 	}
-	return sent, err
+	return err
 }
 
 // await lets nothing else be sent until the unit sent last is answered, or its answer is late.
@@ -262,67 +253,56 @@ func (s *session) await(now time.Time) {
 }
 
 // fromLanes sends the next unit of the lanes.
-func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err error) {
+func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	l := &s.p.lanes
 	oldest := s.p.o.Order == OldestFirst
 	if !s.win.space(true) {
-		return false, far, nil
+		return far, nil
 	}
 	if !oldest {
-		if sent, more, err := s.fromLane(&l.live, now); sent || more || err != nil {
-			return sent, 0, err
+		if wait, err := s.fromLane(&l.live, now); wait == 0 || err != nil {
+			return wait, err
 		}
 	}
 	if !l.backlog.any() || !s.win.space(oldest) {
 		return s.idle(now)
 	}
 	if wait := s.p.throttle.wait(now); wait > 0 {
-		return false, wait, nil
+		return wait, nil
 	}
-	if sent, more, err := s.fromLane(&l.backlog, now); sent || more || err != nil {
-		return sent, 0, err
+	if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
+		return wait, err
 	}
 	return s.idle(now)
 }
 
-// fromLane reads, encodes and sends the next unit of a lane. A record that can never be sent goes into quarantine. more
-// says that it only stepped over records, a turn's worth of them, and there may be others behind.
-func (s *session) fromLane(l *lane, now time.Time) (sent, more bool, err error) {
-	for range perTurn {
-		ok, err := l.next(&s.rec, &s.win)
-		if err != nil {
-			return false, false, err
-		}
-		if !ok {
-			return false, false, nil
-		}
-		if b := s.p.breakers.find(s.rec.Stream); b != nil && b.state != Closed {
-			if ok, err := s.p.makeSpace(l); err != nil {
-				return false, false, err
-			} else if !ok { // what is held back must be tried first
-				l.set(s.rec.Seq, l.end)
-				return false, false, nil
-			}
-			b.hold(s.rec.Seq)
-			continue
-		}
-		if !s.p.dest.Take(&s.rec) {
-			continue
-		}
-		sent, err := s.sendRecord(l, nil, now)
-		if sent || err != nil {
-			return sent, false, err
-		}
+// fromLane reads, encodes and sends the next unit of a lane, or steps over a record that is held back.
+func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
+	ok, err := l.next(&s.rec, &s.win)
+	if err != nil || !ok {
+		return far, err
 	}
-	return false, true, nil
+	if b := s.p.breakers.find(s.rec.Stream); b != nil && b.state != Closed {
+		ok, err := s.p.makeSpace(l)
+		if err != nil || !ok { // what is held back must be tried first
+			l.set(s.rec.Seq, l.end)
+			return far, err
+		}
+		b.hold(s.rec.Seq)
+		return 0, nil
+	}
+	if !s.p.dest.Take(&s.rec) {
+		return 0, nil
+	}
+	return 0, s.sendRecord(l, nil, now)
 }
 
-// sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. It reports false
-// when the record can never be sent: it is in quarantine then.
-func (s *session) sendRecord(l *lane, try *breaker, now time.Time) (bool, error) {
+// sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. What can never be
+// sent goes into quarantine.
+func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 	u := s.win.slot()
 	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, l, now, try
-	u.live, u.silent = l == &s.p.lanes.live, try != nil && try.silent
+	u.silent = try != nil && try.silent
 	n, err := s.gather(u)
 	if err == nil {
 		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
@@ -333,10 +313,10 @@ func (s *session) sendRecord(l *lane, try *breaker, now time.Time) (bool, error)
 	if err != nil {
 		s.p.reject(err.Error(), u.seqs...)
 		s.win.spare(u)
-		return false, nil
+		return nil
 	}
 	u.messages = len(s.messages)
-	return true, s.send(u)
+	return s.send(u)
 }
 
 // gather decodes the record read last, and takes the next ones of the same stream along, up to the format's batch.

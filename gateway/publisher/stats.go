@@ -79,7 +79,7 @@ func (p *Publisher) update(x *session) {
 		list, held = p.breakerStats(), p.breakers.held()
 	}
 	p.show(func(s *Stats) {
-		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.live, p.lanes.live.pos
+		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.of(&p.lanes.live), p.lanes.live.pos
 		s.Breakers, s.Held = list, held
 	})
 	p.drained()

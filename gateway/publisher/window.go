@@ -16,7 +16,6 @@ type unit struct {
 	seqs     []uint64 // of its records; none for what a format says of its own accord
 	stream   *buffer.Stream
 	lane     *lane // nil for a try, and for what a format says of its own accord
-	live     bool  // of the live lane
 	bytes    int
 	sent     time.Time
 	try      *breaker // not nil: it is to show whether the receiver takes this stream again
@@ -28,7 +27,6 @@ type unit struct {
 type window struct {
 	units       []*unit // ring of the undone, and of the done between them
 	inFlight    int
-	live        int // of them of the live lane
 	beside      int // of them tries whose answer nobody waits for
 	bytes       int
 	maxUnits    int
@@ -95,9 +93,6 @@ func (w *window) push(u *unit) {
 	w.units = append(w.units, u)
 	w.inFlight++
 	w.bytes += u.bytes
-	if u.live {
-		w.live++
-	}
 	if u.silent {
 		w.beside++
 	}
@@ -140,9 +135,6 @@ func (w *window) drop(u *unit) {
 	u.done = true
 	w.inFlight--
 	w.bytes -= u.bytes
-	if u.live {
-		w.live--
-	}
 	if u.silent {
 		w.beside--
 	}
@@ -158,6 +150,16 @@ func (w *window) drop(u *unit) {
 			w.passed = w.progress
 		}
 	}
+}
+
+// of counts the units in flight of a lane.
+func (w *window) of(l *lane) (n int) {
+	for _, u := range w.units {
+		if u.lane == l && !u.done {
+			n++
+		}
+	}
+	return n
 }
 
 // has reports whether a record is in flight.
