@@ -39,11 +39,17 @@ func (c *certificates) watch(config *tls.Config, file string) {
 
 // refused notes the certificate of a broker that is refused because it has expired.
 func (c *certificates) refused(err error) {
-	var bad *tls.CertificateVerificationError
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &bad) && errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && time.Now().After(invalid.Cert.NotAfter) {
-		c.note(invalid.Cert)
+	if cert := expired(err); cert != nil && time.Now().After(cert.NotAfter) {
+		c.note(cert)
 	}
+}
+
+// expired returns the certificate that is not valid now, where that is why err came.
+func expired(err error) *x509.Certificate {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return invalid.Cert
+	}
+	return nil
 }
 
 func (c *certificates) note(cert *x509.Certificate) {

@@ -33,7 +33,7 @@ func FuzzRead(f *testing.F) {
 			for s.Err() == nil {
 				select {
 				case <-s.inbox:
-				case <-s.lost:
+				case <-s.life.Done():
 				}
 			}
 		}()

@@ -261,8 +261,7 @@ func (c *webConn) Read(p []byte) (int, error) {
 
 // frameError marks what the library finds wrong with a frame; it has no type for that.
 func frameError(err error) error {
-	var closed *websocket.CloseError
-	if strings.HasPrefix(err.Error(), "websocket: ") && !errors.As(err, &closed) {
+	if strings.HasPrefix(err.Error(), "websocket: ") && !is[*websocket.CloseError](err) {
 		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
 	return err

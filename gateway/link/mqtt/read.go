@@ -274,8 +274,8 @@ func (s *session) deliver(m link.Message) error {
 	case s.inbox <- m:
 		s.signal()
 		return nil
-	case <-s.lost:
-		return s.err
+	case <-s.life.Done():
+		return s.Err()
 	case <-timer.C:
 		return fmt.Errorf("%d messages from the broker were not taken within %v", inboxSize, inboxWait)
 	}

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -43,9 +44,8 @@ type session struct {
 	kick    chan struct{} // there is something to write
 	changed chan struct{}
 	inbox   chan link.Message
-	lost    chan struct{} // closed when the session has ended; err says why
-	once    sync.Once
-	err     error
+	life    context.Context // ends with the session; its cause says why
+	end     context.CancelCauseFunc
 	timer   *time.Timer
 	wg      sync.WaitGroup
 }
@@ -69,8 +69,10 @@ const (
 )
 
 func newSession(o *Options, conn net.Conn) *session {
-	return &session{o: o, conn: conn, r: bufio.NewReaderSize(conn, 4096), pending: map[uint16]flight{}, born: time.Now(),
-		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize), lost: make(chan struct{})}
+	s := &session{o: o, conn: conn, r: bufio.NewReaderSize(conn, 4096), pending: map[uint16]flight{}, born: time.Now(),
+		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize)}
+	s.life, s.end = context.WithCancelCause(context.Background())
+	return s
 }
 
 // start begins reading and writing.
@@ -84,34 +86,28 @@ func (s *session) start() {
 
 // fail ends the session for this reason; the first counts.
 func (s *session) fail(err error) {
-	s.once.Do(func() {
-		s.mu.Lock()
-		if s.err = err; s.closing { // a broker hangs up on our farewell
-			s.err = link.ErrClosed
-		}
-		s.mu.Unlock()
-		close(s.lost)
-		_ = s.conn.Close()
-		s.signal()
-	})
+	s.mu.Lock()
+	if s.closing { // a broker hangs up on our farewell
+		err = link.ErrClosed
+	}
+	s.mu.Unlock()
+	s.end(err)
+	_ = s.conn.Close()
+	s.signal()
 }
 
 // Err returns why the session has ended: see link.Link.
-func (s *session) Err() error {
-	select {
-	case <-s.lost:
-		return s.err
-	default:
-		return nil
-	}
-}
+func (s *session) Err() error { return context.Cause(s.life) }
 
 // Changed is signalled when there is something to look at: see link.Link.
 func (s *session) Changed() <-chan struct{} { return s.changed }
 
-func (s *session) signal() {
+func (s *session) signal() { wake(s.changed) }
+
+// wake signals without waiting: one signal is enough.
+func wake(c chan<- struct{}) {
 	select {
-	case s.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -177,12 +173,7 @@ func (s *session) freeID() uint16 {
 }
 
 // Flush wakes the writer: see link.Link.
-func (s *session) Flush() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
-}
+func (s *session) Flush() { wake(s.kick) }
 
 // Acked appends the answers that have come: see link.Link.
 func (s *session) Acked(dst []link.Ack) []link.Ack {
@@ -210,8 +201,8 @@ func (s *session) Subscribe(filters ...string) error {
 	select {
 	case codes := <-s.granted:
 		return refused(filters, codes)
-	case <-s.lost:
-		return s.err
+	case <-s.life.Done():
+		return s.Err()
 	case <-timer.C:
 		s.mu.Lock()
 		s.subID = 0

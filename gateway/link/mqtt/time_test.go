@@ -34,7 +34,7 @@ func lives(t *testing.T, s *session, after time.Duration) {
 func endsWithin(t *testing.T, s *session, least, most time.Duration) error {
 	t.Helper()
 	start := time.Now()
-	<-s.lost
+	<-s.life.Done()
 	if took := time.Since(start); took < least || took > most {
 		t.Errorf("ended after %v, want %v to %v: %v", took, least, most, s.Err())
 	}
@@ -95,7 +95,7 @@ func TestSilence(t *testing.T) {
 						s.Flush()
 						select {
 						case <-time.After(time.Second):
-						case <-s.lost:
+						case <-s.life.Done():
 						}
 					}
 				}()

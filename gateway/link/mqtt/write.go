@@ -92,7 +92,7 @@ func (s *session) write() {
 	for {
 		select {
 		case <-s.kick:
-		case <-s.lost:
+		case <-s.life.Done():
 			return
 		}
 		if err := s.flush(); err != nil {
