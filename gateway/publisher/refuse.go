@@ -40,7 +40,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if b := q.find(u.stream); b != nil && (u.try == b || u.seqs[0] == b.seq) {
 		p.free(b)
 	}
-	for _, b := range slices.Clone(q.order) {
+	for _, b := range q.order {
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}
@@ -48,7 +48,6 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 			p.confirmed(b, now)
 		}
 	}
-	q.expire(now)
 }
 
 // free closes a breaker: all that it held back goes out by the backlog lane.

@@ -72,15 +72,10 @@ func (p *Publisher) live(s *Stats) uint64 {
 
 // update shows where the session stands.
 func (p *Publisher) update(x *session) {
-	var list []BreakerStats
-	held := 0
-	if len(p.breakers.order) > 0 {
-		p.breakers.expire(time.Now())
-		list, held = p.breakerStats(), p.breakers.held()
-	}
+	p.breakers.expire(time.Now())
 	p.show(func(s *Stats) {
 		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.of(&p.lanes.live), p.lanes.live.pos
-		s.Breakers, s.Held = list, held
+		s.Breakers, s.Held = p.breakerStats(), p.breakers.held()
 	})
 	p.drained()
 }

@@ -39,7 +39,7 @@ type session struct {
 	born           time.Time
 	heard, written atomic.Int64  // nanoseconds since born
 	wire           atomic.Uint64 // bytes given to the network, the ones being written included
-	stats          struct{ stray, discarded, sent atomic.Uint64 }
+	stats          struct{ stray, discarded atomic.Uint64 }
 
 	kick    chan struct{} // there is something to write
 	changed chan struct{}
@@ -186,8 +186,7 @@ func (s *session) Acked(dst []link.Ack) []link.Ack {
 
 // Stats returns the counters: see link.Link.
 func (s *session) Stats() link.Stats {
-	n := &s.stats
-	return link.Stats{Stray: n.stray.Load(), Discarded: n.discarded.Load(), Sent: n.sent.Load()}
+	return link.Stats{Stray: s.stats.stray.Load(), Discarded: s.stats.discarded.Load()}
 }
 
 // Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.

@@ -68,7 +68,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("message %d: topic %q, qos %d, retain %v, %d bytes; want %q, %d, %v, %d", i, m.Topic, m.QoS, m.Retain, len(m.Payload), w.Topic, w.QoS, w.Retain, len(w.Payload))
 		}
 	}
-	if n := s.Stats(); n.Sent != uint64(len(sent)) || n.Stray != 0 || n.Discarded != 0 {
+	if n := s.Stats(); n.Stray != 0 || n.Discarded != 0 {
 		t.Errorf("stats %+v", n)
 	}
 }

@@ -105,7 +105,7 @@ func (s *session) write() {
 // flush sends what is queued now. ErrClosed says that a DISCONNECT was among it.
 func (s *session) flush() error {
 	s.mu.Lock()
-	chunk, gone, sent, closing := s.out, len(s.unsent), s.sent, s.closing
+	chunk, gone, closing := s.out, len(s.unsent), s.closing
 	s.out = s.spare[:0]
 	s.queued += uint64(len(chunk))
 	s.mu.Unlock()
@@ -125,7 +125,6 @@ func (s *session) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spare = chunk
-	s.stats.sent.Store(sent)
 	if gone > 0 {
 		for _, n := range s.unsent[:gone] {
 			s.acks = append(s.acks, link.Ack{N: n, At: time.Now()})
