@@ -66,10 +66,11 @@ func (s *session) packet(unasked *budget) error {
 	if err != nil {
 		return err
 	}
-	size, err := s.length()
+	length, err := binary.ReadUvarint(s.r) // what MQTT calls the remaining length (section 2.2.3)
 	if err != nil {
 		return err
 	}
+	size := int(min(length, maxPacket+1))
 	switch {
 	case first&0xf0 == packetPublish:
 		return s.inbound(first, size, unasked)
@@ -90,37 +91,13 @@ func (s *session) packet(unasked *budget) error {
 // maxFilters bounds the topic filters of a session, and so the answers to one SUBSCRIBE.
 const maxFilters = 256
 
-// length reads the remaining length (section 2.2.3).
-func (s *session) length() (int, error) {
-	n := 0
-	for shift := 0; shift <= 21; shift += 7 {
-		b, err := s.r.ReadByte()
-		if err != nil {
-			return 0, noEOF(err)
-		}
-		n |= int(b&0x7f) << shift
-		if b < 0x80 {
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: the broker sent a packet length of more than four bytes", link.ErrProtocol)
-}
-
 func (s *session) short() (uint16, error) {
 	b, err := s.r.Peek(2) // io.ReadFull would allocate
 	if err != nil {
-		return 0, noEOF(err)
+		return 0, err
 	}
 	_, _ = s.r.Discard(2)
 	return binary.BigEndian.Uint16(b), nil
-}
-
-// noEOF makes an end within a packet what it is.
-func noEOF(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func (s *session) pong(unasked *budget) error {
@@ -137,7 +114,7 @@ func (s *session) pong(unasked *budget) error {
 func (s *session) suback(size int, unasked *budget) error {
 	body := make([]byte, size)
 	if _, err := io.ReadFull(s.r, body); err != nil {
-		return noEOF(err)
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,13 +185,13 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 		}
 		s.stats.discarded.Add(1)
 		if _, err := s.r.Discard(left); err != nil {
-			return noEOF(err)
+			return err
 		}
 		return s.acknowledge(qos, id)
 	}
 	payload := make([]byte, left)
 	if _, err := io.ReadFull(s.r, payload); err != nil {
-		return noEOF(err)
+		return err
 	}
 	if err := s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0}); err != nil {
 		return err
@@ -239,7 +216,7 @@ func (s *session) topic(size int) (string, int, error) {
 	if _, err = io.ReadFull(s.r, b); err == nil {
 		_, err = s.r.Discard(int(n) - len(b))
 	}
-	return string(b), size - 2 - int(n), noEOF(err)
+	return string(b), size - 2 - int(n), err
 }
 
 func (s *session) acknowledge(qos byte, id uint16) error {

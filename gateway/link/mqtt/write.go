@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -34,14 +35,7 @@ func appendPublish(dst []byte, m *link.Message, id uint16) []byte {
 	if m.QoS > 0 {
 		size += 2
 	}
-	dst = append(dst, first)
-	for n := size; ; n >>= 7 {
-		if n < 0x80 {
-			dst = append(dst, byte(n))
-			break
-		}
-		dst = append(dst, byte(n)|0x80)
-	}
+	dst = binary.AppendUvarint(append(dst, first), uint64(size))
 	dst = append(dst, byte(len(m.Topic)>>8), byte(len(m.Topic)))
 	dst = append(dst, m.Topic...)
 	if m.QoS > 0 {
