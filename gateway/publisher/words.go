@@ -3,6 +3,7 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,14 +21,11 @@ type outage struct {
 	draining time.Time     // since when what waited is going out; zero = it is not
 }
 
-// brief is how long the link may be gone without a line in the log at its return.
-const brief = 3 * time.Second
-
-// quiet is how long the same cause is not told again, when sessions come and go.
-const quiet = time.Minute
-
-// fight is the number of short sessions in a row from which on another client with our id is suspected.
-const fight = 5
+const (
+	brief = 3 * time.Second // how long the link may be gone without a line in the log at its return
+	quiet = time.Minute     // how long the same cause is not told again, when sessions come and go
+	fight = 5               // short sessions in a row from which on another client with our id is suspected
+)
 
 // connected notes that a session has begun.
 func (p *Publisher) connected(s *session) {
@@ -127,14 +125,9 @@ func (p *Publisher) hint(e *ending) string {
 		return ""
 	}
 	p.short++
-	pending := 0
-	for _, b := range p.breakers.order {
-		if b.pending {
-			pending++
-		}
-	}
+	pending := slices.ContainsFunc(p.breakers.order, func(b *breaker) bool { return b.pending })
 	switch {
-	case pending > 0 && e.acked == 0 && p.short > 1:
+	case pending && e.acked == 0 && p.short > 1:
 		return "; it closes the connection on every message: perhaps it limits the rate of this client (see backlog_limit), or a policy forbids it to publish; nothing is given up"
 	case p.short >= fight && e.acked > 0:
 		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps it limits the rate (see backlog_limit), or another client uses the same client id", p.short)
