@@ -19,6 +19,7 @@ type breaker struct {
 
 	state     State
 	since     time.Time
+	named     bool      // the log says that it is refused
 	pending   bool      // the last refusal is not confirmed by an acknowledgement of another message
 	unproven  int       // refusals in a row that were not
 	confirmed int       // refusals that were
@@ -31,6 +32,7 @@ type breaker struct {
 	fresh, later int    // its confirmed refusals as the first message of a session, and after others were acknowledged
 	asFirst      bool   // it was the first of its session, the last time
 	silent       bool   // it was refused by silence
+	doubtful     bool   // which began when nothing at all was answered
 	bytes        int
 	givenUp      int // records of the stream that were
 }
@@ -77,6 +79,7 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 		b.since = now
 	}
 	b.state, b.pending, b.asFirst, b.silent, b.bytes = Open, true, asFirst, silent, u.bytes
+	b.doubtful = silent && u.late && !u.passed.IsZero()
 	b.unproven++
 	b.hold(u.seqs[0])
 	b.next = now.Add(idlePause)
@@ -92,7 +95,7 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 	} else {
 		b.later++
 	}
-	if b.confirmed == 1 && !b.silent {
+	if b.confirmed == 1 && !b.silent || b.doubtful && b.fresh+b.later == 1 && b.givenUp == 0 {
 		b.state, b.since = Closed, now
 		return false
 	}

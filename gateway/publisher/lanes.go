@@ -3,6 +3,7 @@ package publisher
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"millrace/buffer"
 )
@@ -22,6 +23,7 @@ type lane struct {
 	dest     *buffer.Destination
 	reader   *buffer.Reader
 	pos, end uint64 // end 0 = none
+	skipped  uint64 // the first record stepped over because its stream has stalled; 0 = none
 	sent     uint64 // below it, records were sent in a session that was lost
 	check    uint64 // below it, records may be in flight: the lane was set back among them
 }
@@ -47,6 +49,7 @@ func (l *lanes) begin(window int) {
 
 // lost sets the lanes back to what was in flight.
 func (l *lanes) lost(w *window) {
+	l.resume()
 	l.live.sent, l.backlog.sent = max(l.live.sent, l.live.pos), max(l.backlog.sent, l.backlog.pos)
 	for _, u := range w.units {
 		if !u.done && u.lane != nil && u.seqs[0] < u.lane.pos {
@@ -63,6 +66,17 @@ func (l *lanes) again(held []uint64) {
 	if len(held) > 0 {
 		l.backlog.check = max(l.backlog.check, l.backlog.pos, l.live.pos)
 		l.backlog.back(held[0], l.live.pos)
+	}
+}
+
+// resume sets the lanes back to what was stepped over when streams had stalled.
+func (l *lanes) resume() {
+	for _, x := range [...]*lane{&l.live, &l.backlog} {
+		if x.skipped != 0 {
+			x.check = max(x.check, x.pos)
+			x.back(x.skipped, x.end)
+			x.skipped = 0
+		}
 	}
 }
 
@@ -100,7 +114,27 @@ func (l *lane) back(pos, end uint64) {
 }
 
 // any reports whether the lane may have something.
-func (l *lane) any() bool { return l.end == 0 || l.pos < l.end }
+func (l *lane) any() bool { return l.end == 0 || l.first() < l.end }
+
+// first returns the number below which the lane has handed out everything.
+func (l *lane) first() uint64 {
+	if l.skipped != 0 {
+		return l.skipped
+	}
+	return l.pos
+}
+
+// skip steps over the record read last, or stays at it when it has gone far enough.
+func (l *lane) skip(seq uint64) (wait time.Duration) {
+	if l.skipped == 0 {
+		l.skipped = seq
+	}
+	if seq-l.skipped < maxHeld {
+		return 0
+	}
+	l.set(seq, l.end)
+	return far
+}
 
 // next reads the next record that is not in flight.
 func (l *lane) next(rec *buffer.Record, w *window) (bool, error) {

@@ -21,7 +21,7 @@ func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker
 	if b == nil {
 		return nil
 	}
-	if b.pending && u.lane == nil && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
+	if b.pending && (u.seqs[0] > b.seq || u.lane == nil && u.try == nil) { // idle sent it to see whether anything is taken: it says nothing of the record
 		b.hold(u.seqs[0])
 		b.next = now.Add(idlePause)
 		return b
@@ -52,7 +52,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 
 // free closes a breaker: all that it held back goes out by the backlog lane.
 func (p *Publisher) free(b *breaker) {
-	if b.state != Closed {
+	if b.named {
 		p.log.Info("the receiver takes the messages of a stream again", "topic", b.topic, "device", b.device, "records_held_back", len(b.held))
 	}
 	p.lanes.again(b.held)
@@ -61,13 +61,13 @@ func (p *Publisher) free(b *breaker) {
 
 // confirmed counts a refusal after which another message was acknowledged.
 func (p *Publisher) confirmed(b *breaker, now time.Time) {
-	was := b.confirmed
 	if !b.confirm(now) {
 		p.lanes.again(b.held)
 		b.held = b.held[:0]
 		return
 	}
-	if was < 2 && b.givenUp == 0 && (b.silent && was == 0 || !b.silent) {
+	if !b.named && b.confirmed > 1 {
+		b.named = true
 		p.log.Warn("the receiver refuses the messages of a stream; it is held back and tried now and then, all others go on",
 			"topic", b.topic, "device", b.device, "cause", b.reason())
 	}

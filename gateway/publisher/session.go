@@ -259,6 +259,10 @@ func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	if !s.win.space(true) {
 		return far, nil
 	}
+	if s.win.freed {
+		s.win.freed = false
+		l.resume()
+	}
 	if !oldest {
 		if wait, err := s.fromLane(&l.live, now); wait == 0 || err != nil {
 			return wait, err
@@ -290,6 +294,9 @@ func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
 		}
 		b.hold(s.rec.Seq)
 		return 0, nil
+	}
+	if s.win.stalled(s.rec.Stream) {
+		return l.skip(s.rec.Seq), nil
 	}
 	if !s.p.dest.Take(&s.rec) {
 		return 0, nil

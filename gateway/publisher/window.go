@@ -18,8 +18,10 @@ type unit struct {
 	lane     *lane // nil for a try, and for what a format says of its own accord
 	bytes    int
 	sent     time.Time
-	try      *breaker // not nil: it is to show whether the receiver takes this stream again
-	silent   bool     // a try of a stream that is refused by silence: others do not wait for its answer
+	try      *breaker  // not nil: it is to show whether the receiver takes this stream again
+	silent   bool      // a try of a stream that is refused by silence: others do not wait for its answer
+	passed   time.Time // when one that was sent later was first answered; zero = none was
+	late     bool      // nothing at all is answered for too long: nothing newer of its stream is sent
 	done     bool
 }
 
@@ -27,7 +29,9 @@ type unit struct {
 type window struct {
 	units       []*unit // ring of the undone, and of the done between them
 	inFlight    int
-	beside      int // of them tries whose answer nobody waits for
+	beside      int  // of them tries whose answer nobody waits for
+	late        int  // of them late
+	freed       bool // one that was late is not in flight any more
 	bytes       int
 	maxUnits    int
 	maxBytes    int
@@ -40,7 +44,6 @@ type window struct {
 	fastest  time.Duration // shortest time to an acknowledgement in this session
 	cutAt    time.Time     // when limit was last halved
 	progress time.Time     // when the receiver last acknowledged
-	passed   time.Time     // when a unit was first answered before the oldest
 	free     []*unit
 }
 
@@ -108,7 +111,7 @@ func (w *window) oldest() *unit {
 
 // answered counts the answer to a message and returns its unit when that is the last one; nil otherwise.
 func (w *window) answered(n uint64) *unit {
-	i := sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
+	i := w.index(n)
 	if i == len(w.units) || w.units[i].first > n || w.units[i].done {
 		return nil
 	}
@@ -119,12 +122,17 @@ func (w *window) answered(n uint64) *unit {
 	return u
 }
 
+// index returns where the unit of a message is, or the first one after it.
+func (w *window) index(n uint64) int {
+	return sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
+}
+
 // finish takes a unit out of flight that was acknowledged at a time.
 func (w *window) finish(u *unit, at time.Time) {
 	w.width = min(w.width+3, w.maxUnits)
 	w.progress = at
-	if u != w.units[0] && w.passed.IsZero() {
-		w.passed = at
+	for i := w.index(u.first) - 1; i >= 0 && w.units[i].passed.IsZero(); i-- {
+		w.units[i].passed = at
 	}
 	w.adapt(u, at)
 	w.drop(u)
@@ -138,6 +146,10 @@ func (w *window) drop(u *unit) {
 	if u.silent {
 		w.beside--
 	}
+	if u.late {
+		w.late--
+		w.freed = true
+	}
 	n := 0
 	for n < len(w.units) && w.units[n].done {
 		w.spare(w.units[n])
@@ -145,11 +157,22 @@ func (w *window) drop(u *unit) {
 	}
 	if n > 0 {
 		w.units = append(w.units[:0], w.units[n:]...)
-		w.passed = time.Time{}
-		if len(w.units) > w.inFlight { // the new oldest has been passed already
-			w.passed = w.progress
+	}
+}
+
+// stall makes late what is in flight: none of it is answered.
+func (w *window) stall() {
+	for _, u := range w.units {
+		if !u.done && !u.late && u.try == nil {
+			u.late = true
+			w.late++
 		}
 	}
+}
+
+// stalled reports whether a unit of the stream is late. What is sent then may be taken by a receiver that never took the other.
+func (w *window) stalled(s *buffer.Stream) bool {
+	return w.late > 0 && slices.ContainsFunc(w.units, func(u *unit) bool { return u.late && !u.done && u.stream == s })
 }
 
 // of counts the units in flight of a lane.
