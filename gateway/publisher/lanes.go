@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -117,19 +118,11 @@ func (l *lane) back(pos, end uint64) {
 func (l *lane) any() bool { return l.end == 0 || l.first() < l.end }
 
 // first returns the number below which the lane has handed out everything.
-func (l *lane) first() uint64 {
-	if l.skipped != 0 {
-		return l.skipped
-	}
-	return l.pos
-}
+func (l *lane) first() uint64 { return cmp.Or(l.skipped, l.pos) }
 
 // skip steps over the record read last, or stays at it when it has gone far enough.
 func (l *lane) skip(seq uint64) (wait time.Duration) {
-	if l.skipped == 0 {
-		l.skipped = seq
-	}
-	if seq-l.skipped < maxHeld {
+	if l.skipped = cmp.Or(l.skipped, seq); seq-l.skipped < maxHeld {
 		return 0
 	}
 	l.set(seq, l.end)

@@ -7,6 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/gateway/format"
+	"millrace/gateway/link"
+	"millrace/gateway/record"
 )
 
 // TestOrderAfterStall: a receiver that keeps the session and answers nothing for a while, whatever becomes of the messages, and
@@ -74,4 +78,30 @@ func orderAfterStall(t *testing.T, order Order, devices int, length time.Duratio
 	r.checkOrder()
 	r.checkLedger()
 	r.stop()
+}
+
+// helloEncoder begins a session with a message of its own.
+type helloEncoder struct{ *plainEncoder }
+
+func (e helloEncoder) Hello(dst []link.Message) []link.Message {
+	return append(dst, link.Message{Topic: "hello", Payload: make([]byte, 17), QoS: 1})
+}
+
+// TestHelloUnanswered: what a format says at the beginning belongs to no stream; without an answer to it the session is given up.
+func TestHelloUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) {
+			o.Open = func([]*record.Schema) format.Encoder { return helloEncoder{&plainEncoder{batch: 1}} }
+		})
+		r.rec.silent = func(g *got) bool { return g.topic == "hello" }
+		r.start()
+		r.feed(20*time.Second, 100*time.Millisecond, "a")
+		if s := r.pub.Stats(); s.Sessions < 2 || !strings.Contains(s.LastError, "beginning of the session") {
+			t.Errorf("%+v", s)
+		}
+		r.rec.set(func(r *receiver) { r.silent = nil })
+		r.settle(20 * time.Second)
+		r.checkOrder()
+		r.stop()
+	})
 }

@@ -21,7 +21,7 @@ func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker
 	if b == nil {
 		return nil
 	}
-	if b.pending && (u.seqs[0] > b.seq || u.lane == nil && u.try == nil) { // idle sent it to see whether anything is taken: it says nothing of the record
+	if b.pending && (u.seqs[0] > b.seq || u.lane == nil && u.try == nil) { // an older one is judged; or idle sent it, to see whether anything is taken
 		b.hold(u.seqs[0])
 		b.next = now.Add(idlePause)
 		return b
@@ -86,10 +86,8 @@ func (p *Publisher) giveUp(b *breaker) {
 		b.fresh, b.later = 0, 0
 		return
 	}
-	if err != nil || ok && !p.dest.Take(&rec) {
+	if err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)) {
 		return // tried again, and then given up
-	} else if ok && !p.reject(b.reason(), b.seq) {
-		return
 	}
 	b.release(b.seq)
 	b.givenUp++

@@ -64,6 +64,9 @@ func later(a, b time.Time) time.Time {
 
 // silent puts aside a unit that gets no answer while later ones do, and with it all of its stream that is in flight.
 func (s *session) silent(u *unit, now time.Time) error {
+	if u.stream == nil {
+		return fmt.Errorf("%w: what was said at the beginning of the session is not acknowledged, and later messages are", link.ErrSilent)
+	}
 	for _, v := range s.win.units { // a lane may be ahead of the other
 		if !v.done && v.stream == u.stream && v.seqs[0] < u.seqs[0] {
 			u = v

@@ -111,7 +111,7 @@ func (w *window) oldest() *unit {
 
 // answered counts the answer to a message and returns its unit when that is the last one; nil otherwise.
 func (w *window) answered(n uint64) *unit {
-	i := w.index(n)
+	i := sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
 	if i == len(w.units) || w.units[i].first > n || w.units[i].done {
 		return nil
 	}
@@ -122,16 +122,11 @@ func (w *window) answered(n uint64) *unit {
 	return u
 }
 
-// index returns where the unit of a message is, or the first one after it.
-func (w *window) index(n uint64) int {
-	return sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
-}
-
 // finish takes a unit out of flight that was acknowledged at a time.
 func (w *window) finish(u *unit, at time.Time) {
 	w.width = min(w.width+3, w.maxUnits)
 	w.progress = at
-	for i := w.index(u.first) - 1; i >= 0 && w.units[i].passed.IsZero(); i-- {
+	for i := slices.Index(w.units, u) - 1; i >= 0 && w.units[i].passed.IsZero(); i-- {
 		w.units[i].passed = at
 	}
 	w.adapt(u, at)
@@ -155,9 +150,7 @@ func (w *window) drop(u *unit) {
 		w.spare(w.units[n])
 		n++
 	}
-	if n > 0 {
-		w.units = append(w.units[:0], w.units[n:]...)
-	}
+	w.units = slices.Delete(w.units, 0, n)
 }
 
 // stall makes late what is in flight: none of it is answered.
@@ -187,12 +180,7 @@ func (w *window) of(l *lane) (n int) {
 
 // has reports whether a record is in flight.
 func (w *window) has(seq uint64) bool {
-	for _, u := range w.units {
-		if !u.done && slices.Contains(u.seqs, seq) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(w.units, func(u *unit) bool { return !u.done && slices.Contains(u.seqs, seq) })
 }
 
 func (w *window) adapt(u *unit, now time.Time) {
