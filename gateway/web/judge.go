@@ -78,6 +78,24 @@ func (s *State) Level() string {
 	return LevelWarn
 }
 
+// Outdoes reports whether s is worse than another state of the same thing, and stands in its place: lost data does not end
+// because a destination is down.
+func (s *State) Outdoes(other *State) bool {
+	return s.Kind == other.Kind && s.Name == other.Name && s.about() == other.about() &&
+		slices.Index(loudness, s.State) < slices.Index(loudness, other.State)
+}
+
+// about says which states of one thing stand in each other's place.
+func (s *State) about() string {
+	switch s.State {
+	case StateLosing, StateLost:
+		return StateLost
+	case StateHung:
+		return StateHung
+	}
+	return ""
+}
+
 // Judge computes the state of every part of the gateway: the one place where it is decided. It fills States with those
 // that are not ok, loudest first, and State and Up of each device.
 func (s *Snapshot) Judge() {
