@@ -65,40 +65,13 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 			}
 			res = &ua.CloseSessionResponse{}
 		}
-	case *ua.ReadRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.read(r)
-		}
-	case *ua.TranslateBrowsePathsToNodeIDsRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.translate(r)
-		}
-	case *ua.WriteRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.write(r)
-		}
-	case *ua.CallRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.call(r)
-		}
-	case *ua.HistoryReadRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.historyRead(r)
-		}
-	case *ua.BrowseRequest:
-		if status = s.session(req, true); status == ua.StatusOK && s.opts.Refers != nil && len(r.NodesToBrowse) == 1 {
-			res = s.refers(r.NodesToBrowse[0])
-			break
-		}
-		if status == ua.StatusOK && !s.opts.Browsable {
-			status = ua.StatusBadServiceUnsupported
-		}
-		if status == ua.StatusOK {
-			res, status = s.browse(r)
-		}
 	default:
 		var made *session
-		if made, status = s.active(req); status == ua.StatusOK {
+		if made, status = s.active(req); status != ua.StatusOK {
+			break
+		}
+		var known bool
+		if res, status, known = s.attended(req); !known {
 			res, status = s.subscribed(made, channel, request, req)
 		}
 		if res == nil && status == ua.StatusOK {
@@ -110,6 +83,34 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	}
 	res.SetHeader(header(req.Header().RequestHandle, status))
 	return res
+}
+
+// attended serves a request of an active session that is answered at once.
+func (s *Server) attended(req ua.Request) (res ua.Response, status ua.StatusCode, known bool) {
+	switch r := req.(type) {
+	case *ua.ReadRequest:
+		res, status = s.read(r)
+	case *ua.TranslateBrowsePathsToNodeIDsRequest:
+		res, status = s.translate(r)
+	case *ua.WriteRequest:
+		res, status = s.write(r)
+	case *ua.CallRequest:
+		res, status = s.call(r)
+	case *ua.HistoryReadRequest:
+		res, status = s.historyRead(r)
+	case *ua.BrowseRequest:
+		switch {
+		case s.opts.Refers != nil && len(r.NodesToBrowse) == 1:
+			res = s.refers(r.NodesToBrowse[0])
+		case !s.opts.Browsable:
+			status = ua.StatusBadServiceUnsupported
+		default:
+			res, status = s.browse(r)
+		}
+	default:
+		return nil, ua.StatusOK, false
+	}
+	return res, status, true
 }
 
 func header(handle uint32, status ua.StatusCode) *ua.ResponseHeader {
