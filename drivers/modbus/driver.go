@@ -30,9 +30,10 @@ func Protocol() drivers.Protocol {
 			Address: "holding:100", AddressHelp: "coil:, discrete:, input:, holding: from 0; holding:100.3 is a bit; 40101",
 			Type: "float32", TypeHelp: "default bool for a coil or bit, else uint16; see drivers/modbus/README.md",
 		},
-		Shares: true,
-		Normal: Normal,
-		Apart:  "registration",
+		Shares:   true,
+		Normal:   Normal,
+		Apart:    "registration",
+		Identity: []string{"unit", "registration"},
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {
@@ -54,11 +55,13 @@ type driver struct {
 	poll   poll    // the present Read, kept for its slices
 	query  request // the present request
 	pdu    [maxPDU]byte
+	shown  shown
 }
 
 func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
 	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
+	d.shown = shown{learned: make([]map[string]string, len(c.Devices)), forget: make([]bool, len(c.Devices))}
 	d.link.parse(c, r)
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1

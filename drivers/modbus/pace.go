@@ -1,9 +1,6 @@
 package modbus
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // pace is how hastily a peer may be asked. What the config does not say is learned: a request that was sent soon after an
 // answer, or first on a new connection, and met silence, while the same request was answered later, says that the peer was
@@ -28,6 +25,7 @@ const (
 	firstPause   = 25 * time.Millisecond
 	longestPause = time.Second
 	longestDeaf  = 10 * time.Second
+	deafStep     = 100 * time.Millisecond // to which a pause after a connect is rounded up
 )
 
 // next is when the next request may be sent.
@@ -113,6 +111,7 @@ func (p *pace) recovered(l *link, now time.Time, same bool) {
 	if p.deafCandidate && !p.connectGiven && !p.promptly {
 		if p.deaf++; p.deaf >= 2 { // once may have been a start of the device
 			p.connect, p.learnedDeaf = min(max(p.connectSeen, now.Sub(l.opened)), longestDeaf), true
+			p.connect = (p.connect + deafStep - 1).Truncate(deafStep)
 		}
 		p.connectSeen = now.Sub(l.opened)
 	}
@@ -120,16 +119,4 @@ func (p *pace) recovered(l *link, now time.Time, same bool) {
 	if same {
 		p.futile = 0
 	}
-}
-
-// learned returns the config lines that would make permanent what was learned.
-func (p *pace) learned() []string {
-	var lines []string
-	if p.learnedBetween {
-		lines = append(lines, fmt.Sprintf("pause_between_requests: %v", p.between))
-	}
-	if p.learnedDeaf {
-		lines = append(lines, fmt.Sprintf("pause_after_connect: %v", p.connect.Round(100*time.Millisecond)))
-	}
-	return lines
 }

@@ -31,6 +31,8 @@ type poll struct {
 // run asks every block of the group that is worth it. It fails only when nothing was answered at all:
 // what the device did say is delivered, with bad readings beside it.
 func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) error {
+	d.forgetAsked()
+	defer d.publish(g.unit)
 	if err := d.link.back(ctx, g.unit.timeout); err != nil {
 		return err
 	}
