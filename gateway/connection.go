@@ -33,6 +33,9 @@ type connection struct {
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
+	redundant drivers.Redundant // nil = it has one path
+	learner   drivers.Learner
+	learning  []learning        // by device; nil = the driver learns nothing
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
@@ -101,6 +104,11 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
+	conn.redundant, _ = d.(drivers.Redundant)
+	if l, ok := d.(drivers.Learner); ok {
+		conn.learner, conn.learning = l, learningOf(&c)
+		g.learned.restore(l, conn.learning)
+	}
 	conn.planned = planned(&c, d)
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil

@@ -221,3 +221,44 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// TestLearnedFromOutside: what others look at and ask for meanwhile is not what the poll works on (for -race), and after the
+// last Forget all is learned anew.
+func TestLearnedFromOutside(t *testing.T) {
+	second := startSim(t, modbussim.Options{})
+	b := newBench(t, 2, tags(stubbornTags()...)).patient().option("spare_url", second.URL()).open(t)
+	b.sim.Inject(stubborn())
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			for _, text := range b.driver.Learned(i % 2) {
+				_ = len(text)
+			}
+			if i%10 == 0 {
+				b.driver.Forget(i / 10 % 2)
+			}
+			b.driver.Path()
+		}
+	}()
+	for range 100 {
+		if bad, err := b.pollAll(); bad > 0 || err != nil {
+			t.Errorf("%d bad, %v", bad, err)
+		}
+	}
+	close(stop)
+	<-stopped
+	for range 100 {
+		b.pollAll()
+	}
+	for i := range 2 {
+		if l := b.driver.Learned(i); len(l) != 3 {
+			t.Errorf("device %d: learned %q", i, l)
+		}
+	}
+}
