@@ -37,6 +37,10 @@ type Protocol struct {
 	// Apart is a connection option, "" for none: devices with the same url but other texts of it do not share a connection.
 	Apart string
 
+	// Connections is a connection option, "" for none: how many connections to its url a Driver may have open, 1 where it is not
+	// given.
+	Connections string
+
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
 	New func(Connection) (Driver, error)

@@ -80,7 +80,8 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
 	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
-	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+	opened := openedBy(&c)
+	o := poller.Options{Buffers: &g.buffers, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
 	for i, dev := range c.Devices {
 		sinks := make([]poller.Sink, len(dev.Groups))

@@ -75,6 +75,7 @@ func connectionOptions() []drivers.Option {
 		{Name: "pause_after_connect", Example: "500ms", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
 		{Name: "pause_between_requests", Example: "20ms", Help: "to wait after each answer, 0 to 10s; default learned"},
 		{Name: "close_after_poll", Example: "true", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
+		{Name: "connections", Example: "4", Help: "TCP connections over which the requests of a poll are spread, 1 to 8, for a device that answers them in parallel; default 1"},
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
@@ -287,6 +288,7 @@ func (l *link) set(given map[string]string, r *reporter) {
 		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}
 	l.setListen(given, r)
+	l.setConnections(given, r)
 	l.setSpare(given, r)
 	if (l.tls.cert == "") != (l.tls.key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")

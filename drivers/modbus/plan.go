@@ -61,6 +61,7 @@ type block struct {
 	half         refusal // of the block that it is a half of, until it is asked itself
 	waiting      refusal // its own, until it is known what it means
 	proved       bool    // it was answered as it is
+	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
 	trial        bool    // a longer request than the plan's, to learn whether it is answered
