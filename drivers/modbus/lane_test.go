@@ -87,6 +87,12 @@ func TestNothingIsLearnedFromSeveral(t *testing.T) {
 	if err := b.mustBeWell("at first", 1); err != nil {
 		t.Fatal(err)
 	}
+	held := make(chan struct{}) // each lane at its first block
+	b.sim.Unit(1).Fill(func(q modbussim.Request, dst []byte) {
+		<-held
+		b.fill(q, dst)
+	})
+	time.AfterFunc(200*time.Millisecond, func() { close(held) })
 	d := b.driver
 	d.poll.begin(d.groups[0][0], make([]telemetry.Reading, 12), time.Now())
 	d.spread(t.Context())
