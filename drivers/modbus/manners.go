@@ -152,10 +152,10 @@ func (d *driver) Restore(device int, learned map[string]string) error {
 		}
 	}
 	if t, _ := r.duration(learned, "pause_between_requests", longestPause); t > 0 && !p.betweenGiven {
-		p.between, p.learnedBetween = max(p.between, t), true
+		p.between, p.learnedBetween, p.tried[trialBetween] = max(p.between, t), true, time.Now()
 	}
 	if t, _ := r.duration(learned, "pause_after_connect", longestDeaf); t > 0 && !p.connectGiven {
-		p.connect, p.learnedDeaf = max(p.connect, t), true
+		p.connect, p.learnedDeaf, p.tried[trialConnect] = max(p.connect, t), true, time.Now()
 	}
 	u.limits[0].restore(r.number(learned, "max_registers", 0, 1, defaultMaxRegisters), u.maxRegisters, d.now())
 	u.limits[1].restore(r.number(learned, "max_bits", 0, 1, 16*defaultMaxRegisters), u.maxBits, d.now())
