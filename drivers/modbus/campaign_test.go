@@ -155,8 +155,8 @@ func (c *campaign) report(t *testing.T) {
 	var sum [damages]int64
 	learned := map[string]int{}
 	for _, l := range c.lines {
-		for _, line := range l.driver.link.pace.learned() {
-			learned[line]++
+		for name, text := range l.driver.Learned(0) {
+			learned[name+": "+text]++
 		}
 		requests += l.sim.Requests()
 		collisions += l.collisions.Load()

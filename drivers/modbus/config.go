@@ -23,6 +23,7 @@ const (
 type settings struct {
 	id                uint8
 	maxRegisters      int
+	maxBits           int
 	maxGap            int
 	order             order
 	retries           int
@@ -54,7 +55,8 @@ func (s *settings) forbids(t table, first, last uint32) bool {
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
 		{Name: "unit", Example: "1", Help: "unit id behind the url, 0 to 255; default 1"},
-		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned. Coils and discrete inputs: 16 times as many"},
+		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned"},
+		{Name: "max_bits", Example: "2000", Help: "most coils or discrete inputs in one request, 1 to 2000; default 16 for each of max_registers, less is learned"},
 		{Name: "max_gap", Example: "16", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16, on a serial line what its speed makes worth it"},
 		{Name: "forbidden", Example: "holding:40-49", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
 		{Name: "order", Example: "ABCD", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
@@ -73,6 +75,7 @@ func connectionOptions() []drivers.Option {
 		{Name: "pause_after_connect", Example: "500ms", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
 		{Name: "pause_between_requests", Example: "20ms", Help: "to wait after each answer, 0 to 10s; default learned"},
 		{Name: "close_after_poll", Example: "true", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
+		{Name: "connections", Example: "4", Help: "TCP connections over which the requests of a poll are spread, 1 to 8, for a device that answers them in parallel; default 1"},
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
@@ -130,6 +133,7 @@ func parseDevice(d *drivers.Device, e *endpoint, r *reporter) settings {
 		gap = min(int(s.request/s.register), 124)
 	}
 	s.maxRegisters = r.number(o, "max_registers", defaultMaxRegisters, 1, 125)
+	s.maxBits = r.number(o, "max_bits", 16*s.maxRegisters, 1, 16*defaultMaxRegisters)
 	s.maxGap = r.number(o, "max_gap", gap, 0, 124)
 	s.retries = r.number(o, "retries", defaultRetries, 0, 5)
 	s.acceptUnit = r.acceptance(o, "accept_unit", 255)
@@ -284,6 +288,7 @@ func (l *link) set(given map[string]string, r *reporter) {
 		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}
 	l.setListen(given, r)
+	l.setConnections(given, r)
 	l.setSpare(given, r)
 	if (l.tls.cert == "") != (l.tls.key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")

@@ -58,6 +58,9 @@ func (d *driver) Cost(ref drivers.Ref) drivers.Cost {
 			c.Time += d.link.time(b)
 		}
 	}
+	if n := d.link.connections; n > 1 && c.Requests > 0 { // all take the same time there
+		c.Time = c.Time / time.Duration(c.Requests) * time.Duration((c.Requests+n-1)/n)
+	}
 	if d.link.closeAfter {
 		c.Time += networkAnswer + d.link.pace.connect
 	}

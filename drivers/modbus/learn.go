@@ -299,6 +299,7 @@ func (p *poll) learn() {
 		}
 		s.join()
 	}
+	p.unit.cuts++
 }
 
 // prove marks the blocks that were answered as a whole.

@@ -32,8 +32,9 @@ type link struct {
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
-	closeAfter bool // close the connection after each poll
-	away       bool // it was, and may be made again without Connect
+	connections int  // to be open at once
+	closeAfter  bool // close the connection after each poll
+	away        bool // it was, and may be made again without Connect
 
 	spare     spare
 	listeners *listeners // that the lines of a process share

@@ -3,7 +3,6 @@ package modbus
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,8 +151,8 @@ func TestDeafAfterHaste(t *testing.T) {
 	}); n != 4 {
 		t.Errorf("%d requests a poll afterwards, want 4", n)
 	}
-	if plan := b.driver.Plan(drivers.Ref{}); !slices.ContainsFunc(plan, func(s string) bool { return strings.HasPrefix(s, "learned: pause_between_requests: ") }) {
-		t.Errorf("nothing said of it: %q", plan)
+	if learned := b.driver.Learned(0); len(learned) != 1 || learned["pause_between_requests"] == "" {
+		t.Errorf("learned %q", learned)
 	}
 }
 
@@ -165,8 +164,8 @@ func TestSilentRegisterTeachesNoPause(t *testing.T) {
 	for range 12 {
 		b.read(drivers.Ref{})
 	}
-	if b.driver.link.pace.between > 0 || b.driver.link.pace.connect > 0 {
-		t.Errorf("learned %q", b.driver.link.pace.learned())
+	if learned := b.driver.Learned(0); learned != nil {
+		t.Errorf("learned %q", learned)
 	}
 }
 
@@ -224,8 +223,8 @@ func TestLimitLearned(t *testing.T) {
 					t.Errorf("while the limit is looked for: %d bad, %v", bad, err)
 				}
 			}
-			if plan := b.driver.Plan(drivers.Ref{}); !slices.Contains(plan, "learned: max_registers: 10") {
-				t.Errorf("plan %q", plan)
+			if learned := b.driver.Learned(0); len(learned) != 1 || learned["max_registers"] != "10" {
+				t.Errorf("learned %q", learned)
 			}
 			b.sim.Mend()
 			b.clock += 10 * time.Minute

@@ -61,6 +61,7 @@ type block struct {
 	half         refusal // of the block that it is a half of, until it is asked itself
 	waiting      refusal // its own, until it is known what it means
 	proved       bool    // it was answered as it is
+	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
 	trial        bool    // a longer request than the plan's, to learn whether it is answered
@@ -165,7 +166,7 @@ func (s *span) touch(atom int) bool {
 func (s *span) limit() uint32 {
 	most := uint32(s.unit.maxRegisters)
 	if s.table.bits() {
-		most *= 16
+		most = uint32(s.unit.maxBits)
 	}
 	return min(most, s.unit.limitOf(s.table).most())
 }
@@ -303,8 +304,7 @@ func plural(n int, word string) string {
 	return fmt.Sprintf("%d %ss", n, word)
 }
 
-// Plan says in words which requests the next poll makes, what it leaves out because the device refused it, and what was
-// learned of the device as config lines.
+// Plan says in words which requests the next poll makes, and what it leaves out because the device refused it.
 func (d *driver) Plan(ref drivers.Ref) []string {
 	g := d.groups[ref.Device][ref.Group]
 	var lines []string
@@ -323,12 +323,6 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 			}
 		}
 	}
-	if path := d.link.path(); path != "" {
-		lines = append(lines, path)
-	}
-	for _, line := range d.learned(g.unit) {
-		lines = append(lines, "learned: "+line)
-	}
 	return lines
 }
 
@@ -338,20 +332,4 @@ func (s *settings) duration(b *block) string {
 		return ""
 	}
 	return fmt.Sprintf(", about %v on the line", s.price(b.table, b.count).Round(time.Millisecond))
-}
-
-// learned returns the config lines that would make permanent what was learned of a unit and its line.
-func (d *driver) learned(u *unit) []string {
-	lines := d.link.pace.learned()
-	most := 0
-	if l := &u.limits[0]; l.bad > 0 {
-		most = int(l.best)
-	}
-	if l := &u.limits[1]; l.bad > 0 && (most == 0 || int(l.best)/16 < most) {
-		most = max(int(l.best)/16, 1)
-	}
-	if most > 0 {
-		lines = append(lines, fmt.Sprintf("max_registers: %d", most))
-	}
-	return lines
 }

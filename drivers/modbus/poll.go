@@ -31,6 +31,8 @@ type poll struct {
 // run asks every block of the group that is worth it. It fails only when nothing was answered at all:
 // what the device did say is delivered, with bad readings beside it.
 func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) error {
+	d.forgetAsked()
+	defer d.publish(g.unit)
 	if err := d.link.back(ctx, g.unit.timeout); err != nil {
 		return err
 	}
@@ -144,9 +146,22 @@ func (p *poll) enterSoonest() {
 // asks works the queue off; it grows meanwhile.
 func (d *driver) asks(ctx context.Context) error {
 	p := &d.poll
+	defer d.gather()
+	d.spread(ctx)
+	planned := len(p.queue)
+	for b := d.lanes.claim(); b != nil; b = d.lanes.claim() {
+		b.asked = true
+		if err := d.ask(ctx, b); err != nil {
+			return err
+		}
+	}
+	d.gather()
 	for i := 0; i < len(p.queue) || p.resolve(); i++ {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if i < planned && p.queue[i].asked {
+			continue
 		}
 		if err := d.ask(ctx, p.queue[i]); err != nil {
 			return err
@@ -162,6 +177,9 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 		return nil
 	}
 	err := d.request(ctx, b)
+	if err != nil {
+		d.gather()
+	}
 	for n := 0; n < p.unit.retries && p.again(b, asLoss(err), &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
@@ -243,14 +261,17 @@ func (d *driver) request(ctx context.Context, b *block) error {
 }
 
 // readRequest makes the request of a block in the driver's one request.
-func (d *driver) readRequest(u *unit, b *block) *request {
+func (d *driver) readRequest(u *unit, b *block) *request { return u.read(b, &d.query, d.pdu[:0]) }
+
+// read makes the request of a block in q, its PDU in pdu.
+func (u *unit) read(b *block, q *request, pdu []byte) *request {
 	code, want := b.table.function(), int(2*b.count)
 	if b.table.bits() {
 		want = int(b.count+7) / 8
 	}
-	pdu := append(d.pdu[:0], code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	d.query = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
-	return &d.query
+	pdu = append(pdu, code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
+	*q = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	return q
 }
 
 // middle is the source time of an answer: the middle of its request, in µs. Half the time that passed by
