@@ -40,6 +40,19 @@ func (e *endpoint) cost() (register, request time.Duration) {
 	return time.Duration(2*value) * c, request
 }
 
+// gap is how many registers that nobody asked for cost no more than another request. A serial line stands behind a network where
+// frames of serial lines are spoken, or several units answer.
+func (l *link) gap() int {
+	register, request := l.cost()
+	switch {
+	case register > 0:
+		return min(int(request/register), 124)
+	case l.framing != mbap || l.several:
+		return gapBehindSerial
+	}
+	return defaultMaxGap
+}
+
 // Cost estimates what one poll of a group asks of the line: see drivers.Coster.
 func (d *driver) Cost(ref drivers.Ref) drivers.Cost {
 	g := d.groups[ref.Device][ref.Group]

@@ -10,6 +10,7 @@ package modbus
 
 import (
 	"context"
+	"net"
 	"slices"
 	"time"
 
@@ -59,10 +60,11 @@ type driver struct {
 func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
 	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
+	d.link.dialer = (&net.Dialer{}).DialContext
 	d.link.parse(c, r)
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1
-		u := &unit{settings: parseDevice(&c.Devices[i], &d.link.endpoint, r), timeout: c.Devices[i].Timeout}
+		u := &unit{settings: parseDevice(&c.Devices[i], &d.link, r), timeout: c.Devices[i].Timeout}
 		if u.timeout <= 0 {
 			u.timeout = time.Second
 		}

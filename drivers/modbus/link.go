@@ -32,9 +32,11 @@ type link struct {
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
+	several    bool // unit ids: a gateway
 	closeAfter bool // close the connection after each poll
 	away       bool // it was, and may be made again without Connect
 
+	dialer    func(ctx context.Context, network, address string) (net.Conn, error) // a seam for tests without a network
 	spare     spare
 	listeners *listeners // that the lines of a process share
 	slot      struct {
@@ -93,7 +95,7 @@ func (l *link) dial(ctx context.Context) (*wire, error) {
 	if l.network == netUDP {
 		name = "udp"
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, name, l.address)
+	c, err := l.dialer(ctx, name, l.address)
 	if err != nil {
 		return nil, err
 	}

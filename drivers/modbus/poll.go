@@ -15,6 +15,7 @@ type poll struct {
 	out      []telemetry.Reading
 	now      time.Time
 	queue    []*block
+	at       int      // in the queue
 	pending  []*block // refused while nothing said that the device is well otherwise
 	answered int      // answers with values
 	spoke    int      // answers of any kind that the unit itself gave
@@ -148,6 +149,7 @@ func (d *driver) asks(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		p.at = i
 		if err := d.ask(ctx, p.queue[i]); err != nil {
 			return err
 		}
@@ -217,12 +219,17 @@ func (p *poll) leave(b *block) {
 	}
 }
 
-// recut replaces a block that is longer than the device answers, as was learned since it was made.
+// recut replaces a block that is longer than the device answers, or has gaps that it does not read across, as was learned since it
+// was made.
 func (p *poll) recut(b *block) bool {
-	l := p.unit.limitOf(b.table)
-	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 {
+	if b.trial || b.probe || b.hi-b.lo == 1 {
 		return false
 	}
+	gapped := !b.proved && p.unit.gaps.strict[b.table] && b.suspect(b.lo, b.hi) > 0
+	if !gapped && b.count <= p.unit.limitOf(b.table).most() {
+		return false
+	}
+	p.doubts = p.doubts || gapped
 	parts := b.span.chunks(b.lo, b.hi)
 	b.span.replace(b, parts...)
 	p.queue = append(p.queue, parts...)

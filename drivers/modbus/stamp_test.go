@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,9 +21,10 @@ type bench struct {
 	sim        *modbussim.Server
 	driver     *driver
 	conn       drivers.Connection
-	generation atomic.Uint32       // changes before each Read
-	clock      time.Duration       // what the driver's clock is ahead
-	last       []telemetry.Reading // of the last Read
+	generation atomic.Uint32                                                        // changes before each Read
+	clock      time.Duration                                                        // what the driver's clock is ahead
+	last       []telemetry.Reading                                                  // of the last Read
+	dialer     func(ctx context.Context, network, address string) (net.Conn, error) // nil = the network's
 }
 
 // newBench starts a device with these groups for each of the units.
@@ -43,6 +45,9 @@ func (b *bench) open(t testing.TB) *bench {
 	var err error
 	if b.driver, err = newDriver(&b.conn, func() time.Time { return time.Now().Add(b.clock) }); err != nil {
 		t.Fatal(err)
+	}
+	if b.dialer != nil {
+		b.driver.link.dialer = b.dialer
 	}
 	if err := b.driver.Connect(context.Background()); err != nil {
 		t.Fatal(err)

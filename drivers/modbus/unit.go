@@ -11,6 +11,7 @@ type unit struct {
 	settings
 	timeout time.Duration
 	limits  [2]limit  // learned: of registers, of bits
+	gaps    manner    // learned: of requests across gaps
 	late    time.Time // until when an answer to an earlier request may come, where no transaction id tells it apart
 	silent  int       // requests without any answer since the last one
 	missed  string    // the PDU of the last of them

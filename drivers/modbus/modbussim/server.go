@@ -52,7 +52,8 @@ func (q Request) bytes() int {
 
 // Options are the seams of a server. The zero value listens on a free loopback port.
 type Options struct {
-	Addr string // host:port, "" = "127.0.0.1:0"
+	Addr     string       // host:port, "" = "127.0.0.1:0"
+	Listener net.Listener // in place of a port, until Down; for tests without a network
 
 	// Transport is the scheme of the urls that lead here: tcp (the default), tcp+tls, udp, rtuovertcp, rtuoverudp,
 	// asciiovertcp, asciioverudp; rtu and ascii are on a pseudo-terminal (Linux only).
@@ -153,7 +154,10 @@ func (s *Server) Up() error {
 	case "rtu", "ascii":
 		return s.upSerial()
 	}
-	l, err := net.Listen("tcp", s.addr)
+	l, err := s.options.Listener, error(nil)
+	if l == nil {
+		l, err = net.Listen("tcp", s.addr)
+	}
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
