@@ -10,7 +10,6 @@ package modbus
 
 import (
 	"context"
-	"net"
 	"slices"
 	"time"
 
@@ -60,7 +59,7 @@ type driver struct {
 func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
 	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
-	d.link.dialer = (&net.Dialer{}).DialContext
+	d.link.dialer, d.link.number = dialSocket, uint16(time.Now().UnixNano())
 	d.link.parse(c, r)
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1

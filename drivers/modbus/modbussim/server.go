@@ -148,19 +148,25 @@ func (s *Server) Up() error {
 	if s.listener != nil {
 		return nil
 	}
+	if l := s.options.Listener; l != nil {
+		s.listen(l)
+		return nil
+	}
 	switch s.scheme() {
 	case "udp", "rtuoverudp", "asciioverudp":
 		return s.upUDP()
 	case "rtu", "ascii":
 		return s.upSerial()
 	}
-	l, err := s.options.Listener, error(nil)
-	if l == nil {
-		l, err = net.Listen("tcp", s.addr)
-	}
+	l, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	s.listen(l)
+	return nil
+}
+
+func (s *Server) listen(l net.Listener) {
 	s.addr = l.Addr().String()
 	if s.scheme() == "tcp+tls" {
 		l = tls.NewListener(l, s.options.TLS)
@@ -168,7 +174,6 @@ func (s *Server) Up() error {
 	s.listener = l
 	s.wg.Add(1)
 	go s.accept(l)
-	return nil
 }
 
 // Down cuts every connection and refuses new ones until Up: the device is switched off.
