@@ -40,6 +40,15 @@ func (e *endpoint) cost() (register, request time.Duration) {
 	return time.Duration(2*value) * c, request
 }
 
+// characterTime is how long the characters of a request and its answer take on a serial line.
+func (e *endpoint) characterTime(q *request) time.Duration {
+	if e.network != netSerial {
+		return 0
+	}
+	base, value := e.framing.characters()
+	return time.Duration(base+value*q.want) * e.serial.character()
+}
+
 // gap is how many registers that nobody asked for cost no more than another request. A serial line stands behind a network where
 // frames of serial lines are spoken, or several units answer.
 func (l *link) gap() int {

@@ -26,10 +26,11 @@ type link struct {
 	wire     *wire  // nil = closed
 	number   uint16 // of the last transaction of the connection before: a gateway may answer it on this one
 	opened   time.Time
-	last     time.Time // when something was last sent or received
-	heard    time.Time // when something last answered, or the connection was made
-	answered bool      // on this connection
-	owing    *unit     // that has not answered a request on this connection, nil = none
+	last     time.Time     // when something was last sent or received
+	took     time.Duration // from the last request to its answer
+	heard    time.Time     // when something last answered, or the connection was made
+	answered bool          // on this connection
+	owing    *unit         // that has not answered a request on this connection, nil = none
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
@@ -193,6 +194,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	l.pace.sends(l, sent)
 	pdu, err := l.wire.exchange(ctx, q, timeout)
 	l.last = time.Now()
+	l.took = l.last.Sub(sent)
 	if f := l.trace.Load(); f != nil {
 		l.show(*f, q, pdu, err, sent, timeout)
 	}

@@ -256,7 +256,7 @@ func (d *driver) readRequest(u *unit, b *block) *request {
 		want = int(b.count+7) / 8
 	}
 	pdu := append(d.pdu[:0], code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	d.query = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	d.query = request{unit: u.id, want: want, brief: b.probe, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
 	return &d.query
 }
 
