@@ -59,38 +59,38 @@ func TestCampaign(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			t.Skip("no pseudo-terminals here")
 		}
-		campaigns(t, seed, "rtu", "ascii")
+		realCampaigns(t, seed, "rtu", "ascii")
 	})
 	t.Run("network", func(t *testing.T) {
-		campaigns(t, seed, "tcp", "tcp+tls", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp")
+		realCampaigns(t, seed, "tcp", "tcp+tls", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp")
 	})
 	t.Run("memory", func(t *testing.T) {
 		for i, name := range []string{"tcp", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp"} {
 			bubble(t, func(t *testing.T) {
 				c := newCampaign(t, name, seed, 10+i, lineOpener(t, name, campaignTimeout(), true))
 				c.calm, c.want = true, max(c.want, 3000) // it costs little time
-				runCampaigns(t, func() bool { return false }, c)
+				runCampaign(t, func() bool { return false }, c)
 			})
 		}
 	})
 }
 
-// campaigns runs one of each transport, all at once.
-func campaigns(t *testing.T, seed uint64, names ...string) {
-	stall := watchStalls(t, campaignTimeout()/4)
-	var all []*campaign
+// realCampaigns runs one of each transport over sockets or pseudo-terminals, all at once.
+func realCampaigns(t *testing.T, seed uint64, names ...string) {
 	for i, name := range names {
-		all = append(all, newCampaign(t, name, seed, i, lineOpener(t, name, campaignTimeout(), false)))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stall := watchStalls(t, campaignTimeout()/4)
+			c := newCampaign(t, name, seed, i, lineOpener(t, name, campaignTimeout(), false))
+			var tell *time.Timer
+			tell = time.AfterFunc(time.Minute, func() { // a long run says how far it is
+				t.Logf("%s: %d of %d", c.name, c.struck(), c.want)
+				tell.Reset(time.Minute)
+			})
+			defer tell.Stop()
+			runCampaign(t, stall, c)
+		})
 	}
-	var tell *time.Timer
-	tell = time.AfterFunc(time.Minute, func() { // a long run says how far it is
-		for _, c := range all {
-			t.Logf("%s: %d of %d", c.name, c.struck(), c.want)
-		}
-		tell.Reset(time.Minute)
-	})
-	defer tell.Stop()
-	runCampaigns(t, stall, all...)
 }
 
 func campaignTimeout() time.Duration {
@@ -111,17 +111,13 @@ func newCampaign(t *testing.T, name string, seed uint64, i int, open func(*rand.
 	return c
 }
 
-func runCampaigns(t *testing.T, stall func() bool, all ...*campaign) {
+func runCampaign(t *testing.T, stall func() bool, c *campaign) {
 	var wg sync.WaitGroup
-	for _, c := range all {
-		for _, l := range c.lines {
-			wg.Go(func() { c.run(t, l, stall) })
-		}
+	for _, l := range c.lines {
+		wg.Go(func() { c.run(t, l, stall) })
 	}
 	wg.Wait()
-	for _, c := range all {
-		c.report(t)
-	}
+	c.report(t)
 }
 
 // run polls one line until all have had enough, and then until it is well.
