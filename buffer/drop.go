@@ -48,13 +48,13 @@ func (b *Buffer) room() int64 {
 
 // commitSize is how much a commit of so many bytes may add to a segment, dictionaries not counted. mu is held.
 func (b *Buffer) commitSize(bytes int64) int64 {
-	return bytes + bytes/16 + 64*int64(len(b.accountSeq)+len(b.gapOrder)) + growSlack + b.growStep()
+	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + maxGap*int64(len(b.gapOrder)) + growSlack + b.growStep()
 }
 
 // fits reports whether so many bytes of records could be committed now. mu is held.
 func (b *Buffer) fits(bytes int64) bool {
 	// On top come the dictionaries and a gap record for each account that was refused something.
-	need := b.commitSize(bytes+256*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
+	need := b.commitSize(bytes+maxGap*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
 	need += b.growStep() + 64*int64(len(b.accountSeq))     // the summary of the segment before
 	left := b.segmentLimit() + b.aside - b.segBytes - need // what is set aside makes way: see secure
 	return left >= 0 || left+b.unneeded() >= 0

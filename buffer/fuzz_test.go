@@ -57,7 +57,7 @@ func FuzzValues(f *testing.F) {
 					}
 				}
 			}
-			if g, err := parseGap(v); err == nil && g.Cause >= causes {
+			if g, err := parseGap(v); err == nil && !g.Cause.known() {
 				t.Fatal(g)
 			}
 			if list, err := parseDict(v, dec); err == nil {

@@ -3,7 +3,10 @@ package buffer
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // Gap says what is missing: readings of one account that were dropped. It is stored and handed out like
@@ -16,7 +19,21 @@ type Gap struct {
 	FirstSeq uint64 `json:"first_seq"` // sequence numbers the loss lies between, inclusive
 	LastSeq  uint64 `json:"last_seq"`
 	Unknown  bool   `json:"unknown"` // Count is a guess: more may be lost, and some of it may have been delivered
+
+	// What is known of a gap that Missed tells.
+	Tags   []string `json:"tags,omitempty"`   // only these can be missing; none = any of the account
+	Reason string   `json:"reason,omitempty"` // why, in words
 }
+
+// Bounds of what Missed keeps of a gap, in bytes.
+const (
+	maxReason = 128
+	maxTags   = 256 // of all names together; with more, any tag can be missing
+	maxGap    = 512 // encoded
+)
+
+// gapEvery is how often Missed makes a gap record of one account and cause at most.
+const gapEvery = 10 * time.Second
 
 // Lost says in words how many readings are missing.
 func (g *Gap) Lost() string { return lostText(g.Count, g.Unknown) }
@@ -52,25 +69,62 @@ func (g *Gap) merge(o *Gap) {
 		g.From, g.To = min(g.From, o.From), max(g.To, o.To)
 	}
 	g.Count += o.Count
+	g.Tags = union(g.Tags, o.Tags)
+	if o.Reason != "" {
+		g.Reason = o.Reason
+	}
 	g.FirstSeq, g.LastSeq = min(g.FirstSeq, o.FirstSeq), max(g.LastSeq, o.LastSeq)
 }
 
+// union returns the names that either has, none when one of them has none: then it may be any.
+func union(a, b []string) []string {
+	if len(a) == 0 || len(b) == 0 {
+		return nil
+	}
+	all, size := slices.Clone(a), 0
+	for _, name := range b {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	for _, name := range all {
+		size += len(name) + 2
+	}
+	if size > maxTags {
+		return nil
+	}
+	return all
+}
+
 const (
-	gapVersion = 2
+	gapVersion = 3
 	gapUnknown = 1 << 0
 )
 
+// appendGap encodes a gap. One that Missed did not tell is of version 2, which older programs read.
 func appendGap(dst []byte, g *Gap) []byte {
-	dst = append(dst, gapVersion, byte(g.Cause))
+	version := byte(2)
+	if g.Cause >= CauseOutage {
+		version = gapVersion
+	}
+	dst = append(dst, version, byte(g.Cause))
 	dst = binary.AppendVarint(dst, g.From)
 	dst = binary.AppendVarint(dst, g.To)
 	dst = binary.AppendUvarint(dst, g.Count)
 	dst = binary.AppendUvarint(dst, g.FirstSeq)
 	dst = binary.AppendUvarint(dst, g.LastSeq)
+	flags := byte(0)
 	if g.Unknown {
-		return append(dst, gapUnknown)
+		flags = gapUnknown
 	}
-	return append(dst, 0)
+	if dst = append(dst, flags); version < gapVersion {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(g.Tags)))
+	for _, name := range g.Tags {
+		dst = appendBytes(dst, name)
+	}
+	return appendBytes(dst, g.Reason)
 }
 
 func parseGap(src []byte) (*Gap, error) {
@@ -83,10 +137,41 @@ func parseGap(src []byte) (*Gap, error) {
 	if version > 1 {
 		g.Unknown = p.byte()&gapUnknown != 0
 	}
-	if p.bad || len(p.src) != 0 || g.Cause >= causes {
+	if version > 2 {
+		for n := p.uvarint(); n > 0 && !p.bad && len(g.Tags) <= maxTags; n-- {
+			g.Tags = append(g.Tags, string(p.bytes()))
+		}
+		g.Reason = string(p.bytes())
+	}
+	if p.bad || len(p.src) != 0 || len(src) > maxGap || !g.Cause.known() {
 		return nil, fmt.Errorf("gap record: %w", errDamaged)
 	}
 	return g, nil
+}
+
+// Missed tells the destinations of readings that a device had and that never came, because it was not heard (CauseOutage), or
+// though it was (CauseLost). They are in no ledger: nobody polled them. From, To, Count, Cause, Tags and Reason of the gap count;
+// what Tags and Reason have beyond their bounds is left out. At once the first is told, and then at most one in ten seconds for
+// each account and cause, which has all that came meanwhile; until then they stand in the checkpoints.
+func (b *Buffer) Missed(s *Stream, g Gap) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.Unknown, g.FirstSeq, g.LastSeq = true, b.next, b.next
+	g.Tags = union(g.Tags, g.Tags)
+	g.Reason = strings.ToValidUTF8(g.Reason[:min(len(g.Reason), maxReason)], "")
+	if b.closed || !g.Cause.known() || g.Cause < CauseOutage {
+		return
+	}
+	b.missing(s.account, b.present(), &g)
+}
+
+// untimely reports whether a gap has to wait because one like it was told a short while ago. mu is held.
+func (b *Buffer) untimely(key gapKey) bool {
+	if key.cause < CauseOutage {
+		return false
+	}
+	told := key.account.told[key.cause-CauseOutage]
+	return told != 0 && time.Since(b.start)-told < gapEvery
 }
 
 // missing notes a loss; the next call of tellGaps makes a record of it. mu is held.
@@ -123,14 +208,24 @@ func (b *Buffer) tellGaps() {
 	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
 	for _, key := range order {
 		g, to := gaps[key], key.to&present
+		if b.untimely(key) {
+			to = 0
+		}
 		if to != 0 {
+			if key.cause >= CauseOutage {
+				key.account.told[key.cause-CauseOutage] = time.Since(b.start)
+			}
 			if to == present {
 				to = everyone
 			}
 			b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: g.To, to: to})
 		}
-		if later := *g; key.to&^present != 0 {
-			b.missing(key.account, key.to&^present, &later)
+		rest := key.to &^ present
+		if to == 0 {
+			rest = key.to
+		}
+		if later := *g; rest != 0 {
+			b.missing(key.account, rest, &later)
 		}
 	}
 	b.advance() // they may be what the tail has no room for
@@ -141,7 +236,7 @@ func (b *Buffer) tellGaps() {
 func (b *Buffer) gapsDue() bool {
 	present := b.present()
 	for _, key := range b.gapOrder {
-		if key.to&present != 0 {
+		if key.to&present != 0 && !b.untimely(key) {
 			return true
 		}
 	}

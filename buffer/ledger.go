@@ -1,6 +1,9 @@
 package buffer
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Cause says why readings were dropped.
 type Cause uint8
@@ -14,6 +17,16 @@ const (
 	CauseDamaged               // the file that held it is damaged
 	causes
 )
+
+// The causes of gaps that Missed tells. They are in no ledger, because nobody has polled what is missing.
+const (
+	CauseOutage Cause = 32 + iota // the device was not heard
+	CauseLost                     // it was, but its queue or the way to it has lost something
+	gapCauses
+)
+
+// known reports whether a gap may have the cause.
+func (c Cause) known() bool { return c < causes || c >= CauseOutage && c < gapCauses }
 
 // Causes is the number of causes.
 const Causes = int(causes)
@@ -31,6 +44,10 @@ func (c Cause) String() string {
 		return "shutdown"
 	case CauseDamaged:
 		return "damaged"
+	case CauseOutage:
+		return "outage"
+	case CauseLost:
+		return "lost"
 	}
 	return fmt.Sprintf("cause %d", uint8(c))
 }
@@ -44,7 +61,8 @@ type account struct {
 	polled     uint64
 	suppressed uint64
 	accepted   uint64
-	dests      []destAccount // by slot
+	dests      []destAccount                          // by slot
+	told       [gapCauses - CauseOutage]time.Duration // when Missed last made a gap record, by cause; 0 = never
 }
 
 type destAccount struct {

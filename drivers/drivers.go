@@ -121,8 +121,11 @@ type Push struct {
 	Group    Ref
 	Readings []telemetry.Reading
 	Lost     int
-	Note     string // what a person should know of the group's subscription, for the log: what is lost and why, or what the device made of a wish
-	Err      error  // why the link is lost: the last push, with nothing else
+	Tags     []uint32  // whose readings are missing, one for each of Lost; nil = any of the group. Valid as long as Readings
+	At       time.Time // nothing is missing up to then: when it came, with its monotonic part, or earlier; zero = when it is taken
+	Note     string    // what a person should know of the group's subscription, for the log: what is lost and why, or what the device made of a wish
+	Err      error     // why the link is lost: the last push, with nothing else but Since
+	Since    time.Time // with Err: from when on readings may be missing, where that is before the last push; zero = it is not
 }
 
 // Writer is a driver that can write to equipment.
@@ -164,8 +167,12 @@ type Node struct {
 
 // Historian is a driver whose device keeps past readings.
 type Historian interface {
+	// Backfill says whether the gateway shall ask for what the device would have pushed while it could not be heard, and by
+	// how much the device's clock is ahead of ours. An error means that the link is down.
+	Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error)
 	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
-	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends.
+	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends. An error that wraps
+	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down.
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 

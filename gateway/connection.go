@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: cmp.Or(g.since, time.Now())}
 	for i, dev := range c.Devices {
-		sinks := make([]poller.Sink, len(dev.Groups))
+		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))
 		formulas, err := compile(dev)
 		if err != nil {
 			return nil, err
@@ -91,19 +92,26 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
-			s.bad, s.skew = &conn.bad[i], &conn.skews[i]
+			s.ref, s.bad, s.skew = drivers.Ref{Device: i, Group: j}, &conn.bad[i], &conn.skews[i]
 			conn.groups = append(conn.groups, s)
 			p := s.pipeline(&dev.Groups[j], derived, formulas[j])
 			conn.pipelines = append(conn.pipelines, p)
-			sinks[j] = p.Take
+			sinks[j], pasts[j] = p.Take, p.Past
 		}
-		o.Sinks = append(o.Sinks, sinks)
+		o.Sinks, o.Pasts = append(o.Sinks, sinks), append(o.Pasts, pasts)
 	}
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
 	conn.planned = planned(&c, d)
+	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil
+}
+
+// missed counts what a device has pushed in vain, and tells the destinations.
+func (c *connection) missed(g *poller.Gap) {
+	i := slices.IndexFunc(c.groups, func(s *groupSink) bool { return s.ref.Device == g.Device && (g.Group < 0 || s.ref.Group == g.Group) })
+	c.groups[i].missed(g)
 }
 
 // planned returns how long a poll of each group should take.
@@ -149,6 +157,7 @@ func allow(conn *connection, c *config.Connection, rules []config.Write) (allowe
 	if err != nil {
 		return allowed{}, fmt.Errorf("prepare writes of device %q: %w", c.Devices[0].Name, err)
 	}
+	defer d.Close()
 	return allowed{rules, targets(conn, c, d, rules)}, nil
 }
 
@@ -232,6 +241,7 @@ func (c *connection) stop() {
 type groupSink struct {
 	buf        *buffer.Buffer
 	device     string
+	ref        drivers.Ref
 	schema     *record.Schema // of stream
 	stream     *buffer.Stream
 	schemas    *sync.Map // where publishers find the schema of a stream
@@ -336,6 +346,21 @@ func (s *groupSink) Put(at int64, readings []telemetry.Reading) {
 	s.bad.count(readings)
 	s.skew.measure(at, readings)
 	s.values.Put(at, readings)
+}
+
+// missed counts the tags whose readings are missing, and has the buffer tell of it. A gap of the whole device is no group's own.
+func (s *groupSink) missed(g *poller.Gap) {
+	gap := buffer.Gap{From: g.From.UnixMicro(), To: g.To.UnixMicro(), Count: uint64(g.Lost), Cause: buffer.CauseLost, Reason: g.Reason}
+	if g.Outage {
+		gap.Cause = buffer.CauseOutage
+	}
+	s.values.Lose(g.Tags)
+	for _, tag := range g.Tags {
+		if name := s.schema.Tags[tag].Name; !slices.Contains(gap.Tags, name) {
+			gap.Tags = append(gap.Tags, name)
+		}
+	}
+	s.buf.Missed(s.stream, gap)
 }
 
 // Count adds to the ledger's first half.

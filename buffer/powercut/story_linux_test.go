@@ -3,6 +3,7 @@ package powercut
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"millrace/buffer"
@@ -96,7 +97,7 @@ func (s *story) hear(r *report, at int) error {
 func (s *story) hearReaders(r *report, at int) error {
 	for _, n := range r.Seen {
 		f := s.fact(n.Seq, at)
-		if (f.id == 0) != (n.Gap != nil) || f.gap != nil && *f.gap != *n.Gap {
+		if (f.id == 0) != (n.Gap != nil) || f.gap != nil && !reflect.DeepEqual(f.gap, n.Gap) {
 			return fmt.Errorf("record %d was id %d, gap %v, and is gap %v", n.Seq, f.id, f.gap, n.Gap)
 		}
 		f.gap, f.account = n.Gap, n.Account
@@ -181,7 +182,7 @@ func (f *fact) excused(dest, at int) bool {
 // is reports whether a record is the one that the fact is about.
 func (f *fact) is(rec *buffer.Record) bool {
 	if f.gap != nil || rec.Gap != nil {
-		return f.gap != nil && rec.Gap != nil && *f.gap == *rec.Gap
+		return f.gap != nil && rec.Gap != nil && reflect.DeepEqual(f.gap, rec.Gap)
 	}
 	return f.id == idOf(rec.Payload) && f.epoch == rec.Epoch
 }

@@ -178,7 +178,7 @@ func (e *exporter) write(r *web.StoredRecord) error {
 func (e *exporter) record(r *web.StoredRecord, schema *record.Schema, rec *record.Record) format.Record {
 	out := format.Record{Epoch: r.Epoch, Seq: r.Seq, Schema: schema, Record: rec, Time: r.At}
 	if g := r.Gap; g != nil {
-		out.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
+		out.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String(), Reason: g.Reason, Tags: g.Tags}
 	}
 	return out
 }
@@ -256,6 +256,12 @@ func gapText(g *buffer.Gap) string {
 	text := fmt.Sprintf("%s readings lost: %s", g.Lost(), g.Cause)
 	if g.From != 0 || g.To != 0 {
 		text += fmt.Sprintf(", from %s to %s", timeText(g.From), timeText(g.To))
+	}
+	if len(g.Tags) > 0 {
+		text += fmt.Sprintf(", of %q", g.Tags)
+	}
+	if g.Reason != "" {
+		text += ": " + g.Reason
 	}
 	return text
 }

@@ -127,9 +127,9 @@ func newValuePrinter(out io.Writer, format string, watch bool) (*valuePrinter, e
 		return &valuePrinter{func(v *web.Value) { failed = errors.Join(failed, enc.Encode(v)) }, func() error { return failed }}, nil
 	case "csv":
 		w := csv.NewWriter(out)
-		_ = w.Write([]string{"device", "group", "tag", "value", "unit", "quality", "reason", "time", "source_time"})
+		_ = w.Write([]string{"device", "group", "tag", "value", "unit", "quality", "reason", "time", "source_time", "lost"})
 		return &valuePrinter{func(v *web.Value) {
-			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source)})
+			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source), fmt.Sprint(v.Lost)})
 		}, func() error { w.Flush(); return w.Error() }}, nil
 	}
 	return nil, fmt.Errorf("unknown output %q; use table, json or csv", format)
@@ -141,12 +141,12 @@ func newTablePrinter(out io.Writer, watch bool) *valuePrinter {
 	if watch {
 		t.add("TIME UTC", "DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "REASON")
 		return &valuePrinter{func(v *web.Value) {
-			t.add(clockText(v.At), v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), v.Reason)
+			t.add(clockText(v.At), v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), reasonText(v))
 		}, t.flush}
 	}
 	t.add("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE", "REASON")
 	return &valuePrinter{func(v *web.Value) {
-		t.add(v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), v.Reason)
+		t.add(v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), reasonText(v))
 	}, t.flush}
 }
 
@@ -171,6 +171,18 @@ func qualityText(v *web.Value) string {
 		return "not read yet"
 	}
 	return v.Quality
+}
+
+// reasonText says why a reading is bad, and how many others never came.
+func reasonText(v *web.Value) string {
+	if v.Lost == 0 {
+		return v.Reason
+	}
+	lost := fmt.Sprintf("%s lost between two pushes", web.Count(v.Lost, "reading"))
+	if v.Reason == "" {
+		return lost
+	}
+	return v.Reason + "; " + lost
 }
 
 func ageText(v *web.Value) string {

@@ -51,6 +51,20 @@ func TestWatchTable(t *testing.T) {
 	}
 }
 
+// TestLostIsShown: a tag of which readings never came says so behind why it is bad.
+func TestLostIsShown(t *testing.T) {
+	for want, v := range map[string]*web.Value{
+		"":                                  {},
+		"no power":                          {Reason: "no power"},
+		"1 reading lost between two pushes": {Lost: 1},
+		"no power; 1,200 readings lost between two pushes": {Lost: 1200, Reason: "no power"},
+	} {
+		if got := reasonText(v); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // TestWatchEnds: a gateway that stops ends a watch with exit code 1 and says so.
 func TestWatchEnds(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")

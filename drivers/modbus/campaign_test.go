@@ -237,7 +237,7 @@ func lineOpener(t *testing.T, name string, timeout time.Duration, inMemory bool)
 		}
 		for u := range 2 {
 			b.sim.Unit(uint8(u + 1)).Fill(func(q modbussim.Request, dst []byte) {
-				m.asked = [4]byte{q.Unit, byte(q.Table), byte(q.Addr >> 8), byte(q.Addr)}
+				m.ask([4]byte{q.Unit, byte(q.Table), byte(q.Addr >> 8), byte(q.Addr)})
 				b.fill(q, dst)
 			})
 			d := device(b.conn.URL, u+1, tags(campaignTags()...))

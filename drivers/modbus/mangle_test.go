@@ -77,6 +77,13 @@ type event struct {
 // strikes of 100 answers are damaged.
 const strikes = 40
 
+// ask notes what the next answer is to: a device that called again may have two connections for a moment.
+func (m *mangler) ask(what [4]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = what
+}
+
 // write is modbussim.Options.Wire.
 func (m *mangler) write(to io.Writer, frame []byte) bool {
 	m.mu.lock()

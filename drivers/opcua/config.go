@@ -30,6 +30,7 @@ type settings struct {
 	lifetime time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
+	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
 	queue         int           // values that the server keeps of an item until they are published
@@ -47,6 +48,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "pki", Example: "pki", Help: "directory of certificates: own/, trusted/, issuers/, rejected/; relative to the working directory (default pki)"},
 		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
+		{Name: "backfill", Example: "history", Help: "history: after an outage, also one of the gateway, ask the server for what it kept meanwhile; off (default)"},
 		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
@@ -60,6 +62,9 @@ type group struct {
 	tags     []tag
 	ask      plan
 	interval time.Duration
+
+	silence time.Duration // see silence; 0 = for ever
+	keeps   bool          // a silent tag keeps its value
 
 	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
@@ -96,6 +101,9 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 		groups[i] = make([]group, len(d.Groups))
 		for j, g := range d.Groups {
 			groups[i][j].interval = g.Interval
+			groups[i][j].parseSilence(g.Options, func(field, what, mend string) {
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: field, What: what, Mend: mend})
+			})
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
@@ -167,6 +175,14 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 	default:
 		fail("mode", fmt.Sprintf("mode %q is not known", v), "use subscribe, read or auto")
 	}
+	switch v := o["backfill"]; {
+	case v == "history" && s.subscribing == modeRead:
+		fail("backfill", "backfill is for what the server pushes, and mode is read", "remove one of them")
+	case v == "history":
+		s.backfill = true
+	case v != "" && v != "off":
+		fail("backfill", fmt.Sprintf("backfill %q is not known", v), "use history or off")
+	}
 	s.queue = defaultQueue
 	if v := o["queue_size"]; v != "" {
 		n, err := parseDecimal(v, 16)
@@ -181,6 +197,33 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 			fail("verify_interval", fmt.Sprintf("verify_interval %q is not a time from 1s to 24h", v), "write one such as 1m, or remove it")
 		}
 		s.verify = d
+	}
+}
+
+func groupOptions() []drivers.Option {
+	return []drivers.Option{
+		{Name: "max_silence", Example: "5m", Help: "a tag that was neither pushed nor confirmed by verify_interval for so long is not good any more, 1s to 24h (default: never)"},
+		{Name: "on_silence", Example: "bad", Help: "what it is then: bad (default: good values only), or last-known (uncertain, with the last value and its time)"},
+	}
+}
+
+func (g *group) parseSilence(o map[string]string, fail func(field, what, mend string)) {
+	if v := o["max_silence"]; v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second || d > 24*time.Hour {
+			fail("max_silence", fmt.Sprintf("max_silence %q is not a time from 1s to 24h", v), "write one such as 5m, or remove it")
+		}
+		g.silence = d
+	}
+	switch v := o["on_silence"]; v {
+	case "", "bad":
+	case "last-known":
+		g.keeps = true
+	default:
+		fail("on_silence", fmt.Sprintf("on_silence %q is not known", v), "use bad or last-known")
+	}
+	if o["on_silence"] != "" && o["max_silence"] == "" {
+		fail("on_silence", "on_silence is given without max_silence", "add max_silence: a time such as 5m, or remove on_silence")
 	}
 }
 

@@ -70,6 +70,25 @@ func TestContradictions(t *testing.T) {
 	}
 }
 
+func TestGroupOptions(t *testing.T) {
+	for _, c := range []struct {
+		options map[string]string
+		want    string
+	}{
+		{map[string]string{"max_silence": "1h", "on_silence": "last-known"}, ""},
+		{map[string]string{"max_silence": "1ms"}, `0/0/-1 max_silence: max_silence "1ms" is not a time from 1s to 24h; write one such as 5m, or remove it`},
+		{map[string]string{"max_silence": "5m", "on_silence": "good"}, `0/0/-1 on_silence: on_silence "good" is not known; use bad or last-known`},
+		{map[string]string{"on_silence": "bad"}, "0/0/-1 on_silence: on_silence is given without max_silence; add max_silence: a time such as 5m, or remove on_silence"},
+	} {
+		conn := connection("opc.tcp://plc", time.Second, "i=1")
+		conn.Devices[0].Groups[0].Options = c.options
+		_, err := newDriver(conn)
+		if got := strings.Join(mistakes(err), "\n"); got != c.want {
+			t.Errorf("%v:\ngot  %s\nwant %s", c.options, got, c.want)
+		}
+	}
+}
+
 func TestURLs(t *testing.T) {
 	const example = `; use "opc.tcp://host:port/path", for example "opc.tcp://192.168.1.20:4840"`
 	for in, want := range map[string]string{

@@ -24,7 +24,7 @@ import (
 // Protocol returns the driver as the gateway knows it, under the name "opcua". Each device has a
 // connection of its own.
 func Protocol() drivers.Protocol {
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), New: newDriver, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), New: newDriver, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; see drivers/opcua/README.md",
 	}}

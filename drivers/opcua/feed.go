@@ -39,6 +39,9 @@ type feed struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the goroutine has ended; nil before start
 	silent bool          // it ended because the server is
+	came   time.Time     // the message at hand
+	at     time.Time     // of what is pushed: see drivers.Push
+	since  time.Time     // with an error: from when on something may be missing, where that is not the last message
 
 	asked *wire.Call
 	calls []*wire.Call // of Publish, at hand
@@ -56,12 +59,14 @@ type subscription struct {
 	ref       drivers.Ref
 	group     *group
 	next      uint32         // the sequence number of its next message
-	heard     time.Time      // when the last one came
+	heard     time.Time      // when the last one was taken
+	came      time.Time      // when it came
 	quiet     time.Duration  // how long it may say nothing
 	refused   []int          // tags that the server does not monitor, tried again now and then
 	reasons   map[int]string // why
 	retry     time.Time
-	*verified // nil = it is not
+	*verified          // nil = it is not
+	silence   *silence // nil = its tags may be silent for as long as they like
 }
 
 func newFeed(l *link, set *settings) *feed {
@@ -100,7 +105,7 @@ func (f *feed) run() {
 	defer close(f.ended)
 	defer close(f.pushes)
 	if err := f.serve(); err != nil && f.ctx.Err() == nil {
-		f.push(drivers.Push{Err: err})
+		f.push(drivers.Push{Err: err, Since: f.since})
 	}
 }
 
@@ -132,6 +137,7 @@ func (f *feed) serve() (err error) {
 
 // push hands one push on, however long that takes.
 func (f *feed) push(p drivers.Push) {
+	p.At = f.at
 	select {
 	case f.pushes <- p:
 	case <-f.ctx.Done():
@@ -161,6 +167,7 @@ func (f *feed) answered(call *wire.Call) error {
 	f.open--
 	f.calls = append(f.calls, call)
 	defer call.Trim()
+	f.came = call.At()
 	return f.answer(call.Take())
 }
 
@@ -181,11 +188,12 @@ func (f *feed) answer(body []byte, err error) error {
 	case s == nil: // one that the server has not ended
 		return nil
 	}
-	s.heard = time.Now()
+	s.heard, f.at = time.Now(), s.came // until now nothing is missing; if something is, it is behind that
 	if err := f.between(s, sequence); err != nil {
 		return err
 	}
 	s.next = sequence
+	s.came, f.at = f.came, f.came
 	if parts == 0 {
 		f.push(drivers.Push{Group: s.ref})
 		return nil
@@ -325,9 +333,12 @@ func (f *feed) data(s *subscription, r *reader) error {
 			}
 			if v.Status&overflowed == overflowed {
 				p.Lost++
+				p.Tags = append(p.Tags, uint32(tag))
 			}
+			reading := f.reading(tag, &v, s.group.tags[tag].want)
 			s.note(tag, &v, s.heard)
-			p.Readings = append(p.Readings, f.reading(tag, &v, s.group.tags[tag].want))
+			s.silence.note(&reading, s.heard)
+			p.Readings = append(p.Readings, reading)
 		}
 		f.rooms[f.room] = p.Readings
 		f.room = (f.room + 1) % len(f.rooms)
@@ -363,6 +374,9 @@ func (f *feed) wake() time.Time {
 		if s.verified != nil && s.due.Before(at) {
 			at = s.due
 		}
+		if s.silence != nil && s.silence.due.Before(at) {
+			at = s.silence.due
+		}
 	}
 	return at
 }
@@ -394,6 +408,9 @@ func (f *feed) overdue(now time.Time) error {
 			if err := f.verify(s, now); err != nil {
 				return err
 			}
+		}
+		if s.silence != nil && !now.Before(s.silence.due) {
+			f.hush(s, now)
 		}
 	}
 	return nil

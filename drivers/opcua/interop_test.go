@@ -106,7 +106,8 @@ func readsNode(t *testing.T, c drivers.Connection) {
 	}
 	var last []telemetry.Reading
 	first, _ := d.link.channel.Times()
-	for begin := time.Now(); time.Since(begin) < 1200*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+	for begin, polls := time.Now(), 0; polls < 5 || time.Since(begin) < 1200*time.Millisecond; polls++ { // one node is explained in a poll
+		time.Sleep(20 * time.Millisecond)
 		r := read(t, d)
 		if r[0].Value != telemetry.Float64(2.718281828459045) || r[1].Value.Text != "Größe 5 µm" {
 			t.Fatalf("read %+v %+v", r[0], r[1])

@@ -85,7 +85,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 		return err
 	}
 	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, retry: time.Now().Add(asideTime),
-		verified: newVerified(f.set.verify, len(g.tags))}
+		verified: newVerified(f.set.verify, len(g.tags)), silence: newSilence(g, time.Now())}
 	if r.Err != nil {
 		return r.Err
 	}
@@ -221,7 +221,7 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 		return err
 	}
 	bad = slices.DeleteFunc(bad, func(r telemetry.Reading) bool { return before[int(r.Tag)] == r.Reason })
-	if len(bad) > 0 {
+	if f.at = s.came; len(bad) > 0 {
 		f.push(drivers.Push{Group: s.ref, Readings: bad})
 	}
 	return nil

@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -155,11 +156,12 @@ func TestRevised(t *testing.T) {
 	}
 }
 
-// TestOverflow: values that the server had to discard are counted.
+// TestOverflow: values that the server had to discard are counted, and it is said of which tag; nothing is missing from when the push
+// before came.
 func TestOverflow(t *testing.T) {
-	s := start(t, opcuasim.Options{}, 0)
+	s := start(t, opcuasim.Options{}, 1)
 	tally(s, "n")
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=n")
+	c := connection(s.Endpoint(), time.Second, "ns=2;s=v0", "ns=2;s=n")
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 	c.Devices[0].Options["queue_size"] = "3"
 	_, pushes := subscribed(t, c)
@@ -168,7 +170,7 @@ func TestOverflow(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	s.SetUnpublished(false)
 	p := next(t, pushes, func(p *drivers.Push) bool { return p.Lost > 0 })
-	if len(p.Readings) != 3 || p.Readings[0].Quality != telemetry.Good || p.Note != "" {
+	if len(p.Readings) != 3 || p.Readings[0].Quality != telemetry.Good || p.Note != "" || p.Lost != 1 || !slices.Equal(p.Tags, []uint32{1}) || time.Since(p.At) > 5*time.Second {
 		t.Errorf("%+v", p)
 	}
 }

@@ -28,6 +28,7 @@ type verified struct {
 type image struct {
 	hash uint64
 	at   time.Time // when it came; zero when none has
+	held time.Time // when a read last found it so
 }
 
 func newVerified(every time.Duration, tags int) *verified {
@@ -40,7 +41,7 @@ func newVerified(every time.Duration, tags int) *verified {
 // note takes a value that was pushed.
 func (v *verified) note(tag int, value *wire.DataValue, now time.Time) {
 	if v != nil {
-		v.pushed[tag] = image{v.hash(value), now}
+		v.pushed[tag] = image{v.hash(value), now, now}
 	}
 }
 
@@ -95,13 +96,19 @@ func (f *feed) verify(s *subscription, now time.Time) error {
 	}
 	for _, tag := range tags {
 		value := r.DataValue(0)
-		if r.Err != nil || v.hash(&value) == v.pushed[tag].hash {
+		if r.Err != nil {
+			continue
+		}
+		if v.hash(&value) == v.pushed[tag].hash {
+			v.pushed[tag].held = now
+			f.holds(s, tag, &value, now)
 			continue
 		}
 		if _, again := before[tag]; again {
+			f.since = v.pushed[tag].held
 			return s.mute(tag)
 		}
-		v.suspect[tag] = image{v.hash(&value), now}
+		v.suspect[tag] = image{v.hash(&value), now, now}
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ func TestFault(t *testing.T) {
 		{"F17_poison_device", faultPoisonDevice},
 		{"F18_certificates", faultTLS},
 		{"F20_dead_and_slow", faultDeadAndSlow},
+		{"F22_subscriptions", faultSubscriptions},
 		{"F23_hostile_servers", faultHostileServers},
 		{"F23_hostile_peers", faultHostilePeers},
 		{"F24_clock", faultClock},

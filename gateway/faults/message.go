@@ -15,8 +15,9 @@ type Message struct {
 	Seq        uint64         `json:"seq"`
 	TS         int64          `json:"ts"`
 	Historical bool           `json:"historical"`
-	Clock      string         `json:"clock"`  // "not set", or nothing
-	Values     map[string]any `json:"values"` // numbers are json.Number
+	Backfill   bool           `json:"backfill"` // from the history of the device
+	Clock      string         `json:"clock"`    // "not set", or nothing
+	Values     map[string]any `json:"values"`   // numbers are json.Number
 	Bad        map[string]any `json:"bad"`
 	Earlier    []Earlier      `json:"earlier"`
 	Gap        *Gap           `json:"gap"`
@@ -29,12 +30,14 @@ type Earlier struct {
 	Bad   string `json:"bad"`
 }
 
-// Gap is a gap record: what was dropped and why.
+// Gap is a gap record: what was dropped, or never came, and why.
 type Gap struct {
-	From  int64  `json:"from"` // ms since 1970
-	To    int64  `json:"to"`
-	Count uint64 `json:"count"` // readings
-	Cause string `json:"cause"`
+	From   int64    `json:"from"` // ms since 1970
+	To     int64    `json:"to"`
+	Count  uint64   `json:"count"` // readings
+	Cause  string   `json:"cause"`
+	Reason string   `json:"reason"`
+	Tags   []string `json:"tags"`
 }
 
 // ParseMessage reads one payload; its numbers keep every digit.

@@ -48,11 +48,13 @@ type Record struct {
 
 // Gap says which readings of a device will never arrive.
 type Gap struct {
-	From, To          int64  // µs since 1970: the oldest and the newest of them; 0 and 0 when not known
-	FirstSeq, LastSeq uint64 // the sequence numbers of their records
-	Count             uint64 // how many readings
-	Unknown           bool   // Count is a guess: more may be missing, and some of it may have arrived
-	Cause             string // why, in words
+	From, To          int64    // µs since 1970: the oldest and the newest of them; 0 and 0 when not known
+	FirstSeq, LastSeq uint64   // the sequence numbers of their records
+	Count             uint64   // how many readings
+	Unknown           bool     // Count is a guess: more may be missing, and some of it may have arrived
+	Cause             string   // why, in words
+	Reason            string   // more of that; "" = nothing
+	Tags              []string // only these can be missing; none = any of the device
 }
 
 // Event is what a receiver asks for. One field is set.

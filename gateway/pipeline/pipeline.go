@@ -108,6 +108,22 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	return g.append(readings)
 }
 
+// Past appends what the device has kept of a time when nobody heard it, scaled, as one record with that mark. at is the time of asking. It is
+// not shown, not aggregated and not compared with what was reported: all that is about now.
+func (g *Group) Past(at time.Time, readings []telemetry.Reading) error {
+	if g.scales != nil {
+		applyScales(g.scales, readings)
+	}
+	if len(g.clamps) > 0 {
+		applyClamps(g.clamps, readings)
+	}
+	g.types.see(readings)
+	g.sink.Count(len(readings), 0)
+	g.record.Time, g.record.ClockUnset, g.record.Backfill = at.UnixMicro(), g.unset != nil && g.unset(), true
+	defer func() { g.record.Backfill = false }()
+	return g.append(readings)
+}
+
 // beat reports anew what has not been reported for a heartbeat's time, with the time that it had.
 func (g *Group) beat(at time.Time) error {
 	if g.values != nil {

@@ -14,6 +14,7 @@ type device struct {
 	retry  backoff // demotion of this device alone
 	reason string  // why its readings are bad; "" = it answers
 	since  time.Time
+	outage outage // of what it pushes
 }
 
 func (d *device) set(reason string) {

@@ -94,6 +94,7 @@ func (p *Poller) connected(r dialled) {
 		g.stat.Pushed = r.pushed != nil && r.pushed[i]
 	}
 	p.mu.Unlock()
+	p.resumed(now)
 	p.welcome()
 }
 
@@ -107,8 +108,14 @@ func (p *Poller) welcome() {
 }
 
 // linkDown closes the driver and waits before the next attempt.
-func (p *Poller) linkDown(err error) {
+func (p *Poller) linkDown(err error) { p.linkLost(err, time.Time{}) }
+
+// linkLost is linkDown when readings may be missing since a moment; zero = since the last push.
+func (p *Poller) linkLost(err error, since time.Time) {
 	_ = guard(p.driver.Close)
+	if p.link.up {
+		p.cut(err.Error(), since)
+	}
 	now := time.Now()
 	wait := p.link.retry.fail(now, p.limits.after(p.accepts(err, now)))
 	if p.link.up || p.link.reason != err.Error() {
@@ -152,6 +159,7 @@ func (p *Poller) close() {
 		<-c // Connect respects ctx, which has ended
 	}
 	_ = guard(p.driver.Close)
+	p.tellOutages()
 }
 
 // errPanic marks what guard made of a panic: nobody knows the driver's state then.

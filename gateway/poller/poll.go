@@ -90,6 +90,7 @@ const (
 
 // again connects anew under a poll and reads.
 func (p *Poller) again(ctx context.Context, g *group) ([]telemetry.Reading, error) {
+	p.cut("the device had closed the idle connection", time.Time{})
 	_ = guard(p.driver.Close)
 	p.mu.Lock()
 	p.stats.idleCloses++

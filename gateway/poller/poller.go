@@ -24,6 +24,7 @@ type Sink func(at time.Time, readings []telemetry.Reading) error
 // Options say how a connection is polled.
 type Options struct {
 	Sinks   [][]Sink // Sinks[device][group] takes the readings of that group
+	Pasts   [][]Sink // likewise takes what the device has kept of a time when it could not be heard; nil = it is not asked
 	Buffers *Buffers // shared with other pollers; nil = of its own
 
 	// Each attempt to connect begins with Enter, which may refuse it, and ends with leave. Nil refuses none.
@@ -32,6 +33,11 @@ type Options struct {
 	// Bounds of the wait before the next attempt; 0 = 500 ms and 30 s. Short at first because most losses are brief;
 	// the last is what an operator who has just plugged a cable in will wait for.
 	RetryMin, RetryMax time.Duration
+
+	// Since is when the gateway was last known to run; what a device pushed since then is asked for. Zero = it is not.
+	Since time.Time
+
+	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
 
 	Log *slog.Logger
 }
@@ -44,6 +50,9 @@ type Poller struct {
 	groups  []*group
 	log     *slog.Logger
 	enter   func() (leave func(), err error)
+	gaps    func(*Gap)
+	fills   fills
+	since   time.Time // until the first connection: see Options
 	limits  limits
 	link    link
 	buffers *Buffers
@@ -62,7 +71,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, since: o.Since, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
@@ -78,6 +87,9 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 			g := &c.Devices[i].Groups[j]
 			p.groups = append(p.groups, &group{ref: drivers.Ref{Device: i, Group: j}, device: dev, name: g.Name,
 				tags: len(g.Tags), interval: g.Interval, sink: o.Sinks[i][j]})
+			if o.Pasts != nil {
+				p.groups[len(p.groups)-1].past = o.Pasts[i][j]
+			}
 		}
 	}
 	return p
@@ -143,6 +155,9 @@ func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 	}
 	ran := p.runWaiting()
 	n, err := p.takePushes(maxPushes)
+	if err == nil {
+		err = p.backfill(ctx)
+	}
 	switch {
 	case err != nil:
 		return err

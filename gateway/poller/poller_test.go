@@ -36,6 +36,7 @@ type fake struct {
 	closes    int
 	panics    bool
 	enter     func() (func(), error)
+	gaps      func(*Gap)
 
 	before  func()        // each Read
 	reading bool          // one runs
@@ -162,7 +163,7 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	done := make(chan error)

@@ -42,10 +42,11 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	}
 	if err != nil {
 		p.link.pushes = nil
-		p.linkDown(err)
+		p.linkLost(err, push.Since)
 		return nil
 	}
 	now := time.Now()
+	p.heard(g, &push, now)
 	if p.link.up {
 		p.answered(g.device)
 	}
@@ -98,6 +99,11 @@ func (p *Poller) pushed(push *drivers.Push) (*group, error) {
 		for i := range push.Readings {
 			if int(push.Readings[i].Tag) >= g.tags {
 				return nil, fmt.Errorf("BUG: the driver pushed tag %d of the %d of group %q", push.Readings[i].Tag, g.tags, g.name)
+			}
+		}
+		for _, tag := range push.Tags {
+			if int(tag) >= g.tags {
+				return nil, fmt.Errorf("BUG: the driver lost tag %d of the %d of group %q", tag, g.tags, g.name)
 			}
 		}
 		return g, nil

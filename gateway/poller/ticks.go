@@ -16,9 +16,11 @@ type group struct {
 	interval time.Duration
 	name     string
 	sink     Sink
+	past     Sink      // nil = its history is not asked for
 	base     time.Time // ticks are base + n*interval
 	next     time.Time
 	lost     damped
+	heard    time.Time // when the last push came, or the subscription was made
 	told     time.Time // when the sink was last told that values are unchanged
 	stat     GroupStats
 }
@@ -61,11 +63,14 @@ func (p *Poller) soonest() (best *group) {
 	return best
 }
 
-// wake returns when there is something to do: the group's tick, or the next attempt to connect.
+// wake returns when there is something to do: the group's tick, a portion of history, or the next attempt to connect.
 func (p *Poller) wake(g *group) time.Time {
 	next := time.Now().Add(time.Hour) // all groups are pushed, and whatever comes wakes us
 	if g != nil {
 		next = g.next
+	}
+	if due := p.wakeFill(); !due.IsZero() && due.Before(next) {
+		return due
 	}
 	if !p.link.up && p.link.connecting == nil && p.link.retry.at.Before(next) {
 		return p.link.retry.at

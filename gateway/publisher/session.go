@@ -389,7 +389,7 @@ func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
 	rec := &s.rec
 	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
-		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String()}
+		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String(), Reason: g.Reason, Tags: g.Tags}
 	} else {
 		payload := rec.Payload
 		if len(s.recs) > 1 { // the next read may overwrite it

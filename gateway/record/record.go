@@ -17,6 +17,7 @@ type Record struct {
 	Time       int64 // of the poll by the gateway's clock: microseconds since 1970-01-01 UTC
 	Readings   []telemetry.Reading
 	ClockUnset bool // the gateway knew at the poll that its clock was not set
+	Backfill   bool // the readings are what the device had kept of the past, and Time is when it was asked
 }
 
 // ErrRecord means that bytes are not a record this version can read.
@@ -36,7 +37,11 @@ const (
 )
 
 // The marks of a record: a byte after the first, in version 2 only. A record without any is stored as version 1.
-const markClockUnset = 1
+const (
+	markClockUnset = 1 << iota
+	markBackfill
+	marksKnown = markBackfill<<1 - 1
+)
 
 // Append appends the record's binary form to dst. It keeps every bit of every reading, with these
 // limits: at most MaxTags readings, each Tag below MaxTags, Values as the constructors of this package
@@ -44,8 +49,8 @@ const markClockUnset = 1
 func Append(dst []byte, r *Record) []byte {
 	rs := r.Readings
 	s := survey(r)
-	if r.ClockUnset {
-		dst = append(dst, version2|s.flags, markClockUnset)
+	if marks := marksOf(r); marks != 0 {
+		dst = append(dst, version2|s.flags, marks)
 	} else {
 		dst = append(dst, version1|s.flags)
 	}
@@ -82,7 +87,8 @@ func Decode(src []byte, r *Record) error {
 	r.Readings = r.Readings[:0]
 	d := decoder{src: src}
 	flags := d.byte()
-	r.ClockUnset = d.marks(flags)
+	marks := d.marks(flags)
+	r.ClockUnset, r.Backfill = marks&markClockUnset != 0, marks&markBackfill != 0
 	r.Time = d.time(flags)
 	n := d.count(MaxTags)
 	if d.bad {
@@ -189,17 +195,27 @@ func (d *decoder) byte() byte {
 
 // marks checks the version and reads the marks. Those that this version does not know are refused, like a newer version:
 // what they say of the readings must not get lost.
-func (d *decoder) marks(flags byte) (clockUnset bool) {
+func (d *decoder) marks(flags byte) byte {
 	switch flags & versionMask {
 	case version1:
-		return false
+		return 0
 	case version2:
-		if d.byte() == markClockUnset {
-			return true
+		if marks := d.byte(); marks > 0 && marks <= marksKnown {
+			return marks
 		}
 	}
 	d.fail()
-	return false
+	return 0
+}
+
+func marksOf(r *Record) (marks byte) {
+	if r.ClockUnset {
+		marks |= markClockUnset
+	}
+	if r.Backfill {
+		marks |= markBackfill
+	}
+	return marks
 }
 
 func (d *decoder) time(flags byte) int64 {

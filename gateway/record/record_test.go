@@ -375,11 +375,17 @@ func checkDecode(t *testing.T, b []byte) {
 // TestRecordMarksCostNothing: the mark is one byte more, and a record without it is the same as ever.
 func TestRecordMarksCostNothing(t *testing.T) {
 	for name, r := range records {
-		marked, plain := *r, *r
-		marked.ClockUnset, plain.ClockUnset = true, false
-		a, b := Append(nil, &plain), Append(nil, &marked)
-		if a[0]>>6 != 1 || b[0]>>6 != 2 || b[1] != 1 || a[0]&0x3f != b[0]&0x3f || !slices.Equal(a[1:], b[2:]) {
-			t.Errorf("%s: without the mark %x, with it %x", name, a, b)
+		plain := *r
+		plain.ClockUnset, plain.Backfill = false, false
+		a := Append(nil, &plain)
+		for marks := byte(1); marks <= 3; marks++ {
+			marked := plain
+			marked.ClockUnset, marked.Backfill = marks&1 != 0, marks&2 != 0
+			b := Append(nil, &marked)
+			if a[0]>>6 != 1 || b[0]>>6 != 2 || b[1] != marks || a[0]&0x3f != b[0]&0x3f || !slices.Equal(a[1:], b[2:]) {
+				t.Errorf("%s: without the marks %x, with them %x", name, a, b)
+			}
+			roundTrip(t, &marked)
 		}
 	}
 }
@@ -390,8 +396,8 @@ func TestRecordHostile(t *testing.T) {
 		"nothing":                  "",
 		"version 0":                "00" + at + "00",
 		"version 2, no mark":       "8000" + at + "00",
-		"version 2, newer mark":    "8002" + at + "00",
-		"version 2, both":          "8003" + at + "00",
+		"version 2, newer mark":    "8004" + at + "00",
+		"version 2, one of both":   "8005" + at + "00",
 		"version 2, nothing more":  "80",
 		"version 3":                "c0" + at + "00",
 		"time too short":           "40" + at[2:],

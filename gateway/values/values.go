@@ -33,6 +33,7 @@ type Group struct {
 	at   int64 // of the last poll, µs since 1970; 0 = none yet
 	last []last
 	text map[uint32]string // texts and arrays
+	lost map[uint32]uint64 // readings known to be missing
 }
 
 // last is the last reading of a tag in 32 bytes; texts lie beside, reasons are shared.
@@ -52,6 +53,7 @@ type Entry struct {
 	Interval      time.Duration
 	At            int64 // of the last poll or push of the group by the gateway's clock, µs since 1970; 0 = not read yet
 	Reading       telemetry.Reading
+	Lost          uint64 // readings of a tag that is pushed, known to be missing since the group is here
 }
 
 // Group adds the group of a schema, or replaces the one of the same device and name.
@@ -117,6 +119,23 @@ func share(had *string, lately **string, reason string) *string {
 	return *lately
 }
 
+// Lose counts readings that the device had and that never came: one for each mention of a tag.
+func (g *Group) Lose(tags []uint32) {
+	if len(tags) == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.lost == nil {
+		g.lost = map[uint32]uint64{}
+	}
+	for _, tag := range tags {
+		if int(tag) < len(g.last) {
+			g.lost[tag]++
+		}
+	}
+}
+
 func (g *Group) setText(r *telemetry.Reading) {
 	if r.Value.Text == "" {
 		delete(g.text, r.Tag)
@@ -131,7 +150,7 @@ func (g *Group) setText(r *telemetry.Reading) {
 // entry returns a tag's entry. g.mu is held.
 func (g *Group) entry(tag int) Entry {
 	l := &g.last[tag]
-	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.schema.Tags[tag], Interval: g.interval}
+	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.schema.Tags[tag], Interval: g.interval, Lost: g.lost[uint32(tag)]}
 	if l.read {
 		e.At = g.at
 	}

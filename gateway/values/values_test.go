@@ -58,6 +58,20 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestLose: what never came is counted by tag, and stays counted whatever comes.
+func TestLose(t *testing.T) {
+	table := New()
+	g := table.Group(schema("a", "g", 3), time.Second)
+	g.Lose(nil)
+	g.Lose([]uint32{1, 2, 1, 9})
+	g.Put(10, readings(3, telemetry.Good, ""))
+	var got []uint64
+	table.Each("", "", func(e *Entry) bool { got = append(got, e.Lost); return true })
+	if fmt.Sprint(got) != "[0 2 1]" {
+		t.Errorf("lost %v", got)
+	}
+}
+
 // TestWatch: a watcher that does not keep up holds up nobody and gets the newest of each tag.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

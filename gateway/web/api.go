@@ -78,11 +78,12 @@ type Value struct {
 	Age     float64 `json:"age_seconds"`
 	Source  int64   `json:"source_time,omitempty"` // the device's, ms since 1970, where it differs
 	Every   float64 `json:"interval_seconds"`
+	Lost    uint64  `json:"lost,omitempty"` // readings that the device pushed in vain: known to be missing since the last reload of its connection
 }
 
 // valueOf describes an entry at a moment.
 func valueOf(e *values.Entry, now time.Time) Value {
-	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Unit, Every: e.Interval.Seconds()}
+	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Unit, Every: e.Interval.Seconds(), Lost: e.Lost}
 	if e.At == 0 {
 		return v
 	}

@@ -122,6 +122,13 @@ func (e *exposition) ledger(s *Snapshot) {
 	tags("uncertain", func(d *Device) int { return d.Uncertain })
 	tags("bad", func(d *Device) int { return d.Bad })
 	device("millrace_readings_suppressed_total", "Readings held back by report by exception.", func(d *Device) uint64 { return d.Suppressed })
+	device("millrace_readings_missed_total", "Readings that the device had and that never came, as far as they are known: a queue of it overflowed, or a message was lost. Each time is reported to the destinations as a gap, as are outages.",
+		func(d *Device) (n uint64) {
+			for i := range d.Groups {
+				n += d.Groups[i].Lost
+			}
+			return n
+		})
 	device("millrace_readings_accepted_total", "Readings the buffer took.", func(d *Device) uint64 { return d.Accepted })
 
 	account := func(name, kind, help string, of func(*Account) uint64) {

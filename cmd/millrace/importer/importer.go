@@ -1,4 +1,4 @@
-// Package importer turns the tag lists of other gateways (Kepware, Neuron, Telegraf, benthos-umh) into devices of a
+// Package importer turns the tag lists of other gateways (Kepware, Neuron, Telegraf, benthos-umh, OpenModbusSpecs) into devices of a
 // millrace config. It promises to invent nothing: what it cannot translate is left out and named, and what the file
 // does not say is named too. It reads bytes and writes YAML; the command `millrace import` calls it.
 package importer
@@ -73,6 +73,7 @@ func (p Problem) String() string { return p.Where + ": " + p.What }
 
 var formats = map[string]func(*builder, []byte) error{
 	"kepware-csv": kepwareCSV, "kepware-json": kepwareJSON, "neuron-csv": neuronCSV, "telegraf": telegraf, "benthos-umh": umh,
+	"openmodbus": openModbus,
 }
 
 // Formats returns the names that Import takes, in order.

@@ -17,7 +17,8 @@ import (
 	"millrace/gateway/config"
 )
 
-var files = map[string]string{"kepware-csv": "kepware.csv", "kepware-json": "kepware.json", "neuron-csv": "neuron.csv", "telegraf": "telegraf.toml", "benthos-umh": "umh.yaml"}
+var files = map[string]string{"kepware-csv": "kepware.csv", "kepware-json": "kepware.json", "neuron-csv": "neuron.csv", "telegraf": "telegraf.toml", "benthos-umh": "umh.yaml",
+	"openmodbus": "openmodbus.yaml"}
 
 func imported(t *testing.T, format string) *Result {
 	t.Helper()
@@ -300,7 +301,7 @@ func TestTemplateCommand(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	for format, text := range map[string]string{"kepware-csv": "a,b\n1,2\n", "kepware-json": "[", "neuron-csv": "\xff\xfeg\x00", "telegraf": "= 1", "benthos-umh": "input: {}", "excel": ""} {
+	for format, text := range map[string]string{"kepware-csv": "a,b\n1,2\n", "kepware-json": "[", "neuron-csv": "\xff\xfeg\x00", "telegraf": "= 1", "benthos-umh": "input: {}", "openmodbus": "registers: {}", "excel": ""} {
 		if r, err := Import(format, []byte(text), Options{}); err == nil {
 			t.Errorf("%s: %q gave %+v", format, text, r)
 		}
@@ -348,3 +349,4 @@ func FuzzKepwareJSON(f *testing.F) { fuzz(f, "kepware-json") }
 func FuzzNeuronCSV(f *testing.F)   { fuzz(f, "neuron-csv") }
 func FuzzTelegraf(f *testing.F)    { fuzz(f, "telegraf") }
 func FuzzUMH(f *testing.F)         { fuzz(f, "benthos-umh") }
+func FuzzOpenModbus(f *testing.F)  { fuzz(f, "openmodbus") }

@@ -16,6 +16,7 @@ import (
 func NewTemplate() *cobra.Command {
 	var o Options
 	var p templates.Params
+	form := "config"
 	cmd := &cobra.Command{
 		Use:   "template [NAME]",
 		Short: "Print the register list of a common device as a device of a config",
@@ -34,6 +35,17 @@ func NewTemplate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			switch form {
+			case "config":
+			case "openmodbus":
+				problems, err := writeOpenModbus(cmd.OutOrStdout(), t, p)
+				for _, problem := range problems {
+					fmt.Fprintln(cmd.ErrOrStderr(), problem)
+				}
+				return err
+			default:
+				return fmt.Errorf("there is no output %q; use config or openmodbus", form)
+			}
 			r, err := fromTemplate(t, o, p)
 			if err != nil {
 				return err
@@ -47,6 +59,7 @@ func NewTemplate() *cobra.Command {
 	cmd.Flags().IntVar(&p.Unit, "unit", 1, "unit id, 0 to 255")
 	cmd.Flags().DurationVar(&p.Interval, "interval", 0, "interval of the fastest groups (default the template's)")
 	cmd.Flags().StringVar(&p.Prefix, "prefix", "", "before the name of each group and tag")
+	cmd.Flags().StringVarP(&form, "output", "o", form, "config, or openmodbus: a device profile of OpenModbusSpecs")
 	cmd.Flags().IntVar(&p.Base, "base", 0, "register that offsets count from, for SunSpec models (default the template's)")
 	return cmd
 }

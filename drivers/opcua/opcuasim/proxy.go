@@ -17,6 +17,8 @@ type Proxy struct {
 	awake    *sync.Cond // signalled when silent, closed or listener changes
 	silent   bool
 	closed   bool
+	kind     string // see Garble
+	at       int
 	listener net.Listener // nil while refusing
 	conns    map[net.Conn]struct{}
 }
@@ -48,6 +50,24 @@ func (p *Proxy) Silence(on bool) {
 	defer p.mu.Unlock()
 	p.silent = on
 	p.awake.Broadcast()
+}
+
+// Garble changes one byte of what the server says: that at an offset of its next message of a kind, "MSG" or "OPN", of a server that
+// writes one chunk at a time. Offset 12 of a MSG is the token of the channel.
+func (p *Proxy) Garble(kind string, at int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kind, p.at = kind, at
+}
+
+// garble does what Garble asked for.
+func (p *Proxy) garble(b []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kind != "" && len(b) > p.at && string(b[:3]) == p.kind {
+		b[p.at] ^= 0x55
+		p.kind = ""
+	}
 }
 
 // Cut closes all present connections.
@@ -144,10 +164,10 @@ func (p *Proxy) forward(client net.Conn) {
 	defer p.forget(client, server)
 	done := make(chan struct{})
 	go func() {
-		p.pump(server, client)
+		p.pump(server, client, nil)
 		close(done)
 	}()
-	p.pump(client, server)
+	p.pump(client, server, p.garble)
 	<-done
 }
 
@@ -168,8 +188,8 @@ func (p *Proxy) forget(conns ...net.Conn) {
 	}
 }
 
-// pump copies one direction and closes both connections at its end.
-func (p *Proxy) pump(dst, src net.Conn) {
+// pump copies one direction, changed by spoil unless that is nil, and closes both connections at its end.
+func (p *Proxy) pump(dst, src net.Conn, spoil func([]byte)) {
 	defer dst.Close()
 	defer src.Close()
 	buf := make([]byte, 64<<10)
@@ -178,6 +198,9 @@ func (p *Proxy) pump(dst, src net.Conn) {
 		if n > 0 {
 			if !p.pass() {
 				return
+			}
+			if spoil != nil {
+				spoil(buf[:n])
 			}
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return

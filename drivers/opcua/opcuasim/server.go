@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
+	HistoryPage int
+
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
 
@@ -91,17 +94,19 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	past       map[node][]*ua.DataValue
 	muted      map[node]bool // of which subscriptions say nothing
 	listener   *net.TCPListener
 	addr       string // the bound address, kept over restarts
 	conns      map[net.Conn]struct{}
 	sessions   map[string]*session // by authentication token
 
-	silent              atomic.Bool
+	silent, wrongNonce  atomic.Bool
 	unpublished, forget atomic.Bool   // see SetUnpublished, SkipMessages
 	skip                atomic.Int64  // messages with values
 	serial              atomic.Uint32 // channels and sessions made
 	reads               atomic.Uint64 // Read requests seen
+	continuations       atomic.Int64  // of history
 	wg                  sync.WaitGroup
 }
 
@@ -180,6 +185,9 @@ func (s *Server) SetStatus(name string, code uint32) {
 
 // SetSilent makes the server go on accepting and reading, but answer nothing.
 func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
+
+// SetWrongNonce makes the server tell another nonce than the one that it wants signed: on a secured channel no session is activated.
+func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }
 
 // Reads returns how many Read requests the server has seen.
 func (s *Server) Reads() uint64 { return s.reads.Load() }

@@ -59,6 +59,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, true); status == ua.StatusOK {
 			res, status = s.read(r)
 		}
+	case *ua.HistoryReadRequest:
+		if status = s.session(req, true); status == ua.StatusOK {
+			res, status = s.historyRead(r)
+		}
 	case *ua.BrowseRequest:
 		if status = s.session(req, true); status == ua.StatusOK && !s.opts.Browsable {
 			status = ua.StatusBadServiceUnsupported
@@ -165,6 +169,9 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		ServerNonce:           made.nonce,
 		ServerEndpoints:       s.endpoints(r.EndpointURL),
 		ServerSignature:       &ua.SignatureData{Algorithm: algorithm, Signature: signature},
+	}
+	if s.wrongNonce.Load() {
+		res.ServerNonce = nonce()
 	}
 	if s.opts.Identity != nil {
 		res.ServerCertificate = s.opts.Identity.Certificate

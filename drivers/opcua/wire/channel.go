@@ -80,6 +80,7 @@ type Call struct {
 	size   int
 	chunks int
 	err    error
+	at     time.Time
 	done   chan *Call
 	open   *opening // of an OpenSecureChannel request
 }

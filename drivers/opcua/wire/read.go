@@ -191,19 +191,24 @@ func (c *Channel) follows(r *Reader) (*Call, uint32, error) {
 }
 
 // part adds a chunk to an answer. One over MaxMessage is read to its end, without being kept, so that the channel
-// stays of use.
+// stays of use. When the channel failed meanwhile, the call has its answer and may be in use again.
 func (c *Channel) part(call *Call, request uint32, mark byte, b []byte) error {
 	if mark == 'A' {
 		return c.aborted(call, request, b)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending[request] != call {
+		return c.err
 	}
 	if call.size += len(b); call.size <= MaxMessage {
 		call.keep(b)
 	}
 	switch call.chunks++; {
 	case mark == 'F' && call.size > MaxMessage:
-		c.answer(call, request, StatusError(0x80B90000)) // BadResponseTooLarge
+		c.settle(call, request, StatusError(0x80B90000)) // BadResponseTooLarge
 	case mark == 'F':
-		c.answer(call, request, nil)
+		c.settle(call, request, nil)
 	case call.chunks == MaxChunks:
 		return ProtocolError(fmt.Sprintf("the server sends an answer of more than %d chunks", MaxChunks))
 	}
@@ -235,7 +240,11 @@ func (c *Channel) answer(call *Call, request uint32, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pending[request] == call {
-		delete(c.pending, request)
-		call.finish(err)
+		c.settle(call, request, err)
 	}
+}
+
+func (c *Channel) settle(call *Call, request uint32, err error) {
+	delete(c.pending, request)
+	call.finish(err)
 }

@@ -26,14 +26,17 @@ func NewCalls(n int) ([]*Call, <-chan *Call) {
 // Take returns the body of the answer, which is valid until the Call is used again.
 func (call *Call) Take() ([]byte, error) { return call.body, call.err }
 
+// At returns when the answer had come, however long it waited to be taken.
+func (call *Call) At() time.Time { return call.at }
+
 func (call *Call) finish(err error) {
-	call.err = err
+	call.err, call.at = err, time.Now()
 	call.done <- call
 }
 
 // reset makes the Call ready for a request.
 func (call *Call) reset() {
-	call.body, call.size, call.chunks, call.err, call.open = call.body[:0], 0, 0, nil, nil
+	call.body, call.size, call.chunks, call.err = call.body[:0], 0, 0, nil
 }
 
 // Trim lets go of the last answer if it was large, so that rare ones do not cost memory for ever.

@@ -205,6 +205,20 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 		dst = append(dst, `,"unknown":true`...)
 	}
 	dst = appendField(dst, `,"cause":`, g.Cause)
+	if g.Reason != "" {
+		dst = appendField(dst, `,"reason":`, g.Reason)
+	}
+	for i, name := range g.Tags {
+		if i == 0 {
+			dst = append(dst, `,"tags":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = appendText(dst, name)
+	}
+	if len(g.Tags) > 0 {
+		dst = append(dst, ']')
+	}
 	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
 	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)
 	return append(dst, '}', '}')
@@ -256,8 +270,12 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 	dst = strconv.AppendUint(append(dst, s.head...), r.Seq, 10)
 	dst = append(dst, `,"ts":`...)
 	dst = strconv.AppendInt(dst, floorMilli(r.Time), 10)
-	if r.Historical {
+	backfill := r.Record != nil && r.Record.Backfill
+	if r.Historical || backfill {
 		dst = append(dst, `,"historical":true`...)
+	}
+	if backfill {
+		dst = append(dst, `,"backfill":true`...)
 	}
 	if r.Record != nil && r.Record.ClockUnset {
 		dst = append(dst, `,"clock":"not set"`...)

@@ -161,6 +161,12 @@ func TestGap(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	holds(t, compileSchema(t), got)
+	got = s.AppendGap(nil, 1234, false, at, &format.Gap{Count: 2, Unknown: true, FirstSeq: 9, LastSeq: 9, Cause: "lost", Reason: "a queue", Tags: []string{"a", `b"`}})
+	want = head + `,"values":{},"bad":{},"gap":{"from":0,"to":0,"count":2,"unknown":true,"cause":"lost","reason":"a queue","tags":["a","b\""],"first_seq":9,"last_seq":9}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	holds(t, compileSchema(t), got)
 }
 
 func TestBigIntsAsText(t *testing.T) {

@@ -98,6 +98,7 @@ function addNodes(server) {
   // Beat counts by itself, for those who subscribe: a change that is lost is a missing number.
   const beat = add("Beat", DataType.UInt32, { value: { dataType: DataType.UInt32, value: 0 } });
   let beats = 0;
+  server.engine.addressSpace.installHistoricalDataNode(beat, { maxOnlineValues: 10000 });
   setInterval(() => beat.setValueFromSource({ dataType: DataType.UInt32, value: ++beats }), 100);
   // Broken is a node whose device behind the server does not answer.
   add("Broken", DataType.Double, {

@@ -1,0 +1,290 @@
+package opcua
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
+	"millrace/drivers/telemetry"
+)
+
+// Bounds of reading history.
+const (
+	historyNodes  = 10     // nodes a request
+	historyValues = 1000   // values of each node in one answer
+	maxPoint      = 64_000 // bytes of all continuation points of a request, which it repeats
+)
+
+// historyError says of which tags the server gave no history.
+type historyError struct {
+	refused, of  int
+	node, reason string // of the first
+}
+
+// Unwrap says that the link is good.
+func (e *historyError) Unwrap() error { return drivers.ErrDevice }
+
+// Error names the first.
+func (e *historyError) Error() string {
+	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
+}
+
+// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian.
+func (d *driver) Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error) {
+	defer caught(&err)
+	if !d.set.backfill {
+		return false, 0, nil
+	}
+	if d.link == nil {
+		return true, 0, errors.New("not connected")
+	}
+	now, err := d.readOne(ctx, id.Server_ServerStatus_CurrentTime)
+	if v := now.Value; err == nil && v.Kind == telemetry.KindTime {
+		ahead = time.Until(v.AsTime())
+	}
+	return true, ahead, err
+}
+
+// History reads what the server has kept of the group's nodes: drivers.Historian (OPC 10000-11, 6.5.3, ReadRawModifiedDetails). Values without a
+// source time, or with one that is not asked for, are passed over. Tags that are refused do not keep the others from it; an error
+// names them at the end.
+func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) (err error) {
+	defer caught(&err)
+	if d.link == nil {
+		return errors.New("not connected")
+	}
+	g, refused := &d.groups[ref.Device][ref.Group], &historyError{}
+	refused.of = len(g.tags)
+	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
+	for tag, ask := range g.ask.ids {
+		if ask == nil {
+			h.refuse(tag, g.ask.reasons[tag])
+			continue
+		}
+		if h.asked = append(h.asked, past{tag: tag, node: historyNode(ask)}); len(h.asked) == historyNodes {
+			if err := h.all(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := h.all(ctx); err != nil {
+		return err
+	}
+	if refused.refused > 0 {
+		return refused
+	}
+	return nil
+}
+
+// history is one reading of the past of a group.
+type history struct {
+	driver   *driver
+	group    *group
+	from, to int64
+	emit     func([]telemetry.Reading) error
+	refused  *historyError
+	asked    []past // of the next request
+	readings []telemetry.Reading
+}
+
+// past is a node whose history is not read to its end.
+type past struct {
+	tag   int
+	node  []byte // its HistoryReadValueId but for the continuation point
+	point []byte // that, without its length
+	empty int    // answers in a row that gave no value
+}
+
+// historyNode makes what a HistoryReadValueId (OPC 10000-4, 5.11.3) says before its continuation point, of an encoded ReadValueId, which differs in
+// the attribute between node id and range.
+func historyNode(ask []byte) []byte {
+	r := newReader(ask)
+	r.NodeID()
+	at := len(ask) - len(r.B)
+	return append(ask[:at:at], ask[at+4:]...)
+}
+
+func (h *history) refuse(tag int, reason string) {
+	if h.refused.refused++; h.refused.refused == 1 {
+		h.refused.node, h.refused.reason = h.group.tags[tag].addr.String(), reason
+	}
+}
+
+// all asks until the nodes at hand have no more.
+func (h *history) all(ctx context.Context) error {
+	for len(h.asked) > 0 {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, h.release())
+		}
+		r, err := h.request(ctx, false)
+		if err != nil {
+			return err
+		}
+		if err := h.take(&r); err != nil {
+			return errors.Join(err, h.release())
+		}
+	}
+	return nil
+}
+
+// release lets the server forget the continuation points, of which it keeps only a few.
+func (h *history) release() error {
+	h.asked = keep(h.asked, func(p *past) bool { return len(p.point) > 0 })
+	if len(h.asked) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := h.request(ctx, true)
+	return err
+}
+
+func (h *history) request(ctx context.Context, release bool) (reader, error) {
+	r, err := h.driver.link.call(ctx, id.HistoryReadRequest_Encoding_DefaultBinary, id.HistoryReadResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
+		return h.encode(b, release), nil
+	})
+	if err != nil || release {
+		return r, err
+	}
+	if n := r.Count(1); r.Err == nil && n != len(h.asked) {
+		return r, protocolError(fmt.Sprintf("the server answered with %d results for %d nodes", n, len(h.asked)))
+	}
+	return r, r.Err
+}
+
+// encode appends a HistoryRead request behind its header.
+func (h *history) encode(b []byte, release bool) []byte {
+	b = append(b, 1, 0) // a node id of namespace 0 with 16 bits: what the details are
+	b = binary.LittleEndian.AppendUint16(b, id.ReadRawModifiedDetails_Encoding_DefaultBinary)
+	b = append(b, 1) // as bytes
+	b = binary.LittleEndian.AppendUint32(b, 1+8+8+4+1)
+	b = append(b, 0) // raw, not what was modified
+	b = binary.LittleEndian.AppendUint64(b, uint64(dateTimeOf(h.from)))
+	b = binary.LittleEndian.AppendUint64(b, uint64(dateTimeOf(h.to)))
+	b = binary.LittleEndian.AppendUint32(b, historyValues)
+	b = append(b, 0) // no values from outside
+	b = binary.LittleEndian.AppendUint32(b, uint32(ua.TimestampsToReturnSource))
+	if b = append(b, 0); release {
+		b[len(b)-1] = 1
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(h.asked)))
+	for i := range h.asked {
+		p := &h.asked[i]
+		b = append(b, p.node...)
+		if len(p.point) == 0 {
+			b = binary.LittleEndian.AppendUint32(b, math.MaxUint32)
+			continue
+		}
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(p.point))), p.point...)
+	}
+	return b
+}
+
+// result is what an answer says of one node. Its bytes stay in the message.
+type result struct {
+	status ua.StatusCode
+	kind   uint32 // of the structure that holds the values, 0 for none
+	body   []byte
+}
+
+// take emits the values of an answer, and leaves the nodes that have more. It knows all continuation points before it emits.
+func (h *history) take(r *reader) error {
+	results := make([]result, len(h.asked))
+	points := 0
+	for i := range h.asked {
+		p, x := &h.asked[i], &results[i]
+		x.status = ua.StatusCode(r.U32())
+		p.point = append(p.point[:0], r.Bytes()...)
+		x.kind, x.body = r.extension()
+		if points += len(p.point); r.Err == nil && points > maxPoint {
+			r.Fail("it holds continuation points of over %d bytes", maxPoint)
+		}
+	}
+	if r.Err != nil {
+		return r.Err
+	}
+	for i := range h.asked {
+		if err := h.one(&h.asked[i], &results[i]); err != nil {
+			return err
+		}
+	}
+	h.asked = keep(h.asked, func(p *past) bool { return len(p.point) > 0 })
+	return nil
+}
+
+// one emits the values of one node.
+func (h *history) one(p *past, x *result) error {
+	if x.status>>31 != 0 {
+		h.refuse(p.tag, h.driver.texts.reason(x.status))
+		p.point = p.point[:0]
+		return nil
+	}
+	n, err := h.values(p.tag, x.kind, x.body)
+	if p.empty++; n > 0 {
+		p.empty = 0
+	}
+	if p.empty > 2 && err == nil {
+		h.refuse(p.tag, "the server goes on without a value and without an end")
+		p.point = p.point[:0]
+	}
+	return err
+}
+
+// values emits what a HistoryData (OPC 10000-11, 6.6.2) holds and returns how many values it had.
+func (h *history) values(tag int, kind uint32, body []byte) (int, error) {
+	if kind == 0 {
+		return 0, nil
+	}
+	if kind != id.HistoryData_Encoding_DefaultBinary {
+		return 0, protocolError(fmt.Sprintf("the server answered with structure %d in place of history", kind))
+	}
+	h.readings = h.readings[:0]
+	r := newReader(body)
+	all := r.Count(1)
+	for n := all; n > 0 && r.Err == nil && len(h.readings) <= historyValues; n-- {
+		v := r.DataValue(0)
+		if r.Err != nil {
+			break
+		}
+		if x := h.driver.reading(tag, &v, h.group.tags[tag].want); x.Time >= h.from && x.Time < h.to && x.Time != 0 {
+			h.readings = append(h.readings, x)
+		}
+	}
+	if r.Err != nil || len(h.readings) == 0 {
+		return all, r.Err
+	}
+	return all, h.emit(h.readings)
+}
+
+// extension takes an ExtensionObject (OPC 10000-6, 5.2.2.15): its numeric type of namespace 0 and its bytes; 0 for none.
+func (r *reader) extension() (kind uint32, body []byte) {
+	n := r.NodeID()
+	if r.U8() == 0 {
+		return 0, nil
+	}
+	return n.Number, r.Bytes()
+}
+
+// dateTimeOf is a time in µs since 1970 as a DateTime.
+func dateTimeOf(micros int64) int64 {
+	const most = math.MaxInt64 / 10
+	return max(min(max(micros, -most), most)*10-wire.FirstTick, 0)
+}
+
+func keep(all []past, f func(*past) bool) []past {
+	left := all[:0]
+	for i := range all {
+		if f(&all[i]) {
+			left = append(left, all[i])
+		}
+	}
+	return left
+}

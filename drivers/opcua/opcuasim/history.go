@@ -1,0 +1,77 @@
+package opcuasim
+
+import (
+	"encoding/binary"
+
+	"github.com/gopcua/opcua/ua"
+)
+
+// SetHistory makes the server keep a past of a variable of the first namespace, oldest first; nil ends that. It gives at most
+// Options.HistoryPage values of a node in one answer.
+func (s *Server) SetHistory(name string, past []*ua.DataValue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := node{s.opts.Namespaces[0], "s=" + name}
+	if s.past == nil {
+		s.past = map[node][]*ua.DataValue{}
+	}
+	if s.past[key] = past; past == nil {
+		delete(s.past, key)
+	}
+}
+
+// Continuations returns how many readings of history clients have begun and neither ended nor released.
+func (s *Server) Continuations() int { return int(s.continuations.Load()) }
+
+func (s *Server) historyRead(r *ua.HistoryReadRequest) (ua.Response, ua.StatusCode) {
+	details, ok := r.HistoryReadDetails.Value.(*ua.ReadRawModifiedDetails)
+	if !ok {
+		return nil, ua.StatusBadHistoryOperationUnsupported
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	res := &ua.HistoryReadResponse{}
+	for _, n := range r.NodesToRead {
+		res.Results = append(res.Results, s.pastOf(n, details, r.ReleaseContinuationPoints))
+	}
+	return res, ua.StatusOK
+}
+
+// pastOf answers for one node. Its continuation point is the index to go on from.
+func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, release bool) *ua.HistoryReadResult {
+	result := &ua.HistoryReadResult{HistoryData: ua.NewExtensionObject(nil)}
+	key, known := s.find(n.NodeID)
+	past, kept := s.past[key]
+	at := 0
+	switch {
+	case !known || s.nodes[key] == nil:
+		result.StatusCode = ua.StatusBadNodeIDUnknown
+		return result
+	case !kept:
+		result.StatusCode = ua.StatusBadHistoryOperationUnsupported
+		return result
+	}
+	if len(n.ContinuationPoint) == 4 {
+		s.continuations.Add(-1)
+		at = int(binary.LittleEndian.Uint32(n.ContinuationPoint))
+	}
+	if release {
+		return result
+	}
+	most := int(d.NumValuesPerNode)
+	if page := s.opts.HistoryPage; page > 0 {
+		most = min(most, page)
+	}
+	data := &ua.HistoryData{}
+	for ; at < len(past) && len(data.DataValues) < most; at++ {
+		if t := past[at].SourceTimestamp; !t.Before(d.StartTime) && t.Before(d.EndTime) {
+			data.DataValues = append(data.DataValues, past[at])
+		}
+	}
+	if at < len(past) && past[at].SourceTimestamp.Before(d.EndTime) {
+		s.continuations.Add(1)
+		result.ContinuationPoint = binary.LittleEndian.AppendUint32(nil, uint32(at))
+	}
+	result.HistoryData = ua.NewExtensionObject(data)
+	return result
+}

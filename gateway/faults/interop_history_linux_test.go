@@ -1,0 +1,82 @@
+package faults
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestInteropBackfill: node-opcua keeps the history of what it counts. The path to it breaks, and the gateway is killed and stopped in
+// peace: afterwards every number has come, those of the outages marked as what they are.
+func TestInteropBackfill(t *testing.T) {
+	t.Parallel()
+	need(t, mosquitto(), nodeOPCUA())
+	server := startNodeOPCUA(t)
+	path, err := NewProxy(server.addr)
+	must(t, err)
+	t.Cleanup(path.Close)
+	device := strings.Replace(subscribedDevice(server), server.addr+"\n", path.Addr()+"\n    backfill: history\n", 1)
+	b := newBed(t, 0, Setup{More: device})
+	b.start()
+	more := func(what string) {
+		t.Helper()
+		_, before := b.beats()
+		b.until(60*time.Second, "beats "+what, func() bool { _, n := b.beats(); return n > before+20 })
+	}
+	more("at first")
+	path.Refuse()
+	path.Cut()
+	time.Sleep(pick(8*time.Second, 5*time.Minute))
+	must(t, path.Accept())
+	more("after the path was broken")
+	b.kill()
+	time.Sleep(pick(4*time.Second, time.Minute))
+	b.start()
+	more("after a kill")
+	b.stop()
+	time.Sleep(pick(4*time.Second, time.Minute))
+	b.start()
+	more("after a stop")
+	end := time.Now()
+	b.until(60*time.Second, "the last of the past", func() bool { missing, _, _ := b.backfilled(); return missing == 0 || time.Since(end) > 20*time.Second })
+	missing, all, past := b.backfilled()
+	t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing", t.Name(), all, past, missing)
+	if missing > 0 || past < 100 {
+		t.Errorf("%d of %d numbers are missing, %d came from history", missing, all, past)
+	}
+}
+
+// backfilled returns how many numbers between the first and the last are missing, how many came, and how many of these as history only.
+func (b *bed) backfilled() (missing, all, past int) {
+	seen := map[int64]bool{} // true: live
+	first, last := int64(0), int64(0)
+	for _, m := range b.messages("beats") {
+		take := func(v any) {
+			n, ok := v.(json.Number)
+			if !ok {
+				return
+			}
+			i, _ := n.Int64()
+			if seen[i] = seen[i] || !m.Backfill; first == 0 {
+				first = i
+			}
+			last = max(last, i)
+		}
+		for _, e := range m.Earlier {
+			if e.Tag == "beat" {
+				take(e.Value)
+			}
+		}
+		take(m.Values["beat"])
+	}
+	for i := first; i <= last; i++ {
+		switch live, ok := seen[i]; {
+		case !ok:
+			missing++
+		case !live:
+			past++
+		}
+	}
+	return missing, len(seen), past
+}

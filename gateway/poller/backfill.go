@@ -1,0 +1,145 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+// Bounds of what is asked for of the past.
+const (
+	maxFills   = 1024 // outages of groups that wait to be read
+	maxPast    = 7 * 24 * time.Hour
+	fillPause  = 100 * time.Millisecond // between two portions, so that what is pushed now keeps its turn
+	firstSpan  = time.Minute            // of a portion, then what takes between the next two
+	quickFill  = 50 * time.Millisecond
+	slowFill   = 500 * time.Millisecond
+	maxSpan    = time.Hour
+	minSpan    = time.Second
+	fillFailed = "a device gave no history of a time when it could not be heard"
+)
+
+// fill is a time of which the history of a group is to be read, by the gateway's clock.
+type fill struct {
+	group          *group
+	from, to, left time.Time // left: what is before it has been read
+	span           time.Duration
+	readings       int
+	refused        error // the first
+}
+
+// fills are those that wait, and when the next portion is due.
+type fills struct {
+	list []fill
+	due  time.Time
+	lost damped
+}
+
+// fill lets the history of a device's groups be read that it pushes, where its driver can and is told to.
+func (p *Poller) fill(d *device, from, to time.Time) {
+	if _, ok := p.driver.(drivers.Historian); !ok {
+		return
+	}
+	to = to.Round(0)
+	from = to.Add(-min(to.Sub(from), maxPast)) // by the clock of now
+	for _, g := range p.groups {
+		if g.device != d || g.past == nil || !g.stat.Pushed || !from.Before(to) {
+			continue
+		}
+		if len(p.fills.list) == maxFills {
+			if n := p.fills.lost.add(1, time.Now()); n > 0 {
+				p.log.Warn(fillFailed, "device", d.name, "cause", "over 1024 outages wait to be read", "lost", n)
+			}
+			continue
+		}
+		if len(p.fills.list) == 0 {
+			p.fills.due = time.Now()
+		}
+		p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
+	}
+}
+
+// wakeFill returns when the next portion is due, zero for never.
+func (p *Poller) wakeFill() time.Time {
+	if !p.link.up || len(p.fills.list) == 0 {
+		return time.Time{}
+	}
+	return p.fills.due
+}
+
+// backfill reads one portion of history when that is due. What a lost link leaves is read after the next connect.
+func (p *Poller) backfill(ctx context.Context) error {
+	due := p.wakeFill()
+	if due.IsZero() || time.Now().Before(due) {
+		return nil
+	}
+	f := &p.fills.list[0]
+	to := f.left.Add(f.span)
+	if to.After(f.to) {
+		to = f.to
+	}
+	begin := time.Now()
+	wanted, err, full := p.past(ctx, f, to)
+	p.fills.due = time.Now().Add(fillPause)
+	switch {
+	case full != nil:
+		return full
+	case ctx.Err() != nil:
+		return nil
+	case err != nil && !errors.Is(err, drivers.ErrDevice):
+		p.linkDown(err)
+		return nil
+	case !wanted:
+		p.fills.list = nil
+		return nil
+	}
+	if f.refused == nil {
+		f.refused = err
+	}
+	switch took := time.Since(begin); {
+	case took < quickFill:
+		f.span = min(2*f.span, maxSpan)
+	case took > slowFill:
+		f.span = max(f.span/2, minSpan)
+	}
+	if f.left = to; !f.left.Before(f.to) {
+		p.filled(f)
+		p.fills.list = append(p.fills.list[:0], p.fills.list[1:]...)
+	}
+	return nil
+}
+
+// past reads the history of a group up to a time. The last error is the sink's.
+func (p *Poller) past(ctx context.Context, f *fill, to time.Time) (wanted bool, err, full error) {
+	p.reading.begin()
+	defer p.reading.end()
+	err = guard(func() error {
+		h := p.driver.(drivers.Historian)
+		ahead, err := time.Duration(0), error(nil)
+		if wanted, ahead, err = h.Backfill(ctx); err != nil || !wanted {
+			return err
+		}
+		return h.History(ctx, f.group.ref, f.left.Add(ahead).UnixMicro(), to.Add(ahead).UnixMicro(), func(readings []telemetry.Reading) error {
+			f.readings += len(readings)
+			full = f.group.past(time.Now(), readings)
+			return full
+		})
+	})
+	if err == nil {
+		p.link.used = time.Now()
+	}
+	return wanted, err, full
+}
+
+// filled says what came of it.
+func (p *Poller) filled(f *fill) {
+	log := p.log.With("device", f.group.device.name, "group", f.group.name, "from", f.from.UTC().Format(time.RFC3339), "to", f.to.UTC().Format(time.RFC3339), "readings", f.readings)
+	if f.refused != nil {
+		log.Warn(fillFailed, "cause", f.refused)
+		return
+	}
+	log.Info("the device's history of a time when it could not be heard was read")
+}

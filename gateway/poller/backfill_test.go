@@ -1,0 +1,147 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+// keeping is a fake that pushes, whose device keeps a value each second by its own clock.
+type keeping struct {
+	*pushing
+	ahead   time.Duration
+	unasked bool
+	fail    error // once
+	asked   []string
+}
+
+func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) { return !f.unasked, f.ahead, nil }
+
+func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
+	if err := f.fail; err != nil {
+		f.fail = nil
+		return err
+	}
+	var all []telemetry.Reading
+	for at := (from + 999_999) / 1e6 * 1e6; at < to; at += 1e6 {
+		all = append(all, telemetry.Reading{Time: at, Value: telemetry.Int(at)})
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return emit(all)
+}
+
+// filledBy runs a poller of a keeping device through what a test does, and returns the seconds since the start that were read of the past.
+func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poller)) (seconds []int64) {
+	t.Helper()
+	start := time.Now()
+	f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
+	o := Options{Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
+		Pasts: [][]Sink{{func(_ time.Time, readings []telemetry.Reading) error {
+			for i := range readings {
+				seconds = append(seconds, (readings[i].Time-start.Add(f.ahead).UnixMicro())/1e6)
+			}
+			return nil
+		}}}}
+	if since != 0 {
+		o.Since = start.Add(since)
+	}
+	p := New(f.conn, f, o)
+	done := make(chan error)
+	go func() { done <- p.Run(t.Context()) }()
+	time.Sleep(10 * time.Second)
+	during(p)
+	time.Sleep(30 * time.Second)
+	p.Stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return seconds
+}
+
+// wantSeconds checks that each second of a time was read once, and at most slack seconds on each side besides.
+func wantSeconds(t *testing.T, got []int64, from, to, slack int64) {
+	t.Helper()
+	for i := range got {
+		if i > 0 && got[i] != got[i-1]+1 || got[i] < from-slack || got[i] > to+slack {
+			t.Fatalf("second %d is read in %v; want %d to %d and at most %d more on each side", got[i], got, from, to, slack)
+		}
+	}
+	if !slices.Contains(got, from) || !slices.Contains(got, to) {
+		t.Fatalf("read %v, want %d to %d", got, from, to)
+	}
+}
+
+// down loses the link for some time.
+func (f *keeping) down(d time.Duration) {
+	f.change(func() { f.pushing.fake.refuse = errors.New("refused") })
+	f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
+	time.Sleep(d)
+	f.change(func() { f.pushing.fake.refuse = nil })
+}
+
+// TestBackfill: after an outage the device is asked for what it kept meanwhile, by its own clock, and for nothing else, nothing twice.
+func TestBackfill(t *testing.T) {
+	for _, ahead := range []time.Duration{0, -90 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &keeping{pushing: &pushing{fake: &fake{}}, ahead: ahead}
+			got := filledBy(t, f, 0, func(*Poller) { f.down(300 * time.Second) })
+			wantSeconds(t, got, 10, 309, 40) // the last attempt to connect may wait for 30 s
+			if !strings.Contains(f.log.String(), "history of a time when it could not be heard was read") {
+				t.Errorf("log: %s", &f.log)
+			}
+		})
+	}
+}
+
+// TestBackfillOfTheGatewaysOwnOutage: what was missed since the last run is asked for at the first connection, a week of it at most.
+func TestBackfillOfTheGatewaysOwnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, -2*time.Hour, func(*Poller) {})
+		wantSeconds(t, got, -7200, -1, 2)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, -20*24*time.Hour, func(*Poller) {})
+		if len(got) == 0 || got[0] < -7*24*3600-1 {
+			t.Errorf("%d seconds are read, from %d on", len(got), got[0])
+		}
+	})
+}
+
+// TestBackfillGoesOn: a link that is lost under it is no end of it, and what the device refuses is told once.
+func TestBackfillGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}}
+		got := filledBy(t, f, 0, func(*Poller) {
+			f.fail = errors.New("the connection was reset")
+			f.down(300 * time.Second)
+		})
+		wantSeconds(t, got[:slices.Index(got, 309)+1], 10, 309, 15)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}}
+		got := filledBy(t, f, 0, func(*Poller) {
+			f.fail = fmt.Errorf("%w: no history", drivers.ErrDevice)
+			f.down(300 * time.Second)
+		})
+		if len(got) == 0 || got[0] < 50 || strings.Count(f.log.String(), fillFailed) != 1 {
+			t.Errorf("read %v; log: %s", got, &f.log)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}, unasked: true}
+		if got := filledBy(t, f, -time.Hour, func(*Poller) { f.down(300 * time.Second) }); len(got) > 0 {
+			t.Errorf("what nobody wants was read: %v", got)
+		}
+	})
+}

@@ -1,0 +1,109 @@
+package poller
+
+import (
+	"time"
+
+	"millrace/drivers"
+)
+
+// Gap says that readings of a device which pushes what changes are missing, or may be. What is polled has none: a failed
+// poll is a bad reading.
+type Gap struct {
+	Device, Group int       // Group -1 = any of the device's
+	Tags          []uint32  // of the group, one for each of Lost; nil = any. Valid during the call
+	From, To      time.Time // by today's clock of the gateway
+	Lost          int       // readings known to be missing; there may be more
+	Outage        bool      // the device was not heard
+	Reason        string
+}
+
+// A reading of before the last push may be missing, too: one that the device had no room for in that, and that its next
+// would have had; and one that it sampled while the push was under way.
+const (
+	travel  = time.Second
+	publish = 5 * time.Second // between two pushes, at most, of a device that has more
+)
+
+// outage is a time in which nothing was pushed.
+type outage struct {
+	from   time.Time // zero = there is none
+	reason string
+}
+
+// heard notes a sign of life of a group that is pushed, and says what is missing before it.
+func (p *Poller) heard(g *group, push *drivers.Push, now time.Time) {
+	if push.Lost > 0 {
+		reason := push.Note
+		if reason == "" {
+			reason = "a queue of the device overflowed"
+		}
+		p.tellGap(&Gap{Device: g.ref.Device, Group: g.ref.Group, Tags: push.Tags, From: g.since(), To: now, Lost: push.Lost, Reason: reason})
+	}
+	at := push.At
+	if at.IsZero() {
+		at = now
+	}
+	if at.After(g.heard) {
+		g.heard = at
+	}
+}
+
+// since returns from when on readings of a group may be missing when the next push does not come.
+func (g *group) since() time.Time { return g.heard.Add(-min(g.interval, publish) - travel) }
+
+// cut begins the outage of each device of which something was pushed, at since where that is earlier. The link is up.
+func (p *Poller) cut(reason string, since time.Time) {
+	for _, g := range p.groups {
+		if !g.stat.Pushed {
+			continue
+		}
+		from := g.since()
+		if !since.IsZero() && since.Before(from) {
+			from = since
+		}
+		if o := &g.device.outage; o.from.IsZero() || from.Before(o.from) {
+			*o = outage{from, reason}
+		}
+	}
+	p.tellOutages()
+}
+
+// resumed ends the outages: subscriptions stand again, and what changes from now on is pushed. What the device kept meanwhile is asked for.
+func (p *Poller) resumed(now time.Time) {
+	p.tellOutages()
+	for _, d := range p.devices {
+		from := d.outage.from
+		if from.IsZero() {
+			from = p.since
+		}
+		if !from.IsZero() {
+			p.fill(d, from, now)
+		}
+		d.outage = outage{}
+	}
+	p.since = time.Time{}
+	for _, g := range p.groups {
+		g.heard = now
+	}
+}
+
+// tellOutages says from when until now readings may be missing: when that begins, so that a crash in between does not hide it,
+// and once more when it is over.
+func (p *Poller) tellOutages() {
+	for i, d := range p.devices {
+		if !d.outage.from.IsZero() {
+			p.tellGap(&Gap{Device: i, Group: -1, From: d.outage.from, To: time.Now(), Outage: true, Reason: d.outage.reason})
+		}
+	}
+}
+
+// tellGap hands a gap on. The clock may have been set since it began: its end is by the clock of now, and its length is right.
+func (p *Poller) tellGap(g *Gap) {
+	now := time.Now()
+	length := g.To.Sub(g.From)
+	g.To = now.Add(-now.Sub(g.To)).Round(0)
+	g.From = g.To.Add(-length)
+	if p.gaps != nil {
+		p.gaps(g)
+	}
+}

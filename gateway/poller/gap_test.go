@@ -1,0 +1,116 @@
+package poller
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/drivers"
+)
+
+// noteGaps returns what takes the gaps told since it was called last.
+func noteGaps(f *fake) func() []Gap {
+	var list []Gap
+	f.gaps = func(g *Gap) {
+		f.change(func() {
+			kept := *g
+			kept.Tags = slices.Clone(g.Tags)
+			list = append(list, kept)
+		})
+	}
+	return func() (all []Gap) {
+		synctest.Wait()
+		f.change(func() { all, list = list, nil })
+		return all
+	}
+}
+
+func wantGaps(t *testing.T, what string, got []Gap, want ...Gap) {
+	t.Helper()
+	for i := range want { // times are compared without the monotonic part
+		want[i].From, want[i].To = want[i].From.Round(0), want[i].To.Round(0)
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s:\ngot  %+v\nwant %+v", what, got, want)
+	}
+}
+
+// TestOutageIsTold: what a device pushes has a gap from the last sign of life, with a margin, until it is subscribed again. It
+// is told at both ends, once each, however often a connect is tried in between. What is polled has none.
+func TestOutageIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		var open Gap
+		run(t, f, 100*time.Second, []time.Duration{2 * time.Second, time.Second}, func(p *Poller) {
+			time.Sleep(10 * time.Second)
+			f.send(0, 0, 0)
+			last := time.Now()
+			time.Sleep(5 * time.Second)
+			wantGaps(t, "while all is well", gaps())
+			f.change(func() { f.fake.refuse = errors.New("refused") })
+			f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
+			synctest.Wait()
+			open = Gap{Device: 0, Group: -1, From: last.Add(-3 * time.Second), To: time.Now(), Outage: true, Reason: "nothing was heard"}
+			wantGaps(t, "at the beginning", gaps(), open)
+			time.Sleep(12 * time.Second)
+			wantGaps(t, "while it is down", gaps())
+			f.change(func() { f.fake.refuse = nil })
+			for synctest.Wait(); !p.Stats().Up; synctest.Wait() {
+				time.Sleep(time.Millisecond)
+			}
+			got := gaps()
+			if len(got) != 1 || time.Since(got[0].To) > time.Millisecond {
+				t.Fatalf("at the end: %+v", got)
+			}
+			open.To = got[0].To
+			wantGaps(t, "at the end", got, open)
+			f.current() <- drivers.Push{Err: errors.New("again"), Since: time.Now().Add(-time.Minute)}
+			synctest.Wait()
+			open = Gap{Device: 0, Group: -1, From: time.Now().Add(-time.Minute), To: time.Now(), Outage: true, Reason: "again"}
+			wantGaps(t, "where the driver knows better since when", gaps(), open)
+		})
+	})
+}
+
+// TestOutageEndsWithTheStop: one that is not over at the stop is told until then.
+func TestOutageEndsWithTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		begin := time.Now()
+		run(t, f, 60*time.Second, []time.Duration{time.Second}, func(*Poller) {
+			time.Sleep(10 * time.Second)
+			f.change(func() { f.fake.refuse = errors.New("refused") })
+			close(f.current())
+		})
+		open := Gap{Device: 0, Group: -1, From: begin.Add(-2 * time.Second), To: begin.Add(10 * time.Second), Outage: true, Reason: errPushesEnded.Error()}
+		over := open
+		over.To = begin.Add(60 * time.Second)
+		wantGaps(t, "at both ends", gaps(), open, over)
+	})
+}
+
+// TestLostIsTold: what the driver says is missing is told from the push before on, whose time may be earlier than when it was
+// taken.
+func TestLostIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		run(t, f, 60*time.Second, []time.Duration{10 * time.Second}, func(*Poller) {
+			time.Sleep(30 * time.Second)
+			now := time.Now()
+			at := now.Add(-3 * time.Second)
+			f.current() <- drivers.Push{At: at}
+			f.current() <- drivers.Push{At: at.Add(-time.Second)} // one that was asked for again
+			f.current() <- drivers.Push{Lost: 2, Tags: []uint32{1, 1}, At: at.Add(2 * time.Second)}
+			f.current() <- drivers.Push{Lost: 1, Note: "messages are lost"}
+			wantGaps(t, "lost", gaps(),
+				Gap{From: at.Add(-6 * time.Second), To: now, Tags: []uint32{1, 1}, Lost: 2, Reason: "a queue of the device overflowed"},
+				Gap{From: at.Add(-4 * time.Second), To: now, Lost: 1, Reason: "messages are lost"})
+		})
+	})
+}
