@@ -79,8 +79,8 @@ const strikes = 40
 
 // ask notes what the next answer is to: a device that called again may have two connections for a moment.
 func (m *mangler) ask(what [4]byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.books.Lock()
+	defer m.books.Unlock()
 	m.asked = what
 }
 
