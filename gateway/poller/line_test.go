@@ -55,8 +55,9 @@ type line struct {
 }
 
 func (l *line) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
-	took := l.healthy
-	if l.deadUnit[r.Device] {
+	took, dead := l.healthy, false
+	l.change(func() { dead = l.deadUnit[r.Device] })
+	if dead {
 		switch took = l.timeout; {
 		case l.tried.IsZero():
 			l.tried, took = time.Now(), 2*l.timeout
