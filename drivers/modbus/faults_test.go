@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,23 +67,18 @@ func faults() []named {
 // TestFaults injects each fault into one answer, into the answers of one unit, and into all of them, and
 // polls on. Every good reading must be right, and the driver well again soon after the device is.
 func TestFaults(t *testing.T) {
-	var wg sync.WaitGroup
-	few := make(chan struct{}, 40) // so that a slow machine does not make timeouts of its own
 	for _, f := range faults() {
 		for _, when := range []string{"once", "unit 1", "all"} {
-			few <- struct{}{}
-			b := newBench(t, 2, faultTags())
-			b.conn.Devices[0].Timeout = 400 * time.Millisecond
-			b.open(t)
-			wg.Go(func() {
-				defer func() { <-few }()
+			bubble(t, func(t *testing.T) {
+				b := newBubbleBench(t, modbussim.Options{}, 2, faultTags())
+				b.conn.Devices[0].Timeout = 400 * time.Millisecond
+				b.open(t)
 				if err := b.survive(f.Fault, when); err != nil {
 					t.Errorf("%s, %s: %v", f.name, when, err)
 				}
 			})
 		}
 	}
-	wg.Wait()
 }
 
 // TestEndlessAnswers has answers to other transactions come as fast as the socket takes them.
