@@ -178,21 +178,21 @@ func TestLearnedIsKept(t *testing.T) {
 func TestLearnedIsPasted(t *testing.T) {
 	s, l := newShy(t), newLesson(t)
 	s.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: func(q modbussim.Request) bool { // behind the tags
-		return q.Addr <= 101 && q.Addr+q.Count > 101 || q.Addr <= 140 && q.Addr+q.Count > 140
+		return q.Addr <= 81 && q.Addr+q.Count > 81 || q.Addr <= 110 && q.Addr+q.Count > 110
 	}})
-	l.write(s.URL(), 100, `forbidden: "holding:140"`)
+	l.write(s.URL(), 80, `forbidden: "holding:110"`)
 	text, err := os.ReadFile(l.file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, l.file, string(text)+"          - {name: a, address: \"holding:105\"}\n          - {name: b, address: \"holding:150\"}\n")
+	writeFile(t, l.file, string(text)+"          - {name: a, address: \"holding:85\"}\n          - {name: b, address: \"holding:120\"}\n")
 	l.start()
-	out := until(t, "max_registers: 50\n", "learned", "press-1", "--config", l.file)
-	if !strings.Contains(out, `forbidden: "holding:140, holding:100-104"`) {
+	out := until(t, `forbidden: "holding:110, holding:80-84"`, "learned", "press-1", "--config", l.file)
+	if !strings.Contains(out, "max_registers: 50\n") {
 		t.Fatalf("learned:\n%s", out)
 	}
-	pasted := strings.ReplaceAll(string(text), "    forbidden: \"holding:140\"\n", "    "+strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n    ")+"\n")
-	writeFile(t, l.file, pasted+"          - {name: a, address: \"holding:105\"}\n          - {name: b, address: \"holding:150\"}\n")
+	pasted := strings.ReplaceAll(string(text), "    forbidden: \"holding:110\"\n", "    "+strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n    ")+"\n")
+	writeFile(t, l.file, pasted+"          - {name: a, address: \"holding:85\"}\n          - {name: b, address: \"holding:120\"}\n")
 	if out := mustSay(t, []string{"\nok\n"}, "check", "--config", l.file); strings.Contains(out, "learned") {
 		t.Errorf("check shows beside the lines what they say:\n%s", out)
 	}

@@ -44,7 +44,7 @@ func (l *link) pick() (*wire, error) {
 	case c == nil:
 		return nil, neverCalled
 	}
-	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat, number: uint16(time.Now().UnixNano())}, nil
+	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat}, nil
 }
 
 // incoming makes the newest call the connection of the line.

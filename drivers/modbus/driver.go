@@ -64,11 +64,15 @@ func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
 	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
 	d.shown = shown{learned: make([]map[string]string, len(c.Devices)), forget: make([]bool, len(c.Devices))}
+	d.link.dialer, d.link.number = dialSocket, uint16(time.Now().UnixNano())
 	d.link.parse(c, r)
 	d.lanes.all = make([]lane, d.link.connections-1)
+	for i := range d.lanes.all {
+		d.lanes.all[i].link.number = d.link.number + uint16(i+1)<<13
+	}
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1
-		u := &unit{settings: parseDevice(&c.Devices[i], &d.link.endpoint, r), timeout: c.Devices[i].Timeout}
+		u := &unit{settings: parseDevice(&c.Devices[i], &d.link, r), timeout: c.Devices[i].Timeout}
 		if u.timeout <= 0 {
 			u.timeout = time.Second
 		}

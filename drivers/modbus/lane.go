@@ -99,6 +99,7 @@ func (l *lane) follow(main *link) {
 		l.link.endpoint, l.link.tls = main.endpoint, main.tls
 	}
 	l.link.pace = pace{between: main.pace.between, connect: main.pace.connect, betweenGiven: true, connectGiven: true}
+	l.link.dialer = main.dialer
 	l.link.trace.Store(main.trace.Load())
 }
 

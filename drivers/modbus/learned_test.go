@@ -101,6 +101,44 @@ func TestLearnedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestLearnedGapOutlivesRestart: a device that refuses to be read across gaps is asked around them from the first poll on.
+func TestLearnedGapOutlivesRestart(t *testing.T) {
+	const n, gap = 20, 3
+	b := newBench(t, 1, tags(islands(n, gap)...)).patient().open(t)
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: func(q modbussim.Request) bool { return int(q.Addr)%(5+gap)+int(q.Count) > 5 }})
+	poll := func() {
+		t.Helper()
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Errorf("%d bad, %v", bad, err)
+		}
+	}
+	want := map[string]string{"max_gap": "0"}
+	for range 3 {
+		poll()
+	}
+	if l := b.driver.Learned(0); !maps.Equal(l, want) {
+		t.Fatalf("learned %q", l)
+	}
+	b.again(t, want)
+	for range 5 {
+		if n1 := b.requests(poll); n1 != n || !maps.Equal(b.driver.Learned(0), want) {
+			t.Errorf("%d requests after a restart, want %d; learned %q", n1, n, b.driver.Learned(0))
+		}
+	}
+	b.sim.Mend()
+	for range 200 {
+		poll()
+	}
+	if n1 := b.requests(poll); n1 > 3 || b.driver.Learned(0) != nil {
+		t.Errorf("%d requests of a device that reads across gaps now; learned %q", n1, b.driver.Learned(0))
+	}
+	b.again(t, want)
+	b.driver.Forget(0)
+	if n1 := b.requests(poll); n1 > 3 {
+		t.Errorf("%d requests after it was forgotten", n1)
+	}
+}
+
 // TestForget: what was learned is not there any more at once, and is searched anew; what a neighbour on the line learned of
 // itself stays.
 func TestForget(t *testing.T) {
@@ -161,7 +199,7 @@ func TestForgetPace(t *testing.T) {
 func TestRestoreRefuses(t *testing.T) {
 	for name, texts := range map[string][]string{
 		"max_registers": {"0", "126", "-1", "ten", ""}, "max_bits": {"0", "2001", "x"}, "pause_between_requests": {"1h", "-1s", "soon"},
-		"pause_after_connect": {"11s", "1"}, "forbidden": {"holding", "holding:70000", "holding:9-3", "nowhere:1", ","}, "retries": {"3"},
+		"pause_after_connect": {"11s", "1"}, "max_gap": {"125", "-1", "few"}, "forbidden": {"holding", "holding:70000", "holding:9-3", "nowhere:1", ","}, "retries": {"3"},
 	} {
 		for _, text := range texts {
 			b := newBench(t, 1, tags(run("holding", 0, 100)...)).open(t)
@@ -202,6 +240,7 @@ func TestLearnedLoads(t *testing.T) {
 func FuzzRestore(f *testing.F) {
 	f.Add("max_registers", "50", "forbidden", "holding:10-19")
 	f.Add("pause_between_requests", "25ms", "max_bits", "30")
+	f.Add("max_gap", "0", "forbidden", "input:12")
 	f.Add("forbidden", strings.Repeat("coil:1, ", 50), "", "\xff")
 	f.Fuzz(func(t *testing.T, a, x, b, y string) {
 		conn := drivers.Connection{URL: "tcp://127.0.0.1", Devices: []drivers.Device{device("tcp://127.0.0.1", 1, tags(stubbornTags()...))}}

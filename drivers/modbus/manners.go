@@ -59,10 +59,10 @@ func (u *unit) manners(p *pace) manners {
 	if p.learnedDeaf {
 		m.connect = p.connect
 	}
-	if l := &u.limits[0]; l.bad > 0 {
+	if l := &u.limits[0]; l.bad > 0 && !l.mute {
 		m.registers = l.best
 	}
-	if l := &u.limits[1]; l.bad > 0 {
+	if l := &u.limits[1]; l.bad > 0 && !l.mute {
 		m.bits = l.best
 	}
 	return m
@@ -85,7 +85,9 @@ func (d *driver) options(device int) map[string]string {
 	if m.bits > 0 {
 		o["max_bits"] = fmt.Sprint(m.bits)
 	}
-	if between := d.between(device); len(between) > 0 {
+	if gap, ok := d.learnedGap(u); ok {
+		o["max_gap"] = fmt.Sprint(gap)
+	} else if between := d.between(device); len(between) > 0 {
 		o["forbidden"] = stretchesText(append(slices.Clone(u.forbidden), between...))
 	}
 	if len(o) == 0 {
@@ -108,8 +110,8 @@ func (d *driver) longest(device int) (most uint32) {
 func (d *driver) between(device int) (list []stretch) {
 	for _, g := range d.groups[device] {
 		for _, s := range g.spans {
-			for i, gap := range s.gaps() {
-				if s.cuts[i] && !slices.Contains(list, gap) && len(list) < maxLearned {
+			for i := range s.gaps(0, len(s.atoms)) {
+				if gap := s.before(i); s.cuts[i] == refused && !slices.Contains(list, gap) && len(list) < maxLearned {
 					list = append(list, gap)
 				}
 			}
@@ -118,17 +120,10 @@ func (d *driver) between(device int) (list []stretch) {
 	return list
 }
 
-// gaps yields the registers that nobody asked for before each atom that has some, with the atom's index.
-func (s *span) gaps() func(yield func(int, stretch) bool) {
-	return func(yield func(int, stretch) bool) {
-		end := uint32(0)
-		for i, a := range s.atoms {
-			if i > 0 && a.reg > end && !yield(i, stretch{s.table, end, a.reg - 1}) {
-				return
-			}
-			end = max(end, a.reg+a.count)
-		}
-	}
+// before returns the registers that nobody asked for before an atom.
+func (s *span) before(atom int) stretch {
+	_, end := s.extent(0, atom)
+	return stretch{s.table, end, s.atoms[atom].reg - 1}
 }
 
 // stretchesText is what parseForbidden reads.
@@ -147,7 +142,7 @@ func stretchesText(list []stretch) string {
 func (d *driver) Restore(device int, learned map[string]string) error {
 	u, p, r := d.units[device], &d.link.pace, &reporter{device: device, group: -1, tag: -1}
 	for name := range learned {
-		if !slices.Contains([]string{"pause_between_requests", "pause_after_connect", "max_registers", "max_bits", "forbidden"}, name) {
+		if !slices.Contains([]string{"pause_between_requests", "pause_after_connect", "max_registers", "max_bits", "max_gap", "forbidden"}, name) {
 			r.add(name, fmt.Sprintf("%s %q: it is not an option that is learned", name, learned[name]), "")
 		}
 	}
@@ -159,6 +154,9 @@ func (d *driver) Restore(device int, learned map[string]string) error {
 	}
 	u.limits[0].restore(r.number(learned, "max_registers", 0, 1, defaultMaxRegisters), u.maxRegisters, d.now())
 	u.limits[1].restore(r.number(learned, "max_bits", 0, 1, 16*defaultMaxRegisters), u.maxBits, d.now())
+	if most := r.number(learned, "max_gap", -1, 0, 124); most >= 0 {
+		d.restoreGap(device, uint32(most))
+	}
 	var kept settings
 	kept.parseForbidden(learned, r)
 	if len(kept.forbidden) > 0 {
@@ -180,10 +178,30 @@ func (l *limit) restore(most, given int, now time.Time) {
 	}
 }
 
+// restoreGap takes over the widest gap that was read across. The next trial of a wider one is as rare as if many had been refused.
+func (d *driver) restoreGap(device int, most uint32) {
+	u := d.units[device]
+	u.gaps.wait, u.gaps.next, u.gaps.at = maxWait, maxWait, d.now()
+	u.cuts++
+	for _, g := range d.groups[device] {
+		for _, s := range g.spans {
+			for i := range s.gaps(0, len(s.atoms)) {
+				if s.gap(i) > most {
+					s.cuts[i] = suspected
+					u.gaps.strict[s.table], g.doubts = true, true
+				}
+			}
+			s.blocks = s.chunks(0, len(s.atoms))
+		}
+	}
+}
+
 // cutAcross cuts the span where it reads across forbidden registers.
 func (s *span) cutAcross(by *settings) {
-	for i, gap := range s.gaps() {
-		s.cuts[i] = s.cuts[i] || by.forbids(gap.table, gap.first, gap.last)
+	for i := range s.gaps(0, len(s.atoms)) {
+		if gap := s.before(i); by.forbids(gap.table, gap.first, gap.last) {
+			s.cuts[i] = refused
+		}
 	}
 	s.blocks = s.chunks(0, len(s.atoms))
 }
@@ -215,7 +233,7 @@ func (d *driver) forgetAsked() {
 		d.shown.forget[i] = false
 		d.link.pace.forget()
 		u := d.units[i]
-		u.limits, u.many, u.noMask = [2]limit{}, false, false
+		u.limits, u.gaps, u.many, u.noMask = [2]limit{}, gapState{}, false, false
 		for _, g := range d.groups[i] {
 			g.forget()
 		}
@@ -237,12 +255,13 @@ func (p *pace) forget() {
 
 // forget forgets what the device refuses.
 func (g *group) forget() {
-	g.steady = false
+	g.steady, g.doubts = false, false
 	for _, a := range g.areas {
 		a.health, a.turn = health{}, 0
 	}
 	for _, s := range g.spans {
 		s.again = false
+		clear(s.cuts)
 		s.reset()
 	}
 }

@@ -20,6 +20,7 @@ type group struct {
 	texts  []kept  // the last text of each string tag, by tag; nil without strings
 	polls  int     // how many polls there were
 	steady bool    // every block is proved
+	doubts bool    // some gap is to be tried
 }
 
 // area is a table of a group, as a device may refuse it whole.
@@ -40,7 +41,7 @@ type span struct {
 	area   *area
 	atoms  []atom
 	ops    []op
-	cuts   []bool   // cuts[i]: the device refuses atoms i-1 and i in one request
+	cuts   []cut    // cuts[i]: what is known of one request for atoms i-1 and i
 	blocks []*block // the present requests, in order: together they hold every atom once
 	good   bool     // some block was good when the present poll began
 	again  bool     // forget at the end of this poll what was learned
@@ -64,7 +65,9 @@ type block struct {
 	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
-	trial        bool    // a longer request than the plan's, to learn whether it is answered
+	trial        bool    // beside the plan, to learn whether a longer request is answered
+	across       int     // of a trial: the boundary across which it reads, 0 = it is about the length
+	piece        bool    // of a block that was cut at its gaps
 	health
 }
 
@@ -116,7 +119,7 @@ func (g *group) add(run *span) {
 		g.areas = append(g.areas, &area{table: run.table})
 	}
 	a := g.areas[len(g.areas)-1]
-	run.cuts = make([]bool, len(run.atoms))
+	run.cuts = make([]cut, len(run.atoms))
 	lo := 0
 	for _, hi := range run.partition(0, len(run.atoms)) {
 		b := run.block(lo, hi)
@@ -182,7 +185,7 @@ func (s *span) partition(lo, hi int) []int {
 		for j := i; j < hi; j++ {
 			end = max(end, s.atoms[j].reg+s.atoms[j].count)
 			count := end - s.atoms[i].reg
-			if j > i && (count > most || s.cuts[j]) {
+			if j > i && (count > most || s.cuts[j].apart()) {
 				break
 			}
 			if c := s.unit.price(s.table, count) + cost[j+1-lo]; j == i || c <= cost[i-lo] {
@@ -220,9 +223,13 @@ func (s *span) chunks(lo, hi int) []*block {
 	return blocks
 }
 
-// reset forgets what was learned of the span's registers.
+// reset forgets what was learned of the span's registers, but not of the gaps between them.
 func (s *span) reset() {
-	s.cuts = make([]bool, len(s.atoms))
+	cuts := make([]cut, len(s.atoms))
+	for i := range s.gaps(0, len(s.cuts)) {
+		cuts[i] = s.cuts[i]
+	}
+	s.cuts = cuts
 	s.blocks = s.chunks(0, len(s.atoms))
 }
 

@@ -15,6 +15,7 @@ type poll struct {
 	out      []telemetry.Reading
 	now      time.Time
 	queue    []*block
+	at       int      // in the queue
 	pending  []*block // refused while nothing said that the device is well otherwise
 	answered int      // answers with values
 	spoke    int      // answers of any kind that the unit itself gave
@@ -148,7 +149,6 @@ func (d *driver) asks(ctx context.Context) error {
 	p := &d.poll
 	defer d.gather()
 	d.spread(ctx)
-	planned := len(p.queue)
 	for b := d.lanes.claim(); b != nil; b = d.lanes.claim() {
 		b.asked = true
 		if err := d.ask(ctx, b); err != nil {
@@ -160,7 +160,9 @@ func (d *driver) asks(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if i < planned && p.queue[i].asked {
+		p.at = i
+		if b := p.queue[i]; b.asked {
+			b.asked = false // the next time it is queued it is to be asked once more
 			continue
 		}
 		if err := d.ask(ctx, p.queue[i]); err != nil {
@@ -235,12 +237,17 @@ func (p *poll) leave(b *block) {
 	}
 }
 
-// recut replaces a block that is longer than the device answers, as was learned since it was made.
+// recut replaces a block that is longer than the device answers, or has gaps that it does not read across, as was learned since it
+// was made.
 func (p *poll) recut(b *block) bool {
-	l := p.unit.limitOf(b.table)
-	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 {
+	if b.trial || b.probe || b.hi-b.lo == 1 {
 		return false
 	}
+	gapped := !b.proved && p.unit.gaps.strict[b.table] && b.suspect(b.lo, b.hi) > 0
+	if !gapped && b.count <= p.unit.limitOf(b.table).most() {
+		return false
+	}
+	p.doubts = p.doubts || gapped
 	parts := b.span.chunks(b.lo, b.hi)
 	b.span.replace(b, parts...)
 	p.queue = append(p.queue, parts...)
@@ -270,7 +277,7 @@ func (u *unit) read(b *block, q *request, pdu []byte) *request {
 		want = int(b.count+7) / 8
 	}
 	pdu = append(pdu, code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	*q = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	*q = request{unit: u.id, want: want, brief: b.probe, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
 	return q
 }
 
