@@ -150,6 +150,13 @@ type Write struct {
 	Value telemetry.Value
 }
 
+// WriteTyper is a Writer that has to ask the device what a tag takes, because the config does not say it.
+type WriteTyper interface {
+	// WriteType returns the type of the value that a tag takes, before scaling, or of the elements of the array that it takes. An error that wraps ErrLink
+	// says that the link is down; every other one says why the tag cannot be written.
+	WriteType(ctx context.Context, g Ref, tag int) (typ telemetry.DataType, array bool, err error)
+}
+
 // Warner is a driver that learns of things that no reading tells.
 type Warner interface {
 	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.
@@ -258,6 +265,13 @@ type Certificate struct {
 	NotAfter time.Time // when it ends
 	Next     string    // what happens before it ends, in words, where that is not for a person to do
 	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
+}
+
+// Exposed is a driver whose config may give up a protection that it would otherwise have.
+type Exposed interface {
+	// Exposure returns what is given up and what to do about it, in words, "" for nothing. It follows from the config alone, and may be called from
+	// any goroutine.
+	Exposure() (what, mend string)
 }
 
 // Tracer is a driver that can show what goes over its line.

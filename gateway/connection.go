@@ -38,6 +38,7 @@ type connection struct {
 	redundant drivers.Redundant // nil = it has one path
 	learner   drivers.Learner
 	learning  []learning        // by device; nil = the driver learns nothing
+	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	*task
 }
@@ -114,6 +115,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)
 	}
+	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned = planned(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
@@ -203,6 +205,7 @@ func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command
 					continue
 				}
 				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				_, t.Asks = d.(drivers.WriteTyper)
 				if types := dataTypes(d, t.Group); types != nil {
 					t.Type = types[k]
 				}

@@ -56,7 +56,7 @@ func TestBrowse(t *testing.T) {
 	if shallow, _ := walk(browseFlags{depth: 1, format: "tree"}); strings.Contains(shallow, "Speed") {
 		t.Errorf("one level is\n%s", shallow)
 	}
-	device, err := walk(browseFlags{depth: 5, format: "yaml", options: map[string]string{"security_policy": "none", "password": "hunter2"}})
+	device, err := walk(browseFlags{depth: 5, format: "yaml", serverFlags: serverFlags{options: map[string]string{"security_policy": "none", "password": "hunter2"}}})
 	if err != nil || strings.Contains(device, "hunter2") {
 		t.Fatalf("%v\n%s", err, device)
 	}

@@ -31,6 +31,7 @@ type Snapshot struct {
 	Stalls       []Stall       `json:"-"`
 	Clock        Clock         `json:"clock"`
 	Certificates []Certificate `json:"certificates"`
+	Exposures    []Exposure    `json:"-"`
 	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
 }
 
@@ -69,6 +70,9 @@ type Certificate struct {
 	Next     string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
 	Replaced time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
 }
+
+// Exposure is a protection of a device that the config gives up, in words.
+type Exposure struct{ Device, What, Mend string }
 
 // Config is which config is in force, and how the last attempt to reload it went.
 type Config struct {
