@@ -33,10 +33,11 @@ func (f *shown) Snapshot() *web.Snapshot {
 	f.judge.stamp(&s)
 	return &s
 }
-func (f *shown) Buffer() *buffer.Buffer                      { return f.buf }
-func (f *shown) Values() *values.Table                       { return values.New() }
-func (f *shown) Ack(string) ([]web.Loss, error)              { return nil, nil }
-func (f *shown) Reload(context.Context) (*web.Change, error) { return nil, errStopping }
+func (f *shown) Buffer() *buffer.Buffer                        { return f.buf }
+func (f *shown) Values() *values.Table                         { return values.New() }
+func (f *shown) ResetLearned(string, string) ([]string, error) { return nil, nil }
+func (f *shown) Ack(string) ([]web.Loss, error)                { return nil, nil }
+func (f *shown) Reload(context.Context) (*web.Change, error)   { return nil, errStopping }
 func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
 	return nil, errStopping
 }

@@ -41,6 +41,12 @@ func (g *Gateway) state() *web.Snapshot {
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
 			v.Skew = c.skews[i].get()
+			if c.learner != nil {
+				v.Learned = configLines(c.learner.Learned(i))
+			}
+			if c.redundant != nil {
+				v.Path, v.SparePath = c.redundant.Path()
+			}
 			v.BadTag, v.BadReason = n.BadTag, n.BadReason
 			for class, bad := range n.BadBy {
 				v.BadTagsBy[class] = uint64(bad)

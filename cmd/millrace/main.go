@@ -97,7 +97,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newLearned(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
 		modbustool.New(modbustool.Host{Protocols: protocols, StorePath: storePath, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	for _, cmd := range root.Commands() {
