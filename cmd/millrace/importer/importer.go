@@ -56,6 +56,7 @@ type Group struct {
 // Tag is one tag in the words of the config.
 type Tag struct {
 	Name, Address, Type, Unit, Description string
+	Expr                                   string  // instead of an address: worked out from others
 	Scale, Offset                          float64 // Scale 0 = 1
 	Order                                  string
 	Invalid                                string // raw values that mean "not available", as the driver takes them

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -190,6 +191,10 @@ func templateConnection(t *templates.Template, f *simulateFlags) (drivers.Connec
 		for _, tag := range g.Tags {
 			out.Tags = append(out.Tags, telemetry.Tag{Name: tag.Name, Address: tag.Address, Type: tag.Type, Unit: tag.Unit,
 				Scale: tag.Scale, Offset: tag.Offset, Options: tag.Options})
+		}
+		for _, v := range g.Derived { // its exponent reads simulatedPower
+			i := slices.IndexFunc(out.Tags, func(t telemetry.Tag) bool { return t.Name == v.Raw })
+			out.Tags[i].Unit, out.Tags[i].Scale = v.Unit, 0.1
 		}
 		d.Groups = append(d.Groups, out)
 	}
