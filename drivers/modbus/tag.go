@@ -94,7 +94,9 @@ func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 	f.options(t.Options, r)
 	zone := dev.zone
 	if text, ok := t.Options["time_zone"]; ok {
-		zone = parseZone(text, r)
+		if zone = parseZone(text, r); !f.kind.time() {
+			r.add("time_zone", fmt.Sprintf("time_zone %q of the type %s", text, f.kind), "leave it out, it is for date-times")
+		}
 	}
 	if c := parseCheck(t, &f, dev, r); c != nil || f.kind.time() && zone != time.UTC {
 		f.rare = &rare{zone, c}
@@ -145,12 +147,33 @@ func (f *field) options(o map[string]string, r *reporter) {
 		if text != "true" && text != "false" {
 			r.add("read_back", fmt.Sprintf("read_back %q: it is neither true nor false", text), "the default is false")
 		}
+		if f.readBack && f.readOnly() {
+			r.add("read_back", fmt.Sprintf("read_back of %s: it can only be read", f.address), "leave it out")
+		}
 	}
 	if text, ok := o["code_page"]; ok {
 		page, m := parsePage(text)
-		r.check("code_page", text, m)
+		if r.check("code_page", text, m) && f.kind != kindString {
+			r.add("code_page", fmt.Sprintf("code_page %q of the type %s", text, f.kind), "leave it out, it is for strings")
+		}
 		f.page = page
 	}
+}
+
+// readOnly reports whether no request can write the table.
+func (f *field) readOnly() bool { return f.table == discrete || f.table == input }
+
+// width is how many bits the value has.
+func (f *field) width() int {
+	switch {
+	case f.bit >= 0:
+		return int(f.last-f.bit) + 1
+	case f.table.bits():
+		return 1
+	case f.kind == kindInt8 || f.kind == kindUint8:
+		return 8
+	}
+	return 16 * f.kind.registers()
 }
 
 func parseZone(text string, r *reporter) *time.Location {

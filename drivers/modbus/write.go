@@ -30,7 +30,7 @@ func (d *driver) Write(ctx context.Context, ws []drivers.Write) []error {
 func (d *driver) writeOne(ctx context.Context, w *drivers.Write) error {
 	g := d.groups[w.Group.Device][w.Group.Group]
 	f := &g.fields[w.Tag]
-	if f.table == discrete || f.table == input {
+	if f.readOnly() {
 		return fmt.Errorf("write %s: it can only be read", f.address)
 	}
 	err := d.link.back(ctx, g.unit.timeout)

@@ -90,8 +90,11 @@ func (l *loader) checkDrivers() {
 		d, err := c.Protocol.New(c.Connection)
 		if err != nil {
 			l.driverErrors(members, err)
-		} else {
-			d.Close()
+			d = nil
+		}
+		l.checkTypes(members, d)
+		if d != nil {
+			_ = d.Close()
 		}
 	}
 }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"millrace/gateway/config"
+)
+
+// loaded reads a config with these lines below `devices:`, which may end in other top-level keys.
+func loaded(t *testing.T, devices string) (cfg *config.Config, path string, err error) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "c.yaml")
+	text := "gateway: hall\ndestinations: [{name: cloud, url: 'mqtt://broker.example'}]\ndevices:\n" + devices
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err = config.Load(path, protocols(), config.Options{})
+	return cfg, path, err
+}
+
+// printed returns the devices as `millrace config print` has them.
+func printed(t *testing.T, devices string) string {
+	t.Helper()
+	cfg, _, err := loaded(t, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := cfg.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(out.String(), "\ndevices:\n")
+	return after
+}
+
+// plan returns what check says of such a config.
+func plan(t *testing.T, devices string) string {
+	t.Helper()
+	var out bytes.Buffer
+	cfg, path, err := loaded(t, devices)
+	if err == nil {
+		err = printPlan(&out, cfg)
+	}
+	if err != nil {
+		return strings.ReplaceAll(err.Error(), path, "c.yaml")
+	}
+	return strings.ReplaceAll(out.String(), path, "c.yaml")
+}
+
+// tagOf is a Modbus device with one tag, whose keys are given, on line 8; rest begins on line 9.
+func tagOf(keys, rest string) string {
+	return "  - name: press\n    driver: modbus\n    url: tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, " + keys + "}]}\n" + rest
+}
+
+// TestKeysThatCannotWork: a key that means nothing for the type of a tag's values is a mistake at its place.
+func TestKeysThatCannotWork(t *testing.T) {
+	const opcua = "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x', "
+	for keys, want := range map[string]string{
+		`address: "holding:51", type: string, length: 4, aggregate: mean 2s`:               `: aggregate is of numbers, and its values are texts; delete it`,
+		`address: "holding:51", type: bytes, length: 4, scale: 2`:                          `: scale is of numbers, and its values are texts; delete it`,
+		`address: "holding:51", type: string, length: 4, report: on-change, deadband: 1`:   `: deadband is of numbers, and its values are texts; delete it`,
+		`address: "holding:51", type: unix32, aggregate: rate 2s`:                          `: aggregate is of numbers, and its values are date-times; delete it`,
+		`address: "holding:51", enum: "0=off, 1=on", aggregate: max 2s`:                    `: aggregate is of numbers, and its values are texts; delete it, or read the number in a tag of its own, without enum`,
+		`address: "holding:51", flags: "0=door", report: on-change, deadband: 1%`:          `: deadband is of numbers, and its values are texts; delete it, or read the number in a tag of its own, without flags`,
+		`address: "coil:3", linear: "0..1 -> 0..100"`:                                      `: linear is of numbers, and its values are true or false; delete it`,
+		`address: "coil:3", offset: 1`:                                                     `: offset is of numbers, and its values are true or false; delete it`,
+		`address: "holding:3.1", clamp: 0..1`:                                              `: clamp is of numbers, and its values are true or false; delete it`,
+		`address: "discrete:3", aggregate: max 2s`:                                         `: aggregate is of numbers, and its values are true or false; take it of a tag with expr: 'x ? 1 : 0', or delete it`,
+		`address: "holding:1"}, {name: y, expr: "x > 3", aggregate: mean 5s`:               `: aggregate is of numbers, and its values are true or false; let the formula give a number, as with ? 1 : 0, or delete it`,
+		`address: "holding:1"}, {name: y, expr: string(x), report: on-change, deadband: 1`: `: deadband is of numbers, and its values are texts; let the formula give a number, as with ? 1 : 0, or delete it`,
+		`address: "holding:51", enum: "0=off, 1=on", min: 1`:                               `: min "1" of a tag with enum: its values are texts; delete it`,
+	} {
+		got := plan(t, tagOf(keys, ""))
+		if !strings.HasPrefix(got, "c.yaml:8:") || !strings.Contains(got, want) || strings.Contains(got, "\n") {
+			t.Errorf("%s: %s\nwant %s", keys, got, want)
+		}
+	}
+	for keys, want := range map[string]string{
+		"type: string, aggregate: mean 2s":             "aggregate is of numbers, and its values are texts",
+		"type: json, scale: 2":                         "scale is of numbers, and its values are texts",
+		"type: bool, linear: '0..1 -> 0..2'":           "linear is of numbers, and its values are true or false",
+		"type: time, clamp: 0..1":                      "clamp is of numbers, and its values are date-times",
+		"enum: server, report: on-change, deadband: 1": "deadband is of numbers, and its values are texts",
+		"type: event, aggregate: max 1m":               "aggregate is of numbers, and its values are texts",
+	} {
+		if got := plan(t, opcua+keys+"}]}\n"); !strings.HasPrefix(got, "c.yaml:8:") || !strings.Contains(got, want) || strings.Contains(got, "\n") {
+			t.Errorf("opcua %s: %s\nwant %s", keys, got, want)
+		}
+	}
+	for _, keys := range []string{
+		`address: "holding:1", aggregate: mean 2s, linear: "0..10 -> 0..1", clamp: true`,
+		`address: "coil:1"}, {name: y, expr: "x ? 1 : 0", aggregate: mean 5s`,
+		`address: "holding:51", type: string, length: 4, report: on-change, heartbeat: 1m`,
+	} {
+		if got := plan(t, tagOf(keys, "")); !strings.HasSuffix(got, "ok\n") {
+			t.Errorf("%s: %s", keys, got)
+		}
+	}
+	if got := plan(t, opcua+"aggregate: mean 2s}]}\n"); !strings.HasSuffix(got, "ok\n") {
+		t.Errorf("an OPC UA tag of any type: %s", got)
+	}
+	inherited := "  - name: press\n    driver: modbus\n    url: tcp://h\n    groups:\n      - {name: f, interval: 1s, report: on-change, deadband: 1, tags: [{name: x, address: 'coil:1'}]}\n"
+	if got := plan(t, inherited); !strings.HasSuffix(got, "ok\n") {
+		t.Errorf("a deadband of the group: %s", got)
+	}
+	if got := plan(t, printed(t, inherited)); !strings.HasSuffix(got, "ok\n") {
+		t.Errorf("a deadband of the group, printed: %s", got)
+	}
+	if got := plan(t, tagOf(`address: "holdng:1", type: string, length: 4, aggregate: mean 2s`, "")); strings.Count(got, "\n") != 1 {
+		t.Errorf("two mistakes at once: %s", got)
+	}
+}
