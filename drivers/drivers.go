@@ -143,6 +143,13 @@ type Write struct {
 	Value telemetry.Value
 }
 
+// WriteChecker is a driver that knows from the config alone which values a tag cannot take.
+type WriteChecker interface {
+	// CheckWrite returns why the write can never succeed, in words for `check`; nil where only a try will tell. With a value of
+	// KindNone it is about any value.
+	CheckWrite(w Write) error
+}
+
 // Warner is a driver that learns of things that no reading tells.
 type Warner interface {
 	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.

@@ -371,8 +371,8 @@ func TestReloadOfWrites(t *testing.T) {
 	}
 	for _, c := range []struct {
 		top  string
-		want error // the fake driver does not write: a command that comes so far was allowed
-	}{{allow, command.ErrNoWriter}, {"", command.ErrNotAllowed}, {allow, command.ErrNoWriter}} {
+		want error // the machine takes no writes: a command that comes so far was allowed
+	}{{allow, errRefused}, {"", command.ErrNotAllowed}, {allow, errRefused}} {
 		if got := b.reload(plan{devices: devices, top: c.top}).String(); got != "settings: writes; connections untouched: 2" {
 			t.Errorf("change %q", got)
 		}
@@ -382,7 +382,7 @@ func TestReloadOfWrites(t *testing.T) {
 	}
 	b.reload(plan{devices: []string{device("a", "timeout: 3s"), device("b")}, top: allow})
 	b.polled(5, "a", "b")
-	if err := write(); !errors.Is(err, command.ErrNoWriter) {
+	if err := write(); !errors.Is(err, errRefused) {
 		t.Errorf("over a new connection: %v", err)
 	}
 	if made := b.plant.count(b.plant.made); made["a"] != 2 || made["b"] != 1 {

@@ -61,6 +61,9 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
+	for _, w := range cfg.Warnings {
+		out.warnings = append(out.warnings, w.Error())
+	}
 	for _, w := range out.warnings {
 		out.printf("WARNING: %s\n", w)
 	}

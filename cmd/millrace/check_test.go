@@ -114,3 +114,49 @@ func TestKeysThatCannotWork(t *testing.T) {
 		t.Errorf("two mistakes at once: %s", got)
 	}
 }
+
+// TestWritesThatCannotWork: an entry of `writes:` that can never write anything is a mistake at its place, and one without a
+// range a warning.
+func TestWritesThatCannotWork(t *testing.T) {
+	for _, c := range []struct{ keys, rule, want string }{
+		{`address: "input:3"`, "min: 0, max: 1", `c.yaml:10:26: write of tag "x" of device "press": input:3 can only be read; delete the entry`},
+		{`address: "discrete:3"`, "", `c.yaml:10:26: write of tag "x" of device "press": discrete:3 can only be read; delete the entry`},
+		{`address: "holding:3", type: unix32`, "", `c.yaml:10:26: write of tag "x" of device "press": date-times can only be read; delete the entry`},
+		{`address: "holding:3", type: float16`, "min: 0, max: 1", `c.yaml:10:26: write of tag "x" of device "press": the type float16 can only be read; delete the entry`},
+		{`address: "holding:3", flags: "0=door"`, "", `c.yaml:10:26: write of tag "x" of device "press": a tag with flags can only be read; delete the entry`},
+		{`address: "coil:3"`, "min: 0, max: 1", `c.yaml:10:34: min and max of tag "x" are of numbers, and its values are true or false; delete them`},
+		{`address: "holding:3", type: string, length: 4`, "min: 0, max: 1", `c.yaml:10:34: min and max of tag "x" are of numbers, and its values are texts; delete them`},
+		{`address: "holding:3", enum: "0=off"`, "min: 0, max: 1", `c.yaml:10:34: min and max of tag "x" are of numbers, and its values are texts; delete them`},
+		{`address: "holding:3"`, "min: 0, max: 100000", `c.yaml:10:42: max 100000 of tag "x": the type uint16 holds 0 to 65535; use a range within that`},
+		{`address: "holding:3"`, "min: -1, max: 10", `c.yaml:10:34: min -1 of tag "x": the type uint16 holds 0 to 65535; use a range within that`},
+		{`address: "holding:3", type: int16, scale: 0.1, offset: 5`, "min: -4000, max: 10", `c.yaml:10:34: min -4000 of tag "x": the type int16, scaled, holds -3271.8 to 3281.7; use a range within that`},
+		{`address: "holding:3", type: uint16, scale: -1`, "min: -10, max: 1", `c.yaml:10:44: max 1 of tag "x": the type uint16, scaled, holds -65535 to 0; use a range within that`},
+		{`address: "holding:3", type: uint64`, "min: -1, max: 1e18", `c.yaml:10:34: min -1 of tag "x": the type uint64 holds 0 to 1.84467440737096e+19; use a range within that`},
+		{`address: "holding:3", type: bcd16`, "min: 0, max: 10000", `c.yaml:10:42: max 10000 of tag "x": 10000 has more than 4 digits; use a range that the device can take`},
+		{`address: "holding:3.4-7"`, "min: 0, max: 16", `c.yaml:10:42: max 16 of tag "x": 16 is out of range for the type bits; use a range that the device can take`},
+		{`address: "holding:3", type: float32`, "min: 0, max: 1e39", `c.yaml:10:42: max 1e+39 of tag "x": 1e+39 is out of range for the type float32; use a range that the device can take`},
+		{`address: "holding:3", scale: 10`, "min: 1, max: 9", `c.yaml:10:34: no value from min 1 to max 9 of tag "x" is one of the device's, which are 10 apart; widen the range`},
+		{`address: "holding:3"`, "", `c.yaml:10:5: no number is ever written to tag "x" of device "press" without min and max; add both`},
+		{`address: "holding:3", type: int64`, "min: -1e18, max: 1e18", ""},
+		{`address: "holding:3", scale: 0.1`, "min: 0, max: 6553.5", ""},
+		{`address: "holding:3", type: int16`, "min: -32768, max: 32767", ""},
+		{`address: "holding:3", type: bytes, length: 4`, "", ""},
+		{`address: "holding:3", enum: "0=off"`, "", ""},
+		{`address: "holding:3.4-7"`, "min: 0, max: 15", ""},
+		{`address: "coil:3"`, "", ""},
+	} {
+		rule := c.rule
+		if rule != "" {
+			rule += ", "
+		}
+		got := plan(t, tagOf(c.keys, "writes:\n  - {device: press, tag: x, "+rule+"rate: 1/s}\n"))
+		warned := strings.HasSuffix(got, "\nWARNING: "+c.want+"\nok\n")
+		if c.want == "" && (!strings.HasSuffix(got, "ok\n") || strings.Contains(got, "WARN")) || c.want != "" && got != c.want && !(warned && c.rule == "") {
+			t.Errorf("%s, %s: %s\nwant %s", c.keys, c.rule, got, c.want)
+		}
+	}
+	got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups: [{name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x'}]}]\nwrites:\n  - {device: cnc, tag: x, min: 0, max: 1, rate: 1/s}\n")
+	if want := `c.yaml:9:24: write of tag "x" of device "cnc": the driver opcua only reads; delete the entry`; got != want {
+		t.Errorf("opcua: %s\nwant %s", got, want)
+	}
+}

@@ -39,6 +39,13 @@ func checkWrite(s *Suite) error {
 	if !ok {
 		return errors.New("the suite has Writes, the driver is no drivers.Writer")
 	}
+	if c, ok := x.driver.(drivers.WriteChecker); ok {
+		for _, one := range s.Writes {
+			if err := errors.Join(c.CheckWrite(one), c.CheckWrite(drivers.Write{Group: one.Group, Tag: one.Tag})); err != nil {
+				return fmt.Errorf("CheckWrite %+v, which the device takes: %w", one, err)
+			}
+		}
+	}
 	// Those that are refused stand first, so that one which costs the others is seen.
 	errs, err := x.write(context.Background(), w, slices.Concat(s.Refused, s.Writes))
 	if err != nil {

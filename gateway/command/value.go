@@ -87,21 +87,6 @@ func (t *target) whole(raw, scale, offset float64) (telemetry.Value, error) {
 // bounds returns the least and the most that a whole type holds and a float64 can tell from its neighbours.
 func bounds(typ telemetry.DataType) (least, most float64) {
 	const exact = 1<<53 - 1
-	switch typ {
-	case telemetry.Int8Type:
-		return math.MinInt8, math.MaxInt8
-	case telemetry.Int16Type:
-		return math.MinInt16, math.MaxInt16
-	case telemetry.Int32Type:
-		return math.MinInt32, math.MaxInt32
-	case telemetry.Uint8Type:
-		return 0, math.MaxUint8
-	case telemetry.Uint16Type:
-		return 0, math.MaxUint16
-	case telemetry.Uint32Type:
-		return 0, math.MaxUint32
-	case telemetry.Uint64Type:
-		return 0, exact
-	}
-	return -exact, exact
+	least, most = typ.Bounds()
+	return max(least, -exact), min(most, exact)
 }

@@ -94,6 +94,7 @@ func (l *loader) checkDrivers() {
 		}
 		l.checkTypes(members, d)
 		if d != nil {
+			l.checkWritable(members, d)
 			_ = d.Close()
 		}
 	}
