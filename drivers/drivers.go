@@ -184,6 +184,19 @@ type Historian interface {
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 
+// Listener is a driver that can wait for its device to make the connection.
+type Listener interface {
+	// Listens returns where it does, known from the config alone. Without an address it makes the connection itself.
+	Listens() Listening
+}
+
+// Listening is where a driver listens. Two of one protocol can listen on the same address when their callers differ.
+type Listening struct {
+	Address string // host:port; no host = all addresses of this machine
+	Caller  string // what its device must say to be told from others; "" = nothing
+	Key     string // of the config, that Caller comes from
+}
+
 // Typed is a driver that knows the data types of its tags from the config alone.
 type Typed interface {
 	// DataTypes returns the type of each tag of the group before scaling, telemetry.AnyType where only a read will tell.

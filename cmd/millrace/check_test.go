@@ -160,3 +160,54 @@ func TestWritesThatCannotWork(t *testing.T) {
 		t.Errorf("opcua: %s\nwant %s", got, want)
 	}
 }
+
+// TestListenersThatClash: two that cannot both listen are a mistake, whoever they are of.
+func TestListenersThatClash(t *testing.T) {
+	modbus := func(name, url, more string) string {
+		return "  - {name: " + name + ", driver: modbus, url: '" + url + "', " + more + "groups: [{name: f, interval: 1s, tags: [{name: x, address: 'holding:1'}]}]}\n"
+	}
+	opcua := func(name, url, server string) string {
+		return "  - {name: " + name + ", driver: opcua, url: '" + url + "', server_uri: '" + server + "', groups: [{name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x'}]}]}\n"
+	}
+	const only, port = ": only one of them can; give one another port", "c.yaml:5:"
+	for _, c := range []struct{ devices, want string }{
+		{modbus("a", "tcp-listen://127.0.0.1:9280", ""), `c.yaml:4:36: device "a" listens on 127.0.0.1:9280, and the page on 127.0.0.1:9280` + only},
+		{modbus("a", "tcp-listen://:9280", ""), `c.yaml:4:36: device "a" listens on :9280, and the page on 127.0.0.1:9280` + only},
+		{modbus("a", "tcp-listen://127.0.0.1:9281", "") + "web: {listen: ':9281'}\n", `c.yaml:4:36: device "a" listens on 127.0.0.1:9281, and the page on :9281` + only},
+		{opcua("a", "opc.tcp-listen://127.0.0.1:9280", "urn:a"), `c.yaml:4:35: device "a" listens on 127.0.0.1:9280, and the page on 127.0.0.1:9280` + only},
+		{modbus("a", "tcp-listen://127.0.0.1:1502", "registration: a, ") + modbus("b", "tcp-listen://0.0.0.0:1502", "registration: b, "), port + `36: device "b" listens on 0.0.0.0:1502, and device "a" on 127.0.0.1:1502` + only},
+		{modbus("a", "tcp-listen://:1502", "registration: a, ") + modbus("b", "tcp-listen://[::]:1502", "registration: b, "), port + `36: device "b" listens on [::]:1502, and device "a" on :1502` + only},
+		{modbus("a", "tcp-listen://localhost:1502", "registration: a, ") + modbus("b", "tcp-listen://127.0.0.1:1502", "registration: b, "), port + `36: device "b" listens on 127.0.0.1:1502, and device "a" on localhost:1502` + only},
+		{modbus("a", "tcp-listen://:4841", "") + opcua("b", "opc.tcp-listen://:4841", "urn:b"), port + `35: device "b" listens on :4841, and device "a" on :4841` + only},
+		{modbus("a", "tcp-listen://:1502", "") + modbus("b", "tcp-listen://:1502", "registration: b, "), port + `36: device "b" listens on :1502 as device "a" does, and nothing tells their callers apart; give each a registration of its own, or another port`},
+		{modbus("a", "tcp-listen://:1502", "registration: b, ") + modbus("b", "rtu-listen://:1502", "registration: b, "), port + `36: device "b" listens on :1502 as device "a" does, and nothing tells their callers apart; give each a registration of its own, or another port`},
+		{opcua("a", "opc.tcp-listen://:4841", "urn:b") + opcua("b", "opc.tcp-listen://:4841", "urn:b"), port + `35: device "b" listens on :4841 as device "a" does, and nothing tells their callers apart; give each a server_uri of its own, or another port`},
+		{modbus("a", "tcp-listen://:1502", "registration: a, ") + modbus("b", "tcp-listen://:1502", "registration: b, "), ""},
+		{modbus("a", "tcp-listen://:1502", "unit: 1, ") + modbus("b", "tcp-listen://:1502", "unit: 2, "), ""},
+		{modbus("a", "tcp-listen://127.0.0.1:1502", "") + modbus("b", "tcp-listen://127.0.0.2:1502", ""), ""},
+		{opcua("a", "opc.tcp-listen://:4841", "urn:a") + opcua("b", "opc.tcp-listen://:4841", "urn:b"), ""},
+		{modbus("a", "tcp://127.0.0.1:9280", ""), ""},
+		{modbus("a", "tcp-listen://127.0.0.1:9280", "") + "web: {enabled: false}\n", ""},
+		{modbus("a", "tcp-listen://127.0.0.1:9280", "") + "web: {listen: ':0'}\n", ""},
+	} {
+		if got := plan(t, c.devices); got != c.want && !(c.want == "" && strings.HasSuffix(got, "ok\n")) {
+			t.Errorf("%s%s\nwant %s", c.devices, got, c.want)
+		}
+	}
+}
+
+// TestStoreThatIsNoFolder: a file where a folder is to be is a mistake, and a path that is not there is none.
+func TestStoreThatIsNoFolder(t *testing.T) {
+	device := tagOf(`address: "holding:1"`, "")
+	for top, want := range map[string]string{
+		"buffer: {path: c.yaml}\n":          `c.yaml:9:16: buffer.path "c.yaml" is a file; name a folder, which is made when it is missing`,
+		"pki: {path: ./c.yaml}\n":           `c.yaml:9:13: pki.path "./c.yaml" is a file; name a folder, which is made when it is missing`,
+		"buffer: {path: none/at/all}\n":     "",
+		"buffer: {path: c.yaml/..}\n":       "",
+		"pki: {path: .}\nbuffer: {path: .}": "",
+	} {
+		if got := plan(t, device+top); got != want && !(want == "" && strings.HasSuffix(got, "ok\n")) {
+			t.Errorf("%s: %s\nwant %s", top, got, want)
+		}
+	}
+}

@@ -56,6 +56,7 @@ func (l *loader) load(path string) (*Config, error) {
 	l.givePKI()
 	l.checkWrites()
 	l.checkDrivers()
+	l.checkListeners()
 	l.cfg.File = path
 	for _, s := range l.files {
 		l.cfg.Files = append(l.cfg.Files, s.name)
@@ -87,7 +88,9 @@ type loader struct {
 	places      []devicePlace   // of cfg.Devices
 	writes      []places        // of cfg.Writes
 	rules       map[writeID]int // of cfg.Writes, those that are right so far
-	clientIDs   []pos           // of cfg.Destinations, as are
+	listeners   []listener
+	folders     map[string]field // buffer.path and pki.path
+	clientIDs   []pos            // of cfg.Destinations, as are
 	topics      []pos
 	words       map[string]string
 	keyIDs      map[string]uint16
@@ -105,7 +108,7 @@ func newLoader(protocols []drivers.Protocol, o Options) *loader {
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},
-		optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
+		folders: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
 	}
 	if l.lookupEnv == nil {
 		l.lookupEnv = os.LookupEnv
