@@ -203,6 +203,13 @@ type Typed interface {
 	DataTypes(g Ref) []telemetry.DataType
 }
 
+// Sized is a driver that knows from the config alone how long the texts of its tags can be.
+type Sized interface {
+	// TextSizes returns the most bytes that a text of each tag of the group has: 0 where the values are no texts or their type is
+	// not known, -1 where only a read will tell how long they are.
+	TextSizes(g Ref) []int
+}
+
 // Describer is a driver whose device can say what its tags are.
 type Describer interface {
 	// Details returns what the device says of the group's tags, one for each, once that is known; nil before it and after it. It is

@@ -98,6 +98,8 @@ func (p *planWriter) absent(cfg *config.Config) {
 type load struct {
 	tags                        int
 	readings, records, requests float64
+	texts                       float64 // bytes
+	unsized                     int     // texts of unknown length
 }
 
 func (l *load) add(o load) {
@@ -105,6 +107,8 @@ func (l *load) add(o load) {
 	l.readings += o.readings
 	l.records += o.records
 	l.requests += o.requests
+	l.texts += o.texts
+	l.unsized += o.unsized
 }
 
 type planWriter struct {
@@ -132,6 +136,9 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
 			}
 			l := groupLoad(g, len(requests))
+			if sized, ok := d.(drivers.Sized); ok {
+				l.addTexts(g, sized.TextSizes(drivers.Ref{Device: i, Group: j}))
+			}
 			p.printf("    group %q each %v: %s, %s a cycle", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), web.Count(uint64(len(requests)), "request"))
 			if coster != nil {
 				cost := coster.Cost(drivers.Ref{Device: i, Group: j})
@@ -156,4 +163,15 @@ func groupLoad(g *config.Group, requests int) load {
 	per := float64(time.Second) / float64(g.Interval)
 	tags := len(g.Tags) + len(g.Derived)
 	return load{tags: tags, readings: float64(tags) * per, records: per, requests: float64(requests) * per}
+}
+
+// addTexts counts the texts of a group, whose sizes a driver knows.
+func (l *load) addTexts(g *config.Group, sizes []int) {
+	for _, n := range sizes {
+		if n < 0 {
+			l.unsized++
+		} else {
+			l.texts += float64(n) * float64(time.Second) / float64(g.Interval)
+		}
+	}
 }

@@ -211,3 +211,30 @@ func TestStoreThatIsNoFolder(t *testing.T) {
 		}
 	}
 }
+
+// TestEstimateCountsTexts: the lengths of texts that the config tells are in the estimate of an outage, as far as they go.
+func TestEstimateCountsTexts(t *testing.T) {
+	estimate := func(tags, top string) string {
+		got := plan(t, "  - name: press\n    driver: modbus\n    url: tcp://h\n    groups:\n      - {name: f, interval: 50ms, tags: ["+tags+"]}\n"+top)
+		_, after, _ := strings.Cut(got, "\n  estimate: ")
+		line, _, _ := strings.Cut(after, "\n")
+		return line
+	}
+	const small, n = "buffer: {max_size: 4MiB, commit_interval: 200ms}\n", "{name: n, address: 'holding:0'}"
+	tag := func(name, rest string) string { return ", {name: " + name + ", address: 'holding:9', " + rest + "}" }
+	for _, c := range []struct{ tags, want string }{
+		{n, "the store is full after 0.8 hours of outage"},
+		{n + tag("a", "type: bytes, length: 250") + tag("b", "type: bytes, length: 250"), "full after 3.0 minutes of outage if every text is as long as it can be and another each time, 0.7 hours if none changes"},
+		{n + tag("a", "type: string, length: 250"), "full after 10.0 minutes of outage if"},
+		{n + tag("a", "enum: '0=off, 1=a text of about 30 characters'"), "full after 0.5 hours of outage if"},
+		{n + tag("a", "flags: '0=a text of about 30 characters, 1=a text of about 30 characters'"), "full after 0.4 hours of outage if"},
+	} {
+		if got := estimate(c.tags, small); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s\nwant %s", c.tags, got, c.want)
+		}
+	}
+	got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: a, address: 'ns=2;s=a', type: string}, {name: b, address: 'ns=2;s=b'}, {name: c, address: 'ns=2;s=c', type: json}, {name: d, address: 'ns=2;s=d', enum: '0=off'}]}\n")
+	if want := "2 texts whose length only the device knows are not in it"; !strings.Contains(got, want) {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}

@@ -289,3 +289,32 @@ func checkTypes(s *Suite) error {
 		return nil
 	})
 }
+
+// checkSizes holds the texts that the device has against what the driver says of their length.
+func checkSizes(s *Suite) error {
+	x, err := s.connected()
+	if err != nil {
+		return err
+	}
+	defer x.driver.Close()
+	sized, ok := x.driver.(drivers.Sized)
+	if !ok {
+		return nil
+	}
+	return s.refs(func(g drivers.Ref) error {
+		sizes := sized.TextSizes(g)
+		if len(sizes) != len(s.tags(g)) {
+			return fmt.Errorf("%d text sizes for the %d tags of %v", len(sizes), len(s.tags(g)), g)
+		}
+		readings, err := x.read(context.Background(), g)
+		if err != nil {
+			return fmt.Errorf("Read of %v: %w", g, err)
+		}
+		for i, r := range readings {
+			if n := len(r.Value.Text); r.Value.Kind == telemetry.KindString && sizes[i] > 0 && n > sizes[i] {
+				return fmt.Errorf("the text of tag %d of %v has %d bytes, and the driver says %d at most", i, g, n, sizes[i])
+			}
+		}
+		return nil
+	})
+}

@@ -44,6 +44,25 @@ func (f *field) zone() *time.Location {
 	return f.rare.zone
 }
 
+// textSize is the most bytes that the tag's text has, 0 where it is none. A character beyond ASCII counts as one.
+func (f *field) textSize() (n int) {
+	switch c := f.check(); {
+	case c != nil && c.enum != nil:
+		for _, text := range c.enum {
+			n = max(n, len(text))
+		}
+	case c != nil && c.flags != nil:
+		for _, one := range c.flags {
+			n += len(one.text) + len(", ")
+		}
+	case f.kind == kindBytes:
+		n = 2 * int(f.length) // as hex digits
+	default:
+		n = int(f.length)
+	}
+	return n
+}
+
 // data is the data type of the tag's values before scaling.
 func (f *field) data() telemetry.DataType {
 	if c := f.check(); c != nil && (c.enum != nil || c.flags != nil) {

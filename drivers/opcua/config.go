@@ -361,6 +361,20 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	return errs
 }
 
+// textSize is the most bytes that the tag's text has, 0 where it is none or nobody knows what it is, -1 for a text as long as the server makes it.
+func (t *tag) textSize() (n int) {
+	p := t.want.part
+	switch {
+	case p != nil && p.own != nil:
+		for _, text := range p.own.of {
+			n = max(n, len(text))
+		}
+	case t.event != nil, t.want.kind == telemetry.KindString, p != nil && p.server:
+		return -1
+	}
+	return n
+}
+
 // clip keeps a message readable when an address is absurdly long.
 func clip(s string) string {
 	if len(s) > 200 {

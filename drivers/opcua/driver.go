@@ -185,6 +185,16 @@ func (d *driver) usesURIs() bool {
 	return false
 }
 
+// TextSizes returns how long the texts of the group's tags can be: see drivers.Sized.
+func (d *driver) TextSizes(ref drivers.Ref) []int {
+	g := &d.groups[ref.Device][ref.Group]
+	sizes := make([]int, len(g.tags))
+	for i := range g.tags {
+		sizes[i] = g.tags[i].textSize()
+	}
+	return sizes
+}
+
 // Plan returns one line a Read request of a poll. The limit of nodes a request is the server's when
 // connected, else the one taken for servers that state none.
 func (d *driver) Plan(ref drivers.Ref) []string {
