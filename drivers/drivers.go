@@ -217,10 +217,13 @@ type Describer interface {
 	Details(g Ref) []telemetry.Details
 }
 
-// Planner is a driver that can say in words which requests a poll of the group makes.
+// Planner is a driver that can say in words how a group is read.
 type Planner interface {
-	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".
+	// Plan returns a line for each request of a poll, for example "read holding 100-148 (49 registers, 20 tags)", or for the
+	// subscription, and behind those what else a person should know of it.
 	Plan(g Ref) []string
+	// Requests returns how many requests a poll makes, 0 where the device pushes.
+	Requests(g Ref) int
 }
 
 // Asker is a driver that passes on a single request of its protocol, for the tools of an integrator.

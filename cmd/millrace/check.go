@@ -131,23 +131,27 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 		p.printf("  device %q, timeout %v\n", dev.Name, dev.Timeout)
 		for j := range dev.Groups {
 			g := &dev.Groups[j]
-			var requests []string
+			var plan []string
+			requests, how := 0, ""
 			if planner != nil {
-				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
+				plan, requests = planner.Plan(drivers.Ref{Device: i, Group: j}), planner.Requests(drivers.Ref{Device: i, Group: j})
+				if how = fmt.Sprintf(", %s a cycle", web.Count(uint64(requests), "request")); requests == 0 {
+					how = ", pushed by the device"
+				}
 			}
-			l := groupLoad(g, len(requests))
+			l := groupLoad(g, requests)
 			if sized, ok := d.(drivers.Sized); ok {
 				l.addTexts(g, sized.TextSizes(drivers.Ref{Device: i, Group: j}))
 			}
-			p.printf("    group %q each %v: %s, %s a cycle", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), web.Count(uint64(len(requests)), "request"))
+			p.printf("    group %q each %v: %s%s", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), how)
 			if coster != nil {
 				cost := coster.Cost(drivers.Ref{Device: i, Group: j})
 				polls = append(polls, poll{dev.Name, g.Name, g.Interval, cost})
 				p.printf(", %s, about %v on the line", web.Count(uint64(cost.Bytes), "byte"), round(cost.Time))
 			}
 			p.printf("\n")
-			for _, r := range requests {
-				p.printf("      %s\n", r)
+			for _, line := range plan {
+				p.printf("      %s\n", line)
 			}
 			for _, t := range g.Derived {
 				p.printf("      derive %s = %s\n", t.Name, t.Expr)

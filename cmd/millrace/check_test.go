@@ -238,3 +238,47 @@ func TestEstimateCountsTexts(t *testing.T) {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }
+
+// TestPlanOfSubscriptions: what a server is asked to push is in the plan, with what servers take at least, and is no request.
+func TestPlanOfSubscriptions(t *testing.T) {
+	cnc := func(keys string) string {
+		return plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n"+keys+"    groups:\n"+
+			"      - {name: f, interval: 100ms, tags: [{name: a, address: 'ns=2;s=a'}, {name: b, address: 'ns=2;s=b', type: event}, {name: c, address: 'ns=2;s=c', field: x}, {name: d, address: 'ns=2;s=c', field: y}]}\n"+
+			"      - {name: s, interval: 1m, tags: [{name: a, address: 'ns=2;s=a'}]}\n")
+	}
+	const all = "\n      in all 2 subscriptions with 4 items; a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard; `mode: auto` polls what is refused\n"
+	for _, c := range []struct {
+		keys string
+		want []string
+	}{
+		{"", []string{`group "f" each 100ms: 4 tags, pushed by the device`, "\n      subscribe to 3 items: sampled every 100ms, published every 100ms if the server can, 10 values of each kept until then\n",
+			"\n      subscribe to 1 item: sampled every 1m, published every 5s if the server can", all, ", 0 requests/s\n"}},
+		{"    queue_size: 1\n    verify_interval: 1m\n", []string{"1 value of each kept until then; what was not pushed for 1m is read\n"}},
+	} {
+		got := cnc(c.keys)
+		for _, want := range c.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %s\nwant %s", c.keys, got, want)
+			}
+		}
+	}
+	polled := func(mode string) string {
+		return plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    mode: "+mode+"\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: 'ns=2;s=a'}]}]\n")
+	}
+	if got := polled("auto"); !strings.Contains(got, "\n      or, where the server refuses that, read 1 node in 1 request of up to 500\n") || !strings.Contains(got, "in all 1 subscription with 1 item;") {
+		t.Error(got)
+	}
+	if got := polled("read"); !strings.Contains(got, "1 tag, 1 request a cycle\n      read 1 node in 1 request of up to 500\n") || strings.Contains(got, "subscri") || !strings.Contains(got, ", 2 requests/s\n") {
+		t.Error(got)
+	}
+}
+
+// TestPlanOfTwoPaths: a spare path is no request.
+func TestPlanOfTwoPaths(t *testing.T) {
+	got := plan(t, "  - name: press\n    driver: modbus\n    url: tcp://h\n    spare_url: tcp://i\n    groups:\n      - {name: f, interval: 500ms, tags: [{name: x, address: 'holding:1'}]}\n")
+	for _, want := range []string{"1 tag, 1 request a cycle", "path: tcp://h:502, spare: tcp://i:502", "line: 2 requests/s", "2 records/s, 2 requests/s"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
