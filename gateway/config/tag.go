@@ -94,7 +94,7 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	h.note = func(f field, ok bool) { place.noteTag(l, f, ok) }
 	before := l.mistakes.total
 	seen := read(l, v, l.tables.tag, t, h)
-	lack(l, v, l.tables.tag, seen, called("tag", t.Name))
+	lack(l, v, l.tables.tag, seen|g.meant, called("tag", t.Name))
 	l.settle(&t.reporting, g.Interval)
 	l.settleLinear(t)
 	if t.expr.v.n != nil {
@@ -102,7 +102,7 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 		l.addDerived(g, t, len(values) > 0)
 		return
 	}
-	place.tags[here].faulty = l.mistakes.total > before
+	place.tags[here].faulty = l.mistakes.total > before || g.meant != 0
 	for i := range values {
 		values[i].text = l.intern(values[i].text)
 	}
