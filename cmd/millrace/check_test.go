@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"millrace/drivers"
 	"millrace/gateway/config"
 )
 
@@ -279,6 +282,26 @@ func TestPlanOfTwoPaths(t *testing.T) {
 	for _, want := range []string{"1 tag, 1 request a cycle", "path: tcp://h:502, spare: tcp://i:502", "line: 2 requests/s", "2 records/s, 2 requests/s"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
+// TestDriversListsEveryKey: `millrace drivers` names each key that a driver adds, whatever it is of.
+func TestDriversListsEveryKey(t *testing.T) {
+	var out bytes.Buffer
+	if code := execute([]string{"drivers"}, &out); code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	_, modbus, _ := strings.Cut(out.String(), "driver: modbus\n")
+	modbus, opcua, _ := strings.Cut(modbus, "driver: opcua\n")
+	for _, p := range protocols() {
+		said := map[string]string{"modbus": modbus, "opcua": opcua}[p.Name]
+		for level, options := range map[string][]drivers.Option{"device": slices.Concat(p.DeviceOptions, p.ConnectionOptions), "group": p.GroupOptions, "tag": p.TagOptions} {
+			for _, o := range options {
+				if !regexp.MustCompile(`(?m)^  ` + level + ` +` + o.Name + ` +\S`).MatchString(said) {
+					t.Errorf("%s of a %s with driver %s is not in\n%s", o.Name, level, p.Name, said)
+				}
+			}
 		}
 	}
 }

@@ -260,7 +260,12 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 		case l.full():
 			l.errorf(f.at, "", "")
 		case errors.As(err, &unknown):
-			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(read)), "its tags are")
+			readable := maps.Clone(read)
+			maps.DeleteFunc(readable, func(_ string, is bool) bool { return !is })
+			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(readable)), "those that it can read are")
+			if len(readable) == 0 {
+				mend = "read an address in a tag of its own"
+			}
 			if _, derived := read[unknown.Name]; derived {
 				mend = "a formula sees readings, not what is derived or aggregated: write the formula in place of its name, or read the address in a tag of its own"
 			}
