@@ -31,8 +31,15 @@ type Protocol struct {
 	// urls are spelled differently share it too. Nil: urls are compared as they are written.
 	Normal func(url string) string
 
+	// Identity are the options that tell the devices behind one url apart: with another text it is another device.
+	Identity []string
+
 	// Apart is a connection option, "" for none: devices with the same url but other texts of it do not share a connection.
 	Apart string
+
+	// Connections is a connection option, "" for none: how many connections to its url a Driver may have open, 1 where it is not
+	// given.
+	Connections string
 
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
@@ -150,10 +157,37 @@ type WriteChecker interface {
 	CheckWrite(w Write) error
 }
 
+// WriteTyper is a Writer that has to ask the device what a tag takes, because the config does not say it.
+type WriteTyper interface {
+	// WriteType returns the type of the value that a tag takes, before scaling, or of the elements of the array that it takes. An error that wraps ErrLink
+	// says that the link is down; every other one says why the tag cannot be written.
+	WriteType(ctx context.Context, g Ref, tag int) (typ telemetry.DataType, array bool, err error)
+}
+
 // Warner is a driver that learns of things that no reading tells.
 type Warner interface {
 	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.
 	Warning() string
+}
+
+// Learner is a driver that finds out how its devices want to be asked, where the config does not say it. What it learns, options
+// of the device or the connection can say, too. Learned and Forget may be called from any goroutine.
+type Learner interface {
+	// Learned returns what was learned of a device, by option: the texts that make it permanent in the place of those in the
+	// config. Nil = nothing. The map is not changed afterwards.
+	Learned(device int) map[string]string
+	// Restore takes over what Learned said of the same device in another process, before the first Connect. It leaves out
+	// what is not valid, and returns why.
+	Restore(device int, learned map[string]string) error
+	// Forget forgets all that was learned of a device and of its connection; it is learned anew.
+	Forget(device int)
+}
+
+// Redundant is a driver whose connection may have a spare path.
+type Redundant interface {
+	// Path returns the url of the path in use and that of the spare one, "" where there is only one path. It may be called from
+	// any goroutine.
+	Path() (inUse, spare string)
 }
 
 // Browser is a driver that can list what a device has.
@@ -261,6 +295,13 @@ type Certificate struct {
 	NotAfter time.Time // when it ends
 	Next     string    // what happens before it ends, in words, where that is not for a person to do
 	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
+}
+
+// Exposed is a driver whose config may give up a protection that it would otherwise have.
+type Exposed interface {
+	// Exposure returns what is given up and what to do about it, in words, "" for nothing. It follows from the config alone, and may be called from
+	// any goroutine.
+	Exposure() (what, mend string)
 }
 
 // Tracer is a driver that can show what goes over its line.

@@ -35,6 +35,10 @@ type connection struct {
 	poller    *poller.Poller
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
+	redundant drivers.Redundant // nil = it has one path
+	learner   drivers.Learner
+	learning  []learning        // by device; nil = the driver learns nothing
+	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	still     bool              // some of its values are recorded only when they change
 	*task
@@ -80,7 +84,8 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
 	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
-	o := poller.Options{Buffers: &g.buffers, Enter: g.descriptors.enter, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+	opened := openedBy(&c)
+	o := poller.Options{Buffers: &g.buffers, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: cmp.Or(g.since, time.Now())}
 	for i, dev := range c.Devices {
 		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))
@@ -106,6 +111,12 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	o.Details = conn.describe
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
+	conn.redundant, _ = d.(drivers.Redundant)
+	if l, ok := d.(drivers.Learner); ok {
+		conn.learner, conn.learning = l, learningOf(&c)
+		g.learned.restore(l, conn.learning)
+	}
+	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
@@ -212,6 +223,7 @@ func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command
 					continue
 				}
 				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
+				_, t.Asks = d.(drivers.WriteTyper)
 				if types := dataTypes(d, t.Group); types != nil {
 					t.Type = types[k]
 				}

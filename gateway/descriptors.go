@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"sync"
 
 	"millrace/gateway/config"
@@ -41,36 +42,36 @@ func newDescriptors() *descriptors {
 	return &descriptors{limit: descriptorLimit, open: openDescriptors, used: math.MaxInt / 2}
 }
 
-// enter admits one attempt to connect, which ends with leave. Counting is slow with many, so it is done only when the
+// enter admits one attempt to connect, of a driver that opens n connections, which ends with leave. Counting is slow with many, so it is done only when the
 // last count and the dials since come near the limit.
-func (d *descriptors) enter() (leave func(), err error) {
+func (d *descriptors) enter(n int) (leave func(), err error) {
 	limit := d.limit()
 	if limit == 0 {
 		return func() {}, nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.take(limit - descriptorReserve) {
+	if !d.take(n, limit-descriptorReserve) {
 		return nil, fmt.Errorf("no file descriptor left for this device: the process may open %d, and the last %d are kept for the store, the brokers and the page; "+
 			"raise LimitNOFILE in the systemd unit, or ulimit -n", limit, descriptorReserve)
 	}
-	d.dialling++
+	d.dialling += n
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.dialling--
+		d.dialling -= n
 	}), nil
 }
 
-// take takes one descriptor if no more than most are in use with it. mu is held.
-func (d *descriptors) take(most int) bool {
-	if d.used+1 > most {
+// take takes n descriptors if no more than most are in use with them. mu is held.
+func (d *descriptors) take(n, most int) bool {
+	if d.used+n > most {
 		d.used = d.open() + d.dialling // a dial under way may have its descriptor or not
 	}
-	if d.used+1 > most {
+	if d.used+n > most {
 		return false
 	}
-	d.used++
+	d.used += n
 	return true
 }
 
@@ -82,7 +83,7 @@ func (d *descriptors) admit() bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.take(limit - storeReserve)
+	return d.take(1, limit-storeReserve)
 }
 
 // tooFewFor says in words that the limit does not suffice for a config, "" when it does.
@@ -95,8 +96,20 @@ func (d *descriptors) tooFewFor(cfg *config.Config) string {
 		"raise LimitNOFILE in the systemd unit, or ulimit -n", need, limit, min(need-limit, len(cfg.Connections())))
 }
 
+// openedBy returns how many descriptors the driver of a connection may have open.
+func openedBy(c *config.Connection) int {
+	n, err := strconv.Atoi(c.Connection.Options[c.Protocol.Connections])
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
 // DescriptorsFor returns about how many file descriptors a gateway with this config uses: one a connection and
 // destination, and those that are kept for itself.
-func DescriptorsFor(cfg *config.Config) int {
-	return len(cfg.Connections()) + len(cfg.Destinations) + ownDescriptors + descriptorReserve
+func DescriptorsFor(cfg *config.Config) (n int) {
+	for _, c := range cfg.Connections() {
+		n += openedBy(&c)
+	}
+	return n + len(cfg.Destinations) + ownDescriptors + descriptorReserve
 }

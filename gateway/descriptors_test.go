@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"millrace/drivers"
 	"millrace/gateway/config"
 )
 
@@ -17,7 +18,7 @@ func TestDescriptorsKeepAReserve(t *testing.T) {
 	d.open = func() int { counted++; return open }
 	admitted := 0
 	for range 200 {
-		leave, err := d.enter()
+		leave, err := d.enter(1)
 		if err != nil {
 			if !strings.Contains(err.Error(), "may open 100, and the last 16 are kept") {
 				t.Fatal(err)
@@ -35,7 +36,7 @@ func TestDescriptorsKeepAReserve(t *testing.T) {
 	open = 60 // a switch died, and 24 devices are dialled again at once: none has its descriptor yet
 	admitted = 0
 	for range 200 {
-		if _, err := d.enter(); err == nil {
+		if _, err := d.enter(1); err == nil {
 			admitted++
 		}
 	}
@@ -54,7 +55,7 @@ func TestDescriptorsAreCountedSeldom(t *testing.T) {
 	d.limit = func() int { return 16384 }
 	d.open = func() int { counted++; return 12 }
 	for range 1000 {
-		leave, err := d.enter()
+		leave, err := d.enter(1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +69,7 @@ func TestDescriptorsAreCountedSeldom(t *testing.T) {
 func TestDescriptorsWithoutALimit(t *testing.T) {
 	d := &descriptors{limit: func() int { return 0 }}
 	for range 1000 {
-		leave, err := d.enter()
+		leave, err := d.enter(1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,12 +131,38 @@ func TestDescriptorsAreKeptForTheStore(t *testing.T) {
 	if open != 128-storeReserve {
 		t.Errorf("%d of 128 in use after 400 connections to the page, want %d", open, 128-storeReserve)
 	}
-	if _, err := d.enter(); err == nil {
+	if _, err := d.enter(1); err == nil {
 		t.Error("a device is dialled with the last descriptors")
 	}
 	for limit, want := range map[int]int{0: 64, 40: 5, 16: 4, 128: 16, 1024: 64, 1 << 20: 64} {
 		if got := pageShare(limit); got != want {
 			t.Errorf("limit %d: the page has %d connections, want %d", limit, got, want)
 		}
+	}
+}
+
+// TestDescriptorsOfSeveralConnections: a driver that opens four takes four.
+func TestDescriptorsOfSeveralConnections(t *testing.T) {
+	d := newDescriptors()
+	d.limit, d.open = func() int { return 100 }, func() int { return 70 }
+	admitted := 0
+	for range 10 {
+		if _, err := d.enter(4); err == nil {
+			admitted++
+		}
+	}
+	if admitted != 3 {
+		t.Errorf("%d dials of 4 connections admitted with 70 of 84 in use, want 3", admitted)
+	}
+	p := drivers.Protocol{Connections: "connections"}
+	for text, want := range map[string]int{"4": 4, "": 1} {
+		c := config.Connection{Protocol: p}
+		c.Connection.Options = map[string]string{"connections": text}
+		if n := openedBy(&c); n != want {
+			t.Errorf("connections %q: %d", text, n)
+		}
+	}
+	if n := openedBy(&config.Connection{}); n != 1 {
+		t.Errorf("without the option: %d", n)
 	}
 }

@@ -43,6 +43,7 @@ type Gateway struct {
 	schemas     sync.Map       // of the streams in use: *buffer.Stream → *record.Schema
 	judge       *judge
 	losses      *losses
+	learned     *learned
 	watchdog    watchdog
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
@@ -73,6 +74,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
 	g.tellUnclean(cfg)
 	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
@@ -145,6 +147,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 		polling.end()
 		g.drain(hurry, &last)
 		publishing.end()
+		_ = g.keepLearned(true) // said in the log
 		keeping.end()
 		return errors.Join(g.losses.write(true), g.buf.Close())
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,20 +20,19 @@ type judge struct {
 }
 
 type standing struct {
-	since  time.Time
-	now    bool // at the last look
-	said   bool // the log's last word is that it stands
-	spoken time.Time
-	text   string
-	lasted time.Duration
-	ended  string // what is said when it no longer stands
+	state          web.State // as it was seen last
+	since, until   time.Time // until is the first look without it
+	now            bool      // at the last look
+	said           bool      // the log's last word is that it stands
+	spoken, before time.Time // when the log said last that it does, and the time before
 }
 
 const (
 	firstLook = 3 * time.Second // after the start: devices and brokers are still being dialled
 	lookEvery = 2 * time.Second
-	quiet     = time.Minute // the log has at most one line of a state in this time
-	maxLines  = 20          // of one look
+	quiet     = time.Minute      // the log says at most twice in this time that a state stands
+	settle    = 10 * time.Second // what stood for less may come and go: its end is said when it has stayed away for so long
+	maxLines  = 20               // of one look
 )
 
 func stateKey(s *web.State) string { return s.Kind + "\x00" + s.Name + "\x00" + s.State }
@@ -53,22 +53,17 @@ func (j *judge) stamp(s *web.Snapshot) {
 		}
 		if !st.Since.IsZero() {
 			known.since = st.Since
-		} else if known.since.IsZero() {
+		} else if known.since.IsZero() || !known.until.IsZero() {
 			known.since = s.Now
 		}
 		st.Since = known.since
-		known.now, known.text, known.ended = true, st.String(), "no more: "+st.String()
-		switch st.State {
-		case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad:
-			known.ended = fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
-		}
+		known.now, known.until, known.state = true, time.Time{}, *st
 	}
 	for key, st := range j.states {
 		if !st.now {
-			if !st.since.IsZero() {
-				st.lasted = s.Now.Sub(st.since)
+			if st.until.IsZero() {
+				st.until = s.Now
 			}
-			st.since = time.Time{}
 			if !st.said && s.Now.Sub(st.spoken) > quiet {
 				delete(j.states, key)
 			}
@@ -76,38 +71,53 @@ func (j *judge) stamp(s *web.Snapshot) {
 	}
 }
 
-// tell logs what has changed, loudest first, and at most a line a minute of each state.
+// tell logs what has changed, loudest first. The end of a state that gave way to a worse one is told by the worse one's line.
 func (j *judge) tell(s *web.Snapshot) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	lines, left := 0, 0
-	due := func(st *standing) bool {
-		if st.now == st.said || !st.spoken.IsZero() && s.Now.Sub(st.spoken) < quiet {
-			return false
+	lines := 0
+	say := func(level slog.Level, text string, more ...any) {
+		if lines++; lines <= maxLines {
+			j.log.Log(context.Background(), level, text, more...)
 		}
-		st.said, st.spoken = st.now, s.Now
-		if lines++; lines > maxLines {
-			left++
-		}
-		return lines <= maxLines
 	}
 	for i := range s.States {
-		if st := j.states[stateKey(&s.States[i])]; st != nil && due(st) {
-			level := slog.LevelWarn
-			if s.States[i].Level() == web.LevelBad {
-				level = slog.LevelError
-			}
-			j.log.Log(context.Background(), level, st.text)
+		st := j.states[stateKey(&s.States[i])]
+		if st == nil || st.said || s.Now.Sub(st.before) < quiet {
+			continue
 		}
+		st.said, st.before, st.spoken = true, st.spoken, s.Now
+		level := slog.LevelWarn
+		if st.state.Level() == web.LevelBad {
+			level = slog.LevelError
+		}
+		say(level, st.state.String())
 	}
 	for _, st := range j.states {
-		if !st.now && due(st) {
-			j.log.Info(st.ended, "lasted", st.lasted.Round(time.Second))
+		worse := func(now web.State) bool { return now.Outdoes(&st.state) }
+		switch lasted := st.until.Sub(st.since); {
+		case st.now || !st.said:
+		case slices.ContainsFunc(s.States, worse):
+			st.said = false
+		case lasted >= settle || s.Now.Sub(st.until) >= settle:
+			st.said = false
+			say(slog.LevelInfo, ended(&st.state), "lasted", lasted.Round(time.Second))
 		}
 	}
-	if left > 0 {
+	if left := lines - maxLines; left > 0 {
 		j.log.Warn("more states have changed; the page and /readyz show all", "left_out", left)
 	}
+}
+
+// ended is what is said when a state no longer stands.
+func ended(st *web.State) string {
+	switch st.State {
+	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad, web.StateLosing:
+		return fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
+	case web.StateLost:
+		return fmt.Sprintf("%s %q: the notice of lost data has ended", st.Kind, st.Name)
+	}
+	return "no more: " + st.String()
 }
 
 // watchStates looks every two seconds, and tells the log.
@@ -125,6 +135,7 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
+		_ = g.keepLearned(false)                          // said in the log
 		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
 	}
 }

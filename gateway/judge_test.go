@@ -33,10 +33,11 @@ func (f *shown) Snapshot() *web.Snapshot {
 	f.judge.stamp(&s)
 	return &s
 }
-func (f *shown) Buffer() *buffer.Buffer                      { return f.buf }
-func (f *shown) Values() *values.Table                       { return values.New() }
-func (f *shown) Ack(string) ([]web.Loss, error)              { return nil, nil }
-func (f *shown) Reload(context.Context) (*web.Change, error) { return nil, errStopping }
+func (f *shown) Buffer() *buffer.Buffer                        { return f.buf }
+func (f *shown) Values() *values.Table                         { return values.New() }
+func (f *shown) ResetLearned(string, string) ([]string, error) { return nil, nil }
+func (f *shown) Ack(string) ([]web.Loss, error)                { return nil, nil }
+func (f *shown) Reload(context.Context) (*web.Change, error)   { return nil, errStopping }
 func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
 	return nil, errStopping
 }
@@ -112,6 +113,9 @@ var stateRows = map[string]struct {
 		s.Certificates = certificate(true, 3650*24*time.Hour)
 		s.Certificates[0].Replaced = judged.Add(48 * time.Hour)
 	}, "it replaces one that ends on 2026-03-03 and has the same key; trust it in the servers", "attention"},
+	"login exposed": {func(s *web.Snapshot) {
+		s.Exposures = []web.Exposure{{Device: "press-1", What: "its password goes unencrypted", Mend: "encrypt"}}
+	}, "its password goes unencrypted; encrypt", "attention"},
 	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
 	"clock not set": {func(s *web.Snapshot) {
 		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
@@ -265,6 +269,91 @@ func TestLogIsDamped(t *testing.T) {
 	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=1s") {
 		t.Errorf("the last word is %q", last)
 	}
+}
+
+// TestLogOfChanges: what gets worse has one line and no end, what ends is told at once, and only a person ends a loss.
+func TestLogOfChanges(t *testing.T) {
+	bad := func(n int) func(*web.Snapshot) {
+		return func(s *web.Snapshot) { s.Devices[0].Bad, s.Devices[0].BadTag = n, "t1" }
+	}
+	down := func(s *web.Snapshot) { s.Devices[0].Reason = "timeout" }
+	loss := func(losing bool) func(*web.Snapshot) {
+		return func(s *web.Snapshot) {
+			s.Losses = []web.Loss{{Destination: "cloud", Readings: 1, Causes: "1 rejected", From: judged, To: judged, Losing: losing}}
+		}
+	}
+	well := func(*web.Snapshot) {}
+	for name, c := range map[string]struct {
+		phases []phase
+		want   []string
+	}{
+		"down": {[]phase{{16, down}, {20, well}}, []string{
+			`0 WARN device "press-1": down since`, `16 INFO device "press-1" is no longer down lasted=16s`}},
+		"shortly down": {[]phase{{4, down}, {20, well}}, []string{
+			`0 WARN device "press-1": down since`, `14 INFO device "press-1" is no longer down lasted=4s`}},
+		"down twice": {[]phase{{14, down}, {6, well}, {30, down}, {4, well}}, []string{
+			`0 WARN device "press-1": down since`, `14 INFO device "press-1" is no longer down lasted=14s`,
+			`20 WARN device "press-1": down since`, `50 INFO device "press-1" is no longer down lasted=30s`}},
+		"worse, then well": {[]phase{{20, bad(3)}, {20, down}, {20, well}}, []string{
+			`0 WARN device "press-1": partly bad since`, `20 WARN device "press-1": down since`, `40 INFO device "press-1" is no longer down lasted=20s`}},
+		"worse, and better again": {[]phase{{20, bad(3)}, {20, down}, {20, bad(2)}, {2, well}}, []string{
+			`0 WARN device "press-1": partly bad since`, `20 WARN device "press-1": down since`, `40 WARN device "press-1": partly bad since`,
+			`40 INFO device "press-1" is no longer down lasted=20s`, `60 INFO device "press-1" is no longer partly bad lasted=20s`}},
+		"lost": {[]phase{{10, loss(true)}, {88, loss(false)}, {10, loss(true)}, {20, loss(false)}, {2, well}}, []string{
+			`0 ERROR destination "cloud": losing data since`, `10 ERROR destination "cloud": lost data since`,
+			`10 INFO destination "cloud" is no longer losing data lasted=10s`, `98 ERROR destination "cloud": losing data since`,
+			`108 ERROR destination "cloud": lost data since`, `108 INFO destination "cloud" is no longer losing data lasted=1m48s`,
+			`128 INFO destination "cloud": the notice of lost data has ended lasted=2m8s`}},
+		"lost and down": {[]phase{{20, loss(false)}, {20, func(s *web.Snapshot) { loss(false)(s); down(s) }}}, []string{
+			`0 ERROR destination "cloud": lost data since`, `20 WARN device "press-1": down since`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := logOf(t, c.phases); !slices.EqualFunc(got, c.want, strings.HasPrefix) {
+				t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
+	}
+}
+
+// phase is how the gateway stands for so many seconds.
+type phase struct {
+	seconds int
+	state   func(*web.Snapshot)
+}
+
+// logOf returns what the log says of the phases, each line with the second in which it was written.
+func logOf(t *testing.T, phases []phase) (lines []string) {
+	t.Helper()
+	log := &safeBuffer{}
+	j := &judge{log: slog.New(slog.NewJSONHandler(log, nil)), states: map[string]*standing{}}
+	at, read := 0, 0
+	for _, p := range phases {
+		for end := at + p.seconds; at < end; at += 2 {
+			f := &shown{judge: j, snap: wellSnapshot()}
+			f.snap.Now = judged.Add(time.Duration(at) * time.Second)
+			for i := range f.snap.Devices {
+				f.snap.Devices[i].Groups[0].LastAt, f.snap.Devices[i].Since = f.snap.Now, time.Time{}
+			}
+			p.state(&f.snap)
+			j.tell(f.Snapshot())
+			for line := range strings.Lines(log.String()[read:]) {
+				var l struct {
+					Level, Msg string
+					Lasted     time.Duration
+				}
+				if err := json.Unmarshal([]byte(line), &l); err != nil {
+					t.Fatal(err)
+				}
+				text := fmt.Sprintf("%d %s %s", at, l.Level, l.Msg)
+				if l.Lasted > 0 {
+					text += fmt.Sprintf(" lasted=%v", l.Lasted)
+				}
+				lines = append(lines, text)
+			}
+			read = len(log.String())
+		}
+	}
+	return lines
 }
 
 // TestLossesStay: what was lost is said over a restart, until a person acknowledges it, and anew with the next loss.

@@ -59,6 +59,7 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	if err := g.needsRestart(g.running.cfg, cfg); err != nil {
 		return nil, err
 	}
+	g.learned.look(g.running.connections) // for those that take their places
 	next, err := g.prepare(ctx, cfg)
 	if err != nil {
 		return nil, err

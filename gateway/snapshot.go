@@ -41,6 +41,12 @@ func (g *Gateway) state() *web.Snapshot {
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
 			v.Skew = c.skews[i].get()
+			if c.learner != nil {
+				v.Learned = configLines(c.learner.Learned(i))
+			}
+			if c.redundant != nil {
+				v.Path, v.SparePath = c.redundant.Path()
+			}
 			v.BadTag, v.BadReason = n.BadTag, n.BadReason
 			for class, bad := range n.BadBy {
 				v.BadTagsBy[class] = uint64(bad)
@@ -74,6 +80,7 @@ func (g *Gateway) state() *web.Snapshot {
 	}
 	s.Clock = g.clock.view()
 	s.Certificates = g.certificates()
+	s.Exposures = g.exposures()
 	s.Stalls = g.stalls(now)
 	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
 	s.Judge()
@@ -95,6 +102,19 @@ func (g *Gateway) certificates() (all []web.Certificate) {
 			for _, c := range conn.certified.Certificates() {
 				all = append(all, web.Certificate{Kind: "device", Owner: conn.devices[0].name, Own: c.Own, Name: c.Name, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
 			}
+		}
+	}
+	return all
+}
+
+// exposures are what the config gives up of its devices' protection. mu is held.
+func (g *Gateway) exposures() (all []web.Exposure) {
+	for _, conn := range g.running.connections {
+		if conn.exposed == nil {
+			continue
+		}
+		if what, mend := conn.exposed.Exposure(); what != "" {
+			all = append(all, web.Exposure{Device: conn.devices[0].name, What: what, Mend: mend})
 		}
 	}
 	return all

@@ -83,7 +83,8 @@ var tidyLibraries = map[string][]string{
 	"github.com/gopcua/opcua":             {"drivers/opcua", "drivers/opcua/opcuasim"},
 	"go.etcd.io/bbolt":                    {"buffer"},
 	"github.com/eclipse/paho.mqtt.golang": {"gateway/link/mqtt", "gateway/link/mqtt/brokersim", "gateway/faults"},
-	"github.com/gorilla/websocket":        {"gateway/link/mqtt", "gateway/link/mqtt/brokersim"},
+	"github.com/gorilla/websocket":        {"gateway/link/mqtt"},
+	"github.com/mochi-mqtt/server":        {"gateway/link/mqtt/brokersim"},
 	"gonum.org/v1/plot":                   {"cmd/millrace-bench"}, // and so none of the gateway's module
 }
 

@@ -22,7 +22,8 @@ func newCheck() *cobra.Command {
 		Aliases: []string{"plan"},
 		Short:   "Find every mistake in a config and print the plan; needs no network",
 		Long: `Check loads the config with everything it includes, reports every mistake at once as file:line:col, and
-prints the plan in words: what is polled, with how many requests, how busy each line is, and where it goes. A line that
+prints the plan in words: what is polled, with how many requests, how busy each line is, what the gateway has learned of each
+device beside the config, and where it goes. A line that
 cannot keep up with what is asked of it is a warning. Exit 0 when the config can run, else 1.`,
 		Example: "  millrace check --config millrace.yaml",
 		Args:    cobra.NoArgs,
@@ -44,6 +45,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.w = w
 	out.printf("gateway %q: %s, %s\n", cfg.Gateway, web.Count(uint64(len(cfg.Devices)), "device"), web.Count(uint64(len(cfg.Destinations)), "destination"))
 	var total load
+	out.learned = gateway.Learned(cfg)
 	for _, c := range cfg.Connections() {
 		d, err := c.Protocol.New(c.Connection)
 		if err != nil {
@@ -114,7 +116,8 @@ func (l *load) add(o load) {
 type planWriter struct {
 	w        io.Writer
 	err      error
-	warnings []string // said again at the end
+	warnings []string            // said again at the end
+	learned  map[string][]string // by device, as lines of the config
 }
 
 func (p *planWriter) printf(format string, args ...any) {
@@ -157,6 +160,9 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 				p.printf("      derive %s = %s\n", t.Name, t.Expr)
 			}
 			total.add(l)
+		}
+		for _, l := range p.learned[dev.Name] {
+			p.printf("    learned by the gateway: %s\n", l)
 		}
 	}
 	p.cost(gateway.PublicURL(c.Connection.URL), polls)

@@ -69,10 +69,10 @@ func execute(args []string, out io.Writer) int {
 	return code
 }
 
-// withNegatives puts a space before each negative number among the arguments of a write command: pflag would take -5 for a flag.
+// withNegatives puts a space before each negative number among the arguments of a command that writes or calls: pflag would take -5 for a flag.
 // Those commands take the space away again.
 func withNegatives(root *cobra.Command, args []string) []string {
-	if cmd, _, err := root.Find(args); err != nil || cmd.Name() != "write" {
+	if cmd, _, err := root.Find(args); err != nil || cmd.Name() != "write" && cmd.Name() != "call" {
 		return args
 	}
 	args = slices.Clone(args)
@@ -97,7 +97,7 @@ while the uplink is down, and publishes to an MQTT broker.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newLearned(), newAck(), newBuffer(), importer.New(), importer.NewTemplate(),
 		modbustool.New(modbustool.Host{Protocols: protocols, StorePath: storePath, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	for _, cmd := range root.Commands() {

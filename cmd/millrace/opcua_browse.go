@@ -7,7 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,16 +20,14 @@ const maxListed = 1 << 17
 
 // browseFlags say what to list, and how.
 type browseFlags struct {
-	options map[string]string
-	timeout time.Duration
-	depth   int
-	filter  string
-	format  string
-	pki     *pkiFlags
+	serverFlags
+	depth  int
+	filter string
+	format string
 }
 
 func newBrowse(pki *pkiFlags) *cobra.Command {
-	f := browseFlags{pki: pki}
+	f := browseFlags{serverFlags: serverFlags{pki: pki}}
 	cmd := &cobra.Command{
 		Use:   "browse URL [NODE]",
 		Short: "List the nodes of an OPC UA server, as a tree or as a device of a config",
@@ -48,8 +45,7 @@ config: the server must be trusted, or --option security_policy=none.`,
 			return failed(f.browse(cmd.Context(), cmd.OutOrStdout(), args[0], node))
 		},
 	}
-	cmd.Flags().StringToStringVar(&f.options, "option", nil, "key=value of a device of a config, such as security_policy=none or username=operator")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Second, "of each request")
+	f.register(cmd)
 	cmd.Flags().IntVar(&f.depth, "depth", 5, "levels below the node, 1 to 32")
 	cmd.Flags().StringVar(&f.filter, "filter", "", "only variables with this in their path, capitals or not")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "tree", "tree or yaml")
@@ -63,13 +59,9 @@ func (f *browseFlags) browse(ctx context.Context, out io.Writer, url, node strin
 	case f.format != "tree" && f.format != "yaml":
 		return fmt.Errorf("output %q is unknown; use tree or yaml", f.format)
 	}
-	pki, err := f.pki.pki()
+	options, err := f.device("read")
 	if err != nil {
 		return err
-	}
-	options := map[string]string{"mode": "read", "pki": pki.Path}
-	for k, v := range f.options {
-		options[k] = v
 	}
 	d, err := opcua.Protocol().New(drivers.Connection{URL: url, Devices: []drivers.Device{{Name: "server", URL: url, Timeout: f.timeout, Options: options}}})
 	if err != nil {

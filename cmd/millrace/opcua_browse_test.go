@@ -81,7 +81,7 @@ func TestBrowse(t *testing.T) {
 			t.Errorf("%+v: %s\nwant %s", c.flags, got, c.want)
 		}
 	}
-	device, err := walk(browseFlags{depth: 5, format: "yaml", options: map[string]string{"security_policy": "none", "password": "hunter2"}})
+	device, err := walk(browseFlags{depth: 5, format: "yaml", serverFlags: serverFlags{options: map[string]string{"security_policy": "none", "password": "hunter2"}}})
 	if err != nil || strings.Contains(device, "hunter2") {
 		t.Fatalf("%v\n%s", err, device)
 	}

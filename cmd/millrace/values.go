@@ -108,7 +108,22 @@ func (f *valuesFlags) tellStates(ctx context.Context, c *web.Client, device stri
 			fmt.Fprintln(os.Stderr, st)
 		}
 	}
+	for i := range s.Devices {
+		if d := &s.Devices[i]; d.Name == device {
+			tellDevice(os.Stderr, d)
+		}
+	}
 	return nil
+}
+
+// tellDevice says what of a device stands in no reading of it.
+func tellDevice(w io.Writer, d *web.Device) {
+	if d.Path != "" {
+		fmt.Fprintf(w, "device %q: path in use: %s, spare: %s\n", d.Name, d.Path, d.SparePath)
+	}
+	if len(d.Learned) > 0 {
+		fmt.Fprintf(w, "device %q: learned %s; `millrace learned` shows the lines for the config\n", d.Name, strings.Join(d.Learned, ", "))
+	}
 }
 
 // valuePrinter prints values in one of the formats.

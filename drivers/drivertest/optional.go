@@ -61,7 +61,28 @@ func checkWrite(s *Suite) error {
 			return fmt.Errorf("Write %+v: %w", s.Writes[i-len(s.Refused)], err)
 		}
 	}
+	if err := x.writeTypes(); err != nil {
+		return err
+	}
 	return x.readBack()
+}
+
+// writeTypes checks that a driver which says what a tag takes says what was written.
+func (x *session) writeTypes() error {
+	t, ok := x.driver.(drivers.WriteTyper)
+	if !ok {
+		return nil
+	}
+	for _, w := range x.Writes {
+		typ, array, err := t.WriteType(context.Background(), w.Group, w.Tag)
+		if err != nil {
+			return fmt.Errorf("WriteType of tag %d of %v: %w", w.Tag, w.Group, err)
+		}
+		if isArray := w.Value.Kind == telemetry.KindArray; array != isArray || !isArray && typ.Kind() != w.Value.Kind {
+			return fmt.Errorf("WriteType of tag %d of %v is %v (array: %v); it took %+v", w.Tag, w.Group, typ, array, w.Value)
+		}
+	}
+	return nil
 }
 
 // readBack checks that each write shows in a reading.
@@ -111,6 +132,11 @@ func (x *session) writeFails(ctx context.Context, w drivers.Writer, when string)
 	}
 	if !errors.Is(errs[0], drivers.ErrLink) {
 		return fmt.Errorf("Write %s: %q does not wrap drivers.ErrLink", when, errs[0])
+	}
+	if t, ok := x.driver.(drivers.WriteTyper); ok {
+		if _, _, err := t.WriteType(ctx, x.Writes[0].Group, x.Writes[0].Tag); !errors.Is(err, drivers.ErrLink) {
+			return fmt.Errorf("WriteType %s: %v does not wrap drivers.ErrLink", when, err)
+		}
 	}
 	return nil
 }

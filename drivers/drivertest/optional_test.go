@@ -12,7 +12,7 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// full is a fake that is all that a driver can be: Subscriber, Writer, Browser, Historian and Typed.
+// full is a fake that is all that a driver can be: Subscriber, Writer, WriteTyper, Browser, Historian and Typed.
 type full struct {
 	*fake
 	pushes chan drivers.Push
@@ -101,6 +101,18 @@ func (f *full) Write(ctx context.Context, ws []drivers.Write) []error {
 		return errs[1:]
 	}
 	return errs
+}
+
+func (f *full) WriteType(ctx context.Context, g drivers.Ref, tag int) (telemetry.DataType, bool, error) {
+	switch {
+	case (f.down || !f.open) && f.fault != "type out of nothing":
+		return telemetry.AnyType, false, drivers.ErrLink
+	case f.fault == "type not said":
+		return telemetry.AnyType, false, errors.New("no idea")
+	case f.fault == "another type":
+		return telemetry.StringType, false, nil
+	}
+	return telemetry.Int64Type, f.fault == "type of an array", nil
 }
 
 func (f *full) Read(ctx context.Context, g drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
@@ -217,8 +229,8 @@ func TestEachOptionalFaultIsSeen(t *testing.T) {
 	for want, faults := range map[string][]string{
 		"subscribed groups are pushed until the link is lost": {"not subscribed", "no channel", "foreign group", "foreign tag", "tag never pushed",
 			"push without a reason", "negative loss", "channel closed early", "channel left open", "channel open after close", "subscribes on"},
-		"writes are confirmed or refused one by one":   {"too few errors", "refusal unsaid", "refusal is a lost link", "refusal costs the others", "not written"},
-		"write without a link says so":                 {"write into nothing", "link not named", "too few errors"},
+		"writes are confirmed or refused one by one":   {"too few errors", "refusal unsaid", "refusal is a lost link", "refusal costs the others", "not written", "type not said", "another type", "type of an array"},
+		"write without a link says so":                 {"write into nothing", "link not named", "too few errors", "type out of nothing"},
 		"browse finds what is there and ends":          {"node without a name", "node that leads nowhere", "nothing to browse", "not found", "browses on", "browse fails", "yields on", "break costs the link"},
 		"history is whole, in order and in its bounds": {"history fails", "no history", "before from", "at to", "newest first", "tag of another group", "past without a reason", "emits on", "remembers on"},
 		"data types are those of the readings":         {"too few types", "wrong type"},

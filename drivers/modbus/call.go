@@ -55,7 +55,7 @@ func (l *link) pick() (*wire, error) {
 	case c == nil:
 		return nil, neverCalled
 	}
-	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat, number: uint16(time.Now().UnixNano())}, nil
+	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat}, nil
 }
 
 // incoming makes the newest call the connection of the line.
@@ -69,10 +69,14 @@ func (l *link) incoming(ctx context.Context) error {
 	return l.open(ctx)
 }
 
-// Warning says which callers were refused, or to which path the line has moved: see drivers.Warner.
+// Warning says which callers were refused, to which path the line has moved, or which further connection failed: see
+// drivers.Warner.
 func (d *driver) Warning() string {
 	if d.link.slot.listener == nil {
-		return d.link.spare.warning(time.Now())
+		if text := d.link.spare.warning(time.Now()); text != "" {
+			return text
+		}
+		return d.lanes.warning(time.Now())
 	}
 	return d.link.slot.listener.warning(time.Now())
 }

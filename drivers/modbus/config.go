@@ -1,9 +1,11 @@
 package modbus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +17,8 @@ import (
 const (
 	defaultUnit         = 1
 	defaultMaxRegisters = 125 // the most that one answer can hold (Modbus Application Protocol V1.1b3, 6.3)
-	defaultMaxGap       = 16  // of a network: a register takes 2 ms at 9600 baud, a request of its own about 30 ms
+	defaultMaxGap       = 50  // of Ethernet, where a register costs next to nothing; as other gateways have it
+	gapBehindSerial     = 16  // where a serial line of unknown speed stands behind a network: at 9600 baud a request costs as much as 13 registers
 	defaultRetries      = 1   // one answer lost costs a timeout, not a reading
 )
 
@@ -23,6 +26,7 @@ const (
 type settings struct {
 	id                uint8
 	maxRegisters      int
+	maxBits           int
 	maxGap            int
 	order             order
 	retries           int
@@ -54,8 +58,9 @@ func (s *settings) forbids(t table, first, last uint32) bool {
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
 		{Name: "unit", Example: "1", Help: "unit id behind the url, 0 to 255; default 1"},
-		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned. Coils and discrete inputs: 16 times as many"},
-		{Name: "max_gap", Example: "16", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 16, on a serial line what its speed makes worth it"},
+		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned"},
+		{Name: "max_bits", Example: "2000", Help: "most coils or discrete inputs in one request, 1 to 2000; default 16 for each of max_registers, less is learned"},
+		{Name: "max_gap", Example: "50", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 50, on a serial line what its speed makes worth it, behind a network with one 16; less is learned"},
 		{Name: "forbidden", Example: "holding:40-49", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
 		{Name: "order", Example: "ABCD", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
 		{Name: "retries", Example: "1", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise; default 1"},
@@ -73,6 +78,7 @@ func connectionOptions() []drivers.Option {
 		{Name: "pause_after_connect", Example: "500ms", Help: "to wait after a connect before the first request, 0 to 30s; default learned"},
 		{Name: "pause_between_requests", Example: "20ms", Help: "to wait after each answer, 0 to 10s; default learned"},
 		{Name: "close_after_poll", Example: "true", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
+		{Name: "connections", Example: "4", Help: "TCP connections over which the requests of a poll are spread, 1 to 8, for a device that answers them in parallel; default 1"},
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
@@ -121,16 +127,13 @@ func (r *reporter) check(field, text string, m *mistake) bool {
 func (r *reporter) err() error { return errors.Join(r.errs...) }
 
 // parseDevice reads a device's options; a mistaken one keeps its default so that the tags are checked too.
-func parseDevice(d *drivers.Device, e *endpoint, r *reporter) settings {
+func parseDevice(d *drivers.Device, l *link, r *reporter) settings {
 	o := d.Options
 	s := settings{id: uint8(r.number(o, "unit", defaultUnit, 0, 255)), zone: time.UTC}
-	s.register, s.request = e.cost()
-	gap := defaultMaxGap
-	if s.register > 0 {
-		gap = min(int(s.request/s.register), 124)
-	}
+	s.register, s.request = l.cost()
 	s.maxRegisters = r.number(o, "max_registers", defaultMaxRegisters, 1, 125)
-	s.maxGap = r.number(o, "max_gap", gap, 0, 124)
+	s.maxBits = r.number(o, "max_bits", 16*s.maxRegisters, 1, 16*defaultMaxRegisters)
+	s.maxGap = r.number(o, "max_gap", l.gap(), 0, 124)
 	s.retries = r.number(o, "retries", defaultRetries, 0, 5)
 	s.acceptUnit = r.acceptance(o, "accept_unit", 255)
 	s.acceptTransaction = r.acceptance(o, "accept_transaction_id", 65535)
@@ -246,6 +249,9 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 	if m == nil {
 		l.endpoint = e
 	}
+	l.several = slices.ContainsFunc(c.Devices, func(d drivers.Device) bool {
+		return cmp.Or(d.Options["unit"], "1") != cmp.Or(c.Devices[0].Options["unit"], "1")
+	})
 	given := map[string]string{}
 	maps.Copy(given, c.Options)
 	options := connectionOptions()
@@ -284,6 +290,7 @@ func (l *link) set(given map[string]string, r *reporter) {
 		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}
 	l.setListen(given, r)
+	l.setConnections(given, r)
 	l.setSpare(given, r)
 	if (l.tls.cert == "") != (l.tls.key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")

@@ -40,6 +40,28 @@ func (e *endpoint) cost() (register, request time.Duration) {
 	return time.Duration(2*value) * c, request
 }
 
+// characterTime is how long the characters of a request and its answer take on a serial line.
+func (e *endpoint) characterTime(q *request) time.Duration {
+	if e.network != netSerial {
+		return 0
+	}
+	base, value := e.framing.characters()
+	return time.Duration(base+value*q.want) * e.serial.character()
+}
+
+// gap is how many registers that nobody asked for cost no more than another request. A serial line stands behind a network where
+// frames of serial lines are spoken, or several units answer.
+func (l *link) gap() int {
+	register, request := l.cost()
+	switch {
+	case register > 0:
+		return min(int(request/register), 124)
+	case l.framing != mbap || l.several:
+		return gapBehindSerial
+	}
+	return defaultMaxGap
+}
+
 // Cost estimates what one poll of a group asks of the line: see drivers.Coster.
 func (d *driver) Cost(ref drivers.Ref) drivers.Cost {
 	g := d.groups[ref.Device][ref.Group]
@@ -57,6 +79,9 @@ func (d *driver) Cost(ref drivers.Ref) drivers.Cost {
 			c.Bytes += base + value*b.bytes()
 			c.Time += d.link.time(b)
 		}
+	}
+	if n := d.link.connections; n > 1 && c.Requests > 0 { // all take the same time there
+		c.Time = c.Time / time.Duration(c.Requests) * time.Duration((c.Requests+n-1)/n)
 	}
 	if d.link.closeAfter {
 		c.Time += networkAnswer + d.link.pace.connect

@@ -30,9 +30,11 @@ func Protocol() drivers.Protocol {
 			Address: "holding:100", AddressHelp: "coil:, discrete:, input:, holding: from 0; holding:100.3 is a bit; 40101",
 			Type: "float32", TypeHelp: "default bool for a coil or bit, else uint16; see drivers/modbus/README.md",
 		},
-		Shares: true,
-		Normal: Normal,
-		Apart:  "registration",
+		Shares:      true,
+		Normal:      Normal,
+		Apart:       "registration",
+		Connections: "connections",
+		Identity:    []string{"unit", "registration"},
 		New: func(c drivers.Connection) (drivers.Driver, error) {
 			d, err := newDriver(&c, time.Now)
 			if err != nil {
@@ -54,15 +56,23 @@ type driver struct {
 	poll   poll    // the present Read, kept for its slices
 	query  request // the present request
 	pdu    [maxPDU]byte
+	shown  shown
+	lanes  lanes
 }
 
 func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	r := &reporter{group: -1, tag: -1}
 	d := &driver{now: now, groups: make([][]*group, len(c.Devices))}
+	d.shown = shown{learned: make([]map[string]string, len(c.Devices)), forget: make([]bool, len(c.Devices))}
+	d.link.dialer, d.link.number = dialSocket, uint16(time.Now().UnixNano())
 	d.link.parse(c, r)
+	d.lanes.all = make([]lane, d.link.connections-1)
+	for i := range d.lanes.all {
+		d.lanes.all[i].link.number = d.link.number + uint16(i+1)<<13
+	}
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1
-		u := &unit{settings: parseDevice(&c.Devices[i], &d.link.endpoint, r), timeout: c.Devices[i].Timeout}
+		u := &unit{settings: parseDevice(&c.Devices[i], &d.link, r), timeout: c.Devices[i].Timeout}
 		if u.timeout <= 0 {
 			u.timeout = time.Second
 		}
@@ -99,6 +109,7 @@ func (d *driver) Connect(ctx context.Context) error {
 // Close releases the line.
 func (d *driver) Close() error {
 	d.link.away = false
+	d.lanes.close()
 	err := d.link.close()
 	d.link.deafen()
 	return err

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,23 +67,18 @@ func faults() []named {
 // TestFaults injects each fault into one answer, into the answers of one unit, and into all of them, and
 // polls on. Every good reading must be right, and the driver well again soon after the device is.
 func TestFaults(t *testing.T) {
-	var wg sync.WaitGroup
-	few := make(chan struct{}, 40) // so that a slow machine does not make timeouts of its own
 	for _, f := range faults() {
 		for _, when := range []string{"once", "unit 1", "all"} {
-			few <- struct{}{}
-			b := newBench(t, 2, faultTags())
-			b.conn.Devices[0].Timeout = 400 * time.Millisecond
-			b.open(t)
-			wg.Go(func() {
-				defer func() { <-few }()
+			bubble(t, func(t *testing.T) {
+				b := newBubbleBench(t, modbussim.Options{}, 2, faultTags())
+				b.conn.Devices[0].Timeout = 400 * time.Millisecond
+				b.open(t)
 				if err := b.survive(f.Fault, when); err != nil {
 					t.Errorf("%s, %s: %v", f.name, when, err)
 				}
 			})
 		}
 	}
-	wg.Wait()
 }
 
 // TestEndlessAnswers has answers to other transactions come as fast as the socket takes them.
@@ -140,8 +134,10 @@ func (b *bench) mustBeWell(when string, polls int) error {
 func wrong(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONG") }
 
 // TestDeadUnit has one of three units behind a gateway dead: an ErrDevice for it, nothing for the others.
-func TestDeadUnit(t *testing.T) {
-	b := newBench(t, 3, faultTags()).open(t)
+func TestDeadUnit(t *testing.T) { bubble(t, testDeadUnit) }
+
+func testDeadUnit(t *testing.T) {
+	b := newBubbleBench(t, modbussim.Options{}, 3, faultTags()).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(2)})
 	for range 3 {
 		for i := range 3 {
@@ -150,7 +146,7 @@ func TestDeadUnit(t *testing.T) {
 			if dead := i == 1; errors.Is(err, drivers.ErrDevice) != dead || !dead && (bad > 0 || err != nil) {
 				t.Fatalf("unit %d: %d bad, %v", i+1, bad, err)
 			}
-			if took := time.Since(start); i == 1 && took > time.Second {
+			if took := time.Since(start); i == 1 && took > 450*time.Millisecond {
 				t.Errorf("the dead unit took %v of the line's time, want one timeout of 200ms", took)
 			}
 		}
@@ -167,10 +163,11 @@ func TestDeadUnit(t *testing.T) {
 // TestLongDeadUnit has a device dead for many polls: the first one after must read all of it, without
 // many requests.
 func TestLongDeadUnit(t *testing.T) {
-	t.Parallel() // it mostly waits
-	b := newBench(t, 1, tags(append(run("holding", 0, 64), "input:3", "coil:7", "holding:500")...))
-	b.conn.Devices[0].Timeout = 150 * time.Millisecond
-	b.open(t)
+	bubble(t, testLongDeadUnit)
+}
+
+func testLongDeadUnit(t *testing.T) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags(append(run("holding", 0, 64), "input:3", "coil:7", "holding:500")...)).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
 	for i := range 25 {
 		n := b.requests(func() {

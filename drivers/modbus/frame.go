@@ -34,6 +34,7 @@ type request struct {
 	echo int // how many bytes of the request an answer to a write repeats
 
 	writes bool // it must not be made twice
+	brief  bool // to a silent unit: see patience
 	varies bool // how long the answer is stands in the answer itself (functions 17 and 43)
 
 	// What else is taken for an answer: a unit id beside the own, anyUnit for every one; a transaction id likewise.

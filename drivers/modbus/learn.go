@@ -55,13 +55,17 @@ type split struct {
 	*span
 	lo, mid, hi int
 	count       uint32
-	good        int // halves that answered
+	pieces      int // how many lie between its gaps, 0 = it was halved
+	good        int // halves, or pieces, that answered
 }
 
 // setback decides what to do about a block that was refused: divide it, wait for what others say, or leave it for a while.
 func (p *poll) setback(b *block, r refusal) {
 	p.changed = true
 	switch {
+	case b.across > 0:
+		p.notAcross(b, r)
+		return
 	case b.trial:
 		p.unit.limitOf(b.table).refused(b.count)
 		return
@@ -71,8 +75,7 @@ func (p *poll) setback(b *block, r refusal) {
 		}
 		return
 	case b.hi-b.lo == 1 && (b.half.words != "" || !r.sweeping || p.known(b, r)):
-		b.half = refusal{}
-		b.fail(r.words, r.lost, p)
+		p.isolated(b, r)
 	case r.sweeping && !p.known(b, r) && b.half.words == "":
 		b.waiting = r
 		p.pending = append(p.pending, b)
@@ -83,6 +86,13 @@ func (p *poll) setback(b *block, r refusal) {
 	}
 }
 
+// isolated is called when what is at fault stands alone.
+func (p *poll) isolated(b *block, r refusal) {
+	b.half = refusal{}
+	b.fail(r.words, r.lost, p)
+	p.unit.limitOf(b.table).excuse()
+}
+
 // known reports whether the device is known to answer something else, so that a refusal is about the registers asked for.
 func (p *poll) known(b *block, r refusal) bool {
 	if r.function {
@@ -91,7 +101,7 @@ func (p *poll) known(b *block, r refusal) bool {
 	return p.answered > 0
 }
 
-// divide asks for the halves of a refused block in its place.
+// divide asks for the pieces between the gaps of a refused block in its place, or for its halves.
 func (p *poll) divide(b *block, r refusal) {
 	s := b.span
 	if b.hi-b.lo == 1 || p.spent() {
@@ -100,12 +110,37 @@ func (p *poll) divide(b *block, r refusal) {
 		b.next = p.polls + 1 // not yet isolated
 		return
 	}
+	if p.piecewise(b, r) {
+		return
+	}
+	if r.lost {
+		p.unit.limitOf(b.table).silent(b.count)
+	}
 	mid := (b.lo + b.hi) / 2
 	left, right := s.block(b.lo, mid), s.block(mid, b.hi)
 	left.half, right.half = r, r
 	s.replace(b, left, right)
 	p.splits = append(p.splits, split{span: s, lo: b.lo, mid: mid, hi: b.hi, count: b.count})
-	p.queue = append(p.queue, left, right)
+	if r.lost { // a timeout each, of which a poll bears few: see first to what is asked already
+		p.queue = append(p.queue, left, right)
+	} else {
+		p.insert(p.search(), left, right)
+	}
+}
+
+// search is where the parts of a refused block are queued: behind the requests of the plan, before other parts, because a length that the
+// device refuses is found in one block as well as in all.
+func (p *poll) search() int {
+	for i := p.at + 1; i < len(p.queue); i++ {
+		if p.queue[i].half.words != "" {
+			return i
+		}
+	}
+	return len(p.queue)
+}
+
+func (p *poll) insert(at int, blocks ...*block) {
+	p.queue = slices.Insert(p.queue, min(at, len(p.queue)), blocks...)
 }
 
 // spent reports whether the poll has no more requests to give for searching.
@@ -131,7 +166,7 @@ func (p *poll) resolve() bool {
 		b := p.pending[0]
 		a := b.area
 		switch {
-		case b.stale():
+		case b.stale(), p.recut(b):
 		case p.known(b, b.waiting):
 			p.settle(b)
 		case a.alone < maxAlone && !p.spent():
@@ -154,7 +189,7 @@ func (p *poll) settle(b *block) {
 		b.reason, b.lost, b.next, b.twice = r.words, true, p.polls, true
 		p.queue = append(p.queue, b)
 	case b.hi-b.lo == 1:
-		b.fail(r.words, r.lost, p)
+		p.isolated(b, r)
 	default:
 		p.divide(b, r)
 	}
@@ -167,6 +202,9 @@ func (p *poll) took(b *block) {
 	p.last = b
 	b.area.answered = true
 	p.unit.limitOf(b.table).answered(b.count)
+	if !b.proved {
+		p.cross(b)
+	}
 	switch {
 	case b.trial:
 		p.changed = true
@@ -177,6 +215,9 @@ func (p *poll) took(b *block) {
 	case b.half.words != "":
 		b.half = refusal{}
 		p.halfGood(b)
+		if b.piece {
+			p.pieceGood(b)
+		}
 	}
 	if b.reason != "" {
 		p.recovered(b)
@@ -208,7 +249,7 @@ func (p *poll) recovered(b *block) {
 func (p *poll) halfGood(b *block) {
 	for i := range p.splits {
 		s := &p.splits[i]
-		if s.span != b.span || !(s.lo == b.lo && s.mid == b.hi || s.mid == b.lo && s.hi == b.hi) {
+		if s.span != b.span || s.pieces > 0 || !(s.lo == b.lo && s.mid == b.hi || s.mid == b.lo && s.hi == b.hi) {
 			continue
 		}
 		if s.good++; s.good == 2 && s.span.touch(s.mid) {
@@ -283,8 +324,11 @@ func (p *poll) learn() {
 	}
 	p.steady = false
 	for _, split := range slices.Backward(p.splits) { // the deepest first: they explain those above them
-		if !split.explained(p.unit.limitOf(split.table)) {
-			split.cuts[split.mid] = true
+		switch {
+		case split.pieces > 0 && split.good < split.pieces:
+			split.clear()
+		case split.pieces == 0 && !split.explained(p.unit.limitOf(split.table)):
+			split.cuts[split.mid] = refused
 		}
 	}
 	for _, a := range p.areas {
@@ -299,6 +343,7 @@ func (p *poll) learn() {
 		}
 		s.join()
 	}
+	p.unit.cuts++
 }
 
 // prove marks the blocks that were answered as a whole.
@@ -336,7 +381,7 @@ func (s *split) explained(l *limit) bool {
 		return true
 	}
 	for i := s.lo + 1; i < s.hi; i++ {
-		if s.cuts[i] {
+		if s.cuts[i].apart() {
 			return true
 		}
 	}

@@ -166,7 +166,6 @@ func TestDeviceInABadMood(t *testing.T) {
 
 // TestSilentRegister has a device that does not refuse a bad register but says nothing.
 func TestSilentRegister(t *testing.T) {
-	t.Parallel() // it mostly waits
 	for _, c := range []struct {
 		name string
 		tags []string
@@ -174,10 +173,8 @@ func TestSilentRegister(t *testing.T) {
 		{"beside a good span", append(run("holding", 0, 16), "input:0")},
 		{"in the only span", run("holding", 0, 16)},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t, 1, tags(c.tags...))
-			b.conn.Devices[0].Timeout = 200 * time.Millisecond
-			b.open(t)
+		bubble(t, func(t *testing.T) {
+			b := newBubbleBench(t, modbussim.Options{}, 1, tags(c.tags...)).open(t)
 			b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 5, 5)})
 			bad := 0
 			for range 100 {
@@ -187,12 +184,12 @@ func TestSilentRegister(t *testing.T) {
 				if err != nil && !errors.Is(err, drivers.ErrDevice) {
 					t.Fatal(err)
 				}
-				if took := time.Since(start); took > 2*time.Second {
-					t.Fatalf("a poll took %v", took)
+				if took := time.Since(start); took > maxLost*200*time.Millisecond {
+					t.Fatalf("%s: a poll took %v", c.name, took)
 				}
 			}
 			if bad != 1 {
-				t.Errorf("%d bad readings after 100 polls, want the silent one\n%q", bad, b.driver.Plan(drivers.Ref{}))
+				t.Errorf("%s: %d bad readings after 100 polls, want the silent one\n%q", c.name, bad, b.driver.Plan(drivers.Ref{}))
 			}
 		})
 	}
@@ -259,10 +256,11 @@ func TestTableInABadMood(t *testing.T) {
 
 // TestSilenceIsBounded has most of a device fall silent: no poll may cost more than two timeouts.
 func TestSilenceIsBounded(t *testing.T) {
-	t.Parallel() // it mostly waits
-	b := newBench(t, 1, tags("holding:0", "holding:100", "holding:200", "holding:300", "holding:400", "holding:500"))
-	b.conn.Devices[0].Timeout = 200 * time.Millisecond
-	b.open(t)
+	bubble(t, testSilenceIsBounded)
+}
+
+func testSilenceIsBounded(t *testing.T) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:0", "holding:100", "holding:200", "holding:300", "holding:400", "holding:500")).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 100, 999)})
 	for i := range 12 {
 		n := b.requests(func() {

@@ -8,6 +8,7 @@ import "time"
 type limit struct {
 	best uint32 // the longest request that was answered
 	bad  uint32 // the shortest that was refused for its length, 0 = none
+	mute bool   // it met silence, for whatever reason: half of it may do
 	wait int    // polls from the last trial to the next
 	tick int    // polls of the device
 	next int    // the poll of the next trial
@@ -16,10 +17,28 @@ type limit struct {
 
 // most is how many registers may be asked for.
 func (l *limit) most() uint32 {
-	if l.bad == 0 {
+	switch {
+	case l.bad == 0:
 		return 1 << 16
+	case l.mute:
+		return max(l.best, l.bad/2)
 	}
 	return l.best
+}
+
+// silent notes that a request longer than any that was answered met silence. Until the reason is known none is longer than half of it:
+// a timeout for each block would find the same.
+func (l *limit) silent(count uint32) {
+	if count > l.best && (l.bad == 0 || count < l.bad) {
+		l.bad, l.mute, l.wait, l.next = count, true, 0, 0
+	}
+}
+
+// excuse is called when a register was found that is refused alone: it may have been that, not the length.
+func (l *limit) excuse() {
+	if l.mute {
+		l.bad, l.mute = 0, false
+	}
 }
 
 // over reports whether a request of this length is refused for it.
@@ -37,7 +56,7 @@ func (l *limit) answered(count uint32) {
 	if l.bad > 0 {
 		l.wait = 0
 		if l.best >= l.bad {
-			l.bad = 0 // the device answers more than it did
+			l.bad, l.mute = 0, false // the device answers more than it did
 		}
 	}
 }
@@ -47,6 +66,7 @@ func (l *limit) refused(count uint32) {
 	if count <= l.best {
 		return // as long a one was answered: it was something else
 	}
+	l.mute = false
 	if l.bad == 0 || count < l.bad {
 		l.bad, l.wait = count, 0
 	}
@@ -75,8 +95,16 @@ func (l *limit) target() uint32 {
 	return (l.best + l.bad) / 2
 }
 
-// trial returns a request of a length between what the device answers and what it refuses, nil for none.
+// trial returns a request beside the plan, nil for none.
 func (p *poll) trial() *block {
+	if b := p.lengthTrial(); b != nil {
+		return b
+	}
+	return p.acrossTrial()
+}
+
+// lengthTrial returns a request of a length between what the device answers and what it refuses, nil for none.
+func (p *poll) lengthTrial() *block {
 	var due [2]bool
 	due[0], due[1] = p.unit.limits[0].due(p.now), p.unit.limits[1].due(p.now)
 	if !due[0] && !due[1] {
@@ -107,7 +135,7 @@ func (s *span) longest(more, most uint32) *block {
 	var best *block
 	lo := 0
 	for i := range s.atoms {
-		if i > lo && s.cuts[i] || s.badAt(i) {
+		if i > lo && s.cuts[i].apart() || s.badAt(i) {
 			lo = i
 			if s.badAt(i) {
 				lo = i + 1

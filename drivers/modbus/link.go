@@ -23,18 +23,23 @@ type link struct {
 	endpoint
 	tls      tlsFiles
 	pace     pace
-	wire     *wire // nil = closed
+	wire     *wire  // nil = closed
+	number   uint16 // of the last transaction of the connection before: a gateway may answer it on this one
 	opened   time.Time
-	last     time.Time // when something was last sent or received
-	heard    time.Time // when something last answered, or the connection was made
-	answered bool      // on this connection
-	owing    *unit     // that has not answered a request on this connection, nil = none
+	last     time.Time     // when something was last sent or received
+	took     time.Duration // from the last request to its answer
+	heard    time.Time     // when something last answered, or the connection was made
+	answered bool          // on this connection
+	owing    *unit         // that has not answered a request on this connection, nil = none
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
-	closeAfter bool // close the connection after each poll
-	away       bool // it was, and may be made again without Connect
+	several     bool // unit ids: a gateway
+	connections int  // to be open at once
+	closeAfter  bool // close the connection after each poll
+	away        bool // it was, and may be made again without Connect
 
+	dialer    dialer
 	spare     spare
 	listeners *listeners // that the lines of a process share
 	slot      struct {
@@ -60,7 +65,7 @@ func (l *link) open(ctx context.Context) error {
 	}
 	l.watch.set(w)
 	l.wire, l.opened, l.answered, l.away = w, time.Now(), false, false
-	l.owing = nil
+	l.owing, l.wire.number = nil, l.number
 	l.heard = l.opened
 	return nil
 }
@@ -80,7 +85,7 @@ func (l *link) dial(ctx context.Context) (*wire, error) {
 	if l.network == netListen {
 		return l.pick()
 	}
-	w := &wire{framing: l.framing, packets: l.network == netUDP, number: uint16(time.Now().UnixNano())}
+	w := &wire{framing: l.framing, packets: l.network == netUDP}
 	if l.network == netSerial {
 		p, err := openSerial(l.address, l.serial)
 		if err != nil {
@@ -93,16 +98,27 @@ func (l *link) dial(ctx context.Context) (*wire, error) {
 	if l.network == netUDP {
 		name = "udp"
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, name, l.address)
+	c, drain, err := l.dialer(ctx, name, l.address)
 	if err != nil {
 		return nil, err
 	}
 	if l.network != netTLS {
-		w.port, w.drain = c, drainOf(c, w.packets)
+		w.port, w.drain = c, drain
 		return w, nil
 	}
 	w.port, err = l.secure(ctx, c)
 	return w, err
+}
+
+// dialer makes a connection, and what throws away the bytes that lie unread in it. It is a seam: tests without a network have their own.
+type dialer func(ctx context.Context, network, address string) (net.Conn, func() (int, error), error)
+
+func dialSocket(ctx context.Context, network, address string) (net.Conn, func() (int, error), error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, drainOf(c, network == "udp"), nil
 }
 
 // secure makes the TLS session on a connection.
@@ -157,6 +173,7 @@ func (l *link) close() error {
 		return nil
 	}
 	l.watch.set(nil)
+	l.number = l.wire.number
 	err := l.wire.Close()
 	l.wire = nil
 	if errors.Is(err, net.ErrClosed) || l.network == netTLS {
@@ -178,6 +195,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	l.pace.sends(l, sent)
 	pdu, err := l.wire.exchange(ctx, q, timeout)
 	l.last = time.Now()
+	l.took = l.last.Sub(sent)
 	if f := l.trace.Load(); f != nil {
 		l.show(*f, q, pdu, err, sent, timeout)
 	}

@@ -40,7 +40,8 @@ var damageNames = [damages]string{"bits flipped", "truncated", "twice", "late", 
 
 // mangler damages a share of the answers of one simulated device.
 type mangler struct {
-	mu      sync.Mutex // an old connection may still be late when the next one is there
+	mu      turn       // an old connection may still be late when the next one is there
+	books   sync.Mutex // guards log, sent and wrote; never held over a sleep, because the driver enters its requests, too
 	framing framing
 	network network
 	timeout time.Duration
@@ -61,6 +62,12 @@ type mangler struct {
 	collisions atomic.Int64 // damaged frames whose checksum was right all the same; they are not sent
 }
 
+// turn is a mutex that may be held over a sleep in a bubble.
+type turn chan struct{}
+
+func (t turn) lock()   { t <- struct{}{} }
+func (t turn) unlock() { <-t }
+
 // event is a request, or the answer to it.
 type event struct {
 	what [4]byte
@@ -72,15 +79,15 @@ const strikes = 40
 
 // ask notes what the next answer is to: a device that called again may have two connections for a moment.
 func (m *mangler) ask(what [4]byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.books.Lock()
+	defer m.books.Unlock()
 	m.asked = what
 }
 
 // write is modbussim.Options.Wire.
 func (m *mangler) write(to io.Writer, frame []byte) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.lock()
+	defer m.mu.unlock()
 	frame = append([]byte(nil), frame...)
 	d := damage(m.r.IntN(int(damages)))
 	ok, how := true, "right"
@@ -93,8 +100,10 @@ func (m *mangler) write(to io.Writer, frame []byte) bool {
 		how = damageNames[d]
 		ok = d != truncate || m.network == netUDP || m.network == netSerial || m.r.IntN(2) == 0
 	}
+	m.books.Lock()
 	m.wrote = append(m.wrote[max(0, len(m.wrote)-99):], event{m.asked, time.Now()})
 	m.log = append(m.log[max(0, len(m.log)-9):], fmt.Sprintf("%x… %s at %v", frame[:min(len(frame), 16)], how, time.Since(m.begun).Round(time.Millisecond)))
+	m.books.Unlock()
 	m.older[m.n%len(m.older)] = frame
 	m.n++
 	return ok
@@ -296,23 +305,23 @@ func (m *mangler) seal(like, body []byte) []byte {
 
 // lately says what happened to the last answers, the last one last.
 func (m *mangler) lately() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.books.Lock()
+	defer m.books.Unlock()
 	return strings.Join(m.log, ", ")
 }
 
 // note keeps when the driver sent a request.
 func (m *mangler) note(e *drivers.Exchange) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.books.Lock()
+	defer m.books.Unlock()
 	m.sent = append(m.sent[max(0, len(m.sent)-99):], event{[4]byte(e.Request[:4]), e.At})
 }
 
 // overdue reports whether an answer left a moment ago more than two timeouts after its request was sent: never by the mangler's
 // doing, so the machine was busy with other things.
 func (m *mangler) overdue() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.books.Lock()
+	defer m.books.Unlock()
 	sent := append([]event(nil), m.sent...)
 	for _, w := range m.wrote {
 		for i, s := range sent {

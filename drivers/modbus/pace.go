@@ -1,9 +1,6 @@
 package modbus
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // pace is how hastily a peer may be asked. What the config does not say is learned: a request that was sent soon after an
 // answer, or first on a new connection, and met silence, while the same request was answered later, says that the peer was
@@ -20,31 +17,58 @@ type pace struct {
 	learnedBetween, learnedDeaf bool
 	candidate                   time.Duration // gap before the request that met silence; < 0 none
 	deafCandidate               bool
+	trial                       trial // of the request under way
+	tried                       [trials]time.Time
 	futile                      int // requests asked again for haste that met silence again, since one did not
 }
 
+// trial is which learned pause a request does without.
+type trial uint8
+
+const (
+	noTrial trial = iota
+	trialBetween
+	trialConnect
+	trials
+)
+
 // The bounds of learning.
 const (
+	trialEvery   = time.Hour
 	firstPause   = 25 * time.Millisecond
 	longestPause = time.Second
 	longestDeaf  = 10 * time.Second
+	deafStep     = 100 * time.Millisecond // to which a pause after a connect is rounded up
 )
 
 // next is when the next request may be sent.
 func (p *pace) next(l *link) time.Time {
-	at := time.Time{}
-	if p.between > 0 && !l.last.IsZero() {
-		at = l.last.Add(p.between)
+	now, at := time.Now(), time.Time{}
+	if !l.last.IsZero() {
+		at = l.last.Add(l.lineSilence())
 	}
-	if silence := l.lineSilence(); silence > p.between && !l.last.IsZero() {
-		at = l.last.Add(silence)
+	p.trial = noTrial
+	if !l.last.IsZero() {
+		at = p.after(at, now, l.last, p.between, trialBetween, p.learnedBetween)
 	}
-	if p.connect > 0 && !l.answered {
-		if ready := l.opened.Add(p.connect); ready.After(at) {
-			at = ready
-		}
+	if !l.answered {
+		at = p.after(at, now, l.opened, p.connect, trialConnect, p.learnedDeaf)
 	}
 	return at
+}
+
+// after returns the later of at and a pause after from. One that was learned is left out now and then, to learn whether it is
+// needed still.
+func (p *pace) after(at, now, from time.Time, d time.Duration, t trial, learned bool) time.Time {
+	until := from.Add(d)
+	switch {
+	case d == 0 || !until.After(at):
+		return at
+	case learned && p.trial == noTrial && now.Sub(p.tried[t]) >= trialEvery && until.Sub(now) > d/2 && at.Before(now.Add(d/2)):
+		p.trial, p.tried[t] = t, now
+		return at
+	}
+	return until
 }
 
 // lineSilence is the pause that marks the end of a frame on a serial line.
@@ -67,6 +91,13 @@ func (p *pace) sends(l *link, now time.Time) {
 
 // answers notes that the request was answered.
 func (p *pace) answers(l *link, now time.Time) {
+	switch p.trial {
+	case trialBetween: // it was something else, or the device is another one
+		p.between, p.learnedBetween = 0, false
+	case trialConnect:
+		p.connect, p.learnedDeaf, p.deaf = 0, false, 0
+	}
+	p.trial = noTrial
 	if p.first && p.age < firstPause+p.connect && !p.deafCandidate {
 		p.promptly = true
 	}
@@ -77,7 +108,11 @@ func (p *pace) answers(l *link, now time.Time) {
 
 // silent remembers that the request met silence, for the case that it is answered when asked again.
 func (p *pace) silent() {
-	p.candidate, p.deafCandidate = -1, p.first
+	p.candidate, p.deafCandidate = -1, p.first && p.trial == noTrial
+	if p.trial != noTrial { // the pause is needed; nothing else is to be learned of it
+		p.trial = noTrial
+		return
+	}
 	if !p.first && p.gap <= longestPause {
 		p.candidate = p.gap
 	}
@@ -108,11 +143,13 @@ func (p *pace) recovered(l *link, now time.Time, same bool) {
 		if p.easy > 0 {
 			p.between = min(p.between, (p.easy + time.Millisecond - 1).Truncate(time.Millisecond)) // which was enough once
 		}
-		p.learnedBetween = true
+		p.learnedBetween, p.tried[trialBetween] = true, now
 	}
 	if p.deafCandidate && !p.connectGiven && !p.promptly {
 		if p.deaf++; p.deaf >= 2 { // once may have been a start of the device
 			p.connect, p.learnedDeaf = min(max(p.connectSeen, now.Sub(l.opened)), longestDeaf), true
+			p.connect = (p.connect + deafStep - 1).Truncate(deafStep)
+			p.tried[trialConnect] = now
 		}
 		p.connectSeen = now.Sub(l.opened)
 	}
@@ -120,16 +157,4 @@ func (p *pace) recovered(l *link, now time.Time, same bool) {
 	if same {
 		p.futile = 0
 	}
-}
-
-// learned returns the config lines that would make permanent what was learned.
-func (p *pace) learned() []string {
-	var lines []string
-	if p.learnedBetween {
-		lines = append(lines, fmt.Sprintf("pause_between_requests: %v", p.between))
-	}
-	if p.learnedDeaf {
-		lines = append(lines, fmt.Sprintf("pause_after_connect: %v", p.connect.Round(100*time.Millisecond)))
-	}
-	return lines
 }

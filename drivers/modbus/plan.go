@@ -20,6 +20,7 @@ type group struct {
 	texts  []kept  // the last text of each string tag, by tag; nil without strings
 	polls  int     // how many polls there were
 	steady bool    // every block is proved
+	doubts bool    // some gap is to be tried
 }
 
 // area is a table of a group, as a device may refuse it whole.
@@ -40,7 +41,7 @@ type span struct {
 	area   *area
 	atoms  []atom
 	ops    []op
-	cuts   []bool   // cuts[i]: the device refuses atoms i-1 and i in one request
+	cuts   []cut    // cuts[i]: what is known of one request for atoms i-1 and i
 	blocks []*block // the present requests, in order: together they hold every atom once
 	good   bool     // some block was good when the present poll began
 	again  bool     // forget at the end of this poll what was learned
@@ -61,9 +62,12 @@ type block struct {
 	half         refusal // of the block that it is a half of, until it is asked itself
 	waiting      refusal // its own, until it is known what it means
 	proved       bool    // it was answered as it is
+	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
-	trial        bool    // a longer request than the plan's, to learn whether it is answered
+	trial        bool    // beside the plan, to learn whether a longer request is answered
+	across       int     // of a trial: the boundary across which it reads, 0 = it is about the length
+	piece        bool    // of a block that was cut at its gaps
 	health
 }
 
@@ -115,7 +119,7 @@ func (g *group) add(run *span) {
 		g.areas = append(g.areas, &area{table: run.table})
 	}
 	a := g.areas[len(g.areas)-1]
-	run.cuts = make([]bool, len(run.atoms))
+	run.cuts = make([]cut, len(run.atoms))
 	lo := 0
 	for _, hi := range run.partition(0, len(run.atoms)) {
 		b := run.block(lo, hi)
@@ -165,7 +169,7 @@ func (s *span) touch(atom int) bool {
 func (s *span) limit() uint32 {
 	most := uint32(s.unit.maxRegisters)
 	if s.table.bits() {
-		most *= 16
+		most = uint32(s.unit.maxBits)
 	}
 	return min(most, s.unit.limitOf(s.table).most())
 }
@@ -181,7 +185,7 @@ func (s *span) partition(lo, hi int) []int {
 		for j := i; j < hi; j++ {
 			end = max(end, s.atoms[j].reg+s.atoms[j].count)
 			count := end - s.atoms[i].reg
-			if j > i && (count > most || s.cuts[j]) {
+			if j > i && (count > most || s.cuts[j].apart()) {
 				break
 			}
 			if c := s.unit.price(s.table, count) + cost[j+1-lo]; j == i || c <= cost[i-lo] {
@@ -219,9 +223,13 @@ func (s *span) chunks(lo, hi int) []*block {
 	return blocks
 }
 
-// reset forgets what was learned of the span's registers.
+// reset forgets what was learned of the span's registers, but not of the gaps between them.
 func (s *span) reset() {
-	s.cuts = make([]bool, len(s.atoms))
+	cuts := make([]cut, len(s.atoms))
+	for i := range s.gaps(0, len(s.cuts)) {
+		cuts[i] = s.cuts[i]
+	}
+	s.cuts = cuts
 	s.blocks = s.chunks(0, len(s.atoms))
 }
 
@@ -303,8 +311,7 @@ func plural(n int, word string) string {
 	return fmt.Sprintf("%d %ss", n, word)
 }
 
-// Plan says in words which requests the next poll makes, what it leaves out because the device refused it, and what was
-// learned of the device as config lines.
+// Plan says in words which requests the next poll makes, and what it leaves out because the device refused it.
 func (d *driver) Plan(ref drivers.Ref) []string {
 	g := d.groups[ref.Device][ref.Group]
 	var lines []string
@@ -323,12 +330,6 @@ func (d *driver) Plan(ref drivers.Ref) []string {
 			}
 		}
 	}
-	if path := d.link.path(); path != "" {
-		lines = append(lines, path)
-	}
-	for _, line := range d.learned(g.unit) {
-		lines = append(lines, "learned: "+line)
-	}
 	return lines
 }
 
@@ -338,20 +339,4 @@ func (s *settings) duration(b *block) string {
 		return ""
 	}
 	return fmt.Sprintf(", about %v on the line", s.price(b.table, b.count).Round(time.Millisecond))
-}
-
-// learned returns the config lines that would make permanent what was learned of a unit and its line.
-func (d *driver) learned(u *unit) []string {
-	lines := d.link.pace.learned()
-	most := 0
-	if l := &u.limits[0]; l.bad > 0 {
-		most = int(l.best)
-	}
-	if l := &u.limits[1]; l.bad > 0 && (most == 0 || int(l.best)/16 < most) {
-		most = max(int(l.best)/16, 1)
-	}
-	if most > 0 {
-		lines = append(lines, fmt.Sprintf("max_registers: %d", most))
-	}
-	return lines
 }

@@ -15,6 +15,7 @@ type poll struct {
 	out      []telemetry.Reading
 	now      time.Time
 	queue    []*block
+	at       int      // in the queue
 	pending  []*block // refused while nothing said that the device is well otherwise
 	answered int      // answers with values
 	spoke    int      // answers of any kind that the unit itself gave
@@ -31,6 +32,8 @@ type poll struct {
 // run asks every block of the group that is worth it. It fails only when nothing was answered at all:
 // what the device did say is delivered, with bad readings beside it.
 func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) error {
+	d.forgetAsked()
+	defer d.publish(g.unit)
 	if err := d.link.back(ctx, g.unit.timeout); err != nil {
 		return err
 	}
@@ -144,9 +147,23 @@ func (p *poll) enterSoonest() {
 // asks works the queue off; it grows meanwhile.
 func (d *driver) asks(ctx context.Context) error {
 	p := &d.poll
+	defer d.gather()
+	d.spread(ctx)
+	for b := d.lanes.claim(); b != nil; b = d.lanes.claim() {
+		b.asked = true
+		if err := d.ask(ctx, b); err != nil {
+			return err
+		}
+	}
+	d.gather()
 	for i := 0; i < len(p.queue) || p.resolve(); i++ {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		p.at = i
+		if b := p.queue[i]; b.asked {
+			b.asked = false // the next time it is queued it is to be asked once more
+			continue
 		}
 		if err := d.ask(ctx, p.queue[i]); err != nil {
 			return err
@@ -162,6 +179,9 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 		return nil
 	}
 	err := d.request(ctx, b)
+	if err != nil {
+		d.gather()
+	}
 	for n := 0; n < p.unit.retries && p.again(b, asLoss(err), &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
@@ -217,12 +237,17 @@ func (p *poll) leave(b *block) {
 	}
 }
 
-// recut replaces a block that is longer than the device answers, as was learned since it was made.
+// recut replaces a block that is longer than the device answers, or has gaps that it does not read across, as was learned since it
+// was made.
 func (p *poll) recut(b *block) bool {
-	l := p.unit.limitOf(b.table)
-	if b.trial || b.probe || b.count <= l.most() || b.hi-b.lo == 1 {
+	if b.trial || b.probe || b.hi-b.lo == 1 {
 		return false
 	}
+	gapped := !b.proved && p.unit.gaps.strict[b.table] && b.suspect(b.lo, b.hi) > 0
+	if !gapped && b.count <= p.unit.limitOf(b.table).most() {
+		return false
+	}
+	p.doubts = p.doubts || gapped
 	parts := b.span.chunks(b.lo, b.hi)
 	b.span.replace(b, parts...)
 	p.queue = append(p.queue, parts...)
@@ -243,14 +268,17 @@ func (d *driver) request(ctx context.Context, b *block) error {
 }
 
 // readRequest makes the request of a block in the driver's one request.
-func (d *driver) readRequest(u *unit, b *block) *request {
+func (d *driver) readRequest(u *unit, b *block) *request { return u.read(b, &d.query, d.pdu[:0]) }
+
+// read makes the request of a block in q, its PDU in pdu.
+func (u *unit) read(b *block, q *request, pdu []byte) *request {
 	code, want := b.table.function(), int(2*b.count)
 	if b.table.bits() {
 		want = int(b.count+7) / 8
 	}
-	pdu := append(d.pdu[:0], code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	d.query = request{unit: u.id, want: want, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
-	return &d.query
+	pdu = append(pdu, code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
+	*q = request{unit: u.id, want: want, brief: b.probe, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	return q
 }
 
 // middle is the source time of an answer: the middle of its request, in µs. Half the time that passed by

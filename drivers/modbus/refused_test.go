@@ -2,9 +2,7 @@ package modbus
 
 import (
 	"fmt"
-	"sync"
 	"testing"
-	"time"
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
@@ -22,29 +20,18 @@ func ways() map[string]modbussim.Fault {
 // TestOneRefusedOfThousand has one register of 1,000 refused, in each way and at several places: 999 are good within ten
 // polls, within two where an exception says so, and at most two requests a poll are made for it afterwards.
 func TestOneRefusedOfThousand(t *testing.T) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	few := make(chan struct{}, 20) // so that a slow machine does not make timeouts of its own
 	for way, f := range ways() {
 		for _, at := range []uint16{0, 3, 124, 500, 999} {
 			if f.Code == 5 && at != 3 {
 				continue // like 6
 			}
-			few <- struct{}{}
-			name := fmt.Sprintf("%s at %d", way, at)
-			b := newBench(t, 1, tags(run("holding", 0, 1000)...))
-			b.conn.Devices[0].Timeout = 150 * time.Millisecond
-			if f.Kind == modbussim.Exception {
-				b.conn.Devices[0].Timeout = 5 * time.Second
-			}
-			b.open(t)
-			f := f
-			f.Match = modbussim.Touching(1, modbussim.Holding, at, at)
-			b.sim.Inject(f)
-			wg.Go(func() {
-				defer func() { <-few }()
+			bubble(t, func(t *testing.T) {
+				b := newBubbleBench(t, modbussim.Options{}, 1, tags(run("holding", 0, 1000)...)).open(t)
+				f := f
+				f.Match = modbussim.Touching(1, modbussim.Holding, at, at)
+				b.sim.Inject(f)
 				if err := b.refusesOne(f, at); err != nil {
-					t.Errorf("%s: %v\n%q", name, err, b.driver.Plan(drivers.Ref{}))
+					t.Errorf("%s at %d: %v\n%q", way, at, err, b.driver.Plan(drivers.Ref{}))
 				}
 			})
 		}
@@ -85,7 +72,7 @@ func (b *bench) refusesOne(f modbussim.Fault, at uint16) error {
 func wordsOf(f modbussim.Fault) string {
 	switch f.Kind {
 	case modbussim.Silence:
-		return "no answer within 150ms"
+		return "no answer within 200ms"
 	case modbussim.CloseAt:
 		return "the device closed the connection"
 	}

@@ -3,6 +3,7 @@ package modbus
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,6 +12,7 @@ type spare struct {
 	endpoint        // that is not in use; no address = there is none
 	moved    string // to which path the line has moved and why, until Warning says so
 	warned   time.Time
+	paths    atomic.Pointer[[2]string] // the one in use and the spare one, for other goroutines
 }
 
 // dialPath dials the path in use, and the other one when it fails.
@@ -32,27 +34,34 @@ func (l *link) dialPath(ctx context.Context) (*wire, error) {
 	w, err2 := l.dial(ctx)
 	if err2 != nil {
 		failed := l.line()
-		l.endpoint, l.spare.endpoint, l.spare.moved = l.spare.endpoint, l.endpoint, ""
+		l.swap()
+		l.spare.moved = ""
 		return nil, fmt.Errorf("%w; and the spare path %s: %w", err, failed, err2)
 	}
 	return w, nil
 }
 
-// move makes the spare path the one in use.
+// move goes over to the spare path, and keeps why for the log.
 func (l *link) move(why string) {
 	if l.spare.address == "" {
 		return
 	}
-	l.endpoint, l.spare.endpoint = l.spare.endpoint, l.endpoint
+	l.swap()
 	l.spare.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), l.spare.line(), why)
 }
 
-// path says which path is in use, "" where there is only one.
-func (l *link) path() string {
-	if l.spare.address == "" {
-		return ""
+// swap makes the spare path the one in use.
+func (l *link) swap() {
+	l.endpoint, l.spare.endpoint = l.spare.endpoint, l.endpoint
+	l.spare.paths.Store(&[2]string{l.line(), l.spare.line()})
+}
+
+// Path returns which path is in use and which is the spare one, "" where there is only one: see drivers.Redundant.
+func (d *driver) Path() (inUse, spare string) {
+	if p := d.link.spare.paths.Load(); p != nil {
+		return p[0], p[1]
 	}
-	return fmt.Sprintf("path: %s, spare: %s", l.line(), l.spare.line())
+	return "", ""
 }
 
 // warning says that the line has moved, once a minute at most.
@@ -80,4 +89,5 @@ func (l *link) setSpare(given map[string]string, r *reporter) {
 		return
 	}
 	l.spare.endpoint = e
+	l.spare.paths.Store(&[2]string{l.line(), e.line()})
 }

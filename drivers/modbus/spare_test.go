@@ -1,12 +1,10 @@
 package modbus
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
 )
 
@@ -29,8 +27,8 @@ func TestSparePath(t *testing.T) {
 		if on.Requests() == asked || spare.Requests() != idle {
 			t.Errorf("%s is not the path in use", on.URL())
 		}
-		if plan := b.driver.Plan(drivers.Ref{}); !slices.Contains(plan, "path: "+on.URL()+", spare: "+spare.URL()) {
-			t.Errorf("plan %q", plan)
+		if inUse, other := b.driver.Path(); inUse != on.URL() || other != spare.URL() {
+			t.Errorf("path %q, spare %q", inUse, other)
 		}
 	}
 	well(b.sim, second)

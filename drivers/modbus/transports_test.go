@@ -305,3 +305,24 @@ func TestNormal(t *testing.T) {
 		}
 	}
 }
+
+// TestTransactionsGoOnOverConnections: a gateway may give the answer to a request of the last connection on the next one, where its
+// transaction id must not be in use.
+func TestTransactionsGoOnOverConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:0")).open(t)
+		first := b.driver.link.wire.number
+		for n := range uint16(5) {
+			if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+				t.Fatalf("%d bad, %v", bad, err)
+			}
+			if got := b.driver.link.wire.number - first; got != n+1 {
+				t.Errorf("transaction %d on connection %d, want %d", got, n, n+1)
+			}
+			b.driver.Close()
+			if err := b.driver.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

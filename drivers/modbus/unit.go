@@ -10,12 +10,17 @@ import (
 type unit struct {
 	settings
 	timeout time.Duration
-	limits  [2]limit  // learned: of registers, of bits
-	late    time.Time // until when an answer to an earlier request may come, where no transaction id tells it apart
-	silent  int       // requests without any answer since the last one
-	missed  string    // the PDU of the last of them
-	many    bool      // learned: it writes only with the functions for several
-	noMask  bool      // learned: it does not know function 22
+	limits  [2]limit      // learned: of registers, of bits
+	gaps    gapState      // learned: of requests across gaps
+	late    time.Time     // until when an answer to an earlier request may come, where no transaction id tells it apart
+	silent  int           // requests without any answer since the last one
+	slowest time.Duration // learned: how long it takes to answer at most, what the characters take left aside
+	tested  time.Time     // when it last met the whole timeout with silence
+	missed  string        // the PDU of the last of them
+	many    bool          // learned: it writes only with the functions for several
+	noMask  bool          // learned: it does not know function 22
+	cuts    int           // how often it was learned anew what may be read together
+	told    manners       // what of it is shown
 }
 
 // limitOf returns what was learned of the size of requests to a table.
@@ -90,13 +95,17 @@ func (d *driver) blocked(u *unit, l *loss) bool {
 
 // once makes one exchange. Where no transaction id tells a late answer, it waits first until none can come any more.
 func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) {
+	timeout := d.patience(u, q)
+	if time.Now().Before(u.late) && timeout < u.timeout {
+		return nil, &loss{kind: lossSilent} // to wait for a late answer now costs the others more than a try
+	}
 	if d.link.wire != nil && time.Now().Before(u.late) {
 		d.link.watch.follow(ctx)
 		if err := d.link.wire.settle(ctx, u.late); err != nil {
 			return nil, err
 		}
 	}
-	pdu, err := d.link.ask(ctx, q, u.timeout)
+	pdu, err := d.link.ask(ctx, q, timeout)
 	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
 		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
 	}
@@ -105,6 +114,7 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
 		}
 		u.silent, u.missed = 0, ""
+		u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
 		if d.link.owing == u {
 			d.link.owing = nil
 		}
@@ -112,6 +122,9 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	}
 	if l := asLoss(err); l != nil {
 		u.silent++
+		if timeout == u.timeout {
+			u.tested = time.Now()
+		}
 		if l.kind == lossSilent {
 			d.link.pace.silent()
 			if d.link.owing == nil || u.silent > 1 {
@@ -124,6 +137,32 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		}
 	}
 	return pdu, err
+}
+
+// The bounds of a brief wait.
+const (
+	briefTimes = 4                      // as long as the slowest answer
+	briefLeast = 100 * time.Millisecond // USB converters alone need 16
+	briefSpan  = 50                     // timeouts that pass until a silent unit gets a whole one again
+)
+
+// patience is how long to wait for the answer to a request. Where a serial line is shared, each wait for a silent unit costs the others, so
+// it is brief, by what the unit itself or the others needed so far. One that has become slower is found by a whole timeout now and then.
+// With transaction ids the line is a gateway's, which waits in its own way whatever we do.
+func (d *driver) patience(u *unit, q *request) time.Duration {
+	if !q.brief || d.link.framing == mbap || !d.link.several || time.Since(u.tested) > briefSpan*u.timeout {
+		return u.timeout
+	}
+	slowest := u.slowest
+	for _, other := range d.units {
+		if u.slowest == 0 {
+			slowest = max(slowest, other.slowest)
+		}
+	}
+	if slowest == 0 {
+		return u.timeout
+	}
+	return min(max(briefTimes*slowest, briefLeast)+d.link.characterTime(q), u.timeout)
 }
 
 // mend makes the connection fit for use after a loss, and returns the loss or why it cannot.

@@ -18,18 +18,19 @@ const defaultPort = "4840" // IANA: opcua-tcp
 
 // settings is what the config says about one server.
 type settings struct {
-	device   string
-	endpoint string // as configured: servers compare it with theirs
-	host     string // host:port to dial
-	locales  []string
-	user     string // "" for anonymous
-	password string
-	policy   *wire.Policy  // nil: the strongest that is offered
-	mode     wire.Mode     // 0: the strongest that is offered
-	insecure bool          // withdrawn policies, too
-	timeout  time.Duration // of one request
-	session  time.Duration // of a session without requests, asked of the server
-	lifetime time.Duration // of the secure channel's token, asked of the server
+	device                   string
+	endpoint                 string // as configured: servers compare it with theirs
+	host                     string // host:port to dial
+	locales                  []string
+	user                     string // "" for anonymous
+	password                 string
+	userCertificate, userKey string        // files of the user who logs in by a certificate
+	policy                   *wire.Policy  // nil: the strongest that is offered
+	mode                     wire.Mode     // 0: the strongest that is offered
+	insecure                 bool          // withdrawn policies, too
+	timeout                  time.Duration // of one request
+	session                  time.Duration // of a session without requests, asked of the server
+	lifetime                 time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
 	backfill      bool          // the server's history of what was missed is asked for
@@ -58,6 +59,8 @@ func deviceOptions() []drivers.Option {
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
+		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true},
+		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true},
 		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }
@@ -68,6 +71,7 @@ func tagOptions() []drivers.Option {
 		{Name: "min_severity", Example: "500", Help: "with type: event, the least severity, 1 to 1000 (default: all events)"},
 		{Name: "event_type", Example: "i=2915", Help: "with type: event, the node id of the only type that is taken, with its subtypes: i=2782 conditions, i=2915 alarms (default: all events)"},
 		{Name: "enum", Example: "server", Help: "server (the server's texts of an enumeration) or a table such as 0=off, 1=on; a number without a text is uncertain"},
+		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the server holds it; default false"},
 	}
 }
 
@@ -98,9 +102,10 @@ const (
 )
 
 type tag struct {
-	addr  address
-	want  wanted
-	event *event // nil: its value
+	addr     address
+	want     wanted
+	event    *event // nil: its value
+	readBack bool   // after a write
 
 	unitless, undescribed bool // the config says nothing, and the server may
 }
@@ -190,6 +195,13 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	s.parseLanguage(o["language"], fail)
 	s.parseReverse(o["server_uri"], fail)
 	s.user, s.password = o["username"], o["password"]
+	s.userCertificate, s.userKey = o["user_certificate"], o["user_key"]
+	switch {
+	case s.userCertificate == "" && s.userKey != "":
+		fail("user_key", "user_key is given without a user_certificate", "add user_certificate, or remove user_key")
+	case s.userCertificate != "" && s.user != "":
+		fail("user_certificate", "user_certificate and username are both given", "remove one of them: a session has one user")
+	}
 	if s.user == "" && s.password != "" {
 		fail("password", "password is given without a username", "add username, or remove password")
 	}
@@ -358,6 +370,9 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	t.addr, t.want = a, w
 	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
 	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
+	if t.readBack = parseFlag(from.Options, "read_back", fail); t.readBack && t.readOnly() != "" {
+		fail("read_back", "read_back: "+t.readOnly(), "leave it out")
+	}
 	return errs
 }
 

@@ -13,12 +13,14 @@ import (
 func TestConformance(t *testing.T) {
 	s := start(t, opcuasim.Options{MaxNodesPerRead: 20, Browsable: true}, 48)
 	s.AddMachine(time.Now())
+	s.AddWritable("written", opcuasim.Writable{Value: 1.5})
+	s.AddWritable("list", opcuasim.Writable{Value: []int32{1}})
 	p, err := opcuasim.NewProxy(s.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	good := connection(p.Endpoint(), time.Second, append(variables(50), "ns=2;s=Spindle.Speed", "ns=2;s=Axis.Position", "nsu=urn:nobody;s=x")...)
+	good := connection(p.Endpoint(), time.Second, append(variables(50), "ns=2;s=Spindle.Speed", "ns=2;s=Axis.Position", "nsu=urn:nobody;s=x", "ns=2;s=written", "ns=2;s=list")...)
 	bad := connection("http://host", time.Second, "ns=2;s=ok", "ns=2", "ns=2;i=x")
 	bad.Devices[0].Options = map[string]string{"security_policy": "Sign", "password": "x"}
 	bad.Devices[0].Groups[0].Tags[0].Type = "real"
@@ -26,10 +28,13 @@ func TestConformance(t *testing.T) {
 		Protocol:   Protocol(),
 		Connection: good,
 		BadTags:    []int{48, 49, 52},
-		Browsable:  []string{"nsu=urn:millrace:machine;s=Spindle.Speed"},
-		Mistaken:   bad,
-		Mistakes:   6,
-		Down:       func() { p.Refuse(true) },
+		Writes:     []drivers.Write{{Tag: 53, Value: telemetry.Float64(77)}, {Tag: 54, Value: telemetry.Array([]telemetry.Value{telemetry.Int(7), telemetry.Int(8)})}},
+		Refused: []drivers.Write{{Tag: 0, Value: telemetry.Float64(1)}, {Tag: 48, Value: telemetry.Float64(1)}, {Tag: 52, Value: telemetry.Float64(1)},
+			{Tag: 53, Value: telemetry.String("x")}},
+		Browsable: []string{"nsu=urn:millrace:machine;s=Spindle.Speed"},
+		Mistaken:  bad,
+		Mistakes:  6,
+		Down:      func() { p.Refuse(true) },
 		Up: func() {
 			if err := p.Refuse(false); err != nil {
 				t.Error(err)

@@ -38,7 +38,7 @@ func Protocol() drivers.Protocol {
 	}}
 }
 
-// driver serves one server: drivers.Driver and drivers.Planner.
+// driver serves one server: drivers.Driver, drivers.Subscriber, drivers.Writer and others that are optional.
 type driver struct {
 	set    settings
 	groups [][]group

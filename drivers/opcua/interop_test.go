@@ -23,6 +23,13 @@ const nodeFolder = "../../gateway/faults/testdata/opcua"
 // nodeOPCUA starts npm's node-opcua, which shares no code with us, with every policy and mode. Without it the test skips.
 func nodeOPCUA(t *testing.T, more ...string) (endpoint string) {
 	t.Helper()
+	endpoint, _ = nodeOPCUAIn(t, t.TempDir(), more...)
+	return endpoint
+}
+
+// nodeOPCUAIn starts it with its certificates in a directory. said passes on what it prints of writes, as long as somebody takes it.
+func nodeOPCUAIn(t *testing.T, dir string, more ...string) (endpoint string, said <-chan string) {
+	t.Helper()
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
 		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
@@ -32,7 +39,7 @@ func nodeOPCUA(t *testing.T, more ...string) (endpoint string) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	cmd := exec.Command("node", append([]string{filepath.Join(nodeFolder, "server.js"), fmt.Sprint(port), "0", t.TempDir(), "secured"}, more...)...)
+	cmd := exec.Command("node", append([]string{filepath.Join(nodeFolder, "server.js"), fmt.Sprint(port), "0", dir, "secured"}, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -42,18 +49,22 @@ func nodeOPCUA(t *testing.T, more ...string) (endpoint string) {
 		t.Skipf("node cannot be run: %v", err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	lines := bufio.NewScanner(out)
+	lines, held := bufio.NewScanner(out), make(chan string, 1000)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "READY") {
 			go func() {
 				for lines.Scan() {
+					if strings.HasPrefix(lines.Text(), "HOLDS ") && len(held) < cap(held) {
+						held <- lines.Text()
+					}
 				}
+				close(held)
 			}()
-			return fmt.Sprintf("opc.tcp://127.0.0.1:%d", port)
+			return fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), held
 		}
 	}
 	t.Fatal("node-opcua does not start")
-	return ""
+	return "", nil
 }
 
 // TestNodeOPCUA reads from node-opcua over each policy and mode, as anybody and as a user, while the token is renewed; a wrong password is refused.

@@ -288,7 +288,7 @@ func TestNewestCall(t *testing.T) {
 }
 
 // TestNodeOPCUACalls: node-opcua calls, unsecured and secured, again after a session has ended, and after it was cut off.
-func TestNodeOPCUACalls(t *testing.T) {
+func TestNodeOPCUACallsUs(t *testing.T) {
 	door := open(t, time.Minute)
 	t.Setenv("REVERSE", "opc.tcp://"+door.address)
 	nodeOPCUA(t)

@@ -23,6 +23,15 @@ const (
 	maxNonce = 1024 // bytes
 )
 
+// Exposure says for as long as the config stands that a password may be read by others: drivers.Exposed.
+func (d *driver) Exposure() (what, mend string) {
+	if !d.set.clearPassword || d.set.user == "" {
+		return "", ""
+	}
+	return "allow_clear_password lets its password go unencrypted, and to whoever answers at its address",
+		"take an endpoint that encrypts (millrace opcua endpoints shows which there are) and remove allow_clear_password"
+}
+
 // anonymousURI names the gateway where no certificate does.
 const anonymousURI = "urn:millrace:gateway"
 
@@ -33,7 +42,7 @@ func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []end
 		return fmt.Errorf("create session: %w", err)
 	}
 	l.token = bytes.Clone(created.token)
-	identity, err := s.identity(&created, e, offers)
+	identity, proof, err := s.identity(&created, e, offers, l.channel.Security())
 	if err != nil {
 		return fmt.Errorf("activate session: %w", err)
 	}
@@ -49,10 +58,10 @@ func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []end
 		Signature:      signature,
 		Locales:        s.locales,
 		Identity:       ua.NewExtensionObject(identity),
-		TokenSignature: &ua.SignatureData{},
+		TokenSignature: proof,
 	}))
 	if err != nil {
-		return fmt.Errorf("activate session: %w", err)
+		return fmt.Errorf("activate session: %w", s.mustKnowUser(err))
 	}
 	return nil
 }
@@ -116,21 +125,38 @@ func signed(security *wire.Security, nonce []byte) (*ua.SignatureData, error) {
 	return &ua.SignatureData{Algorithm: security.Policy.Signature, Signature: b}, err
 }
 
-// identity returns the user token that the endpoint asks for.
-func (s *settings) identity(created *session, e *endpoint, offers []endpoint) (any, error) {
-	if s.user == "" {
-		policy := e.user(ua.UserTokenTypeAnonymous)
-		if policy == nil && len(e.users) > 0 {
-			return nil, fmt.Errorf("the server takes no anonymous users at this endpoint, only %s; write username and password", kinds(e.users))
-		}
-		if policy == nil { // some servers list nothing; let them refuse
-			policy = &userPolicy{id: "Anonymous"}
-		}
-		return &ua.AnonymousIdentityToken{PolicyID: policy.id}, nil
+// identity returns the user token that the endpoint asks for, and the proof of it.
+func (s *settings) identity(created *session, e *endpoint, offers []endpoint, security *wire.Security) (token any, proof *ua.SignatureData, err error) {
+	proof = &ua.SignatureData{}
+	switch {
+	case s.userCertificate != "":
+		return s.certificateIdentity(created, e, offers, security)
+	case s.user != "":
+		token, err = s.nameIdentity(created, e, offers)
+	default:
+		token, err = e.anonymous()
 	}
+	return token, proof, err
+}
+
+func (e *endpoint) anonymous() (any, error) {
+	policy := e.user(ua.UserTokenTypeAnonymous)
+	switch {
+	case policy == nil && len(e.users) > 0 && e.user(ua.UserTokenTypeUserName) == nil && e.user(ua.UserTokenTypeCertificate) != nil:
+		return nil, fmt.Errorf("the server takes no anonymous users at this endpoint, only %s; write user_certificate and user_key", kinds(e.users))
+	case policy == nil && len(e.users) > 0:
+		return nil, fmt.Errorf("the server takes no anonymous users at this endpoint, only %s; write username and password", kinds(e.users))
+	case policy == nil: // some servers list nothing; let them refuse
+		policy = &userPolicy{id: "Anonymous"}
+	}
+	return &ua.AnonymousIdentityToken{PolicyID: policy.id}, nil
+}
+
+// nameIdentity is the token of a user name and its password.
+func (s *settings) nameIdentity(created *session, e *endpoint, offers []endpoint) (any, error) {
 	policy := e.user(ua.UserTokenTypeUserName)
 	if policy == nil {
-		return nil, s.noUser(e, offers)
+		return nil, noUser(ua.UserTokenTypeUserName, e, offers)
 	}
 	cipher := e.encryption(policy)
 	token := &ua.UserNameIdentityToken{PolicyID: policy.id, UserName: s.user, Password: []byte(s.password)}
@@ -155,17 +181,21 @@ func (s *settings) identity(created *session, e *endpoint, offers []endpoint) (a
 	return token, nil
 }
 
-// noUser says where else the server takes user names.
-func (s *settings) noUser(e *endpoint, offers []endpoint) error {
+// noUser says where else the server takes users of a kind.
+func noUser(kind ua.UserTokenType, e *endpoint, offers []endpoint) error {
+	what, option := kinds([]userPolicy{{kind: kind}}), "username"
+	if kind == ua.UserTokenTypeCertificate {
+		what, option = "user certificates", "user_certificate"
+	}
 	for i := range offers {
-		if o := &offers[i]; o.usable() && o.user(ua.UserTokenTypeUserName) != nil {
-			return fmt.Errorf("the server takes no user names at this endpoint, but at %s; write its security_policy and security_mode", offered(offers[i:i+1]))
+		if o := &offers[i]; o.usable() && o.user(kind) != nil {
+			return fmt.Errorf("the server takes no %s at this endpoint, but at %s; write its security_policy and security_mode", what, offered(offers[i:i+1]))
 		}
 	}
 	if len(e.users) == 0 {
-		return errors.New("the server takes no user names; remove username")
+		return fmt.Errorf("the server takes no %s; remove %s", what, option)
 	}
-	return fmt.Errorf("the server takes no user names, only %s; remove username", kinds(e.users))
+	return fmt.Errorf("the server takes no %s, only %s; remove %s", what, kinds(e.users), option)
 }
 
 // kinds lists ways to log in.

@@ -88,15 +88,15 @@ func (p PKI) replaced() (last time.Time) {
 
 // seen are the certificates of the last attempt to connect.
 type seen struct {
-	mu          sync.Mutex
-	own, server *drivers.Certificate
+	mu                sync.Mutex
+	own, user, server *drivers.Certificate
 }
 
-// Certificates returns ours and the server's: see drivers.Certified.
+// Certificates returns ours, the user's and the server's: see drivers.Certified.
 func (d *driver) Certificates() (all []drivers.Certificate) {
 	d.set.seen.mu.Lock()
 	defer d.set.seen.mu.Unlock()
-	for _, c := range []*drivers.Certificate{d.set.seen.own, d.set.seen.server} {
+	for _, c := range []*drivers.Certificate{d.set.seen.own, d.set.seen.user, d.set.seen.server} {
 		if c != nil {
 			all = append(all, *c)
 		}
@@ -108,6 +108,12 @@ func (s *seen) noteServer(c *x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.server = &drivers.Certificate{Name: c.Subject.CommonName, NotAfter: c.NotAfter}
+}
+
+func (s *seen) noteUser(path string, c *x509.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.user = &drivers.Certificate{Own: true, Name: path, NotAfter: c.NotAfter}
 }
 
 func (s *seen) noteOwn(p PKI, chain []byte) {

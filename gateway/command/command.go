@@ -34,6 +34,7 @@ type Target struct {
 	Index int // of the tag in its group
 	Tag   telemetry.Tag
 	Type  telemetry.DataType // before scaling; AnyType where only the device knows
+	Asks  bool               // the driver asks the device for the type: it is a drivers.WriteTyper
 	// Do runs a job with the driver between two polls; it is (*poller.Poller).Do.
 	Do func(ctx context.Context, job func(drivers.Driver) error) error
 }
@@ -167,12 +168,16 @@ func (r *Router) Write(ctx context.Context, q Request) error {
 		return r.no("command refused", &q, err)
 	}
 	defer leave()
-	now, value, err := r.find(&q) // the rules may have changed while it waited
+	now, err := r.find(&q) // the rules may have changed while it waited
 	if err != nil {
 		r.count(t, func(s *Stats) { s.Refused++ })
 		return r.no("command refused", &q, err)
 	}
-	if err := now.write(ctx, value); err != nil {
+	switch err := now.write(ctx, q.Value); {
+	case errors.Is(err, ErrValue), errors.Is(err, ErrNotAllowed): // by the type that the device says
+		r.count(t, func(s *Stats) { s.Refused++ })
+		return r.no("command refused", &q, err)
+	case err != nil:
 		r.count(t, func(s *Stats) { s.Failed++ })
 		return r.no("command failed", &q, err)
 	}
@@ -212,7 +217,7 @@ func (r *Router) count(t *target, f func(*Stats)) {
 
 // admit finds the target, checks the value, and takes one write out of what the rate allows.
 func (r *Router) admit(q *Request) (*target, error) {
-	t, _, err := r.find(q)
+	t, err := r.find(q)
 	if err != nil {
 		return t, err
 	}
@@ -221,16 +226,19 @@ func (r *Router) admit(q *Request) (*target, error) {
 	return t, t.spend(&t.Rule, r.now())
 }
 
-// find returns the target of a request and its value as the device wants it.
-func (r *Router) find(q *Request) (*target, telemetry.Value, error) {
+// find returns the target of a request, whose value fits it as far as that is known without the device.
+func (r *Router) find(q *Request) (*target, error) {
 	r.mu.Lock()
 	t := r.targets[key{q.Device, q.Tag}]
 	r.mu.Unlock()
-	if t == nil {
-		return nil, telemetry.Value{}, fmt.Errorf("%w; list the tag under writes: in the config and reload it", ErrNotAllowed)
+	switch {
+	case t == nil:
+		return nil, fmt.Errorf("%w; list the tag under writes: in the config and reload it", ErrNotAllowed)
+	case t.Asks:
+		return t, nil
 	}
-	value, err := t.raw(q.Value)
-	return t, value, err
+	_, err := t.raw(q.Value, t.Type, false)
+	return t, err
 }
 
 // spend takes one write out of what the rate allows: a bucket that fills with time.
@@ -266,12 +274,16 @@ func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 }
 
 // write has the poller write between two polls.
-func (t *target) write(ctx context.Context, value telemetry.Value) error {
+func (t *target) write(ctx context.Context, text string) error {
 	begun := false // Do returns only when the job is over, or will not begin
 	err := t.Do(ctx, func(d drivers.Driver) error {
 		w, ok := d.(drivers.Writer)
 		if !ok {
 			return ErrNoWriter
+		}
+		value, err := t.value(ctx, d, text)
+		if err != nil {
+			return err
 		}
 		begun = true
 		return errors.Join(w.Write(ctx, []drivers.Write{{Group: t.Group, Tag: t.Index, Value: value}})...)
@@ -285,6 +297,19 @@ func (t *target) write(ctx context.Context, value telemetry.Value) error {
 		return fmt.Errorf("%w; it is not known whether it was written: read the tag", inWords(err))
 	}
 	return err
+}
+
+// value returns a text as the value that the tag takes.
+func (t *target) value(ctx context.Context, d drivers.Driver, text string) (telemetry.Value, error) {
+	asker, ok := d.(drivers.WriteTyper)
+	if !t.Asks || !ok {
+		return t.raw(text, t.Type, false)
+	}
+	typ, array, err := asker.WriteType(ctx, t.Group, t.Index)
+	if err != nil {
+		return telemetry.Value{}, err
+	}
+	return t.raw(text, typ, array)
 }
 
 // ended is the end of a context in the words of who waited for the command.

@@ -89,7 +89,13 @@ func TestWrite(t *testing.T) {
 		{"no whole number", "99.6", telemetry.Int16Type, telemetry.Tag{}, func(r *Rule) { r.Max = 99.6 }, "holds 99 or 100", ErrValue},
 		{"the end of the range, scaled", "0.3", telemetry.Int16Type, telemetry.Tag{Scale: 0.1}, func(r *Rule) { r.Max = 0.3 }, "kind 2 bits 3", nil},
 		{"turned by a negative scale", "10", telemetry.Int16Type, telemetry.Tag{Scale: -1}, nil, fmt.Sprintf("kind 2 bits %d", uint64(1<<64-10)), nil},
-		{"too large to be told from its neighbour", "9007199254740993", telemetry.Int64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "holds", ErrValue},
+		{"over what a float64 can tell", "9007199254740993", telemetry.Int64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "kind 2 bits 9007199254740993 ", nil},
+		{"the end of such a range", "1000000000000000000", telemetry.Uint64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "kind 3 bits 1000000000000000000 ", nil},
+		{"one over the end of such a range", "1000000000000000001", telemetry.Uint64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "holds", ErrValue},
+		{"over its type", "9223372036854775808", telemetry.Int64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e19 }, "holds", ErrValue},
+		{"too large to be told from its neighbour with a scale", "9007199254740993", telemetry.Int64Type, telemetry.Tag{Scale: 0.5}, func(r *Rule) { r.Max = 1e18 }, "holds", ErrValue},
+		{"whole, and between two of a float32", "16777217", telemetry.Float32Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "holds 16777216 or 16777218", ErrValue},
+		{"a fraction, to its neighbour", "0.1", telemetry.Float32Type, telemetry.Tag{}, nil, "kind 4", nil},
 		{"the largest that can be told", "9007199254740991", telemetry.Uint64Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e18 }, "bits 9007199254740991", nil},
 		{"below zero of an unsigned type", "1", telemetry.Uint16Type, telemetry.Tag{Offset: 5}, nil, "holds 0 to 65535", ErrValue},
 		{"too large for a float32", "1e39", telemetry.Float32Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1e40 }, "too large", ErrValue},
@@ -112,6 +118,91 @@ func TestWrite(t *testing.T) {
 		got := fmt.Sprint(m.got, err, "\n")
 		if !errors.Is(err, c.err) || c.err == nil && err != nil || !strings.Contains(got, c.want) || (c.err != nil) != (len(m.got) == 0) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// asking is a machine that has to be asked what a tag takes.
+type asking struct {
+	machine
+	typ   telemetry.DataType
+	array bool
+	fails error
+}
+
+func (a *asking) WriteType(_ context.Context, g drivers.Ref, tag int) (telemetry.DataType, bool, error) {
+	if g.Group != 1 || tag != 2 {
+		return telemetry.AnyType, false, errors.New("another tag")
+	}
+	return a.typ, a.array, a.fails
+}
+
+// TestAsked: the type that the device says decides, before anything is written.
+func TestAsked(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		typ         telemetry.DataType
+		array       bool
+		fails       error
+		want        string
+		err         error
+		refused     uint64
+	}{
+		{"bool", "true", telemetry.BoolType, false, nil, "{0 1}/2 kind 1 bits 1", nil, 0},
+		{"text", "42", telemetry.StringType, false, nil, `"42"`, nil, 0},
+		{"whole", "42", telemetry.Int16Type, false, nil, "kind 2 bits 42", nil, 0},
+		{"not whole", "4.2", telemetry.Int16Type, false, nil, "holds 4 or 5; nothing was written", ErrValue, 1},
+		{"over the range", "101", telemetry.Int16Type, false, nil, "use 0 to 100; nothing was written", ErrValue, 1},
+		{"no bool", "1.5", telemetry.BoolType, false, nil, "true or false", ErrValue, 1},
+		{"array", "[1, 2, 100]", telemetry.Uint8Type, true, nil, "kind 8 bits 3", nil, 0},
+		{"array of none", "[]", telemetry.Uint8Type, true, nil, "kind 8 bits 0", nil, 0},
+		{"array of texts", `["a", "b"]`, telemetry.StringType, true, nil, "kind 8 bits 2", nil, 0},
+		{"array with one over the range", "[1, 2, 101]", telemetry.Uint8Type, true, nil, "element 2: value cannot be written: use 0 to 100", ErrValue, 1},
+		{"array with a text", `[1, "2"]`, telemetry.Uint8Type, true, nil, "element 1 is no uint8", ErrValue, 1},
+		{"array with nothing", `[null]`, telemetry.Uint8Type, true, nil, "element 0 is no uint8", ErrValue, 1},
+		{"array in an array", `[[1]]`, telemetry.Uint8Type, true, nil, "element 0 is no uint8", ErrValue, 1},
+		{"no array", "1", telemetry.Uint8Type, true, nil, "use an array such as [1, 2, 3]", ErrValue, 1},
+		{"two arrays", "[1] [2]", telemetry.Uint8Type, true, nil, "use an array such as [1, 2, 3]", ErrValue, 1},
+		{"a bracket too many", "[1]]", telemetry.Uint8Type, true, nil, "use an array such as [1, 2, 3]", ErrValue, 1},
+		{"null", "null", telemetry.Uint8Type, true, nil, "use an array such as [1, 2, 3]", ErrValue, 1},
+		{"an array for one", "[1]", telemetry.Uint8Type, false, nil, "use a number", ErrValue, 1},
+		{"a text without end", "[" + strings.Repeat("1,", 600) + "1]", telemetry.Uint8Type, true, nil, "use 1024 at most", ErrValue, 1},
+		{"no such node", "1", telemetry.AnyType, false, errors.New("BadNodeIdUnknown"), "BadNodeIdUnknown; nothing was written", nil, 0},
+		{"link down", "1", telemetry.AnyType, false, drivers.ErrLink, "connection is down; nothing was written", drivers.ErrLink, 0},
+	} {
+		m := &asking{typ: c.typ, array: c.array, fails: c.fails}
+		r := New(slog.New(slog.DiscardHandler))
+		r.Set([]Target{{Rule: Rule{Device: "press", Tag: "speed", Min: 0, Max: 100, Ranged: true, Count: 1, Per: time.Second}, Group: drivers.Ref{Group: 1}, Index: 2, Asks: true, Do: do(m)}})
+		err := r.Write(t.Context(), Request{Device: "press", Tag: "speed", Value: c.value})
+		got, failed := fmt.Sprint(m.got, err), c.err != nil || c.fails != nil
+		if c.err != nil && !errors.Is(err, c.err) || !strings.Contains(got, c.want) || failed != (err != nil) || failed != (len(m.got) == 0) || r.Stats()[0].Refused != c.refused {
+			t.Errorf("%s: %s, want %s; %+v", c.name, got, c.want, r.Stats())
+		}
+	}
+}
+
+// TestParse reads values for tools.
+func TestParse(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		text  string
+		typ   telemetry.DataType
+		array bool
+		want  telemetry.Value
+		err   string
+	}{
+		{"0x10", telemetry.Uint16Type, false, telemetry.Uint(16), ""},
+		{"-5", telemetry.Int16Type, false, telemetry.Int(-5), ""},
+		{"1.5", telemetry.Float32Type, false, telemetry.Float64(1.5), ""},
+		{"2026-01-02T03:04:05Z", telemetry.TimeType, false, telemetry.Time(at), ""},
+		{`["2026-01-02T03:04:05Z"]`, telemetry.TimeType, true, telemetry.Array([]telemetry.Value{telemetry.Time(at)}), ""},
+		{"[true]", telemetry.BoolType, true, telemetry.Array([]telemetry.Value{telemetry.Bool(true)}), ""},
+		{"1.5", telemetry.Int16Type, false, telemetry.Value{}, `value "1.5" of the type int16: invalid syntax`},
+		{"[1, x]", telemetry.Int16Type, true, telemetry.Value{}, "use an array such as [1, 2, 3]"},
+	} {
+		v, err := Parse(c.text, c.typ, c.array)
+		if c.err == "" && (err != nil || v != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: %+v, %v", c.text, v, err)
 		}
 	}
 }

@@ -1,9 +1,15 @@
 package command
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math"
+	"math/big"
 	"strconv"
+	"strings"
+	"time"
 
 	"millrace/drivers/telemetry"
 )
@@ -11,12 +17,88 @@ import (
 // longest is how many bytes a value may have: a text tag of any device is shorter.
 const longest = 1024
 
-// raw reads a value as a person writes it, checks its range, takes the scale off, and fits it to the tag's type.
-func (t *target) raw(text string) (telemetry.Value, error) {
+// Parse reads a value of a type, or an array of it, as a person writes it: without a rule and without a scale, for tools. Numbers are
+// taken as they stand; whether the device's type holds them is for its driver to say.
+func Parse(text string, typ telemetry.DataType, array bool) (telemetry.Value, error) {
+	v, err := parse(text, typ, array, plain)
+	if num := (*strconv.NumError)(nil); errors.As(err, &num) {
+		err = num.Err
+	}
+	if err != nil {
+		return v, fmt.Errorf("value %q of the type %s: %w", clip(text), typ, err)
+	}
+	return v, nil
+}
+
+// plain reads one value.
+func plain(text string, typ telemetry.DataType) (telemetry.Value, error) {
+	switch typ.Kind() {
+	case telemetry.KindBool:
+		b, err := strconv.ParseBool(text)
+		return telemetry.Bool(b), err
+	case telemetry.KindInt:
+		n, err := strconv.ParseInt(text, 0, 64)
+		return telemetry.Int(n), err
+	case telemetry.KindUint:
+		n, err := strconv.ParseUint(text, 0, 64)
+		return telemetry.Uint(n), err
+	case telemetry.KindString:
+		return telemetry.String(text), nil
+	case telemetry.KindTime:
+		at, err := time.Parse(time.RFC3339, text)
+		return telemetry.Time(at), err
+	}
+	x, err := strconv.ParseFloat(text, 64)
+	return telemetry.Float64(x), err
+}
+
+// parse reads one value, or an array as JSON has it, whose elements must be of the JSON type that theirs is.
+func parse(text string, typ telemetry.DataType, array bool, one func(string, telemetry.DataType) (telemetry.Value, error)) (telemetry.Value, error) {
+	if !array {
+		return one(text, typ)
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	var list []any
+	err := d.Decode(&list)
+	if _, end := d.Token(); err != nil || list == nil || end != io.EOF {
+		return telemetry.Value{}, fmt.Errorf("%w: use an array such as [1, 2, 3]", ErrValue)
+	}
+	elems := make([]telemetry.Value, len(list))
+	for i, e := range list {
+		text, ok := elementText(e, typ.Kind())
+		if !ok {
+			return telemetry.Value{}, fmt.Errorf("%w: element %d is no %s", ErrValue, i, typ)
+		}
+		if elems[i], err = one(text, typ); err != nil {
+			return telemetry.Value{}, fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return telemetry.Array(elems), nil
+}
+
+func elementText(e any, kind telemetry.Kind) (string, bool) {
+	switch e := e.(type) {
+	case bool:
+		return strconv.FormatBool(e), kind == telemetry.KindBool
+	case string:
+		return e, kind == telemetry.KindString || kind == telemetry.KindTime
+	case json.Number:
+		return e.String(), kind != telemetry.KindBool && kind != telemetry.KindString && kind != telemetry.KindTime
+	}
+	return "", false
+}
+
+// raw reads a value as a person writes it, checks its range, takes the scale off, and fits it to the type; in an array each element.
+func (t *target) raw(text string, typ telemetry.DataType, array bool) (telemetry.Value, error) {
 	if len(text) > longest {
 		return telemetry.Value{}, fmt.Errorf("%w: it has %d bytes; use %d at most", ErrValue, len(text), longest)
 	}
-	switch t.Type.Kind() {
+	return parse(text, typ, array, t.one)
+}
+
+func (t *target) one(text string, typ telemetry.DataType) (telemetry.Value, error) {
+	switch typ.Kind() {
 	case telemetry.KindBool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {
@@ -26,7 +108,7 @@ func (t *target) raw(text string) (telemetry.Value, error) {
 	case telemetry.KindString:
 		return telemetry.String(text), nil
 	case telemetry.KindTime, telemetry.KindArray:
-		return telemetry.Value{}, fmt.Errorf("%w: type %s is read only", ErrValue, t.Type)
+		return telemetry.Value{}, fmt.Errorf("%w: type %s is read only", ErrValue, typ)
 	}
 	x, err := strconv.ParseFloat(text, 64)
 	switch {
@@ -37,11 +119,33 @@ func (t *target) raw(text string) (telemetry.Value, error) {
 	case x < t.Rule.Min || x > t.Rule.Max:
 		return telemetry.Value{}, fmt.Errorf("%w: use %v to %v", ErrValue, t.Rule.Min, t.Rule.Max)
 	}
-	return t.fit(x)
+	if v, ok := t.large(text, typ); ok {
+		return v, nil
+	}
+	return t.fit(x, typ)
+}
+
+// large reads a whole number for a type of 64 bits and without a scale, of which a float64 cannot tell the neighbours apart.
+func (t *target) large(text string, typ telemetry.DataType) (telemetry.Value, bool) {
+	n, ok := new(big.Int).SetString(text, 10)
+	if !ok || t.Tag.Scaled() {
+		return telemetry.Value{}, false
+	}
+	f := new(big.Float).SetInt(n)
+	if f.Cmp(big.NewFloat(t.Rule.Min)) < 0 || f.Cmp(big.NewFloat(t.Rule.Max)) > 0 {
+		return telemetry.Value{}, false
+	}
+	switch {
+	case typ == telemetry.Int64Type && n.IsInt64():
+		return telemetry.Int(n.Int64()), true
+	case typ == telemetry.Uint64Type && n.IsUint64():
+		return telemetry.Uint(n.Uint64()), true
+	}
+	return telemetry.Value{}, false
 }
 
 // fit makes a number in range one of the tag's type, unscaled. What a whole type cannot hold is refused: the equipment would get another value than was asked for.
-func (t *target) fit(x float64) (telemetry.Value, error) {
+func (t *target) fit(x float64, typ telemetry.DataType) (telemetry.Value, error) {
 	scale, offset := 1.0, 0.0
 	if t.Tag.Scaled() {
 		offset = t.Tag.Offset
@@ -50,17 +154,22 @@ func (t *target) fit(x float64) (telemetry.Value, error) {
 		}
 	}
 	raw := (x - offset) / scale
-	switch t.Type.Kind() {
+	switch typ.Kind() {
 	case telemetry.KindFloat32:
+		short := float32(raw)
 		if math.Abs(raw) > math.MaxFloat32 {
-			return telemetry.Value{}, fmt.Errorf("%w: too large for a %s", ErrValue, t.Type)
+			return telemetry.Value{}, fmt.Errorf("%w: too large for a %s", ErrValue, typ)
+		}
+		if raw == math.Trunc(raw) && float64(short) != raw { // a fraction is written to be taken to its neighbour, a whole number is not
+			next := math.Nextafter32(short, float32(math.Copysign(math.MaxFloat32, raw-float64(short))))
+			return telemetry.Value{}, fmt.Errorf("%w: the device holds %.0f or %.0f", ErrValue, float64(min(short, next))*scale+offset, float64(max(short, next))*scale+offset)
 		}
 		return telemetry.Float32(float32(raw)), nil
 	case telemetry.KindInt, telemetry.KindUint:
 		if near := math.Round(raw); math.Abs(raw-near) > 1e-6*math.Max(1, math.Abs(raw)) {
 			return telemetry.Value{}, fmt.Errorf("%w: the device holds %s or %s", ErrValue, digits(math.Floor(raw)*scale+offset), digits(math.Ceil(raw)*scale+offset))
 		}
-		return t.whole(math.Round(raw), scale, offset)
+		return t.whole(math.Round(raw), scale, offset, typ)
 	}
 	if math.IsInf(raw, 0) {
 		return telemetry.Value{}, fmt.Errorf("%w: too large without its scale", ErrValue)
@@ -69,16 +178,16 @@ func (t *target) fit(x float64) (telemetry.Value, error) {
 }
 
 // whole makes a whole number one of the tag's type. What it was rounded to must be in the rule's range, too.
-func (t *target) whole(raw, scale, offset float64) (telemetry.Value, error) {
-	least, most := bounds(t.Type)
+func (t *target) whole(raw, scale, offset float64, typ telemetry.DataType) (telemetry.Value, error) {
+	least, most := bounds(typ)
 	if raw < least || raw > most {
-		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %s, and a %s holds %s to %s", ErrValue, digits(raw), t.Type, digits(least), digits(most))
+		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %s, and a %s holds %s to %s", ErrValue, digits(raw), typ, digits(least), digits(most))
 	}
 	back := raw*scale + offset
 	if slip := 1e-9 * math.Abs(back); back < t.Rule.Min-slip || back > t.Rule.Max+slip {
 		return telemetry.Value{}, fmt.Errorf("%w: the device rounds it to %s; use %v to %v", ErrValue, digits(back), t.Rule.Min, t.Rule.Max)
 	}
-	if t.Type.Kind() == telemetry.KindUint {
+	if typ.Kind() == telemetry.KindUint {
 		return telemetry.Uint(uint64(raw)), nil
 	}
 	return telemetry.Int(int64(raw)), nil

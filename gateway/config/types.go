@@ -59,7 +59,7 @@ func declaredType(t *telemetry.Tag) telemetry.DataType {
 	case t.Type == "json" || t.Type == "event":
 		return telemetry.StringType
 	}
-	for _, known := range [...]telemetry.DataType{telemetry.BoolType, telemetry.StringType, telemetry.TimeType} {
+	for known := telemetry.BoolType; known <= telemetry.TimeType; known++ {
 		if t.Type == known.String() {
 			return known
 		}

@@ -24,6 +24,7 @@ func (l *loader) checkWritable(members []int, d drivers.Driver) {
 				}
 				delete(l.rules, id) // of two tags with one name, the first is written
 				r := &ruleCheck{loader: l, Write: &l.cfg.Writes[rule], places: &l.writes[rule], device: dev, tag: &dev.Groups[j].Tags[k], write: drivers.Write{Group: ref, Tag: k}}
+				r.typ = writtenType(r.tag)
 				if typed != nil {
 					r.typ = typed.DataTypes(ref)[k]
 				}
@@ -31,6 +32,15 @@ func (l *loader) checkWritable(members []int, d drivers.Driver) {
 			}
 		}
 	}
+}
+
+// writtenType is the type of what is written to a tag as far as its own keys say it: where they make texts of its values, the device's own
+// is written.
+func writtenType(t *telemetry.Tag) telemetry.DataType {
+	if t.Options["enum"] != "" || t.Type == "json" {
+		return telemetry.AnyType
+	}
+	return declaredType(t)
 }
 
 // ruleCheck is one entry of `writes:` and the tag that it is for.
@@ -65,6 +75,7 @@ func (r *ruleCheck) check(d drivers.Driver) {
 	case what != "" && r.Ranged:
 		at, _ := r.field(r.loader, "min")
 		r.errorf(at, "delete them", "min and max of tag %q are of numbers, and its values are %s", r.Tag, what)
+	case !r.typ.Known() && !r.Ranged: // it may be a bool or a text
 	case what == "" && !r.Ranged:
 		r.warnf(r.places.at, "add both", "no number is ever written to tag %q of device %q without min and max", r.Tag, r.Device)
 	case what == "":

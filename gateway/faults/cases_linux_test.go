@@ -13,6 +13,8 @@ import (
 func TestCases(t *testing.T) {
 	for name, run := range map[string]func(*testing.T){
 		"mqtt_topic_without_puback":           caseSilentTopic,
+		"mqtt_stall_oldest_first":             func(t *testing.T) { caseStall(t, "oldest-first", 8*time.Second) },
+		"mqtt_stall_live_first":               func(t *testing.T) { caseStall(t, "live-first", 30*time.Second) },
 		"mqtt_rate_limit":                     caseRateLimit,
 		"opcua_heartbeat_of_an_old_value":     func(t *testing.T) { caseHeartbeat(t, "read") },
 		"opcua_heartbeat_of_a_subscription":   func(t *testing.T) { caseHeartbeat(t, "subscribe") },
@@ -54,6 +56,27 @@ func caseSilentTopic(t *testing.T) {
 	}
 	if got := b.droppedOf("d00") + b.droppedOf("d02"); got != 0 {
 		t.Errorf("%d readings of devices that the broker takes were given up (%d gap records)", got, r.Gaps)
+	}
+}
+
+// caseStall: the broker keeps the session, answers pings, and for a while neither takes nor answers a message. Each stream
+// arrives in order afterwards (the judge of the bed sees to that), nothing is lost, and no topic is accused.
+func caseStall(t *testing.T, order string, length time.Duration) {
+	b := newBed(t, 3, Setup{Words: 4, Order: order, Interval: "250ms"})
+	var swallowed atomic.Int64
+	b.start()
+	b.await(30, 20*time.Second)
+	b.tap.Swallow(func(string, []byte) bool { swallowed.Add(1); return true })
+	time.Sleep(length)
+	b.tap.Swallow(nil)
+	time.Sleep(15 * time.Second) // the session's end, and the next
+	r := b.judge()
+	t.Logf("FIGURES %s: %d messages swallowed in %v, %d marked historical", t.Name(), swallowed.Load(), length, r.Historical)
+	if swallowed.Load() == 0 || r.Dropped != 0 || r.Gaps != 0 {
+		t.Errorf("%d messages swallowed, %d answers dropped, %d gap records; want none dropped", swallowed.Load(), r.Dropped, r.Gaps)
+	}
+	if strings.Contains(b.gateway.Log(), "refuses the messages of a stream") {
+		t.Error("the log accuses topics of a stall of everything")
 	}
 }
 

@@ -7,7 +7,8 @@ import (
 )
 
 // faultDeadAndSlow, F20: of 50 devices one does not answer and one takes a hundred times as long. The others
-// keep their interval.
+// keep their interval: 99 of 100 of their polls within 5 % of it. What they do before and after it says whether this machine can
+// tell: where it jitters itself, the figure is only logged.
 func faultDeadAndSlow(t *testing.T) {
 	const interval = 200 * time.Millisecond
 	b := newBed(t, 50, Setup{Words: 8, Interval: interval.String(), Timeout: "1s"})
@@ -15,34 +16,43 @@ func faultDeadAndSlow(t *testing.T) {
 	b.excused[dead.Name], b.excused[slow.Name] = true, true
 	b.start()
 	b.await(100, 30*time.Second)
+	before := b.jitter("before", interval, pick(5*time.Second, time.Minute))
 	dead.Freeze(true)
 	slow.Slow(800 * time.Millisecond)
 	time.Sleep(time.Second)
-	from := time.Now()
-	time.Sleep(pick(10*time.Second, 5*time.Minute))
-	to := time.Now()
-	var jitter []time.Duration
-	still := b.stoodStill(interval / 2)
-	for _, d := range b.devices {
-		if !b.excused[d.Name] {
-			jitter = append(jitter, jitters(d.Served(), from, to, interval, still)...)
-		}
-	}
-	slices.Sort(jitter)
-	if len(jitter) < 1000 {
-		t.Fatalf("only %d polls of the healthy devices", len(jitter))
-	}
-	p99 := jitter[len(jitter)*99/100]
-	t.Logf("FIGURES %s: %d polls of 48 healthy devices: jitter of the interval p50 %s, p99 %s, max %s", t.Name(), len(jitter),
-		jitter[len(jitter)/2].Round(time.Microsecond), p99.Round(time.Microsecond), jitter[len(jitter)-1].Round(time.Microsecond))
-	// A device that held others up would do so for its time-out of 1 s. The figure is what counts; this machine may be slow.
-	if p99 > interval {
-		t.Errorf("p99 of the jitter is %s, want at most the interval of %s: the dead device holds others up", p99, interval)
-	}
+	p99 := b.jitter("beside them", interval, pick(10*time.Second, 5*time.Minute))
 	b.reasonIsGiven(dead)
 	dead.Freeze(false)
 	slow.Slow(0)
+	control := max(before, b.jitter("after", interval, pick(5*time.Second, time.Minute)))
+	// A device that held others up would do so for its time-out of 1 s.
+	if p99 > interval || p99 > interval/20 && control < interval/40 {
+		t.Errorf("p99 of the jitter is %s, %s without the two devices, want at most 5 %% of %s: the dead device holds others up", p99, control, interval)
+	}
 	b.judge()
+}
+
+// jitter returns the 99th percentile of the jitter of the healthy devices in the time to come.
+func (b *bed) jitter(when string, interval, length time.Duration) time.Duration {
+	b.t.Helper()
+	from := time.Now()
+	time.Sleep(length)
+	to := time.Now()
+	var all []time.Duration
+	still := b.stoodStill(interval / 2)
+	for _, d := range b.devices {
+		if !b.excused[d.Name] {
+			all = append(all, jitters(d.Served(), from, to, interval, still)...)
+		}
+	}
+	slices.Sort(all)
+	if len(all) < 500 {
+		b.t.Fatalf("%s: only %d polls of the healthy devices", when, len(all))
+	}
+	p99 := all[len(all)*99/100]
+	b.t.Logf("FIGURES %s, %s: %d polls of 48 healthy devices: jitter of %s p50 %s, p99 %s (%.1f %%), max %s", b.t.Name(), when, len(all), interval,
+		all[len(all)/2].Round(time.Microsecond), p99.Round(time.Microsecond), 100*p99.Seconds()/interval.Seconds(), all[len(all)-1].Round(time.Microsecond))
+	return p99
 }
 
 // jitters returns by how much each interval between two polls differs from the configured one, where the machine

@@ -54,7 +54,6 @@ type Link interface {
 type Stats struct {
 	Stray     uint64 // answers to messages that were not in flight
 	Discarded uint64 // messages that nobody asked for
-	Sent      uint64 // messages that have left for the network
 }
 
 // Dialer makes sessions with one receiver.

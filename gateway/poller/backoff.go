@@ -32,6 +32,19 @@ func (l limits) after(there bool) limits {
 	return l
 }
 
+// share is how many times as long as a try takes a device waits that shares its line: a dead one has a fiftieth of the line.
+const share = 50
+
+// demoted returns the limits for a device that does not answer and shares its line, of which a try took so long. While others answer,
+// it may wait for twice as long as a connection.
+func (l limits) demoted(took time.Duration, others bool) limits {
+	if others {
+		l.most *= 2
+	}
+	l.most = min(max(share*took, l.there), l.most)
+	return l
+}
+
 // backoff is a capped exponential wait with jitter. The zero value is due at once.
 type backoff struct {
 	wait time.Duration

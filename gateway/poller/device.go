@@ -60,7 +60,11 @@ func (p *Poller) sameCause(d *device) {
 // demote lets a device that does not answer wait, because each try costs the others on its line a timeout. One that is
 // alone costs nobody anything.
 func (p *Poller) demote(d *device, err error, now time.Time) {
-	wait := d.retry.fail(now, p.limits.after(len(p.devices) == 1))
+	limits := p.limits.after(true)
+	if len(p.devices) > 1 {
+		limits = p.limits.demoted(time.Since(now), slices.ContainsFunc(p.devices, func(o *device) bool { return o.reason == "" }))
+	}
+	wait := d.retry.fail(now, limits)
 	if errors.Is(err, drivers.ErrAbsent) {
 		d.retry.succeed() // it costs nothing to ask at each tick
 		wait = 0

@@ -178,7 +178,7 @@ func TestRetryOptions(t *testing.T) {
 // TestLongDeadUnitsStayDemoted although the only unit that answers on their line comes and goes.
 func TestLongDeadUnitsStayDemoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fake{deadUnit: map[int]bool{1: true, 2: true}, readsOf: map[int]int{}}
+		f := &fake{deadUnit: map[int]bool{1: true, 2: true}, readsOf: map[int]int{}, slow: map[int]time.Duration{1: time.Second, 2: time.Second}}
 		run(t, f, 20*time.Minute, []time.Duration{time.Second, time.Second, time.Second}, func(p *Poller) {
 			time.Sleep(5 * time.Minute)
 			f.change(func() { clear(f.readsOf) })

@@ -19,11 +19,11 @@ type breaker struct {
 
 	state     State
 	since     time.Time
+	named     bool      // the log says that it is refused
 	pending   bool      // the last refusal is not confirmed by an acknowledgement of another message
 	unproven  int       // refusals in a row that were not
 	confirmed int       // refusals that were
 	next      time.Time // when a record is tried again
-	tried     time.Time // when one was last
 	level     int       // of the waits between tries
 
 	held []uint64 // records stepped over, in order
@@ -32,6 +32,7 @@ type breaker struct {
 	fresh, later int    // its confirmed refusals as the first message of a session, and after others were acknowledged
 	asFirst      bool   // it was the first of its session, the last time
 	silent       bool   // it was refused by silence
+	doubtful     bool   // which began when nothing at all was answered
 	bytes        int
 	givenUp      int // records of the stream that were
 }
@@ -78,6 +79,7 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 		b.since = now
 	}
 	b.state, b.pending, b.asFirst, b.silent, b.bytes = Open, true, asFirst, silent, u.bytes
+	b.doubtful = silent && u.late && !u.passed.IsZero()
 	b.unproven++
 	b.hold(u.seqs[0])
 	b.next = now.Add(idlePause)
@@ -93,7 +95,7 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 	} else {
 		b.later++
 	}
-	if b.confirmed == 1 && !b.silent {
+	if b.confirmed == 1 && !b.silent || b.doubtful && b.fresh+b.later == 1 && b.givenUp == 0 {
 		b.state, b.since = Closed, now
 		return false
 	}
@@ -134,63 +136,43 @@ func (b *breaker) release(seq uint64) {
 	}
 }
 
-// firstHeld returns the first record that is held back, 0 for none.
-func (b *breaker) firstHeld() uint64 {
-	if len(b.held) == 0 {
-		return 0
-	}
-	return b.held[0]
-}
-
 // breakers are those of all streams that are not closed, or that were lately not.
 type breakers struct {
-	of      map[*buffer.Stream]*breaker
 	order   []*breaker
 	flowing bool      // since the last try an ordinary message was acknowledged
 	pause   time.Time // no try before, unless nothing else can be sent: a try may cost the others a session
 }
 
-// holds reports whether records of the stream are stepped over.
-func (q *breakers) holds(s *buffer.Stream) *breaker {
-	if len(q.order) == 0 {
-		return nil
-	}
-	if b := q.of[s]; b != nil && b.state != Closed {
-		return b
+// find returns the breaker of a stream, nil for none.
+func (q *breakers) find(s *buffer.Stream) *breaker {
+	for _, b := range q.order {
+		if b.stream == s {
+			return b
+		}
 	}
 	return nil
 }
 
-// get returns the breaker of a stream, a new one if need be; nil when there are too many.
+// get returns the breaker of a stream, a new one if need be, in place of one that only watches when there are too many;
+// nil when none does.
 func (q *breakers) get(s *buffer.Stream, topic string) *breaker {
-	if b := q.of[s]; b != nil {
+	if b := q.find(s); b != nil {
 		return b
 	}
-	if len(q.order) >= maxBreakers && !q.forgetOne() {
-		return nil
+	if len(q.order) >= maxBreakers {
+		i := slices.IndexFunc(q.order, func(b *breaker) bool { return b.state == Closed })
+		if i < 0 {
+			return nil
+		}
+		q.order = slices.Delete(q.order, i, i+1)
 	}
 	b := &breaker{stream: s, device: s.Account(), topic: topic, state: Closed}
-	q.of[s] = b
 	q.order = append(q.order, b)
 	return b
 }
 
-// forgetOne lets go of one that only watches.
-func (q *breakers) forgetOne() bool {
-	for _, b := range q.order {
-		if b.state == Closed {
-			q.forget(b)
-			return true
-		}
-	}
-	return false
-}
-
 func (q *breakers) forget(b *breaker) {
-	delete(q.of, b.stream)
-	if i := slices.Index(q.order, b); i >= 0 {
-		q.order = slices.Delete(q.order, i, i+1)
-	}
+	q.order = slices.DeleteFunc(q.order, func(x *breaker) bool { return x == b })
 }
 
 // expire forgets those that have watched long enough, and lets those only watch that have nothing to try.
@@ -223,11 +205,11 @@ func (q *breakers) largest() (most *breaker) {
 	return most
 }
 
-// due returns a breaker whose record is to be tried now and how long to wait for the next, 0 when there is none. first
+// due returns a breaker whose record is to be tried now, or how long to wait for one, far when there is none. first
 // asks for one to be tried as the first message of a session. idle says that nothing else can be sent: then one whose
 // refusal is not confirmed is tried too. Only records below limit are tried: the backlog lane may have older ones above.
 func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker, time.Duration) {
-	wait := time.Duration(0)
+	wait := far
 	var best *breaker
 	for _, b := range q.order {
 		if b.state != Open || len(b.held) == 0 || b.held[0] >= limit || b.pending && !idle {
@@ -238,25 +220,17 @@ func (q *breakers) due(now time.Time, first, idle bool, limit uint64) (*breaker,
 			next = later(next, q.pause)
 		}
 		if left := next.Sub(now); left > 0 {
-			if wait == 0 || left < wait {
-				wait = left
-			}
+			wait = min(wait, left)
 			continue
 		}
 		fits := b.pending || idle || b.wantsFirst() == first || b.silent && !first
-		if fits && (best == nil || b.tried.Before(best.tried)) { // in turn
+		if fits && (best == nil || b.next.Before(best.next)) { // in turn
 			best = b
 		}
 	}
-	if best != nil {
-		return best, 0
-	}
-	return nil, wait
+	return best, wait
 }
 
 // stuck reports whether a pending refusal is worth a record that passes an older one: the stream was refused before, or this
 // one was several times in a row. A receiver that ends sessions for another reason takes it at the next try.
 func (b *breaker) stuck() bool { return b.pending && (b.confirmed > 0 || b.unproven >= minUnproven) }
-
-// alone reports whether no other stream holds anything back.
-func (q *breakers) alone(b *breaker) bool { return q.held() == len(b.held) }

@@ -146,6 +146,25 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// TestAnsweredNo: a record whose message the receiver answers with no is in quarantine at once, and nothing else is.
+func TestAnsweredNo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		bad := r.append("a", 7)
+		r.rec.answerNo = func(g *got) bool { return g.seq == bad }
+		r.start()
+		r.feed(5*time.Second, 100*time.Millisecond, "a", "b")
+		r.settle(time.Second)
+		q, err := r.buf.Quarantine()
+		if err != nil || len(q) != 1 || q[0].Seq != bad || q[0].Reason != "not authorised" || r.pub.Stats().Sessions != 1 {
+			t.Errorf("in quarantine: %+v, %v; want record %d\n%s", q, err, bad, r.log)
+		}
+		r.checkOrder()
+		r.checkLedger()
+		r.stop()
+	})
+}
+
 // TestPoison: messages over a size limit are given up, each for itself; the rest of their stream is delivered.
 func TestPoison(t *testing.T) {
 	for _, devices := range [][]string{{"a"}, {"a", "b", "c"}} {

@@ -1,19 +1,12 @@
 package publisher
 
 import (
+	"cmp"
+	"fmt"
 	"math"
+	"time"
 
 	"millrace/buffer"
-)
-
-// laneName says on which way a record goes to the receiver.
-type laneName uint8
-
-const (
-	noLane laneName = iota
-	liveLane
-	backlogLane
-	tryLane // a record of a stream whose breaker is half-open
 )
 
 // lanes are where reading stands in the buffer: the live lane from the head on, the backlog lane in what is older. They
@@ -31,6 +24,7 @@ type lane struct {
 	dest     *buffer.Destination
 	reader   *buffer.Reader
 	pos, end uint64 // end 0 = none
+	skipped  uint64 // the first record stepped over because its stream has stalled; 0 = none
 	sent     uint64 // below it, records were sent in a session that was lost
 	check    uint64 // below it, records may be in flight: the lane was set back among them
 }
@@ -56,18 +50,11 @@ func (l *lanes) begin(window int) {
 
 // lost sets the lanes back to what was in flight.
 func (l *lanes) lost(w *window) {
+	l.resume()
 	l.live.sent, l.backlog.sent = max(l.live.sent, l.live.pos), max(l.backlog.sent, l.backlog.pos)
 	for _, u := range w.units {
-		if u.done {
-			continue
-		}
-		for _, seq := range u.seqs {
-			switch {
-			case u.lane == liveLane && seq < l.live.pos:
-				l.live.set(seq, 0)
-			case u.lane == backlogLane && seq < l.backlog.pos:
-				l.backlog.set(seq, l.backlog.end)
-			}
+		if !u.done && u.lane != nil && u.seqs[0] < u.lane.pos {
+			u.lane.set(u.seqs[0], u.lane.end)
 		}
 	}
 	if b := &l.backlog; l.p.o.Order == LiveFirst && b.end > l.live.pos { // what was released among the live ones goes on with them
@@ -75,16 +62,22 @@ func (l *lanes) lost(w *window) {
 	}
 }
 
-// again lets the backlog lane read from a record on that was held back.
-func (l *lanes) again(first uint64) {
-	switch {
-	case first == 0:
-	case l.p.o.Order == OldestFirst:
-		l.backlog.check = max(l.backlog.check, l.backlog.pos)
-		l.backlog.back(first, 0)
-	default:
-		l.backlog.check = max(l.backlog.check, l.live.pos)
-		l.backlog.back(first, l.live.pos)
+// again lets the backlog lane read once more from the first of the records on that were held back.
+func (l *lanes) again(held []uint64) {
+	if len(held) > 0 {
+		l.backlog.check = max(l.backlog.check, l.backlog.pos, l.live.pos)
+		l.backlog.back(held[0], l.live.pos)
+	}
+}
+
+// resume sets the lanes back to what was stepped over when streams had stalled.
+func (l *lanes) resume() {
+	for _, x := range [...]*lane{&l.live, &l.backlog} {
+		if x.skipped != 0 {
+			x.check = max(x.check, x.pos)
+			x.back(x.skipped, x.end)
+			x.skipped = 0
+		}
 	}
 }
 
@@ -96,17 +89,12 @@ func (l *lanes) read() uint64 {
 	return math.MaxUint64
 }
 
-// resent reports whether a unit was probably sent before.
-func (l *lanes) resent(u *unit) bool {
-	return u.seqs[0] < l.backlog.sent && u.lane == backlogLane || u.seqs[0] < l.live.sent && u.lane == liveLane
-}
-
-// historical reports whether a record of a lane is backlog in this session.
-func (l *lanes) historical(from laneName, seq uint64) bool {
+// historical reports whether a record of a lane is backlog in this session; tries have none.
+func (l *lanes) historical(from *lane, seq uint64) bool {
 	if l.p.o.Order == OldestFirst {
 		return seq < l.head
 	}
-	return from != liveLane
+	return from != &l.live
 }
 
 // set moves the lane.
@@ -127,7 +115,19 @@ func (l *lane) back(pos, end uint64) {
 }
 
 // any reports whether the lane may have something.
-func (l *lane) any() bool { return l.end == 0 || l.pos < l.end }
+func (l *lane) any() bool { return l.end == 0 || l.first() < l.end }
+
+// first returns the number below which the lane has handed out everything.
+func (l *lane) first() uint64 { return cmp.Or(l.skipped, l.pos) }
+
+// skip steps over the record read last, or stays at it when it has gone far enough.
+func (l *lane) skip(seq uint64) (wait time.Duration) {
+	if l.skipped = cmp.Or(l.skipped, seq); seq-l.skipped < maxHeld {
+		return 0
+	}
+	l.set(seq, l.end)
+	return far
+}
 
 // next reads the next record that is not in flight.
 func (l *lane) next(rec *buffer.Record, w *window) (bool, error) {
@@ -148,7 +148,7 @@ func (l *lane) read(rec *buffer.Record) (bool, error) {
 	}
 	ok, err := l.reader.Next(rec)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("read the buffer: %w", err)
 	}
 	if !ok {
 		if l.end != 0 {

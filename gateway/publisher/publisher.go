@@ -63,17 +63,16 @@ type Publisher struct {
 	log  *slog.Logger
 
 	// What follows belongs to Run and to the one session that lives.
-	enc      format.Encoder // of the session
 	schemas  map[*buffer.Stream]*record.Schema
 	lanes    lanes
 	breakers breakers
 	throttle throttle
 	retry    backoff
 	outage   outage
-	short    int  // sessions in a row that the receiver ended soon
-	careful  bool // the receiver closed the last session
-	suspect  suspect
-	passed   int // records tried before an older one of their stream: see session.idle
+	short    int    // sessions in a row that the receiver ended soon
+	careful  bool   // the receiver closed the last session
+	suspect  uint64 // careful, and of several records this was the first without an answer: the next session begins with it
+	passed   int    // records tried before an older one of their stream: see session.idle
 
 	born time.Time
 	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits
@@ -101,10 +100,9 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	p := &Publisher{o: o, buf: buf, dest: dest, log: o.Log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
 	p.born = time.Now()
 	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
-	p.breakers = breakers{of: map[*buffer.Stream]*breaker{}}
 	p.throttle = throttle{bucket{rate: o.BacklogMessages}, bucket{rate: o.BacklogBytes}}
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
-	p.shown = Stats{State: Stopped, Since: time.Now(), Window: o.Window, WindowBytes: o.WindowBytes}
+	p.shown = Stats{State: Stopped, Since: time.Now()}
 	return p, nil
 }
 
@@ -130,26 +128,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		wait := p.retry.next(&e)
 		p.failed(&e, wait)
-		p.sleep(ctx, wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
 	p.setState(Stopped)
 	return nil
-}
-
-func (p *Publisher) sleep(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// suspect is the record that was the first without an answer when the receiver closed a session in which several were in
-// flight: receivers handle messages in order, so it is the one. The next session begins with it, alone.
-type suspect struct {
-	seq  uint64 // 0 = none
-	lane laneName
 }
 
 // ending is how a session ended, or the attempt at one.
@@ -185,34 +170,25 @@ func (p *Publisher) serve(ctx context.Context) ending {
 
 // schema returns the schema of a stream. Gap records belong to the device as a whole.
 func (p *Publisher) schema(of *buffer.Stream) (*record.Schema, error) {
-	if s := p.schemas[of]; s != nil {
+	s := p.schemas[of]
+	if s != nil {
 		return s, nil
 	}
-	s, err := p.readSchema(of)
-	if err != nil {
-		return nil, err
+	if p.o.Schema != nil {
+		s = p.o.Schema(of)
+	}
+	if dict := of.Dict(); s == nil && len(dict) == 0 {
+		s = &record.Schema{Device: of.Account()}
+	} else if s == nil {
+		var err error
+		if s, err = record.ParseSchema(dict); err != nil {
+			return nil, fmt.Errorf("read the schema of %q: %w", of.Account(), err)
+		}
 	}
 	if len(p.schemas) >= maxSchemas {
 		clear(p.schemas)
 	}
 	p.schemas[of] = s
-	return s, nil
-}
-
-func (p *Publisher) readSchema(of *buffer.Stream) (*record.Schema, error) {
-	if p.o.Schema != nil {
-		if s := p.o.Schema(of); s != nil {
-			return s, nil
-		}
-	}
-	dict := of.Dict()
-	if len(dict) == 0 {
-		return &record.Schema{Device: of.Account()}, nil
-	}
-	s, err := record.ParseSchema(dict)
-	if err != nil {
-		return nil, fmt.Errorf("read the schema of %q: %w", of.Account(), err)
-	}
 	return s, nil
 }
 
@@ -227,7 +203,7 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	for {
 		s := p.Stats()
 		switch {
-		case s.State == Connected && s.LiveWaiting == 0 && s.LiveInFlight == 0:
+		case s.State == Connected && p.live(&s) == 0:
 			return nil
 		case s.State != Connected && s.State != Connecting:
 			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)

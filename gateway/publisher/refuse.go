@@ -12,16 +12,16 @@ import (
 // What the session does with circuit breakers: breaker.go has their rules.
 
 // refused notes that the receiver refused a unit. It returns the stream's breaker, nil when there are too many.
-func (p *Publisher) refused(u *unit, now time.Time, asFirst, silent bool) *breaker {
+func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker {
 	topic := ""
-	if schema, err := p.schema(u.stream); err == nil {
-		topic = p.enc.Topic(schema)
+	if schema, err := s.p.schema(u.stream); err == nil {
+		topic = s.enc.Topic(schema)
 	}
-	b := p.breakers.get(u.stream, topic)
+	b := s.p.breakers.get(u.stream, topic)
 	if b == nil {
 		return nil
 	}
-	if b.pending && u.lane == tryLane && u.try == nil { // idle sent it to see whether anything is taken: it says nothing of the record
+	if b.pending && (u.seqs[0] > b.seq || u.lane == nil && u.try == nil) { // an older one is judged; or idle sent it, to see whether anything is taken
 		b.hold(u.seqs[0])
 		b.next = now.Add(idlePause)
 		return b
@@ -37,10 +37,10 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if u.try == nil {
 		q.flowing = true
 	}
-	if b := q.of[u.stream]; b != nil && (u.try == b || u.seqs[0] == b.seq) {
+	if b := q.find(u.stream); b != nil && (u.try == b || u.seqs[0] == b.seq) {
 		p.free(b)
 	}
-	for _, b := range slices.Clone(q.order) {
+	for _, b := range q.order {
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}
@@ -48,27 +48,26 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 			p.confirmed(b, now)
 		}
 	}
-	q.expire(now)
 }
 
 // free closes a breaker: all that it held back goes out by the backlog lane.
 func (p *Publisher) free(b *breaker) {
-	if b.state != Closed {
+	if b.named {
 		p.log.Info("the receiver takes the messages of a stream again", "topic", b.topic, "device", b.device, "records_held_back", len(b.held))
 	}
-	p.lanes.again(b.firstHeld())
+	p.lanes.again(b.held)
 	p.breakers.forget(b)
 }
 
 // confirmed counts a refusal after which another message was acknowledged.
 func (p *Publisher) confirmed(b *breaker, now time.Time) {
-	was := b.confirmed
 	if !b.confirm(now) {
-		p.lanes.again(b.firstHeld())
+		p.lanes.again(b.held)
 		b.held = b.held[:0]
 		return
 	}
-	if was < 2 && b.givenUp == 0 && (b.silent && was == 0 || !b.silent) {
+	if !b.named && b.confirmed > 1 {
+		b.named = true
 		p.log.Warn("the receiver refuses the messages of a stream; it is held back and tried now and then, all others go on",
 			"topic", b.topic, "device", b.device, "cause", b.reason())
 	}
@@ -81,55 +80,47 @@ func (p *Publisher) confirmed(b *breaker, now time.Time) {
 // rarely: it is all that the receiver learns of a loss.
 func (p *Publisher) giveUp(b *breaker) {
 	var rec buffer.Record
-	ok, err := p.read(b.seq, b.seq+1, &rec)
+	ok, err := p.read(b.seq, &rec)
 	if ok && rec.Gap != nil {
 		b.givenUp++
 		b.fresh, b.later = 0, 0
 		return
 	}
-	if err != nil || ok && !p.dest.Take(&rec) {
+	if err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)) {
 		return // tried again, and then given up
-	} else if ok && !p.reject(b.seq, b.reason()) {
-		return
 	}
 	b.release(b.seq)
 	b.givenUp++
 	b.seq, b.fresh, b.later = 0, 0, 0
 }
 
-// read reads the first record of a range.
-func (p *Publisher) read(from, to uint64, rec *buffer.Record) (bool, error) {
-	r := p.dest.Reader(from, to)
-	defer r.Close()
-	return r.Next(rec)
+// read reads one record.
+func (p *Publisher) read(seq uint64, rec *buffer.Record) (bool, error) {
+	l := lane{dest: p.dest, pos: seq, end: seq + 1}
+	defer l.set(0, 0)
+	return l.read(rec)
 }
 
-// reject puts a record in flight into quarantine and reports whether it is there.
-func (p *Publisher) reject(seq uint64, reason string) bool {
-	err := p.dest.Reject(seq, reason)
-	if errors.Is(err, buffer.ErrNotFound) { // dropped in the meantime
-		return true
-	}
-	if err != nil {
-		p.complain(err)
-		return false
-	}
-	p.show(func(s *Stats) { s.Rejected++ })
-	p.log.Warn("a record is in quarantine: millrace buffer quarantine shows it", "seq", seq, "cause", reason)
-	return true
-}
-
-// rejectAll puts the records of a unit into quarantine.
-func (p *Publisher) rejectAll(seqs []uint64, reason string) {
+// reject puts records in flight into quarantine and reports whether they are there.
+func (p *Publisher) reject(reason string, seqs ...uint64) (all bool) {
+	all = true
 	for _, seq := range seqs {
-		p.reject(seq, reason)
+		switch err := p.dest.Reject(seq, reason); {
+		case err == nil:
+			p.show(func(s *Stats) { s.Rejected++ })
+			p.log.Warn("a record is in quarantine: millrace buffer quarantine shows it", "seq", seq, "cause", reason)
+		case !errors.Is(err, buffer.ErrNotFound): // else it was dropped in the meantime
+			p.complain(err)
+			all = false
+		}
 	}
+	return all
 }
 
 // makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as
 // many are held back as may be. It reports false when nothing may be given up and no more may be held back by this lane:
 // the backlog may hold twice as many as the live lane, so that the oldest of a stream can always be tried.
-func (p *Publisher) makeSpace(lane laneName) (bool, error) {
+func (p *Publisher) makeSpace(l *lane) (bool, error) {
 	held := p.breakers.held()
 	if held < maxHeld {
 		return true, nil
@@ -137,114 +128,92 @@ func (p *Publisher) makeSpace(lane laneName) (bool, error) {
 	b := p.breakers.largest()
 	if b == nil {
 		most := 4 * maxHeld
-		if lane == backlogLane {
+		if l == &p.lanes.backlog {
 			most *= 2
 		}
 		return held < most, nil
 	}
 	var rec buffer.Record
-	ok, err := p.read(b.held[0], b.held[0]+1, &rec)
+	ok, err := p.read(b.held[0], &rec)
 	if err != nil {
 		return false, err
 	}
 	if ok && p.dest.Take(&rec) {
-		p.reject(rec.Seq, b.reason()+"; and too many of them wait")
+		p.reject(b.reason()+"; and too many of them wait", rec.Seq)
 	}
 	b.release(b.held[0])
 	return true, nil
 }
 
-// tryOne sends a record of a stream that is held back, if one is due. wait 0 without sent means that nothing else may be
-// sent: what is in flight must be answered first.
-func (s *session) tryOne(now time.Time) (sent bool, wait time.Duration, err error) {
+// tryOne sends a record of a stream that is held back, if one is due. only says that nothing else may be sent meanwhile.
+func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err error) {
 	q := &s.p.breakers
 	if !q.flowing && s.sent == 0 { // between two tries something else must flow
-		return false, far, nil
+		return far, false, nil
 	}
 	limit := s.p.lanes.read()
 	b, wait := q.due(now, s.sent == 0, false, limit)
 	switch {
 	case b == nil:
-		if other, _ := q.due(now, true, false, limit); other != nil && s.sent > 0 && q.flowing {
-			s.renew(now)
-			_, wait, err := s.next(now)
-			return false, wait, err
+		if other, _ := q.due(now, true, false, limit); other == nil || s.acked == 0 || !q.flowing { // each session gets on, however slow the answers
+			return wait, false, nil
 		}
-		if wait == 0 {
-			wait = far
-		}
-		return false, wait, nil
-	case b.silent && s.acked == 0:
-		return false, far, nil
-	case b.silent:
-		q.pause = now.Add(tryPause)
-		sent, err = s.try(b, b.held[0], b, now)
-	case !q.flowing:
-		return false, far, nil
-	case s.win.inFlight > 0:
-		if now.Sub(s.win.oldest().sent) < s.patience() {
-			return false, 0, nil
-		}
-		return false, s.patience(), nil // some of it will never be answered: others go on meanwhile
-	default:
-		q.flowing, q.pause = false, now.Add(tryPause)
-		sent, err = s.try(b, b.held[0], b, now)
+		s.renew(now)
+		wait, err = s.next(now)
+		return wait, true, err
+	case b.silent && s.acked == 0, !b.silent && !q.flowing:
+		return far, false, nil
+	case !b.silent && s.win.inFlight > 0: // some of it may never be answered: then others go on meanwhile
+		return s.patience(), now.Sub(s.win.oldest().sent) < s.patience(), nil
+	case !b.silent:
+		q.flowing = false
 	}
-	if !sent && err == nil {
-		return false, far, nil
-	}
-	return sent, 0, err
+	q.pause = now.Add(tryPause)
+	return 0, false, s.try(b, b.held[0], b, now)
 }
 
 // idle tries a record of a stream that is held back when nothing else can be sent: of each stream in turn, so that one's
 // acknowledgement confirms another's refusal. Where there is only one, it tries another record than was refused last: that
 // is the one case in which a record may pass an older one of its stream.
-func (s *session) idle(now time.Time) (sent bool, wait time.Duration, err error) {
+func (s *session) idle(now time.Time) (time.Duration, error) {
 	q := &s.p.breakers
 	if len(q.order) == 0 || s.win.inFlight > 0 {
-		return false, far, nil
+		return far, nil
 	}
 	b, wait := q.due(now, s.sent == 0, true, s.p.lanes.read())
 	if b == nil {
-		if wait == 0 {
-			wait = far
-		}
-		return false, wait, nil
+		return wait, nil
 	}
-	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) > 1 && s.p.breakers.alone(b) {
+	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) == q.held() && len(b.held) > 1 {
 		s.p.passed++
-		sent, err := s.try(b, b.held[i%len(b.held)], nil, now)
-		return sent, 0, err
+		return 0, s.try(b, b.held[i%len(b.held)], nil, now)
 	}
-	sent, err = s.try(b, b.held[0], b, now)
-	return sent, 0, err
+	return 0, s.try(b, b.held[0], b, now)
 }
 
 // try sends one record of a breaker's stream. as is the breaker when its fate decides over it, nil when it is sent only to
 // see whether the receiver takes anything.
-func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) (bool, error) {
-	ok, err := s.p.read(seq, seq+1, &s.rec)
+func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) error {
+	ok, err := s.p.read(seq, &s.rec)
 	if err != nil {
-		return false, s.unreadable(err)
+		return err
 	}
 	if !ok || !s.p.dest.Take(&s.rec) { // dropped in the meantime, or in flight
 		b.release(seq)
-		return false, nil
+		return nil
 	}
-	b.tried = now
 	if as != nil {
 		b.state = HalfOpen
 	}
-	sent, err := s.sendRecord(nil, tryLane, as, now)
-	if !sent {
+	before := s.sent
+	err = s.sendRecord(nil, as, now)
+	if s.sent == before { // it can never be sent
 		b.release(seq)
 		b.state = Open
-		return false, err
-	}
-	if !b.silent && err == nil {
+	} else if !b.silent && err == nil {
 		s.await(now)
 	}
-	return true, err
+	return err
 }
 
 // reason says why a stream is held back, and what may be the cause.

@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -24,7 +25,11 @@ type receiver struct {
 	latency   time.Duration
 	refuse    error                      // of each dial
 	closes    func(m *got, nth int) bool // close the session on this message, the nth of its session; nil = never
-	silent    func(m *got) bool          // never answer this message
+	silent    func(m *got) bool          // neither take nor answer this message
+	mute      bool                       // take messages, and never answer
+	frozen    bool                       // handle nothing until it is over: see thaw
+	answerNo  func(m *got) bool          // answer that it never takes this message
+	swallowed time.Time                  // since when the session is silent; zero = it is not
 	dials     int
 	sessions  []*fakeLink
 	delivered []got
@@ -48,8 +53,21 @@ func (r *receiver) Dial(ctx context.Context, _ *link.Message) (link.Link, error)
 		return nil, r.refuse
 	}
 	l := &fakeLink{r: r, changed: make(chan struct{}, 1), inbox: make(chan link.Message, 4)}
-	r.sessions = append(r.sessions, l)
+	r.sessions, r.swallowed = append(r.sessions, l), time.Time{}
 	return l, nil
+}
+
+// listen ends a silence. One that the session has borne for less than it takes to notice it costs the session: newer messages of a stream
+// would be taken before older ones that never were, which no sender can know.
+func (r *receiver) listen() {
+	r.mu.Lock()
+	r.silent = nil
+	unnoticed := !r.swallowed.IsZero() && time.Since(r.swallowed) < 3*time.Second
+	r.swallowed = time.Time{}
+	r.mu.Unlock()
+	if unnoticed {
+		r.cut()
+	}
 }
 
 func (r *receiver) cut() {
@@ -75,6 +93,7 @@ type fakeLink struct {
 	sent    uint64
 	queue   []*got
 	handled int
+	due     int // messages that came while the receiver was frozen
 	acks    []link.Ack
 	err     error
 }
@@ -106,14 +125,23 @@ func (l *fakeLink) handle() {
 		l.mu.Unlock()
 		return
 	}
+	if r.isFrozen() {
+		l.due++
+		l.mu.Unlock()
+		return
+	}
 	g, n := l.queue[0], uint64(l.handled)
 	l.queue = l.queue[1:]
 	l.handled++
 	nth := l.handled
 	l.mu.Unlock()
 	r.mu.Lock()
-	closes, silent := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g)
-	if !closes && !silent {
+	closes, silent, no := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g), r.answerNo != nil && r.answerNo(g)
+	mute := r.mute
+	if silent && r.swallowed.IsZero() {
+		r.swallowed = time.Now()
+	}
+	if !closes && !silent && !no {
 		g.at = time.Now()
 		r.delivered = append(r.delivered, *g)
 	}
@@ -121,11 +149,36 @@ func (l *fakeLink) handle() {
 	switch {
 	case closes:
 		l.fail(fmt.Errorf("%w (EOF)", link.ErrPeerClosed))
-	case !silent:
+	case !silent && !mute:
+		answer := link.Ack{N: n, At: time.Now()}
+		if no {
+			answer.Err = errors.New("not authorised")
+		}
 		l.mu.Lock()
-		l.acks = append(l.acks, link.Ack{N: n, At: time.Now()})
+		l.acks = append(l.acks, answer)
 		l.mu.Unlock()
 		l.signal()
+	}
+}
+
+func (r *receiver) isFrozen() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.frozen
+}
+
+// thaw lets a frozen receiver handle what has come meanwhile.
+func (r *receiver) thaw() {
+	r.set(func(r *receiver) { r.frozen = false })
+	r.mu.Lock()
+	l := r.sessions[len(r.sessions)-1]
+	r.mu.Unlock()
+	l.mu.Lock()
+	due := l.due
+	l.due = 0
+	l.mu.Unlock()
+	for range due {
+		l.handle()
 	}
 }
 
@@ -331,7 +384,7 @@ func (r *rig) got() []got {
 	return slices.Clone(r.rec.delivered)
 }
 
-// checkOrder fails when, without duplicates, the records of a device are out of order within a lane.
+// checkOrder fails when, without duplicates, the records of a device are out of order within a lane. Oldest first has one.
 func (r *rig) checkOrder() {
 	r.t.Helper()
 	type lane struct {
@@ -344,7 +397,7 @@ func (r *rig) checkOrder() {
 			continue
 		}
 		seen[g.seq] = true
-		l := lane{g.topic, g.historical}
+		l := lane{g.topic, g.historical && r.o.Order == LiveFirst}
 		if g.seq < last[l] {
 			r.t.Errorf("%s, historical %v: record %d after %d", g.topic, g.historical, g.seq, last[l])
 		}

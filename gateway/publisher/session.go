@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"millrace/buffer"
@@ -44,7 +46,6 @@ const (
 	silence   = time.Second     // how long others are answered, at least, before a message counts as refused by silence
 	perTurn   = 128             // records looked at before acknowledgements have their turn
 	far       = time.Hour       // a wait that something else must end
-	retryRead = time.Second     // the wait after the buffer could not be read
 )
 
 // errRenew ends a session so that a record can be tried as the first message of the next.
@@ -52,12 +53,7 @@ var errRenew = errors.New("a new session is wanted")
 
 func newSession(p *Publisher, l link.Link, dialled time.Duration) *session {
 	s := &session{p: p, link: l, born: time.Now(), dialled: dialled, timer: time.NewTimer(far), win: newWindow(p.o.Window, p.o.WindowBytes, p.careful)}
-	waiting := make([]*record.Schema, 0, len(p.schemas))
-	for _, schema := range p.schemas {
-		waiting = append(waiting, schema)
-	}
-	s.enc = p.o.Open(waiting)
-	p.enc = s.enc
+	s.enc = p.o.Open(slices.Collect(maps.Values(p.schemas)))
 	n := max(s.enc.Batch(), 1)
 	s.recs, s.decoded = make([]format.Record, n), make([]record.Record, n)
 	p.lanes.begin(p.o.Window)
@@ -140,8 +136,8 @@ func (s *session) collect(now time.Time) {
 		switch {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
+			s.p.reject(a.Err.Error(), u.seqs...)
 			s.win.drop(u)
-			s.p.rejectAll(u.seqs, a.Err.Error())
 		default:
 			s.acknowledged(u, a.At)
 		}
@@ -196,74 +192,58 @@ func (s *session) hear() error {
 // fill sends what may be sent, bounded by what may be in flight and by a turn's worth.
 func (s *session) fill(now time.Time) (wait time.Duration, err error) {
 	for range perTurn {
-		sent, wait, err := s.next(now)
-		if err != nil || !sent {
+		if wait, err = s.next(now); wait > 0 || err != nil {
 			return wait, err
 		}
 	}
 	return 0, nil
 }
 
-// next sends one unit, or says how long to wait.
-func (s *session) next(now time.Time) (sent bool, wait time.Duration, err error) {
+// next sends one unit or steps over one record, and returns 0; else how long to wait. So do those that it calls.
+func (s *session) next(now time.Time) (wait time.Duration, err error) {
 	if s.alone != nil {
 		if left := s.aloneTill.Sub(now); left > 0 {
-			return false, left, nil
+			return left, nil
 		}
 		s.alone = nil
 	}
 	if !s.renewBy.IsZero() {
 		if left := s.renewBy.Sub(now); s.win.inFlight > 0 && left > 0 {
-			return false, left, nil
+			return left, nil
 		}
-		return false, 0, errRenew
+		return 0, errRenew
 	}
-	if s.p.suspect.seq != 0 {
-		if sent, err := s.sendSuspect(now); sent || err != nil {
-			return sent, 0, err
-		}
+	if s.p.suspect != 0 {
+		return 0, s.sendSuspect(now)
 	}
 	wait = far
 	if len(s.p.breakers.order) > 0 {
-		tried, pause, err := s.tryOne(now)
-		if tried || err != nil || pause == 0 || !s.renewBy.IsZero() {
-			if pause == 0 {
-				pause = s.patience()
-			}
-			return tried, pause, err
+		pause, only, err := s.tryOne(now)
+		if pause == 0 || only || err != nil {
+			return pause, err
 		}
 		wait = pause
 	}
-	sent, pause, err := s.fromLanes(now)
-	return sent, min(wait, pause), err
+	pause, err := s.fromLanes(now)
+	return min(wait, pause), err
 }
 
-// sendSuspect begins the session with the record that may have ended the last one.
-func (s *session) sendSuspect(now time.Time) (bool, error) {
-	x := s.p.suspect
-	s.p.suspect = suspect{}
-	l := &s.p.lanes.backlog
-	if x.lane == liveLane && x.seq >= s.p.lanes.live.pos {
-		l = &s.p.lanes.live
-	} else {
-		x.lane = backlogLane
+// sendSuspect begins the session with the record that may have ended the last one, alone, where it is the next of its lane:
+// receivers handle messages in order.
+func (s *session) sendSuspect(now time.Time) error {
+	seq, l, before := s.p.suspect, &s.p.lanes.live, s.sent
+	s.p.suspect = 0
+	if s.p.o.Order == OldestFirst || seq < l.pos {
+		l = &s.p.lanes.backlog
 	}
-	if x.seq > l.pos { // its lane has older ones, which go first
-		return false, nil
+	if seq != l.pos {
+		return nil
 	}
-	ok, err := s.p.read(x.seq, x.seq+1, &s.rec)
-	if err != nil {
-		return false, s.unreadable(err)
-	}
-	if !ok || s.p.breakers.holds(s.rec.Stream) != nil || !s.p.dest.Take(&s.rec) {
-		return false, nil
-	}
-	l.check = max(l.check, x.seq+1)
-	sent, err := s.sendRecord(nil, x.lane, nil, now)
-	if sent && err == nil {
+	_, err := s.fromLane(l, now)
+	if err == nil && s.sent > before {
 		s.await(now)
 	}
-	return sent, err
+	return err
 }
 
 // await lets nothing else be sent until the unit sent last is answered, or its answer is late.
@@ -273,76 +253,64 @@ func (s *session) await(now time.Time) {
 }
 
 // fromLanes sends the next unit of the lanes.
-func (s *session) fromLanes(now time.Time) (sent bool, wait time.Duration, err error) {
+func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	l := &s.p.lanes
 	oldest := s.p.o.Order == OldestFirst
 	if !s.win.space(true) {
-		return false, far, nil
+		return far, nil
+	}
+	if s.win.freed {
+		s.win.freed = false
+		l.resume()
 	}
 	if !oldest {
-		if sent, more, err := s.fromLane(&l.live, liveLane, now); sent || more || err != nil {
-			return sent, 0, err
+		if wait, err := s.fromLane(&l.live, now); wait == 0 || err != nil {
+			return wait, err
 		}
 	}
 	if !l.backlog.any() || !s.win.space(oldest) {
 		return s.idle(now)
 	}
 	if wait := s.p.throttle.wait(now); wait > 0 {
-		return false, wait, nil
+		return wait, nil
 	}
-	if sent, more, err := s.fromLane(&l.backlog, backlogLane, now); sent || more || err != nil {
-		return sent, 0, err
+	if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
+		return wait, err
 	}
 	return s.idle(now)
 }
 
-// fromLane reads, encodes and sends the next unit of a lane. A record that can never be sent goes into quarantine. more
-// says that it only stepped over records, a turn's worth of them, and there may be others behind.
-func (s *session) fromLane(l *lane, name laneName, now time.Time) (sent, more bool, err error) {
-	for range perTurn {
-		ok, err := l.next(&s.rec, &s.win)
-		if err != nil {
-			return false, false, s.unreadable(err)
-		}
-		if !ok {
-			return false, false, nil
-		}
-		if b := s.p.breakers.holds(s.rec.Stream); b != nil {
-			if ok, err := s.p.makeSpace(name); err != nil {
-				return false, false, err
-			} else if !ok { // what is held back must be tried first
-				l.set(s.rec.Seq, l.end)
-				return false, false, nil
-			}
-			b.hold(s.rec.Seq)
-			continue
-		}
-		if !s.p.dest.Take(&s.rec) {
-			continue
-		}
-		sent, err := s.sendRecord(l, name, nil, now)
-		if sent || err != nil {
-			return sent, false, err
-		}
+// fromLane reads, encodes and sends the next unit of a lane, or steps over a record that is held back.
+func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
+	ok, err := l.next(&s.rec, &s.win)
+	if err != nil || !ok {
+		return far, err
 	}
-	return false, true, nil
+	if b := s.p.breakers.find(s.rec.Stream); b != nil && b.state != Closed {
+		ok, err := s.p.makeSpace(l)
+		if err != nil || !ok { // what is held back must be tried first
+			l.set(s.rec.Seq, l.end)
+			return far, err
+		}
+		b.hold(s.rec.Seq)
+		return 0, nil
+	}
+	if s.win.stalled(s.rec.Stream) {
+		return l.skip(s.rec.Seq), nil
+	}
+	if !s.p.dest.Take(&s.rec) {
+		return 0, nil
+	}
+	return 0, s.sendRecord(l, nil, now)
 }
 
-// unreadable says that the buffer could not be read; the next session tries again.
-func (s *session) unreadable(err error) error {
-	if errors.Is(err, buffer.ErrClosed) || errors.Is(err, buffer.ErrNoDestination) {
-		return err
-	}
-	return fmt.Errorf("read the buffer: %w", err)
-}
-
-// sendRecord sends the record read last, and as many after it as the format wants in one unit. It reports false when the
-// record can never be sent: it is in quarantine then.
-func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time) (bool, error) {
+// sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. What can never be
+// sent goes into quarantine.
+func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 	u := s.win.slot()
-	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, name, now, try
+	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, l, now, try
 	u.silent = try != nil && try.silent
-	n, err := s.gather(u, l)
+	n, err := s.gather(u)
 	if err == nil {
 		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
 	}
@@ -350,23 +318,24 @@ func (s *session) sendRecord(l *lane, name laneName, try *breaker, now time.Time
 		err = s.tooLarge()
 	}
 	if err != nil {
-		s.win.free = append(s.win.free, u)
-		s.p.rejectAll(u.seqs, err.Error())
-		return false, nil
+		s.p.reject(err.Error(), u.seqs...)
+		s.win.spare(u)
+		return nil
 	}
 	u.messages = len(s.messages)
-	return true, s.send(u)
+	return s.send(u)
 }
 
 // gather decodes the record read last, and takes the next ones of the same stream along, up to the format's batch.
-func (s *session) gather(u *unit, l *lane) (n int, err error) {
+func (s *session) gather(u *unit) (n int, err error) {
+	l := u.lane
 	schema, err := s.p.schema(s.rec.Stream)
 	if err != nil {
 		return 0, err
 	}
 	s.arena = s.arena[:0]
 	for {
-		if err := s.decode(n, schema, u.lane); err != nil {
+		if err := s.decode(n, schema, l); err != nil {
 			return 0, err
 		}
 		if n++; n == len(s.recs) || l == nil {
@@ -385,9 +354,9 @@ func (s *session) gather(u *unit, l *lane) (n int, err error) {
 }
 
 // decode makes the i-th record of a unit of the record read last.
-func (s *session) decode(i int, schema *record.Schema, lane laneName) error {
+func (s *session) decode(i int, schema *record.Schema, l *lane) error {
 	rec := &s.rec
-	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(lane, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(l, rec.Seq), Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
 		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String(), Reason: g.Reason, Tags: g.Tags}
 	} else {
@@ -427,7 +396,7 @@ func (s *session) send(u *unit) error {
 	for i := range s.messages {
 		if err := s.link.Send(s.messages[i]); err != nil {
 			if errors.Is(err, link.ErrMessage) {
-				s.p.rejectAll(u.seqs, err.Error())
+				s.p.reject(err.Error(), u.seqs...)
 			}
 			return err
 		}
@@ -456,7 +425,7 @@ func (s *session) end(err error) ending {
 	p.show(func(n *Stats) {
 		n.Stray += stats.Stray
 		n.Discarded += stats.Discarded
-		n.InFlight, n.InFlightBytes, n.LiveInFlight = 0, 0, 0
+		n.InFlight = 0
 		p.link = nil
 	})
 	return e
@@ -476,8 +445,8 @@ func (s *session) closedOn(now time.Time) (news bool) {
 			continue
 		}
 		if lately != nil {
-			if lately.lane != tryLane {
-				s.p.suspect = suspect{lately.seqs[0], lately.lane}
+			if lately.lane != nil {
+				s.p.suspect = lately.seqs[0]
 			}
 			return news
 		}
@@ -492,8 +461,8 @@ func (s *session) closedOn(now time.Time) (news bool) {
 // suspect notes a refusal that ended the session and reports whether that is a step forward: news, or what the try of a
 // stream known to be refused was to show.
 func (s *session) suspect(u *unit, now time.Time, silent bool) bool {
-	before := s.p.breakers.of[u.stream]
+	before := s.p.breakers.find(u.stream)
 	news := before == nil || before.state == Closed && before.confirmed < 2 || u.try == before && !before.pending
-	s.p.refused(u, now, u.first == 0, silent)
+	s.refused(u, now, u.first == 0, silent)
 	return news
 }

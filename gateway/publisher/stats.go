@@ -13,10 +13,9 @@ const (
 
 // Stats is what a Publisher knows of itself. Counters begin with the process.
 type Stats struct {
-	State       State
-	Since       time.Time // when the session began, or the link was lost: an attempt in vain changes State and not Since
-	LastError   string    // the last trouble, with what happens next; "" = none yet
-	LastErrorAt time.Time
+	State     State
+	Since     time.Time // when the session began, or the link was lost: an attempt in vain changes State and not Since
+	LastError string    // the last trouble, with what happens next; "" = none yet
 
 	Sessions   uint64        // logins accepted
 	Sent       uint64        // units handed to the link, those sent again included
@@ -29,20 +28,13 @@ type Stats struct {
 	AckLatency time.Duration // from sending to the acknowledgement, smoothed over 16
 	AckMax     time.Duration // the longest in this session
 
-	InFlight      int // units sent and not yet acknowledged
-	InFlightBytes int
-	Window        int // most units in flight
-	WindowBytes   int // most bytes in flight that this link has shown to carry in about a second
+	InFlight       int            // units sent and not yet acknowledged
+	Unacknowledged uint64         // records in the buffer, those in flight included
+	Held           int            // of them those held back by circuit breakers
+	Breakers       []BreakerStats // those that are not closed; at most 64
 
-	Unacknowledged uint64 // records in the buffer, those in flight included
-	LiveWaiting    uint64 // of them live ones not yet sent; all of them while the link is down
-	LiveInFlight   int    // of those in flight the live ones
-	BacklogWaiting uint64 // older ones not yet sent
-
-	Held     int            // records held back by circuit breakers
-	Breakers []BreakerStats // those that are not closed; at most 64
-
-	livePos uint64 // where the live lane stands
+	liveInFlight int    // of those in flight the live ones
+	livePos      uint64 // where the live lane stands
 }
 
 // BreakerStats is the state of the circuit breaker of one stream.
@@ -65,34 +57,25 @@ func (p *Publisher) Stats() Stats {
 	}
 	p.mu.Unlock()
 	s.Unacknowledged = p.dest.Len()
-	if s.State != Connected {
-		s.LiveWaiting, s.BacklogWaiting = s.Unacknowledged, 0
-		return s
-	}
-	waiting := s.Unacknowledged - min(s.Unacknowledged, uint64(s.InFlight+s.Held))
-	s.LiveWaiting = waiting
+	return s
+}
+
+// live returns how many records the receiver lacks that Drain waits for.
+func (p *Publisher) live(s *Stats) uint64 {
+	n := s.Unacknowledged - min(s.Unacknowledged, uint64(s.Held))
 	if p.o.Order == LiveFirst {
 		next := p.buf.NextSeq()
-		s.LiveWaiting = min(waiting, next-min(next, s.livePos))
+		n = min(n, next-min(next, s.livePos)+uint64(s.liveInFlight))
 	}
-	s.BacklogWaiting = waiting - s.LiveWaiting
-	return s
+	return n
 }
 
 // update shows where the session stands.
 func (p *Publisher) update(x *session) {
-	var list []BreakerStats
-	held := 0
-	if len(p.breakers.order) > 0 {
-		p.breakers.expire(time.Now())
-		list, held = p.breakerStats(), p.breakers.held()
-	}
+	p.breakers.expire(time.Now())
 	p.show(func(s *Stats) {
-		s.InFlight, s.InFlightBytes, s.WindowBytes, s.LiveInFlight = x.win.inFlight, x.win.bytes, x.win.limit, x.win.live
-		if p.o.Order == OldestFirst {
-			s.LiveInFlight = x.win.inFlight
-		}
-		s.livePos, s.Breakers, s.Held = p.lanes.live.pos, list, held
+		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.of(&p.lanes.live), p.lanes.live.first()
+		s.Breakers, s.Held = p.breakerStats(), p.breakers.held()
 	})
 	p.drained()
 }
@@ -100,7 +83,7 @@ func (p *Publisher) update(x *session) {
 // sending counts a unit that goes out.
 func (p *Publisher) sending(u *unit) {
 	p.throttle.spend(u.bytes)
-	again := len(u.seqs) > 0 && p.lanes.resent(u)
+	again := u.lane != nil && u.seqs[0] < u.lane.sent
 	p.show(func(s *Stats) {
 		s.Sent++
 		s.Bytes += uint64(u.bytes)

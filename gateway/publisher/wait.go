@@ -12,27 +12,29 @@ import (
 // When a session waits, and when it has waited long enough.
 
 // alive returns how long the session may go on without an answer, or what is wrong. It puts what is refused by silence
-// aside, and lets more be sent when all that may be in flight gets no answer: perhaps others do.
+// aside, and when nothing gets an answer lets more be sent, of other streams: perhaps they do.
 func (s *session) alive(now time.Time) (time.Duration, error) {
 	wait := far
 	u := s.win.oldest()
 	if u == nil {
 		return wait, nil
 	}
-	if !s.win.passed.IsZero() {
-		left := later(s.win.passed, u.sent).Add(max(silence, 8*s.win.fastest) + carrying(u.bytes)).Sub(now)
+	if !u.passed.IsZero() {
+		left := u.passed.Add(max(silence, 8*s.win.fastest) + carrying(u.bytes)).Sub(now)
 		if left <= 0 {
 			return 0, s.silent(u, now)
 		}
 		wait = left
 	}
-	left := s.win.deadline(s.p.o.AckTimeout).Sub(now)
+	since := later(u.sent, s.win.progress)
+	left := since.Add(s.p.o.AckTimeout + carrying(u.bytes)).Sub(now)
 	if left <= 0 {
-		return 0, fmt.Errorf("%w: nothing is acknowledged for %v", link.ErrSilent, now.Sub(later(u.sent, s.win.progress)).Round(time.Second))
+		return 0, fmt.Errorf("%w: nothing is acknowledged for %v", link.ErrSilent, now.Sub(since).Round(time.Second))
 	}
-	grow := later(later(u.sent, s.grown), s.win.progress).Add(s.patience()).Sub(now)
+	grow := later(since, s.grown).Add(s.patience()).Sub(now)
 	if grow <= 0 {
 		s.win.width, s.grown, grow = min(s.win.width+1, s.win.maxUnits), now, s.patience()
+		s.win.stall()
 	}
 	return min(wait, left, grow), nil
 }
@@ -62,7 +64,15 @@ func later(a, b time.Time) time.Time {
 
 // silent puts aside a unit that gets no answer while later ones do, and with it all of its stream that is in flight.
 func (s *session) silent(u *unit, now time.Time) error {
-	b := s.p.refused(u, now, false, true)
+	if u.stream == nil {
+		return fmt.Errorf("%w: what was said at the beginning of the session is not acknowledged, and later messages are", link.ErrSilent)
+	}
+	for _, v := range s.win.units { // a lane may be ahead of the other
+		if !v.done && v.stream == u.stream && v.seqs[0] < u.seqs[0] {
+			u = v
+		}
+	}
+	b := s.refused(u, now, false, true)
 	if b == nil {
 		return fmt.Errorf("%w: messages of more than %d streams are not acknowledged while others are", link.ErrSilent, maxBreakers)
 	}

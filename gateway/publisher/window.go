@@ -15,11 +15,13 @@ type unit struct {
 	left     int      // of them unanswered
 	seqs     []uint64 // of its records; none for what a format says of its own accord
 	stream   *buffer.Stream
-	lane     laneName
+	lane     *lane // nil for a try, and for what a format says of its own accord
 	bytes    int
 	sent     time.Time
-	try      *breaker // not nil: it is to show whether the receiver takes this stream again
-	silent   bool     // a try of a stream that is refused by silence: others do not wait for its answer
+	try      *breaker  // not nil: it is to show whether the receiver takes this stream again
+	silent   bool      // a try of a stream that is refused by silence: others do not wait for its answer
+	passed   time.Time // when one that was sent later was first answered; zero = none was
+	late     bool      // nothing at all is answered for too long: nothing newer of its stream is sent
 	done     bool
 }
 
@@ -27,8 +29,9 @@ type unit struct {
 type window struct {
 	units       []*unit // ring of the undone, and of the done between them
 	inFlight    int
-	live        int // of them of the live lane
-	beside      int // of them tries whose answer nobody waits for
+	beside      int  // of them tries whose answer nobody waits for
+	late        int  // of them late
+	freed       bool // one that was late is not in flight any more
 	bytes       int
 	maxUnits    int
 	maxBytes    int
@@ -41,7 +44,6 @@ type window struct {
 	fastest  time.Duration // shortest time to an acknowledgement in this session
 	cutAt    time.Time     // when limit was last halved
 	progress time.Time     // when the receiver last acknowledged
-	passed   time.Time     // when a unit was first answered before the oldest
 	free     []*unit
 }
 
@@ -82,15 +84,18 @@ func (w *window) slot() *unit {
 	return &unit{}
 }
 
+// spare takes back a unit that is not used any more.
+func (w *window) spare(u *unit) {
+	*u = unit{seqs: u.seqs[:0]}
+	w.free = append(w.free, u)
+}
+
 func (w *window) push(u *unit) {
 	u.first, u.left = w.nextMessage, u.messages
 	w.nextMessage += uint64(u.messages)
 	w.units = append(w.units, u)
 	w.inFlight++
 	w.bytes += u.bytes
-	if u.lane == liveLane {
-		w.live++
-	}
 	if u.silent {
 		w.beside++
 	}
@@ -121,8 +126,8 @@ func (w *window) answered(n uint64) *unit {
 func (w *window) finish(u *unit, at time.Time) {
 	w.width = min(w.width+3, w.maxUnits)
 	w.progress = at
-	if u != w.units[0] && w.passed.IsZero() {
-		w.passed = at
+	for i := slices.Index(w.units, u) - 1; i >= 0 && w.units[i].passed.IsZero(); i-- {
+		w.units[i].passed = at
 	}
 	w.adapt(u, at)
 	w.drop(u)
@@ -133,39 +138,49 @@ func (w *window) drop(u *unit) {
 	u.done = true
 	w.inFlight--
 	w.bytes -= u.bytes
-	if u.lane == liveLane {
-		w.live--
-	}
 	if u.silent {
 		w.beside--
 	}
+	if u.late {
+		w.late--
+		w.freed = true
+	}
 	n := 0
 	for n < len(w.units) && w.units[n].done {
-		d := w.units[n]
-		*d = unit{seqs: d.seqs[:0]}
-		w.free = append(w.free, d)
+		w.spare(w.units[n])
 		n++
 	}
-	if n > 0 {
-		w.units = append(w.units[:0], w.units[n:]...)
-		w.passed = time.Time{}
-		for _, u := range w.units {
-			if u.done { // the new oldest has been passed already
-				w.passed = w.progress
-				break
-			}
+	w.units = slices.Delete(w.units, 0, n)
+}
+
+// stall makes late what is in flight: none of it is answered.
+func (w *window) stall() {
+	for _, u := range w.units {
+		if !u.done && !u.late && u.try == nil {
+			u.late = true
+			w.late++
 		}
 	}
 }
 
-// has reports whether a record is in flight.
-func (w *window) has(seq uint64) bool {
+// stalled reports whether a unit of the stream is late. What is sent then may be taken by a receiver that never took the other.
+func (w *window) stalled(s *buffer.Stream) bool {
+	return w.late > 0 && slices.ContainsFunc(w.units, func(u *unit) bool { return u.late && !u.done && u.stream == s })
+}
+
+// of counts the units in flight of a lane.
+func (w *window) of(l *lane) (n int) {
 	for _, u := range w.units {
-		if !u.done && slices.Contains(u.seqs, seq) {
-			return true
+		if u.lane == l && !u.done {
+			n++
 		}
 	}
-	return false
+	return n
+}
+
+// has reports whether a record is in flight.
+func (w *window) has(seq uint64) bool {
+	return slices.ContainsFunc(w.units, func(u *unit) bool { return !u.done && slices.Contains(u.seqs, seq) })
 }
 
 func (w *window) adapt(u *unit, now time.Time) {
@@ -188,13 +203,3 @@ const slowest = 8 << 10
 
 // carrying is how long the slowest link takes for so many bytes.
 func carrying(bytes int) time.Duration { return time.Duration(bytes) * time.Second / slowest }
-
-// deadline returns when the session is to be given up if nothing is acknowledged until then.
-func (w *window) deadline(timeout time.Duration) time.Time {
-	u := w.oldest()
-	since := u.sent
-	if w.progress.After(since) {
-		since = w.progress
-	}
-	return since.Add(timeout + carrying(u.bytes))
-}

@@ -3,6 +3,7 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,26 +12,20 @@ import (
 
 // outage is what is told of the time without a link.
 type outage struct {
-	since    time.Time // zero = the link is up
-	told     int       // how often it was said that there still is none
-	cause    string    // said last
-	said     time.Time // when cause was said, and of which words
-	words    string
-	left     int       // times since that it was not said again
-	draining time.Time // since when what waited is going out; zero = it is not
+	since    time.Time     // zero = the link is up
+	next     time.Duration // after so long it is said that there still is none
+	cause    string        // of it, as all that follow without numbers
+	told     string        // the cause that was said last
+	said     time.Time     // when
+	left     int           // times since that it was not said again
+	draining time.Time     // since when what waited is going out; zero = it is not
 }
 
-// reminders are when it is said again that there is no link; after the last, each hour.
-var reminders = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
-
-// brief is how long the link may be gone without a line in the log at its return.
-const brief = 3 * time.Second
-
-// quiet is how long the same cause is not told again, when sessions come and go.
-const quiet = time.Minute
-
-// fight is the number of short sessions in a row from which on another client with our id is suspected.
-const fight = 5
+const (
+	brief = 3 * time.Second // how long the link may be gone without a line in the log at its return
+	quiet = time.Minute     // how long the same cause is not told again, when sessions come and go
+	fight = 5               // short sessions in a row from which on another client with our id is suspected
+)
 
 // connected notes that a session has begun.
 func (p *Publisher) connected(s *session) {
@@ -51,7 +46,7 @@ func (p *Publisher) connected(s *session) {
 			o.draining = time.Now()
 		}
 	}
-	o.since, o.told, o.cause = time.Time{}, 0, ""
+	o.since, o.cause = time.Time{}, ""
 }
 
 // drained says once that what waited during an outage is delivered.
@@ -75,7 +70,7 @@ func (p *Publisher) complain(err error) {
 	news := false
 	p.show(func(s *Stats) {
 		news = s.LastError != err.Error()
-		s.LastError, s.LastErrorAt = err.Error(), time.Now()
+		s.LastError = err.Error()
 	})
 	if news {
 		p.log.Warn("publisher in trouble", "cause", err)
@@ -93,24 +88,23 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	}
 	p.setState(state)
 	what := p.o.Receiver + ": " + e.err.Error() + p.hint(e)
-	p.show(func(s *Stats) { s.LastError, s.LastErrorAt = what+"; trying again soon", time.Now() })
+	p.show(func(s *Stats) { s.LastError = what + "; trying again soon" })
 	o, now := &p.outage, time.Now()
 	if o.since.IsZero() {
-		o.since, o.draining = now, time.Time{}
+		o.since, o.next, o.draining = now, time.Minute, time.Time{}
 	}
-	switch down := now.Sub(o.since); {
+	switch down, cause := now.Sub(o.since), wordsOf(what); {
 	case o.cause == "" && e.progress: // the breaker says what there is to say
-	case wordsOf(what) != wordsOf(o.cause):
-		o.cause = what
-		if wordsOf(what) == o.words && now.Sub(o.said) < quiet {
-			o.left++
-			return
-		}
-		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
-		o.words, o.said, o.left = wordsOf(what), now, 0
-	case down >= p.reminder():
-		o.told++
+	case cause == o.cause && down >= o.next:
+		o.next = min(4*o.next, o.next+time.Hour)
 		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())
+	case cause == o.cause:
+	case cause == o.told && now.Sub(o.said) < quiet:
+		o.cause = cause
+		o.left++
+	default:
+		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
+		o.cause, o.told, o.said, o.left = cause, cause, now, 0
 	}
 }
 
@@ -124,15 +118,6 @@ func wordsOf(text string) string {
 	}, text)
 }
 
-// reminder is when the next reminder is due.
-func (p *Publisher) reminder() time.Duration {
-	n := p.outage.told
-	if n < len(reminders) {
-		return reminders[n]
-	}
-	return time.Duration(n-len(reminders)+2) * time.Hour
-}
-
 // hint says what may be behind sessions that end soon.
 func (p *Publisher) hint(e *ending) string {
 	if !e.connected || e.lived > soon || !errors.Is(e.err, link.ErrPeerClosed) || e.progress {
@@ -140,14 +125,9 @@ func (p *Publisher) hint(e *ending) string {
 		return ""
 	}
 	p.short++
-	pending := 0
-	for _, b := range p.breakers.order {
-		if b.pending {
-			pending++
-		}
-	}
+	pending := slices.ContainsFunc(p.breakers.order, func(b *breaker) bool { return b.pending })
 	switch {
-	case pending > 0 && e.acked == 0 && p.short > 1:
+	case pending && e.acked == 0 && p.short > 1:
 		return "; it closes the connection on every message: perhaps it limits the rate of this client (see backlog_limit), or a policy forbids it to publish; nothing is given up"
 	case p.short >= fight && e.acked > 0:
 		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps it limits the rate (see backlog_limit), or another client uses the same client id", p.short)

@@ -28,6 +28,9 @@ type Gateway interface {
 	Reload(ctx context.Context) (*Change, error)
 	// Ack notes that a person, who, has seen what was lost, and returns what that was.
 	Ack(who string) ([]Loss, error)
+	// ResetLearned has forgotten what was learned of a device, because a person, who, wants it, and returns what that was, as
+	// lines of a config.
+	ResetLearned(device, who string) ([]string, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
 	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.

@@ -107,6 +107,11 @@ func (c *Client) Ack(ctx context.Context, who string) (seen []Loss, err error) {
 	return seen, c.get(ctx, http.MethodPost, "ack", url.Values{"by": {who}}, &seen)
 }
 
+// ResetLearned has forgotten what was learned of a device, because a person, who, wants it, and returns what that was.
+func (c *Client) ResetLearned(ctx context.Context, device, who string) (was []string, err error) {
+	return was, c.get(ctx, http.MethodPost, "learned/reset", url.Values{"device": {device}, "by": {who}}, &was)
+}
+
 // Ask passes a request that only reads on to the line of a url, if the gateway has it: see Gateway.Ask.
 func (c *Client) Ask(ctx context.Context, driver, line string, request []byte) (*Asked, error) {
 	var a Asked

@@ -36,11 +36,12 @@ const (
 	StateEnding    = "expires this week"
 	StateEndsSoon  = "expires soon"
 	StateRenewed   = "renewed"
+	StateExposed   = "exposed"
 	StateOK        = "ok"
 )
 
 var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped,
-	StateEndsSoon, StateRenewed, StateRefused, StateAbsent, StateOK}
+	StateEndsSoon, StateExposed, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
 func (s *State) String() string {
@@ -77,6 +78,24 @@ func (s *State) Level() string {
 	return LevelWarn
 }
 
+// Outdoes reports whether s is worse than another state of the same thing, and stands in its place: lost data does not end
+// because a destination is down.
+func (s *State) Outdoes(other *State) bool {
+	return s.Kind == other.Kind && s.Name == other.Name && s.about() == other.about() &&
+		slices.Index(loudness, s.State) < slices.Index(loudness, other.State)
+}
+
+// about says which states of one thing stand in each other's place.
+func (s *State) about() string {
+	switch s.State {
+	case StateLosing, StateLost:
+		return StateLost
+	case StateHung:
+		return StateHung
+	}
+	return ""
+}
+
 // Judge computes the state of every part of the gateway: the one place where it is decided. It fills States with those
 // that are not ok, loudest first, and State and Up of each device.
 func (s *Snapshot) Judge() {
@@ -107,6 +126,9 @@ func (s *Snapshot) Judge() {
 	}
 	s.add(s.Clock.judge())
 	s.judgeCertificates()
+	for _, e := range s.Exposures {
+		s.add(State{"login", e.Device, StateExposed, time.Time{}, e.What, e.Mend})
+	}
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))
 	})

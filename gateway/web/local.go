@@ -183,6 +183,10 @@ func (c *local) handler() http.Handler {
 		seen, err := c.g.Ack(r.FormValue("by"))
 		answer(w, append([]Loss{}, seen...), err)
 	})
+	mux.HandleFunc("POST /api/v1/learned/reset", func(w http.ResponseWriter, r *http.Request) {
+		was, err := c.g.ResetLearned(r.FormValue("device"), r.FormValue("by"))
+		answer(w, append([]string{}, was...), err)
+	})
 	mux.HandleFunc("POST /api/v1/write", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
 		answer(w, done, err)

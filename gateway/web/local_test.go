@@ -39,6 +39,10 @@ func (f *fake) Ack(who string) ([]Loss, error) {
 	f.wrote[0] = who
 	return f.snap.Losses, f.refusal
 }
+func (f *fake) ResetLearned(device, who string) ([]string, error) {
+	f.wrote[0], f.wrote[1] = device, who
+	return []string{"max_registers: 50"}, f.refusal
+}
 func (f *fake) Buffer() *buffer.Buffer { return f.buf }
 func (f *fake) BeginReading(what string) (step, end func()) {
 	tell := func(s string) func() { return func() { f.told.Store(what+s, true) } }

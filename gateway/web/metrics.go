@@ -208,6 +208,12 @@ func (e *exposition) devices(s *Snapshot) {
 			e.series(*skew, "device", s.Devices[i].Name)
 		}
 	}
+	e.family("millrace_device_learned_options", "gauge", "Options that would make permanent what was learned of the device.")
+	for i := range s.Devices {
+		if n := len(s.Devices[i].Learned); n > 0 {
+			e.count(uint64(n), "device", s.Devices[i].Name)
+		}
+	}
 	e.family("millrace_device_up", "gauge", "0 when the device is down: it does not answer, or all its tags are bad.")
 	for i := range s.Devices {
 		e.count(bit(s.Devices[i].Up), "device", s.Devices[i].Name, "driver", s.Devices[i].Driver)

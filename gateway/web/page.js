@@ -92,6 +92,7 @@
     p.state = part(state, "span", "state");
     p.name = part(name, "span", "name");
     p.where = part(name, "span", "sub");
+    p.learned = part(name, "span", "sub learned");
     p.why = part(name, "span", "why");
     p.since = cell("time", "Since");
     [["poll", "Last poll"], ["rate", "Readings/s"], ["failed", "Failed polls"], ["missed", "Missed polls"]]
@@ -120,7 +121,8 @@
       p.state.dataset.is = state === "ok" ? "live" : state === "partly bad" ? "late" : state;
       set(p.state, state);
       set(p.name, d.name);
-      set(p.where, d.driver + "  " + d.url + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
+      set(p.where, d.driver + "  " + d.url + (d.path ? "  path in use: " + d.path + ", spare: " + d.spare_path : "") + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
+      set(p.learned, d.learned ? "learned:\n" + d.learned.join("\n") : "");
       set(p.why, why);
       set(p.since, span(ago(now, d.since)));
       set(p.poll, age >= 0 ? (age < 2 ? "now" : span(age) + " ago") : "–");

@@ -44,6 +44,10 @@ func example(now time.Time, trouble string) *Snapshot {
 			s.Destinations[0].BacklogReadings += kept
 		}
 		dev.Accounts = []Account{a}
+		if d.name == "press-1" {
+			dev.Learned = []string{`forbidden: "holding:40-49, holding:60"`, "max_registers: 50"}
+			dev.Path, dev.SparePath = "tcp://192.168.2.11:502", d.url
+		}
 		s.Devices = append(s.Devices, dev)
 	}
 	if trouble == "outage" {
@@ -72,6 +76,7 @@ func (f showing) Snapshot() *Snapshot {
 	s.Judge()
 	return s
 }
+func (f showing) ResetLearned(string, string) ([]string, error)              { return nil, nil }
 func (f showing) Ack(string) ([]Loss, error)                                 { return nil, nil }
 func (f showing) Buffer() *buffer.Buffer                                     { return nil }
 func (f showing) Values() *values.Table                                      { return values.New() }

@@ -16,6 +16,7 @@ var queryKeys = map[string][]string{
 	"/api/v1/values":                  {"device", "tag", "bad", "watch"},
 	"/api/v1/store/records":           {"from", "to", "from_time", "to_time", "device"},
 	"/api/v1/ack":                     {"by"},
+	"/api/v1/learned/reset":           {"device", "by"},
 	"/api/v1/write":                   {"device", "tag", "value"},
 	"/api/v1/ask":                     {"driver", "url", "request"},
 	"/api/v1/trace":                   {"device"},

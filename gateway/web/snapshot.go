@@ -31,6 +31,7 @@ type Snapshot struct {
 	Stalls       []Stall       `json:"-"`
 	Clock        Clock         `json:"clock"`
 	Certificates []Certificate `json:"certificates"`
+	Exposures    []Exposure    `json:"-"`
 	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
 }
 
@@ -70,6 +71,9 @@ type Certificate struct {
 	Replaced time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
 }
 
+// Exposure is a protection of a device that the config gives up, in words.
+type Exposure struct{ Device, What, Mend string }
+
 // Config is which config is in force, and how the last attempt to reload it went.
 type Config struct {
 	File      string    `json:"file"`
@@ -85,14 +89,17 @@ type Config struct {
 type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
-	URL        string    `json:"url"`                // without credentials
-	State      string    `json:"state"`              // by Judge: ok, late, partly bad or down
-	Up         bool      `json:"up"`                 // by Judge: it is not down
-	Connected  bool      `json:"connected"`          // its connection stands
-	Reason     string    `json:"reason"`             // why none of its readings can be read; "" when it answers
-	Since      time.Time `json:"since"`              // when Connected or Reason last changed; zero when unknown
-	Skew       *float64  `json:"clock_skew_seconds"` // its clock less ours, by its newest source times; nil = it tells none
-	BadTag     string    `json:"bad_tag"`            // the first whose last reading is bad
+	URL        string    `json:"url"`                  // without credentials
+	State      string    `json:"state"`                // by Judge: ok, late, partly bad or down
+	Up         bool      `json:"up"`                   // by Judge: it is not down
+	Connected  bool      `json:"connected"`            // its connection stands
+	Reason     string    `json:"reason"`               // why none of its readings can be read; "" when it answers
+	Since      time.Time `json:"since"`                // when Connected or Reason last changed; zero when unknown
+	Learned    []string  `json:"learned,omitempty"`    // how it wants to be asked, as far as the config does not say it: lines of a config
+	Path       string    `json:"path,omitempty"`       // in use, where there are two
+	SparePath  string    `json:"spare_path,omitempty"` // the other one
+	Skew       *float64  `json:"clock_skew_seconds"`   // its clock less ours, by its newest source times; nil = it tells none
+	BadTag     string    `json:"bad_tag"`              // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
 	BadBy      BadCounts `json:"bad_readings"` // since the process started
 	BadTagsBy  BadCounts `json:"bad_tags"`

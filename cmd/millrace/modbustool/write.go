@@ -2,18 +2,16 @@ package modbustool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"millrace/drivers"
 	"millrace/drivers/modbus"
 	"millrace/drivers/telemetry"
+	"millrace/gateway/command"
 )
 
 func newWrite(h Host) *cobra.Command {
@@ -70,7 +68,7 @@ func writeValue(ctx context.Context, w io.Writer, f *lineFlags, url string, tag 
 	if err != nil {
 		return err
 	}
-	value, err := parseValue(word, d.(drivers.Typed).DataTypes(drivers.Ref{})[0])
+	value, err := command.Parse(word, d.(drivers.Typed).DataTypes(drivers.Ref{})[0], false)
 	if err != nil {
 		return err
 	}
@@ -102,34 +100,4 @@ func held(ctx context.Context, d drivers.Driver) string {
 		return "not known: " + readings[0].Reason
 	}
 	return text(readings[0].Value)
-}
-
-// parseValue reads a value as the tag's type has it.
-func parseValue(word string, t telemetry.DataType) (v telemetry.Value, err error) {
-	switch t.Kind() {
-	case telemetry.KindBool:
-		b, e := strconv.ParseBool(word)
-		v, err = telemetry.Bool(b), e
-	case telemetry.KindInt:
-		n, e := strconv.ParseInt(word, 0, 64)
-		v, err = telemetry.Int(n), e
-	case telemetry.KindUint:
-		n, e := strconv.ParseUint(word, 0, 64)
-		v, err = telemetry.Uint(n), e
-	case telemetry.KindString:
-		return telemetry.String(word), nil
-	case telemetry.KindTime:
-		at, e := time.Parse(time.RFC3339, word)
-		v, err = telemetry.Time(at), e
-	default:
-		x, e := strconv.ParseFloat(word, 64)
-		v, err = telemetry.Float64(x), e
-	}
-	if num := (*strconv.NumError)(nil); errors.As(err, &num) {
-		err = num.Err
-	}
-	if err != nil {
-		return v, fmt.Errorf("value %q of the type %s: %w", word, t, err)
-	}
-	return v, nil
 }

@@ -52,7 +52,8 @@ func (q Request) bytes() int {
 
 // Options are the seams of a server. The zero value listens on a free loopback port.
 type Options struct {
-	Addr string // host:port, "" = "127.0.0.1:0"
+	Addr     string       // host:port, "" = "127.0.0.1:0"
+	Listener net.Listener // in place of a port, until Down; for tests without a network
 
 	// Transport is the scheme of the urls that lead here: tcp (the default), tcp+tls, udp, rtuovertcp, rtuoverudp,
 	// asciiovertcp, asciioverudp; rtu and ascii are on a pseudo-terminal (Linux only).
@@ -147,6 +148,10 @@ func (s *Server) Up() error {
 	if s.listener != nil {
 		return nil
 	}
+	if l := s.options.Listener; l != nil {
+		s.listen(l)
+		return nil
+	}
 	switch s.scheme() {
 	case "udp", "rtuoverudp", "asciioverudp":
 		return s.upUDP()
@@ -157,6 +162,11 @@ func (s *Server) Up() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	s.listen(l)
+	return nil
+}
+
+func (s *Server) listen(l net.Listener) {
 	s.addr = l.Addr().String()
 	if s.scheme() == "tcp+tls" {
 		l = tls.NewListener(l, s.options.TLS)
@@ -164,7 +174,6 @@ func (s *Server) Up() error {
 	s.listener = l
 	s.wg.Add(1)
 	go s.accept(l)
-	return nil
 }
 
 // Down cuts every connection and refuses new ones until Up: the device is switched off.

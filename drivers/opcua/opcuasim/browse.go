@@ -13,6 +13,9 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 	if len(r.NodesToBrowse) != 1 {
 		return nil, ua.StatusBadTooManyOperations
 	}
+	if b := r.NodesToBrowse[0]; b.BrowseDirection == ua.BrowseDirectionInverse {
+		return &ua.BrowseResponse{Results: []*ua.BrowseResult{browseType(b)}}, ua.StatusOK
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := &ua.BrowseResult{StatusCode: ua.StatusBadNodeIDUnknown}
@@ -41,6 +44,7 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 			})
 		}
 	}
+	s.browseMethods(asked == objects, asked, result)
 	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}, ua.StatusOK
 }
 
@@ -58,4 +62,29 @@ func (s *Server) refers(b *ua.BrowseDescription) ua.Response {
 		})
 	}
 	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}
+}
+
+// browseMethods lists the methods of Objects, or the arguments of one.
+func (s *Server) browseMethods(all bool, asked string, result *ua.BrowseResult) {
+	list := func(n node, name string, class ua.NodeClass) {
+		at, err := ua.ParseNodeID(fmt.Sprintf("ns=%d;%s", slices.Index(s.namespaces, n.uri), n.identifier))
+		if err != nil {
+			return
+		}
+		result.StatusCode = ua.StatusOK
+		result.References = append(result.References, &ua.ReferenceDescription{
+			ReferenceTypeID: ua.NewNumericNodeID(0, id.HasComponent), IsForward: true, NodeID: ua.NewExpandedNodeID(at, "", 0),
+			BrowseName: &ua.QualifiedName{Name: name}, DisplayName: &ua.LocalizedText{}, NodeClass: class,
+			TypeDefinition: ua.NewExpandedNodeID(ua.NewTwoByteNodeID(0), "", 0),
+		})
+	}
+	for n := range s.methods {
+		if at := fmt.Sprintf("ns=%d;%s", slices.Index(s.namespaces, n.uri), n.identifier); at == asked {
+			list(node{n.uri, n.identifier + ".InputArguments"}, "InputArguments", ua.NodeClassVariable)
+			list(node{n.uri, n.identifier + ".OutputArguments"}, "OutputArguments", ua.NodeClassVariable)
+		}
+		if all {
+			list(n, n.identifier[len("s="):], ua.NodeClassMethod)
+		}
+	}
 }

@@ -76,6 +76,22 @@ func (s *Server) accepts(token *ua.ExtensionObject, nonce []byte, channelPolicy 
 	return n == len(secret)-4 && bytes.Equal(secret[4:], append([]byte(s.opts.Password), nonce...))
 }
 
+// acceptsCertificate checks that the user's certificate is the one that is known, and that he has its key (OPC 10000-4, 7.40.5).
+func (s *Server) acceptsCertificate(t *ua.X509IdentityToken, proof *ua.SignatureData, nonce []byte, channelPolicy string) ua.StatusCode {
+	c, err := x509.ParseCertificate(t.CertificateData)
+	if err != nil || s.opts.UserCertificate == nil {
+		return ua.StatusBadIdentityTokenInvalid
+	}
+	policy, err := uapolicy.Asymmetric(s.userPolicy(channelPolicy), s.opts.Identity.Key, c.PublicKey.(*rsa.PublicKey))
+	if err != nil || policy.VerifySignature(append(bytes.Clone(s.opts.Identity.Certificate), nonce...), proof.Signature) != nil {
+		return ua.StatusBadUserSignatureInvalid
+	}
+	if s.opts.WrongUser || !bytes.Equal(t.CertificateData, s.opts.UserCertificate) {
+		return ua.StatusBadIdentityTokenRejected
+	}
+	return ua.StatusOK
+}
+
 // userPolicy is the policy of the password's encryption at an endpoint.
 func (s *Server) userPolicy(endpoint string) string {
 	switch {

@@ -66,6 +66,10 @@ type Options struct {
 	Username, Password string
 	ClearPassword      bool
 
+	// UserCertificate, when set, is the certificate in DER of a user whom the server takes, too. WrongUser makes it refuse him.
+	UserCertificate []byte
+	WrongUser       bool
+
 	// Identity, when set, is the server's key and certificate; else it makes its own when it needs one, which costs some 100 ms.
 	Identity *Identity
 
@@ -102,6 +106,8 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	writable   map[node]*Writable
+	methods    map[node]*Method
 	past       map[node][]*ua.DataValue
 	muted      map[node]bool // of which subscriptions say nothing
 	root       *place
@@ -117,7 +123,7 @@ type Server struct {
 	spoil               atomic.Pointer[Notification]
 	spoilt              atomic.Uint64
 	serial              atomic.Uint32 // channels and sessions made
-	reads               atomic.Uint64 // Read requests seen
+	reads, writes       atomic.Uint64 // requests seen
 	continuations       atomic.Int64  // of history
 	wg                  sync.WaitGroup
 }
@@ -149,10 +155,10 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
-		root: newRoot(), placed: map[node]bool{},
+		root: newRoot(), placed: map[node]bool{}, writable: map[node]*Writable{}, methods: map[node]*Method{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
-	if o.Identity == nil && (o.Username != "" || len(o.Policies) > 0) {
+	if o.Identity == nil && (o.Username != "" || o.UserCertificate != nil || len(o.Policies) > 0) {
 		var err error
 		if s.opts.Identity, err = NewIdentity(2048, nil); err != nil {
 			return nil, err
@@ -226,15 +232,22 @@ func (s *Server) Locales() (all []string) {
 // DropSessions forgets all sessions, as a server does that has timed them out.
 func (s *Server) DropSessions() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forgetSessions()
+	forgotten := s.forgetSessions()
+	s.mu.Unlock()
+	endAll(forgotten)
 }
 
-func (s *Server) forgetSessions() {
-	for _, made := range s.sessions {
+// forgetSessions returns the sessions that there were. Their subscriptions are to be ended without mu, which these take after their own lock.
+func (s *Server) forgetSessions() []*session {
+	all := slices.Collect(maps.Values(s.sessions))
+	clear(s.sessions)
+	return all
+}
+
+func endAll(sessions []*session) {
+	for _, made := range sessions {
 		made.subs.end()
 	}
-	clear(s.sessions)
 }
 
 // Addr returns host:port, once started.
@@ -274,8 +287,9 @@ func (s *Server) Close() {
 	for c := range s.conns {
 		c.Close()
 	}
-	s.forgetSessions()
+	forgotten := s.forgetSessions()
 	s.mu.Unlock()
+	endAll(forgotten)
 	s.wg.Wait()
 }
 
@@ -327,30 +341,31 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	if s.opts.Identity != nil {
 		config.LocalKey, config.Certificate = s.opts.Identity.Key, s.opts.Identity.Certificate
 	}
-	channel, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, config, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
+	opened, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, config, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
 	if err != nil {
 		return
 	}
+	channel := &secured{SecureChannel: opened, config: config, tcp: tcp}
 	defer func() {
 		tcp.Close() // first: Close would send
 		channel.Close()
-		s.orphan(channel)
+		s.orphan(opened)
 	}()
 	ctx := context.Background()
 	for {
-		m := channel.Receive(ctx)
+		m := channel.receive(ctx)
 		if m.Err != nil {
 			return
 		}
 		if req := m.Request(); req != nil && !s.silent.Load() {
-			res := s.answer(&secured{channel, config}, m.RequestID, req)
+			res := s.answer(channel, m.RequestID, req)
 			if res == nil {
 				continue
 			}
 			if s.silent.Load() {
 				continue
 			}
-			if channel.SendResponseWithContext(ctx, m.RequestID, res) != nil {
+			if channel.send(ctx, m.RequestID, res) != nil {
 				return
 			}
 		}

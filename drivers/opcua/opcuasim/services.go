@@ -7,7 +7,6 @@ import (
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uasc"
 )
 
 func (s *Server) addStandardNodes() {
@@ -26,12 +25,6 @@ func (s *Server) addStandardNodes() {
 	}
 }
 
-// secured is a channel and how it was opened.
-type secured struct {
-	*uasc.SecureChannel
-	config *uasc.Config
-}
-
 // answer serves one request; nil = its answer comes later.
 func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Response {
 	var res ua.Response
@@ -43,6 +36,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 			offers = s.opts.Offers(offers)
 		}
 		res = &ua.GetEndpointsResponse{Endpoints: offers}
+	case *ua.FindServersRequest:
+		e := s.endpoint(r.EndpointURL, ua.SecurityPolicyURINone, ua.MessageSecurityModeNone)
+		e.Server.DiscoveryURLs = []string{r.EndpointURL}
+		res = &ua.FindServersResponse{Servers: []*ua.ApplicationDescription{e.Server}}
 	case *ua.CreateSessionRequest:
 		res, status = s.createSession(channel, r)
 	case *ua.ActivateSessionRequest:
@@ -53,37 +50,21 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		if status = s.session(req, false); status == ua.StatusOK {
 			s.mu.Lock()
 			token := r.RequestHeader.AuthenticationToken.String()
-			s.sessions[token].subs.end()
+			made := s.sessions[token]
 			delete(s.sessions, token)
 			s.mu.Unlock()
+			if made != nil { // not dropped meanwhile
+				made.subs.end()
+			}
 			res = &ua.CloseSessionResponse{}
-		}
-	case *ua.ReadRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.read(r)
-		}
-	case *ua.TranslateBrowsePathsToNodeIDsRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.translate(r)
-		}
-	case *ua.HistoryReadRequest:
-		if status = s.session(req, true); status == ua.StatusOK {
-			res, status = s.historyRead(r)
-		}
-	case *ua.BrowseRequest:
-		if status = s.session(req, true); status == ua.StatusOK && s.opts.Refers != nil && len(r.NodesToBrowse) == 1 {
-			res = s.refers(r.NodesToBrowse[0])
-			break
-		}
-		if status == ua.StatusOK && !s.opts.Browsable {
-			status = ua.StatusBadServiceUnsupported
-		}
-		if status == ua.StatusOK {
-			res, status = s.browse(r)
 		}
 	default:
 		var made *session
-		if made, status = s.active(req); status == ua.StatusOK {
+		if made, status = s.active(req); status != ua.StatusOK {
+			break
+		}
+		var known bool
+		if res, status, known = s.attended(req); !known {
 			res, status = s.subscribed(made, channel, request, req)
 		}
 		if res == nil && status == ua.StatusOK {
@@ -95,6 +76,34 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	}
 	res.SetHeader(header(req.Header().RequestHandle, status))
 	return res
+}
+
+// attended serves a request of an active session that is answered at once.
+func (s *Server) attended(req ua.Request) (res ua.Response, status ua.StatusCode, known bool) {
+	switch r := req.(type) {
+	case *ua.ReadRequest:
+		res, status = s.read(r)
+	case *ua.TranslateBrowsePathsToNodeIDsRequest:
+		res, status = s.translate(r)
+	case *ua.WriteRequest:
+		res, status = s.write(r)
+	case *ua.CallRequest:
+		res, status = s.call(r)
+	case *ua.HistoryReadRequest:
+		res, status = s.historyRead(r)
+	case *ua.BrowseRequest:
+		switch {
+		case s.opts.Refers != nil && len(r.NodesToBrowse) == 1:
+			res = s.refers(r.NodesToBrowse[0])
+		case !s.opts.Browsable:
+			status = ua.StatusBadServiceUnsupported
+		default:
+			res, status = s.browse(r)
+		}
+	default:
+		return nil, ua.StatusOK, false
+	}
+	return res, status, true
 }
 
 func header(handle uint32, status ua.StatusCode) *ua.ResponseHeader {
@@ -153,6 +162,9 @@ func (s *Server) endpoint(url, policy string, mode ua.MessageSecurityMode) *ua.E
 	if s.opts.Username != "" {
 		e.UserIdentityTokens = []*ua.UserTokenPolicy{{PolicyID: "user", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: s.userPolicy(policy)}}
 	}
+	if s.opts.UserCertificate != nil {
+		e.UserIdentityTokens = append(e.UserIdentityTokens, &ua.UserTokenPolicy{PolicyID: "certificate", TokenType: ua.UserTokenTypeCertificate, SecurityPolicyURI: s.userPolicy(policy)})
+	}
 	return e
 }
 
@@ -203,7 +215,11 @@ func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.Sta
 	if channel.VerifySessionSignature(made.certificate, made.nonce, r.ClientSignature.Signature) != nil {
 		return ua.StatusBadApplicationSignatureInvalid
 	}
-	if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
+	if t, ok := r.UserIdentityToken.Value.(*ua.X509IdentityToken); ok {
+		if status := s.acceptsCertificate(t, r.UserTokenSignature, made.nonce, channel.config.SecurityPolicyURI); status != ua.StatusOK {
+			return status
+		}
+	} else if s.opts.Username != "" && !s.accepts(r.UserIdentityToken, made.nonce, channel.config.SecurityPolicyURI) {
 		return ua.StatusBadUserAccessDenied
 	}
 	made.active, made.locales = true, r.LocaleIDs
@@ -283,6 +299,8 @@ func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) 
 	switch code := s.bad[key]; {
 	case !ok || value == nil:
 		return badValue(ua.StatusBadNodeIDUnknown, now), nil
+	case s.attribute(key, r.AttributeID, now) != nil:
+		return s.attribute(key, r.AttributeID, now), nil
 	case r.AttributeID != ua.AttributeIDValue:
 		return badValue(ua.StatusBadAttributeIDInvalid, now), nil
 	case code != 0:

@@ -2,7 +2,9 @@ package opcuasim
 
 import (
 	"context"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,9 +87,10 @@ const (
 // DropSubscriptions ends all subscriptions.
 func (s *Server) DropSubscriptions(how Drop) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, session := range s.sessions {
-		session.subs.drop(how)
+	all := slices.Collect(maps.Values(s.sessions))
+	s.mu.RUnlock()
+	for _, made := range all {
+		made.subs.drop(how)
 	}
 }
 
@@ -123,20 +126,22 @@ func (m *subscriptions) end() {
 
 // orphan stops the subscriptions of a connection that is gone: nobody can ask for what they would keep.
 func (s *Server) orphan(channel *uasc.SecureChannel) {
+	var orphans []*session
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, session := range s.sessions {
-		if session.channel == channel {
-			session.subs.end()
+	for _, made := range s.sessions {
+		if made.channel == channel {
+			orphans = append(orphans, made)
 		}
 	}
+	s.mu.RUnlock()
+	endAll(orphans)
 }
 
 func (sub *subscription) end() { sub.once.Do(func() { close(sub.stop) }) }
 
 func (a *asked) answer(res ua.Response, status ua.StatusCode) {
 	res.SetHeader(header(a.handle, status))
-	_ = a.channel.SendResponseWithContext(context.Background(), a.request, res)
+	_ = a.channel.send(context.Background(), a.request, res)
 }
 
 // send answers the Publish request that waits longest with a message; false = there is none. m.mu is held.

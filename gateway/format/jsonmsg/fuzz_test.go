@@ -102,13 +102,13 @@ func FuzzFloat(f *testing.F) {
 func checkFloats(t *testing.T, b uint64) {
 	f64 := math.Float64frombits(b)
 	if want, err := json.Marshal(f64); err == nil {
-		if got, why := appendFloat64(nil, f64); why != "" || !sameFloat(got, want) {
+		if got, why := appendFloat(nil, f64, 64); why != "" || !sameFloat(got, want) {
 			t.Fatalf("float64 %x: got %s, want %s", b, got, want)
 		}
 	}
 	f32 := math.Float32frombits(uint32(b))
 	if want, err := json.Marshal(f32); err == nil {
-		if got, why := appendFloat32(nil, f32); why != "" || !sameFloat(got, want) {
+		if got, why := appendFloat(nil, float64(f32), 32); why != "" || !sameFloat(got, want) {
 			t.Fatalf("float32 %x: got %s, want %s", b, got, want)
 		}
 	}

@@ -8,10 +8,12 @@
 package jsonmsg
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"millrace/drivers/telemetry"
 	"millrace/gateway/format"
@@ -58,6 +60,7 @@ type encoder struct {
 	options Options
 	streams map[*record.Schema]*stream
 	buf     []byte
+	split   splitter
 }
 
 // Bounds of what an encoder keeps.
@@ -106,7 +109,7 @@ func (e *encoder) stream(s *record.Schema) (*stream, error) {
 	if st := e.streams[s]; st != nil {
 		return st, nil
 	}
-	st, err := newStream(&e.options, s)
+	st, err := newStream(&e.options, s, &e.split)
 	if err != nil {
 		return nil, err
 	}
@@ -148,11 +151,11 @@ type stream struct {
 	keys    []byte   // `,"tag":` for each tag of the schema
 	ends    []uint32 // of each tag's key in keys, after a leading 0
 	bigText bool
-	newest  []int32 // scratch: see repeats
+	split   *splitter // of the encoder
 }
 
-func newStream(o *Options, s *record.Schema) (*stream, error) {
-	e := &stream{bigText: o.BigIntsAsText}
+func newStream(o *Options, s *record.Schema, split *splitter) (*stream, error) {
+	e := &stream{bigText: o.BigIntsAsText, split: split}
 	gateway := s.Gateway
 	if gateway == "" { // of a store that an older version wrote
 		gateway = o.Gateway
@@ -228,36 +231,35 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 // tag that the schema does not have.
 func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	r := fr.Record
-	start := len(dst)
-	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
-	dst = s.appendHead(dst, fr)
-	dst = append(dst, `,"values":`...)
-	c := s.survey(r)
-	if c.foreign {
-		return dst[:start], fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
+	shown, earlier, ok := s.split.split(r.Readings, s.tags())
+	if !ok {
+		return dst, fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
 	}
+	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
+	dst = append(s.appendHead(dst, fr), `,"values":`...)
 	open := len(dst)
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		if rd.Quality >= telemetry.Bad || (c.repeated && s.newest[rd.Tag] != int32(i)) {
+	bad, uncertain := 0, 0
+	for i := range shown {
+		rd := &shown[i]
+		if rd.Quality >= telemetry.Bad {
+			bad++
 			continue
 		}
 		before, unfit := len(dst), ""
 		if dst, unfit = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); unfit != "" {
 			dst = dst[:before]
-			c.bad++
+			bad++
+		} else if rd.Quality == telemetry.Uncertain {
+			uncertain++
 		}
 	}
-	dst = closeObject(dst, open)
-	dst = s.appendBad(dst, r, &c)
-	if c.uncertain > 0 {
-		dst = s.appendUncertain(dst, r, &c)
+	dst = s.appendReasons(closeObject(dst, open), `,"bad":`, bad, shown, s.whyBad)
+	if uncertain > 0 {
+		dst = s.appendReasons(dst, `,"uncertain":`, uncertain, shown, s.whyUncertain)
 	}
-	if c.times > 0 {
-		dst = s.appendTimes(dst, r, &c)
-	}
-	if c.repeated {
-		dst = s.appendEarlier(dst, r)
+	dst = s.appendTimes(dst, r.Time, shown)
+	if len(earlier) > 0 {
+		dst = s.appendEarlier(dst, earlier)
 	}
 	return append(dst, '}'), nil
 }
@@ -283,78 +285,50 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 	return dst
 }
 
-// census is what one pass over a record tells about the members its message needs.
-type census struct {
-	bad, uncertain, times int
-	repeated              bool // a tag occurs more than once
-	foreign               bool // a tag beyond the schema
+// splitter sorts readings; it keeps what it needs for that from record to record.
+type splitter struct {
+	newest         []int // reading of each tag
+	shown, earlier []telemetry.Reading
 }
 
-func (s *stream) survey(r *record.Record) census {
-	var c census
+// split returns the readings that stand under their tags, and those that a later one of the same tag replaces, as an OPC UA
+// notification may have. ok is false when one has a tag beyond so many.
+func (s *splitter) split(all []telemetry.Reading, tags int) (shown, earlier []telemetry.Reading, ok bool) {
 	last, ascending := int64(-1), true
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		tag := int64(rd.Tag)
-		if tag <= last {
-			ascending = false
+	for i := range all {
+		tag := int64(all[i].Tag)
+		if tag >= int64(tags) {
+			return nil, nil, false
 		}
-		if tag >= int64(s.tags()) {
-			c.foreign = true
-			return c
-		}
+		ascending = ascending && tag > last
 		last = tag
-		if rd.Quality != telemetry.Good {
-			if rd.Quality == telemetry.Uncertain {
-				c.uncertain++
-			} else {
-				c.bad++
-			}
+	}
+	if ascending { // so none is repeated
+		return all, nil, true
+	}
+	s.newest = slices.Grow(s.newest[:0], tags)[:tags]
+	for i := range all {
+		s.newest[all[i].Tag] = i
+	}
+	s.shown, s.earlier = s.shown[:0], s.earlier[:0]
+	for i := range all {
+		if s.newest[all[i].Tag] == i {
+			s.shown = append(s.shown, all[i])
+		} else {
+			s.earlier = append(s.earlier, all[i])
 		}
-		if apart(rd.Time, r.Time) {
-			c.times++
-		}
 	}
-	if !ascending {
-		c.repeated = s.repeats(r)
-	}
-	return c
+	return s.shown, s.earlier, true
 }
 
-// repeats notes the newest reading of each tag and says whether any tag has several, as an OPC UA
-// notification may.
-func (s *stream) repeats(r *record.Record) bool {
-	if s.newest == nil {
-		s.newest = make([]int32, s.tags())
-	}
-	for i := range s.newest {
-		s.newest[i] = -1
-	}
-	repeated := false
-	for i := range r.Readings {
-		at := &s.newest[r.Readings[i].Tag]
-		repeated = repeated || *at >= 0
-		*at = int32(i)
-	}
-	return repeated
-}
-
-// shown reports whether the reading stands under its tag; one that a later reading of the same record
-// replaces stands in "earlier".
-func (s *stream) shown(r *record.Record, i int, c *census) bool {
-	return !c.repeated || s.newest[r.Readings[i].Tag] == int32(i)
-}
-
-func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
-	dst = append(dst, `,"bad":`...)
+// appendReasons appends a member with the n readings that have a reason.
+func (s *stream) appendReasons(dst []byte, name string, n int, shown []telemetry.Reading, why func([]byte, *telemetry.Reading) string) []byte {
+	dst = append(dst, name...)
 	open := len(dst)
-	if c.bad == 0 {
-		return closeObject(dst, open)
-	}
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		if reason := s.whyBad(dst, rd); reason != "" && s.shown(r, i, c) {
-			dst = appendText(append(dst, s.key(rd.Tag)...), reason)
+	for i := 0; n > 0 && i < len(shown); i++ {
+		if reason := why(dst, &shown[i]); reason != "" {
+			dst = appendText(append(dst, s.key(shown[i].Tag)...), reason)
+			n--
 		}
 	}
 	return closeObject(dst, open)
@@ -362,51 +336,32 @@ func (s *stream) appendBad(dst []byte, r *record.Record, c *census) []byte {
 
 // whyBad returns why a reading has no value in the message, or "" if it has one. It writes behind dst.
 func (s *stream) whyBad(dst []byte, rd *telemetry.Reading) string {
-	switch {
-	case rd.Quality < telemetry.Bad && (rd.Value.Kind != telemetry.KindNone || rd.Reason == ""):
+	if rd.Quality < telemetry.Bad && (rd.Value.Kind != telemetry.KindNone || rd.Reason == "") {
 		_, why := s.appendValue(dst, &rd.Value)
 		return why
-	case rd.Reason == "":
-		return "bad"
 	}
-	return rd.Reason
+	return cmp.Or(rd.Reason, "bad")
 }
 
-func (s *stream) appendUncertain(dst []byte, r *record.Record, c *census) []byte {
-	start := len(dst)
-	dst = append(dst, `,"uncertain":`...)
-	open := len(dst)
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		if rd.Quality != telemetry.Uncertain || !s.shown(r, i, c) || s.whyBad(dst, rd) != "" {
-			continue
-		}
-		dst = appendText(append(dst, s.key(rd.Tag)...), whyUncertain(rd))
+// whyUncertain returns why a reading's value is not wholly to be trusted, "" if it is or there is none.
+func (s *stream) whyUncertain(dst []byte, rd *telemetry.Reading) string {
+	if rd.Quality != telemetry.Uncertain || s.whyBad(dst, rd) != "" {
+		return ""
 	}
-	if len(dst) == open {
-		return dst[:start]
-	}
-	return closeObject(dst, open)
-}
-
-func whyUncertain(rd *telemetry.Reading) string {
-	if rd.Reason == "" {
-		return "uncertain"
-	}
-	return rd.Reason
+	return cmp.Or(rd.Reason, "uncertain")
 }
 
 // apart reports whether a source time is a millisecond or more from that of the poll. A Modbus poll of several requests
 // mostly takes less, and a time for each of its tags would double the message.
 func apart(a, b int64) bool { return a-b >= 1000 || b-a >= 1000 }
 
-func (s *stream) appendTimes(dst []byte, r *record.Record, c *census) []byte {
+// appendTimes appends the source times that are not the poll's.
+func (s *stream) appendTimes(dst []byte, poll int64, shown []telemetry.Reading) []byte {
 	start := len(dst)
 	dst = append(dst, `,"times":`...)
 	open := len(dst)
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		if apart(rd.Time, r.Time) && s.shown(r, i, c) {
+	for i := range shown {
+		if rd := &shown[i]; apart(rd.Time, poll) {
 			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), floorMilli(rd.Time), 10)
 		}
 	}
@@ -416,19 +371,14 @@ func (s *stream) appendTimes(dst []byte, r *record.Record, c *census) []byte {
 	return closeObject(dst, open)
 }
 
-// appendEarlier appends the readings that a later one of the same tag in the same record hides.
-func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
+// appendEarlier appends the readings that a later one of the same tag replaces.
+func (s *stream) appendEarlier(dst []byte, earlier []telemetry.Reading) []byte {
 	dst = append(dst, `,"earlier":[`...)
-	first := true
-	for i := range r.Readings {
-		rd := &r.Readings[i]
-		if s.newest[rd.Tag] == int32(i) {
-			continue
-		}
-		if !first {
+	for i := range earlier {
+		rd := &earlier[i]
+		if i > 0 {
 			dst = append(dst, ',')
 		}
-		first = false
 		key := s.key(rd.Tag)
 		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
 		dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
@@ -436,9 +386,9 @@ func (s *stream) appendEarlier(dst []byte, r *record.Record) []byte {
 			dst = appendField(dst, `,"bad":`, reason)
 		} else {
 			dst, _ = s.appendValue(append(dst, `,"value":`...), &rd.Value)
-			if rd.Quality == telemetry.Uncertain {
-				dst = appendField(dst, `,"uncertain":`, whyUncertain(rd))
-			}
+		}
+		if reason := s.whyUncertain(dst, rd); reason != "" {
+			dst = appendField(dst, `,"uncertain":`, reason)
 		}
 		dst = append(dst, '}')
 	}
@@ -456,10 +406,4 @@ func closeObject(dst []byte, open int) []byte {
 }
 
 // floorMilli turns microseconds into milliseconds, towards the past also before 1970.
-func floorMilli(us int64) int64 {
-	ms := us / 1000
-	if us < ms*1000 {
-		ms--
-	}
-	return ms
-}
+func floorMilli(us int64) int64 { return time.UnixMicro(us).UnixMilli() }

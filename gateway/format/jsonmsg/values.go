@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"millrace/drivers/telemetry"
@@ -40,9 +41,9 @@ func (s *stream) appendValue(dst []byte, v *telemetry.Value) ([]byte, string) {
 		}
 		return strconv.AppendInt(dst, int64(v.Bits), 10), ""
 	case telemetry.KindFloat32:
-		return appendFloat32(dst, math.Float32frombits(uint32(v.Bits)))
+		return appendFloat(dst, float64(math.Float32frombits(uint32(v.Bits))), 32)
 	case telemetry.KindFloat64:
-		return appendFloat64(dst, math.Float64frombits(v.Bits))
+		return appendFloat(dst, math.Float64frombits(v.Bits), 64)
 	case telemetry.KindBool:
 		return strconv.AppendBool(dst, v.Bits != 0), ""
 	case telemetry.KindString:
@@ -101,41 +102,22 @@ func unfitFloat(f float64) string {
 // roundToWhole: x + roundToWhole - roundToWhole is x rounded to a whole number, for |x| < 2^51.
 const roundToWhole = 3 << 51
 
-// appendFloat32 appends the shortest decimal that reads back as the same float32.
-func appendFloat32(dst []byte, f float32) ([]byte, string) {
-	// Most values of a plant have few decimals. Where n/1000 of at most six digits is this float32, it is the
-	// shortest form too, because all decimals of up to six digits are different as float32. -0 is not for it.
-	x := float64(f)
+// appendFloat appends the shortest decimal that reads back as the same number of 32 or 64 bits.
+func appendFloat(dst []byte, x float64, size int) ([]byte, string) {
+	// Most values of a plant have few decimals. Where n/1000 of at most 6 digits (15 for 64 bits) is this number, it is the
+	// shortest form too, because all decimals of so many digits are different numbers. -0 is not for it.
 	n := float64(x*1000) + roundToWhole - roundToWhole
-	if n > -1e6 && n < 1e6 && n != 0 && float32(n)/1000 == f {
+	if n != 0 && (size == 32 && n > -1e6 && n < 1e6 && float32(n)/1000 == float32(x) || size == 64 && n > -1e15 && n < 1e15 && n/1000 == x) {
 		return appendThousandths(dst, int64(n)), ""
 	}
-	if x-x != 0 { // infinities and NaN
+	form := byte('f') // exponents only where the plain form would be long, as encoding/json does
+	switch a := math.Abs(x); {
+	case x-x != 0: // infinities and NaN
 		return dst, unfitFloat(x)
-	}
-	return appendShortest(dst, x, 32), ""
-}
-
-// appendFloat64 appends the shortest decimal that reads back as the same float64.
-func appendFloat64(dst []byte, f float64) ([]byte, string) {
-	// As in appendFloat32, with up to 15 digits.
-	n := float64(f*1000) + roundToWhole - roundToWhole
-	if n > -1e15 && n < 1e15 && n != 0 && n/1000 == f {
-		return appendThousandths(dst, int64(n)), ""
-	}
-	if f-f != 0 {
-		return dst, unfitFloat(f)
-	}
-	return appendShortest(dst, f, 64), ""
-}
-
-// appendShortest writes as encoding/json does: exponents only where the plain form would be long.
-func appendShortest(dst []byte, f float64, size int) []byte {
-	form := byte('f')
-	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+	case a != 0 && a < 1e-6 || a >= 1e21:
 		form = 'e'
 	}
-	return strconv.AppendFloat(dst, f, form, -1, size)
+	return strconv.AppendFloat(dst, x, form, -1, size), ""
 }
 
 // appendThousandths appends n/1000 without needless zeros.
@@ -180,16 +162,10 @@ func appendText(dst []byte, text string) []byte {
 	return append(append(dst, text[plain:]...), '"')
 }
 
+// appendEscape appends a byte that may not stand in a text as it is.
 func appendEscape(dst []byte, b byte) []byte {
-	switch b {
-	case '"', '\\':
-		return append(dst, '\\', b)
-	case '\n':
-		return append(dst, '\\', 'n')
-	case '\r':
-		return append(dst, '\\', 'r')
-	case '\t':
-		return append(dst, '\\', 't')
+	if i := strings.IndexByte("\"\\\n\r\t", b); i >= 0 {
+		return append(dst, '\\', "\"\\nrt"[i])
 	}
 	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 }

@@ -4,15 +4,14 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"millrace/gateway/link"
 )
 
 // budget is what a broker may send unasked before it costs it the session: answers to nothing, and messages that nobody
-// subscribed to. The reader owns it.
-type budget struct {
-	last                     time.Time
-	answers, messages, bytes float64 // left
-}
+// subscribed to.
+type budget struct{ answers, messages, bytes *rate.Limiter }
 
 // Bounds of the unasked. Brokers with automatic subscriptions or retained messages send some of the second kind at each
 // login; a sound broker sends none of the first.
@@ -22,23 +21,13 @@ const (
 	byteBurst, byteRate       = 1 << 20, 1 << 18
 )
 
-func newBudget(now time.Time) *budget {
-	return &budget{last: now, answers: answerBurst, messages: messageBurst, bytes: byteBurst}
-}
-
-func (b *budget) refill() {
-	now := time.Now()
-	s := now.Sub(b.last).Seconds()
-	b.last = now
-	b.answers = min(b.answers+s*answerRate, answerBurst)
-	b.messages = min(b.messages+s*messageRate, messageBurst)
-	b.bytes = min(b.bytes+s*byteRate, byteBurst)
+func newBudget() *budget {
+	return &budget{rate.NewLimiter(answerRate, answerBurst), rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)}
 }
 
 // answer counts an answer to nothing.
 func (b *budget) answer(what string) error {
-	b.refill()
-	if b.answers--; b.answers >= 0 {
+	if b.answers.Allow() {
 		return nil
 	}
 	return fmt.Errorf("%w: the broker sends %s, more than %d", link.ErrProtocol, what, answerBurst)
@@ -46,10 +35,7 @@ func (b *budget) answer(what string) error {
 
 // message counts a message of so many bytes that nobody asked for.
 func (b *budget) message(size int) error {
-	b.refill()
-	b.messages--
-	b.bytes -= float64(size)
-	if b.messages >= 0 && b.bytes >= 0 {
+	if b.messages.Allow() && b.bytes.AllowN(time.Now(), size) {
 		return nil
 	}
 	return fmt.Errorf("%w: the broker sends messages that nobody subscribed to, over %d a second or %d KiB a second; "+

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,30 +13,23 @@ import (
 
 // certificates are those of the last dial.
 type certificates struct {
-	mu     sync.Mutex
-	own    *link.Certificate
-	broker *link.Certificate
+	mu          sync.Mutex
+	own, broker []link.Certificate // one at most
 }
 
-func (c *certificates) list() (all []link.Certificate) {
+func (c *certificates) list() []link.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, one := range []*link.Certificate{c.own, c.broker} {
-		if one != nil {
-			all = append(all, *one)
-		}
-	}
-	return all
+	return slices.Concat(c.own, c.broker)
 }
 
 // watch notes our certificate, and has the broker's noted once it is verified.
 func (c *certificates) watch(config *tls.Config, file string) {
-	var own *link.Certificate
-	if len(config.Certificates) > 0 {
-		own = &link.Certificate{Own: true, Name: file, NotAfter: config.Certificates[0].Leaf.NotAfter}
-	}
 	c.mu.Lock()
-	c.own = own
+	c.own = nil
+	for _, pair := range config.Certificates {
+		c.own = []link.Certificate{{Own: true, Name: file, NotAfter: pair.Leaf.NotAfter}}
+	}
 	c.mu.Unlock()
 	config.VerifyConnection = func(s tls.ConnectionState) error {
 		c.note(lastToEnd(s.VerifiedChains))
@@ -45,11 +39,17 @@ func (c *certificates) watch(config *tls.Config, file string) {
 
 // refused notes the certificate of a broker that is refused because it has expired.
 func (c *certificates) refused(err error) {
-	var bad *tls.CertificateVerificationError
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &bad) && errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && time.Now().After(invalid.Cert.NotAfter) {
-		c.note(invalid.Cert)
+	if cert := expired(err); cert != nil && time.Now().After(cert.NotAfter) {
+		c.note(cert)
 	}
+}
+
+// expired returns the certificate that is not valid now, where that is why err came.
+func expired(err error) *x509.Certificate {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return invalid.Cert
+	}
+	return nil
 }
 
 func (c *certificates) note(cert *x509.Certificate) {
@@ -58,7 +58,7 @@ func (c *certificates) note(cert *x509.Certificate) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broker = &link.Certificate{Name: cert.Subject.CommonName, NotAfter: cert.NotAfter}
+	c.broker = []link.Certificate{{Name: cert.Subject.CommonName, NotAfter: cert.NotAfter}}
 }
 
 // lastToEnd returns the certificate with which the last of the chains ends.

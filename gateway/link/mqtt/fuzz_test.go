@@ -20,7 +20,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ours, theirs := net.Pipe()
 		s := newSession(&Options{KeepAlive: time.Hour, ConnectTimeout: time.Second, MaxInbound: 1 << 10}, ours)
-		s.filters = []string{"x/#"}
+		s.filters = [][]string{{"x", "#"}}
 		for qos := byte(1); qos <= 2; qos++ {
 			if err := s.Send(link.Message{Topic: "a", QoS: qos}); err != nil {
 				t.Fatal(err)
@@ -33,7 +33,7 @@ func FuzzRead(f *testing.F) {
 			for s.Err() == nil {
 				select {
 				case <-s.inbox:
-				case <-s.lost:
+				case <-s.life.Done():
 				}
 			}
 		}()
@@ -50,8 +50,8 @@ func FuzzRead(f *testing.F) {
 			}
 			seen[a.N] = true
 		}
-		if len(s.released) > inboxSize+1 || len(s.out) > 64<<10+8*len(raw) || len(s.pending)+len(seen) != 2 {
-			t.Errorf("%d unreleased, %d bytes to write, %d pending, %d answered", len(s.released), len(s.out), len(s.pending), len(seen))
+		if s.unreleased > inboxSize+1 || len(s.out) > 64<<10+8*len(raw) || len(s.pending)+len(seen) != 2 {
+			t.Errorf("%d unreleased, %d bytes to write, %d pending, %d answered", s.unreleased, len(s.out), len(s.pending), len(seen))
 		}
 	})
 }

@@ -16,23 +16,23 @@ import (
 // TestNothingRuns: whoever ends a session, and with whatever under way, Close leaves no goroutine behind.
 func TestNothingRuns(t *testing.T) {
 	b := broker(t, brokersim.Options{})
-	d := dialer(t, Options{URL: "mqtt://" + b.Addr()})
-	for name, end := range map[string]func(t testing.TB, s *session){
-		"idle":           func(t testing.TB, s *session) {},
-		"cut":            func(t testing.TB, s *session) { b.Cut("gw"); _ = ended(t, s) },
-		"cut and closed": func(t testing.TB, s *session) { b.Cut("gw") },
-		"frozen":         func(t testing.TB, s *session) { b.SetFaults(brokersim.Faults{Freeze: true}); fill(t, s, 16<<20) },
-		"garbage": func(t testing.TB, s *session) {
-			b.SetFaults(brokersim.Faults{Acks: brokersim.AckHuge})
-			fill(t, s, 1)
-			_ = ended(t, s)
-		},
-		"inbox not taken": func(t testing.TB, s *session) { _ = s.Subscribe("#"); fill(t, s, 1<<20) },
+	sound := dialer(t, Options{URL: "mqtt://" + b.Addr()})
+	for _, c := range []struct {
+		name string
+		d    *Dialer
+		end  func(t testing.TB, s *session)
+	}{
+		{"idle", sound, func(t testing.TB, s *session) {}},
+		{"cut", sound, func(t testing.TB, s *session) { b.Cut("gw"); _ = ended(t, s) }},
+		{"cut and closed", sound, func(t testing.TB, s *session) { b.Cut("gw") }},
+		{"inbox not taken", sound, func(t testing.TB, s *session) { _ = s.Subscribe("#"); fill(t, s, 1<<20) }},
+		{"frozen", scripted(t, Options{}, func(p *peer) { p.accept(); <-p.over }), func(t testing.TB, s *session) { fill(t, s, 16<<20) }},
+		{"garbage", scripted(t, Options{}, func(p *peer) { p.accept(); p.send(packetPublish, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3); p.drain() }),
+			func(t testing.TB, s *session) { _ = ended(t, s) }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			defer b.SetFaults(brokersim.Faults{})
-			s := open(t, d, nil)
-			end(t, s)
+		t.Run(c.name, func(t *testing.T) {
+			s := open(t, c.d, nil)
+			c.end(t, s)
 			start := time.Now()
 			_ = s.Close()
 			if len(running()) > 0 {

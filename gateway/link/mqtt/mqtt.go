@@ -7,6 +7,7 @@
 package mqtt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,17 +57,11 @@ func New(o Options) (*Dialer, error) {
 	if o.ClientID == "" {
 		return nil, errors.New("the client id is missing")
 	}
-	if o.KeepAlive == 0 {
-		o.KeepAlive = defaultKeepAlive
-	}
+	o.KeepAlive = cmp.Or(o.KeepAlive, defaultKeepAlive)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
+	o.MaxInbound = cmp.Or(o.MaxInbound, defaultMaxInbound)
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
-	}
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = defaultConnectTimeout
-	}
-	if o.MaxInbound == 0 {
-		o.MaxInbound = defaultMaxInbound
 	}
 	d := &Dialer{o: o, target: t}
 	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
@@ -89,7 +84,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s := newSession(&d.o, conn)
-	err = s.login(&d.o, will)
+	err = s.login(will)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -120,11 +121,10 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read client key: %w", err)
 	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
+	c.Certificates = make([]tls.Certificate, 1)
+	if c.Certificates[0], err = tls.X509KeyPair(cert, key); err != nil {
 		return nil, fmt.Errorf("read client certificate: %w", err)
 	}
-	c.Certificates = []tls.Certificate{pair}
 	return c, nil
 }
 
@@ -174,7 +174,7 @@ func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	budget.open.Store(true)
+	budget.left.Store(math.MaxInt64)
 	return newWebConn(ws), nil
 }
 
@@ -192,13 +192,12 @@ func (e *upgradeError) Error() string {
 type upgradeConn struct {
 	net.Conn
 	left atomic.Int64
-	open atomic.Bool
 }
 
 // Read fails when the budget is used up.
 func (c *upgradeConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.open.Load() && c.left.Add(int64(-n)) < 0 {
+	if c.left.Add(int64(-n)) < 0 {
 		return 0, errUpgrade
 	}
 	return n, err
@@ -209,15 +208,16 @@ const maxFrame = 1 << 20
 
 // webConn is a websocket as a stream of bytes.
 type webConn struct {
-	ws      *websocket.Conn
-	r       io.Reader // of the message being read, nil for none
-	empty   bool      // nothing of it has come yet
-	unasked *budget   // messages that carry nothing
+	net.Conn // below it
+	ws       *websocket.Conn
+	r        io.Reader // of the message being read, nil for none
+	empty    bool      // nothing of it has come yet
+	unasked  *budget   // messages that carry nothing
 }
 
 // newWebConn bounds the frames and answers pings, of which MQTT needs none.
 func newWebConn(ws *websocket.Conn) *webConn {
-	c := &webConn{ws: ws, unasked: newBudget(time.Now())}
+	c := &webConn{Conn: ws.NetConn(), ws: ws, unasked: newBudget()}
 	pong := ws.PingHandler()
 	ws.SetReadLimit(maxFrame)
 	ws.SetPingHandler(func(data string) error {
@@ -261,8 +261,7 @@ func (c *webConn) Read(p []byte) (int, error) {
 
 // frameError marks what the library finds wrong with a frame; it has no type for that.
 func frameError(err error) error {
-	var closed *websocket.CloseError
-	if strings.HasPrefix(err.Error(), "websocket: ") && !errors.As(err, &closed) {
+	if strings.HasPrefix(err.Error(), "websocket: ") && !is[*websocket.CloseError](err) {
 		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
 	return err
@@ -276,22 +275,5 @@ func (c *webConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close closes the connection below.
-func (c *webConn) Close() error { return c.ws.Close() }
-
-// LocalAddr is of the connection below, as all that follow.
-func (c *webConn) LocalAddr() net.Addr { return c.ws.LocalAddr() }
-
-// RemoteAddr returns the far end.
-func (c *webConn) RemoteAddr() net.Addr { return c.ws.RemoteAddr() }
-
-// SetDeadline bounds reading and writing.
-func (c *webConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.ws.SetReadDeadline(t), c.ws.SetWriteDeadline(t))
-}
-
-// SetReadDeadline bounds reading.
-func (c *webConn) SetReadDeadline(t time.Time) error { return c.ws.SetReadDeadline(t) }
-
-// SetWriteDeadline bounds writing.
+// SetWriteDeadline bounds writing: the library sets its own on the connection below.
 func (c *webConn) SetWriteDeadline(t time.Time) error { return c.ws.SetWriteDeadline(t) }

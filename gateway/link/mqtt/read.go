@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 )
 
 // login sends the CONNECT and reads its answer. Nothing else runs yet; the caller bounds the time.
-func (s *session) login(o *Options, will *link.Message) error {
+func (s *session) login(will *link.Message) error {
 	// The answer is read also when this fails: a broker that has hung up may have said why.
-	_, _ = s.conn.Write(connectPacket(o, will))
+	_, _ = s.conn.Write(connectPacket(s.o, will))
 	head, err := s.r.Peek(4)
 	if err != nil {
 		return loginError(head, err)
@@ -46,7 +47,7 @@ var refusals = map[byte]string{
 
 // read handles packets until the session ends.
 func (s *session) read() {
-	unasked := newBudget(time.Now())
+	unasked := newBudget()
 	for n := 1; ; n++ {
 		if err := s.packet(unasked); err != nil {
 			s.fail(peerError(err))
@@ -65,10 +66,11 @@ func (s *session) packet(unasked *budget) error {
 	if err != nil {
 		return err
 	}
-	size, err := s.length()
+	length, err := binary.ReadUvarint(s.r) // what MQTT calls the remaining length (section 2.2.3)
 	if err != nil {
 		return err
 	}
+	size := int(min(length, maxPacket+1))
 	switch {
 	case first&0xf0 == packetPublish:
 		return s.inbound(first, size, unasked)
@@ -89,37 +91,13 @@ func (s *session) packet(unasked *budget) error {
 // maxFilters bounds the topic filters of a session, and so the answers to one SUBSCRIBE.
 const maxFilters = 256
 
-// length reads the remaining length (section 2.2.3).
-func (s *session) length() (int, error) {
-	n := 0
-	for shift := 0; shift <= 21; shift += 7 {
-		b, err := s.r.ReadByte()
-		if err != nil {
-			return 0, noEOF(err)
-		}
-		n |= int(b&0x7f) << shift
-		if b < 0x80 {
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: the broker sent a packet length of more than four bytes", link.ErrProtocol)
-}
-
 func (s *session) short() (uint16, error) {
 	b, err := s.r.Peek(2) // io.ReadFull would allocate
 	if err != nil {
-		return 0, noEOF(err)
+		return 0, err
 	}
 	_, _ = s.r.Discard(2)
 	return binary.BigEndian.Uint16(b), nil
-}
-
-// noEOF makes an end within a packet what it is.
-func noEOF(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func (s *session) pong(unasked *budget) error {
@@ -136,17 +114,15 @@ func (s *session) pong(unasked *budget) error {
 func (s *session) suback(size int, unasked *budget) error {
 	body := make([]byte, size)
 	if _, err := io.ReadFull(s.r, body); err != nil {
-		return noEOF(err)
+		return err
 	}
-	id := binary.BigEndian.Uint16(body)
 	s.mu.Lock()
-	answer := s.subbing[id]
-	delete(s.subbing, id)
-	s.mu.Unlock()
-	if answer == nil {
+	defer s.mu.Unlock()
+	if s.subID == 0 || s.subID != binary.BigEndian.Uint16(body) {
 		return unasked.answer("answers to subscriptions that were not made")
 	}
-	answer <- body[2:]
+	s.subID = 0
+	s.granted <- body[2:]
 	return nil
 }
 
@@ -154,8 +130,14 @@ func (s *session) suback(size int, unasked *budget) error {
 func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if first == packetPubrel {
-		return s.release(id, unasked)
+	if first == packetPubrel { // of a message to us, which was discarded
+		s.out = appendShort(s.out, packetPubcomp, id)
+		s.Flush()
+		if s.unreleased--; s.unreleased >= 0 {
+			return nil
+		}
+		s.unreleased = 0
+		return unasked.answer("releases of messages that it did not send")
 	}
 	f, ok := s.pending[id]
 	switch {
@@ -177,55 +159,39 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 	return nil
 }
 
-// release ends the exchange of a QoS 2 message to us (section 4.3.3). mu is held.
-func (s *session) release(id uint16, unasked *budget) error {
-	if !s.released[id] {
-		if err := unasked.answer("releases of messages that it did not send"); err != nil {
-			return err
-		}
-	}
-	delete(s.released, id)
-	s.out = appendShort(s.out, packetPubcomp, id)
-	s.Flush()
-	return nil
-}
-
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
-	if most := max(s.maxInbound+maxTopic+4, byteBurst); size > most {
+	if most := max(s.o.MaxInbound+maxTopic+4, byteBurst); size > most {
 		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
 	}
 	topic, left, err := s.topic(size)
 	if err != nil {
 		return err
 	}
-	var id uint16
-	if qos == 3 || qos > 0 && left < 2 {
-		return fmt.Errorf("%w: the broker sent a PUBLISH that is none", link.ErrProtocol)
-	}
-	if qos > 0 {
+	id := uint16(0)
+	if qos > 0 && left >= 2 {
 		if id, err = s.short(); err != nil {
 			return err
 		}
-		if id == 0 {
-			return fmt.Errorf("%w: the broker sent a PUBLISH with the packet id 0", link.ErrProtocol)
-		}
 		left -= 2
 	}
-	if qos == 2 || left > s.maxInbound || !s.wanted(topic) {
+	if qos == 3 || (qos > 0) != (id > 0) {
+		return fmt.Errorf("%w: the broker sent a PUBLISH of QoS %d with the packet id %d", link.ErrProtocol, qos, id)
+	}
+	if qos == 2 || left > s.o.MaxInbound || !s.wanted(topic) {
 		if err := unasked.message(size); err != nil {
 			return err
 		}
 		s.stats.discarded.Add(1)
 		if _, err := s.r.Discard(left); err != nil {
-			return noEOF(err)
+			return err
 		}
 		return s.acknowledge(qos, id)
 	}
 	payload := make([]byte, left)
 	if _, err := io.ReadFull(s.r, payload); err != nil {
-		return noEOF(err)
+		return err
 	}
 	if err := s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0}); err != nil {
 		return err
@@ -250,7 +216,7 @@ func (s *session) topic(size int) (string, int, error) {
 	if _, err = io.ReadFull(s.r, b); err == nil {
 		_, err = s.r.Discard(int(n) - len(b))
 	}
-	return string(b), size - 2 - int(n), noEOF(err)
+	return string(b), size - 2 - int(n), err
 }
 
 func (s *session) acknowledge(qos byte, id uint16) error {
@@ -262,8 +228,8 @@ func (s *session) acknowledge(qos byte, id uint16) error {
 	if qos == 1 {
 		s.out = appendShort(s.out, packetPuback, id)
 	} else {
-		if s.released[id] = true; len(s.released) > inboxSize {
-			return fmt.Errorf("%w: %d messages of QoS 2 are not released", link.ErrProtocol, len(s.released))
+		if s.unreleased++; s.unreleased > inboxSize {
+			return fmt.Errorf("%w: %d messages of QoS 2 are not released", link.ErrProtocol, s.unreleased)
 		}
 		s.out = appendShort(s.out, packetPubrec, id)
 	}
@@ -279,20 +245,14 @@ const maxUnread = 512 << 20
 
 // deliver hands a message on, and waits for a moment when nobody takes them.
 func (s *session) deliver(m link.Message) error {
-	select {
-	case s.inbox <- m:
-		s.signal()
-		return nil
-	default:
-	}
 	timer := time.NewTimer(inboxWait)
 	defer timer.Stop()
 	select {
 	case s.inbox <- m:
 		s.signal()
 		return nil
-	case <-s.lost:
-		return s.err
+	case <-s.life.Done():
+		return s.Err()
 	case <-timer.C:
 		return fmt.Errorf("%d messages from the broker were not taken within %v", inboxSize, inboxWait)
 	}
@@ -300,31 +260,21 @@ func (s *session) deliver(m link.Message) error {
 
 // wanted reports whether a topic was subscribed to.
 func (s *session) wanted(topic string) bool {
+	levels := strings.Split(topic, "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.filters {
-		if matches(f, topic) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.filters, func(filter []string) bool { return matches(filter, levels) })
 }
 
-// matches reports whether a topic filter matches a topic (section 4.7).
-func matches(filter, topic string) bool {
-	for {
-		f, restF, moreF := strings.Cut(filter, "/")
-		t, restT, moreT := strings.Cut(topic, "/")
-		switch {
-		case f == "#":
+// matches reports whether the levels of a topic filter match those of a topic (section 4.7).
+func matches(filter, topic []string) bool {
+	for i, level := range filter {
+		if level == "#" {
 			return true
-		case f != "+" && f != t:
-			return false
-		case !moreT:
-			return !moreF || restF == "#"
-		case !moreF:
+		}
+		if i >= len(topic) || level != "+" && level != topic[i] {
 			return false
 		}
-		filter, topic = restF, restT
 	}
+	return len(filter) == len(topic)
 }

@@ -26,7 +26,7 @@ func broker(t testing.TB, o brokersim.Options) *brokersim.Broker {
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Kill)
+	t.Cleanup(b.Stop)
 	return b
 }
 

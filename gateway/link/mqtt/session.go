@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,38 +16,36 @@ import (
 
 // session is one login. Send, Flush, Acked and Subscribe are the owner's; one goroutine reads, one writes.
 type session struct {
-	conn       net.Conn
-	r          *bufio.Reader
-	keepAlive  time.Duration
-	timeout    time.Duration
-	maxInbound int
+	o    *Options
+	conn net.Conn
+	r    *bufio.Reader
 
-	mu       sync.Mutex // guards what follows
-	out      []byte     // queued packets
-	spare    []byte
-	queued   uint64            // bytes that were in out and have been taken from it
-	sent     uint64            // messages numbered
-	pending  map[uint16]flight // packet ids on their way to an answer
-	released map[uint16]bool   // ids of QoS 2 messages to us that wait for PUBREL
-	nextID   uint16
-	unsent   []uint64 // numbers of QoS 0 messages in out
-	acks     []link.Ack
-	filters  []string
-	subbing  map[uint16]chan []byte // SUBACK codes
-	asked    bool                   // a PINGREQ is unanswered
-	closing  bool
+	mu         sync.Mutex // guards what follows
+	out        []byte     // queued packets
+	spare      []byte
+	queued     uint64            // bytes that were in out and have been taken from it
+	sent       uint64            // messages numbered
+	pending    map[uint16]flight // packet ids on their way to an answer
+	unreleased int               // QoS 2 messages to us, all discarded, whose PUBREL is to come
+	nextID     uint16
+	unsent     []uint64 // numbers of QoS 0 messages in out
+	acks       []link.Ack
+	filters    [][]string  // by level
+	subID      uint16      // of the SUBSCRIBE that is unanswered; 0 = none
+	granted    chan []byte // its answer's codes
+	asked      bool        // a PINGREQ is unanswered
+	closing    bool
 
 	born           time.Time
 	heard, written atomic.Int64  // nanoseconds since born
 	wire           atomic.Uint64 // bytes given to the network, the ones being written included
-	stats          struct{ stray, discarded, sent atomic.Uint64 }
+	stats          struct{ stray, discarded atomic.Uint64 }
 
 	kick    chan struct{} // there is something to write
 	changed chan struct{}
 	inbox   chan link.Message
-	lost    chan struct{} // closed when the session has ended; err says why
-	once    sync.Once
-	err     error
+	life    context.Context // ends with the session; its cause says why
+	end     context.CancelCauseFunc
 	timer   *time.Timer
 	wg      sync.WaitGroup
 }
@@ -70,15 +69,16 @@ const (
 )
 
 func newSession(o *Options, conn net.Conn) *session {
-	return &session{conn: conn, r: bufio.NewReaderSize(conn, 4096), keepAlive: o.KeepAlive, timeout: o.ConnectTimeout, maxInbound: o.MaxInbound,
-		pending: map[uint16]flight{}, released: map[uint16]bool{}, subbing: map[uint16]chan []byte{}, born: time.Now(),
-		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize), lost: make(chan struct{})}
+	s := &session{o: o, conn: conn, r: bufio.NewReaderSize(conn, 4096), pending: map[uint16]flight{}, born: time.Now(),
+		kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), inbox: make(chan link.Message, inboxSize)}
+	s.life, s.end = context.WithCancelCause(context.Background())
+	return s
 }
 
 // start begins reading and writing.
 func (s *session) start() {
 	s.mu.Lock() // the first watch may come before the timer is stored
-	s.timer = time.AfterFunc(s.keepAlive, s.watch)
+	s.timer = time.AfterFunc(s.o.KeepAlive, s.watch)
 	s.mu.Unlock()
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
@@ -86,30 +86,28 @@ func (s *session) start() {
 
 // fail ends the session for this reason; the first counts.
 func (s *session) fail(err error) {
-	s.once.Do(func() {
-		s.err = err
-		close(s.lost)
-		_ = s.conn.Close()
-		s.signal()
-	})
+	s.mu.Lock()
+	if s.closing { // a broker hangs up on our farewell
+		err = link.ErrClosed
+	}
+	s.mu.Unlock()
+	s.end(err)
+	_ = s.conn.Close()
+	s.signal()
 }
 
 // Err returns why the session has ended: see link.Link.
-func (s *session) Err() error {
-	select {
-	case <-s.lost:
-		return s.err
-	default:
-		return nil
-	}
-}
+func (s *session) Err() error { return context.Cause(s.life) }
 
 // Changed is signalled when there is something to look at: see link.Link.
 func (s *session) Changed() <-chan struct{} { return s.changed }
 
-func (s *session) signal() {
+func (s *session) signal() { wake(s.changed) }
+
+// wake signals without waiting: one signal is enough.
+func wake(c chan<- struct{}) {
 	select {
-	case s.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -163,27 +161,19 @@ func fit(m *link.Message) error {
 
 // freeID returns a packet id that is not in use, 0 when too many are. mu is held.
 func (s *session) freeID() uint16 {
-	if len(s.pending)+len(s.subbing) >= maxInFlight {
+	if len(s.pending) >= maxInFlight {
 		return 0
 	}
 	for {
 		s.nextID++
-		if s.nextID == 0 {
-			continue
-		}
-		if _, used := s.pending[s.nextID]; !used && s.subbing[s.nextID] == nil {
+		if _, used := s.pending[s.nextID]; s.nextID != 0 && !used && s.nextID != s.subID {
 			return s.nextID
 		}
 	}
 }
 
 // Flush wakes the writer: see link.Link.
-func (s *session) Flush() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
-}
+func (s *session) Flush() { wake(s.kick) }
 
 // Acked appends the answers that have come: see link.Link.
 func (s *session) Acked(dst []link.Ack) []link.Ack {
@@ -196,57 +186,52 @@ func (s *session) Acked(dst []link.Ack) []link.Ack {
 
 // Stats returns the counters: see link.Link.
 func (s *session) Stats() link.Stats {
-	n := &s.stats
-	return link.Stats{Stray: n.stray.Load(), Discarded: n.discarded.Load(), Sent: n.sent.Load()}
+	return link.Stats{Stray: s.stats.stray.Load(), Discarded: s.stats.discarded.Load()}
 }
 
 // Subscribe asks for messages with QoS 1 and waits for the broker's answer: see link.Link.
 func (s *session) Subscribe(filters ...string) error {
-	id, answer, err := s.ask(filters)
-	if err != nil {
+	if err := s.ask(filters); err != nil {
 		return err
 	}
-	defer s.forget(id)
 	s.Flush()
-	timer := time.NewTimer(s.timeout)
+	timer := time.NewTimer(s.o.ConnectTimeout)
 	defer timer.Stop()
 	select {
-	case codes := <-answer:
+	case codes := <-s.granted:
 		return refused(filters, codes)
-	case <-s.lost:
-		return s.err
+	case <-s.life.Done():
+		return s.Err()
 	case <-timer.C:
-		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.timeout)
+		s.mu.Lock()
+		s.subID = 0
+		s.mu.Unlock()
+		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.o.ConnectTimeout)
 	}
 }
 
 // ask queues the SUBSCRIBE. The answer comes once at most.
-func (s *session) ask(filters []string) (uint16, <-chan []byte, error) {
+func (s *session) ask(filters []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(filters) == 0 || len(s.filters)+len(filters) > maxFilters {
-		return 0, nil, fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
+		return fmt.Errorf("subscribe: %w: %d topic filters after %d; 1 to %d are possible in a session", link.ErrMessage, len(filters), len(s.filters), maxFilters)
 	}
 	for _, f := range filters {
 		if f == "" || len(f) > maxTopic || strings.ContainsRune(f, 0) {
-			return 0, nil, fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
+			return fmt.Errorf("subscribe: %w: MQTT has no topic filter %.99q", link.ErrMessage, f)
 		}
 	}
 	id := s.freeID()
 	if id == 0 {
-		return 0, nil, fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
+		return fmt.Errorf("subscribe: %w: %d messages are unanswered", link.ErrMessage, maxInFlight)
 	}
-	answer := make(chan []byte, 1)
-	s.subbing[id] = answer
-	s.filters = append(s.filters, filters...)
+	s.subID, s.granted = id, make(chan []byte, 1)
+	for _, f := range filters {
+		s.filters = append(s.filters, strings.Split(f, "/"))
+	}
 	s.out = appendSubscribe(s.out, id, filters)
-	return id, answer, nil
-}
-
-func (s *session) forget(id uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.subbing, id)
+	return nil
 }
 
 // refused names the filters that the broker did not grant (MQTT 3.1.1 section 3.9.3).
@@ -267,8 +252,8 @@ func refused(filters []string, codes []byte) error {
 func (s *session) watch() {
 	now := time.Since(s.born)
 	quiet, silent := now-time.Duration(s.written.Load()), now-time.Duration(s.heard.Load())
-	limit := s.keepAlive*3/2 + 5*time.Second
-	ping := s.keepAlive * 7 / 8 // and the timer may be late by the last eighth
+	limit := s.o.KeepAlive*3/2 + 5*time.Second
+	ping := s.o.KeepAlive * 7 / 8 // and the timer may be late by the last eighth
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing || s.Err() != nil {
@@ -283,7 +268,7 @@ func (s *session) watch() {
 		s.out = append(s.out, packetPingreq, 0)
 		s.Flush()
 	}
-	s.timer.Reset(max(min(ping-quiet, limit-silent), s.keepAlive/8))
+	s.timer.Reset(max(min(ping-quiet, limit-silent), s.o.KeepAlive/8))
 }
 
 // Close says DISCONNECT and ends the session: see link.Link.

@@ -68,7 +68,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("message %d: topic %q, qos %d, retain %v, %d bytes; want %q, %d, %v, %d", i, m.Topic, m.QoS, m.Retain, len(m.Payload), w.Topic, w.QoS, w.Retain, len(w.Payload))
 		}
 	}
-	if n := s.Stats(); n.Sent != uint64(len(sent)) || n.Stray != 0 || n.Discarded != 0 {
+	if n := s.Stats(); n.Stray != 0 || n.Discarded != 0 {
 		t.Errorf("stats %+v", n)
 	}
 }
@@ -239,14 +239,11 @@ func TestSubscribeAnswers(t *testing.T) {
 
 // TestAfterLoss: a lost session says why, and takes nothing more.
 func TestAfterLoss(t *testing.T) {
-	b := broker(t, brokersim.Options{})
-	s := open(t, dialer(t, Options{URL: "mqtt://" + b.Addr()}), nil)
-	b.SetFaults(brokersim.Faults{Acks: brokersim.AckNever})
+	s := open(t, scripted(t, Options{}, func(p *peer) { p.accept(); p.next() }), nil)
 	if err := s.Send(link.Message{Topic: "a", QoS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	s.Flush()
-	b.Cut("gw")
 	says(t, ended(t, s), link.ErrPeerClosed)
 	says(t, s.Send(link.Message{Topic: "a", QoS: 1}), link.ErrPeerClosed)
 	says(t, s.Subscribe("a"), link.ErrPeerClosed)
@@ -286,7 +283,7 @@ func TestMatches(t *testing.T) {
 		{"+/b", "a/b", true}, {"a/+", "a/b", true}, {"a/+", "a", false}, {"a/+", "a/", true}, {"+", "a/b", false}, {"+/+", "/a", true},
 		{"#", "a/b", true}, {"a/#", "a/b/c", true}, {"a/#", "a", true}, {"a/#", "b", false}, {"a/+/#", "a", false}, {"a/+/#", "a/b", true},
 	} {
-		if got := matches(c.filter, c.topic); got != c.want {
+		if got := matches(strings.Split(c.filter, "/"), strings.Split(c.topic, "/")); got != c.want {
 			t.Errorf("filter %q, topic %q: %v", c.filter, c.topic, got)
 		}
 	}

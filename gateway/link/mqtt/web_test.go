@@ -47,7 +47,7 @@ func TestWebSocket(t *testing.T) {
 		t.Run(fmt.Sprint("secure ", secure), func(t *testing.T) {
 			var got arrivals
 			b := brokersim.New(brokersim.Options{OnPublish: got.take})
-			t.Cleanup(b.Kill)
+			t.Cleanup(b.Stop)
 			s := open(t, dialer(t, website(t, secure, func(ws *websocket.Conn) { b.Serve(newWebConn(ws)) })), nil)
 			if err := s.Subscribe("t/#"); err != nil {
 				t.Fatal(err)

@@ -25,16 +25,20 @@ const (
 // peerError marks an end that came from the other side, as that of a broker which dislikes a message: not one by silence,
 // by us or by the machine's own network.
 func peerError(err error) error {
-	var number syscall.Errno
-	var close *websocket.CloseError
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
-		errors.As(err, &number) && (number == wsaConnAborted || number == wsaConnReset), errors.As(err, &close), errors.Is(err, io.ErrClosedPipe):
+		errors.Is(err, wsaConnAborted), errors.Is(err, wsaConnReset), is[*websocket.CloseError](err), errors.Is(err, io.ErrClosedPipe):
 		return fmt.Errorf("%w (%w)", link.ErrPeerClosed, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: nothing can be sent for %v (%w)", link.ErrSilent, writeTimeout, err)
 	}
 	return err
+}
+
+// is reports whether there is an error of this type in err.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // loginError says what an answer to the login is that is no CONNACK. head is what came of it.
@@ -76,34 +80,28 @@ func alerted(err error) bool { return strings.Contains(err.Error(), "remote erro
 
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
-	var record tls.RecordHeaderError
-	var authority x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var dns *net.DNSError
-	var upgrade *upgradeError
 	hint := ""
 	switch {
-	case errors.As(err, &record):
+	case is[tls.RecordHeaderError](err):
 		plain := "mqtt"
 		if t.web {
 			plain = "ws"
 		}
 		hint = "this port does not speak TLS; use " + plain + ":// in the url, or the port for TLS"
 		err = link.ErrProtocol
-	case errors.As(err, &authority):
+	case is[x509.UnknownAuthorityError](err):
 		hint = "the certificate's authority is not trusted; give its PEM file as tls.ca"
-	case errors.As(err, &host):
+	case is[x509.HostnameError](err):
 		hint = "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+	case expired(err) != nil:
 		hint = "the broker's certificate is not valid now; renew it, or set this machine's clock"
-	case errors.As(err, &dns):
+	case is[*net.DNSError](err):
 		hint = "the host name is not known here; check the url and this machine's DNS"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there; is the broker running, and is the port right?"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		hint = "there is no route to it; check the network"
-	case errors.As(err, &upgrade):
+	case is[*upgradeError](err):
 		hint = "is this the broker's websocket address? The path is mostly /mqtt"
 	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
 		hint = "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"

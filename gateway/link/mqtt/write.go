@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -34,14 +35,7 @@ func appendPublish(dst []byte, m *link.Message, id uint16) []byte {
 	if m.QoS > 0 {
 		size += 2
 	}
-	dst = append(dst, first)
-	for n := size; ; n >>= 7 {
-		if n < 0x80 {
-			dst = append(dst, byte(n))
-			break
-		}
-		dst = append(dst, byte(n)|0x80)
-	}
+	dst = binary.AppendUvarint(append(dst, first), uint64(size))
 	dst = append(dst, byte(len(m.Topic)>>8), byte(len(m.Topic)))
 	dst = append(dst, m.Topic...)
 	if m.QoS > 0 {
@@ -92,26 +86,21 @@ func (s *session) write() {
 	for {
 		select {
 		case <-s.kick:
-		case <-s.lost:
+		case <-s.life.Done():
 			return
 		}
-		closing, err := s.flush()
-		if err != nil {
+		if err := s.flush(); err != nil {
 			s.fail(peerError(err))
-			return
-		}
-		if closing {
-			s.fail(link.ErrClosed)
 			return
 		}
 	}
 }
 
-// flush sends what is queued now. closing says that a DISCONNECT was among it.
-func (s *session) flush() (closing bool, err error) {
+// flush sends what is queued now. ErrClosed says that a DISCONNECT was among it.
+func (s *session) flush() error {
 	s.mu.Lock()
-	chunk, gone, sent := s.out, len(s.unsent), s.sent
-	s.out, closing = s.spare[:0], s.closing
+	chunk, gone, closing := s.out, len(s.unsent), s.closing
+	s.out = s.spare[:0]
 	s.queued += uint64(len(chunk))
 	s.mu.Unlock()
 	for rest := chunk; len(rest) > 0; {
@@ -119,7 +108,7 @@ func (s *session) flush() (closing bool, err error) {
 		s.wire.Add(uint64(n)) // before they are written: the answer may come before Write returns
 		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := s.conn.Write(rest[:n]); err != nil {
-			return closing, fmt.Errorf("send: %w", err)
+			return fmt.Errorf("send: %w", err)
 		}
 		rest = rest[n:]
 	}
@@ -130,7 +119,6 @@ func (s *session) flush() (closing bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spare = chunk
-	s.stats.sent.Store(sent)
 	if gone > 0 {
 		for _, n := range s.unsent[:gone] {
 			s.acks = append(s.acks, link.Ack{N: n, At: time.Now()})
@@ -138,5 +126,8 @@ func (s *session) flush() (closing bool, err error) {
 		s.unsent = append(s.unsent[:0], s.unsent[gone:]...)
 		s.signal()
 	}
-	return closing, nil
+	if closing {
+		return link.ErrClosed
+	}
+	return nil
 }

@@ -1,8 +1,9 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
-// and knows the user "operator" with the password "päss".
+// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts.
 "use strict";
+const fs = require("fs");
 const path = require("path");
 const opcua = require("node-opcua");
 const { DataType, Variant, VariantArrayType, StatusCodes, DataValue } = opcua;
@@ -35,6 +36,7 @@ async function main() {
     rootFolder: path.join(directory, "pki"),
   });
   await certificates.initialize();
+  const users = secured ? { userCertificateManager: await knownUsers() } : {};
   const server = new opcua.OPCUAServer({
     host: "127.0.0.1",
     hostname: "127.0.0.1",
@@ -43,6 +45,7 @@ async function main() {
     allowAnonymous: true,
     ...security(),
     serverCertificateManager: certificates,
+    ...users,
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
@@ -52,8 +55,20 @@ async function main() {
   });
   await server.initialize();
   addNodes(server);
+  addWritable(server);
   await server.start();
   console.log("READY " + port);
+}
+
+async function knownUsers() {
+  const users = new opcua.OPCUACertificateManager({
+    automaticallyAcceptUnknownCertificate: false,
+    rootFolder: path.join(directory, "userpki"),
+  });
+  await users.initialize();
+  const user = path.join(directory, "user.der");
+  if (fs.existsSync(user)) await users.trustCertificate(fs.readFileSync(user));
+  return users;
 }
 
 function security() {
@@ -181,6 +196,61 @@ function addStructures(addressSpace, add) {
   addressSpace.getOwnNamespace().addAnalogDataItem({ componentOf: "ns=1;s=Interop", browseName: "Level", nodeId: "s=Interop.Level", dataType: "Double", description: "of the tank",
     engineeringUnits: opcua.standardUnits.millimetre, engineeringUnitsRange: { low: 0, high: 2000 }, value: { dataType: DataType.Double, value: 12.5 } });
   addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
+}
+
+// What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".
+function addWritable(server) {
+  const ns = server.engine.addressSpace.getOwnNamespace();
+  const folder = ns.addObject({ organizedBy: "ObjectsFolder", browseName: "Writable", nodeId: "s=Writable" });
+  const add = (name, dataType, value, more) => {
+    const variable = ns.addVariable({ componentOf: folder, browseName: name, nodeId: "s=Writable." + name, dataType, value, ...more });
+    variable.on("value_changed", (now) => {
+      const v = now.value.value;
+      const plain = ArrayBuffer.isView(v) && !Buffer.isBuffer(v) ? Array.from(v) : v;
+      console.log("HOLDS " + name + " " + DataType[now.value.dataType] + (now.value.arrayType === VariantArrayType.Array ? "[]" : "") + " " +
+        JSON.stringify(plain, (key, x) => (x && x.type === "Buffer" ? Buffer.from(x.data).toString("hex") : x)));
+    });
+    return variable;
+  };
+  const empty = { String: "", DateTime: new Date(), Guid: "00000000-0000-0000-0000-000000000000", ByteString: Buffer.from([1]),
+    LocalizedText: new opcua.LocalizedText({ text: "x" }), Boolean: false, Int64: [0, 0], UInt64: [0, 0] };
+  const types = ["Boolean", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float", "Double", "String", "DateTime",
+    "Guid", "ByteString", "LocalizedText"];
+  for (const name of types) {
+    const dataType = DataType[name];
+    add(name, dataType, { dataType, arrayType: VariantArrayType.Scalar, value: name in empty ? empty[name] : 0 });
+    if (name === "LocalizedText" || name === "Guid") continue;
+    const value = name in empty ? [empty[name]] : [0];
+    add(name + "Array", dataType, { dataType, arrayType: VariantArrayType.Array, value }, { valueRank: 1 });
+  }
+  const mode = ns.addEnumerationType({ browseName: "Mode", enumeration: ["Off", "Slow", "Fast"] });
+  add("Mode", mode.nodeId, { dataType: DataType.Int32, value: 0 });
+  add("Any", DataType.Variant, { dataType: DataType.UInt16, value: 0 });
+  add("ReadOnly", DataType.Double, { dataType: DataType.Double, value: 1 }, { accessLevel: "CurrentRead", userAccessLevel: "CurrentRead" });
+  add("Denied", DataType.Double, { dataType: DataType.Double, value: 1 }, { accessLevel: "CurrentRead | CurrentWrite", userAccessLevel: "CurrentRead" });
+
+  const method = ns.addMethod(folder, {
+    browseName: "Sum",
+    nodeId: "s=Writable.Sum",
+    inputArguments: [
+      { name: "scale", dataType: DataType.Double, valueRank: -1, description: { text: "of the sum" } },
+      { name: "list", dataType: DataType.UInt16, valueRank: 1 },
+      { name: "mode", dataType: mode.nodeId, valueRank: -1 },
+    ],
+    outputArguments: [
+      { name: "sum", dataType: DataType.Double, valueRank: -1 },
+      { name: "label", dataType: DataType.String, valueRank: -1 },
+    ],
+  });
+  method.bindMethod((args, context, callback) => {
+    const [scale, list, speed] = args.map((a) => a.value);
+    if (scale < 0) return callback(null, { statusCode: StatusCodes.BadOutOfRange });
+    const sum = scale * Array.from(list).reduce((a, b) => a + b, 0);
+    callback(null, {
+      statusCode: StatusCodes.Good,
+      outputArguments: [{ dataType: DataType.Double, value: sum }, { dataType: DataType.String, value: "mode " + speed }],
+    });
+  });
 }
 
 process.on("SIGTERM", () => process.exit(0));

@@ -1,33 +1,30 @@
-// Package brokersim is a small MQTT 3.1.1 broker on the loopback with faults on demand: for tests, the demo
-// and benchmarks. It is no part of the gateway that ships.
+// Package brokersim is an MQTT broker on the loopback for the demo and for tests: the library mochi-mqtt, which speaks the
+// protocol, held so that a test can watch it and cut its clients. It is no part of a gateway at work.
 //
-// It takes QoS 0, 1 and 2, fans out to subscribers (QoS 0 and 1) with wildcards, and holds publishers back rather than drop
-// for a slow subscriber, so that what a recording subscriber did not get was lost elsewhere. It keeps no
-// retained message and no session. Nothing it does depends on the gateway: it imports none of ours.
+// It promises that a subscriber gets every message that was acknowledged to a publisher as long as it is connected: a
+// publisher is held back rather than a message dropped, so that what is missing there was lost elsewhere. Whoever starts it
+// stops it. It imports none of ours.
 package brokersim
 
 import (
 	"crypto/tls"
 	"fmt"
-	"maps"
+	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// Options say what the broker is like for its whole life. Faults that come and go are in Faults.
+// Options say what the broker is like.
 type Options struct {
-	Addr       string      // to listen on; a loopback address; default "127.0.0.1:0"
-	TLS        *tls.Config // nil = plain
-	Username   string      // with Password: asked of every client if not empty
-	Password   string
-	QueueBytes int           // bound of the queue to one subscriber; default 4 MiB
-	Flush      time.Duration // how long Stop waits for subscribers to take what is queued; default 1 s
+	TLS *tls.Config // nil = plain
 
-	// OnPublish is called for every message that arrives, before it is fanned out and acknowledged; it may
-	// be called by several goroutines at once. The payload is valid only during the call.
+	// OnPublish is called for every message that arrives, before it is acknowledged and passed on; it may be called by
+	// several goroutines at once.
 	OnPublish func(Message)
 }
 
@@ -41,189 +38,148 @@ type Message struct {
 	Retain  bool
 }
 
-// Stats count what happened since New. They survive Stop and Start.
+// Stats count what happened since New.
 type Stats struct {
-	Connects   uint64 // logins accepted
-	Refused    uint64 // logins refused
-	Clients    int    // connected now
-	Received   uint64 // messages
-	Bytes      uint64 // payload bytes of them
-	Acked      uint64 // PUBACKs and PUBCOMPs queued to publishers
-	Delivered  uint64 // messages queued to subscribers
-	Takeovers  uint64 // logins with the id of a connected client
-	Violations uint64 // connections closed because the peer broke the protocol
+	Connects uint64 // logins
+	Clients  int    // logged in now
+	Received uint64 // messages
 }
 
 // Broker is one broker. All methods may be called from any goroutine.
 type Broker struct {
 	o      Options
-	faults atomic.Pointer[Faults]
-	n      struct {
-		connects, refused, received, bytes, acked, delivered, takeovers, violations atomic.Uint64
-	}
+	server *mqtt.Server
+	n      struct{ connects, received atomic.Uint64 }
 
 	mu       sync.Mutex
-	addr     string
 	listener net.Listener
-	stopping bool
-	conns    map[*client]struct{} // everybody, also before the login
-	byID     map[string]*client
-	thaw     chan struct{} // closed when Faults.Freeze ends
+	conns    map[net.Conn]struct{} // everybody, also before the login; nil = stopped
 	wg       sync.WaitGroup
-
-	routes routes
 }
 
 // New returns a broker that does not listen yet.
 func New(o Options) *Broker {
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
+	b := &Broker{o: o, conns: map[net.Conn]struct{}{}}
+	b.server = mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler), ClientNetReadBufferSize: 64 << 10})
+	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
+		panic("BUG: " + err.Error())
 	}
-	if o.QueueBytes == 0 {
-		o.QueueBytes = 4 << 20
-	}
-	if o.Flush == 0 {
-		o.Flush = time.Second
-	}
-	b := &Broker{o: o, addr: o.Addr, conns: map[*client]struct{}{}, byID: map[string]*client{}, thaw: make(chan struct{})}
-	b.faults.Store(&Faults{})
-	close(b.thaw)
 	return b
 }
 
-// Start listens, after a Stop on the same port as before.
-func (b *Broker) Start() error {
+// Start listens on a free port of the loopback.
+func (b *Broker) Start() (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.listener != nil {
-		return nil
-	}
-	host, _, err := net.SplitHostPort(b.addr)
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("listen on %q: the simulated broker serves the loopback only; use 127.0.0.1:port", b.addr)
-	}
-	l, err := net.Listen("tcp", b.addr)
-	if err != nil {
+	if b.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	b.addr = l.Addr().String()
-	b.listener = l
-	b.wg.Go(func() { b.accept(l) })
+	l := b.listener
+	b.wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if b.o.TLS != nil {
+				conn = tls.Server(conn, b.o.TLS)
+			}
+			b.wg.Go(func() { b.Serve(conn) })
+		}
+	})
 	return nil
 }
 
-func (b *Broker) accept(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		if b.Faults().Hangup {
-			conn.Close()
-			continue
-		}
-		if b.o.TLS != nil {
-			conn = tls.Server(conn, b.o.TLS)
-		}
-		b.wg.Go(func() { b.Serve(conn) })
+// Serve speaks MQTT on a connection that was accepted elsewhere (a websocket, a pipe) until it ends.
+func (b *Broker) Serve(conn net.Conn) {
+	b.mu.Lock()
+	stopped := b.conns == nil
+	if !stopped {
+		b.conns[conn] = struct{}{}
 	}
+	b.mu.Unlock()
+	if !stopped {
+		_ = b.server.EstablishConnection("", conn) // the client's end is no trouble of the broker's
+	}
+	_ = conn.Close()
+	b.mu.Lock()
+	delete(b.conns, conn)
+	b.mu.Unlock()
 }
 
-// Addr returns the address the broker listens on, "" before the first Start.
+// Addr returns the address the broker listens on, after Start.
 func (b *Broker) Addr() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.addr
+	return b.listener.Addr().String()
 }
 
-// Stop closes the port and all publishers at once, waits up to Options.Flush until subscribers have taken
-// what was acknowledged to publishers, and closes them too.
+// Stop closes the port and all connections at once, and waits until nothing runs any more.
 func (b *Broker) Stop() {
-	b.stop(b.o.Flush)
-}
-
-// Kill closes everything at once, as a kill -9 does: what is queued to subscribers is lost.
-func (b *Broker) Kill() {
-	b.stop(0)
-}
-
-func (b *Broker) stop(flush time.Duration) {
 	b.mu.Lock()
 	if b.listener != nil {
-		b.listener.Close()
-		b.listener = nil
+		_ = b.listener.Close()
 	}
-	b.stopping = true
-	all := slices.Collect(maps.Keys(b.conns))
+	for conn := range b.conns {
+		_ = conn.Close()
+	}
+	b.conns = nil
 	b.mu.Unlock()
-	deadline := time.Now().Add(flush)
-	for _, c := range all {
-		if !c.subscribed() {
-			c.close()
-		}
-	}
-	for _, c := range all {
-		for c.subscribed() && c.out.pending() > 0 && time.Now().Before(deadline) {
-			time.Sleep(time.Millisecond)
-		}
-		c.close()
-	}
 	b.wg.Wait()
-	b.mu.Lock()
-	b.stopping = false
-	b.mu.Unlock()
-}
-
-// admit makes a connection known; false means that the broker is stopping.
-func (b *Broker) admit(c *client) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.stopping {
-		b.conns[c] = struct{}{}
-	}
-	return !b.stopping
 }
 
 // Cut closes the connection of one client and reports whether it had one.
 func (b *Broker) Cut(clientID string) bool {
-	b.mu.Lock()
-	c := b.byID[clientID]
-	b.mu.Unlock()
-	if c != nil {
-		c.close()
+	c, ok := b.server.Clients.Get(clientID)
+	if ok {
+		_ = c.Net.Conn.Close()
 	}
-	return c != nil
+	return ok
 }
 
 // Stats returns the counters.
 func (b *Broker) Stats() Stats {
-	b.mu.Lock()
-	clients := len(b.byID)
-	b.mu.Unlock()
-	return Stats{Connects: b.n.connects.Load(), Refused: b.n.refused.Load(), Clients: clients, Received: b.n.received.Load(),
-		Bytes: b.n.bytes.Load(), Acked: b.n.acked.Load(), Delivered: b.n.delivered.Load(), Takeovers: b.n.takeovers.Load(),
-		Violations: b.n.violations.Load()}
+	return Stats{Connects: b.n.connects.Load(), Clients: int(atomic.LoadInt64(&b.server.Info.ClientsConnected)), Received: b.n.received.Load()}
 }
 
-// login makes the client known under its id and closes the one that had it.
-func (b *Broker) login(c *client) {
-	b.mu.Lock()
-	old := b.byID[c.id]
-	b.byID[c.id] = c
-	b.mu.Unlock()
-	b.n.connects.Add(1)
-	if old != nil {
-		b.n.takeovers.Add(1)
-		old.close()
-	}
+// hook is where the library tells what happens.
+type hook struct {
+	mqtt.HookBase
+	b *Broker
 }
 
-func (b *Broker) forget(c *client) {
-	b.mu.Lock()
-	delete(b.conns, c)
-	if b.byID[c.id] == c {
-		delete(b.byID, c.id)
+// Provides names the methods below.
+func (*hook) Provides(which byte) bool {
+	return which == mqtt.OnConnectAuthenticate || which == mqtt.OnACLCheck || which == mqtt.OnSessionEstablish || which == mqtt.OnPublish
+}
+
+// OnConnectAuthenticate lets everybody in.
+func (*hook) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
+
+// OnACLCheck lets everybody publish and subscribe to everything.
+func (*hook) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
+
+// OnSessionEstablish counts a login.
+func (h *hook) OnSessionEstablish(*mqtt.Client, packets.Packet) { h.b.n.connects.Add(1) }
+
+// OnPublish shows a message, after it has waited for subscribers that lag: the library would drop it for them.
+func (h *hook) OnPublish(c *mqtt.Client, p packets.Packet) (packets.Packet, error) {
+	for h.b.lagging() && !c.Closed() {
+		time.Sleep(time.Millisecond)
 	}
-	b.mu.Unlock()
-	b.routes.remove(c)
+	h.b.n.received.Add(1)
+	if f := h.b.o.OnPublish; f != nil {
+		f(Message{Client: c.ID, Topic: p.TopicName, Payload: p.Payload, QoS: p.FixedHeader.Qos, Dup: p.FixedHeader.Dup, Retain: p.FixedHeader.Retain})
+	}
+	return p, nil
+}
+
+// lagging reports whether a subscriber has yet to acknowledge half of what the library keeps for it.
+func (b *Broker) lagging() bool {
+	for _, c := range b.server.Clients.GetAll() {
+		if c.State.Inflight.Len() > int(b.server.Options.Capabilities.MaximumInflight)/2 {
+			return true
+		}
+	}
+	return false
 }

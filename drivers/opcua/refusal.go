@@ -1,0 +1,51 @@
+package opcua
+
+import "github.com/gopcua/opcua/ua"
+
+// refusal is the status with which a server refuses a write or a call of a method.
+type refusal ua.StatusCode
+
+// Error says the status by its name and, for the common ones, what to do.
+func (e refusal) Error() string {
+	text := statusText(ua.StatusCode(e))
+	if mend := mends[ua.StatusCode(e)&0xFFFF0000]; mend != "" {
+		text += "; " + mend
+	}
+	return text
+}
+
+// unsure reports whether the value may have been written all the same.
+func (e refusal) unsure() bool {
+	switch ua.StatusCode(e) & 0xFFFF0000 {
+	case ua.StatusBadTimeout, ua.StatusBadRequestTimeout, ua.StatusBadUnexpectedError, ua.StatusBadInternalError, ua.StatusBadShutdown:
+		return true
+	}
+	return false
+}
+
+const login = "log in as a user who may, with username and password or user_certificate, or have the server give this one the right"
+
+// mends say what a person can do about a refusal.
+var mends = map[ua.StatusCode]string{
+	ua.StatusBadNotWritable:              "the server has it read only: choose another node, or make it writable there",
+	ua.StatusBadUserAccessDenied:         login,
+	ua.StatusBadIdentityTokenRejected:    login,
+	ua.StatusBadTypeMismatch:             "the node takes another type than it says it has; write the right one as type at the tag",
+	ua.StatusBadOutOfRange:               "the server's own range is narrower: see the limits of the node, or of the method's arguments",
+	ua.StatusBadWriteNotSupported:        "the server cannot write this node's value by itself",
+	ua.StatusBadNodeIDUnknown:            "see the spelling (case counts) and the namespace: millrace opcua browse shows what there is",
+	ua.StatusBadNodeIDInvalid:            "see the spelling and the namespace: millrace opcua browse shows what there is",
+	ua.StatusBadAttributeIDInvalid:       "the node is no variable and has no value: millrace opcua browse shows what is below it",
+	ua.StatusBadSecurityModeInsufficient: "the server wants an encrypted connection for it: write security_mode: sign-and-encrypt",
+	ua.StatusBadNoCommunication:          "the server runs, but its own link to the machine does not",
+	ua.StatusBadNotConnected:             "the server runs, but its own link to the machine does not",
+	ua.StatusBadDeviceFailure:            "the machine behind the server has a fault: see its own messages",
+	ua.StatusBadLocked:                   "another client has locked it: try again when it is done",
+	ua.StatusBadServiceUnsupported:       "the server does not have this service",
+	ua.StatusBadMethodInvalid:            "the object has no such method: millrace opcua browse shows what is below it",
+	ua.StatusBadNotExecutable:            "the server does not let it be called now",
+	ua.StatusBadArgumentsMissing:         "give the arguments that the method takes",
+	ua.StatusBadTooManyArguments:         "give the arguments that the method takes",
+	ua.StatusBadInvalidArgument:          "see the arguments that the method takes",
+	ua.StatusBadInvalidState:             "the machine is not in a state in which it takes this",
+}

@@ -1,0 +1,339 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/config"
+)
+
+// learned keeps over a restart what drivers have learned of devices, in a small file beside the store's. A file that is lost
+// or damaged costs that it is learned anew.
+type learned struct {
+	path string
+	log  *slog.Logger
+	now  func() time.Time
+
+	saving  sync.Mutex // one save at a time; taken before mu
+	mu      sync.Mutex
+	by      map[string]lesson // by device
+	dirty   bool              // the file has something else
+	news    map[string]bool   // devices of which something was learned since the last save
+	saved   time.Time
+	failing bool // the last save did, and the log has it
+	left    int  // devices for which the file had no room
+}
+
+// learning is a device of a driver that learns.
+type learning struct {
+	name  string
+	of    string            // which device it is, to the driver
+	given map[string]string // its options
+}
+
+func learningOf(c *config.Connection) []learning {
+	list := make([]learning, len(c.Devices))
+	for i, d := range c.Devices {
+		list[i] = learning{d.Name, identity(c, d), d.Options}
+	}
+	return list
+}
+
+// lesson is what was learned of a device.
+type lesson struct {
+	Of      string            `json:"of"`               // which device that is, to the driver
+	Options map[string]string `json:"learned"`          // texts by option
+	Given   map[string]string `json:"config,omitempty"` // what the config said of these options meanwhile
+}
+
+const (
+	learnedFile  = "learned.json"
+	learnedHead  = "millrace learned 1 " // and the CRC-32C of what follows the line, in hex
+	learnedMost  = 256 << 10             // bytes of the file
+	learnedEvery = time.Minute           // how often it is written at most, so that a search is over mostly
+)
+
+func newLearned(dir string, log *slog.Logger) *learned {
+	l := &learned{path: filepath.Join(dir, learnedFile), log: log, now: time.Now, saved: time.Now(), news: map[string]bool{}}
+	var err error
+	if l.by, err = readLearned(l.path); err != nil {
+		log.Warn("what was learned of devices cannot be read; it is learned anew", "file", l.path, "cause", err)
+	}
+	if l.by == nil {
+		l.by = map[string]lesson{}
+	}
+	return l
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// readLearned reads the file; one that is not there holds nothing.
+func readLearned(path string) (map[string]lesson, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Size() > learnedMost {
+		err = fmt.Errorf("it has %d bytes, at most %d are possible", info.Size(), learnedMost)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseLearned(all)
+}
+
+func parseLearned(all []byte) (by map[string]lesson, err error) {
+	head, body, _ := bytes.Cut(all, []byte("\n"))
+	if string(head) != learnedHeadOf(body) {
+		return nil, errors.New("it is damaged: its checksum is another one")
+	}
+	if err := json.Unmarshal(body, &by); err != nil {
+		return nil, fmt.Errorf("it is damaged: %w", err)
+	}
+	return by, nil
+}
+
+func learnedHeadOf(body []byte) string {
+	return fmt.Sprintf("%s%08x", learnedHead, crc32.Checksum(body, castagnoli))
+}
+
+// identity says in one word which device this is to its driver.
+func identity(c *config.Connection, dev *config.Device) string {
+	url := dev.URL
+	if c.Protocol.Normal != nil {
+		url = c.Protocol.Normal(url)
+	}
+	h := sha256.New()
+	add := func(text string) { _, _ = fmt.Fprintf(h, "%q ", text) } // a hash takes everything
+	add(dev.Driver)
+	add(PublicURL(url))
+	for _, name := range c.Protocol.Identity {
+		add(cmp.Or(dev.Options[name], c.Connection.Options[name]))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// fits returns what of a lesson still holds: all of it is of this device, and of each option only while the config says of
+// it what it did.
+func (l *lesson) fits(d *learning) map[string]string {
+	held := map[string]string{}
+	for name, text := range l.Options {
+		if l.Of == d.of && l.Given[name] == d.given[name] {
+			held[name] = text
+		}
+	}
+	return held
+}
+
+// restore gives a driver what was learned of its devices.
+func (l *learned) restore(to drivers.Learner, devices []learning) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range devices {
+		d := &devices[i]
+		was, ok := l.by[d.name]
+		if !ok {
+			continue
+		}
+		held := was.fits(d)
+		if len(held) < len(was.Options) {
+			l.log.Info("what was learned of a device is forgotten, because its config says something else now", "device", d.name, "kept", configLines(held))
+		}
+		if err := to.Restore(i, held); err != nil {
+			l.log.Warn("what was learned of a device is not valid and is left out", "device", d.name, "cause", err)
+		}
+	}
+}
+
+// look takes in what the drivers know now.
+func (l *learned) look(connections []*connection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := map[string]lesson{}
+	for _, c := range connections {
+		for i := range c.learning {
+			d := &c.learning[i]
+			options := c.learner.Learned(i)
+			was := l.by[d.name]
+			if !maps.Equal(was.Options, options) {
+				l.news[d.name], l.dirty = true, true
+			}
+			if len(options) == 0 {
+				continue
+			}
+			if now[d.name] = was; !maps.Equal(was.fits(d), options) {
+				now[d.name] = newLesson(d, options)
+				l.dirty = true
+			}
+		}
+	}
+	l.dirty = l.dirty || len(now) != len(l.by)
+	l.by = now
+}
+
+func newLesson(d *learning, options map[string]string) lesson {
+	n := lesson{Of: d.of, Options: options, Given: map[string]string{}}
+	for name := range options {
+		if text, given := d.given[name]; given {
+			n.Given[name] = text
+		}
+	}
+	return n
+}
+
+// save writes the file if it has something else, once a minute at most or at once.
+func (l *learned) save(atOnce bool) error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	l.mu.Lock()
+	if !l.dirty || !atOnce && l.now().Sub(l.saved) < learnedEvery {
+		l.mu.Unlock()
+		return nil
+	}
+	body, left := l.encode()
+	l.dirty, l.saved = false, l.now()
+	l.tell(left)
+	l.mu.Unlock()
+	err := writeLearned(l.path, body)
+	if err != nil {
+		err = fmt.Errorf("keep what was learned of devices: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !l.failing {
+		l.log.Warn("what was learned of devices is lost at a restart, because it cannot be written; trying again", "cause", err)
+	}
+	l.dirty, l.failing = l.dirty || err != nil, err != nil
+	return err
+}
+
+// tell logs what was learned since the last save. mu is held.
+func (l *learned) tell(left int) {
+	for i, name := range slices.Sorted(maps.Keys(l.news)) {
+		if i == maxLogged {
+			l.log.Info("learned how more devices want to be asked; `millrace learned` shows all", "devices", len(l.news)-i)
+			break
+		}
+		if lines := configLines(l.by[name].Options); lines != nil {
+			l.log.Info("learned how a device wants to be asked; in the config it is permanent", "device", name, "learned", lines)
+		}
+	}
+	clear(l.news)
+	if left > l.left {
+		l.log.Warn("what was learned of some devices is lost at a restart, because it is too much; put into the config what `millrace learned` shows", "devices", left)
+	}
+	l.left = left
+}
+
+// encode returns what the file holds, and of how many devices it has no room for what was learned. mu is held.
+func (l *learned) encode() (body []byte, left int) {
+	body = []byte("{")
+	for _, name := range slices.Sorted(maps.Keys(l.by)) {
+		key, _ := json.Marshal(name)
+		value, _ := json.Marshal(l.by[name]) // texts only: it cannot fail
+		if len(body)+len(key)+len(value)+len(learnedHead)+16 > learnedMost {
+			left++
+			continue
+		}
+		if len(body) > 1 {
+			body = append(body, ",\n"...)
+		}
+		body = append(append(append(body, key...), ':'), value...)
+	}
+	return append(body, "}\n"...), left
+}
+
+// writeLearned puts a new file in the place of the old one.
+func writeLearned(path string, body []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%s\n%s", learnedHeadOf(body), body)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	return err
+}
+
+var plainScalar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// configLines returns options as lines of a config.
+func configLines(options map[string]string) (lines []string) {
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		text := options[name]
+		if !plainScalar.MatchString(text) {
+			text = strconv.Quote(text)
+		}
+		lines = append(lines, name+": "+text)
+	}
+	return lines
+}
+
+// Learned returns as lines of the config what the file beside the store of cfg holds of its devices, by name.
+func Learned(cfg *config.Config) map[string][]string {
+	by, err := readLearned(filepath.Join(cfg.Buffer.Path, learnedFile))
+	if err != nil {
+		return nil // the gateway says so, and learns anew
+	}
+	lines := map[string][]string{}
+	for _, c := range cfg.Connections() {
+		for _, d := range learningOf(&c) {
+			if was, ok := by[d.name]; ok {
+				lines[d.name] = configLines(was.fits(&d))
+			}
+		}
+	}
+	return lines
+}
+
+// keepLearned takes in what the drivers know, and keeps it.
+func (g *Gateway) keepLearned(atOnce bool) error {
+	g.mu.Lock()
+	connections := g.running.connections
+	g.mu.Unlock()
+	g.learned.look(connections)
+	return g.learned.save(atOnce)
+}
+
+// ResetLearned has a driver forget what it learned of a device, and says what that was: see web.Gateway.
+func (g *Gateway) ResetLearned(device, who string) ([]string, error) {
+	g.reloading.Lock() // else the connection may be exchanged meanwhile, and the new one have it
+	defer g.reloading.Unlock()
+	conn := g.connectionOf(device)
+	if conn == nil {
+		return nil, fmt.Errorf("reset what was learned of device %q: the gateway has no such device; `millrace learned` shows all of which something was learned", device)
+	}
+	i := slices.IndexFunc(conn.learning, func(d learning) bool { return d.name == device })
+	if i < 0 {
+		return nil, fmt.Errorf("reset what was learned of device %q: its driver learns nothing", device)
+	}
+	was := configLines(conn.learner.Learned(i))
+	conn.learner.Forget(i)
+	g.log.Info("what was learned of a device is forgotten, as was asked for", "device", device, "by", who, "forgotten", was)
+	if err := g.keepLearned(true); err != nil {
+		return nil, fmt.Errorf("what was learned of device %q is forgotten for now, and comes back at a restart: %w", device, err)
+	}
+	return was, nil
+}

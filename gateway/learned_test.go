@@ -1,0 +1,229 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pupil is a driver that has learned what a test says, of one device for each map.
+type pupil struct {
+	learned  []map[string]string
+	restored []map[string]string
+	err      error
+}
+
+func (p *pupil) Learned(device int) map[string]string { return p.learned[device] }
+func (p *pupil) Forget(device int)                    { p.learned[device] = nil }
+func (p *pupil) Restore(device int, learned map[string]string) error {
+	for len(p.restored) <= device {
+		p.restored = append(p.restored, nil)
+	}
+	p.restored[device] = learned
+	return p.err
+}
+
+// class is a connection of devices named a, b, c and so on.
+func class(p *pupil) *connection {
+	c := &connection{learner: p}
+	for i := range p.learned {
+		c.learning = append(c.learning, learning{string(rune('a' + i)), "of-" + string(rune('a'+i)), nil})
+	}
+	return c
+}
+
+func testLearned(t *testing.T, dir string) (*learned, *safeBuffer) {
+	t.Helper()
+	log := &safeBuffer{}
+	return newLearned(dir, slog.New(slog.NewTextHandler(log, nil))), log
+}
+
+// TestLearnedSpareFlash: the file is written when something else was learned, once a minute at most, and at once where that
+// is asked for.
+func TestLearnedSparesFlash(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := testLearned(t, dir)
+	now := time.Now()
+	l.now = func() time.Time { return now }
+	p := &pupil{learned: []map[string]string{{"pause": "1ms"}}}
+	c := class(p)
+	writes, before := 0, []byte(nil)
+	look := func(atOnce bool) {
+		t.Helper()
+		l.look([]*connection{c})
+		if err := l.save(atOnce); err != nil {
+			t.Fatal(err)
+		}
+		if text, _ := os.ReadFile(l.path); !bytes.Equal(text, before) {
+			writes++
+			before = text
+		}
+		if text, _ := os.ReadFile(l.path); text != nil {
+			if err := os.Remove(l.path); err != nil { // so that it is seen if it is written again as it was
+				t.Fatal(err)
+			}
+			before = nil
+		}
+	}
+	for range 1800 { // an hour, at each look something else
+		now = now.Add(2 * time.Second)
+		p.learned[0] = map[string]string{"pause": now.String()}
+		look(false)
+	}
+	if writes < 55 || writes > 60 {
+		t.Errorf("%d writes in an hour in which always something else was learned, want one a minute", writes)
+	}
+	now = now.Add(time.Hour)
+	look(false)
+	writes = 0
+	for range 1800 {
+		now = now.Add(2 * time.Second)
+		look(false)
+	}
+	if writes > 0 {
+		t.Errorf("%d writes in an hour in which nothing was learned", writes)
+	}
+	p.learned[0] = nil
+	look(true)
+	if writes != 1 {
+		t.Errorf("%d writes at a reset, want 1", writes)
+	}
+}
+
+// TestLearnedGivesBack: what was kept is given back to the same device only, and of each option only while the config says
+// the same of it.
+func TestLearnedGivesBack(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := testLearned(t, dir)
+	c := class(&pupil{learned: []map[string]string{{"limit": "50", "pause": "25ms"}, nil, {"limit": "7"}}})
+	c.learning[0].given = map[string]string{"limit": "100"}
+	l.look([]*connection{c})
+	if err := l.save(true); err != nil {
+		t.Fatal(err)
+	}
+	for name, of := range map[string]struct {
+		change func(*connection)
+		want   map[string]string // of the first device
+	}{
+		"the same":             {func(*connection) {}, map[string]string{"limit": "50", "pause": "25ms"}},
+		"another device":       {func(c *connection) { c.learning[0].of = "another" }, map[string]string{}},
+		"another text":         {func(c *connection) { c.learning[0].given = map[string]string{"limit": "60"} }, map[string]string{"pause": "25ms"}},
+		"no text any more":     {func(c *connection) { c.learning[0].given = nil }, map[string]string{"pause": "25ms"}},
+		"a text it had not":    {func(c *connection) { c.learning[0].given = map[string]string{"limit": "100", "pause": "0"} }, map[string]string{"limit": "50"}},
+		"something else of it": {func(c *connection) { c.learning[0].given = map[string]string{"limit": "100", "order": "ABCD"} }, map[string]string{"limit": "50", "pause": "25ms"}},
+	} {
+		l, log := testLearned(t, dir)
+		p := &pupil{learned: make([]map[string]string, 3)}
+		c := class(p)
+		c.learning[0].given = map[string]string{"limit": "100"}
+		of.change(c)
+		l.restore(p, c.learning)
+		if !maps.Equal(p.restored[0], of.want) || p.restored[1] != nil || !maps.Equal(p.restored[2], map[string]string{"limit": "7"}) {
+			t.Errorf("%s: restored %q", name, p.restored)
+		}
+		if said := strings.Contains(log.String(), "its config says something else now"); said != (len(of.want) < 2) {
+			t.Errorf("%s: log %s", name, log)
+		}
+	}
+	refused := &pupil{learned: make([]map[string]string, 3), err: errors.New("no such limit")}
+	l, log := testLearned(t, dir)
+	if l.restore(refused, class(refused).learning); !strings.Contains(log.String(), "no such limit") {
+		t.Errorf("log %s", log)
+	}
+}
+
+// TestLearnedIsBounded: more than the file may hold is left out and told, once, and the rest is read again.
+func TestLearnedIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	l, log := testLearned(t, dir)
+	p := &pupil{}
+	for i := range 200 {
+		p.learned = append(p.learned, map[string]string{"forbidden": strings.Repeat("x", 3000+i)})
+	}
+	c := class(p)
+	for i := range c.learning {
+		c.learning[i].name = fmt.Sprintf("device-%03d", i)
+	}
+	for i := range 3 {
+		p.learned[0] = map[string]string{"limit": fmt.Sprint(i)}
+		l.look([]*connection{c})
+		if err := l.save(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(l.path)
+	if err != nil || info.Size() > learnedMost || info.Size() < learnedMost/2 {
+		t.Errorf("the file has %v, %v", info, err)
+	}
+	by, err := readLearned(l.path)
+	if err != nil || by["device-000"].Options["limit"] != "2" || len(by) < 70 || len(by) > 199 {
+		t.Errorf("%d devices are read again, %v", len(by), err)
+	}
+	if n := strings.Count(log.String(), "is too much"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if n := strings.Count(log.String(), "learned how a device wants to be asked"); n > maxLogged+2 {
+		t.Errorf("%d lines in the log for 200 devices", n)
+	}
+}
+
+// TestLearnedCannotBeWritten: it is tried again, and told once.
+func TestLearnedCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	l, log := testLearned(t, dir)
+	l.look([]*connection{class(&pupil{learned: []map[string]string{{"limit": "50"}}})})
+	for range 3 {
+		if err := l.save(true); err == nil {
+			t.Error("written into nothing")
+		}
+	}
+	if n := strings.Count(log.String(), "cannot be written"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.save(true); err != nil {
+		t.Fatal(err)
+	}
+	if by, err := readLearned(l.path); len(by) != 1 || err != nil {
+		t.Errorf("%q, %v", by, err)
+	}
+}
+
+func TestConfigLines(t *testing.T) {
+	got := strings.Join(configLines(map[string]string{"b": "50", "a": "holding:1-2, coil:7", "c": "25ms", "d": "", "e": "a\"b\n"}), "|")
+	if want := `a: "holding:1-2, coil:7"|b: 50|c: 25ms|d: ""|e: "a\"b\n"`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// FuzzLearned reads what may stand in the file, with a checksum that fits.
+func FuzzLearned(f *testing.F) {
+	f.Add([]byte(`{"a":{"of":"x","learned":{"limit":"50"},"config":{"limit":"100"}}}`))
+	f.Add([]byte(`{"a":null,"b":{}}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		by, err := parseLearned(append([]byte(learnedHeadOf(body)+"\n"), body...))
+		if _, damaged := parseLearned(body); damaged == nil {
+			t.Error("taken without its checksum")
+		}
+		l := &learned{by: by}
+		if err == nil && by != nil {
+			again, left := l.encode()
+			if back, err := parseLearned(append([]byte(learnedHeadOf(again)+"\n"), again...)); err != nil || len(back) != len(by)-left {
+				t.Errorf("%q: %v", again, err)
+			}
+		}
+		p := &pupil{learned: make([]map[string]string, 2)}
+		l.log = slog.New(slog.DiscardHandler)
+		l.restore(p, class(p).learning)
+	})
+}
