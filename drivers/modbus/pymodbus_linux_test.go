@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 )
@@ -30,7 +31,7 @@ const leastKinds = 14*4 + 2 + 4 + 4 + 4
 func TestPymodbusKinds(t *testing.T) {
 	for _, kind := range []string{"tcp", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp", "rtu", "ascii"} {
 		t.Run(kind, func(t *testing.T) {
-			where := fmt.Sprint(freePort(t))
+			where := fmt.Sprint(drivertest.FreePort(t))
 			url := kind + "://127.0.0.1:" + where
 			if kind == "rtu" || kind == "ascii" {
 				var other string

@@ -167,7 +167,7 @@ func (l *loader) addTemplateGroup(d *deviceDraft, t *templateDraft, from *templa
 	for _, x := range from.Derived {
 		tag := telemetry.Tag{Name: x.Name, Unit: l.intern(x.Unit), Description: x.Description}
 		g.Derived = append(g.Derived, Derived{Tag: tag, Expr: x.Expr, Report: report.TagReport})
-		d.formulas = append(d.formulas, formula{x.Name, x.Expr, t.at})
+		d.formulas = append(d.formulas, formula{tag: x.Name, text: x.Expr, at: t.at})
 	}
 	d.Groups = append(d.Groups, g)
 	d.places.groups = append(d.places.groups, place)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
@@ -128,12 +128,7 @@ devices:
 // TestSimulateCaller serves a config whose devices call: they do, with their registrations, and again when the gateway has hung up; what
 // they refuse between tags is read around.
 func TestSimulateCaller(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	where := l.Addr().String()
-	l.Close()
+	where := fmt.Sprint("127.0.0.1:", drivertest.FreePort(t))
 	file := filepath.Join(t.TempDir(), "millrace.yaml")
 	text := fmt.Sprintf(`gateway: shop
 destinations: [{name: cloud, url: "mqtt://h", topic: "t/{device}/{group}"}]
