@@ -97,6 +97,12 @@ func Import(format string, data []byte, o Options) (*Result, error) {
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("import %s: the file has over %d MiB; split it", format, maxInput>>20)
 	}
+	if strings.HasSuffix(format, "-csv") && isWorkbook(data) {
+		var err error
+		if data, err = fromWorkbook(data); err != nil {
+			return nil, fmt.Errorf("import %s: %w", format, err)
+		}
+	}
 	b := newBuilder(o)
 	if err := read(b, data); err != nil {
 		return nil, fmt.Errorf("import %s: %w", format, err)
