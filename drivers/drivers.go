@@ -274,6 +274,23 @@ type Exposed interface {
 	Exposure() (what, mend string)
 }
 
+// Troubled is a driver that may know of trouble with its connection that no reading tells.
+type Troubled interface {
+	// Trouble returns what is the matter now. It may be called from any goroutine.
+	Trouble() Trouble
+}
+
+// Trouble is what is the matter with a connection whose readings may all be good. The zero value is none.
+type Trouble struct {
+	State string // Contested
+	Since time.Time
+	What  string // what and where, in words
+	Mend  string // what to do
+}
+
+// Contested is the state of a connection for which more than one device calls.
+const Contested = "contested"
+
 // Tracer is a driver that can show what goes over its line.
 type Tracer interface {
 	// Trace calls f after each exchange from now on, on the driver's goroutine, until it is called with nil. f must not block,

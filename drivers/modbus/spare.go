@@ -10,6 +10,7 @@ import (
 // spare is another path to the same line. The line stays on the one that works, and moves only when that fails.
 type spare struct {
 	endpoint        // that is not in use; no address = there is none
+	futile   int    // moves in a row that brought no answer
 	moved    string // to which path the line has moved and why, until Warning says so
 	warned   time.Time
 	paths    atomic.Pointer[[2]string] // the one in use and the spare one, for other goroutines
@@ -47,7 +48,26 @@ func (l *link) move(why string) {
 		return
 	}
 	l.swap()
+	l.mute = 0
 	l.spare.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), l.spare.line(), why)
+}
+
+// The bounds of patience with a path.
+const (
+	wornPath       = 3 // requests in a row that nothing answered, whose unit waited a timeout for each, before the other path is tried
+	maxFutileMoves = 4 // doublings of it while neither brings an answer
+)
+
+// worn reports whether the path in use is to be left because nothing answers over it.
+func (l *link) worn() bool { return l.spare.address != "" && l.mute >= wornPath<<l.spare.futile }
+
+// mostSilent is how many requests of a poll may meet silence before a unit is given up that answers none. With one unit, and another path, as
+// many as it takes to try that.
+func (l *link) mostSilent() int {
+	if l.spare.address != "" && !l.several {
+		return wornPath
+	}
+	return maxSilent
 }
 
 // swap makes the spare path the one in use.
