@@ -181,6 +181,8 @@ type Redundant interface {
 	// Path returns the url of the path in use and that of the spare one, "" where there is only one path. It may be called from
 	// any goroutine.
 	Path() (inUse, spare string)
+	// Failover says in words when the connection goes over to the other path, "" where there is only one. It follows from the config alone.
+	Failover() string
 }
 
 // Browser is a driver that can list what a device has.

@@ -264,10 +264,10 @@ func TestDeadUnitOfCaller(t *testing.T) {
 // TestCoalescedRegistration: a registration that is sent twice at once, or with heartbeats behind it that do not stop, is one.
 func TestCoalescedRegistration(t *testing.T) {
 	port, shared := freePort(t), new(listeners)
-	for i, hello := range []string{"gw-%dgw-%d", "gw-%d\r\ngw-%d\r\nbeat", "beatgw-%dbeat", "gw-%dbeatbeatgw-%d"} {
+	for i, hello := range []string{"gw-%dgw-%d", "gw-%d\r\ngw-%d\r\nbeats", "beatsgw-%dbeats", "gw-%dbeatsbeatsgw-%d"} {
 		hello = strings.ReplaceAll(hello, "%d", fmt.Sprint(i))
 		c := drivers.Connection{URL: fmt.Sprintf("tcp-listen://127.0.0.1:%d", port), Devices: []drivers.Device{device("", 1, tags("holding:1"))}}
-		c.Devices[0].Options["registration"], c.Devices[0].Options["heartbeat_packet"] = fmt.Sprint("gw-", i), "beat"
+		c.Devices[0].Options["registration"], c.Devices[0].Options["heartbeat_packet"] = fmt.Sprint("gw-", i), "beats"
 		d, err := newDriver(&c, time.Now)
 		if err != nil {
 			t.Fatal(err)
@@ -290,7 +290,7 @@ func TestCoalescedRegistration(t *testing.T) {
 				case <-stop:
 					return
 				case <-tick:
-					io.WriteString(conn, "beat")
+					io.WriteString(conn, "beats")
 				}
 			}
 		}()

@@ -34,7 +34,7 @@ type link struct {
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
-	mute        int  // requests in a row that nothing answered, over whatever connection
+	mute        int  // telling requests in a row that nothing answered, over whatever connection
 	calls       int  // of the device, that were taken
 	several     bool // unit ids: a gateway
 	connections int  // to be open at once
@@ -208,7 +208,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 		if l.network == netListen {
 			l.slot.listener.answered(&l.slot.slot, sent)
 		}
-	} else if asLoss(err) != nil {
+	} else if asLoss(err) != nil && q.telling {
 		l.mute++
 	}
 	return pdu, err

@@ -284,7 +284,11 @@ func (d *driver) request(ctx context.Context, b *block) error {
 }
 
 // readRequest makes the request of a block in the driver's one request.
-func (d *driver) readRequest(u *unit, b *block) *request { return u.read(b, &d.query, d.pdu[:0]) }
+func (d *driver) readRequest(u *unit, b *block) *request {
+	q := u.read(b, &d.query, d.pdu[:0])
+	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
+	return q
+}
 
 // read makes the request of a block in q, its PDU in pdu.
 func (u *unit) read(b *block, q *request, pdu []byte) *request {

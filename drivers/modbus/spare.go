@@ -84,6 +84,18 @@ func (d *driver) Path() (inUse, spare string) {
 	return "", ""
 }
 
+// Failover says when the line is moved: see drivers.Redundant.
+func (d *driver) Failover() string {
+	if d.link.spare.paths.Load() == nil {
+		return ""
+	}
+	longest := time.Duration(0)
+	for _, u := range d.units {
+		longest = max(longest, u.timeout)
+	}
+	return fmt.Sprintf("when the path in use cannot be connected to, or is silent for three requests in a row (%v)", wornPath*longest)
+}
+
 // warning says that the line has moved, once a minute at most.
 func (s *spare) warning(now time.Time) string {
 	if s.moved == "" || now.Sub(s.warned) < warnEvery {
