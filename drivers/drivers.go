@@ -284,14 +284,17 @@ type Troubled interface {
 
 // Trouble is what is the matter with a connection whose readings may all be good. The zero value is none.
 type Trouble struct {
-	State string // Contested
+	State string // Contested or OnSpare
 	Since time.Time
 	What  string // what and where, in words
 	Mend  string // what to do
 }
 
-// Contested is the state of a connection for which more than one device calls.
-const Contested = "contested"
+// The states of a connection that is in trouble.
+const (
+	Contested = "contested"     // more than one device calls for it
+	OnSpare   = "on spare path" // its first path failed
+)
 
 // Tracer is a driver that can show what goes over its line.
 type Tracer interface {

@@ -13,7 +13,14 @@ type spare struct {
 	futile   int    // moves in a row that brought no answer
 	moved    string // to which path the line has moved and why, until Warning says so
 	warned   time.Time
-	paths    atomic.Pointer[[2]string] // the one in use and the spare one, for other goroutines
+	paths    atomic.Pointer[paths] // for other goroutines
+}
+
+// paths is where a line is reached.
+type paths struct {
+	inUse, other string
+	since        time.Time // when the line has left the one that the config calls url; zero = it has not
+	why          string
 }
 
 // dialPath dials the path in use, and the other one when it fails.
@@ -31,11 +38,13 @@ func (l *link) dialPath(ctx context.Context) (*wire, error) {
 	if err == nil || ctx.Err() != nil {
 		return w, err
 	}
+	before := l.spare.paths.Load()
 	l.move(plain(err))
 	w, err2 := l.dial(ctx)
 	if err2 != nil {
 		failed := l.line()
-		l.swap()
+		l.swap("")
+		l.spare.paths.Store(before)
 		l.spare.moved = ""
 		return nil, fmt.Errorf("%w; and the spare path %s: %w", err, failed, err2)
 	}
@@ -47,7 +56,7 @@ func (l *link) move(why string) {
 	if l.spare.address == "" {
 		return
 	}
-	l.swap()
+	l.swap(why)
 	l.mute = 0
 	l.spare.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), l.spare.line(), why)
 }
@@ -71,15 +80,19 @@ func (l *link) mostSilent() int {
 }
 
 // swap makes the spare path the one in use.
-func (l *link) swap() {
+func (l *link) swap(why string) {
 	l.endpoint, l.spare.endpoint = l.spare.endpoint, l.endpoint
-	l.spare.paths.Store(&[2]string{l.line(), l.spare.line()})
+	p := &paths{inUse: l.line(), other: l.spare.line()}
+	if l.spare.paths.Load().since.IsZero() {
+		p.since, p.why = time.Now(), why
+	}
+	l.spare.paths.Store(p)
 }
 
 // Path returns which path is in use and which is the spare one, "" where there is only one: see drivers.Redundant.
 func (d *driver) Path() (inUse, spare string) {
 	if p := d.link.spare.paths.Load(); p != nil {
-		return p[0], p[1]
+		return p.inUse, p.other
 	}
 	return "", ""
 }
@@ -121,5 +134,5 @@ func (l *link) setSpare(given map[string]string, r *reporter) {
 		return
 	}
 	l.spare.endpoint = e
-	l.spare.paths.Store(&[2]string{l.line(), e.line()})
+	l.spare.paths.Store(&paths{inUse: l.line(), other: e.line()})
 }

@@ -32,6 +32,9 @@ func TestSparePath(t *testing.T) {
 		if inUse, other := b.driver.Path(); inUse != on.URL() || other != spare.URL() {
 			t.Errorf("path %q, spare %q", inUse, other)
 		}
+		if now, want := b.driver.Trouble().What, "the line is reached over "+second.URL()+", because "+b.sim.URL()+" failed: "; strings.HasPrefix(now, want) != (on == second) || now != "" && on == b.sim {
+			t.Errorf("trouble %q", now)
+		}
 	}
 	well(b.sim, second)
 	b.sim.Down()
