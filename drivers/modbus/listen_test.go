@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 )
 
@@ -72,7 +73,7 @@ func (b *bench) soon(t *testing.T, words string) {
 // TestListen has a device call, hang up and call again; and Close frees the port.
 func TestListen(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
-		b := callers(t, scheme, freePort(t), 2, modbussim.Options{}).open(t)
+		b := callers(t, scheme, drivertest.FreePort(t), 2, modbussim.Options{}).open(t)
 		b.soon(t, string(neverCalled))
 		b.call(t, "")
 		b.soon(t, "")
@@ -99,7 +100,7 @@ func TestListen(t *testing.T) {
 // TestNewerCall: a call that comes while the older one is silent, as when a modem calls again because its old call is dead, is taken within the
 // poll, and the older is hung up.
 func TestNewerCall(t *testing.T) {
-	b := callers(t, "tcp-listen", freePort(t), 1, modbussim.Options{}).open(t)
+	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}).open(t)
 	b.call(t, "")
 	b.soon(t, "")
 	b.driver.units[0].timeout = 300 * time.Millisecond
@@ -126,7 +127,7 @@ func TestNewerCall(t *testing.T) {
 
 // TestRegistration has devices share a port. Each is known by what it sends first, in pieces and with heartbeats around it, too.
 func TestRegistration(t *testing.T) {
-	port, shared := freePort(t), new(listeners)
+	port, shared := drivertest.FreePort(t), new(listeners)
 	var benches []*bench
 	for i, r := range []string{"meter-1", "meter-12", "0x000102FF"} {
 		b := callers(t, []string{"tcp-listen", "rtu-listen"}[i%2], port, 1, modbussim.Options{}, "registration", r, "heartbeat_packet", "beat")
@@ -206,7 +207,7 @@ func TestHeartbeats(t *testing.T) {
 				_, err := to.Write(out)
 				return err == nil
 			}
-			b := callers(t, scheme, freePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
+			b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
 			b.call(t, beat)
 			b.soon(t, "")
 			for range 100 {
@@ -227,7 +228,7 @@ func TestHeartbeats(t *testing.T) {
 func TestOnlyHeartbeats(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
 		wire := func(to io.Writer, _ []byte) bool { _, err := io.WriteString(to, "beatbeatbe"); return err == nil }
-		b := callers(t, scheme, freePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
+		b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
 		b.conn.Devices[0].Timeout = 0
 		b.driver.units[0].timeout = 100 * time.Millisecond
 		b.call(t, "")
@@ -248,7 +249,7 @@ func TestOnlyHeartbeats(t *testing.T) {
 func TestHostileCallers(t *testing.T) {
 	t.Parallel()
 	victim := newBench(t, 1, faultTags()).patient().open(t)
-	b := callers(t, "tcp-listen", freePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
+	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
 	l := b.driver.link.slot.listener
 	before := runtime.NumGoroutine()
 	stop := make(chan struct{})

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/buffer"
 	"millrace/gateway/format"
 	"millrace/gateway/link"
 	"millrace/gateway/record"
@@ -102,6 +103,36 @@ func TestHelloUnanswered(t *testing.T) {
 		r.rec.set(func(r *receiver) { r.silent = nil })
 		r.settle(20 * time.Second)
 		r.checkOrder()
+		r.stop()
+	})
+}
+
+// TestSlowAnswersEndNoSession: a record that is to be tried as the first message of a session, right behind another that waits, ends no session
+// before that has got on, where answers take longer than a session is given to end.
+func TestSlowAnswersEndNoSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.rec.latency = 400 * time.Millisecond
+		for range 50 {
+			r.append("b", 0)
+			r.append("a", 0)
+		}
+		var rec buffer.Record
+		for seq := r.pub.buf.NextSeq() - 100; rec.Stream == nil || rec.Stream.Account() != "a"; seq++ {
+			if _, err := r.pub.read(seq, &rec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := r.pub.breakers.get(rec.Stream, "a/g")
+		b.state, b.seq, b.confirmed, b.later, b.next = Open, rec.Seq, 2, 2, time.Now()
+		b.hold(rec.Seq)
+		r.pub.breakers.flowing = true
+		r.start()
+		r.settle(time.Minute)
+		if n := r.pub.Stats().Sessions; n > 4 {
+			t.Errorf("%d sessions", n)
+		}
+		r.checkLedger()
 		r.stop()
 	})
 }

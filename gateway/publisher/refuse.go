@@ -155,7 +155,7 @@ func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err erro
 	b, wait := q.due(now, s.sent == 0, false, limit)
 	switch {
 	case b == nil:
-		if other, _ := q.due(now, true, false, limit); other == nil || s.sent == 0 || !q.flowing {
+		if other, _ := q.due(now, true, false, limit); other == nil || s.acked == 0 || !q.flowing { // each session gets on, however slow the answers
 			return wait, false, nil
 		}
 		s.renew(now)

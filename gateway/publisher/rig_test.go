@@ -29,6 +29,7 @@ type receiver struct {
 	mute      bool                       // take messages, and never answer
 	frozen    bool                       // handle nothing until it is over: see thaw
 	answerNo  func(m *got) bool          // answer that it never takes this message
+	swallowed time.Time                  // since when the session is silent; zero = it is not
 	dials     int
 	sessions  []*fakeLink
 	delivered []got
@@ -52,8 +53,21 @@ func (r *receiver) Dial(ctx context.Context, _ *link.Message) (link.Link, error)
 		return nil, r.refuse
 	}
 	l := &fakeLink{r: r, changed: make(chan struct{}, 1), inbox: make(chan link.Message, 4)}
-	r.sessions = append(r.sessions, l)
+	r.sessions, r.swallowed = append(r.sessions, l), time.Time{}
 	return l, nil
+}
+
+// listen ends a silence. One that the session has borne for less than it takes to notice it costs the session: newer messages of a stream
+// would be taken before older ones that never were, which no sender can know.
+func (r *receiver) listen() {
+	r.mu.Lock()
+	r.silent = nil
+	unnoticed := !r.swallowed.IsZero() && time.Since(r.swallowed) < 3*time.Second
+	r.swallowed = time.Time{}
+	r.mu.Unlock()
+	if unnoticed {
+		r.cut()
+	}
 }
 
 func (r *receiver) cut() {
@@ -124,6 +138,9 @@ func (l *fakeLink) handle() {
 	r.mu.Lock()
 	closes, silent, no := r.closes != nil && r.closes(g, nth), r.silent != nil && r.silent(g), r.answerNo != nil && r.answerNo(g)
 	mute := r.mute
+	if silent && r.swallowed.IsZero() {
+		r.swallowed = time.Now()
+	}
 	if !closes && !silent && !no {
 		g.at = time.Now()
 		r.delivered = append(r.delivered, *g)

@@ -341,30 +341,31 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	if s.opts.Identity != nil {
 		config.LocalKey, config.Certificate = s.opts.Identity.Key, s.opts.Identity.Certificate
 	}
-	channel, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, config, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
+	opened, err := uasc.NewServerSecureChannel(s.Endpoint(), conn, config, make(chan error, 1), id, 1, 1<<31|id) // equal ids of channel and token confuse the library's clients
 	if err != nil {
 		return
 	}
+	channel := &secured{SecureChannel: opened, config: config, tcp: tcp}
 	defer func() {
 		tcp.Close() // first: Close would send
 		channel.Close()
-		s.orphan(channel)
+		s.orphan(opened)
 	}()
 	ctx := context.Background()
 	for {
-		m := channel.Receive(ctx)
+		m := channel.receive(ctx)
 		if m.Err != nil {
 			return
 		}
 		if req := m.Request(); req != nil && !s.silent.Load() {
-			res := s.answer(&secured{channel, config}, m.RequestID, req)
+			res := s.answer(channel, m.RequestID, req)
 			if res == nil {
 				continue
 			}
 			if s.silent.Load() {
 				continue
 			}
-			if channel.SendResponseWithContext(ctx, m.RequestID, res) != nil {
+			if channel.send(ctx, m.RequestID, res) != nil {
 				return
 			}
 		}

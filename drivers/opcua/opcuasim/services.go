@@ -7,7 +7,6 @@ import (
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uasc"
 )
 
 func (s *Server) addStandardNodes() {
@@ -24,12 +23,6 @@ func (s *Server) addStandardNodes() {
 	if n := s.opts.MaxItemsPerCall; n > 0 && !s.opts.HideLimit {
 		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall), func() any { return uint32(n) })
 	}
-}
-
-// secured is a channel and how it was opened.
-type secured struct {
-	*uasc.SecureChannel
-	config *uasc.Config
 }
 
 // answer serves one request; nil = its answer comes later.

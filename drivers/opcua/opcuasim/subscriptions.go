@@ -141,7 +141,7 @@ func (sub *subscription) end() { sub.once.Do(func() { close(sub.stop) }) }
 
 func (a *asked) answer(res ua.Response, status ua.StatusCode) {
 	res.SetHeader(header(a.handle, status))
-	_ = a.channel.SendResponseWithContext(context.Background(), a.request, res)
+	_ = a.channel.send(context.Background(), a.request, res)
 }
 
 // send answers the Publish request that waits longest with a message; false = there is none. m.mu is held.
