@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/gateway/web"
 )
@@ -24,12 +24,7 @@ func simulated(t *testing.T) *modbussim.Server {
 
 // TestContestedIsTold: a gateway whose device is called for by two modems says so once, with both addresses.
 func TestContestedIsTold(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	_ = free.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t))
 	first, second, l := simulated(t), simulated(t), newLesson(t)
 	l.write("tcp-listen://"+address, 1, "registration: gw-1")
 	go func() { // as soon as somebody listens

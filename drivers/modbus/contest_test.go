@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 )
@@ -35,7 +36,7 @@ func caller(t *testing.T, scheme string, is uint16) *modbussim.Server {
 // called opens a driver that is called, with units of three blocks each.
 func called(t *testing.T, scheme, registration string, units int) *driver {
 	t.Helper()
-	c := drivers.Connection{URL: fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t))}
+	c := drivers.Connection{URL: fmt.Sprintf("%s://127.0.0.1:%d", scheme, drivertest.FreePort(t))}
 	for u := range units {
 		d := device(c.URL, u+1, tags("holding:1", "holding:1000", "input:1"))
 		d.Timeout = 2 * time.Second
@@ -263,7 +264,7 @@ func TestDeadUnitOfCaller(t *testing.T) {
 
 // TestCoalescedRegistration: a registration that is sent twice at once, or with heartbeats behind it that do not stop, is one.
 func TestCoalescedRegistration(t *testing.T) {
-	port, shared := freePort(t), new(listeners)
+	port, shared := drivertest.FreePort(t), new(listeners)
 	for i, hello := range []string{"gw-%dgw-%d", "gw-%d\r\ngw-%d\r\nbeats", "beatsgw-%dbeats", "gw-%dbeatsbeatsgw-%d"} {
 		hello = strings.ReplaceAll(hello, "%d", fmt.Sprint(i))
 		c := drivers.Connection{URL: fmt.Sprintf("tcp-listen://127.0.0.1:%d", port), Devices: []drivers.Device{device("", 1, tags("holding:1"))}}
