@@ -53,7 +53,7 @@ func (k *contest) trouble(address string, registration []byte, now time.Time) dr
 	} else {
 		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "let a firewall say who may call, or give the device a registration"
 	}
-	t.What += fmt.Sprintf(": %s answers and is kept, %s was hung up on (%s so far)", k.answers, k.refused, plural(k.times, "call"))
+	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, plural(k.times, "call"))
 	return t
 }
 
