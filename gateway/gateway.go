@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -47,8 +46,7 @@ type Gateway struct {
 	watchdog    watchdog
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
-
-	since time.Time // when a process before this one last wrote to the store; zero once that does not matter any more
+	missing     *missing
 
 	acceptedBefore, seqBefore uint64 // readings accepted and the next number when the store was opened
 
@@ -66,9 +64,7 @@ type Gateway struct {
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
-	if at := lastWritten(cfg.Buffer.Path); !at.IsZero() {
-		g.since = at.Add(-cfg.Buffer.CommitInterval)
-	}
+	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.log)
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, fmt.Errorf("open buffer: %w", err)
@@ -87,22 +83,11 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		_ = g.buf.Close()
 		return nil, err
 	}
-	g.since = time.Time{}
+	g.missing.last = time.Time{}
 	g.running = *first
 	g.warn(cfg)
 	g.reloads = reloads{since: g.started}
 	return g, nil
-}
-
-// lastWritten returns when a file of the store was last written to, zero when there is none.
-func lastWritten(dir string) (last time.Time) {
-	files, _ := os.ReadDir(dir) // what cannot be read is the buffer's to say
-	for _, f := range files {
-		if info, err := f.Info(); err == nil && info.Mode().IsRegular() && info.ModTime().After(last) {
-			last = info.ModTime()
-		}
-	}
-	return last
 }
 
 // tellUnclean says that the last process was killed, or the power failed. What it had not committed it alone knew: no gap
@@ -145,6 +130,9 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	err := g.bounded(hurry, grace, func() error {
 		last := g.finish()
 		polling.end()
+		if err := g.missing.save(last.connections); err != nil {
+			g.log.Warn("it cannot be kept since when devices are not heard; their history will be asked for since the last write to the store", "cause", err)
+		}
 		g.drain(hurry, &last)
 		publishing.end()
 		_ = g.keepLearned(true) // said in the log

@@ -226,7 +226,10 @@ func (g *Gateway) startNew(gone *running) {
 	g.ending.add(gone.connections)
 	for _, c := range g.running.connections {
 		if c.task == nil {
-			c.task = g.polling.start(func(ctx context.Context) error { return c.run(ctx, g.values) }, g.ending.before(c)...)
+			c.task = g.polling.start(func(ctx context.Context) error {
+				defer g.missing.ended(c)
+				return c.run(ctx, g.values)
+			}, g.ending.before(c)...)
 		}
 	}
 }

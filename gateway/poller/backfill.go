@@ -62,6 +62,30 @@ func (p *Poller) fill(d *device, from, to time.Time) {
 	}
 }
 
+// Missing returns from when on what devices of the connection pushed may be missing: what is read of their history begins there when another poller, or the
+// next start of the gateway, takes over. Zero = nothing is. It is for when Run has returned.
+func (p *Poller) Missing() (from time.Time) {
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (from.IsZero() || t.Before(from)) {
+			from = t
+		}
+	}
+	if _, ok := p.driver.(drivers.Historian); !ok {
+		return from
+	}
+	earlier(p.since) // it was never connected
+	for _, g := range p.groups {
+		if g.stat.Pushed && !g.heard.IsZero() {
+			earlier(g.since())
+		}
+		earlier(g.device.outage.from)
+	}
+	for i := range p.fills.list {
+		earlier(p.fills.list[i].left)
+	}
+	return from.Round(0)
+}
+
 // wakeFill returns when the next portion is due, zero for never.
 func (p *Poller) wakeFill() time.Time {
 	if !p.link.up || len(p.fills.list) == 0 {

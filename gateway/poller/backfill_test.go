@@ -56,7 +56,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 			return nil
 		}}}}
 	if since != 0 {
-		o.Since = start.Add(since)
+		o.Since = func() time.Time { return start.Add(since) }
 	}
 	p := New(f.conn, f, o)
 	done := make(chan error)
@@ -146,4 +146,52 @@ func TestBackfillGoesOn(t *testing.T) {
 			t.Errorf("what nobody wants was read: %v", got)
 		}
 	})
+}
+
+// TestMissing: what a poller that ends leaves to the next: since before the last push, since the begin of an outage, since what it was told when it was
+// never connected, and nothing when all is polled.
+func TestMissing(t *testing.T) {
+	for name, c := range map[string]struct {
+		during        func(f *keeping)
+		before, after time.Duration // the end of the run
+	}{
+		"pushed": {func(f *keeping) {
+			time.Sleep(time.Minute)
+			f.current() <- drivers.Push{}
+			time.Sleep(time.Second)
+		}, 3 * time.Second, 2 * time.Second},
+		"outage": {func(f *keeping) {
+			f.change(func() { f.pushing.fake.refuse = errors.New("refused") })
+			f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
+			time.Sleep(time.Minute)
+		}, 75 * time.Second, 60 * time.Second},
+		"never connected": {nil, 2*time.Hour + time.Minute, 2 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &keeping{pushing: &pushing{fake: &fake{}}}
+				if c.during == nil {
+					f.pushing.fake.refuse = errors.New("refused")
+				}
+				f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
+				sink := func(time.Time, []telemetry.Reading) error { return nil }
+				start := time.Now()
+				p := New(f.conn, f, Options{Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{sink}}, Pasts: [][]Sink{{sink}},
+					Since: func() time.Time { return start.Add(-2 * time.Hour) }})
+				done := make(chan error)
+				go func() { done <- p.Run(t.Context()) }()
+				time.Sleep(10 * time.Second)
+				if c.during != nil {
+					c.during(f)
+				}
+				p.Stop()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if ago := time.Since(p.Missing()); ago < c.after || ago > c.before {
+					t.Errorf("missing since %v before the end, want %v to %v", ago, c.after, c.before)
+				}
+			})
+		})
+	}
 }

@@ -37,8 +37,8 @@ type Options struct {
 	// the last is what an operator who has just plugged a cable in will wait for.
 	RetryMin, RetryMax time.Duration
 
-	// Since is when the gateway was last known to run; what a device pushed since then is asked for. Zero = it is not.
-	Since time.Time
+	// Since returns from when on what a device pushed may be missing, because it was not heard; that is asked for. Run calls it when it begins. Nil = nothing is.
+	Since func() time.Time
 
 	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
 
@@ -55,7 +55,8 @@ type Poller struct {
 	enter   func() (leave func(), err error)
 	gaps    func(*Gap)
 	fills   fills
-	since   time.Time // until the first connection: see Options
+	from    func() time.Time // see Options.Since
+	since   time.Time        // what it said, until groups are pushed
 	limits  limits
 	details func(g drivers.Ref, details []telemetry.Details)
 	link    link
@@ -76,7 +77,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, since: o.Since, details: o.Details, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, from: o.Since, details: o.Details, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
@@ -119,6 +120,9 @@ func (p *Poller) Run(ctx context.Context) error {
 	defer cancel() // the attempt to connect that close waits for
 	timer := time.NewTimer(firstConnect)
 	defer timer.Stop()
+	if p.from != nil {
+		p.since, p.from = p.from(), nil
+	}
 	p.connect(ctx)
 	select {
 	case <-ctx.Done():
