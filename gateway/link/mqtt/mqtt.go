@@ -109,10 +109,10 @@ func (d *Dialer) late(ctx context.Context, err error) error {
 
 // fitWill refuses a will that a login cannot carry (MQTT 3.1.1 section 3.1.3.3).
 func fitWill(will *link.Message) error {
-	if will == nil {
+	switch {
+	case will == nil:
 		return nil
-	}
-	if len(will.Payload) > maxTopic {
+	case len(will.Payload) > maxTopic:
 		return fmt.Errorf("will: %w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(will.Payload), maxTopic)
 	}
 	if err := fit(will); err != nil {

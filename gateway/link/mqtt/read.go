@@ -179,21 +179,16 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 	if qos == 3 || (qos > 0) != (id > 0) {
 		return fmt.Errorf("%w: the broker sent a PUBLISH of QoS %d with the packet id %d", link.ErrProtocol, qos, id)
 	}
-	if qos == 2 || left > s.o.MaxInbound || !s.wanted(topic) {
-		if err := unasked.message(size); err != nil {
-			return err
+	if qos < 2 && left <= s.o.MaxInbound && s.wanted(topic) {
+		payload := make([]byte, left)
+		if _, err = io.ReadFull(s.r, payload); err == nil {
+			err = s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0})
 		}
+	} else if err = unasked.message(size); err == nil {
 		s.stats.discarded.Add(1)
-		if _, err := s.r.Discard(left); err != nil {
-			return err
-		}
-		return s.acknowledge(qos, id)
+		_, err = s.r.Discard(left)
 	}
-	payload := make([]byte, left)
-	if _, err := io.ReadFull(s.r, payload); err != nil {
-		return err
-	}
-	if err := s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0}); err != nil {
+	if err != nil {
 		return err
 	}
 	return s.acknowledge(qos, id)

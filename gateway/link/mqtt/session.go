@@ -274,18 +274,15 @@ func (s *session) watch() {
 // Close says DISCONNECT and ends the session: see link.Link.
 func (s *session) Close() error {
 	s.mu.Lock()
-	first := !s.closing
-	s.closing = true
-	if first {
+	if !s.closing {
+		s.closing = true
 		s.out = append(s.out, packetDisconnect, 0)
 	}
 	s.mu.Unlock()
 	s.timer.Stop()
 	s.Flush()
-	if first {
-		timer := time.AfterFunc(farewell, func() { s.fail(link.ErrClosed) })
-		defer timer.Stop()
-	}
+	timer := time.AfterFunc(farewell, func() { s.fail(link.ErrClosed) })
+	defer timer.Stop()
 	s.wg.Wait()
 	return nil
 }

@@ -101,9 +101,9 @@ func (t *target) explainDial(err error) error {
 		hint = "nothing listens there; is the broker running, and is the port right?"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		hint = "there is no route to it; check the network"
-	case is[*upgradeError](err):
+	case is[upgradeError](err):
 		hint = "is this the broker's websocket address? The path is mostly /mqtt"
-	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
+	case t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
 		hint = "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"
 	case alerted(err):
 		hint = alertHint
