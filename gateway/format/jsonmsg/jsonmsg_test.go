@@ -26,7 +26,7 @@ func openStream(t testing.TB, o Options, schema *record.Schema) *testStream {
 	if _, err := New(o); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStream(&o, schema, &splitter{})
+	s, err := newStream(&o, schema, &scratch{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,11 +222,11 @@ func TestTopic(t *testing.T) {
 			}
 			continue
 		}
-		if s, err := newStream(&o, schema, &splitter{}); err != nil || s.topic != want {
+		if s, err := newStream(&o, schema, &scratch{}); err != nil || s.topic != want {
 			t.Errorf("template %q: topic %q, want %q (%v)", template, s.topic, want, err)
 		}
 	}
-	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}, &splitter{}); err == nil {
+	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}, &scratch{}); err == nil {
 		t.Error("a topic of 100,000 bytes is accepted")
 	}
 }
