@@ -74,7 +74,7 @@ func (p *Publisher) live(s *Stats) uint64 {
 func (p *Publisher) update(x *session) {
 	p.breakers.expire(time.Now())
 	p.show(func(s *Stats) {
-		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.of(&p.lanes.live), p.lanes.live.first()
+		s.InFlight, s.liveInFlight, s.livePos = len(x.win.units), x.win.of(&p.lanes.live), p.lanes.live.first()
 		s.Breakers, s.Held = p.breakerStats(), p.breakers.held()
 	})
 	p.drained()
