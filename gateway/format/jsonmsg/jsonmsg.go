@@ -153,10 +153,7 @@ type stream struct {
 
 func newStream(o *Options, s *record.Schema, scratch *scratch) (*stream, error) {
 	e := &stream{bigText: o.BigIntsAsText, scratch: scratch}
-	gateway := s.Gateway
-	if gateway == "" { // of a store that an older version wrote
-		gateway = o.Gateway
-	}
+	gateway := cmp.Or(s.Gateway, o.Gateway) // in a store that an older version wrote the schema has none
 	e.topic = placeholders(topicLevel(gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(o.Topic)
 	if len(e.topic) > maxTopic || e.topic == "" {
 		return nil, fmt.Errorf("topic of device %q group %q has %d bytes; MQTT allows 1 to %d", s.Device, s.Group, len(e.topic), maxTopic)

@@ -7,7 +7,6 @@
 package mqtt
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,20 +24,13 @@ type Options struct {
 	Password string
 	TLS      TLS // for mqtts and wss
 
-	KeepAlive      time.Duration // of MQTT, section 3.1.2.10; 0 = 30 s, whole seconds up to 18 h
-	ConnectTimeout time.Duration // for everything up to the answer to the login; 0 = 10 s
-	MaxInbound     int           // bytes of a message that is subscribed to; 0 = 64 KiB
+	KeepAlive time.Duration // of MQTT, section 3.1.2.10; whole seconds up to 18 h
 }
 
-// The values of options that are 0.
 const (
-	defaultKeepAlive      = 30 * time.Second // below the idle time-out of common NATs
-	defaultConnectTimeout = 10 * time.Second // a slow cellular link needs 3 round trips of 2 s
-	defaultMaxInbound     = 64 << 10
+	connectTimeout = 10 * time.Second    // for everything up to the answer to the login: a slow cellular link needs 3 round trips of 2 s
+	maxKeepAlive   = 65535 * time.Second // the login has 16 bits for it
 )
-
-// maxKeepAlive is what the login can say: 16 bits of seconds.
-const maxKeepAlive = 65535 * time.Second
 
 // Dialer makes sessions with one broker.
 type Dialer struct {
@@ -57,9 +49,6 @@ func New(o Options) (*Dialer, error) {
 	if o.ClientID == "" {
 		return nil, errors.New("the client id is missing")
 	}
-	o.KeepAlive = cmp.Or(o.KeepAlive, defaultKeepAlive)
-	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
-	o.MaxInbound = cmp.Or(o.MaxInbound, defaultMaxInbound)
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
@@ -76,11 +65,11 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	if err := fitWill(will); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.o.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := d.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", d.late(ctx, d.target.explainDial(err)))
+		return nil, fmt.Errorf("connect: %w", late(ctx, d.target.explainDial(err)))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s := newSession(&d.o, conn)
@@ -90,17 +79,17 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("log in: %w", d.late(ctx, d.target.explainLogin(err)))
+		return nil, fmt.Errorf("log in: %w", late(ctx, d.target.explainLogin(err)))
 	}
 	s.start()
 	return s, nil
 }
 
 // late says that the time was up, or that the caller gave up, where that is why err came.
-func (d *Dialer) late(ctx context.Context, err error) error {
+func late(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
 	case errors.Is(cause, context.DeadlineExceeded):
-		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, d.o.ConnectTimeout)
+		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, connectTimeout)
 	case cause != nil:
 		return cause
 	}

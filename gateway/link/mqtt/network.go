@@ -48,7 +48,7 @@ func parseTarget(text string) (target, error) {
 	if u.User != nil {
 		return target{}, errors.New("the url holds a user name; give it as username and password")
 	}
-	t := target{url: u, host: u.Host}
+	t := target{url: u}
 	port := "1883"
 	switch u.Scheme {
 	case "mqtt", "tcp":
@@ -64,9 +64,7 @@ func parseTarget(text string) (target, error) {
 	if u.Hostname() == "" {
 		return target{}, fmt.Errorf("url %q names no host", text)
 	}
-	if u.Port() == "" {
-		t.host = net.JoinHostPort(u.Hostname(), port)
-	}
+	t.host = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 	return t, nil
 }
 
@@ -102,10 +100,7 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 
 // load reads the files.
 func (f *TLS) load(host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if f.ServerName != "" {
-		c.ServerName = f.ServerName
-	}
+	c := &tls.Config{ServerName: cmp.Or(f.ServerName, host), MinVersion: tls.VersionTLS12}
 	if f.CAFile != "" {
 		pem, err := readPEM(f.CAFile)
 		if err != nil {
@@ -148,8 +143,6 @@ func readPEM(path string) ([]byte, error) {
 // 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.
 const maxUpgrade = 64 << 10
 
-var errUpgrade = fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
-
 // openWeb makes a connection a websocket. Every byte is counted until it is open.
 func (t *target) openWeb(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, error) {
 	defer context.AfterFunc(ctx, func() { _ = raw.Close() })() // the library looks at the deadline only
@@ -187,7 +180,7 @@ type upgradeConn struct {
 func (c *upgradeConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.left.Add(int64(-n)) < 0 {
-		return 0, errUpgrade
+		return 0, fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
 	}
 	return n, err
 }

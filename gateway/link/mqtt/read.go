@@ -162,8 +162,8 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
-	if most := max(s.o.MaxInbound+maxTopic+4, byteBurst); size > most {
-		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
+	if size > byteBurst { // of what is subscribed to, the bound is far lower
+		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, byteBurst)
 	}
 	topic, left, err := s.topic(size)
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 	if qos == 3 || (qos > 0) != (id > 0) {
 		return fmt.Errorf("%w: the broker sent a PUBLISH of QoS %d with the packet id %d", link.ErrProtocol, qos, id)
 	}
-	if qos < 2 && left <= s.o.MaxInbound && s.wanted(topic) {
+	if qos < 2 && left <= maxInbound && s.wanted(topic) {
 		payload := make([]byte, left)
 		if _, err = io.ReadFull(s.r, payload); err == nil {
 			err = s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0})

@@ -60,6 +60,7 @@ type flight struct {
 
 const (
 	inboxSize   = 64
+	maxInbound  = 64 << 10         // bytes of a message that is subscribed to
 	inboxWait   = 10 * time.Second // how long a full inbox may hold up the session
 	maxInFlight = 1 << 14          // packet ids in use at once: far above any window, below the 65,535 there are
 	maxTopic    = 65535            // bytes, MQTT 3.1.1 section 1.5.3
@@ -195,7 +196,7 @@ func (s *session) Subscribe(filters ...string) error {
 		return err
 	}
 	s.Flush()
-	timer := time.NewTimer(s.o.ConnectTimeout)
+	timer := time.NewTimer(connectTimeout)
 	defer timer.Stop()
 	select {
 	case codes := <-s.granted:
@@ -206,7 +207,7 @@ func (s *session) Subscribe(filters ...string) error {
 		s.mu.Lock()
 		s.subID = 0
 		s.mu.Unlock()
-		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.o.ConnectTimeout)
+		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, connectTimeout)
 	}
 }
 
