@@ -15,7 +15,6 @@ type lanes struct {
 	p       *Publisher
 	live    lane
 	backlog lane
-	started bool   // a session has begun its live lane
 	head    uint64 // the buffer's next number when the session began: what is older waited
 }
 
@@ -37,14 +36,13 @@ func (l *lanes) begin(window int) {
 		return
 	}
 	switch {
-	case !l.started:
+	case l.live.pos == 0: // the first session
 		l.backlog.end = l.head
 	case l.head-l.live.pos <= uint64(window):
 		return
 	default:
 		l.backlog.back(l.live.pos, l.head)
 	}
-	l.started = true
 	l.live.set(l.head, 0)
 }
 

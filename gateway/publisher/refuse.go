@@ -156,12 +156,11 @@ func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err erro
 			return wait, false, nil
 		}
 		s.renew(now)
-		wait, err = s.next(now)
-		return wait, true, err
+		return 0, false, nil
 	case b.silent && s.acked == 0, !b.silent && !q.flowing:
 		return far, false, nil
 	case !b.silent && len(s.win.units) > 0: // some of it may never be answered: then others go on meanwhile
-		return s.patience(), now.Sub(s.win.oldest().sent) < s.patience(), nil
+		return s.patience(), now.Sub(s.win.units[0].sent) < s.patience(), nil
 	case !b.silent:
 		q.flowing = false
 	}

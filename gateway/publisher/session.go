@@ -30,8 +30,9 @@ type session struct {
 	arena    []byte // payloads of a unit of several records
 	rec      buffer.Record
 
-	acked     int // units
-	sent      int // units
+	acked     int        // units
+	sent      int        // units
+	told      link.Stats // as Stats has them already
 	dialled   time.Duration
 	alone     *unit     // nothing else is sent while its answer is awaited, until that is late
 	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
@@ -110,15 +111,14 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 	if err := s.hear(); err != nil {
 		return 0, err
 	}
-	if wait, err = s.alive(now); err != nil {
-		return 0, err
-	}
-	if !leaving {
+	wait, err = s.alive(now)
+	if err == nil && !leaving {
 		var pause time.Duration
-		if pause, err = s.fill(now); err != nil {
-			return 0, err
-		}
+		pause, err = s.fill(now)
 		wait = min(wait, pause)
+	}
+	if err != nil {
+		return 0, err
 	}
 	if s.sent > before {
 		s.link.Flush()
@@ -379,7 +379,6 @@ func (s *session) tooLarge() error {
 
 // send hands a unit's messages to the link.
 func (s *session) send(u *unit) error {
-	u.bytes = 0
 	for i := range s.messages {
 		u.bytes += len(s.messages[i].Payload)
 	}
@@ -414,13 +413,8 @@ func (s *session) end(err error) ending {
 	}
 	p.lanes.lost(&s.win)
 	p.dest.Reset()
-	stats := s.link.Stats()
-	p.show(func(n *Stats) {
-		n.Stray += stats.Stray
-		n.Discarded += stats.Discarded
-		n.InFlight = 0
-		p.link = nil
-	})
+	s.win.units = nil
+	p.update(s)
 	return e
 }
 
@@ -430,20 +424,18 @@ func (s *session) end(err error) ending {
 func (s *session) closedOn(now time.Time) (news bool) {
 	var lately *unit
 	for _, u := range s.win.units {
-		if len(u.seqs) == 0 {
-			continue
-		}
-		if len(s.win.units) > 1 && !now.Before(s.answerBy(u)) {
+		switch {
+		case len(u.seqs) == 0:
+		case len(s.win.units) > 1 && !now.Before(s.answerBy(u)):
 			news = s.suspect(u, now, true) || news
-			continue
-		}
-		if lately != nil {
+		case lately == nil:
+			lately = u
+		default:
 			if lately.lane != nil {
 				s.p.suspect = lately.seqs[0]
 			}
 			return news
 		}
-		lately = u
 	}
 	if lately != nil && now.Sub(lately.sent) <= soon+carrying(lately.bytes) {
 		news = s.suspect(lately, now, false) || news

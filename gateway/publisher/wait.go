@@ -16,10 +16,10 @@ import (
 // aside, and when nothing gets an answer lets more be sent, of other streams: perhaps they do.
 func (s *session) alive(now time.Time) (time.Duration, error) {
 	wait := far
-	u := s.win.oldest()
-	if u == nil {
+	if len(s.win.units) == 0 {
 		return wait, nil
 	}
+	u := s.win.units[0]
 	if !u.passed.IsZero() {
 		left := u.passed.Add(max(silence, 8*s.win.fastest) + carrying(u.bytes)).Sub(now)
 		if left <= 0 {

@@ -98,14 +98,6 @@ func (w *window) push(u *unit) {
 	}
 }
 
-// oldest returns the oldest unit in flight, or nil.
-func (w *window) oldest() *unit {
-	if len(w.units) == 0 {
-		return nil
-	}
-	return w.units[0]
-}
-
 // answered counts the answer to a message and returns its unit when that is the last one; nil otherwise.
 func (w *window) answered(n uint64) *unit {
 	i := sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })

@@ -240,15 +240,13 @@ const maxUnread = 512 << 20
 
 // deliver hands a message on, and waits for a moment when nobody takes them.
 func (s *session) deliver(m link.Message) error {
-	timer := time.NewTimer(inboxWait)
-	defer timer.Stop()
 	select {
 	case s.inbox <- m:
 		s.signal()
 		return nil
 	case <-s.life.Done():
 		return s.Err()
-	case <-timer.C:
+	case <-time.After(inboxWait):
 		return fmt.Errorf("%d messages from the broker were not taken within %v", inboxSize, inboxWait)
 	}
 }

@@ -196,14 +196,12 @@ func (s *session) Subscribe(filters ...string) error {
 		return err
 	}
 	s.Flush()
-	timer := time.NewTimer(connectTimeout)
-	defer timer.Stop()
 	select {
 	case codes := <-s.granted:
 		return refused(filters, codes)
 	case <-s.life.Done():
 		return s.Err()
-	case <-timer.C:
+	case <-time.After(connectTimeout):
 		s.mu.Lock()
 		s.subID = 0
 		s.mu.Unlock()
