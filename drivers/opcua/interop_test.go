@@ -3,7 +3,6 @@ package opcua
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/telemetry"
 )
 
@@ -33,12 +33,7 @@ func nodeOPCUAIn(t *testing.T, dir string, more ...string) (endpoint string, sai
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
 		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := drivertest.FreePort(t)
 	cmd := exec.Command("node", append([]string{filepath.Join(nodeFolder, "server.js"), fmt.Sprint(port), "0", dir, "secured"}, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
