@@ -109,6 +109,7 @@ var messages = []struct {
 		reading(1, telemetry.Value{Kind: telemetry.KindArray, Text: "\x06\x7fabc"}),
 		reading(2, deep),
 	}, `,"values":{"a":[1,null,"x",[true,[]]]},"bad":{"b":"damaged array","c":"array nested too deeply"}}`},
+	{"no value and a reason", []telemetry.Reading{uncertain(reading(0, telemetry.Value{}), "sensor drifts")}, `,"values":{},"bad":{"a":"sensor drifts"}}`},
 	{"uncertain keeps its value", []telemetry.Reading{
 		uncertain(reading(0, telemetry.Int(7)), "sensor drifts"), uncertain(reading(1, telemetry.Value{}), ""), uncertain(reading(2, telemetry.Int(7)), ""),
 	}, `,"values":{"a":7,"c":7},"bad":{"b":"no value"},"uncertain":{"a":"sensor drifts","c":"uncertain"}}`},

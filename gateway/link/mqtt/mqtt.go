@@ -37,6 +37,7 @@ type Dialer struct {
 	o      Options
 	target target
 	dial   func(context.Context) (net.Conn, error) // seam for tests
+	within time.Duration                           // likewise: connectTimeout
 	seen   certificates
 }
 
@@ -52,7 +53,7 @@ func New(o Options) (*Dialer, error) {
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
-	d := &Dialer{o: o, target: t}
+	d := &Dialer{o: o, target: t, within: connectTimeout}
 	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
 	return d, nil
 }
@@ -65,7 +66,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	if err := fitWill(will); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.within)
 	defer cancel()
 	conn, err := d.dial(ctx)
 	if err != nil {
