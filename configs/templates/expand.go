@@ -2,7 +2,9 @@ package templates
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,9 @@ func (t *Template) Expand(p Params) ([]Group, error) {
 			var err error
 			if out.Tags[j], err = t.expandTag(&g.tags[j], p); err != nil {
 				return nil, err
+			}
+			if g.tags[j].power != "" {
+				out.Derived = append(out.Derived, g.tags[j].derived(p.Prefix))
 			}
 		}
 		groups[i] = out
@@ -78,6 +83,24 @@ func (t *Template) expandTag(in *tag, p Params) (Tag, error) {
 	}
 	out.Address = "holding:" + strconv.Itoa(base+in.offset)
 	return out, nil
+}
+
+// derived is the value of a tag that counts in a power of ten, which the device may change. It divides where the exponent is negative,
+// because 0.1 is no binary number: 2301 / 10 is 230.1.
+func (t *tag) derived(prefix string) Derived {
+	raw, power := word(prefix+t.Name), word(prefix+t.power)
+	return Derived{Name: prefix + strings.TrimSuffix(t.Name, rawSuffix), Raw: prefix + t.Name, Unit: t.scaled, Description: t.Description,
+		Expr: fmt.Sprintf("%[2]s < 0 ? %[1]s / 10 ** -%[2]s : %[1]s * 10 ** %[2]s", raw, power)}
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// word is a tag's name in a formula.
+func word(name string) string {
+	if plainWord.MatchString(name) {
+		return name
+	}
+	return fmt.Sprintf("$env[%q]", name)
 }
 
 // Options returns the options of the device for the driver: unit, and order, max_registers and max_gap where the

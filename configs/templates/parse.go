@@ -58,7 +58,11 @@ type fileTag struct {
 	Order       string
 	Access      string
 	Invalid     string
+	PowerOfTen  string `yaml:"power_of_ten"` // the tag with the exponent
 }
+
+// rawSuffix ends the name of a tag with a power of ten; the scaled value has the name without it.
+const rawSuffix = "_raw"
 
 // group and tag are what Expand starts from.
 type group struct {
@@ -69,8 +73,10 @@ type group struct {
 
 type tag struct {
 	Tag
-	offset int // from the base, -1 = Address says it all
-	words  int // registers that it takes
+	offset int    // from the base, -1 = Address says it all
+	words  int    // registers that it takes
+	power  string // the tag with the exponent of ten that its values count in, "" = none
+	scaled string // unit of the values so scaled
 }
 
 // Parse reads a template and reports its mistakes, the first 20 of them, at once. It takes 256 KiB, 64 groups
@@ -143,6 +149,7 @@ func (c *checker) template() *Template {
 		c.invalid[typ] = c.invalidOf("invalid of "+typ, typ, values)
 	}
 	t.groups = c.groups()
+	c.powers(t.groups)
 	return t
 }
 
@@ -216,8 +223,32 @@ func (c *checker) tag(f *fileTag) tag {
 		c.errorf("%s: scale and offset are numbers, and scale is not 0; delete the key for values as they are", where)
 	}
 	c.address(where, f, &t)
+	if t.power = f.PowerOfTen; t.power != "" {
+		if !strings.HasSuffix(f.Name, rawSuffix) || f.Scale != nil || f.Offset != 0 || f.Type == "string" || f.Type == "" {
+			c.errorf("%s: power_of_ten is for numbers without scale and offset, whose name ends in %s", where, rawSuffix)
+		}
+		c.unique("tag", strings.TrimSuffix(f.Name, rawSuffix), c.names)
+		t.scaled, t.Unit = f.Unit, ""
+	}
 	t.Options = c.options(where, f)
 	return t
+}
+
+// powers checks that the exponents are read.
+func (c *checker) powers(groups []group) {
+	read := map[string]bool{}
+	for _, g := range groups {
+		for i := range g.tags {
+			read[g.tags[i].Name] = g.tags[i].power == ""
+		}
+	}
+	for _, g := range groups {
+		for i := range g.tags {
+			if t := &g.tags[i]; t.power != "" && !read[t.power] {
+				c.errorf("tag %q: power_of_ten %q is no tag of the template that is read as it is", t.Name, t.power)
+			}
+		}
+	}
 }
 
 func (c *checker) options(where string, f *fileTag) map[string]string {

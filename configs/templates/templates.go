@@ -43,6 +43,16 @@ type Group struct {
 	Name     string
 	Interval time.Duration
 	Tags     []Tag
+	Derived  []Derived
+}
+
+// Derived is a value that is worked out from tags.
+type Derived struct {
+	Name        string
+	Expr        string // of the config's language
+	Raw         string // the tag that it is the value of
+	Unit        string
+	Description string
 }
 
 // Tag is one tag of an expanded template, in the words of the config.

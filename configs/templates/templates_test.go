@@ -197,6 +197,40 @@ func TestInvalidValue(t *testing.T) {
 	}
 }
 
+// TestPowerOfTen: a value that counts in a power of ten is read raw, and a formula beside it makes the value.
+func TestPowerOfTen(t *testing.T) {
+	text := strings.Replace(good, "type: uint32}", "type: uint32}, {name: w_raw, address: 'input:20', type: int16, unit: W, power_of_ten: w_sf}, {name: w_sf, address: 'input:21', type: int16}", 1)
+	tpl, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, want := range map[string]Derived{
+		"":    {Name: "w", Unit: "W", Expr: "w_sf < 0 ? w_raw / 10 ** -w_sf : w_raw * 10 ** w_sf"},
+		"m1_": {Name: "m1_w", Unit: "W", Expr: "m1_w_sf < 0 ? m1_w_raw / 10 ** -m1_w_sf : m1_w_raw * 10 ** m1_w_sf"},
+		`1 "`: {Name: `1 "w`, Unit: "W", Expr: `$env["1 \"w_sf"] < 0 ? $env["1 \"w_raw"] / 10 ** -$env["1 \"w_sf"] : $env["1 \"w_raw"] * 10 ** $env["1 \"w_sf"]`},
+	} {
+		groups := expand(t, tpl, Params{Prefix: prefix})
+		want.Raw = prefix + "w_raw"
+		if got := groups[1].Derived; len(got) != 1 || got[0] != want || len(groups[0].Derived) != 0 {
+			t.Errorf("%q: %+v, want %+v", prefix, got, want)
+		}
+		if raw := groups[1].Tags[1]; raw.Name != prefix+"w_raw" || raw.Unit != "" {
+			t.Errorf("%q: %+v", prefix, raw)
+		}
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"power_of_ten: w_sf", "power_of_ten: v_sf", `power_of_ten "v_sf" is no tag`},
+		{"power_of_ten: w_sf", "power_of_ten: w_raw", `power_of_ten "w_raw" is no tag`},
+		{"name: w_raw", "name: w", "whose name ends in _raw"},
+		{"unit: W", "scale: 0.1", "without scale"},
+		{"name: hours", "name: w", `tag "w" stands there twice`},
+	} {
+		if _, err := Parse([]byte(strings.Replace(text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v; want %q", c.new, err, c.want)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{"name: pump", "name: Pump 1", "use lower case"},

@@ -1,7 +1,9 @@
 package modbus
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -115,7 +117,8 @@ func connectSoon(t *testing.T, c drivers.Connection) *driver {
 	}
 }
 
-// TestMbpoll has mbpoll, on libmodbus, read the simulated device over TCP and RTU.
+// TestMbpoll has mbpoll, on libmodbus, read and write every table of the simulated device over TCP and RTU, numbers of 32 bits in both
+// orders among it.
 func TestMbpoll(t *testing.T) {
 	_, err := exec.LookPath("mbpoll")
 	need(t, "mbpoll", err == nil)
@@ -124,20 +127,51 @@ func TestMbpoll(t *testing.T) {
 			continue
 		}
 		sim := startSim(t, modbussim.Options{Transport: transport})
-		sim.Unit(5).SetRegisters(modbussim.Holding, 10, 0x1234, 0xffff)
-		args := []string{"-m", "rtu", "-b", "19200", "-P", "even", "-a", "5", "-0", "-1", sim.Addr()}
+		u := sim.Unit(5)
+		u.SetRegisters(modbussim.Holding, 10, 0x1234, 0xffff, 0xe979, 0x42f6, 0x42f6, 0xe979)
+		u.SetRegisters(modbussim.Input, 65534, 7, 65535)
+		u.SetRegisters(modbussim.Input, 20, 0xfffe, 0xffff)
+		u.SetBits(modbussim.Coil, 3, true, false)
+		u.SetBits(modbussim.Discrete, 8, false, true)
+		sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(5, modbussim.Holding, 900, 900)})
+		line := []string{"-m", "rtu", "-b", "19200", "-P", "even", "-a", "5", "-0", "-1", sim.Addr()}
 		if host, port, err := net.SplitHostPort(sim.Addr()); err == nil {
-			args = []string{"-m", "tcp", "-p", port, "-a", "5", "-0", "-1", host}
+			line = []string{"-m", "tcp", "-p", port, "-a", "5", "-0", "-1", host}
 		}
-		call := func(more ...string) string {
-			out, err := exec.Command("mbpoll", append(more, args...)...).CombinedOutput()
-			if err != nil {
-				t.Errorf("%s: %v: %s", transport, err, out)
+		for _, c := range []struct {
+			args string
+			want []string
+		}{
+			{"-r 10 -c 2 -t 4:hex", []string{"[10]: \t0x1234", "[11]: \t0xFFFF"}},
+			{"-r 12 -c 1 -t 4:float", []string{"[12]: \t123.456"}},
+			{"-r 14 -c 1 -t 4:float -B", []string{"[14]: \t123.456"}},
+			{"-r 20 -c 1 -t 3:int", []string{"[20]: \t-2"}},
+			{"-r 65534 -c 2 -t 3", []string{"[65534]: \t7", "[65535]: \t65535"}},
+			{"-r 3 -c 2 -t 0", []string{"[3]: \t1", "[4]: \t0"}},
+			{"-r 8 -c 2 -t 1", []string{"[8]: \t0", "[9]: \t1"}},
+			{"-r 900 -c 1 -t 4", []string{"Illegal data address"}},
+			{"-r 40 -t 4 = 258 65535 7", []string{"Written 3 references."}},
+			{"-r 50 -t 4 = 9", []string{"Written 1 references."}},
+			{"-r 60 -t 4:float -B = -1.5", []string{"Written 1 references."}},
+			{"-r 30 -t 0 = 1 0 1", []string{"Written 3 references."}},
+			{"-r 33 -t 0 = 1", []string{"Written 1 references."}},
+		} {
+			args, values, _ := strings.Cut(c.args, " =")
+			all := append(append(strings.Fields(args), line...), "--")
+			out, _ := exec.Command("mbpoll", append(all, strings.Fields(values)...)...).CombinedOutput()
+			for _, want := range c.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%s: mbpoll %s: %q, want %q", transport, c.args, out, want)
+				}
 			}
-			return string(out)
 		}
-		if out := call("-r", "10", "-c", "2", "-t", "4:hex"); !strings.Contains(out, "[10]: \t0x1234") || !strings.Contains(out, "[11]: \t0xFFFF") {
-			t.Errorf("%s: %s", transport, out)
+		for addr, want := range map[uint16]string{40: "0102ffff0007", 50: "000900000000", 60: "bfc000000000"} {
+			if got := hex.EncodeToString(u.Held(modbussim.Holding, addr, 3)); got != want {
+				t.Errorf("%s: mbpoll laid %s at %d, want %s", transport, got, addr, want)
+			}
+		}
+		if got := u.Held(modbussim.Coil, 30, 4); !bytes.Equal(got, []byte{1, 0, 1, 1}) {
+			t.Errorf("%s: mbpoll laid the coils %v", transport, got)
 		}
 	}
 }

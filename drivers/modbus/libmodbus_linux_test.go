@@ -55,10 +55,9 @@ func cable(t *testing.T) (one, other string) {
 	return "", ""
 }
 
-// serving starts the device of testdata/libmodbus.c and returns what it says that it holds, a line each.
-func serving(t *testing.T, binary string, where ...string) (lines []string) {
+// serving starts a foreign device and returns what it says that it holds, a line each.
+func serving(t *testing.T, run *exec.Cmd) (lines []string) {
 	t.Helper()
-	run := exec.Command(binary, append([]string{"serve"}, where...)...)
 	run.Stderr = os.Stderr
 	out, err := run.StdoutPipe()
 	if err != nil {
@@ -74,7 +73,7 @@ func serving(t *testing.T, binary string, where ...string) (lines []string) {
 		}
 		lines = append(lines, s.Text())
 	}
-	t.Fatal("the device on libmodbus does not start")
+	t.Fatalf("%q does not start", run.Args)
 	return nil
 }
 
@@ -86,17 +85,49 @@ func told(t *testing.T, line string) (list []telemetry.Tag, want telemetry.Value
 		t.Fatalf("the device says %q", line)
 	}
 	how := typ + " order=" + order
-	switch order {
-	case "low", "high":
-		how = typ + " byte=" + order
-	case "-":
+	switch {
+	case typ == "coil" || typ == "discrete":
 		return []telemetry.Tag{tagOf(typ + ":" + number)}, telemetry.Bool(value == "1")
+	case typ == "bits" || typ == "bool":
+		number, how = number+"."+order, ""
+	case order == "low" || order == "high":
+		how = typ + " byte=" + order
 	}
-	if k, _ := parseKind(typ); !kinds[k].ordered {
+	k, _ := parseKind(typ)
+	if !kinds[k].ordered {
 		how = strings.TrimSuffix(how, " order=ABCD")
 	}
+	if k.long() {
+		how += " length=12"
+	}
 	list = []telemetry.Tag{tagOf("holding:" + number + " " + how), tagOf("input:" + number + " " + how)}
-	return list, number64(t, typ, value)
+	return list, plainValue(t, typ, value)
+}
+
+// plainValue reads a value as Go's library does, which shares nothing with the driver.
+func plainValue(t *testing.T, typ, text string) telemetry.Value {
+	t.Helper()
+	var err error
+	switch k, _ := parseKind(typ); {
+	case k == kindBool:
+		return telemetry.Bool(text == "1")
+	case k == kindBytes:
+		return telemetry.String(text)
+	case k == kindString:
+		var b []byte
+		if b, err = hex.DecodeString(strings.Trim(text, "-")); err == nil {
+			return telemetry.String(string(b))
+		}
+	case k.time():
+		var at time.Time
+		if at, err = time.Parse(time.RFC3339, text); err == nil {
+			return telemetry.Time(at)
+		}
+	default:
+		return number64(t, typ, text)
+	}
+	t.Fatal(err)
+	return telemetry.Value{}
 }
 
 // number64 reads a number as strconv does, which shares nothing with the driver.
@@ -138,12 +169,13 @@ func TestLibmodbus(t *testing.T) {
 				where, other = cable(t)
 				url = "rtu://" + other
 			}
-			testLibmodbus(t, url, serving(t, binary, transport, where))
+			foreignDevice(t, url, serving(t, exec.Command(binary, "serve", transport, where)), 11*4+4+4) // the ordered types, those of one register, bytes and bits
 		})
 	}
 }
 
-func testLibmodbus(t *testing.T, url string, lines []string) {
+// foreignDevice reads what a device says that it holds, at least so many kinds of tag, and writes some of it.
+func foreignDevice(t *testing.T, url string, lines []string, least int) {
 	var list []telemetry.Tag
 	var want []telemetry.Value
 	seen := map[string]bool{}
@@ -154,7 +186,7 @@ func testLibmodbus(t *testing.T, url string, lines []string) {
 			list, want = append(list, tag), append(want, value)
 		}
 	}
-	if least := 11*4 + 4 + 4; len(seen) < least { // the ordered types, those of one register, bytes and bits
+	if len(seen) < least {
 		t.Fatalf("%d kinds of tag, want %d: %v", len(seen), least, seen)
 	}
 	copies, raw, writes := asides(t, list, want)
@@ -184,7 +216,9 @@ func asides(t *testing.T, list []telemetry.Tag, want []telemetry.Value) (copies,
 	for i, tag := range list {
 		number, holding := strings.CutPrefix(tag.Address, "holding:")
 		kind := fmt.Sprint(tag.Type, tag.Options)
-		if times[kind]++; !holding || times[kind]%8 != 1 || tag.Type == "float16" || tag.Options["byte"] != "" {
+		times[kind]++
+		part := tag.Options["byte"] != "" || strings.Contains(number, ".")
+		if !holding || times[kind]%8 != 1 || tag.Type == "float16" || part {
 			continue
 		}
 		at, _ := strconv.Atoi(number)
@@ -211,7 +245,7 @@ func writeAside(t *testing.T, d *driver, writes []drivers.Write, copies []teleme
 	zero := 0
 	for i := 0; i < len(readings); i += 2 {
 		if readings[i].Value != readings[i+1].Value || readings[i].Reason != "" {
-			t.Errorf("register %d of %d: libmodbus laid %+v, the driver wrote %+v", i/2, len(readings)/2, readings[i], readings[i+1])
+			t.Errorf("register %d of %d: the device laid %+v, the driver wrote %+v", i/2, len(readings)/2, readings[i], readings[i+1])
 		}
 		if readings[i].Value.Bits == 0 {
 			zero++

@@ -38,6 +38,16 @@ func Places(c drivers.Connection) ([][][]Place, error) {
 	return devices, nil
 }
 
+// Caller returns where a device that calls makes its connection, and the packets that it sends of its own accord; no place for what
+// does not call. Its error is that of Protocol.New.
+func Caller(c drivers.Connection) (address string, registration, heartbeat []byte, err error) {
+	d, err := newDriver(&c, nil)
+	if err != nil || d.link.network != netListen {
+		return "", nil, nil, err
+	}
+	return d.link.address, d.link.slot.registration, d.link.slot.heartbeat, nil
+}
+
 // Partial reports whether the tag is only some bits of a register.
 func (p *Place) Partial() bool { return p.field.partial() }
 

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 )
@@ -280,17 +282,43 @@ func savePEM(t *testing.T, path, kind string, der []byte) {
 }
 
 // TestIPv6 reads over ::1, where the machine has it.
+// TestIPv6 reads over each network, and from a device that calls.
 func TestIPv6(t *testing.T) {
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("no IPv6 here")
 	} else {
 		l.Close()
 	}
-	sim := startSim(t, modbussim.Options{Addr: "[::1]:0"})
-	sim.Unit(1)
-	d := connect(t, drivers.Connection{URL: sim.URL(), Devices: []drivers.Device{device(sim.URL(), 1, tags("holding:1"))}})
-	if _, err := d.Read(context.Background(), drivers.Ref{}, nil); err != nil {
-		t.Error(err)
+	for _, transport := range []string{"tcp", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp", "tcp-listen", "rtu-listen"} {
+		own, calls := transport, map[string]string{"tcp-listen": "tcp", "rtu-listen": "rtuovertcp"}[transport]
+		if calls != "" {
+			own = calls
+		}
+		sim := startSim(t, modbussim.Options{Addr: "[::1]:0", Transport: own})
+		sim.Unit(1).SetRegisters(modbussim.Holding, 1, 4711)
+		url := sim.URL()
+		if calls != "" {
+			url = fmt.Sprintf("%s://[::1]:%d", transport, drivertest.FreePort(t))
+		}
+		dev := device(url, 1, tags("holding:1"))
+		dev.Timeout = 10 * time.Second
+		d := connect(t, drivers.Connection{URL: url, Devices: []drivers.Device{dev}})
+		if calls != "" {
+			if err := sim.Call(d.link.address, nil); err != nil {
+				t.Errorf("%s: %v", transport, err)
+			}
+		}
+		var readings []telemetry.Reading
+		var err error
+		for range 200 { // a call takes its time
+			if readings, err = d.Read(context.Background(), drivers.Ref{}, nil); err == nil || !errors.Is(err, drivers.ErrAbsent) {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil || readings[0].Value != telemetry.Uint(4711) {
+			t.Errorf("%s: %+v, %v", transport, readings, err)
+		}
 	}
 }
 

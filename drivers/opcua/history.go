@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -62,10 +63,13 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 		return errors.New("not connected")
 	}
 	g, refused := &d.groups[ref.Device][ref.Group], &historyError{}
-	refused.of = len(g.tags)
 	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
 	for tag := range g.tags {
+		if g.tags[tag].event != nil { // an event is no value
+			continue
+		}
+		refused.of++
 		ask := g.ask.ids[g.nodeOf(tag)]
 		if ask == nil {
 			h.refuse(tag, g.ask.reasons[g.nodeOf(tag)])
@@ -127,11 +131,31 @@ func (h *history) all(ctx context.Context) error {
 			return errors.Join(err, h.release())
 		}
 		r, err := h.request(ctx, false)
-		if err != nil {
+		if err == nil {
+			err = h.take(&r)
+		} else if unlessRefused(err) == nil {
+			return h.each(ctx, err)
+		} else {
 			return err
 		}
-		if err := h.take(&r); err != nil {
+		if err != nil {
 			return errors.Join(err, h.release())
+		}
+	}
+	return nil
+}
+
+// each asks for each of the nodes at hand alone: servers refuse a whole request for one node that can have no history. The link is good.
+func (h *history) each(ctx context.Context, why error) error {
+	if len(h.asked) == 1 {
+		h.refuse(h.asked[0].tag, why.Error())
+		h.asked = h.asked[:0]
+		return nil
+	}
+	for _, p := range slices.Clone(h.asked) {
+		h.asked = append(h.asked[:0], p)
+		if err := h.all(ctx); err != nil {
+			return err
 		}
 	}
 	return nil

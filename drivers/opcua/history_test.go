@@ -127,9 +127,11 @@ func TestConformanceHistory(t *testing.T) {
 	})
 }
 
-// TestNodeOPCUAHistory reads back what node-opcua has counted meanwhile: no number is missing, and none comes twice.
+// TestNodeOPCUAHistory reads back what node-opcua has counted meanwhile: no number is missing, and none comes twice. It refuses a whole request in which
+// there is a node that is no variable.
 func TestNodeOPCUAHistory(t *testing.T) {
-	c := connection(nodeOPCUA(t), 10*time.Second, "ns=1;s=Interop.Beat", "ns=1;s=Interop.Double")
+	c := connection(nodeOPCUA(t), 10*time.Second, "ns=1;s=Interop.Beat", "ns=1;s=Interop.Double", "i=2253", "i=2253")
+	c.Devices[0].Groups[0].Tags[3].Type = eventType
 	d := connect(t, c)
 	from := time.Now()
 	time.Sleep(2 * time.Second)
@@ -141,7 +143,7 @@ func TestNodeOPCUAHistory(t *testing.T) {
 		}
 		return nil
 	})
-	if err == nil || !strings.Contains(err.Error(), `no history of 1 of 2 tags, first "ns=1;s=Interop.Double": BadHistoryOperationUnsupported`) {
+	if err == nil || !strings.Contains(err.Error(), `no history of 2 of 3 tags, first "ns=1;s=Interop.Double": BadHistoryOperationUnsupported`) {
 		t.Errorf("error %v", err)
 	}
 	if len(counts) < 5 {

@@ -104,6 +104,9 @@ func TestTemplate(t *testing.T) {
 		b.Tags[0].Name != "b_voltage" || b.Tags[0].Scale != 0.1 || b.Tags[0].Options["order"] != "CDAB" || a.Tags[0].Options != nil {
 		t.Errorf("%+v\n%+v", a, b)
 	}
+	if p := b.Derived; len(p) != 1 || p[0].Name != "b_power" || p[0].Unit != "W" || !strings.Contains(p[0].Expr, "b_power_raw * 10 ** b_power_sf") || len(b.Tags) != 3 {
+		t.Errorf("derived %+v of %+v", p, b.Tags)
+	}
 }
 
 func TestCSV(t *testing.T) {

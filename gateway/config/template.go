@@ -138,7 +138,7 @@ func (l *loader) addTemplateGroup(d *deviceDraft, t *templateDraft, from *templa
 		l.errorf(t.at, "give the template a prefix, or the other group another name", "the device has two groups %q, one of template %s", from.Name, quote(t.name))
 		return false
 	}
-	if l.tags += len(from.Tags); l.tags > maxTags {
+	if l.tags += len(from.Tags) + len(from.Derived); l.tags > maxTags {
 		l.errorf(t.at, "use a second gateway", "there are more than %d tags", maxTags)
 		l.stopped = true
 		return false
@@ -163,6 +163,11 @@ func (l *loader) addTemplateGroup(d *deviceDraft, t *templateDraft, from *templa
 		if report.TagReport != (TagReport{}) {
 			g.Report = append(g.Report, report.TagReport)
 		}
+	}
+	for _, x := range from.Derived {
+		tag := telemetry.Tag{Name: x.Name, Unit: l.intern(x.Unit), Description: x.Description}
+		g.Derived = append(g.Derived, Derived{Tag: tag, Expr: x.Expr, Report: report.TagReport})
+		d.formulas = append(d.formulas, formula{tag: x.Name, text: x.Expr, at: t.at})
 	}
 	d.Groups = append(d.Groups, g)
 	d.places.groups = append(d.places.groups, place)

@@ -20,7 +20,8 @@ func New() *cobra.Command {
 		Use:   "import FORMAT FILE",
 		Short: "Turn the tags of another gateway into devices of a config",
 		Long: "import reads the tags of another gateway and prints them as devices that a config can include.\n" +
-			"What it could not translate is named, on standard error and at the top of the output.\n\nFormats: " + strings.Join(Formats(), ", ") + ".",
+			"What it could not translate is named, on standard error and at the top of the output.\n\nFormats: " + strings.Join(Formats(), ", ") + ".\n" +
+			"Those of CSV may also be the first sheet of an Excel workbook (.xlsx), as Neuron exports it.",
 		Example: "  millrace import kepware-csv press.csv --device press-1 --url tcp://192.168.1.10:502 > devices/press-1.yaml",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

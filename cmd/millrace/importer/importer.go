@@ -56,6 +56,7 @@ type Group struct {
 // Tag is one tag in the words of the config.
 type Tag struct {
 	Name, Address, Type, Unit, Description string
+	Expr                                   string  // instead of an address: worked out from others
 	Scale, Offset                          float64 // Scale 0 = 1
 	Order                                  string
 	Invalid                                string // raw values that mean "not available", as the driver takes them
@@ -95,6 +96,12 @@ func Import(format string, data []byte, o Options) (*Result, error) {
 	}
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("import %s: the file has over %d MiB; split it", format, maxInput>>20)
+	}
+	if strings.HasSuffix(format, "-csv") && isWorkbook(data) {
+		var err error
+		if data, err = fromWorkbook(data); err != nil {
+			return nil, fmt.Errorf("import %s: %w", format, err)
+		}
 	}
 	b := newBuilder(o)
 	if err := read(b, data); err != nil {

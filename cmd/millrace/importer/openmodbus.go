@@ -204,6 +204,9 @@ func writeOpenModbus(w io.Writer, t *templates.Template, p templates.Params) ([]
 				remark(&r, fmt.Sprintf("tag %q, register %s", g.Tags[i].Name, key), "%s; it was left out", why)
 			}
 		}
+		for _, d := range g.Derived {
+			remark(&r, fmt.Sprintf("tag %q", d.Name), "it is worked out from others; it was left out")
+		}
 	}
 	enc := yaml.NewEncoder(w)
 	enc.SetIndent(2)

@@ -69,6 +69,9 @@ func TestOpenModbusThereAndBack(t *testing.T) {
 		}
 		for _, g := range want.Devices[0].Groups {
 			for _, tag := range g.Tags {
+				if tag.Expr != "" {
+					continue // named as left out
+				}
 				h, ok := held[tag.Address]
 				same := h.Type == tag.Type && h.Order == tag.Order && cmp.Or(h.Scale, 1) == cmp.Or(tag.Scale, 1) && h.Offset == tag.Offset && h.Unit == tag.Unit
 				if bit := strings.Contains(tag.Address, ".") || strings.HasPrefix(tag.Address, "coil") || strings.HasPrefix(tag.Address, "discrete"); !ok || !bit && !same {

@@ -112,6 +112,10 @@ func fromTemplate(t *templates.Template, o Options, p templates.Params) (*Result
 			out.Tags = append(out.Tags, x)
 			r.Tags++
 		}
+		for _, x := range g.Derived {
+			out.Tags = append(out.Tags, Tag{Name: x.Name, Expr: x.Expr, Unit: x.Unit, Description: x.Description})
+			r.Tags++
+		}
 		d.Groups = append(d.Groups, out)
 	}
 	return r, nil

@@ -72,7 +72,11 @@ func (d *Device) write(out *bufio.Writer) {
 }
 
 func (t *Tag) write(out *bufio.Writer) {
-	fmt.Fprintf(out, "        - {name: %s, address: %q", quoted(t.Name), t.Address)
+	if t.Expr != "" {
+		fmt.Fprintf(out, "        - {name: %s, expr: %s", quoted(t.Name), quoted(t.Expr))
+	} else {
+		fmt.Fprintf(out, "        - {name: %s, address: %q", quoted(t.Name), t.Address)
+	}
 	for _, k := range [][2]string{{"type", t.Type}, {"order", t.Order}} {
 		if k[1] != "" {
 			fmt.Fprintf(out, ", %s: %s", k[0], k[1])
@@ -103,12 +107,13 @@ func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
 // quoted is a text in double quotes. JSON's are YAML's; a ${ of a foreign file must not name a variable of ours.
 func quoted(s string) string {
-	b, err := json.Marshal(strings.ReplaceAll(strings.ToValidUTF8(s, "-"), "${", "$${"))
-	if err != nil {
+	var b, out strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(strings.ReplaceAll(strings.ToValidUTF8(s, "-"), "${", "$${")); err != nil {
 		panic("BUG: " + err.Error()) // a string always marshals
 	}
-	var out strings.Builder
-	for _, r := range string(b) {
+	for _, r := range strings.TrimSuffix(b.String(), "\n") {
 		if unprintable(r) {
 			fmt.Fprintf(&out, `\u%04x`, r)
 		} else {

@@ -19,78 +19,129 @@ const faultHelp = `  silent[:WHERE]             says nothing
   deaf-after-connect:TIME    says nothing so long after a connect
   hasty:TIME                 says nothing to a request sooner than that after an answer
   delay:TIME[:WHERE]         answers late
+  drip:TIME                  answers a byte each TIME
   silent-over:COUNT          says nothing to requests for more registers
   exception-over:COUNT       answers them with exception 3
+  exception-gaps             answers with exception 2 what asks for a register that no tag has
   transaction-zero           answers with transaction id 0
+  wrong-transaction          answers with another transaction id
   wrong-unit                 answers in the name of the next unit id
+  stale                      gives the answer before once more, and no other
+  cut:COUNT                  answers with the first COUNT bytes only
+  damage:BYTE                answers with a wrong bit in this byte
+  garbage:COUNT              answers with random bytes
+  junk:COUNT                 sends random bytes after each answer
   noise:COUNT                sends random bytes before each answer (RTU, ASCII)
-WHERE is unit:5, holding:10, holding:10-19 or another table.`
+  flood                      answers other transactions without end (TCP)
+WHERE is unit:5, holding:10, holding:10-19 or another table. A fault with /N after it strikes each N-th of these requests only:
+exception:6/2 is a device that is busy every other time.`
 
-// parseFault reads "silent:holding:10".
-func parseFault(text string) (modbussim.Fault, error) {
-	word, rest, _ := strings.Cut(text, ":")
-	f, err := faultOf(word, rest)
+// gapsFault is the one that has to know the tags.
+const gapsFault = "exception-gaps"
+
+// faultWords are the names, and how what stands after each is read.
+var faultWords = map[string]func(f *modbussim.Fault, rest string) error{
+	"silent":             somewhere(modbussim.Silence),
+	"close":              somewhere(modbussim.CloseAt), // after no byte of the answer
+	"exception":          refusing,
+	"delay":              late,
+	"deaf-after-connect": lasting(modbussim.Deaf),
+	"hasty":              lasting(modbussim.Hasty),
+	"drip":               lasting(modbussim.Drip),
+	"silent-over":        over(modbussim.Silence),
+	"exception-over":     over(modbussim.Exception),
+	"close-after-answer": plain(modbussim.CloseAfter),
+	"transaction-zero":   plain(modbussim.ZeroTransaction),
+	"wrong-transaction":  plain(modbussim.WrongTransaction),
+	"wrong-unit":         plain(modbussim.WrongUnit),
+	"stale":              plain(modbussim.StaleInstead),
+	"flood":              plain(modbussim.Flood),
+	"cut":                counted(modbussim.Partial, 1),
+	"damage":             counted(modbussim.Spoil, 0),
+	"garbage":            counted(modbussim.Garbage, 1),
+	"junk":               counted(modbussim.JunkAfter, 1),
+	"noise":              counted(modbussim.LineNoise, 1),
+	gapsFault:            plain(modbussim.Exception), // the plant says where
+}
+
+// parseFault reads "silent:holding:10" or "damage:7/10".
+func parseFault(text string) (f modbussim.Fault, err error) {
+	one, every, some := strings.Cut(text, "/")
+	word, rest, _ := strings.Cut(one, ":")
+	read, known := faultWords[word]
+	if !known {
+		return f, fmt.Errorf("fault %q: there is none of that name; use one of\n%s", text, faultHelp)
+	}
+	if some {
+		f.Every, err = bounded(every, 2, 1_000_000)
+	}
+	if err == nil {
+		err = read(&f, rest)
+	}
 	if err != nil {
 		return f, fmt.Errorf("fault %q: %w", text, err)
 	}
 	return f, nil
 }
 
-func faultOf(word, rest string) (f modbussim.Fault, err error) {
-	var number int
-	switch word {
-	case "silent", "close":
-		f.Kind = modbussim.Silence
-		if word == "close" {
-			f.Kind = modbussim.CloseAt // after no byte of the answer
-		}
+func somewhere(k modbussim.Kind) func(*modbussim.Fault, string) error {
+	return func(f *modbussim.Fault, rest string) (err error) {
+		f.Kind = k
 		f.Match, err = parseWhere(rest)
-	case "exception":
-		code, where, _ := strings.Cut(rest, ":")
-		f.Kind = modbussim.Exception
-		if number, err = bounded(code, 1, 127); err == nil {
-			f.Code = byte(number)
-			f.Match, err = parseWhere(where)
-		}
-	case "delay":
-		wait, where, _ := strings.Cut(rest, ":")
-		f.Kind = modbussim.Delay
-		if f.Wait, err = parseWait(wait); err == nil {
-			f.Match, err = parseWhere(where)
-		}
-	case "deaf-after-connect", "hasty":
-		f.Kind = modbussim.Deaf
-		if word == "hasty" {
-			f.Kind = modbussim.Hasty
-		}
-		f.Wait, err = parseWait(rest)
-	case "silent-over", "exception-over":
-		f.Kind, f.Code = modbussim.Silence, 3
-		if word == "exception-over" {
-			f.Kind = modbussim.Exception
-		}
-		number, err = bounded(rest, 1, 2000)
-		f.Match = func(q modbussim.Request) bool { return int(q.Count) > number }
-	case "noise":
-		f.Kind, f.Seed = modbussim.LineNoise, 1
-		f.N, err = bounded(rest, 1, 200)
-	default:
-		return plainFault(word, rest)
+		return err
 	}
-	return f, err
 }
 
-// plainFault reads those without anything after their name.
-func plainFault(word, rest string) (modbussim.Fault, error) {
-	kinds := map[string]modbussim.Kind{"close-after-answer": modbussim.CloseAfter, "transaction-zero": modbussim.ZeroTransaction, "wrong-unit": modbussim.WrongUnit}
-	kind, ok := kinds[word]
-	if !ok {
-		return modbussim.Fault{}, fmt.Errorf("there is none of that name; use one of\n%s", faultHelp)
+func refusing(f *modbussim.Fault, rest string) error {
+	code, where, _ := strings.Cut(rest, ":")
+	number, err := bounded(code, 1, 127)
+	if f.Code = byte(number); err != nil {
+		return err
 	}
-	if rest != "" {
-		return modbussim.Fault{}, fmt.Errorf("nothing stands after %s", word)
+	return somewhere(modbussim.Exception)(f, where)
+}
+
+func late(f *modbussim.Fault, rest string) error {
+	wait, where, _ := strings.Cut(rest, ":")
+	if err := lasting(modbussim.Delay)(f, wait); err != nil {
+		return err
 	}
-	return modbussim.Fault{Kind: kind}, nil
+	return somewhere(modbussim.Delay)(f, where)
+}
+
+func lasting(k modbussim.Kind) func(*modbussim.Fault, string) error {
+	return func(f *modbussim.Fault, rest string) (err error) {
+		f.Kind = k
+		f.Wait, err = parseWait(rest)
+		return err
+	}
+}
+
+func over(k modbussim.Kind) func(*modbussim.Fault, string) error {
+	return func(f *modbussim.Fault, rest string) error {
+		number, err := bounded(rest, 1, 2000)
+		f.Kind, f.Code = k, 3
+		f.Match = func(q modbussim.Request) bool { return int(q.Count) > number }
+		return err
+	}
+}
+
+func plain(k modbussim.Kind) func(*modbussim.Fault, string) error {
+	return func(f *modbussim.Fault, rest string) error {
+		if f.Kind = k; rest != "" {
+			return errors.New("nothing stands after it")
+		}
+		return nil
+	}
+}
+
+// counted reads a number of bytes, or which one, from least on.
+func counted(k modbussim.Kind, least int) func(*modbussim.Fault, string) error {
+	return func(f *modbussim.Fault, rest string) (err error) {
+		f.Kind, f.Seed = k, 1
+		f.N, err = bounded(rest, least, 200)
+		return err
+	}
 }
 
 func bounded(text string, low, high int) (int, error) {

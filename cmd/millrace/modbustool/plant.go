@@ -23,8 +23,10 @@ type plant struct {
 	about   []string // of each server, for people
 	signals []*tagSignal
 	units   []*modbussim.Unit // of each signal
+	lines   []int             // of each signal: which server
 	left    []string          // tags for which no value was found
-	tls     *tls.Config       // of lines with tcp+tls
+	callers []*caller
+	tls     *tls.Config // of lines with tcp+tls
 }
 
 // add serves the devices of one connection. listen is host:port, "" for a pseudo-terminal.
@@ -49,7 +51,7 @@ func (p *plant) add(c drivers.Connection, transport, listen string) error {
 			for k, t := range g.Tags {
 				unit := server.Unit(places[i][j][k].Unit)
 				unit.Identify("millrace simulator", d.Name[:min(len(d.Name), 100)], "1")
-				p.signals, p.units = append(p.signals, newSignal(t, places[i][j][k])), append(p.units, unit)
+				p.signals, p.units, p.lines = append(p.signals, newSignal(t, places[i][j][k])), append(p.units, unit), append(p.lines, len(p.servers)-1)
 			}
 		}
 	}
@@ -114,6 +116,40 @@ func (p *plant) shared(s *tagSignal) bool {
 		}
 	}
 	return false
+}
+
+// inject adds a fault to all lines. What is said of gaps strikes what asks for a register or bit that no tag of its unit has.
+func (p *plant) inject(f modbussim.Fault, gaps bool) {
+	for line, s := range p.servers {
+		if gaps {
+			f.Code, f.Match = 2, p.untagged(line)
+		}
+		s.Inject(f)
+	}
+}
+
+// untagged matches the requests to a line that ask for more than its tags.
+func (p *plant) untagged(line int) func(modbussim.Request) bool {
+	type at struct {
+		unit, function byte
+		number         int
+	}
+	tagged := map[at]bool{}
+	for i, s := range p.signals {
+		for n := range s.place.Count {
+			if p.lines[i] == line {
+				tagged[at{s.place.Unit, s.place.Function, s.place.First + n}] = true
+			}
+		}
+	}
+	return func(q modbussim.Request) bool {
+		for n := range int(q.Count) {
+			if !tagged[at{q.Unit, byte(q.Table), int(q.Addr) + n}] {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // nextPort returns the address with the port after it.

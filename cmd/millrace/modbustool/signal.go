@@ -22,12 +22,17 @@ var shapes = map[string]shape{
 	"VAh": {1_400_000, 0, 0.8}, "kVAh": {1400, 0, 0.0008}, "h": {4120, 0, 1.0 / 3600}, "m³": {870, 0, 0.002},
 }
 
+// simulatedPower is what the exponent of ten beside a raw value reads, as in SunSpec.
+const simulatedPower = -1
+
 // shapeOf finds a shape for a tag.
 func shapeOf(t *telemetry.Tag) shape {
 	name := strings.ToLower(t.Name)
 	switch s, ok := shapes[t.Unit]; {
 	case ok:
 		return s
+	case strings.HasSuffix(name, "_sf"):
+		return shape{simulatedPower, 0, 0}
 	case strings.Contains(name, "factor") || strings.Contains(name, "cos"):
 		return shape{0.92, 0.05, 0}
 	case strings.Contains(name, "count") || strings.Contains(name, "total"):

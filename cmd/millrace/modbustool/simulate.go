@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,8 +38,9 @@ func newSimulate(h Host) *cobra.Command {
 		Use:   "simulate TEMPLATE|CONFIG",
 		Short: "Serve a device template, or the Modbus devices of a config, without hardware",
 		Long: `Serve every tag of a template, or of the Modbus devices of a config, with values that a device could have and that move. Each
-line of a config has a port of its own, from --listen on; a serial line is a pseudo-terminal as slow as its url says. Registers
-that a client writes keep what was written. A SunSpec template has the chain of models around it. It ends with Ctrl-C, or after --for.
+line of a config has a port of its own, from --listen on; a serial line is a pseudo-terminal as slow as its url says; and a device of
+tcp-listen or rtu-listen calls the gateway, with its registration and its heartbeats. Registers that a client writes keep what was
+written. A SunSpec template has the chain of models around it. It ends with Ctrl-C, or after --for.
 
 Faults:
 ` + faultHelp,
@@ -62,10 +65,8 @@ Faults:
 				if err := f.fill(p, h, args[0]); err != nil {
 					return err
 				}
-				for _, s := range p.servers {
-					for _, fault := range faults {
-						s.Inject(fault)
-					}
+				for i, fault := range faults {
+					p.inject(fault, strings.HasPrefix(f.faults[i], gapsFault))
 				}
 				return p.serve(ctx, cmd.OutOrStdout(), f.duration)
 			})
@@ -124,36 +125,50 @@ func (f *simulateFlags) fillLines(p *plant, cfg *config.Config) error {
 		if len(p.servers) == maxLines {
 			return fmt.Errorf("simulate %q: it has more than %d lines", cfg.File, maxLines)
 		}
-		transport, _, _ := strings.Cut(c.Connection.URL, "://")
-		if transport == "tcp+tls" && f.caFile == "" {
-			transport = "tcp" // nobody has the key of its certificate
-		} else if transport == "tcp+tls" && p.tls == nil {
-			var err error
-			if p.tls, err = certificateFor(listen, f.caFile); err != nil {
-				return err
-			}
-		}
-		where := listen
-		if transport == "rtu" || transport == "ascii" {
-			where = ""
-		}
-		if err := p.add(c.Connection, transport, where); err != nil {
+		var err error
+		if listen, err = f.fillLine(p, c.Connection, listen); err != nil {
 			return err
-		}
-		if n := len(p.about) - 1; where == "" {
-			p.about[n] += fmt.Sprintf(" (%s)", c.Connection.URL)
-		} else {
-			p.about[n] += fmt.Sprintf(" (%s)", c.Connection.URL)
-			var err error
-			if listen, err = nextPort(listen); err != nil {
-				return err
-			}
 		}
 	}
 	if len(p.servers) == 0 {
 		return fmt.Errorf("simulate %q: it has no Modbus device", cfg.File)
 	}
 	return nil
+}
+
+// fillLine serves one line, and returns where the next one listens.
+func (f *simulateFlags) fillLine(p *plant, c drivers.Connection, listen string) (next string, err error) {
+	transport, _, _ := strings.Cut(c.URL, "://")
+	by, err := callerOf(c)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case by != nil:
+		transport = by.transport
+	case transport == "tcp+tls" && f.caFile == "":
+		transport = "tcp" // nobody has the key of its certificate
+	case transport == "tcp+tls" && p.tls == nil:
+		if p.tls, err = certificateFor(listen, f.caFile); err != nil {
+			return "", err
+		}
+	}
+	next, where := listen, listen
+	if transport == "rtu" || transport == "ascii" {
+		where = ""
+	} else if next, err = nextPort(listen); err != nil {
+		return "", err
+	}
+	if err := p.add(c, transport, where); err != nil {
+		return "", err
+	}
+	n := len(p.servers) - 1
+	p.about[n] += fmt.Sprintf(" (%s)", c.URL)
+	if by != nil {
+		by.server = p.servers[n]
+		p.callers = append(p.callers, by)
+	}
+	return next, nil
 }
 
 // templateConnection is a connection with one device of a template.
@@ -177,6 +192,10 @@ func templateConnection(t *templates.Template, f *simulateFlags) (drivers.Connec
 			out.Tags = append(out.Tags, telemetry.Tag{Name: tag.Name, Address: tag.Address, Type: tag.Type, Unit: tag.Unit,
 				Scale: tag.Scale, Offset: tag.Offset, Options: tag.Options})
 		}
+		for _, v := range g.Derived { // its exponent reads simulatedPower
+			i := slices.IndexFunc(out.Tags, func(t telemetry.Tag) bool { return t.Name == v.Raw })
+			out.Tags[i].Unit, out.Tags[i].Scale = v.Unit, 0.1
+		}
 		d.Groups = append(d.Groups, out)
 	}
 	return drivers.Connection{URL: url, Devices: []drivers.Device{d}}, nil
@@ -198,6 +217,11 @@ func (p *plant) serve(ctx context.Context, w io.Writer, duration time.Duration) 
 	fmt.Fprintf(w, "%s\n", web.Count(uint64(len(p.signals)), "tag"))
 	if len(p.left) > 0 {
 		fmt.Fprintf(w, "no value fits %s: they read what their registers happen to hold\n", strings.Join(p.left, ", "))
+	}
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	for _, c := range p.callers {
+		calls.Go(func() { c.run(ctx) })
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

@@ -15,8 +15,11 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus"
 	"millrace/drivers/modbus/modbussim"
+	"millrace/drivers/telemetry"
+	"millrace/gateway/config"
 )
 
 // simulating runs `millrace modbus simulate ARGS` until the test ends, and returns the urls that it serves.
@@ -122,6 +125,51 @@ devices:
 	has(t, out, "4711")
 }
 
+// TestSimulateCaller serves a config whose devices call: they do, with their registrations, and again when the gateway has hung up; what
+// they refuse between tags is read around.
+func TestSimulateCaller(t *testing.T) {
+	where := fmt.Sprint("127.0.0.1:", drivertest.FreePort(t))
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	text := fmt.Sprintf(`gateway: shop
+destinations: [{name: cloud, url: "mqtt://h", topic: "t/{device}/{group}"}]
+devices:
+  - {name: a, driver: modbus, url: "tcp-listen://%[1]s", registration: gw-a, heartbeat_packet: "0xFE", groups: [{name: g, interval: 1s, tags: [{name: n, address: "holding:5"}, {name: m, address: "holding:9"}]}]}
+  - {name: b, driver: modbus, url: "tcp-listen://%[1]s", registration: gw-b, unit: 2, groups: [{name: g, interval: 1s, tags: [{name: n, address: "input:20", type: float32}]}]}
+`, where)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	simulating(t, 2, file, "--fault", "exception-gaps")
+	cfg, err := config.Load(file, func() []drivers.Protocol { return []drivers.Protocol{modbus.Protocol()} }(), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time after the gateway's end
+		for _, c := range cfg.Connections() {
+			d, err := c.Protocol.New(c.Connection)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			good := false
+			for end := time.Now().Add(30 * time.Second); !good && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				readings, _ := d.Read(t.Context(), drivers.Ref{}, nil)
+				good = len(readings) > 0
+				for _, r := range readings {
+					good = good && r.Quality == telemetry.Good
+				}
+			}
+			if !good {
+				t.Errorf("%s does not call", c.Connection.Devices[0].Name)
+			}
+			d.Close()
+		}
+	}
+}
+
 func TestSimulateRefuses(t *testing.T) {
 	opcua := filepath.Join(t.TempDir(), "o.yaml")
 	if err := os.WriteFile(opcua, []byte("gateway: x\n"), 0o600); err != nil {
@@ -142,7 +190,10 @@ func TestFaults(t *testing.T) {
 		"close:unit:5": {Kind: modbussim.CloseAt}, "close-after-answer": {Kind: modbussim.CloseAfter}, "deaf-after-connect:2s": {Kind: modbussim.Deaf, Wait: 2 * time.Second},
 		"hasty:30ms": {Kind: modbussim.Hasty, Wait: 30 * time.Millisecond}, "delay:1s:coil:1": {Kind: modbussim.Delay, Wait: time.Second},
 		"silent-over:10": {Kind: modbussim.Silence, Code: 3}, "exception-over:10": {Kind: modbussim.Exception, Code: 3}, "noise:5": {Kind: modbussim.LineNoise, N: 5, Seed: 1},
-		"transaction-zero": {Kind: modbussim.ZeroTransaction}, "wrong-unit": {Kind: modbussim.WrongUnit},
+		"transaction-zero": {Kind: modbussim.ZeroTransaction}, "wrong-unit": {Kind: modbussim.WrongUnit}, "wrong-transaction": {Kind: modbussim.WrongTransaction},
+		"exception:6/2": {Kind: modbussim.Exception, Code: 6, Every: 2}, "damage:0/10": {Kind: modbussim.Spoil, Seed: 1, Every: 10}, "cut:3": {Kind: modbussim.Partial, N: 3, Seed: 1},
+		"garbage:9": {Kind: modbussim.Garbage, N: 9, Seed: 1}, "junk:2": {Kind: modbussim.JunkAfter, N: 2, Seed: 1}, "drip:5ms": {Kind: modbussim.Drip, Wait: 5 * time.Millisecond},
+		"stale": {Kind: modbussim.StaleInstead}, "flood": {Kind: modbussim.Flood}, "exception-gaps": {},
 	} {
 		got, err := parseFault(text)
 		matches := got.Match != nil
@@ -166,7 +217,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
-	for _, bad := range []string{"", "silence", "exception", "exception:0", "exception:128", "silent:holding", "silent:holding:9-5", "silent:unit:256", "delay", "delay:2", "delay:2h", "hasty:-1s", "noise:0", "wrong-unit:5", "silent-over:0"} {
+	for _, bad := range []string{"", "silence", "exception", "exception:0", "exception:128", "silent:holding", "silent:holding:9-5", "silent:unit:256", "delay", "delay:2", "delay:2h", "hasty:-1s", "noise:0", "wrong-unit:5", "silent-over:0", "silent/1", "silent/x", "stale/", "cut:0", "damage:201", "flood:1"} {
 		if _, err := parseFault(bad); err == nil {
 			t.Errorf("%q is taken for a fault", bad)
 		}

@@ -46,6 +46,7 @@ type Fault struct {
 	Match func(Request) bool // which requests; nil = all
 	Skip  int                // lets so many matching requests pass first
 	Times int                // strikes so often; 0 = until removed
+	Every int                // strikes each Every-th of them only; 0 = each
 	Code  byte               // Exception
 	Wait  time.Duration      // Delay, Drip
 	N     int                // bytes or count, see Kind
@@ -105,7 +106,10 @@ func strike(all []*fault, q Request) *fault {
 			continue
 		}
 		n := int(f.seen.Add(1)) - f.Skip
-		if n > 0 && (f.Times == 0 || n <= f.Times) {
+		if n <= 0 || f.Every > 1 && n%f.Every != 0 {
+			continue
+		}
+		if f.Times == 0 || n <= f.Times*max(f.Every, 1) {
 			return f
 		}
 	}

@@ -234,7 +234,7 @@ func (s *Server) Call(addr string, hello []byte) error {
 	if l == nil {
 		return net.ErrClosed
 	}
-	by, err := net.Dial("tcp", addr)
+	by, err := net.DialTimeout("tcp", addr, write)
 	if err != nil {
 		return err
 	}
@@ -250,6 +250,15 @@ func (s *Server) Call(addr string, hello []byte) error {
 	}
 	go c.run()
 	return nil
+}
+
+// Say writes bytes to every client, as a modem that sends a heartbeat of its own accord.
+func (s *Server) Say(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.raw(b)
+	}
 }
 
 // socket is what a conn answers on.

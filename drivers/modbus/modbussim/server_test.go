@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -267,6 +268,22 @@ func TestMatch(t *testing.T) {
 		if got := touching(q); got != want {
 			t.Errorf("%+v: %v", q, got)
 		}
+	}
+}
+
+// TestEvery strikes each third request that matches, twice.
+func TestEvery(t *testing.T) {
+	s := &Server{}
+	s.Inject(Fault{Kind: Silence, Every: 3, Times: 2, Match: OfUnit(1)})
+	struck := ""
+	for n := range 24 {
+		q := Request{Unit: byte(1 + n%2)}
+		if strike(*s.faults.Load(), q) != nil {
+			struck += fmt.Sprint(n, " ")
+		}
+	}
+	if struck != "4 10 " {
+		t.Errorf("struck %s", struck)
 	}
 }
 
