@@ -28,13 +28,14 @@ type breaker struct {
 
 	held []uint64 // records stepped over, in order
 
-	seq          uint64 // the record refused last
-	fresh, later int    // its confirmed refusals as the first message of a session, and after others were acknowledged
-	asFirst      bool   // it was the first of its session, the last time
-	silent       bool   // it was refused by silence
-	doubtful     bool   // which began when nothing at all was answered
-	bytes        int
-	givenUp      int // records of the stream that were
+	seq      uint64 // the record refused last
+	counted  int    // its confirmed refusals
+	fresh    int    // of them as the first message of a session: the others came after others were acknowledged
+	asFirst  bool   // it was the first of its session, the last time
+	silent   bool   // it was refused by silence
+	doubtful bool   // which began when nothing at all was answered
+	bytes    int
+	givenUp  int // records of the stream that were
 }
 
 // Bounds.
@@ -73,7 +74,7 @@ const (
 // refuse notes a refusal of a record of the stream.
 func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 	if b.seq != u.seqs[0] {
-		b.seq, b.fresh, b.later = u.seqs[0], 0, 0
+		b.seq, b.counted, b.fresh = u.seqs[0], 0, 0
 	}
 	if b.state != Open && b.state != HalfOpen {
 		b.since = now
@@ -90,12 +91,11 @@ func (b *breaker) refuse(u *unit, now time.Time, asFirst, silent bool) {
 func (b *breaker) confirm(now time.Time) (open bool) {
 	b.pending, b.unproven = false, 0
 	b.confirmed++
+	b.counted++
 	if b.asFirst {
 		b.fresh++
-	} else {
-		b.later++
 	}
-	if b.confirmed == 1 && !b.silent || b.doubtful && b.fresh+b.later == 1 && b.givenUp == 0 {
+	if b.confirmed == 1 && !b.silent || b.doubtful && b.counted == 1 && b.givenUp == 0 {
 		b.state, b.since = Closed, now
 		return false
 	}
@@ -105,7 +105,7 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 
 func (b *breaker) wait() time.Duration {
 	if b.givenUp == 0 {
-		return tryAfter[min(b.fresh+b.later, maxTries)-1]
+		return tryAfter[min(b.counted, maxTries)-1]
 	}
 	b.level++
 	return min(streamRetry<<min(b.level-1, 16), maxRetry)
@@ -114,13 +114,13 @@ func (b *breaker) wait() time.Duration {
 // hopeless reports whether the record refused last is to be given up.
 func (b *breaker) hopeless() bool {
 	if b.givenUp > 0 {
-		return b.fresh+b.later >= maxTriesLate && (b.silent || b.fresh > 0)
+		return b.counted >= maxTriesLate && (b.silent || b.fresh > 0)
 	}
-	return b.fresh+b.later >= maxTries && (b.silent || b.fresh >= minFresh)
+	return b.counted >= maxTries && (b.silent || b.fresh >= minFresh)
 }
 
 // wantsFirst reports whether the next try is to be the first message of a session.
-func (b *breaker) wantsFirst() bool { return !b.silent && b.fresh <= b.later }
+func (b *breaker) wantsFirst() bool { return !b.silent && 2*b.fresh <= b.counted }
 
 // hold notes a record that is stepped over.
 func (b *breaker) hold(seq uint64) {

@@ -15,7 +15,6 @@ type lanes struct {
 	p       *Publisher
 	live    lane
 	backlog lane
-	started bool   // a session has begun its live lane
 	head    uint64 // the buffer's next number when the session began: what is older waited
 }
 
@@ -37,14 +36,13 @@ func (l *lanes) begin(window int) {
 		return
 	}
 	switch {
-	case !l.started:
+	case l.live.pos == 0: // the first session
 		l.backlog.end = l.head
 	case l.head-l.live.pos <= uint64(window):
 		return
 	default:
 		l.backlog.back(l.live.pos, l.head)
 	}
-	l.started = true
 	l.live.set(l.head, 0)
 }
 
@@ -53,7 +51,7 @@ func (l *lanes) lost(w *window) {
 	l.resume()
 	l.live.sent, l.backlog.sent = max(l.live.sent, l.live.pos), max(l.backlog.sent, l.backlog.pos)
 	for _, u := range w.units {
-		if !u.done && u.lane != nil && u.seqs[0] < u.lane.pos {
+		if u.lane != nil && u.seqs[0] < u.lane.pos {
 			u.lane.set(u.seqs[0], u.lane.end)
 		}
 	}
@@ -107,12 +105,7 @@ func (l *lane) set(pos, end uint64) {
 }
 
 // back moves the lane to at most pos, and its end to at least end, 0 = none.
-func (l *lane) back(pos, end uint64) {
-	if end != 0 {
-		end = max(end, l.end)
-	}
-	l.set(min(l.pos, pos), end)
-}
+func (l *lane) back(pos, end uint64) { l.set(min(l.pos, pos), max(l.end, end)) }
 
 // any reports whether the lane may have something.
 func (l *lane) any() bool { return l.end == 0 || l.first() < l.end }

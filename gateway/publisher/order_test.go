@@ -124,7 +124,7 @@ func TestSlowAnswersEndNoSession(t *testing.T) {
 			}
 		}
 		b := r.pub.breakers.get(rec.Stream, "a/g")
-		b.state, b.seq, b.confirmed, b.later, b.next = Open, rec.Seq, 2, 2, time.Now()
+		b.state, b.seq, b.confirmed, b.counted, b.next = Open, rec.Seq, 2, 2, time.Now()
 		b.hold(rec.Seq)
 		r.pub.breakers.flowing = true
 		r.start()

@@ -78,8 +78,7 @@ type Publisher struct {
 	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits
 
 	mu    sync.Mutex
-	shown Stats     // guarded by mu; Run's goroutine brings it up to date
-	link  link.Link // of the session, for its counts, which shown has once it has ended; guarded by mu
+	shown Stats // guarded by mu; Run's goroutine brings it up to date
 }
 
 // New checks the options and returns a Publisher for a destination of the buffer. It does not connect.
@@ -156,7 +155,7 @@ func (p *Publisher) serve(ctx context.Context) ending {
 		return ending{err: err}
 	}
 	s := newSession(p, l, time.Since(start))
-	p.connected(s)
+	p.connected()
 	if filters := p.o.Format.Subscriptions(); len(filters) > 0 {
 		err = l.Subscribe(filters...)
 	}

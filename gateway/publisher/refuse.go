@@ -81,17 +81,14 @@ func (p *Publisher) confirmed(b *breaker, now time.Time) {
 func (p *Publisher) giveUp(b *breaker) {
 	var rec buffer.Record
 	ok, err := p.read(b.seq, &rec)
-	if ok && rec.Gap != nil {
-		b.givenUp++
-		b.fresh, b.later = 0, 0
-		return
+	if !ok || rec.Gap == nil {
+		if err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)) {
+			return // tried again, and then given up
+		}
+		b.release(b.seq)
 	}
-	if err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)) {
-		return // tried again, and then given up
-	}
-	b.release(b.seq)
 	b.givenUp++
-	b.seq, b.fresh, b.later = 0, 0, 0
+	b.counted, b.fresh = 0, 0
 }
 
 // read reads one record.
@@ -159,12 +156,11 @@ func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err erro
 			return wait, false, nil
 		}
 		s.renew(now)
-		wait, err = s.next(now)
-		return wait, true, err
+		return 0, false, nil
 	case b.silent && s.acked == 0, !b.silent && !q.flowing:
 		return far, false, nil
-	case !b.silent && s.win.inFlight > 0: // some of it may never be answered: then others go on meanwhile
-		return s.patience(), now.Sub(s.win.oldest().sent) < s.patience(), nil
+	case !b.silent && len(s.win.units) > 0: // some of it may never be answered: then others go on meanwhile
+		return s.patience(), now.Sub(s.win.units[0].sent) < s.patience(), nil
 	case !b.silent:
 		q.flowing = false
 	}
@@ -177,7 +173,7 @@ func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err erro
 // is the one case in which a record may pass an older one of its stream.
 func (s *session) idle(now time.Time) (time.Duration, error) {
 	q := &s.p.breakers
-	if len(q.order) == 0 || s.win.inFlight > 0 {
+	if len(q.order) == 0 || len(s.win.units) > 0 {
 		return far, nil
 	}
 	b, wait := q.due(now, s.sent == 0, true, s.p.lanes.read())
@@ -211,7 +207,7 @@ func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) error 
 		b.release(seq)
 		b.state = Open
 	} else if !b.silent && err == nil {
-		s.await(now)
+		s.await()
 	}
 	return err
 }
@@ -221,9 +217,9 @@ func (b *breaker) reason() string {
 	if b.silent {
 		return "it does not acknowledge these messages while it acknowledges others; perhaps a queue is full there, or its rules drop this topic in silence: see the broker's log, its queue limits and its access rules for the topic"
 	}
-	text := fmt.Sprintf("it closes the connection on these messages (the last had %d bytes)", b.bytes)
+	text := fmt.Sprintf("it closes the connection on these messages (the last had %d bytes); perhaps its access rules forbid the topic", b.bytes)
 	if b.givenUp == 0 {
-		return text + "; perhaps its access rules forbid the topic, or the message is over its size limit"
+		text += ", or the message is over its size limit"
 	}
-	return text + "; perhaps its access rules forbid the topic"
+	return text
 }

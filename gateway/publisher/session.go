@@ -30,11 +30,11 @@ type session struct {
 	arena    []byte // payloads of a unit of several records
 	rec      buffer.Record
 
-	acked     int // units
-	sent      int // units
+	acked     int        // units
+	sent      int        // units
+	told      link.Stats // as Stats has them already
 	dialled   time.Duration
-	alone     *unit     // nothing else is sent while its answer is awaited
-	aloneTill time.Time // at most till then
+	alone     *unit     // nothing else is sent while its answer is awaited, until that is late
 	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
 	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
 	grown     time.Time // when the width last grew for want of answers
@@ -77,7 +77,7 @@ func (s *session) run(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return err
-		case leaving && (s.win.inFlight == 0 || !now.Before(leave)):
+		case leaving && (len(s.win.units) == 0 || !now.Before(leave)):
 			return nil
 		case leaving:
 			wait = min(wait, leave.Sub(now))
@@ -111,15 +111,14 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 	if err := s.hear(); err != nil {
 		return 0, err
 	}
-	if wait, err = s.alive(now); err != nil {
-		return 0, err
-	}
-	if !leaving {
+	wait, err = s.alive(now)
+	if err == nil && !leaving {
 		var pause time.Duration
-		if pause, err = s.fill(now); err != nil {
-			return 0, err
-		}
+		pause, err = s.fill(now)
 		wait = min(wait, pause)
+	}
+	if err != nil {
+		return 0, err
 	}
 	if s.sent > before {
 		s.link.Flush()
@@ -133,6 +132,9 @@ func (s *session) collect(now time.Time) {
 	s.acks = s.link.Acked(s.acks[:0])
 	for _, a := range s.acks {
 		u := s.win.answered(a.N)
+		if u == s.alone {
+			s.alone = nil
+		}
 		switch {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
@@ -158,9 +160,6 @@ func (s *session) acknowledged(u *unit, at time.Time) {
 		n.AckMax = max(n.AckMax, took)
 	})
 	s.acked++
-	if u == s.alone {
-		s.alone = nil
-	}
 	if len(s.p.breakers.order) > 0 && len(u.seqs) > 0 {
 		s.p.flowed(u, at)
 	}
@@ -173,13 +172,11 @@ func (s *session) hear() error {
 		select {
 		case m := <-s.link.Inbox():
 			event, ok := s.enc.Take(m)
-			switch {
-			case !ok:
-			case event.Rebirth:
+			if ok && event.Rebirth {
 				if err := s.hello(); err != nil {
 					return err
 				}
-			case s.p.o.OnEvent != nil:
+			} else if ok && s.p.o.OnEvent != nil {
 				s.p.o.OnEvent(event)
 			}
 		default:
@@ -202,13 +199,13 @@ func (s *session) fill(now time.Time) (wait time.Duration, err error) {
 // next sends one unit or steps over one record, and returns 0; else how long to wait. So do those that it calls.
 func (s *session) next(now time.Time) (wait time.Duration, err error) {
 	if s.alone != nil {
-		if left := s.aloneTill.Sub(now); left > 0 {
+		if left := s.answerBy(s.alone).Sub(now); left > 0 {
 			return left, nil
 		}
 		s.alone = nil
 	}
 	if !s.renewBy.IsZero() {
-		if left := s.renewBy.Sub(now); s.win.inFlight > 0 && left > 0 {
+		if left := s.renewBy.Sub(now); len(s.win.units) > 0 && left > 0 {
 			return left, nil
 		}
 		return 0, errRenew
@@ -241,16 +238,13 @@ func (s *session) sendSuspect(now time.Time) error {
 	}
 	_, err := s.fromLane(l, now)
 	if err == nil && s.sent > before {
-		s.await(now)
+		s.await()
 	}
 	return err
 }
 
 // await lets nothing else be sent until the unit sent last is answered, or its answer is late.
-func (s *session) await(now time.Time) {
-	u := s.win.units[len(s.win.units)-1]
-	s.alone, s.aloneTill = u, now.Add(s.patience()+carrying(u.bytes))
-}
+func (s *session) await() { s.alone = s.win.units[len(s.win.units)-1] }
 
 // fromLanes sends the next unit of the lanes.
 func (s *session) fromLanes(now time.Time) (time.Duration, error) {
@@ -268,14 +262,13 @@ func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 			return wait, err
 		}
 	}
-	if !l.backlog.any() || !s.win.space(oldest) {
-		return s.idle(now)
-	}
-	if wait := s.p.throttle.wait(now); wait > 0 {
-		return wait, nil
-	}
-	if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
-		return wait, err
+	if l.backlog.any() && s.win.space(oldest) {
+		if wait := s.p.throttle.wait(now); wait > 0 {
+			return wait, nil
+		}
+		if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
+			return wait, err
+		}
 	}
 	return s.idle(now)
 }
@@ -386,7 +379,6 @@ func (s *session) tooLarge() error {
 
 // send hands a unit's messages to the link.
 func (s *session) send(u *unit) error {
-	u.bytes = 0
 	for i := range s.messages {
 		u.bytes += len(s.messages[i].Payload)
 	}
@@ -421,13 +413,8 @@ func (s *session) end(err error) ending {
 	}
 	p.lanes.lost(&s.win)
 	p.dest.Reset()
-	stats := s.link.Stats()
-	p.show(func(n *Stats) {
-		n.Stray += stats.Stray
-		n.Discarded += stats.Discarded
-		n.InFlight = 0
-		p.link = nil
-	})
+	s.win.units = nil
+	p.update(s)
 	return e
 }
 
@@ -437,20 +424,18 @@ func (s *session) end(err error) ending {
 func (s *session) closedOn(now time.Time) (news bool) {
 	var lately *unit
 	for _, u := range s.win.units {
-		if u.done || len(u.seqs) == 0 {
-			continue
-		}
-		if now.Sub(u.sent) >= s.patience()+carrying(u.bytes) && s.win.inFlight > 1 {
+		switch {
+		case len(u.seqs) == 0:
+		case len(s.win.units) > 1 && !now.Before(s.answerBy(u)):
 			news = s.suspect(u, now, true) || news
-			continue
-		}
-		if lately != nil {
+		case lately == nil:
+			lately = u
+		default:
 			if lately.lane != nil {
 				s.p.suspect = lately.seqs[0]
 			}
 			return news
 		}
-		lately = u
 	}
 	if lately != nil && now.Sub(lately.sent) <= soon+carrying(lately.bytes) {
 		news = s.suspect(lately, now, false) || news

@@ -51,10 +51,6 @@ type BreakerStats struct {
 func (p *Publisher) Stats() Stats {
 	p.mu.Lock()
 	s := p.shown
-	if p.link != nil {
-		l := p.link.Stats()
-		s.Stray, s.Discarded = s.Stray+l.Stray, s.Discarded+l.Discarded
-	}
 	p.mu.Unlock()
 	s.Unacknowledged = p.dest.Len()
 	return s
@@ -73,8 +69,12 @@ func (p *Publisher) live(s *Stats) uint64 {
 // update shows where the session stands.
 func (p *Publisher) update(x *session) {
 	p.breakers.expire(time.Now())
+	before := x.told
+	x.told = x.link.Stats()
 	p.show(func(s *Stats) {
-		s.InFlight, s.liveInFlight, s.livePos = x.win.inFlight, x.win.of(&p.lanes.live), p.lanes.live.first()
+		s.Stray += x.told.Stray - before.Stray
+		s.Discarded += x.told.Discarded - before.Discarded
+		s.InFlight, s.liveInFlight, s.livePos = len(x.win.units), x.win.of(&p.lanes.live), p.lanes.live.first()
 		s.Breakers, s.Held = p.breakerStats(), p.breakers.held()
 	})
 	p.drained()

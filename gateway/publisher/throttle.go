@@ -34,12 +34,7 @@ func (b *bucket) wait(now time.Time) time.Duration {
 	if b.rate <= 0 {
 		return 0
 	}
-	full := max(b.rate/4, 1)
-	if b.last.IsZero() {
-		b.have = full
-	} else {
-		b.have = min(b.have+b.rate*now.Sub(b.last).Seconds(), full)
-	}
+	b.have = min(b.have+b.rate*now.Sub(b.last).Seconds(), max(b.rate/4, 1)) // full at first: last is long ago
 	b.last = now
 	if b.have > 0 {
 		return 0
@@ -48,7 +43,5 @@ func (b *bucket) wait(now time.Time) time.Duration {
 }
 
 func (b *bucket) spend(n float64) {
-	if b.rate > 0 {
-		b.have = max(b.have-n, -max(b.rate, n))
-	}
+	b.have = max(b.have-n, -max(b.rate, n))
 }

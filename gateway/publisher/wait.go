@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,10 +16,10 @@ import (
 // aside, and when nothing gets an answer lets more be sent, of other streams: perhaps they do.
 func (s *session) alive(now time.Time) (time.Duration, error) {
 	wait := far
-	u := s.win.oldest()
-	if u == nil {
+	if len(s.win.units) == 0 {
 		return wait, nil
 	}
+	u := s.win.units[0]
 	if !u.passed.IsZero() {
 		left := u.passed.Add(max(silence, 8*s.win.fastest) + carrying(u.bytes)).Sub(now)
 		if left <= 0 {
@@ -42,11 +43,11 @@ func (s *session) alive(now time.Time) (time.Duration, error) {
 // patience is how long an answer may take before others are sent beside. Until there is one, the time that the login
 // took says how fast the receiver is.
 func (s *session) patience() time.Duration {
-	if s.win.fastest == 0 {
-		return max(300*time.Millisecond, 4*s.dialled)
-	}
-	return max(300*time.Millisecond, 4*s.win.fastest)
+	return max(300*time.Millisecond, 4*cmp.Or(s.win.fastest, s.dialled))
 }
+
+// answerBy is until when the answer to a unit is in time.
+func (s *session) answerBy(u *unit) time.Time { return u.sent.Add(s.patience() + carrying(u.bytes)) }
 
 // renew lets the session end when what is in flight has had time to be answered.
 func (s *session) renew(now time.Time) {
@@ -68,7 +69,7 @@ func (s *session) silent(u *unit, now time.Time) error {
 		return fmt.Errorf("%w: what was said at the beginning of the session is not acknowledged, and later messages are", link.ErrSilent)
 	}
 	for _, v := range s.win.units { // a lane may be ahead of the other
-		if !v.done && v.stream == u.stream && v.seqs[0] < u.seqs[0] {
+		if v.stream == u.stream && v.seqs[0] < u.seqs[0] {
 			u = v
 		}
 	}
@@ -78,7 +79,7 @@ func (s *session) silent(u *unit, now time.Time) error {
 	}
 	stream := u.stream
 	for _, u := range slices.Clone(s.win.units) {
-		if u.done || u.stream != stream {
+		if u.stream != stream {
 			continue
 		}
 		for _, seq := range u.seqs {
@@ -109,11 +110,11 @@ func (s *session) wait(ctx context.Context, wait time.Duration, leaving bool) {
 		return
 	}
 	done, notify, changed := ctx.Done(), s.p.dest.Notify(), s.link.Changed()
-	calm := 2*s.win.inFlight < min(s.win.width, s.win.maxUnits) && s.alone == nil && s.renewBy.IsZero() && !leaving
+	calm := 2*len(s.win.units) < min(s.win.width, s.win.maxUnits) && s.alone == nil && s.renewBy.IsZero() && !leaving
 	if leaving {
 		done, notify = nil, nil
 	}
-	if calm && s.win.inFlight > 0 {
+	if calm && len(s.win.units) > 0 {
 		changed, wait = nil, min(wait, collectAfter)
 	}
 	s.timer.Reset(wait)

@@ -22,13 +22,11 @@ type unit struct {
 	silent   bool      // a try of a stream that is refused by silence: others do not wait for its answer
 	passed   time.Time // when one that was sent later was first answered; zero = none was
 	late     bool      // nothing at all is answered for too long: nothing newer of its stream is sent
-	done     bool
 }
 
 // window is the units sent and not yet acknowledged, in the order of sending. Answers may come in any order.
 type window struct {
-	units       []*unit // ring of the undone, and of the done between them
-	inFlight    int
+	units       []*unit
 	beside      int  // of them tries whose answer nobody waits for
 	late        int  // of them late
 	freed       bool // one that was late is not in flight any more
@@ -70,8 +68,8 @@ func (w *window) space(live bool) bool {
 	if !live {
 		units, bytes = max(units*3/4, 1), max(bytes*3/4, 1)
 	}
-	n := w.inFlight - w.beside
-	return n == 0 || n < units && w.bytes < bytes && len(w.units) < 4*w.maxUnits
+	n := len(w.units) - w.beside
+	return n == 0 || n < units && w.bytes < bytes
 }
 
 // slot returns an empty unit to fill.
@@ -94,25 +92,16 @@ func (w *window) push(u *unit) {
 	u.first, u.left = w.nextMessage, u.messages
 	w.nextMessage += uint64(u.messages)
 	w.units = append(w.units, u)
-	w.inFlight++
 	w.bytes += u.bytes
 	if u.silent {
 		w.beside++
 	}
 }
 
-// oldest returns the oldest unit in flight, or nil.
-func (w *window) oldest() *unit {
-	if len(w.units) == 0 {
-		return nil
-	}
-	return w.units[0]
-}
-
 // answered counts the answer to a message and returns its unit when that is the last one; nil otherwise.
 func (w *window) answered(n uint64) *unit {
 	i := sort.Search(len(w.units), func(i int) bool { return w.units[i].first+uint64(w.units[i].messages) > n })
-	if i == len(w.units) || w.units[i].first > n || w.units[i].done {
+	if i == len(w.units) || w.units[i].first > n {
 		return nil
 	}
 	u := w.units[i]
@@ -135,8 +124,8 @@ func (w *window) finish(u *unit, at time.Time) {
 
 // drop takes a unit out of flight.
 func (w *window) drop(u *unit) {
-	u.done = true
-	w.inFlight--
+	i := slices.Index(w.units, u)
+	w.units = slices.Delete(w.units, i, i+1)
 	w.bytes -= u.bytes
 	if u.silent {
 		w.beside--
@@ -145,18 +134,13 @@ func (w *window) drop(u *unit) {
 		w.late--
 		w.freed = true
 	}
-	n := 0
-	for n < len(w.units) && w.units[n].done {
-		w.spare(w.units[n])
-		n++
-	}
-	w.units = slices.Delete(w.units, 0, n)
+	w.spare(u)
 }
 
 // stall makes late what is in flight: none of it is answered.
 func (w *window) stall() {
 	for _, u := range w.units {
-		if !u.done && !u.late && u.try == nil {
+		if !u.late && u.try == nil {
 			u.late = true
 			w.late++
 		}
@@ -165,13 +149,13 @@ func (w *window) stall() {
 
 // stalled reports whether a unit of the stream is late. What is sent then may be taken by a receiver that never took the other.
 func (w *window) stalled(s *buffer.Stream) bool {
-	return w.late > 0 && slices.ContainsFunc(w.units, func(u *unit) bool { return u.late && !u.done && u.stream == s })
+	return w.late > 0 && slices.ContainsFunc(w.units, func(u *unit) bool { return u.late && u.stream == s })
 }
 
 // of counts the units in flight of a lane.
 func (w *window) of(l *lane) (n int) {
 	for _, u := range w.units {
-		if u.lane == l && !u.done {
+		if u.lane == l {
 			n++
 		}
 	}
@@ -180,7 +164,7 @@ func (w *window) of(l *lane) (n int) {
 
 // has reports whether a record is in flight.
 func (w *window) has(seq uint64) bool {
-	return slices.ContainsFunc(w.units, func(u *unit) bool { return !u.done && slices.Contains(u.seqs, seq) })
+	return slices.ContainsFunc(w.units, func(u *unit) bool { return slices.Contains(u.seqs, seq) })
 }
 
 func (w *window) adapt(u *unit, now time.Time) {

@@ -28,12 +28,11 @@ const (
 )
 
 // connected notes that a session has begun.
-func (p *Publisher) connected(s *session) {
+func (p *Publisher) connected() {
 	p.setState(Connected)
 	p.show(func(n *Stats) {
 		n.Sessions++
 		n.AckMax = 0
-		p.link = s.link
 	})
 	o := &p.outage
 	switch down := time.Since(o.since); {

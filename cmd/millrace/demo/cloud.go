@@ -27,7 +27,7 @@ type cloud struct {
 // subscribe connects to the broker at address host:port, beside the uplink, and books what comes.
 func subscribe(address string, lose func(int) bool, log *slog.Logger) (*cloud, error) {
 	c := &cloud{account: newAccount(), lose: lose, log: log}
-	d, err := mqtt.New(mqtt.Options{URL: "mqtt://" + address, ClientID: "demo-cloud"})
+	d, err := mqtt.New(mqtt.Options{URL: "mqtt://" + address, ClientID: "demo-cloud", KeepAlive: 30 * time.Second})
 	if err != nil {
 		return nil, err
 	}

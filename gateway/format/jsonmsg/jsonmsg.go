@@ -36,7 +36,7 @@ type Options struct {
 
 // New checks the topic template and returns the format.
 func New(o Options) (format.Format, error) {
-	if err := CheckTopic(o.Topic); err != nil {
+	if err := checkTopic(o.Topic); err != nil {
 		return nil, err
 	}
 	return jsonFormat{o}, nil
@@ -60,7 +60,7 @@ type encoder struct {
 	options Options
 	streams map[*record.Schema]*stream
 	buf     []byte
-	split   splitter
+	scratch scratch
 }
 
 // Bounds of what an encoder keeps.
@@ -95,7 +95,7 @@ func (e *encoder) Encode(dst []link.Message, recs []format.Record) ([]link.Messa
 		return dst, err
 	}
 	if cap(e.buf) > keepBuffer {
-		e.buf = nil
+		e.buf, e.scratch = nil, scratch{}
 	}
 	if r.Gap != nil {
 		e.buf = st.appendGap(e.buf[:0], r)
@@ -109,7 +109,7 @@ func (e *encoder) stream(s *record.Schema) (*stream, error) {
 	if st := e.streams[s]; st != nil {
 		return st, nil
 	}
-	st, err := newStream(&e.options, s, &e.split)
+	st, err := newStream(&e.options, s, &e.scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +123,8 @@ func (e *encoder) stream(s *record.Schema) (*stream, error) {
 // maxTemplate bounds a topic template, in bytes.
 const maxTemplate = 1024
 
-// CheckTopic returns what is wrong with a topic template, or nil. It is exported so that the config can
-// say it with file and line.
-func CheckTopic(template string) error {
+// checkTopic returns what is wrong with a topic template, or nil.
+func checkTopic(template string) error {
 	rest := placeholders("", "", "").Replace(template)
 	switch {
 	case len(template) > maxTemplate:
@@ -145,21 +144,16 @@ func placeholders(gateway, device, group string) *strings.Replacer {
 // stream encodes the records of one schema. It holds everything that is the same from record to record.
 type stream struct {
 	topic   string
-	epoch   string   // that head has
-	whose   int      // bytes of head before the epoch
-	head    []byte   // from the opening brace to the sequence number
+	head    []byte   // from the opening brace to the group
 	keys    []byte   // `,"tag":` for each tag of the schema
 	ends    []uint32 // of each tag's key in keys, after a leading 0
 	bigText bool
-	split   *splitter // of the encoder
+	scratch *scratch // of the encoder
 }
 
-func newStream(o *Options, s *record.Schema, split *splitter) (*stream, error) {
-	e := &stream{bigText: o.BigIntsAsText, split: split}
-	gateway := s.Gateway
-	if gateway == "" { // of a store that an older version wrote
-		gateway = o.Gateway
-	}
+func newStream(o *Options, s *record.Schema, scratch *scratch) (*stream, error) {
+	e := &stream{bigText: o.BigIntsAsText, scratch: scratch}
+	gateway := cmp.Or(s.Gateway, o.Gateway) // in a store that an older version wrote the schema has none
 	e.topic = placeholders(topicLevel(gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(o.Topic)
 	if len(e.topic) > maxTopic || e.topic == "" {
 		return nil, fmt.Errorf("topic of device %q group %q has %d bytes; MQTT allows 1 to %d", s.Device, s.Group, len(e.topic), maxTopic)
@@ -167,7 +161,6 @@ func newStream(o *Options, s *record.Schema, split *splitter) (*stream, error) {
 	e.head = appendField(e.head, `{"gateway":`, gateway)
 	e.head = appendField(e.head, `,"device":`, s.Device)
 	e.head = appendField(e.head, `,"group":`, s.Group)
-	e.whose = len(e.head)
 	e.ends = make([]uint32, 1, len(s.Tags)+1)
 	for i := range s.Tags {
 		e.keys = append(appendText(append(e.keys, ','), s.Tags[i].Name), ':')
@@ -211,16 +204,13 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	if g.Reason != "" {
 		dst = appendField(dst, `,"reason":`, g.Reason)
 	}
-	for i, name := range g.Tags {
-		if i == 0 {
-			dst = append(dst, `,"tags":[`...)
-		} else {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, name)
-	}
 	if len(g.Tags) > 0 {
-		dst = append(dst, ']')
+		dst = append(dst, `,"tags":`...)
+		open := len(dst)
+		for _, name := range g.Tags {
+			dst = appendText(append(dst, ','), name)
+		}
+		dst = enclose(dst, open, "[]")
 	}
 	dst = strconv.AppendUint(append(dst, `,"first_seq":`...), g.FirstSeq, 10)
 	dst = strconv.AppendUint(append(dst, `,"last_seq":`...), g.LastSeq, 10)
@@ -231,33 +221,35 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 // tag that the schema does not have.
 func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	r := fr.Record
-	shown, earlier, ok := s.split.split(r.Readings, s.tags())
+	x := s.scratch
+	shown, earlier, ok := x.split(r.Readings, s.tags())
 	if !ok {
 		return dst, fmt.Errorf("encode record %d: a reading has a tag beyond the %d of its schema", fr.Seq, s.tags())
 	}
 	dst = slices.Grow(dst, len(s.head)+len(s.keys)+24*len(r.Readings)+128)
 	dst = append(s.appendHead(dst, fr), `,"values":`...)
 	open := len(dst)
-	bad, uncertain := 0, 0
+	x.bad, x.uncertain, x.times = x.bad[:0], x.uncertain[:0], x.times[:0]
 	for i := range shown {
 		rd := &shown[i]
-		if rd.Quality >= telemetry.Bad {
-			bad++
-			continue
-		}
-		before, unfit := len(dst), ""
-		if dst, unfit = s.appendValue(append(dst, s.key(rd.Tag)...), &rd.Value); unfit != "" {
+		key, before, why := s.key(rd.Tag), len(dst), ""
+		if dst, why = s.appendGood(append(dst, key...), rd); why != "" {
 			dst = dst[:before]
-			bad++
+			x.bad = appendText(append(x.bad, key...), why)
 		} else if rd.Quality == telemetry.Uncertain {
-			uncertain++
+			x.uncertain = appendText(append(x.uncertain, key...), cmp.Or(rd.Reason, "uncertain"))
+		}
+		if apart(rd.Time, r.Time) {
+			x.times = strconv.AppendInt(append(x.times, key...), floorMilli(rd.Time), 10)
 		}
 	}
-	dst = s.appendReasons(closeObject(dst, open), `,"bad":`, bad, shown, s.whyBad)
-	if uncertain > 0 {
-		dst = s.appendReasons(dst, `,"uncertain":`, uncertain, shown, s.whyUncertain)
+	dst = appendObject(enclose(dst, open, "{}"), `,"bad":`, x.bad)
+	if len(x.uncertain) > 0 {
+		dst = appendObject(dst, `,"uncertain":`, x.uncertain)
 	}
-	dst = s.appendTimes(dst, r.Time, shown)
+	if len(x.times) > 0 {
+		dst = appendObject(dst, `,"times":`, x.times)
+	}
 	if len(earlier) > 0 {
 		dst = s.appendEarlier(dst, earlier)
 	}
@@ -265,11 +257,8 @@ func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 }
 
 func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
-	if s.epoch != r.Epoch || len(s.head) == s.whose {
-		s.epoch = r.Epoch
-		s.head = append(appendField(s.head[:s.whose], `,"epoch":`, r.Epoch), `,"seq":`...)
-	}
-	dst = strconv.AppendUint(append(dst, s.head...), r.Seq, 10)
+	dst = appendField(append(dst, s.head...), `,"epoch":`, r.Epoch)
+	dst = strconv.AppendUint(append(dst, `,"seq":`...), r.Seq, 10)
 	dst = append(dst, `,"ts":`...)
 	dst = strconv.AppendInt(dst, floorMilli(r.Time), 10)
 	backfill := r.Record != nil && r.Record.Backfill
@@ -285,15 +274,16 @@ func (s *stream) appendHead(dst []byte, r *format.Record) []byte {
 	return dst
 }
 
-// splitter sorts readings; it keeps what it needs for that from record to record.
-type splitter struct {
-	newest         []int // reading of each tag
-	shown, earlier []telemetry.Reading
+// scratch is what an encoder needs for one record, kept for the next.
+type scratch struct {
+	newest                []int // reading of each tag
+	shown, earlier        []telemetry.Reading
+	bad, uncertain, times []byte // members of these objects, a comma before each
 }
 
 // split returns the readings that stand under their tags, and those that a later one of the same tag replaces, as an OPC UA
 // notification may have. ok is false when one has a tag beyond so many.
-func (s *splitter) split(all []telemetry.Reading, tags int) (shown, earlier []telemetry.Reading, ok bool) {
+func (s *scratch) split(all []telemetry.Reading, tags int) (shown, earlier []telemetry.Reading, ok bool) {
 	last, ascending := int64(-1), true
 	for i := range all {
 		tag := int64(all[i].Tag)
@@ -321,88 +311,56 @@ func (s *splitter) split(all []telemetry.Reading, tags int) (shown, earlier []te
 	return s.shown, s.earlier, true
 }
 
-// appendReasons appends a member with the n readings that have a reason.
-func (s *stream) appendReasons(dst []byte, name string, n int, shown []telemetry.Reading, why func([]byte, *telemetry.Reading) string) []byte {
-	dst = append(dst, name...)
-	open := len(dst)
-	for i := 0; n > 0 && i < len(shown); i++ {
-		if reason := why(dst, &shown[i]); reason != "" {
-			dst = appendText(append(dst, s.key(shown[i].Tag)...), reason)
-			n--
-		}
+// appendGood appends the value of a reading and returns "", or why it has none in the message; dst then ends in garbage.
+func (s *stream) appendGood(dst []byte, rd *telemetry.Reading) ([]byte, string) {
+	if rd.Quality >= telemetry.Bad {
+		return dst, cmp.Or(rd.Reason, "bad")
 	}
-	return closeObject(dst, open)
-}
-
-// whyBad returns why a reading has no value in the message, or "" if it has one. It writes behind dst.
-func (s *stream) whyBad(dst []byte, rd *telemetry.Reading) string {
-	if rd.Quality < telemetry.Bad && (rd.Value.Kind != telemetry.KindNone || rd.Reason == "") {
-		_, why := s.appendValue(dst, &rd.Value)
-		return why
+	dst, why := s.appendValue(dst, &rd.Value)
+	if rd.Value.Kind == telemetry.KindNone {
+		why = cmp.Or(rd.Reason, why)
 	}
-	return cmp.Or(rd.Reason, "bad")
-}
-
-// whyUncertain returns why a reading's value is not wholly to be trusted, "" if it is or there is none.
-func (s *stream) whyUncertain(dst []byte, rd *telemetry.Reading) string {
-	if rd.Quality != telemetry.Uncertain || s.whyBad(dst, rd) != "" {
-		return ""
-	}
-	return cmp.Or(rd.Reason, "uncertain")
+	return dst, why
 }
 
 // apart reports whether a source time is a millisecond or more from that of the poll. A Modbus poll of several requests
 // mostly takes less, and a time for each of its tags would double the message.
 func apart(a, b int64) bool { return a-b >= 1000 || b-a >= 1000 }
 
-// appendTimes appends the source times that are not the poll's.
-func (s *stream) appendTimes(dst []byte, poll int64, shown []telemetry.Reading) []byte {
-	start := len(dst)
-	dst = append(dst, `,"times":`...)
-	open := len(dst)
-	for i := range shown {
-		if rd := &shown[i]; apart(rd.Time, poll) {
-			dst = strconv.AppendInt(append(dst, s.key(rd.Tag)...), floorMilli(rd.Time), 10)
-		}
-	}
-	if len(dst) == open {
-		return dst[:start]
-	}
-	return closeObject(dst, open)
-}
-
 // appendEarlier appends the readings that a later one of the same tag replaces.
 func (s *stream) appendEarlier(dst []byte, earlier []telemetry.Reading) []byte {
-	dst = append(dst, `,"earlier":[`...)
+	dst = append(dst, `,"earlier":`...)
+	open := len(dst)
 	for i := range earlier {
 		rd := &earlier[i]
-		if i > 0 {
-			dst = append(dst, ',')
-		}
 		key := s.key(rd.Tag)
-		dst = append(append(dst, `{"tag":`...), key[1:len(key)-1]...)
+		dst = append(append(dst, `,{"tag":`...), key[1:len(key)-1]...)
 		dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
-		if reason := s.whyBad(dst, rd); reason != "" {
-			dst = appendField(dst, `,"bad":`, reason)
-		} else {
-			dst, _ = s.appendValue(append(dst, `,"value":`...), &rd.Value)
-		}
-		if reason := s.whyUncertain(dst, rd); reason != "" {
-			dst = appendField(dst, `,"uncertain":`, reason)
+		before, why := len(dst), ""
+		if dst, why = s.appendGood(append(dst, `,"value":`...), rd); why != "" {
+			dst = appendField(dst[:before], `,"bad":`, why)
+		} else if rd.Quality == telemetry.Uncertain {
+			dst = appendField(dst, `,"uncertain":`, cmp.Or(rd.Reason, "uncertain"))
 		}
 		dst = append(dst, '}')
 	}
-	return append(dst, ']')
+	return enclose(dst, open, "[]")
 }
 
-// closeObject ends an object whose members begin at open, each with a comma before it: the first of
-// these becomes the opening brace.
-func closeObject(dst []byte, open int) []byte {
+// appendObject appends an object of members that have a comma before each.
+func appendObject(dst []byte, name string, members []byte) []byte {
+	dst = append(dst, name...)
+	return enclose(append(dst, members...), len(dst), "{}")
+}
+
+// enclose ends an object or array whose members begin at open, each with a comma before it: the first of these becomes the
+// opening brace.
+func enclose(dst []byte, open int, braces string) []byte {
 	if len(dst) == open {
-		return append(dst, '{', '}')
+		return append(dst, braces...)
 	}
-	dst[open] = '{'
-	return append(dst, '}')
+	dst[open] = braces[0]
+	return append(dst, braces[1])
 }
 
 // floorMilli turns microseconds into milliseconds, towards the past also before 1970.

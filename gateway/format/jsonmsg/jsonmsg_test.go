@@ -26,7 +26,7 @@ func openStream(t testing.TB, o Options, schema *record.Schema) *testStream {
 	if _, err := New(o); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStream(&o, schema, &splitter{})
+	s, err := newStream(&o, schema, &scratch{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,7 @@ var messages = []struct {
 		reading(1, telemetry.Value{Kind: telemetry.KindArray, Text: "\x06\x7fabc"}),
 		reading(2, deep),
 	}, `,"values":{"a":[1,null,"x",[true,[]]]},"bad":{"b":"damaged array","c":"array nested too deeply"}}`},
+	{"no value and a reason", []telemetry.Reading{uncertain(reading(0, telemetry.Value{}), "sensor drifts")}, `,"values":{},"bad":{"a":"sensor drifts"}}`},
 	{"uncertain keeps its value", []telemetry.Reading{
 		uncertain(reading(0, telemetry.Int(7)), "sensor drifts"), uncertain(reading(1, telemetry.Value{}), ""), uncertain(reading(2, telemetry.Int(7)), ""),
 	}, `,"values":{"a":7,"c":7},"bad":{"b":"no value"},"uncertain":{"a":"sensor drifts","c":"uncertain"}}`},
@@ -222,11 +223,11 @@ func TestTopic(t *testing.T) {
 			}
 			continue
 		}
-		if s, err := newStream(&o, schema, &splitter{}); err != nil || s.topic != want {
+		if s, err := newStream(&o, schema, &scratch{}); err != nil || s.topic != want {
 			t.Errorf("template %q: topic %q, want %q (%v)", template, s.topic, want, err)
 		}
 	}
-	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}, &splitter{}); err == nil {
+	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}, &scratch{}); err == nil {
 		t.Error("a topic of 100,000 bytes is accepted")
 	}
 }

@@ -66,12 +66,9 @@ func (s *stream) appendArray(dst []byte, v *telemetry.Value, depth int) (_ []byt
 	if depth == 0 {
 		return dst, deepArray
 	}
-	dst = append(dst, '[')
 	open := len(dst)
 	whole := v.Elements(func(e telemetry.Value) bool {
-		if len(dst) > open {
-			dst = append(dst, ',')
-		}
+		dst = append(dst, ',')
 		if e.Kind == telemetry.KindArray {
 			dst, why = s.appendArray(dst, &e, depth-1)
 			return why == ""
@@ -85,18 +82,7 @@ func (s *stream) appendArray(dst []byte, v *telemetry.Value, depth int) (_ []byt
 	if why == "" && !whole {
 		why = damagedArray
 	}
-	return append(dst, ']'), why
-}
-
-// unfitFloat returns why a number that is none cannot stand in JSON.
-func unfitFloat(f float64) string {
-	switch {
-	case f > 0:
-		return plusInf
-	case f < 0:
-		return minusInf
-	}
-	return notANumber
+	return enclose(dst, open, "[]"), why
 }
 
 // roundToWhole: x + roundToWhole - roundToWhole is x rounded to a whole number, for |x| < 2^51.
@@ -112,8 +98,12 @@ func appendFloat(dst []byte, x float64, size int) ([]byte, string) {
 	}
 	form := byte('f') // exponents only where the plain form would be long, as encoding/json does
 	switch a := math.Abs(x); {
-	case x-x != 0: // infinities and NaN
-		return dst, unfitFloat(x)
+	case math.IsNaN(x):
+		return dst, notANumber
+	case math.IsInf(x, 1):
+		return dst, plusInf
+	case math.IsInf(x, -1):
+		return dst, minusInf
 	case a != 0 && a < 1e-6 || a >= 1e21:
 		form = 'e'
 	}
@@ -140,32 +130,24 @@ const hex = "0123456789abcdef"
 func appendText(dst []byte, text string) []byte {
 	dst = append(dst, '"')
 	plain := 0 // start of what needs no escaping
-	for i := 0; i < len(text); {
-		b := text[i]
-		if b >= ' ' && b < utf8.RuneSelf && b != '"' && b != '\\' {
-			i++
+	for i, r := range text {
+		if r >= ' ' && r != '"' && r != '\\' && r != utf8.RuneError {
 			continue
 		}
-		if b >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(text[i:])
-			if r == utf8.RuneError && size == 1 {
-				dst = append(append(dst, text[plain:i]...), "\uFFFD"...)
-				plain = i + 1
-			}
-			i += size
-			continue
-		}
-		dst = appendEscape(append(dst, text[plain:i]...), b)
-		i++
-		plain = i
+		_, size := utf8.DecodeRuneInString(text[i:])
+		dst = appendEscape(append(dst, text[plain:i]...), r)
+		plain = i + size
 	}
 	return append(append(dst, text[plain:]...), '"')
 }
 
-// appendEscape appends a byte that may not stand in a text as it is.
-func appendEscape(dst []byte, b byte) []byte {
-	if i := strings.IndexByte("\"\\\n\r\t", b); i >= 0 {
+// appendEscape appends a character that may not stand in a text as it is.
+func appendEscape(dst []byte, r rune) []byte {
+	if i := strings.IndexRune("\"\\\n\r\t", r); i >= 0 {
 		return append(dst, '\\', "\"\\nrt"[i])
 	}
-	return append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+	if r == utf8.RuneError {
+		return append(dst, "\uFFFD"...)
+	}
+	return append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
 }

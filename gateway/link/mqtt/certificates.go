@@ -53,9 +53,6 @@ func expired(err error) *x509.Certificate {
 }
 
 func (c *certificates) note(cert *x509.Certificate) {
-	if cert == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.broker = []link.Certificate{{Name: cert.Subject.CommonName, NotAfter: cert.NotAfter}}
@@ -64,12 +61,7 @@ func (c *certificates) note(cert *x509.Certificate) {
 // lastToEnd returns the certificate with which the last of the chains ends.
 func lastToEnd(chains [][]*x509.Certificate) (last *x509.Certificate) {
 	for _, chain := range chains {
-		first := chain[0]
-		for _, cert := range chain[1:] {
-			if cert.NotAfter.Before(first.NotAfter) {
-				first = cert
-			}
-		}
+		first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 		if last == nil || first.NotAfter.After(last.NotAfter) {
 			last = first
 		}

@@ -19,7 +19,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte{packetPublish, 0x80, 0x80, 0x3e, 0xff, 0xff, 'a'})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ours, theirs := net.Pipe()
-		s := newSession(&Options{KeepAlive: time.Hour, ConnectTimeout: time.Second, MaxInbound: 1 << 10}, ours)
+		s := newSession(&Options{KeepAlive: time.Hour}, ours)
 		s.filters = [][]string{{"x", "#"}}
 		for qos := byte(1); qos <= 2; qos++ {
 			if err := s.Send(link.Message{Topic: "a", QoS: qos}); err != nil {

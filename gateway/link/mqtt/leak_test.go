@@ -84,7 +84,8 @@ func TestDialGivenUp(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() { <-heard; cancel() }()
-			d := dialer(t, Options{URL: c.scheme + "://" + addr, TLS: files, ConnectTimeout: time.Hour})
+			d := dialer(t, Options{URL: c.scheme + "://" + addr, TLS: files})
+			d.within = time.Hour
 			_, err := d.Dial(ctx, nil)
 			if !errors.Is(err, context.Canceled) || errors.Is(err, link.ErrSilent) {
 				t.Errorf("error %v, want %v", err, context.Canceled)

@@ -7,7 +7,6 @@
 package mqtt
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,26 +24,20 @@ type Options struct {
 	Password string
 	TLS      TLS // for mqtts and wss
 
-	KeepAlive      time.Duration // of MQTT, section 3.1.2.10; 0 = 30 s, whole seconds up to 18 h
-	ConnectTimeout time.Duration // for everything up to the answer to the login; 0 = 10 s
-	MaxInbound     int           // bytes of a message that is subscribed to; 0 = 64 KiB
+	KeepAlive time.Duration // of MQTT, section 3.1.2.10; whole seconds up to 18 h
 }
 
-// The values of options that are 0.
 const (
-	defaultKeepAlive      = 30 * time.Second // below the idle time-out of common NATs
-	defaultConnectTimeout = 10 * time.Second // a slow cellular link needs 3 round trips of 2 s
-	defaultMaxInbound     = 64 << 10
+	connectTimeout = 10 * time.Second    // for everything up to the answer to the login: a slow cellular link needs 3 round trips of 2 s
+	maxKeepAlive   = 65535 * time.Second // the login has 16 bits for it
 )
-
-// maxKeepAlive is what the login can say: 16 bits of seconds.
-const maxKeepAlive = 65535 * time.Second
 
 // Dialer makes sessions with one broker.
 type Dialer struct {
 	o      Options
 	target target
 	dial   func(context.Context) (net.Conn, error) // seam for tests
+	within time.Duration                           // likewise: connectTimeout
 	seen   certificates
 }
 
@@ -57,13 +50,10 @@ func New(o Options) (*Dialer, error) {
 	if o.ClientID == "" {
 		return nil, errors.New("the client id is missing")
 	}
-	o.KeepAlive = cmp.Or(o.KeepAlive, defaultKeepAlive)
-	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
-	o.MaxInbound = cmp.Or(o.MaxInbound, defaultMaxInbound)
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
-	d := &Dialer{o: o, target: t}
+	d := &Dialer{o: o, target: t, within: connectTimeout}
 	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
 	return d, nil
 }
@@ -76,11 +66,11 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	if err := fitWill(will); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.o.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.within)
 	defer cancel()
 	conn, err := d.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", d.late(ctx, d.target.explainDial(err)))
+		return nil, fmt.Errorf("connect: %w", late(ctx, d.target.explainDial(err)))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s := newSession(&d.o, conn)
@@ -90,17 +80,17 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("log in: %w", d.late(ctx, d.target.explainLogin(err)))
+		return nil, fmt.Errorf("log in: %w", late(ctx, d.target.explainLogin(err)))
 	}
 	s.start()
 	return s, nil
 }
 
 // late says that the time was up, or that the caller gave up, where that is why err came.
-func (d *Dialer) late(ctx context.Context, err error) error {
+func late(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
 	case errors.Is(cause, context.DeadlineExceeded):
-		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, d.o.ConnectTimeout)
+		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, connectTimeout)
 	case cause != nil:
 		return cause
 	}
@@ -109,10 +99,10 @@ func (d *Dialer) late(ctx context.Context, err error) error {
 
 // fitWill refuses a will that a login cannot carry (MQTT 3.1.1 section 3.1.3.3).
 func fitWill(will *link.Message) error {
-	if will == nil {
+	switch {
+	case will == nil:
 		return nil
-	}
-	if len(will.Payload) > maxTopic {
+	case len(will.Payload) > maxTopic:
 		return fmt.Errorf("will: %w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(will.Payload), maxTopic)
 	}
 	if err := fit(will); err != nil {

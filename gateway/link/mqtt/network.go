@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -47,7 +48,7 @@ func parseTarget(text string) (target, error) {
 	if u.User != nil {
 		return target{}, errors.New("the url holds a user name; give it as username and password")
 	}
-	t := target{url: u, host: u.Host}
+	t := target{url: u}
 	port := "1883"
 	switch u.Scheme {
 	case "mqtt", "tcp":
@@ -63,9 +64,7 @@ func parseTarget(text string) (target, error) {
 	if u.Hostname() == "" {
 		return target{}, fmt.Errorf("url %q names no host", text)
 	}
-	if u.Port() == "" {
-		t.host = net.JoinHostPort(u.Hostname(), port)
-	}
+	t.host = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 	return t, nil
 }
 
@@ -79,27 +78,29 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 		seen.watch(config, files.CertFile)
 		defer func() { seen.refused(err) }()
 	}
-	if t.web {
-		return t.dialWeb(ctx, config)
-	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.host)
-	if err != nil || !t.secure {
-		return raw, err
+	if err != nil {
+		return nil, err
 	}
-	secure := tls.Client(raw, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	switch {
+	case t.web:
+		conn, err = t.openWeb(ctx, raw, config)
+	case t.secure:
+		secure := tls.Client(raw, config)
+		conn, err = secure, secure.HandshakeContext(ctx)
+	default:
+		conn = raw
+	}
+	if err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
-	return secure, nil
+	return conn, nil
 }
 
 // load reads the files.
 func (f *TLS) load(host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if f.ServerName != "" {
-		c.ServerName = f.ServerName
-	}
+	c := &tls.Config{ServerName: cmp.Or(f.ServerName, host), MinVersion: tls.VersionTLS12}
 	if f.CAFile != "" {
 		pem, err := readPEM(f.CAFile)
 		if err != nil {
@@ -113,18 +114,13 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 	if f.CertFile == "" {
 		return c, nil
 	}
-	cert, err := readPEM(f.CertFile)
-	if err != nil {
-		return nil, fmt.Errorf("read client certificate: %w", err)
+	cert, certErr := readPEM(f.CertFile)
+	key, keyErr := readPEM(f.KeyFile)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err := cmp.Or(certErr, keyErr, err); err != nil {
+		return nil, fmt.Errorf("read client certificate and key: %w", err)
 	}
-	key, err := readPEM(f.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read client key: %w", err)
-	}
-	c.Certificates = make([]tls.Certificate, 1)
-	if c.Certificates[0], err = tls.X509KeyPair(cert, key); err != nil {
-		return nil, fmt.Errorf("read client certificate: %w", err)
-	}
+	c.Certificates = []tls.Certificate{pair}
 	return c, nil
 }
 
@@ -147,29 +143,18 @@ func readPEM(path string) ([]byte, error) {
 // 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.
 const maxUpgrade = 64 << 10
 
-var errUpgrade = fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
-
-// dialWeb opens a websocket. Every byte is counted until it is open.
-func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, error) {
-	var budget *upgradeConn
-	stop := func() bool { return true }
+// openWeb makes a connection a websocket. Every byte is counted until it is open.
+func (t *target) openWeb(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, error) {
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })() // the library looks at the deadline only
+	budget := &upgradeConn{Conn: raw}
+	budget.left.Store(maxUpgrade)
 	d := websocket.Dialer{
 		TLSClientConfig: config, Subprotocols: []string{"mqtt"}, ReadBufferSize: 4096, WriteBufferSize: 16 << 10,
-		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			raw, err := new(net.Dialer).DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			stop = context.AfterFunc(ctx, func() { _ = raw.Close() }) // the library looks at the deadline only
-			budget = &upgradeConn{Conn: raw}
-			budget.left.Store(maxUpgrade)
-			return budget, nil
-		},
+		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return budget, nil },
 	}
 	ws, resp, err := d.DialContext(ctx, t.url.String(), nil)
-	stop()
 	if resp != nil && err != nil {
-		return nil, &upgradeError{resp.StatusCode, err}
+		return nil, upgradeError(resp.StatusCode)
 	}
 	if err != nil {
 		return nil, err
@@ -178,14 +163,11 @@ func (t *target) dialWeb(ctx context.Context, config *tls.Config) (net.Conn, err
 	return newWebConn(ws), nil
 }
 
-// upgradeError is an HTTP answer that is no websocket.
-type upgradeError struct {
-	status int
-	err    error
-}
+// upgradeError is the status of an HTTP answer that is no websocket.
+type upgradeError int
 
-func (e *upgradeError) Error() string {
-	return fmt.Sprintf("the server answers %d %s in place of a websocket", e.status, http.StatusText(e.status))
+func (status upgradeError) Error() string {
+	return fmt.Sprintf("the server answers %d %s in place of a websocket", int(status), http.StatusText(int(status)))
 }
 
 // upgradeConn bounds what is read until the websocket is open.
@@ -198,7 +180,7 @@ type upgradeConn struct {
 func (c *upgradeConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.left.Add(int64(-n)) < 0 {
-		return 0, errUpgrade
+		return 0, fmt.Errorf("the server sent over %d bytes in answer to the websocket upgrade", maxUpgrade)
 	}
 	return n, err
 }
@@ -244,24 +226,21 @@ func (c *webConn) Read(p []byte) (int, error) {
 			c.r, c.empty = r, true
 		}
 		n, err := c.r.Read(p)
+		c.empty = c.empty && n == 0
 		if errors.Is(err, io.EOF) {
-			if c.r, err = nil, nil; c.empty && n == 0 {
+			if c.r, err = nil, nil; c.empty {
 				err = c.unasked.answer("empty websocket messages")
 			}
 		}
-		if err != nil {
-			err = frameError(err)
-		}
-		c.empty = c.empty && n == 0
 		if n > 0 || err != nil {
-			return n, err
+			return n, frameError(err)
 		}
 	}
 }
 
 // frameError marks what the library finds wrong with a frame; it has no type for that.
 func frameError(err error) error {
-	if strings.HasPrefix(err.Error(), "websocket: ") && !is[*websocket.CloseError](err) {
+	if err != nil && strings.HasPrefix(err.Error(), "websocket: ") && !is[*websocket.CloseError](err) {
 		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
 	return err

@@ -162,8 +162,8 @@ func (s *session) answer(first byte, id uint16, unasked *budget) error {
 // inbound takes a message that was subscribed to, and reads over any other: brokers with automatic subscriptions send them.
 func (s *session) inbound(first byte, size int, unasked *budget) error {
 	qos := first >> 1 & 3
-	if most := max(s.o.MaxInbound+maxTopic+4, byteBurst); size > most {
-		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, most)
+	if size > byteBurst { // of what is subscribed to, the bound is far lower
+		return fmt.Errorf("%w: the broker sent a message of %d bytes; at most %d are read", link.ErrProtocol, size, byteBurst)
 	}
 	topic, left, err := s.topic(size)
 	if err != nil {
@@ -179,21 +179,16 @@ func (s *session) inbound(first byte, size int, unasked *budget) error {
 	if qos == 3 || (qos > 0) != (id > 0) {
 		return fmt.Errorf("%w: the broker sent a PUBLISH of QoS %d with the packet id %d", link.ErrProtocol, qos, id)
 	}
-	if qos == 2 || left > s.o.MaxInbound || !s.wanted(topic) {
-		if err := unasked.message(size); err != nil {
-			return err
+	if qos < 2 && left <= maxInbound && s.wanted(topic) {
+		payload := make([]byte, left)
+		if _, err = io.ReadFull(s.r, payload); err == nil {
+			err = s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0})
 		}
+	} else if err = unasked.message(size); err == nil {
 		s.stats.discarded.Add(1)
-		if _, err := s.r.Discard(left); err != nil {
-			return err
-		}
-		return s.acknowledge(qos, id)
+		_, err = s.r.Discard(left)
 	}
-	payload := make([]byte, left)
-	if _, err := io.ReadFull(s.r, payload); err != nil {
-		return err
-	}
-	if err := s.deliver(link.Message{Topic: topic, Payload: payload, QoS: qos, Retain: first&1 != 0}); err != nil {
+	if err != nil {
 		return err
 	}
 	return s.acknowledge(qos, id)
@@ -245,15 +240,13 @@ const maxUnread = 512 << 20
 
 // deliver hands a message on, and waits for a moment when nobody takes them.
 func (s *session) deliver(m link.Message) error {
-	timer := time.NewTimer(inboxWait)
-	defer timer.Stop()
 	select {
 	case s.inbox <- m:
 		s.signal()
 		return nil
 	case <-s.life.Done():
 		return s.Err()
-	case <-timer.C:
+	case <-time.After(inboxWait):
 		return fmt.Errorf("%d messages from the broker were not taken within %v", inboxSize, inboxWait)
 	}
 }

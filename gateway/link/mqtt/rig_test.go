@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -35,6 +36,7 @@ func dialer(t testing.TB, o Options) *Dialer {
 	if o.ClientID == "" {
 		o.ClientID = "gw"
 	}
+	o.KeepAlive = cmp.Or(o.KeepAlive, 30*time.Second)
 	d, err := New(o)
 	if err != nil {
 		t.Fatal(err)

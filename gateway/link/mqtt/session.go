@@ -60,6 +60,7 @@ type flight struct {
 
 const (
 	inboxSize   = 64
+	maxInbound  = 64 << 10         // bytes of a message that is subscribed to
 	inboxWait   = 10 * time.Second // how long a full inbox may hold up the session
 	maxInFlight = 1 << 14          // packet ids in use at once: far above any window, below the 65,535 there are
 	maxTopic    = 65535            // bytes, MQTT 3.1.1 section 1.5.3
@@ -195,18 +196,16 @@ func (s *session) Subscribe(filters ...string) error {
 		return err
 	}
 	s.Flush()
-	timer := time.NewTimer(s.o.ConnectTimeout)
-	defer timer.Stop()
 	select {
 	case codes := <-s.granted:
 		return refused(filters, codes)
 	case <-s.life.Done():
 		return s.Err()
-	case <-timer.C:
+	case <-time.After(connectTimeout):
 		s.mu.Lock()
 		s.subID = 0
 		s.mu.Unlock()
-		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, s.o.ConnectTimeout)
+		return fmt.Errorf("subscribe: %w within %v", link.ErrSilent, connectTimeout)
 	}
 }
 
@@ -274,18 +273,15 @@ func (s *session) watch() {
 // Close says DISCONNECT and ends the session: see link.Link.
 func (s *session) Close() error {
 	s.mu.Lock()
-	first := !s.closing
-	s.closing = true
-	if first {
+	if !s.closing {
+		s.closing = true
 		s.out = append(s.out, packetDisconnect, 0)
 	}
 	s.mu.Unlock()
 	s.timer.Stop()
 	s.Flush()
-	if first {
-		timer := time.AfterFunc(farewell, func() { s.fail(link.ErrClosed) })
-		defer timer.Stop()
-	}
+	timer := time.AfterFunc(farewell, func() { s.fail(link.ErrClosed) })
+	defer timer.Stop()
 	s.wg.Wait()
 	return nil
 }

@@ -97,7 +97,7 @@ func TestCannotBeSent(t *testing.T) {
 
 // TestOptions: what New refuses.
 func TestOptions(t *testing.T) {
-	good := Options{URL: "mqtt://h", ClientID: "c"}
+	good := Options{URL: "mqtt://h", ClientID: "c", KeepAlive: time.Minute}
 	for _, c := range []struct {
 		name string
 		set  func(o *Options)

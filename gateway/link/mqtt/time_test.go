@@ -165,12 +165,12 @@ func TestSubscribeSilence(t *testing.T) {
 	late := func(p *peer) {
 		ask := p.next().(*packets.SubscribePacket)
 		go p.drain()
-		time.Sleep(10 * time.Second)
+		time.Sleep(2 * connectTimeout)
 		p.send(packetSuback, 3, byte(ask.MessageID>>8), byte(ask.MessageID), 1)
 		<-p.over
 	}
-	virtually(t, Options{ConnectTimeout: 3 * time.Second, KeepAlive: time.Hour}, late, func(t *testing.T, s *session) {
-		says(t, s.Subscribe("a"), link.ErrSilent, "3s")
+	virtually(t, Options{KeepAlive: time.Hour}, late, func(t *testing.T, s *session) {
+		says(t, s.Subscribe("a"), link.ErrSilent, "10s")
 		s.mu.Lock()
 		if s.subID != 0 {
 			t.Error("the subscription is still waited for")
@@ -194,9 +194,9 @@ func TestLoginTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				_, err := scripted(t, Options{ConnectTimeout: 4 * time.Second}, script).Dial(t.Context(), nil)
-				says(t, err, link.ErrSilent, "log in", "within 4s")
-				if took := time.Since(start); took != 4*time.Second {
+				_, err := scripted(t, Options{}, script).Dial(t.Context(), nil)
+				says(t, err, link.ErrSilent, "log in", "within 10s")
+				if took := time.Since(start); took != connectTimeout {
 					t.Errorf("took %v", took)
 				}
 			})
@@ -287,16 +287,16 @@ func TestTooLargeInbound(t *testing.T) {
 		ask := p.next().(*packets.SubscribePacket)
 		go p.drain()
 		p.send(packetSuback, 3, byte(ask.MessageID>>8), byte(ask.MessageID), 1)
-		for i, size := range []int{100, 101, 0} {
+		for i, size := range []int{maxInbound, maxInbound + 1, 0} {
 			p.send(publish("a", string(make([]byte, size)), 1, uint16(i+1))...)
 		}
 		<-p.over
 	}
-	virtually(t, Options{MaxInbound: 100, KeepAlive: time.Hour}, script, func(t *testing.T, s *session) {
+	virtually(t, Options{KeepAlive: time.Hour}, script, func(t *testing.T, s *session) {
 		if err := s.Subscribe("a"); err != nil {
 			t.Fatal(err)
 		}
-		if first, second := <-s.Inbox(), <-s.Inbox(); len(first.Payload) != 100 || len(second.Payload) != 0 || s.Stats().Discarded != 1 {
+		if first, second := <-s.Inbox(), <-s.Inbox(); len(first.Payload) != maxInbound || len(second.Payload) != 0 || s.Stats().Discarded != 1 {
 			t.Errorf("%d and %d bytes, stats %+v", len(first.Payload), len(second.Payload), s.Stats())
 		}
 	})

@@ -80,38 +80,33 @@ func alerted(err error) bool { return strings.Contains(err.Error(), "remote erro
 
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
-	hint := ""
-	switch {
-	case is[tls.RecordHeaderError](err):
+	if is[tls.RecordHeaderError](err) {
 		plain := "mqtt"
 		if t.web {
 			plain = "ws"
 		}
-		hint = "this port does not speak TLS; use " + plain + ":// in the url, or the port for TLS"
-		err = link.ErrProtocol
-	case is[x509.UnknownAuthorityError](err):
-		hint = "the certificate's authority is not trusted; give its PEM file as tls.ca"
-	case is[x509.HostnameError](err):
-		hint = "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"
-	case expired(err) != nil:
-		hint = "the broker's certificate is not valid now; renew it, or set this machine's clock"
-	case is[*net.DNSError](err):
-		hint = "the host name is not known here; check the url and this machine's DNS"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		hint = "nothing listens there; is the broker running, and is the port right?"
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		hint = "there is no route to it; check the network"
-	case is[*upgradeError](err):
-		hint = "is this the broker's websocket address? The path is mostly /mqtt"
-	case errors.Is(err, websocket.ErrBadHandshake), t.web && strings.Contains(err.Error(), "malformed HTTP"), t.web && !t.secure && errors.Is(peerError(err), link.ErrPeerClosed):
-		hint = "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"
-	case alerted(err):
-		hint = alertHint
-	case t.secure && errors.Is(err, io.EOF), t.secure && errors.Is(err, syscall.ECONNRESET):
-		hint = "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"
+		return fmt.Errorf("%w; this port does not speak TLS; use %s:// in the url, or the port for TLS", link.ErrProtocol, plain)
 	}
-	if hint == "" {
-		return err
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	notHTTP := strings.Contains(err.Error(), "malformed HTTP") || !t.secure && errors.Is(peerError(err), link.ErrPeerClosed)
+	for _, cause := range []struct {
+		found bool
+		hint  string
+	}{
+		{is[x509.UnknownAuthorityError](err), "the certificate's authority is not trusted; give its PEM file as tls.ca"},
+		{is[x509.HostnameError](err), "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"},
+		{expired(err) != nil, "the broker's certificate is not valid now; renew it, or set this machine's clock"},
+		{is[*net.DNSError](err), "the host name is not known here; check the url and this machine's DNS"},
+		{errors.Is(err, syscall.ECONNREFUSED), "nothing listens there; is the broker running, and is the port right?"},
+		{errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH), "there is no route to it; check the network"},
+		{is[upgradeError](err), "is this the broker's websocket address? The path is mostly /mqtt"},
+		{t.web && notHTTP, "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"},
+		{alerted(err), alertHint},
+		{t.secure && closed, "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"},
+	} {
+		if cause.found {
+			return fmt.Errorf("%w; %s", err, cause.hint)
+		}
 	}
-	return fmt.Errorf("%w; %s", err, hint)
+	return err
 }

@@ -7,6 +7,7 @@
 package brokersim
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -47,19 +48,20 @@ type Stats struct {
 
 // Broker is one broker. All methods may be called from any goroutine.
 type Broker struct {
-	o      Options
-	server *mqtt.Server
-	n      struct{ connects, received atomic.Uint64 }
+	o        Options
+	server   *mqtt.Server
+	connects atomic.Uint64
 
-	mu       sync.Mutex
+	life     context.Context // ends with Stop
+	end      context.CancelFunc
 	listener net.Listener
-	conns    map[net.Conn]struct{} // everybody, also before the login; nil = stopped
 	wg       sync.WaitGroup
 }
 
 // New returns a broker that does not listen yet.
 func New(o Options) *Broker {
-	b := &Broker{o: o, conns: map[net.Conn]struct{}{}}
+	b := &Broker{o: o}
+	b.life, b.end = context.WithCancel(context.Background())
 	b.server = mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler), ClientNetReadBufferSize: 64 << 10})
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		panic("BUG: " + err.Error())
@@ -69,15 +71,12 @@ func New(o Options) *Broker {
 
 // Start listens on a free port of the loopback.
 func (b *Broker) Start() (err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	l := b.listener
 	b.wg.Go(func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := b.listener.Accept()
 			if err != nil {
 				return
 			}
@@ -92,39 +91,20 @@ func (b *Broker) Start() (err error) {
 
 // Serve speaks MQTT on a connection that was accepted elsewhere (a websocket, a pipe) until it ends.
 func (b *Broker) Serve(conn net.Conn) {
-	b.mu.Lock()
-	stopped := b.conns == nil
-	if !stopped {
-		b.conns[conn] = struct{}{}
-	}
-	b.mu.Unlock()
-	if !stopped {
-		_ = b.server.EstablishConnection("", conn) // the client's end is no trouble of the broker's
-	}
+	defer context.AfterFunc(b.life, func() { _ = conn.Close() })()
+	_ = b.server.EstablishConnection("", conn) // the client's end is no trouble of the broker's
 	_ = conn.Close()
-	b.mu.Lock()
-	delete(b.conns, conn)
-	b.mu.Unlock()
 }
 
 // Addr returns the address the broker listens on, after Start.
-func (b *Broker) Addr() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.listener.Addr().String()
-}
+func (b *Broker) Addr() string { return b.listener.Addr().String() }
 
 // Stop closes the port and all connections at once, and waits until nothing runs any more.
 func (b *Broker) Stop() {
-	b.mu.Lock()
+	b.end()
 	if b.listener != nil {
 		_ = b.listener.Close()
 	}
-	for conn := range b.conns {
-		_ = conn.Close()
-	}
-	b.conns = nil
-	b.mu.Unlock()
 	b.wg.Wait()
 }
 
@@ -139,7 +119,8 @@ func (b *Broker) Cut(clientID string) bool {
 
 // Stats returns the counters.
 func (b *Broker) Stats() Stats {
-	return Stats{Connects: b.n.connects.Load(), Clients: int(atomic.LoadInt64(&b.server.Info.ClientsConnected)), Received: b.n.received.Load()}
+	n := b.server.Info.Clone()
+	return Stats{Connects: b.connects.Load(), Clients: int(n.ClientsConnected), Received: uint64(n.MessagesReceived)}
 }
 
 // hook is where the library tells what happens.
@@ -160,14 +141,13 @@ func (*hook) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return t
 func (*hook) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
 
 // OnSessionEstablish counts a login.
-func (h *hook) OnSessionEstablish(*mqtt.Client, packets.Packet) { h.b.n.connects.Add(1) }
+func (h *hook) OnSessionEstablish(*mqtt.Client, packets.Packet) { h.b.connects.Add(1) }
 
 // OnPublish shows a message, after it has waited for subscribers that lag: the library would drop it for them.
 func (h *hook) OnPublish(c *mqtt.Client, p packets.Packet) (packets.Packet, error) {
 	for h.b.lagging() && !c.Closed() {
 		time.Sleep(time.Millisecond)
 	}
-	h.b.n.received.Add(1)
 	if f := h.b.o.OnPublish; f != nil {
 		f(Message{Client: c.ID, Topic: p.TopicName, Payload: p.Payload, QoS: p.FixedHeader.Qos, Dup: p.FixedHeader.Dup, Retain: p.FixedHeader.Retain})
 	}
