@@ -2,13 +2,15 @@ package faults
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
-// TestInteropBackfill: node-opcua keeps the history of what it counts. The path to it breaks, and the gateway is killed and stopped in
-// peace: afterwards every number has come, those of the outages marked as what they are.
+// TestInteropBackfill: node-opcua keeps the history of what it counts. The path to it breaks, and the gateway is killed, stopped in peace while the broker
+// hangs, so that it goes on for its grace time, and reloaded with another device: afterwards every number has come, those of the outages marked as what they are.
 func TestInteropBackfill(t *testing.T) {
 	t.Parallel()
 	need(t, mosquitto(), nodeOPCUA())
@@ -34,10 +36,21 @@ func TestInteropBackfill(t *testing.T) {
 	time.Sleep(pick(4*time.Second, time.Minute))
 	b.start()
 	more("after a kill")
+	b.broker.Freeze()
 	b.stop()
+	b.broker.Thaw()
 	time.Sleep(pick(4*time.Second, time.Minute))
 	b.start()
 	more("after a stop")
+	config, err := os.ReadFile(b.gateway.Config)
+	must(t, err)
+	for i := range pick(5, 50) {
+		b.write(strings.Replace(string(config), "    timeout: 2s\n    groups", fmt.Sprintf("    timeout: %ds\n    groups", 3+i%2), 1))
+		if code, out := run(b.gateway.Binary, "reload", "--config", b.gateway.Config); code != 0 || !strings.Contains(out, "beats") {
+			t.Fatalf("reload: exit %d: %s", code, out)
+		}
+		more("after a reload")
+	}
 	end := time.Now()
 	b.until(60*time.Second, "the last of the past", func() bool { missing, _, _ := b.backfilled(); return missing == 0 || time.Since(end) > 20*time.Second })
 	missing, all, past := b.backfilled()
