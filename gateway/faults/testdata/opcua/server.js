@@ -1,11 +1,13 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
-// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts.
+// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
+// adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second.
 "use strict";
 const fs = require("fs");
 const path = require("path");
 const opcua = require("node-opcua");
+const { ServerSecureChannelLayer } = require("node-opcua-secure-channel");
 const { DataType, Variant, VariantArrayType, StatusCodes, DataValue } = opcua;
 
 const port = Number(process.argv[2]);
@@ -29,6 +31,8 @@ const fixed = [
   ["String", DataType.String, "Größe 5 µm"],
   ["DateTime", DataType.DateTime, new Date("2026-01-02T03:04:05.678Z")],
 ];
+
+ServerSecureChannelLayer.g_MinimumSecureTokenLifetime = 1000; // 2500 by itself: tests ask for shorter ones
 
 async function main() {
   const certificates = new opcua.OPCUACertificateManager({
@@ -56,6 +60,7 @@ async function main() {
   await server.initialize();
   addNodes(server);
   addWritable(server);
+  if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
   console.log("READY " + port);
 }
@@ -196,6 +201,22 @@ function addStructures(addressSpace, add) {
   addressSpace.getOwnNamespace().addAnalogDataItem({ componentOf: "ns=1;s=Interop", browseName: "Level", nodeId: "s=Interop.Level", dataType: "Double", description: "of the tank",
     engineeringUnits: opcua.standardUnits.millimetre, engineeringUnitsRange: { low: 0, high: 2000 }, value: { dataType: DataType.Double, value: 12.5 } });
   addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
+}
+
+// addMany has variables Many.0 … that all change once a second: each to the next number, so that a change that is lost is a missing number.
+function addMany(server, count) {
+  const ns = server.engine.addressSpace.getOwnNamespace();
+  const folder = ns.addFolder("ObjectsFolder", { browseName: "Many", nodeId: "s=Many" });
+  const all = [];
+  for (let i = 0; i < count; i++) {
+    all.push(ns.addVariable({ componentOf: folder, browseName: "Many" + i, nodeId: "s=Many." + i, dataType: DataType.UInt32,
+      value: { dataType: DataType.UInt32, value: 0 } }));
+  }
+  let turn = 0;
+  setInterval(() => {
+    turn++;
+    for (const v of all) v.setValueFromSource({ dataType: DataType.UInt32, value: turn });
+  }, 1000);
 }
 
 // What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".
