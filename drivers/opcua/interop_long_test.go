@@ -115,6 +115,9 @@ func TestNodeOPCUATokens(t *testing.T) {
 		case <-turn.C:
 			err = o.poll(t, d)
 		}
+		if err != nil && stalled() > 500*time.Millisecond { // a quarter of a token's life
+			t.Skipf("after %v and %+v the machine stood still for %v: %v", time.Since(begin), o, stalled(), err)
+		}
 		if err != nil {
 			t.Fatalf("after %v and %+v: %v; the machine stood still for up to %v", time.Since(begin), o, err, stalled())
 		}

@@ -141,7 +141,7 @@ func (call *Call) number() (uint32, error) {
 }
 
 // TestRenewalUnderLoad renews the token while requests are open. Their answers come under the old token behind that to the renewal, in any
-// order, and behind an answer under the new one, too; with the next renewal, or when it has expired, the old token is void.
+// order, and behind an answer under the new one and the next, too; with the third renewal, or when it has expired, the old token is void.
 func TestRenewalUnderLoad(t *testing.T) {
 	for i, mode := range []Mode{ModeSign, ModeSignAndEncrypt, ModeSign} {
 		expires := i == 2
@@ -150,7 +150,7 @@ func TestRenewalUnderLoad(t *testing.T) {
 		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		var ids [4]uint32
+		var ids [5]uint32
 		taken := make(chan struct{})
 		go func() {
 			defer close(taken)
@@ -159,10 +159,14 @@ func TestRenewalUnderLoad(t *testing.T) {
 			}
 			s.open()
 		}()
-		calls := [4]*Call{start(t, c), start(t, c), start(t, c), start(t, c)}
-		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
-			t.Fatal(err)
+		calls := [5]*Call{start(t, c), start(t, c), start(t, c), start(t, c), start(t, c)}
+		renew := func() {
+			t.Helper()
+			if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+				t.Fatal(err)
+			}
 		}
+		renew()
 		<-taken
 		for _, step := range []struct{ call, token uint32 }{{2, 1}, {0, 1}} { // the old keys still hold
 			go s.answer(ids[step.call], step.token)
@@ -182,17 +186,17 @@ func TestRenewalUnderLoad(t *testing.T) {
 		if token := <-fresh; token != 2 {
 			t.Errorf("%v: a request after the renewal has the token %d", mode, token)
 		}
-		go s.answer(ids[3], 1) // the old keys still hold
-		if got, err := calls[3].number(); err != nil || got != ids[3] {
-			t.Fatalf("%v: an answer under the old token behind one under the new: %d, %v", mode, got, err)
-		}
-		if expires {
-			c.reads[1].until = time.Now()
-		} else {
-			go s.open()
-			if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
-				t.Fatal(err)
+		for _, i := range []int{3, 4} {
+			go s.answer(ids[i], 1) // the old keys still hold
+			if got, err := calls[i].number(); err != nil || got != ids[i] {
+				t.Fatalf("%v: an answer under the old token behind one under the new: %d, %v", mode, got, err)
 			}
+			if i == 4 && expires {
+				c.reads[2].until = time.Now()
+				break
+			}
+			go s.open()
+			renew()
 		}
 		go s.answer(ids[1], 1) // too late
 		var broken ProtocolError
