@@ -13,7 +13,7 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-var long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of the tests with node-opcua: 10 minutes of short tokens; also FAULTS=long")
+var long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of the tests with node-opcua: 10 minutes of short tokens each; also FAULTS=long")
 
 // nodeDevice describes a device on node-opcua, whose certificate is trusted, signed and encrypted.
 func nodeDevice(t *testing.T, url string, groups ...drivers.Group) drivers.Connection {
@@ -82,6 +82,25 @@ func (o *traffic) poll(t *testing.T, d *driver) error {
 	return nil
 }
 
+// shortTokens connects and subscribes the first group, with tokens that live for 2 s.
+func shortTokens(t *testing.T, c drivers.Connection) *driver {
+	t.Helper()
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { made.Close() })
+	d := made.(*driver)
+	d.set.lifetime = 2 * time.Second
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	return d
+}
+
 // TestNodeOPCUATokens has tokens that live for 2 s, while node-opcua publishes, is polled and written to: nothing is missing and the connection stands. -long: for ten minutes.
 func TestNodeOPCUATokens(t *testing.T) {
 	t.Parallel()
@@ -91,19 +110,7 @@ func TestNodeOPCUATokens(t *testing.T) {
 	}
 	c := nodeDevice(t, nodeOPCUA(t, "many", "1"), nodeGroup(50*time.Millisecond, "Interop.Beat", "Many.0"),
 		nodeGroup(time.Second, "Interop.Double", "Interop.String"), nodeGroup(time.Second, "Writable.UInt32"))
-	made, err := newDriver(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer made.Close()
-	d := made.(*driver)
-	d.set.lifetime = 2 * time.Second
-	if err := d.Connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
+	d := shortTokens(t, c)
 	o, stalled := traffic{}, watchMachine(t)
 	turn := time.NewTicker(20 * time.Millisecond)
 	defer turn.Stop()
@@ -135,6 +142,32 @@ func TestNodeOPCUATokens(t *testing.T) {
 	}
 	t.Logf("FIGURES %s: in %v %d tokens of 2 s, %d changes published, %d polls, %d writes read back; missing %d changes of 100 ms, %d of 1 s; the machine stood still for up to %v",
 		t.Name(), lasts, o.renewals, o.changes, o.reads, o.writes, len(o.missing[0]), len(o.missing[1]), stalled().Round(time.Millisecond))
+}
+
+// TestNodeOPCUAQuietTokens: nothing changes, so that a Publish request waits at node-opcua for longer than the token lives with which it came. The
+// connection stands; who wants it for longer writes -long.
+func TestNodeOPCUAQuietTokens(t *testing.T) {
+	t.Parallel()
+	lasts := 20 * time.Second
+	if *long {
+		lasts = 10 * time.Minute
+	}
+	d := shortTokens(t, nodeDevice(t, nodeOPCUA(t), nodeGroup(50*time.Millisecond, "Interop.String")))
+	stalled, end := watchMachine(t), time.After(lasts)
+	for pushes := 0; ; pushes++ {
+		select {
+		case p, ok := <-d.Pushed():
+			if !ok || p.Err != nil && stalled() < 500*time.Millisecond {
+				t.Fatalf("%t: %v, after %d pushes; the machine stood still for up to %v", ok, p.Err, pushes, stalled())
+			}
+			if p.Err != nil {
+				t.Skipf("the machine stood still for %v: %v", stalled(), p.Err)
+			}
+		case <-end:
+			t.Logf("FIGURES %s: the connection stands for %v, %d pushes", t.Name(), lasts, pushes)
+			return
+		}
+	}
 }
 
 // TestNodeOPCUAMany subscribes 5,000 items of node-opcua, signed and encrypted, all of which change each second: every change of each comes.

@@ -62,13 +62,14 @@ type Channel struct {
 	// The rest belongs to the goroutine that reads.
 	raw      []byte      // the chunk at hand
 	received uint32      // sequence number of the server's last chunk
-	reads    [3]readKeys // the present one first
+	reads    [2]readKeys // the present one first
 	begun    bool
 	done     chan struct{}
 }
 
-// readKeys are the server's keys under one token: the present one and, until they have expired, the two before. Servers should answer under the
-// new token once they have seen it (OPC 10000-4, 5.5.2), but node-opcua answers each request under the token that it came with.
+// readKeys are the server's keys under one token: the present one and, until it has expired, the one before. Servers should answer under the
+// new token once they have seen it (OPC 10000-4, 5.5.2), but node-opcua answers each request under the token that it came with; once that has
+// expired it uses the present keys and still names the old token.
 type readKeys struct {
 	token uint32
 	keys  *keys

@@ -13,7 +13,7 @@ const (
 )
 
 // Open opens the channel or, later, renews its token (OPC 10000-4, 5.5.2). The server's keys of the old token stay good until it
-// has expired, or is renewed twice again; requests under way are not disturbed.
+// has expired, or is renewed again; requests under way are not disturbed.
 func (c *Channel) Open(ctx context.Context, timeout, lifetime time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
