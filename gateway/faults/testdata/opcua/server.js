@@ -80,7 +80,7 @@ function security() {
   const { SecurityPolicy: p, MessageSecurityMode: m } = opcua;
   if (!secured) return { securityPolicies: [p.None], securityModes: [m.None] };
   return {
-    securityPolicies: [p.None, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
+    securityPolicies: [p.None, p.Basic128Rsa15, p.Basic256, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
     securityModes: [m.None, m.Sign, m.SignAndEncrypt],
     userManager: { isValidUser: (name, password) => name === "operator" && password === "päss" },
   };
