@@ -62,6 +62,8 @@ async function main() {
   addWritable(server);
   if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
+  process.removeAllListeners("SIGTERM");
+  process.on("SIGTERM", () => server.shutdown(200, () => process.exit(0))); // in peace: it tells its clients
   console.log("READY " + port);
 }
 
@@ -125,6 +127,10 @@ function addNodes(server) {
   let beats = 0;
   server.engine.addressSpace.installHistoricalDataNode(beat, { maxOnlineValues: 10000 });
   setInterval(() => beat.setValueFromSource({ dataType: DataType.UInt32, value: ++beats }), 100);
+  // Tick counts so slowly that no two of its changes are in one sample, even if the machine stands still.
+  const tick = add("Tick", DataType.UInt32, { value: { dataType: DataType.UInt32, value: 0 } });
+  let ticks = 0;
+  setInterval(() => tick.setValueFromSource({ dataType: DataType.UInt32, value: ++ticks }), 400);
   server.engine.addressSpace.installAlarmsAndConditionsService();
   // Alarms: an object that tells events. Level is limited, and rises above and falls below by what is written to it; each turn is an
   // event by itself, too.
