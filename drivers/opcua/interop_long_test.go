@@ -13,7 +13,7 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-var long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of the tests with node-opcua: 10 minutes of short tokens each; also FAULTS=long")
+var long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of the tests with node-opcua: 10 minutes of short tokens, each bad certificate; also FAULTS=long")
 
 // nodeDevice describes a device on node-opcua, whose certificate is trusted, signed and encrypted.
 func nodeDevice(t *testing.T, url string, groups ...drivers.Group) drivers.Connection {

@@ -2,7 +2,8 @@
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
 // and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
-// adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second.
+// adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second. "certificate NAME"
+// makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -41,6 +42,7 @@ async function main() {
   });
   await certificates.initialize();
   const users = secured ? { userCertificateManager: await knownUsers() } : {};
+  const name = process.argv[6] === "certificate" && process.argv[7];
   const server = new opcua.OPCUAServer({
     host: "127.0.0.1",
     hostname: "127.0.0.1",
@@ -54,12 +56,18 @@ async function main() {
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
     nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
+    ...(name && {
+      certificateFile: name + ".pem", privateKeyFile: name + ".key", serverInfo: { applicationUri: "urn:millrace:interop" },
+      nodeset_filename: [opcua.nodesets.standard],
+    }),
     // REVERSE is where it calls, such as opc.tcp://127.0.0.1:4841.
     ...(process.env.REVERSE && { reverseConnect: { connections: [{ endpointUrl: process.env.REVERSE }], reconnectDelay: 500 } }),
   });
   await server.initialize();
-  addNodes(server);
-  addWritable(server);
+  if (!name) {
+    addNodes(server);
+    addWritable(server);
+  }
   if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
   process.removeAllListeners("SIGTERM");
