@@ -150,6 +150,13 @@ type Write struct {
 	Value telemetry.Value
 }
 
+// WriteChecker is a driver that knows from the config alone which values a tag cannot take.
+type WriteChecker interface {
+	// CheckWrite returns why the write can never succeed, in words for `check`; nil where only a try will tell. With a value of
+	// KindNone it is about any value.
+	CheckWrite(w Write) error
+}
+
 // WriteTyper is a Writer that has to ask the device what a tag takes, because the config does not say it.
 type WriteTyper interface {
 	// WriteType returns the type of the value that a tag takes, before scaling, or of the elements of the array that it takes. An error that wraps ErrLink
@@ -211,10 +218,30 @@ type Historian interface {
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 
+// Listener is a driver that can wait for its device to make the connection.
+type Listener interface {
+	// Listens returns where it does, known from the config alone. Without an address it makes the connection itself.
+	Listens() Listening
+}
+
+// Listening is where a driver listens. Two of one protocol can listen on the same address when their callers differ.
+type Listening struct {
+	Address string // host:port; no host = all addresses of this machine
+	Caller  string // what its device must say to be told from others; "" = nothing
+	Key     string // of the config, that Caller comes from
+}
+
 // Typed is a driver that knows the data types of its tags from the config alone.
 type Typed interface {
 	// DataTypes returns the type of each tag of the group before scaling, telemetry.AnyType where only a read will tell.
 	DataTypes(g Ref) []telemetry.DataType
+}
+
+// Sized is a driver that knows from the config alone how long the texts of its tags can be.
+type Sized interface {
+	// TextSizes returns the most bytes that a text of each tag of the group has: 0 where the values are no texts or their type is
+	// not known, -1 where only a read will tell how long they are.
+	TextSizes(g Ref) []int
 }
 
 // Describer is a driver whose device can say what its tags are.
@@ -224,10 +251,13 @@ type Describer interface {
 	Details(g Ref) []telemetry.Details
 }
 
-// Planner is a driver that can say in words which requests a poll of the group makes.
+// Planner is a driver that can say in words how a group is read.
 type Planner interface {
-	// Plan returns one line a request, for example "read holding 100-148 (49 registers, 20 tags)".
+	// Plan returns a line for each request of a poll, for example "read holding 100-148 (49 registers, 20 tags)", or for the
+	// subscription, and behind those what else a person should know of it.
 	Plan(g Ref) []string
+	// Requests returns how many requests a poll makes, 0 where the device pushes.
+	Requests(g Ref) int
 }
 
 // Asker is a driver that passes on a single request of its protocol, for the tools of an integrator.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -84,6 +85,13 @@ func (m *machine) Close() error {
 	m.up = false
 	return nil
 }
+
+func (m *machine) Write(_ context.Context, ws []drivers.Write) []error {
+	return slices.Repeat([]error{errRefused}, len(ws))
+}
+
+// errRefused is what the machine says to each write.
+var errRefused = errors.New("the machine takes no writes")
 
 func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
 	p, d := m.plant, &m.conn.Devices[r.Device]

@@ -28,6 +28,7 @@ func changeOf(old, next *running) *web.Change {
 		}
 		if kept[conn] {
 			c.Kept++
+			c.Still = c.Still || conn.still
 			continue
 		}
 		for _, d := range conn.devices {
@@ -61,6 +62,7 @@ func changeOf(old, next *running) *web.Change {
 			c.DestinationsRemoved = append(c.DestinationsRemoved, d.cfg.Name)
 		}
 	}
+	c.Still = c.Still && len(c.DestinationsAdded) > 0
 	settings(c, old.cfg, next.cfg)
 	return c
 }

@@ -40,6 +40,7 @@ type connection struct {
 	learning  []learning        // by device; nil = the driver learns nothing
 	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
+	still     bool              // some of its values are recorded only when they change
 	*task
 }
 
@@ -116,7 +117,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		g.learned.restore(l, conn.learning)
 	}
 	conn.exposed, _ = d.(drivers.Exposed)
-	conn.planned = planned(&c, d)
+	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil
@@ -126,6 +127,23 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 func (c *connection) missed(g *poller.Gap) {
 	i := slices.IndexFunc(c.groups, func(s *groupSink) bool { return s.ref.Device == g.Device && (g.Group < 0 || s.ref.Group == g.Group) })
 	c.groups[i].missed(g)
+}
+
+// still reports whether some values of a connection are recorded only when they change: those that the device pushes, and those with
+// report: on-change.
+func still(c *config.Connection, d drivers.Driver) bool {
+	planner, _ := d.(drivers.Planner)
+	for i, dev := range c.Devices {
+		for j := range dev.Groups {
+			if planner != nil && planner.Requests(drivers.Ref{Device: i, Group: j}) == 0 {
+				return true
+			}
+			if slices.ContainsFunc(dev.Groups[j].Report, func(r config.TagReport) bool { return r.OnChange }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // planned returns how long a poll of each group should take.

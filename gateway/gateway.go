@@ -89,6 +89,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	}
 	g.since = time.Time{}
 	g.running = *first
+	g.warn(cfg)
 	g.reloads = reloads{since: g.started}
 	return g, nil
 }

@@ -69,6 +69,7 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.warn(cfg)
 	return change, g.release(gone)
 }
 
@@ -276,6 +277,13 @@ func (g *Gateway) note(c *web.Change, err error) {
 		g.log.Error("config mistake", "at", m)
 	}
 	g.log.Error("reload refused; the config loaded before stays in force", "mistakes", len(mistakes.List)+mistakes.More, "in_force_since", since.Format(time.RFC3339))
+}
+
+// warn logs what a person should know of a config that is in force.
+func (g *Gateway) warn(cfg *config.Config) {
+	for _, w := range cfg.Warnings[:min(len(cfg.Warnings), maxLogged)] {
+		g.log.Warn("config", "at", w)
+	}
 }
 
 // maxLogged is how many mistakes of a config are logged; `millrace check` shows all.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers"
 	"millrace/gateway/command"
 	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
@@ -371,8 +372,8 @@ func TestReloadOfWrites(t *testing.T) {
 	}
 	for _, c := range []struct {
 		top  string
-		want error // the fake driver does not write: a command that comes so far was allowed
-	}{{allow, command.ErrNoWriter}, {"", command.ErrNotAllowed}, {allow, command.ErrNoWriter}} {
+		want error // the machine takes no writes: a command that comes so far was allowed
+	}{{allow, errRefused}, {"", command.ErrNotAllowed}, {allow, errRefused}} {
 		if got := b.reload(plan{devices: devices, top: c.top}).String(); got != "settings: writes; connections untouched: 2" {
 			t.Errorf("change %q", got)
 		}
@@ -382,10 +383,51 @@ func TestReloadOfWrites(t *testing.T) {
 	}
 	b.reload(plan{devices: []string{device("a", "timeout: 3s"), device("b")}, top: allow})
 	b.polled(5, "a", "b")
-	if err := write(); !errors.Is(err, command.ErrNoWriter) {
+	if err := write(); !errors.Is(err, errRefused) {
 		t.Errorf("over a new connection: %v", err)
 	}
 	if made := b.plant.count(b.plant.made); made["a"] != 2 || made["b"] != 1 {
 		t.Errorf("connections made: %v, want a 2 (its timeout changed), b 1", made)
+	}
+}
+
+// TestReloadSaysWhatStandsStill: a destination that is added hears of a value that does not change late, and the answer says so.
+func TestReloadSaysWhatStandsStill(t *testing.T) {
+	guest := "}\n  - {name: guest, client_id: guest, url: \"mqtt://127.0.0.1:1\""
+	onChange := strings.Replace(device("b"), "interval: 20ms", "interval: 20ms, report: on-change", 1)
+	for _, c := range []struct {
+		before, after []string
+		want          bool
+	}{
+		{[]string{device("a")}, []string{device("a")}, false},
+		{[]string{device("a"), onChange}, []string{device("a"), onChange}, true},
+		{[]string{device("a")}, []string{device("a"), onChange}, false}, // it is read anew
+	} {
+		b := newGatewayBed(t, plan{devices: c.before})
+		b.polled(2, "a")
+		change := b.reload(plan{devices: c.after, cloud: guest})
+		if said := strings.Contains(change.String(), "destinations added: guest; what is pushed (OPC UA) or reported on change goes to an added destination when"); said != c.want || change.Still != c.want {
+			t.Errorf("%v: %q", c.after, change)
+		}
+		if again := b.reload(plan{devices: c.after, cloud: guest}); again.Still {
+			t.Errorf("nothing is added: %q", again)
+		}
+	}
+}
+
+// pushing is a driver whose device pushes some groups.
+type pushing struct {
+	drivers.Driver
+	requests []int
+}
+
+func (p pushing) Plan(drivers.Ref) []string    { return nil }
+func (p pushing) Requests(ref drivers.Ref) int { return p.requests[ref.Group] }
+
+// TestStill: what is pushed stands still.
+func TestStill(t *testing.T) {
+	c := config.Connection{Devices: []*config.Device{{Groups: make([]config.Group, 2)}}}
+	if still(&c, pushing{requests: []int{1, 1}}) || !still(&c, pushing{requests: []int{1, 0}}) {
+		t.Error("a device that pushes is not told from one that is polled")
 	}
 }

@@ -63,6 +63,9 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
+	for _, w := range cfg.Warnings {
+		out.warnings = append(out.warnings, w.Error())
+	}
 	for _, w := range out.warnings {
 		out.printf("WARNING: %s\n", w)
 	}
@@ -97,6 +100,8 @@ func (p *planWriter) absent(cfg *config.Config) {
 type load struct {
 	tags                        int
 	readings, records, requests float64
+	texts                       float64 // bytes
+	unsized                     int     // texts of unknown length
 }
 
 func (l *load) add(o load) {
@@ -104,6 +109,8 @@ func (l *load) add(o load) {
 	l.readings += o.readings
 	l.records += o.records
 	l.requests += o.requests
+	l.texts += o.texts
+	l.unsized += o.unsized
 }
 
 type planWriter struct {
@@ -127,20 +134,27 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 		p.printf("  device %q, timeout %v\n", dev.Name, dev.Timeout)
 		for j := range dev.Groups {
 			g := &dev.Groups[j]
-			var requests []string
+			var plan []string
+			requests, how := 0, ""
 			if planner != nil {
-				requests = planner.Plan(drivers.Ref{Device: i, Group: j})
+				plan, requests = planner.Plan(drivers.Ref{Device: i, Group: j}), planner.Requests(drivers.Ref{Device: i, Group: j})
+				if how = fmt.Sprintf(", %s a cycle", web.Count(uint64(requests), "request")); requests == 0 {
+					how = ", pushed by the device"
+				}
 			}
-			l := groupLoad(g, len(requests))
-			p.printf("    group %q each %v: %s, %s a cycle", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), web.Count(uint64(len(requests)), "request"))
+			l := groupLoad(g, requests)
+			if sized, ok := d.(drivers.Sized); ok {
+				l.addTexts(g, sized.TextSizes(drivers.Ref{Device: i, Group: j}))
+			}
+			p.printf("    group %q each %v: %s%s", g.Name, g.Interval, web.Count(uint64(len(g.Tags)), "tag"), how)
 			if coster != nil {
 				cost := coster.Cost(drivers.Ref{Device: i, Group: j})
 				polls = append(polls, poll{dev.Name, g.Name, g.Interval, cost})
 				p.printf(", %s, about %v on the line", web.Count(uint64(cost.Bytes), "byte"), round(cost.Time))
 			}
 			p.printf("\n")
-			for _, r := range requests {
-				p.printf("      %s\n", r)
+			for _, line := range plan {
+				p.printf("      %s\n", line)
 			}
 			for _, t := range g.Derived {
 				p.printf("      derive %s = %s\n", t.Name, t.Expr)
@@ -159,4 +173,15 @@ func groupLoad(g *config.Group, requests int) load {
 	per := float64(time.Second) / float64(g.Interval)
 	tags := len(g.Tags) + len(g.Derived)
 	return load{tags: tags, readings: float64(tags) * per, records: per, requests: float64(requests) * per}
+}
+
+// addTexts counts the texts of a group, whose sizes a driver knows.
+func (l *load) addTexts(g *config.Group, sizes []int) {
+	for _, n := range sizes {
+		if n < 0 {
+			l.unsized++
+		} else {
+			l.texts += float64(n) * float64(time.Second) / float64(g.Interval)
+		}
+	}
 }

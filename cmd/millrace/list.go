@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,8 @@ func newDrivers() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, p := range protocols() {
 				fmt.Fprintf(w, "driver: %s\n", p.Name)
-				printKeys(w, "device", p.DeviceOptions)
+				printKeys(w, "device", slices.Concat(p.DeviceOptions, p.ConnectionOptions))
+				printKeys(w, "group", p.GroupOptions)
 				printKeys(w, "tag", p.TagOptions)
 			}
 			return w.Flush()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua"
+	"millrace/gateway/web"
 )
 
 // maxListed bounds what browse lists: as many tags as a group of a config has.
@@ -45,7 +47,7 @@ config: the server must be trusted, or --option security_policy=none.`,
 	}
 	f.register(cmd)
 	cmd.Flags().IntVar(&f.depth, "depth", 5, "levels below the node, 1 to 32")
-	cmd.Flags().StringVar(&f.filter, "filter", "", "only variables with this in their path")
+	cmd.Flags().StringVar(&f.filter, "filter", "", "only variables with this in their path, capitals or not")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "tree", "tree or yaml")
 	return cmd
 }
@@ -76,10 +78,29 @@ func (f *browseFlags) browse(ctx context.Context, out io.Writer, url, node strin
 	if err := w.below(ctx, node, "", 0); err != nil {
 		return err
 	}
-	if w.listed == 0 {
-		return fmt.Errorf("there is no variable; look deeper with --depth, or elsewhere: browse Objects without a node")
+	return cmp.Or(w.found(node), w.err)
+}
+
+// found says why nothing is listed, nil when something is.
+func (w *nodeWalk) found(node string) error {
+	where := cmp.Or(node, "Objects")
+	if w.listed > 0 {
+		return nil
 	}
-	return w.err
+	if len(w.seen) == 0 {
+		return fmt.Errorf("there is nothing below %s: it is a variable, or an empty folder; browse the folder that it is in, or Objects without a node", where)
+	}
+	what, mend := fmt.Sprintf("there is no variable below %s", where), "browse another node, or Objects without a node"
+	looked := fmt.Sprintf("%s looked at", web.Count(uint64(len(w.seen)), "node"))
+	if w.flags.filter != "" {
+		what, mend = fmt.Sprintf("no variable below %s has %q in its path, capitals or not", where, w.flags.filter), "try a shorter --filter, or another node"
+		looked += fmt.Sprintf(", %s among them", web.Count(uint64(w.variables), "variable"))
+	}
+	if w.closed > 0 {
+		looked += fmt.Sprintf(", and %d may have more below", w.closed)
+		mend = fmt.Sprintf("look deeper with --depth, now %d", w.flags.depth)
+	}
+	return fmt.Errorf("%s: %s; %s", what, looked, mend)
 }
 
 // nodeWalk goes down from a node, each node once.
@@ -89,8 +110,10 @@ type nodeWalk struct {
 	browser drivers.Browser
 	seen    map[string]bool // nodes
 	names   map[string]bool // of tags
-	listed  int
 	err     error
+
+	listed, variables int
+	closed            int // nodes below which was not looked
 }
 
 func (w *nodeWalk) printf(format string, args ...any) {
@@ -123,7 +146,11 @@ func (w *nodeWalk) below(ctx context.Context, node, path string, level int) erro
 		}
 		own := strings.TrimPrefix(path+"."+n.Name, ".")
 		w.show(&n, own, level)
-		if level+1 < w.flags.depth && n.Type != "method" {
+		switch {
+		case n.Type == "method":
+		case level+1 >= w.flags.depth:
+			w.closed++
+		default:
 			if err := w.below(ctx, n.ID, own, level+1); err != nil {
 				return err
 			}
@@ -133,7 +160,10 @@ func (w *nodeWalk) below(ctx context.Context, node, path string, level int) erro
 }
 
 func (w *nodeWalk) show(n *drivers.Node, path string, level int) {
-	wanted := n.Address != "" && strings.Contains(path, w.flags.filter)
+	wanted := n.Address != "" && strings.Contains(strings.ToLower(path), strings.ToLower(w.flags.filter))
+	if n.Address != "" {
+		w.variables++
+	}
 	if wanted {
 		w.listed++
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
 	"path/filepath"
 	"strings"
@@ -55,6 +57,29 @@ func TestBrowse(t *testing.T) {
 	}
 	if shallow, _ := walk(browseFlags{depth: 1, format: "tree"}); strings.Contains(shallow, "Speed") {
 		t.Errorf("one level is\n%s", shallow)
+	}
+	for _, filter := range []string{"speed", "M.SPEED", "Speed"} {
+		if found, err := walk(browseFlags{depth: 5, format: "tree", filter: filter}); err != nil || strings.Count(found, "Speed = ") != 2 || strings.Contains(found, "Cost") {
+			t.Errorf("%s: %v\n%s", filter, err, found)
+		}
+	}
+	for _, c := range []struct {
+		flags      browseFlags
+		node, want string
+	}{
+		{browseFlags{depth: 5, filter: "Torque"}, "", `no variable below Objects has "Torque" in its path, capitals or not: 6 nodes looked at, 3 variables among them; try a shorter --filter, or another node`},
+		{browseFlags{depth: 1, filter: "Speed"}, "", `no variable below Objects has "Speed" in its path, capitals or not: 3 nodes looked at, 0 variables among them, and 2 may have more below; look deeper with --depth, now 1`},
+		{browseFlags{depth: 1}, "", `there is no variable below Objects: 3 nodes looked at, and 2 may have more below; look deeper with --depth, now 1`},
+		{browseFlags{depth: 5}, "ns=1;i=6", `there is nothing below ns=1;i=6: it is a variable, or an empty folder; browse the folder that it is in, or Objects without a node`},
+		{browseFlags{depth: 5, filter: "x"}, "ns=1;i=6", `there is nothing below ns=1;i=6: it is a variable, or an empty folder; browse the folder that it is in, or Objects without a node`},
+		{browseFlags{depth: 5}, "i=9", ``},
+	} {
+		c.flags.format = "tree"
+		w := &nodeWalk{flags: &c.flags, out: io.Discard, browser: space, seen: map[string]bool{}, names: map[string]bool{}}
+		err := errors.Join(w.below(t.Context(), c.node, "", 0), w.found(c.node))
+		if got := fmt.Sprint(err); got != c.want && !(c.want == "" && err == nil) {
+			t.Errorf("%+v: %s\nwant %s", c.flags, got, c.want)
+		}
 	}
 	device, err := walk(browseFlags{depth: 5, format: "yaml", serverFlags: serverFlags{options: map[string]string{"security_policy": "none", "password": "hunter2"}}})
 	if err != nil || strings.Contains(device, "hunter2") {

@@ -96,6 +96,9 @@ func checkPlan(s *Suite) error {
 		if len(lines) == 0 || slices.Contains(lines, "") {
 			return fmt.Errorf("plan of %v is %q; want one line a request", g, lines)
 		}
+		if n := p.Requests(g); n < 0 || n > len(lines) {
+			return fmt.Errorf("a poll of %v makes %d requests, and its plan has %d lines", g, n, len(lines))
+		}
 		return nil
 	})
 }

@@ -151,6 +151,13 @@ func (f *fake) Plan(drivers.Ref) []string {
 	return []string{"read all"}
 }
 
+func (f *fake) Requests(drivers.Ref) int {
+	if f.fault == "too many requests" {
+		return 2
+	}
+	return 1
+}
+
 func suite(p *plant) Suite {
 	tags := []telemetry.Tag{{Address: "a"}, {Address: "b"}, {Address: "c"}}
 	conn := func(tags []telemetry.Tag) drivers.Connection {
@@ -182,6 +189,7 @@ func TestEachFaultIsSeen(t *testing.T) {
 		"network in new":       "new touches no network",
 		"goroutine in new":     "new touches no network",
 		"no plan":              "plan says something for each group",
+		"too many requests":    "plan says something for each group",
 		"stale":                "read before connect is an error",
 		"close once":           "close in any order",
 		"slow connect":         "close in any order",

@@ -39,6 +39,13 @@ func checkWrite(s *Suite) error {
 	if !ok {
 		return errors.New("the suite has Writes, the driver is no drivers.Writer")
 	}
+	if c, ok := x.driver.(drivers.WriteChecker); ok {
+		for _, one := range s.Writes {
+			if err := errors.Join(c.CheckWrite(one), c.CheckWrite(drivers.Write{Group: one.Group, Tag: one.Tag})); err != nil {
+				return fmt.Errorf("CheckWrite %+v, which the device takes: %w", one, err)
+			}
+		}
+	}
 	// Those that are refused stand first, so that one which costs the others is seen.
 	errs, err := x.write(context.Background(), w, slices.Concat(s.Refused, s.Writes))
 	if err != nil {
@@ -303,6 +310,35 @@ func checkTypes(s *Suite) error {
 		for i := range readings {
 			if kind := readings[i].Value.Kind; types[i] != telemetry.AnyType && kind != telemetry.KindNone && types[i].Kind() != kind {
 				return fmt.Errorf("tag %d of %v is a %v by its data type, and has a value of kind %d", i, g, types[i], kind)
+			}
+		}
+		return nil
+	})
+}
+
+// checkSizes holds the texts that the device has against what the driver says of their length.
+func checkSizes(s *Suite) error {
+	x, err := s.connected()
+	if err != nil {
+		return err
+	}
+	defer x.driver.Close()
+	sized, ok := x.driver.(drivers.Sized)
+	if !ok {
+		return nil
+	}
+	return s.refs(func(g drivers.Ref) error {
+		sizes := sized.TextSizes(g)
+		if len(sizes) != len(s.tags(g)) {
+			return fmt.Errorf("%d text sizes for the %d tags of %v", len(sizes), len(s.tags(g)), g)
+		}
+		readings, err := x.read(context.Background(), g)
+		if err != nil {
+			return fmt.Errorf("Read of %v: %w", g, err)
+		}
+		for i, r := range readings {
+			if n := len(r.Value.Text); r.Value.Kind == telemetry.KindString && sizes[i] > 0 && n > sizes[i] {
+				return fmt.Errorf("the text of tag %d of %v has %d bytes, and the driver says %d at most", i, g, n, sizes[i])
 			}
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 )
 
@@ -98,7 +99,7 @@ StartTcpServer(context=C(slaves={17: S(hr=B(0, [0] * 10))}, single=False), ident
 func TestIdentifyPymodbus(t *testing.T) {
 	need(t, "python3-pymodbus 3.0", exec.Command("/usr/bin/python3", "-c", "import pymodbus.server").Run() == nil)
 	for _, name := range []string{"tcp", "rtuovertcp", "asciiovertcp"} {
-		port := fmt.Sprint(freePort(t))
+		port := fmt.Sprint(drivertest.FreePort(t))
 		server := exec.Command("/usr/bin/python3", "-c", identityServer, name, port)
 		if err := server.Start(); err != nil {
 			t.Fatal(err)

@@ -1,12 +1,23 @@
 package modbus
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
+
+	"millrace/drivers"
 )
+
+// Listens says where the line waits for its device: see drivers.Listener.
+func (d *driver) Listens() drivers.Listening {
+	if d.link.network != netListen {
+		return drivers.Listening{}
+	}
+	return drivers.Listening{Address: d.link.address, Caller: string(bytes.TrimRight(d.link.slot.registration, "\r\n")), Key: "registration"}
+}
 
 // listen makes the line reachable. It does not wait for the device's call.
 func (l *link) listen(ctx context.Context) (err error) {

@@ -54,6 +54,10 @@ func parseCheck(t *telemetry.Tag, f *field, dev *settings, r *reporter) *check {
 		if !ok {
 			continue
 		}
+		if of := namesOf(t); of != "" {
+			r.add(name, fmt.Sprintf("%s %q of a tag with %s: its values are texts", name, text, of), "delete it")
+			continue
+		}
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.IsNaN(v) || !f.kind.number() {
 			r.add(name, fmt.Sprintf("%s %q of the type %s", name, text, f.kind), "use a number in the tag's unit, for types that are numbers")
@@ -74,6 +78,16 @@ func parseCheck(t *telemetry.Tag, f *field, dev *settings, r *reporter) *check {
 		return nil
 	}
 	return c
+}
+
+// namesOf returns which option makes texts of a tag's numbers, "" for none.
+func namesOf(t *telemetry.Tag) string {
+	for _, name := range []string{"enum", "flags"} {
+		if _, ok := t.Options[name]; ok {
+			return name
+		}
+	}
+	return ""
 }
 
 // device takes what the device's invalid says of the tag's type.
@@ -111,8 +125,8 @@ func (c *check) texts(t *telemetry.Tag, f *field, r *reporter) bool {
 	for _, p := range pairs {
 		if isEnum {
 			c.enum[p.number] = p.text
-		} else if p.number < 0 || p.number > 63 {
-			r.add(name, fmt.Sprintf("flags: there is no bit %d", p.number), "bits are numbered from 0, the least significant")
+		} else if last := f.width() - 1; p.number < 0 || p.number > int64(last) {
+			r.add(name, fmt.Sprintf("flags: the type %s has no bit %d", f.kind, p.number), fmt.Sprintf("its bits are 0 to %d, 0 is the least significant", last))
 		} else {
 			c.flags = append(c.flags, flag{int(p.number), p.text})
 		}
@@ -128,6 +142,7 @@ type pair struct {
 // parsePairs reads "0=off, 1=on".
 func parsePairs(text string) ([]pair, *mistake) {
 	var pairs []pair
+	texts := map[int64]string{}
 	for part := range strings.SplitSeq(text, ",") {
 		number, word, ok := strings.Cut(part, "=")
 		n, err := strconv.ParseInt(strings.TrimSpace(number), 0, 64)
@@ -135,6 +150,10 @@ func parsePairs(text string) ([]pair, *mistake) {
 		if !ok || err != nil || word == "" {
 			return nil, &mistake{fmt.Sprintf("%q is not a number and its text", strings.TrimSpace(part)), "write it like 0=off, 1=on"}
 		}
+		if other, twice := texts[n]; twice {
+			return nil, &mistake{fmt.Sprintf("%d has two texts, %q and %q", n, other, word), "delete one of them"}
+		}
+		texts[n] = word
 		pairs = append(pairs, pair{n, word})
 	}
 	return pairs, nil

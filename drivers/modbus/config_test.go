@@ -35,9 +35,7 @@ func mistakes(t *testing.T, url string, d drivers.Device) []string {
 }
 
 func TestTagMistakes(t *testing.T) {
-	for _, c := range []struct {
-		address, typ, options, want string
-	}{
+	for _, c := range []tagCase{
 		{"hr:1", "", "", `address: address "hr:1": there is no table "hr"; did you mean holding:1?`},
 		{"coil:1", "uint16", "", `type: type "uint16": coil:1 is a single bit; leave the type out`},
 		{"discrete:1", "float32", "", `type: type "float32": discrete:1 is a single bit; leave the type out`},
@@ -55,7 +53,7 @@ func TestTagMistakes(t *testing.T) {
 		{"holding:1", "uint16", "min=5 max=4", `min: min 5 is over max 4; change one of them`},
 		{"holding:1", "uint16", "enum=0", `enum: enum "0": "0" is not a number and its text; write it like 0=off, 1=on`},
 		{"holding:1", "float32", "enum=0=off", `enum: enum of a tag that is float32, scaled or has both enum and flags; use one of them, for whole numbers that are not scaled`},
-		{"holding:1", "uint16", "flags=64=x", `flags: flags: there is no bit 64; bits are numbered from 0, the least significant`},
+		{"holding:1", "uint16", "flags=64=x", `flags: flags: the type uint16 has no bit 64; its bits are 0 to 15, 0 is the least significant`},
 		{"holding:1", "ymdhms", "time_zone=Mars", `time_zone: time_zone "Mars": there is no such time zone; use a name like Europe/Berlin; the default is UTC`},
 		{"holding:1", "string", "length=4 code_page=ebcdic", `code_page: code_page "ebcdic": there is no such code page here; use auto, utf-8, latin-1, windows-1252`},
 		{"holding:1", "bcd", "", `type: type "bcd": there is no such type; did you mean bcd16?`},
@@ -80,15 +78,46 @@ func TestTagMistakes(t *testing.T) {
 		{"holding:1.0", "bool", "", ""},
 		{" holding:1 ", "", "", ""},
 	} {
-		tag := telemetry.Tag{Address: c.address, Type: c.typ, Options: options(c.options)}
-		dev := drivers.Device{Timeout: time.Second, Options: options("max_registers=20"), Groups: []drivers.Group{{Tags: []telemetry.Tag{tag}}}}
-		want := []string{"0/0/0 " + c.want}
-		if c.want == "" {
-			want = nil
-		}
-		if got := mistakes(t, "tcp://h", dev); !slices.Equal(got, want) {
-			t.Errorf("%q %q %q:\n got %q\nwant %q", c.address, c.typ, c.options, got, want)
-		}
+		c.judge(t)
+	}
+}
+
+// tagCase is a tag and what is said of it, "" for nothing.
+type tagCase struct{ address, typ, options, want string }
+
+func (c *tagCase) judge(t *testing.T) {
+	t.Helper()
+	tag := telemetry.Tag{Address: c.address, Type: c.typ, Options: options(c.options)}
+	dev := drivers.Device{Timeout: time.Second, Options: options("max_registers=20"), Groups: []drivers.Group{{Tags: []telemetry.Tag{tag}}}}
+	want := []string{"0/0/0 " + c.want}
+	if c.want == "" {
+		want = nil
+	}
+	if got := mistakes(t, "tcp://h", dev); !slices.Equal(got, want) {
+		t.Errorf("%q %q %q:\n got %q\nwant %q", c.address, c.typ, c.options, got, want)
+	}
+}
+
+// TestKeysOfOtherTypes: what means nothing for the tag's type, or can never be, is a mistake.
+func TestKeysOfOtherTypes(t *testing.T) {
+	for _, c := range []tagCase{
+		{"holding:1", "uint16", "enum=0=a,0x0=b", `enum: enum "0=a,0x0=b": 0 has two texts, "a" and "b"; delete one of them`},
+		{"holding:1", "uint16", "flags=3=a,3=b", `flags: flags "3=a,3=b": 3 has two texts, "a" and "b"; delete one of them`},
+		{"holding:1", "uint16", "flags=16=a", `flags: flags: the type uint16 has no bit 16; its bits are 0 to 15, 0 is the least significant`},
+		{"holding:1.0-3", "", "flags=4=a", `flags: flags: the type bits has no bit 4; its bits are 0 to 3, 0 is the least significant`},
+		{"holding:1", "int8", "flags=8=a", `flags: flags: the type int8 has no bit 8; its bits are 0 to 7, 0 is the least significant`},
+		{"holding:1", "uint16", "enum=0=a min=1", `min: min "1" of a tag with enum: its values are texts; delete it`},
+		{"holding:1", "uint16", "flags=0=a max=1", `max: max "1" of a tag with flags: its values are texts; delete it`},
+		{"holding:1", "uint16", "code_page=auto", `code_page: code_page "auto" of the type uint16; leave it out, it is for strings`},
+		{"holding:1", "unix32", "code_page=auto", `code_page: code_page "auto" of the type unix32; leave it out, it is for strings`},
+		{"holding:1", "uint32", "time_zone=UTC", `time_zone: time_zone "UTC" of the type uint32; leave it out, it is for date-times`},
+		{"input:1", "", "read_back=true", `read_back: read_back of input:1: it can only be read; leave it out`},
+		{"discrete:1", "", "read_back=true", `read_back: read_back of discrete:1: it can only be read; leave it out`},
+		{"holding:1", "uint16", "flags=15=a", ""},
+		{"holding:1", "uint64", "flags=63=a", ""},
+		{"holding:1", "ymdhms", "time_zone=Europe/Berlin", ""},
+	} {
+		c.judge(t)
 	}
 }
 

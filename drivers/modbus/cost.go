@@ -89,6 +89,9 @@ func (d *driver) Cost(ref drivers.Ref) drivers.Cost {
 	return c
 }
 
+// Requests returns how many a poll makes: see drivers.Planner.
+func (d *driver) Requests(ref drivers.Ref) int { return d.Cost(ref).Requests }
+
 // bytes is how many bytes of values the answer to a block has.
 func (b *block) bytes() int {
 	if b.table.bits() {

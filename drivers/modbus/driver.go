@@ -126,6 +126,16 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	return dst, nil
 }
 
+// TextSizes returns how long the texts of the group's tags can be: see drivers.Sized.
+func (d *driver) TextSizes(ref drivers.Ref) []int {
+	g := d.groups[ref.Device][ref.Group]
+	sizes := make([]int, len(g.fields))
+	for i := range g.fields {
+		sizes[i] = g.fields[i].textSize()
+	}
+	return sizes
+}
+
 // DataTypes returns the types of the group's tags before scaling: see drivers.Typed.
 func (d *driver) DataTypes(ref drivers.Ref) []telemetry.DataType {
 	g := d.groups[ref.Device][ref.Group]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 )
@@ -47,7 +48,7 @@ func TestPymodbus(t *testing.T) {
 	need(t, "python3-pymodbus 3.0", exec.Command("/usr/bin/python3", "-c", "import pymodbus.server").Run() == nil)
 	for _, kind := range []string{"tcp", "udp", "rtuovertcp", "asciiovertcp"} {
 		t.Run(kind, func(t *testing.T) {
-			port := freePort(t)
+			port := drivertest.FreePort(t)
 			server := exec.Command("/usr/bin/python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
 			if err := server.Start(); err != nil {
 				t.Fatal(err)
@@ -90,15 +91,6 @@ func TestPymodbus(t *testing.T) {
 			}
 		})
 	}
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // connectSoon makes a driver and waits until its device, which is just starting, answers.
@@ -157,13 +149,13 @@ func TestSocatModem(t *testing.T) {
 	need(t, "socat", err == nil)
 	for scheme, kind := range map[string]string{"tcp-listen": "tcp", "rtu-listen": "rtuovertcp"} {
 		t.Run(scheme, func(t *testing.T) {
-			port := freePort(t)
+			port := drivertest.FreePort(t)
 			server := exec.Command("/usr/bin/python3", "-c", pymodbusServer, kind, fmt.Sprint(port))
 			if err := server.Start(); err != nil {
 				t.Fatal(err)
 			}
 			defer func() { server.Process.Kill(); server.Wait() }()
-			url := fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t))
+			url := fmt.Sprintf("%s://127.0.0.1:%d", scheme, drivertest.FreePort(t))
 			dev := device(url, 17, tags(run("holding", 0, 300)...))
 			dev.Timeout, dev.Options["registration"] = 10*time.Second, "modem-17"
 			d := connect(t, drivers.Connection{URL: url, Devices: []drivers.Device{dev}})

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/drivers/telemetry"
 )
@@ -131,7 +132,7 @@ func TestLibmodbus(t *testing.T) {
 	binary := libmodbus(t)
 	for _, transport := range []string{"tcp", "rtu"} {
 		t.Run(transport, func(t *testing.T) {
-			where, url := fmt.Sprint(freePort(t)), ""
+			where, url := fmt.Sprint(drivertest.FreePort(t)), ""
 			if url = "tcp://127.0.0.1:" + where; transport == "rtu" {
 				var other string
 				where, other = cable(t)

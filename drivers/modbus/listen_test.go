@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 )
 
@@ -70,7 +71,7 @@ func (b *bench) soon(t *testing.T, words string) {
 // TestListen has a device call, hang up and call again; a newer call replaces the older, and Close frees the port.
 func TestListen(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
-		b := callers(t, scheme, freePort(t), 2, modbussim.Options{}).open(t)
+		b := callers(t, scheme, drivertest.FreePort(t), 2, modbussim.Options{}).open(t)
 		b.soon(t, string(neverCalled))
 		b.call(t, "")
 		b.soon(t, "")
@@ -103,7 +104,7 @@ func TestListen(t *testing.T) {
 
 // TestNewerCall: a call that comes while the older one is silent ends the wait for its answer.
 func TestNewerCall(t *testing.T) {
-	b := callers(t, "tcp-listen", freePort(t), 1, modbussim.Options{}).open(t)
+	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}).open(t)
 	b.call(t, "")
 	b.soon(t, "")
 	b.driver.units[0].timeout = time.Minute
@@ -123,7 +124,7 @@ func TestNewerCall(t *testing.T) {
 
 // TestRegistration has devices share a port. Each is known by what it sends first, in pieces and with heartbeats around it, too.
 func TestRegistration(t *testing.T) {
-	port, shared := freePort(t), new(listeners)
+	port, shared := drivertest.FreePort(t), new(listeners)
 	var benches []*bench
 	for i, r := range []string{"meter-1", "meter-12", "0x000102FF"} {
 		b := callers(t, []string{"tcp-listen", "rtu-listen"}[i%2], port, 1, modbussim.Options{}, "registration", r, "heartbeat_packet", "beat")
@@ -203,7 +204,7 @@ func TestHeartbeats(t *testing.T) {
 				_, err := to.Write(out)
 				return err == nil
 			}
-			b := callers(t, scheme, freePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
+			b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
 			b.call(t, beat)
 			b.soon(t, "")
 			for range 100 {
@@ -224,7 +225,7 @@ func TestHeartbeats(t *testing.T) {
 func TestOnlyHeartbeats(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
 		wire := func(to io.Writer, _ []byte) bool { _, err := io.WriteString(to, "beatbeatbe"); return err == nil }
-		b := callers(t, scheme, freePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
+		b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
 		b.conn.Devices[0].Timeout = 0
 		b.driver.units[0].timeout = 100 * time.Millisecond
 		b.call(t, "")
@@ -245,7 +246,7 @@ func TestOnlyHeartbeats(t *testing.T) {
 func TestHostileCallers(t *testing.T) {
 	t.Parallel()
 	victim := newBench(t, 1, faultTags()).patient().open(t)
-	b := callers(t, "tcp-listen", freePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
+	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
 	l := b.driver.link.slot.listener
 	before := runtime.NumGoroutine()
 	stop := make(chan struct{})

@@ -44,6 +44,25 @@ func (f *field) zone() *time.Location {
 	return f.rare.zone
 }
 
+// textSize is the most bytes that the tag's text has, 0 where it is none. A character beyond ASCII counts as one.
+func (f *field) textSize() (n int) {
+	switch c := f.check(); {
+	case c != nil && c.enum != nil:
+		for _, text := range c.enum {
+			n = max(n, len(text))
+		}
+	case c != nil && c.flags != nil:
+		for _, one := range c.flags {
+			n += len(one.text) + len(", ")
+		}
+	case f.kind == kindBytes:
+		n = 2 * int(f.length) // as hex digits
+	default:
+		n = int(f.length)
+	}
+	return n
+}
+
 // data is the data type of the tag's values before scaling.
 func (f *field) data() telemetry.DataType {
 	if c := f.check(); c != nil && (c.enum != nil || c.flags != nil) {
@@ -94,7 +113,9 @@ func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 	f.options(t.Options, r)
 	zone := dev.zone
 	if text, ok := t.Options["time_zone"]; ok {
-		zone = parseZone(text, r)
+		if zone = parseZone(text, r); !f.kind.time() {
+			r.add("time_zone", fmt.Sprintf("time_zone %q of the type %s", text, f.kind), "leave it out, it is for date-times")
+		}
 	}
 	if c := parseCheck(t, &f, dev, r); c != nil || f.kind.time() && zone != time.UTC {
 		f.rare = &rare{zone, c}
@@ -145,12 +166,33 @@ func (f *field) options(o map[string]string, r *reporter) {
 		if text != "true" && text != "false" {
 			r.add("read_back", fmt.Sprintf("read_back %q: it is neither true nor false", text), "the default is false")
 		}
+		if f.readBack && f.readOnly() {
+			r.add("read_back", fmt.Sprintf("read_back of %s: it can only be read", f.address), "leave it out")
+		}
 	}
 	if text, ok := o["code_page"]; ok {
 		page, m := parsePage(text)
-		r.check("code_page", text, m)
+		if r.check("code_page", text, m) && f.kind != kindString {
+			r.add("code_page", fmt.Sprintf("code_page %q of the type %s", text, f.kind), "leave it out, it is for strings")
+		}
 		f.page = page
 	}
+}
+
+// readOnly reports whether no request can write the table.
+func (f *field) readOnly() bool { return f.table == discrete || f.table == input }
+
+// width is how many bits the value has.
+func (f *field) width() int {
+	switch {
+	case f.bit >= 0:
+		return int(f.last-f.bit) + 1
+	case f.table.bits():
+		return 1
+	case f.kind == kindInt8 || f.kind == kindUint8:
+		return 8
+	}
+	return 16 * f.kind.registers()
 }
 
 func parseZone(text string, r *reporter) *time.Location {

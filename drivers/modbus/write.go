@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // Write writes the values one by one: see drivers.Writer. A write that got no answer is never made again by itself, because
@@ -30,7 +31,7 @@ func (d *driver) Write(ctx context.Context, ws []drivers.Write) []error {
 func (d *driver) writeOne(ctx context.Context, w *drivers.Write) error {
 	g := d.groups[w.Group.Device][w.Group.Group]
 	f := &g.fields[w.Tag]
-	if f.table == discrete || f.table == input {
+	if f.readOnly() {
 		return fmt.Errorf("write %s: it can only be read", f.address)
 	}
 	err := d.link.back(ctx, g.unit.timeout)
@@ -41,6 +42,27 @@ func (d *driver) writeOne(ctx context.Context, w *drivers.Write) error {
 		d.link.leave()
 	}
 	return d.writeError(g.unit, f, err)
+}
+
+// CheckWrite says why a write can never succeed: see drivers.WriteChecker.
+func (d *driver) CheckWrite(w drivers.Write) (err error) {
+	f := &d.groups[w.Group.Device][w.Group.Group].fields[w.Tag]
+	switch c := f.check(); {
+	case f.readOnly():
+		return cannot("%s can only be read", f.address)
+	case c != nil && c.flags != nil:
+		return cannot("a tag with flags can only be read")
+	case f.kind == kindFloat16:
+		_, err = f.encode(w.Value)
+	case w.Value.Kind == telemetry.KindNone:
+	case f.table == coil:
+		_, err = f.encodeBool(w.Value)
+	case f.partial():
+		_, _, err = f.encodeBits(w.Value)
+	default:
+		_, err = f.encode(w.Value)
+	}
+	return err
 }
 
 // writeError says what came of a write.

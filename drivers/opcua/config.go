@@ -370,8 +370,24 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	t.addr, t.want = a, w
 	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
 	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
-	t.readBack = parseFlag(from.Options, "read_back", fail)
+	if t.readBack = parseFlag(from.Options, "read_back", fail); t.readBack && t.readOnly() != "" {
+		fail("read_back", "read_back: "+t.readOnly(), "leave it out")
+	}
 	return errs
+}
+
+// textSize is the most bytes that the tag's text has, 0 where it is none or nobody knows what it is, -1 for a text as long as the server makes it.
+func (t *tag) textSize() (n int) {
+	p := t.want.part
+	switch {
+	case p != nil && p.own != nil:
+		for _, text := range p.own.of {
+			n = max(n, len(text))
+		}
+	case t.event != nil, t.want.kind == telemetry.KindString, p != nil && p.server:
+		return -1
+	}
+	return n
 }
 
 // clip keeps a message readable when an address is absurdly long.

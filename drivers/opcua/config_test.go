@@ -123,7 +123,9 @@ func TestPlanWords(t *testing.T) {
 		250:  {"read 250 nodes in 1 request of up to 500"},
 		1001: {"read 500 nodes in request 1 of 3, up to 500 each", "read 500 nodes in request 2 of 3, up to 500 each", "read 1 node in request 3 of 3, up to 500 each"},
 	} {
-		d, err := newDriver(connection("opc.tcp://plc", time.Second, variables(count)...))
+		c := connection("opc.tcp://plc", time.Second, variables(count)...)
+		c.Devices[0].Options["mode"] = "read"
+		d, err := newDriver(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +141,9 @@ func TestRequestsFitOneChunk(t *testing.T) {
 	for i := range 40 {
 		long = append(long, fmt.Sprintf("ns=2;s=%04000d", i))
 	}
-	d, err := newDriver(connection("opc.tcp://plc", time.Second, long...))
+	c := connection("opc.tcp://plc", time.Second, long...)
+	c.Devices[0].Options["mode"] = "read"
+	d, err := newDriver(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/gopcua/opcua/id"
@@ -185,24 +184,12 @@ func (d *driver) usesURIs() bool {
 	return false
 }
 
-// Plan returns one line a Read request of a poll. The limit of nodes a request is the server's when
-// connected, else the one taken for servers that state none.
-func (d *driver) Plan(ref drivers.Ref) []string {
-	var lines []string
+// TextSizes returns how long the texts of the group's tags can be: see drivers.Sized.
+func (d *driver) TextSizes(ref drivers.Ref) []int {
 	g := &d.groups[ref.Device][ref.Group]
-	tags := g.asked()
-	for len(tags) > 0 {
-		n := g.fit(tags, d.most, maxRequest)
-		lines = append(lines, fmt.Sprintf("read %d nodes", n))
-		tags = tags[n:]
+	sizes := make([]int, len(g.tags))
+	for i := range g.tags {
+		sizes[i] = g.tags[i].textSize()
 	}
-	for i := range lines {
-		if len(lines) == 1 {
-			lines[i] += fmt.Sprintf(" in 1 request of up to %d", d.most)
-		} else {
-			lines[i] += fmt.Sprintf(" in request %d of %d, up to %d each", i+1, len(lines), d.most)
-		}
-		lines[i] = strings.Replace(lines[i], "read 1 nodes", "read 1 node", 1)
-	}
-	return lines
+	return sizes
 }

@@ -125,7 +125,7 @@ func TestServersLimitIsKept(t *testing.T) {
 			t.Errorf("%d requests for 25 tags at 10 each, want 3", n)
 		}
 	}
-	if got := d.Plan(drivers.Ref{}); len(got) != 3 || got[2] != "read 5 nodes in request 3 of 3, up to 10 each" {
+	if got := d.reads(&d.groups[0][0]); len(got) != 3 || got[2] != "read 5 nodes in request 3 of 3, up to 10 each" {
 		t.Errorf("plan %q", got)
 	}
 }

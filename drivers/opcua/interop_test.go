@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
@@ -36,12 +36,7 @@ func nodeOPCUAIn(t *testing.T, dir string, more ...string) (endpoint string, sai
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
 		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := drivertest.FreePort(t)
 	// Basic128Rsa15 pads as node has forbidden since.
 	cmd := exec.Command("node", append([]string{"--security-revert=CVE-2023-46809", filepath.Join(nodeFolder, "server.js"), fmt.Sprint(port), "0", dir, "secured"}, more...)...)
 	cmd.Stderr = os.Stderr

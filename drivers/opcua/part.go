@@ -114,6 +114,9 @@ func parseNames(text string) (*names, *mistake) {
 		if word = strings.TrimSpace(word); !ok || err != nil || word == "" {
 			return nil, &mistake{fmt.Sprintf("enum: %q is not a number and its text", clip(strings.TrimSpace(pair))), `write "server" for the server's texts, or a table such as "0=off, 1=on"`}
 		}
+		if other, twice := all.of[n]; twice {
+			return nil, &mistake{fmt.Sprintf("enum: %d has two texts, %q and %q", n, clip(other), clip(word)), "delete one of them"}
+		}
 		if all.of[n] = word; len(all.of) > maxTexts {
 			return nil, &mistake{fmt.Sprintf("enum has more than %d texts", maxTexts), "leave some out"}
 		}

@@ -78,6 +78,7 @@ func TestTagOptions(t *testing.T) {
 		{"string", "", "0=off, 0x10=on,-1 = lost", 0, ""},
 		{"", "a[", "", 0, `0/0/0 field: field "a[": a ']' is missing; use for example "set.temperature", "zones[2].name" or "[3]"`},
 		{"", "", "off", 0, `0/0/0 enum: enum: "off" is not a number and its text; write "server" for the server's texts, or a table such as "0=off, 1=on"`},
+		{"", "", "0=off, 0x0=on", 0, `0/0/0 enum: enum: 0 has two texts, "off" and "on"; delete one of them`},
 		{"uint8", "", "server", 0, "0/0/0 enum: enum makes texts, and type is uint8; remove one of them"},
 		{"", "", "server", 2, "0/0/0 enum: enum of a tag that is scaled; remove one of them"},
 	} {

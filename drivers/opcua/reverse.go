@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/url"
 	"time"
+
+	"millrace/drivers"
 )
 
 // remembered is how long the endpoints that a server has named are good for its next call.
@@ -29,6 +31,14 @@ type reverse struct {
 
 func newReverse(address, server string) *reverse {
 	return &reverse{listeners: new(listeners), address: address, slot: slot{server: server, news: make(chan struct{}, 1)}, wait: callTime, hello: helloTime}
+}
+
+// Listens says where the server is to call: see drivers.Listener.
+func (d *driver) Listens() drivers.Listening {
+	if d.set.reverse == nil {
+		return drivers.Listening{}
+	}
+	return drivers.Listening{Address: d.set.reverse.address, Caller: d.set.reverse.slot.server, Key: "server_uri"}
 }
 
 // called waits for the server's call. From then on it is known by the endpoint that it has named.

@@ -265,7 +265,7 @@ func testPartsShareANode(t *testing.T, pair, missing, why string, nodes int) {
 	if n := len(d.groups[0][0].ask.nodes); n != nodes {
 		t.Errorf("%d nodes are asked for, want %d", n, nodes)
 	}
-	if got := d.Plan(drivers.Ref{}); len(got) != 1 || !strings.HasPrefix(got[0], "read 4 nodes") {
+	if got := d.reads(&d.groups[0][0]); len(got) != 1 || !strings.HasPrefix(got[0], "read 4 nodes") {
 		t.Errorf("plan %q", got)
 	}
 	sim.SetStatus("pair", uint32(ua.StatusBadNoCommunication))

@@ -50,6 +50,25 @@ func (d *driver) WriteType(ctx context.Context, ref drivers.Ref, tag int) (typ t
 	return typ, f.array, nil
 }
 
+// CheckWrite says why a write can never succeed: drivers.WriteChecker. What the node takes, only the server knows.
+func (d *driver) CheckWrite(w drivers.Write) error {
+	if why := d.groups[w.Group.Device][w.Group.Group].tags[w.Tag].readOnly(); why != "" {
+		return unfit(why)
+	}
+	return nil
+}
+
+// readOnly says why a tag is not written, whatever its node is; "" = it may be.
+func (t *tag) readOnly() string {
+	switch {
+	case t.event != nil:
+		return "events cannot be written"
+	case t.want.part != nil && len(t.want.part.steps) > 0:
+		return "a field or element alone cannot be written; write a tag of the whole array, or call a method"
+	}
+	return ""
+}
+
 // target returns the node of a tag, on a session that stands.
 func (d *driver) target(ctx context.Context, ref drivers.Ref, tag int) (_ []byte, err error) {
 	defer caught(&err)
@@ -62,11 +81,8 @@ func (d *driver) target(ctx context.Context, ref drivers.Ref, tag int) (_ []byte
 		return nil, errors.New("not connected")
 	}
 	g := &d.groups[ref.Device][ref.Group]
-	switch t := &g.tags[tag]; {
-	case t.event != nil:
-		return nil, unfit("events cannot be written")
-	case t.want.part != nil && len(t.want.part.steps) > 0:
-		return nil, unfit("a field or element alone cannot be written; write a tag of the whole array, or call a method")
+	if why := g.tags[tag].readOnly(); why != "" {
+		return nil, unfit(why)
 	}
 	if g.ask.ids[tag] == nil {
 		return nil, unfit(g.ask.reasons[tag])

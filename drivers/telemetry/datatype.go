@@ -1,5 +1,7 @@
 package telemetry
 
+import "math"
+
 // DataType is what type of value a tag has: the kind and, for numbers, the width that the device uses. Formats with typed
 // births (Sparkplug) need it before the first value.
 type DataType uint8
@@ -82,6 +84,30 @@ func DataTypeOf(k Kind) DataType {
 		return ArrayType
 	}
 	return AnyType
+}
+
+// Bounds returns the least and the most that a whole type holds, of 64 bits as nearly as a float64 can say it; infinities for
+// every other type.
+func (t DataType) Bounds() (least, most float64) {
+	switch t {
+	case Int8Type:
+		return math.MinInt8, math.MaxInt8
+	case Int16Type:
+		return math.MinInt16, math.MaxInt16
+	case Int32Type:
+		return math.MinInt32, math.MaxInt32
+	case Int64Type:
+		return math.MinInt64, math.MaxInt64
+	case Uint8Type:
+		return 0, math.MaxUint8
+	case Uint16Type:
+		return 0, math.MaxUint16
+	case Uint32Type:
+		return 0, math.MaxUint32
+	case Uint64Type:
+		return 0, math.MaxUint64
+	}
+	return math.Inf(-1), math.Inf(1)
 }
 
 // Scaled returns the type after scaling: a float32 keeps its width, every other number becomes a float64.

@@ -84,6 +84,8 @@ func TestWrite(t *testing.T) {
 		{"not a number", "NaN", telemetry.Uint16Type, telemetry.Tag{}, nil, "use a number", ErrValue},
 		{"no bool", "2", telemetry.BoolType, telemetry.Tag{}, nil, "true or false", ErrValue},
 		{"between two that the device holds", "4.26", telemetry.Int16Type, telemetry.Tag{Scale: 0.5}, nil, "holds 4 or 4.5", ErrValue},
+		{"between two in short digits", "5.04", telemetry.Uint16Type, telemetry.Tag{Scale: 0.1}, nil, "holds 5 or 5.1\n", ErrValue},
+		{"over the type in short digits", "0.3", telemetry.Uint8Type, telemetry.Tag{Scale: 0.001, Offset: 0.02}, nil, "without its scale it is 280, and", ErrValue},
 		{"no whole number", "99.6", telemetry.Int16Type, telemetry.Tag{}, func(r *Rule) { r.Max = 99.6 }, "holds 99 or 100", ErrValue},
 		{"the end of the range, scaled", "0.3", telemetry.Int16Type, telemetry.Tag{Scale: 0.1}, func(r *Rule) { r.Max = 0.3 }, "kind 2 bits 3", nil},
 		{"turned by a negative scale", "10", telemetry.Int16Type, telemetry.Tag{Scale: -1}, nil, fmt.Sprintf("kind 2 bits %d", uint64(1<<64-10)), nil},
@@ -113,7 +115,7 @@ func TestWrite(t *testing.T) {
 		}
 		r.Set([]Target{{Rule: rule, Group: drivers.Ref{Group: 1}, Index: 2, Tag: c.tag, Type: c.typ, Do: do(m)}})
 		err := r.Write(t.Context(), Request{Device: "press", Tag: "speed", Value: c.value})
-		got := fmt.Sprint(m.got, err)
+		got := fmt.Sprint(m.got, err, "\n")
 		if !errors.Is(err, c.err) || c.err == nil && err != nil || !strings.Contains(got, c.want) || (c.err != nil) != (len(m.got) == 0) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}

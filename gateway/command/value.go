@@ -167,7 +167,7 @@ func (t *target) fit(x float64, typ telemetry.DataType) (telemetry.Value, error)
 		return telemetry.Float32(float32(raw)), nil
 	case telemetry.KindInt, telemetry.KindUint:
 		if near := math.Round(raw); math.Abs(raw-near) > 1e-6*math.Max(1, math.Abs(raw)) {
-			return telemetry.Value{}, fmt.Errorf("%w: the device holds %v or %v", ErrValue, math.Floor(raw)*scale+offset, math.Ceil(raw)*scale+offset)
+			return telemetry.Value{}, fmt.Errorf("%w: the device holds %s or %s", ErrValue, digits(math.Floor(raw)*scale+offset), digits(math.Ceil(raw)*scale+offset))
 		}
 		return t.whole(math.Round(raw), scale, offset, typ)
 	}
@@ -181,11 +181,11 @@ func (t *target) fit(x float64, typ telemetry.DataType) (telemetry.Value, error)
 func (t *target) whole(raw, scale, offset float64, typ telemetry.DataType) (telemetry.Value, error) {
 	least, most := bounds(typ)
 	if raw < least || raw > most {
-		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %v, and a %s holds %v to %v", ErrValue, raw, typ, least, most)
+		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %s, and a %s holds %s to %s", ErrValue, digits(raw), typ, digits(least), digits(most))
 	}
 	back := raw*scale + offset
 	if slip := 1e-9 * math.Abs(back); back < t.Rule.Min-slip || back > t.Rule.Max+slip {
-		return telemetry.Value{}, fmt.Errorf("%w: the device rounds it to %v; use %v to %v", ErrValue, back, t.Rule.Min, t.Rule.Max)
+		return telemetry.Value{}, fmt.Errorf("%w: the device rounds it to %s; use %v to %v", ErrValue, digits(back), t.Rule.Min, t.Rule.Max)
 	}
 	if typ.Kind() == telemetry.KindUint {
 		return telemetry.Uint(uint64(raw)), nil
@@ -193,24 +193,17 @@ func (t *target) whole(raw, scale, offset float64, typ telemetry.DataType) (tele
 	return telemetry.Int(int64(raw)), nil
 }
 
+// digits writes a number as a person would: without what scaling leaves in the last digit.
+func digits(x float64) string {
+	if x == math.Trunc(x) && math.Abs(x) < 1e18 {
+		return strconv.FormatFloat(x, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(x, 'g', 15, 64)
+}
+
 // bounds returns the least and the most that a whole type holds and a float64 can tell from its neighbours.
 func bounds(typ telemetry.DataType) (least, most float64) {
 	const exact = 1<<53 - 1
-	switch typ {
-	case telemetry.Int8Type:
-		return math.MinInt8, math.MaxInt8
-	case telemetry.Int16Type:
-		return math.MinInt16, math.MaxInt16
-	case telemetry.Int32Type:
-		return math.MinInt32, math.MaxInt32
-	case telemetry.Uint8Type:
-		return 0, math.MaxUint8
-	case telemetry.Uint16Type:
-		return 0, math.MaxUint16
-	case telemetry.Uint32Type:
-		return 0, math.MaxUint32
-	case telemetry.Uint64Type:
-		return 0, exact
-	}
-	return -exact, exact
+	least, most = typ.Bounds()
+	return max(least, -exact), min(most, exact)
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 
 	"millrace/drivers"
@@ -15,6 +16,17 @@ func (l *loader) finish() {
 	}
 	l.checkClientIDs()
 	l.checkTopics()
+	l.checkFolder("buffer.path", l.cfg.Buffer.Path)
+	l.checkFolder("pki.path", l.cfg.PKI.Path)
+}
+
+// checkFolder refuses a path that leads to a file: run would fail by it.
+func (l *loader) checkFolder(name, path string) {
+	f, ok := l.folders[name]
+	if info, err := os.Stat(path); !ok || err != nil || info.IsDir() {
+		return
+	}
+	l.errorf(l.at(f.v), "name a folder, which is made when it is missing", "%s %s is a file", name, quote(f.v.n.Value))
 }
 
 // checkPresent reports what the config as a whole lacks.
@@ -90,8 +102,15 @@ func (l *loader) checkDrivers() {
 		d, err := c.Protocol.New(c.Connection)
 		if err != nil {
 			l.driverErrors(members, err)
-		} else {
-			d.Close()
+			d = nil
+		}
+		l.checkTypes(members, d)
+		if d != nil {
+			if len(l.rules) > 0 {
+				l.checkWritable(members, d)
+			}
+			l.noteListener(members[0], d)
+			_ = d.Close()
 		}
 	}
 }

@@ -31,6 +31,8 @@ type Config struct {
 	Devices      []Device      // at least one
 	Writes       []Write       // what may be written to equipment; nil = nothing
 
+	Warnings []*Error // what is no mistake and that a person should know; at most 100
+
 	protocols []drivers.Protocol
 }
 

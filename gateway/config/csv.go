@@ -66,7 +66,7 @@ func (l *loader) readCSV(g *groupDraft, place *groupPlace, f field, name string)
 	for !l.stopped {
 		cells, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			if tags == 0 {
+			if tags == 0 && l.mistakes.total == before {
 				l.errorf(pos{file: file, line: 1, col: 1}, "add a line for each tag, or delete the group", "the file names keys and no tag")
 			}
 			return
@@ -102,6 +102,7 @@ func (l *loader) csvHeader(g *groupDraft, file int32, r *csv.Reader, header []st
 	for _, o := range tagOptions(g.device.protocol) {
 		known = append(known, o.Name)
 	}
+	wrong := false
 	for i, name := range header {
 		line, col := r.FieldPos(i)
 		at := pos{file, int32(line), int32(col)}
@@ -111,8 +112,14 @@ func (l *loader) csvHeader(g *groupDraft, file int32, r *csv.Reader, header []st
 			l.errorf(at, "give each column the key that it holds", "column %d has no name of its own", i+1)
 			header[i] = ""
 		case !slices.Contains(known, header[i]) && g.device.protocol != nil:
+			wrong = true
 			l.errorf(at, didYouMean(header[i], known, "the keys of a tag are"), "column %s is no key of a tag", quote(name))
 			header[i] = ""
+		}
+	}
+	for _, name := range l.tables.tag.names() {
+		if wrong && !slices.Contains(header, name) {
+			g.meant |= l.tables.tag.bit(name)
 		}
 	}
 	return header

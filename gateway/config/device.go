@@ -65,6 +65,8 @@ type groupDraft struct {
 	tags   field
 	names  map[string]int32 // tags by name: the line of each
 
+	meant uint64 // keys of a tag that a column with a wrong name may hold
+
 	derivedAggregates []derivedAggregate
 }
 
@@ -205,7 +207,7 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	if g.tags.v.n != nil {
 		l.readTags(g, &place)
 	}
-	if len(g.Derived) > 0 && len(g.Tags) == 0 {
+	if len(g.Derived) > 0 && len(g.Tags) == 0 && !d.unread {
 		l.errorf(place.at, "put them into the group of the tags that they are worked out from", "group %q has only derived tags, and nothing to read", g.Name)
 	}
 	for _, a := range g.derivedAggregates {

@@ -101,6 +101,13 @@ func (l *loader) errorf(at pos, mend, format string, args ...any) {
 	}
 }
 
+// warnf notes what is no mistake and that a person should know, at most maxErrors times.
+func (l *loader) warnf(at pos, mend, format string, args ...any) {
+	if len(l.cfg.Warnings) < maxErrors {
+		l.cfg.Warnings = append(l.cfg.Warnings, &Error{l.position(at), fmt.Sprintf(format, args...), mend})
+	}
+}
+
 // full reports whether another mistake would only be counted, so that no mend need be worked out.
 func (l *loader) full() bool { return len(l.mistakes.list) >= maxErrors }
 

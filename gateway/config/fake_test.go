@@ -27,12 +27,15 @@ func protocols() []drivers.Protocol {
 				{Name: "max_gap", Help: "0 to 124"},
 			},
 			TagOptions: []drivers.Option{{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"}, {Name: "length", Help: "characters"}},
-			New:        func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkModbus(c) },
+			New: func(c drivers.Connection) (drivers.Driver, error) {
+				return fakeModbus{devices: c.Devices}, checkModbus(c)
+			},
 		},
 		{
 			Name:          "opcua",
 			Example:       drivers.Example{Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", Address: "ns=2;s=Speed"},
 			GroupOptions:  []drivers.Option{{Name: "queue_size"}},
+			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
 		},
@@ -45,6 +48,38 @@ func (fakeDriver) Connect(context.Context) error { return nil }
 func (fakeDriver) Close() error                  { return nil }
 func (fakeDriver) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemetry.Reading, error) {
 	return nil, nil
+}
+
+// fakeModbus knows the types of its tags, and writes.
+type fakeModbus struct {
+	fakeDriver
+	devices []drivers.Device
+}
+
+func (fakeModbus) Write(context.Context, []drivers.Write) []error { return nil }
+
+func (f fakeModbus) DataTypes(g drivers.Ref) (types []telemetry.DataType) {
+	for _, t := range f.devices[g.Device].Groups[g.Group].Tags {
+		switch {
+		case t.Type == "string":
+			types = append(types, telemetry.StringType)
+		case t.Type == "float32":
+			types = append(types, telemetry.Float32Type)
+		case strings.HasPrefix(t.Address, "coil:") || strings.HasPrefix(t.Address, "discrete:"):
+			types = append(types, telemetry.BoolType)
+		default:
+			types = append(types, telemetry.Uint16Type)
+		}
+	}
+	return types
+}
+
+func (f fakeModbus) CheckWrite(w drivers.Write) error {
+	address := f.devices[w.Group.Device].Groups[w.Group.Group].Tags[w.Tag].Address
+	if table, _, _ := strings.Cut(address, ":"); table == "input" || table == "discrete" {
+		return fmt.Errorf("%s can only be read", address)
+	}
+	return nil
 }
 
 // checkTags calls check for each tag of a connection and joins what it finds.

@@ -56,6 +56,7 @@ func (l *loader) load(path string) (*Config, error) {
 	l.givePKI()
 	l.checkWrites()
 	l.checkDrivers()
+	l.checkListeners()
 	l.cfg.File = path
 	for _, s := range l.files {
 		l.cfg.Files = append(l.cfg.Files, s.name)
@@ -81,12 +82,15 @@ type loader struct {
 	whole bool               // that file must not be cut
 	piece int                // bytes of a cut to parse at a time
 
-	set         map[string]pos // top-level keys that may stand once
-	meant       uint64         // keys of tables.top that were read, or misspelt
-	names       map[string]pos // "device x": where it was defined
-	places      []devicePlace  // of cfg.Devices
-	writes      []pos          // of cfg.Writes
-	clientIDs   []pos          // of cfg.Destinations, as are
+	set         map[string]pos  // top-level keys that may stand once
+	meant       uint64          // keys of tables.top that were read, or misspelt
+	names       map[string]pos  // "device x": where it was defined
+	places      []devicePlace   // of cfg.Devices
+	writes      []places        // of cfg.Writes
+	rules       map[writeID]int // of cfg.Writes, those that are right so far
+	listeners   []listener
+	folders     map[string]field // buffer.path and pki.path
+	clientIDs   []pos            // of cfg.Destinations, as are
 	topics      []pos
 	words       map[string]string
 	keyIDs      map[string]uint16
@@ -104,7 +108,7 @@ func newLoader(protocols []drivers.Protocol, o Options) *loader {
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},
-		optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
+		folders: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
 	}
 	if l.lookupEnv == nil {
 		l.lookupEnv = os.LookupEnv

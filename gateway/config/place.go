@@ -92,12 +92,20 @@ func (p *groupPlace) tag(i int) places {
 // field returns where a key's value stands, or the whole thing if it has no such key. reported says that the
 // config's own checks have found fault with it, or with what lacks it.
 func (p *places) field(l *loader, name string) (at pos, reported bool) {
+	if at, written, reported := p.key(l, name); written {
+		return at, reported
+	}
+	return p.at, p.faulty
+}
+
+// key returns where a key's value stands, if it is written, and whether a mistake in it is reported.
+func (p *places) key(l *loader, name string) (at pos, written, reported bool) {
 	if id, ok := l.keyIDs[name]; ok {
 		for _, f := range p.fields {
 			if f.key == id {
-				return pos{p.at.file, f.line, int32(f.col)}, f.bad
+				return pos{p.at.file, f.line, int32(f.col)}, true, f.bad
 			}
 		}
 	}
-	return p.at, p.faulty
+	return pos{}, false, false
 }

@@ -75,11 +75,19 @@ func (l *loader) name(f field, dst *string, inTopic bool) bool {
 	case strings.TrimSpace(s) != s:
 		l.errorf(l.at(f.v), "delete it", "%s %s begins or ends with a space", f.name, quote(f.v.n.Value))
 		return false
-	case inTopic && strings.ContainsAny(s, "/+#{}"):
-		l.errorf(l.at(f.v), "use letters, digits, - and _", "%s %s holds one of / + # { }, which mean something else in a topic", f.name, quote(f.v.n.Value))
+	case inTopic && !l.inTopic(f, s):
 		return false
 	}
 	*dst = s
+	return true
+}
+
+// inTopic reports whether a text can stand between the slashes of a topic, and what is wrong when it cannot.
+func (l *loader) inTopic(f field, s string) bool {
+	if strings.ContainsAny(s, "/+#{}") {
+		l.errorf(l.at(f.v), "use letters, digits, - and _", "%s %s holds one of / + # { }, which mean something else in a topic", f.name, quote(f.v.n.Value))
+		return false
+	}
 	return true
 }
 

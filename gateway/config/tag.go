@@ -28,6 +28,7 @@ type tagDraft struct {
 	from, to      Range // of linear; Low may be above High
 	clamped       *Range
 	aggregate     Aggregate
+	aggregated    pos // where aggregate stands
 }
 
 func tagTable() *table[tagDraft] {
@@ -61,9 +62,9 @@ func tagTable() *table[tagDraft] {
 					}
 					return number(t.clamped.Low) + ".." + number(t.clamped.High)
 				}, form: form{schema: textSchema(maxName)}}},
-			{name: "aggregate", show: "mean 1m", help: "record one value of each window rather than every reading, which `values` still shows: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
+			{name: "aggregate", show: "mean 1m", help: "of a number: record one value of each window rather than every reading, which `values` still shows: min, max, mean or rate (change in a second) and the window, from the interval to 1d",
 				kind: kind[tagDraft]{
-					set: func(l *loader, f field, t *tagDraft) bool { return l.aggregate(f, t) },
+					set: func(l *loader, f field, t *tagDraft) bool { t.aggregated = l.at(f.v); return l.aggregate(f, t) },
 					get: func(t *tagDraft) string {
 						if t.aggregate == (Aggregate{}) {
 							return ""
@@ -93,7 +94,7 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 	h.note = func(f field, ok bool) { place.noteTag(l, f, ok) }
 	before := l.mistakes.total
 	seen := read(l, v, l.tables.tag, t, h)
-	lack(l, v, l.tables.tag, seen, called("tag", t.Name))
+	lack(l, v, l.tables.tag, seen|g.meant, called("tag", t.Name))
 	l.settle(&t.reporting, g.Interval)
 	l.settleLinear(t)
 	if t.expr.v.n != nil {
@@ -101,7 +102,7 @@ func (l *loader) readTag(g *groupDraft, place *groupPlace, v value) {
 		l.addDerived(g, t, len(values) > 0)
 		return
 	}
-	place.tags[here].faulty = l.mistakes.total > before
+	place.tags[here].faulty = l.mistakes.total > before || g.meant != 0
 	for i := range values {
 		values[i].text = l.intern(values[i].text)
 	}
@@ -219,13 +220,13 @@ func (l *loader) addDerived(g *groupDraft, t *tagDraft, options bool) {
 	}
 	d := Derived{Tag: telemetry.Tag{Name: t.Name, Unit: t.Unit, Description: t.Description, Labels: t.Labels}, Expr: t.text, Report: t.TagReport}
 	g.Derived = append(g.Derived, d)
-	g.device.formulas = append(g.device.formulas, formula{t.Name, t.text, l.at(t.expr.v)})
+	g.device.formulas = append(g.device.formulas, formula{t.Name, t.text, l.at(t.expr.v), t.aggregated, t.written[0]})
 }
 
-// formula is a derived tag's expression and where it stands.
+// formula is a derived tag's expression and where it stands, and what else wants a number of it.
 type formula struct {
-	tag, text string
-	at        pos
+	tag, text               string
+	at, aggregate, deadband pos // line 0 = not given
 }
 
 // checkFormulas compiles the formulas of a device, now that all of its tags are known.
@@ -249,20 +250,47 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 		if f.text == "" || d.unread {
 			continue // reported
 		}
-		_, err := derive.Compile(f.text, func(name string) bool { return read[name] })
+		compiled, err := derive.Compile(f.text, func(name string) bool { return read[name] })
 		var unknown *derive.UnknownTagError
 		switch {
 		case err == nil:
+			if what := notNumbers(compiled.DataType()); what != "" {
+				l.checkResult(d, &f, what)
+			}
 		case l.full():
 			l.errorf(f.at, "", "")
 		case errors.As(err, &unknown):
-			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(read)), "its tags are")
+			readable := maps.Clone(read)
+			maps.DeleteFunc(readable, func(_ string, is bool) bool { return !is })
+			mend := didYouMean(unknown.Name, slices.Sorted(maps.Keys(readable)), "those that it can read are")
+			if len(readable) == 0 {
+				mend = "read an address in a tag of its own"
+			}
 			if _, derived := read[unknown.Name]; derived {
 				mend = "a formula sees readings, not what is derived or aggregated: write the formula in place of its name, or read the address in a tag of its own"
 			}
 			l.errorf(f.at, mend, "expr of tag %q: the device has no tag %s to read", f.tag, quote(unknown.Name))
 		default:
 			l.errorf(f.at, derive.Help, "expr of tag %q: %s", f.tag, l.scrub(err.Error()))
+		}
+	}
+}
+
+// checkResult refuses what wants a number of a formula that gives none. The group's deadband is not for it.
+func (l *loader) checkResult(d *deviceDraft, f *formula, what string) {
+	for i := range d.Groups {
+		for j := range d.Groups[i].Derived {
+			if t := &d.Groups[i].Derived[j]; t.Name == f.tag && !t.Report.dropDeadband() {
+				f.deadband = pos{}
+			}
+		}
+	}
+	for _, key := range [...]struct {
+		name string
+		at   pos
+	}{{"aggregate", f.aggregate}, {"deadband", f.deadband}} {
+		if key.at.line > 0 {
+			l.errorf(key.at, "let the formula give a number, as with ? 1 : 0, or delete it", "tag %q: %s is of numbers, and its values are %s", f.tag, key.name, what)
 		}
 	}
 }
@@ -335,6 +363,13 @@ func (r *TagReport) deadband() string {
 		return number(r.Deadband) + "%"
 	}
 	return number(r.Deadband)
+}
+
+// dropDeadband takes the deadband out, and reports whether there was one.
+func (r *TagReport) dropDeadband() bool {
+	had := r.Deadband > 0
+	r.Deadband, r.DeadbandPercent = 0, false
+	return had
 }
 
 // deadband reads a number, or a percentage such as 1%.

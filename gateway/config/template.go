@@ -32,11 +32,25 @@ func templateTable() *table[templateDraft] {
 		{name: "name", show: "eastron-sdm630", need: `"name: eastron-sdm630"`, help: "one of millrace template, or the path of a file of your own ending in .yaml",
 			kind: textKind(func(t *templateDraft) *string { return &t.name }, maxText)},
 		{name: "prefix", show: "l1_", help: "before the name of each group and tag, so that several templates fit in one device",
-			kind: textKind(func(t *templateDraft) *string { return &t.prefix }, maxName)},
+			kind: prefixKind(func(t *templateDraft) *string { return &t.prefix })},
 		{name: "interval", show: "5s", help: "of the fastest groups; slower ones follow only where they would be faster",
 			kind: durationKind(func(t *templateDraft) *time.Duration { return &t.interval }, false, minInterval, maxInterval)},
 		{name: "base", show: "40069", help: "register that offsets count from, for SunSpec models", kind: intKind(func(t *templateDraft) *int { return &t.base }, 0, 65535)},
 	}, reportKeys(func(t *templateDraft) *reporting { return &t.reporting })...)}
+}
+
+// prefixKind is the beginning of names that stand in topics.
+func prefixKind[T any](at func(*T) *string) kind[T] {
+	k := textKind(at, maxName)
+	k.set = func(l *loader, f field, v *T) bool {
+		var s string
+		if !l.short(f, &s, maxName) {
+			return false
+		}
+		*at(v) = s // also one with a mistake: without it, names would seem to be twice
+		return l.inTopic(f, s)
+	}
+	return k
 }
 
 // templateKind is a template's name, its keys, or a list of those. It is printed as the groups that it expands to.

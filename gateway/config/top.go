@@ -229,7 +229,10 @@ func pkiTable() *table[PKI] {
 
 // pathKind is a path that starts at the folder of its file.
 func pathKind[T any](at func(*T) *string) kind[T] {
-	k := then(textKind(at, maxText), func(l *loader, f field, v *T) { *at(v) = beside(l.files[f.v.file], *at(v)) })
+	k := then(textKind(at, maxText), func(l *loader, f field, v *T) {
+		*at(v) = beside(l.files[f.v.file], *at(v))
+		l.folders[f.in+"."+f.name] = f
+	})
 	k.get = func(v *T) string { // whole, so that what is printed means the same wherever it is kept
 		if path, err := filepath.Abs(*at(v)); err == nil && *at(v) != "" {
 			return text(path)

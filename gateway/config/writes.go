@@ -58,13 +58,16 @@ func (l *loader) readWrite(v value) {
 	}
 	var w writeDraft
 	before := l.mistakes.total
-	lack(l, v, l.tables.write, read(l, v, l.tables.write, &w, hooks{}), called("write of tag", w.Tag))
+	at := places{at: l.at(v)}
+	seen := read(l, v, l.tables.write, &w, hooks{note: func(f field, ok bool) { at.note(l, f, ok) }})
+	lack(l, v, l.tables.write, seen, called("write of tag", w.Tag))
 	w.Ranged = w.min && w.max
 	if l.mistakes.total == before && (w.min != w.max || w.Min > w.Max) {
 		l.errorf(l.at(v), "give both, min at most max; neither for a text or a bool", "min and max of tag %q are no range", w.Tag)
 	}
 	l.cfg.Writes = append(l.cfg.Writes, w.Write)
-	l.writes = append(l.writes, l.at(v))
+	at.faulty = l.mistakes.total > before
+	l.writes = append(l.writes, at)
 }
 
 // rate reads a number of writes a time, such as 1/s or 10/m.
@@ -89,26 +92,32 @@ func (l *loader) checkWrites() {
 	if len(l.cfg.Writes) == 0 || l.unread {
 		return
 	}
-	type id struct{ device, tag string }
-	tags, seen := map[id]bool{}, map[id]bool{}
+	tags, seen := map[writeID]bool{}, map[writeID]bool{}
 	for i := range l.cfg.Devices {
 		d := &l.cfg.Devices[i]
 		for j := range d.Groups {
 			for k := range d.Groups[j].Tags {
-				tags[id{d.Name, d.Groups[j].Tags[k].Name}] = true
+				tags[writeID{d.Name, d.Groups[j].Tags[k].Name}] = true
 			}
 		}
 	}
+	l.rules = map[writeID]int{}
 	for i, w := range l.cfg.Writes {
-		at := id{w.Device, w.Tag}
-		if w.Device != "" && w.Tag != "" && !tags[at] {
-			l.errorf(l.writes[i], "name a device and one of its tags", "device %q has no tag %q to write", w.Device, w.Tag)
-		} else if seen[at] {
-			l.errorf(l.writes[i], "delete one of them", "device %q tag %q stands twice in writes", w.Device, w.Tag)
+		id, at := writeID{w.Device, w.Tag}, l.writes[i].at
+		switch {
+		case w.Device != "" && w.Tag != "" && !tags[id]:
+			l.errorf(at, "name a device and one of its tags", "device %q has no tag %q to write", w.Device, w.Tag)
+		case seen[id]:
+			l.errorf(at, "delete one of them", "device %q tag %q stands twice in writes", w.Device, w.Tag)
+		case !l.writes[i].faulty:
+			l.rules[id] = i
 		}
-		seen[at] = true
+		seen[id] = true
 	}
 }
+
+// writeID is what a write is for.
+type writeID struct{ device, tag string }
 
 // rate returns the rate as a config has it.
 func (w *Write) rate() string {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/expr-lang/expr"
@@ -145,6 +146,23 @@ func (v *visitor) Visit(node *ast.Node) {
 
 // Inputs returns the names of the tags that the formula needs, in the order of Eval's readings.
 func (f *Formula) Inputs() []string { return f.inputs }
+
+// DataType returns the type of what the formula gives, telemetry.AnyType where that depends on the readings.
+func (f *Formula) DataType() telemetry.DataType {
+	t := f.program.Node().Type()
+	if t == nil {
+		return telemetry.AnyType
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return telemetry.BoolType
+	case reflect.String:
+		return telemetry.StringType
+	case reflect.Int, reflect.Float64:
+		return telemetry.Float64Type
+	}
+	return telemetry.AnyType
+}
 
 // Eval works the formula out. readings are those of Inputs, in their order. The quality is that of the worst input, the time that of the latest.
 func (f *Formula) Eval(readings []*telemetry.Reading) telemetry.Reading {

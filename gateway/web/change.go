@@ -21,6 +21,7 @@ type Change struct {
 	Destinations        []string `json:"destinations"`         // those that log in again
 	Settings            []string `json:"settings"`             // keys besides devices and destinations
 	Kept                int      `json:"kept"`                 // connections that went on untouched
+	Still               bool     `json:"still"`                // values of those that do not change come late to the destinations that were added
 }
 
 // MarshalJSON writes an empty list as [], not null.
@@ -55,6 +56,9 @@ func (c *Change) String() string {
 	say("removed", c.Removed)
 	say("restarted because they share a connection", c.Along)
 	say("destinations added", c.DestinationsAdded)
+	if c.Still {
+		parts = append(parts, "what is pushed (OPC UA) or reported on change goes to an added destination when it changes, or at the heartbeat of report: on-change")
+	}
 	say("destinations removed (they get nothing new, and what they have not acknowledged is kept until `millrace buffer forget NAME`)", c.DestinationsRemoved)
 	if len(c.DestinationsAdded) > 0 && len(c.DestinationsRemoved) > 0 {
 		parts = append(parts, "if a destination was renamed: what the old name has is not sent under the new one")

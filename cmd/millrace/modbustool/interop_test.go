@@ -2,13 +2,14 @@ package modbustool
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/drivers/drivertest"
 )
 
 const foreignServer = `
@@ -47,19 +48,14 @@ func python(t *testing.T, script string, args ...string) *exec.Cmd {
 
 // TestForeignServer uses the tools on a server of pymodbus.
 func TestForeignServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	l.Close()
+	port := strconv.Itoa(drivertest.FreePort(t))
 	server := python(t, foreignServer, port)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { server.Process.Kill(); server.Wait() }()
 	url := "tcp://127.0.0.1:" + port
-	out := ""
+	out, err := "", error(nil)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if out, err = run(t, "read", url, "40100", "--unit", "17", "--count", "3"); err == nil {
 			break

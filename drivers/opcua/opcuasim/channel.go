@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"syscall"
 
 	"github.com/gopcua/opcua/ua"
 	"github.com/gopcua/opcua/uasc"
@@ -31,18 +30,4 @@ func (c *secured) send(ctx context.Context, request uint32, res ua.Response) err
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	return c.SendResponseWithContext(ctx, request, res)
-}
-
-// renews waits for the next chunk and reports whether it is an OpenSecureChannel request.
-func (c *secured) renews() bool {
-	raw, err := c.tcp.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var first [1]byte
-	err = raw.Read(func(fd uintptr) bool {
-		_, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK)
-		return err != syscall.EAGAIN
-	})
-	return err == nil && first[0] == 'O'
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/drivertest"
 	"millrace/gateway/link"
 )
 
@@ -40,7 +40,7 @@ func startMosquitto(t *testing.T, ca *authority) mosquitto {
 	for name, data := range map[string][]byte{"ca.pem": ca.pem, "cert.pem": cert, "key.pem": key, "passwd": nil} {
 		write(t, filepath.Join(dir, name), data)
 	}
-	m := mosquitto{freeAddr(t), freeAddr(t), freeAddr(t), freeAddr(t)}
+	m := mosquitto{fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t))}
 	var conf bytes.Buffer
 	fmt.Fprintf(&conf, "per_listener_settings true\npersistence false\nlog_dest stderr\n")
 	if os.Getuid() == 0 {
@@ -78,20 +78,6 @@ func startMosquitto(t *testing.T, ca *authority) mosquitto {
 		return err == nil
 	})
 	return m
-}
-
-// freeAddr returns a loopback address that nobody listens on now, with a port that the kernel gives to no connection of its own.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // TestMosquitto: a broker that is not ours understands us, over each transport, and its refusals are understood.

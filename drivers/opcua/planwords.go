@@ -1,0 +1,94 @@
+package opcua
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"millrace/drivers"
+)
+
+// What servers must take at least, by the profile that they claim (OPC 10000-7 v1.04, 6.6.15, 6.6.16 and 6.6.18).
+const leastOfServers = "a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard"
+
+// Plan says how a group is asked for: a line for each Read request of a poll, or for its subscription. The limit of nodes a request is
+// the server's when connected, else the one taken for servers that state none. The last group's has a line on all of them.
+func (d *driver) Plan(ref drivers.Ref) (lines []string) {
+	groups := d.groups[ref.Device]
+	g := &groups[ref.Group]
+	if d.set.subscribing == modeRead {
+		return d.reads(g)
+	}
+	lines = append(lines, d.subscribes(g))
+	if d.set.subscribing == modeAuto {
+		for _, line := range d.reads(g) {
+			lines = append(lines, "or, where the server refuses that, "+line)
+		}
+	}
+	if ref.Group == len(groups)-1 {
+		items := 0
+		for i := range groups {
+			items += len(groups[i].asked())
+		}
+		line := fmt.Sprintf("in all %s with %s; %s", countOf(len(groups), "subscription"), countOf(items, "item"), leastOfServers)
+		if d.set.subscribing == modeSubscribe {
+			line += "; `mode: auto` polls what is refused"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// Requests returns how many a poll makes: see drivers.Planner.
+func (d *driver) Requests(ref drivers.Ref) int {
+	if d.set.subscribing != modeRead {
+		return 0
+	}
+	return len(d.reads(&d.groups[ref.Device][ref.Group]))
+}
+
+// subscribes says in words what the subscription of a group is asked to be.
+func (d *driver) subscribes(g *group) string {
+	text := fmt.Sprintf("subscribe to %s: sampled every %s, published every %s if the server can, %s of each kept until then",
+		countOf(len(g.asked()), "item"), short(g.interval), short(termsFor(g.interval, d.set.quiet).publish), countOf(d.set.queue, "value"))
+	if d.set.verify > 0 {
+		text += fmt.Sprintf("; what was not pushed for %s is read", short(d.set.verify))
+	}
+	return text
+}
+
+// reads returns a line for each Read request of a poll.
+func (d *driver) reads(g *group) (lines []string) {
+	var sizes []int
+	for tags := g.asked(); len(tags) > 0; {
+		n := g.fit(tags, d.most, maxRequest)
+		sizes, tags = append(sizes, n), tags[n:]
+	}
+	for i, n := range sizes {
+		if len(sizes) == 1 {
+			lines = append(lines, fmt.Sprintf("read %s in 1 request of up to %d", countOf(n, "node"), d.most))
+		} else {
+			lines = append(lines, fmt.Sprintf("read %s in request %d of %d, up to %d each", countOf(n, "node"), i+1, len(sizes), d.most))
+		}
+	}
+	return lines
+}
+
+func countOf(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// short writes 1m and not 1m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
