@@ -3,6 +3,7 @@
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
 // and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
 // adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second. "certificate NAME"
+// "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
 // makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
 const fs = require("fs");
@@ -67,6 +68,10 @@ async function main() {
   if (!name) {
     addNodes(server);
     addWritable(server);
+  }
+  if (process.argv[6] === "conformance") {
+    const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
+    await build(server.engine.addressSpace, { mass_variables: false });
   }
   if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
