@@ -188,6 +188,8 @@ type Redundant interface {
 	// Path returns the url of the path in use and that of the spare one, "" where there is only one path. It may be called from
 	// any goroutine.
 	Path() (inUse, spare string)
+	// Failover says in words when the connection goes over to the other path, "" where there is only one. It follows from the config alone.
+	Failover() string
 }
 
 // Browser is a driver that can list what a device has.
@@ -303,6 +305,26 @@ type Exposed interface {
 	// any goroutine.
 	Exposure() (what, mend string)
 }
+
+// Troubled is a driver that may know of trouble with its connection that no reading tells.
+type Troubled interface {
+	// Trouble returns what is the matter now. It may be called from any goroutine.
+	Trouble() Trouble
+}
+
+// Trouble is what is the matter with a connection whose readings may all be good. The zero value is none.
+type Trouble struct {
+	State string // Contested or OnSpare
+	Since time.Time
+	What  string // what and where, in words
+	Mend  string // what to do
+}
+
+// The states of a connection that is in trouble.
+const (
+	Contested = "contested"     // more than one device calls for it
+	OnSpare   = "on spare path" // its first path failed
+)
 
 // Tracer is a driver that can show what goes over its line.
 type Tracer interface {

@@ -36,6 +36,7 @@ type connection struct {
 	watched   watched
 	certified drivers.Certified // nil = it has no certificates
 	redundant drivers.Redundant // nil = it has one path
+	troubled  drivers.Troubled  // nil = it never says so
 	learner   drivers.Learner
 	learning  []learning        // by device; nil = the driver learns nothing
 	exposed   drivers.Exposed   // nil = it gives up no protection
@@ -112,6 +113,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn.watched.tracer, _ = d.(drivers.Tracer)
 	conn.certified, _ = d.(drivers.Certified)
 	conn.redundant, _ = d.(drivers.Redundant)
+	conn.troubled, _ = d.(drivers.Troubled)
 	if l, ok := d.(drivers.Learner); ok {
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)

@@ -112,7 +112,7 @@ func (j *judge) tell(s *web.Snapshot) {
 // ended is what is said when a state no longer stands.
 func ended(st *web.State) string {
 	switch st.State {
-	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad, web.StateLosing:
+	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
 		return fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
 	case web.StateLost:
 		return fmt.Sprintf("%s %q: the notice of lost data has ended", st.Kind, st.Name)

@@ -63,8 +63,16 @@ var stateRows = map[string]struct {
 		s.Devices[0].Bad, s.Devices[0].BadTag, s.Devices[0].BadReason = 1, "t7", "timeout"
 	},
 		`1 of 48 tags bad, first "t7": timeout`, "attention"},
-	"device late":             {func(s *web.Snapshot) { s.Devices[0].Groups[0].MissedAt = judged.Add(-time.Second) }, `group "fast" takes longer than its interval of 1s`, "attention"},
+	"device late":             {late("poll"), `group "fast" misses polls: one takes longer than its interval of 1s; poll it less often`, "attention"},
+	"device late, by line":    {late("line"), `group "fast" misses polls: other polls and jobs of its line take the time`, "attention"},
+	"device late, by machine": {late("machine"), `group "fast" misses polls: the machine does not give the gateway its time`, "attention"},
 	"device late, not polled": {func(s *web.Snapshot) { s.Devices[0].Groups[0].LastAt = judged.Add(-time.Minute) }, `group "fast" was last polled at 2026-03-01T12:29:00Z`, "attention"},
+	"device contested": {func(s *web.Snapshot) {
+		s.Devices[0].Trouble = web.Trouble{State: web.StateContested, Since: judged, What: "two callers", Mend: "choose"}
+	}, "contested since 2026-03-01T12:30:00Z: two callers; choose", "attention"},
+	"device on spare path": {func(s *web.Snapshot) {
+		s.Devices[0].Trouble = web.Trouble{State: web.StateOnSpare, Since: judged, What: "over b, because a failed", Mend: "see to it"}
+	}, "on spare path since 2026-03-01T12:30:00Z: over b, because a failed; see to it", "attention"},
 	"destination down": {func(s *web.Snapshot) {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
 	}, "connecting: connection refused", "failing"},

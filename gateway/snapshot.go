@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"net/url"
 	"time"
 
@@ -40,13 +41,7 @@ func (g *Gateway) state() *web.Snapshot {
 			}
 			n := tags[d.name]
 			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
-			v.Skew = c.skews[i].get()
-			if c.learner != nil {
-				v.Learned = configLines(c.learner.Learned(i))
-			}
-			if c.redundant != nil {
-				v.Path, v.SparePath = c.redundant.Path()
-			}
+			c.ask(&v, i)
 			v.BadTag, v.BadReason = n.BadTag, n.BadReason
 			for class, bad := range n.BadBy {
 				v.BadTagsBy[class] = uint64(bad)
@@ -120,6 +115,29 @@ func (g *Gateway) exposures() (all []web.Exposure) {
 	return all
 }
 
+// ask takes what the driver itself says of a device.
+func (c *connection) ask(v *web.Device, i int) {
+	v.Skew = c.skews[i].get()
+	if c.learner != nil {
+		v.Learned = configLines(c.learner.Learned(i))
+	}
+	if c.redundant != nil {
+		v.Path, v.SparePath = c.redundant.Path()
+	}
+	if c.troubled != nil && i == 0 {
+		v.Trouble = c.trouble()
+	}
+}
+
+// trouble is what is the matter with a connection, shown at its first device.
+func (c *connection) trouble() web.Trouble {
+	t := c.troubled.Trouble()
+	if n := len(c.devices) - 1; n > 0 && t.State != "" {
+		t.What += fmt.Sprintf("; it is the line of %s more", web.Count(uint64(n), "device"))
+	}
+	return web.Trouble(t)
+}
+
 // byDevice sorts the ledger: each device's account, and the readings that wait for each destination, those of devices that
 // are no longer polled included.
 func byDevice(accounts []buffer.Account) (ledger map[string]*buffer.Account, waiting map[string]uint64) {
@@ -145,7 +163,7 @@ func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, d
 	v := web.Device{Name: d.name, Driver: d.driver, URL: d.shown, Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
-			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
+			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, Behind: string(gs.Behind), LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
 	}
 	if a == nil {
 		return v

@@ -127,6 +127,10 @@ func (p *planWriter) printf(format string, args ...any) {
 
 func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total load) {
 	p.printf("\n%s %s\n", c.Protocol.Name, gateway.PublicURL(c.Connection.URL))
+	if r, ok := d.(drivers.Redundant); ok && r.Failover() != "" {
+		_, spare := r.Path()
+		p.printf("  spare path %s: taken %s\n", spare, r.Failover())
+	}
 	planner, _ := d.(drivers.Planner)
 	coster, _ := d.(drivers.Coster)
 	var polls line

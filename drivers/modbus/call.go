@@ -55,15 +55,16 @@ func (l *link) pick() (*wire, error) {
 	case c == nil:
 		return nil, neverCalled
 	}
+	l.calls++
 	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat}, nil
 }
 
-// incoming makes the newest call the connection of the line.
+// incoming makes the newest call the connection of the line, where it has none.
 func (l *link) incoming(ctx context.Context) error {
 	if l.slot.listener == nil {
 		return errNotConnected
 	}
-	if l.wire != nil && !l.slot.listener.waits(&l.slot.slot) {
+	if l.wire != nil {
 		return nil
 	}
 	return l.open(ctx)
@@ -83,7 +84,7 @@ func (d *driver) Warning() string {
 
 // setListen reads the options of a line whose device calls.
 func (l *link) setListen(given map[string]string, r *reporter) {
-	l.slot.registration = r.packet(given, "registration")
+	l.slot.address, l.slot.registration = l.address, r.packet(given, "registration")
 	l.slot.heartbeat = r.packet(given, "heartbeat_packet")
 	if h := l.slot.heartbeat; l.framing == mbap && len(h) >= 4 && h[2] == 0 && h[3] == 0 {
 		r.add("heartbeat_packet", fmt.Sprintf("heartbeat_packet %q: it begins like a frame of Modbus TCP", given["heartbeat_packet"]), "leave it out: a frame that answers nothing is ignored")

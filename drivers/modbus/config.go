@@ -82,7 +82,7 @@ func connectionOptions() []drivers.Option {
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
-		{Name: "spare_url", Example: "tcp://192.168.2.10:502", Help: "another path to the same line, of the same scheme, used when the one in use fails; default none"},
+		{Name: "spare_url", Example: "tcp://192.168.2.10:502", Help: "another path to the same line, of the same scheme, used when the one in use cannot be connected to or meets three requests in a row with silence, which takes three times timeout; default none"},
 		{Name: "registration", Example: "gw-7", Help: "first packet of a caller of tcp-listen or rtu-listen, a text or 0x and hex digits, 1 to 64 bytes; needed where devices share a port; default none"},
 		{Name: "heartbeat_packet", Example: "0xFE", Help: "what such a caller sends now and then of its own accord, likewise; default none"},
 		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},

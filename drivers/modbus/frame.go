@@ -33,9 +33,10 @@ type request struct {
 	want int // bytes of values in the answer to a read, -1: the answer repeats the request's first bytes
 	echo int // how many bytes of the request an answer to a write repeats
 
-	writes bool // it must not be made twice
-	brief  bool // to a silent unit: see patience
-	varies bool // how long the answer is stands in the answer itself (functions 17 and 43)
+	writes  bool // it must not be made twice
+	brief   bool // to a silent unit: see patience
+	telling bool // silence says something of the connection: not about a register that may be refused so
+	varies  bool // how long the answer is stands in the answer itself (functions 17 and 43)
 
 	// What else is taken for an answer: a unit id beside the own, anyUnit for every one; a transaction id likewise.
 	units        acceptance

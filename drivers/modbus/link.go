@@ -34,6 +34,8 @@ type link struct {
 	watch    watch
 	trace    atomic.Pointer[func(*drivers.Exchange)] // nil = nobody looks
 
+	mute        int  // telling requests in a row that nothing answered, over whatever connection
+	calls       int  // of the device, that were taken
 	several     bool // unit ids: a gateway
 	connections int  // to be open at once
 	closeAfter  bool // close the connection after each poll
@@ -44,6 +46,7 @@ type link struct {
 	listeners *listeners // that the lines of a process share
 	slot      struct {
 		slot
+		address  string    // of the listener
 		listener *listener // nil = closed
 	}
 }
@@ -201,7 +204,12 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	}
 	if _, refused := err.(exception); err == nil || refused {
 		l.pace.answers(l, l.last)
-		l.answered, l.heard = true, l.last
+		l.answered, l.heard, l.mute, l.spare.futile = true, l.last, 0, 0
+		if l.network == netListen {
+			l.slot.listener.answered(&l.slot.slot, sent)
+		}
+	} else if asLoss(err) != nil && q.telling {
+		l.mute++
 	}
 	return pdu, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -43,8 +44,10 @@ func (a absence) Is(target error) bool {
 type slot struct {
 	registration, heartbeat []byte   // nil = none
 	waiting                 net.Conn // the newest call, until the line takes it
+	arrived                 time.Time
 	taken                   net.Conn // with which the line works
 	called                  bool
+	contest                 contest
 }
 
 // listeners are those of all lines of the process, by address: several lines share one, so none of them owns it.
@@ -110,7 +113,7 @@ func (l *listener) add(s *slot) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range l.slots {
-		if len(s.registration) == 0 || len(o.registration) == 0 || o.is(s.registration) || s.is(o.registration) {
+		if len(s.registration) == 0 || len(o.registration) == 0 || o.registrations(s.registration) == 1 || s.registrations(o.registration) == 1 {
 			return fmt.Errorf("listen on %q: another device listens there, and nothing tells the two callers apart; give each a registration of its own, or a port", l.address)
 		}
 	}
@@ -188,11 +191,10 @@ func (l *listener) greet(c net.Conn) {
 	}
 }
 
-// put gives a call to a line; a newer one replaces the older, whose peer has mostly gone without a farewell. mu is held.
+// put lets a call wait until the line has none, or that has turned out to be silent. mu is held.
 func (l *listener) put(s *slot, c net.Conn) {
 	hangUp(&s.waiting)
-	hangUp(&s.taken) // the line's read under way ends
-	s.waiting, s.called = c, true
+	s.waiting, s.arrived, s.called = c, time.Now(), true
 }
 
 // refuse ends a call. mu is held.
@@ -202,61 +204,86 @@ func (l *listener) refuse(c net.Conn, why string) {
 	_ = c.Close()
 }
 
-// receive waits for the registration of a call. TCP has no packets: it is whole when nothing follows it for a moment, so that
-// "meter-1" is not seen in "meter-12".
+// receive waits for the registration of a call. TCP has no packets: it is whole when it stood for a moment whatever followed, so
+// that "meter-1" is not seen in "meter-12".
 func (l *listener) receive(c net.Conn) {
 	defer l.wg.Done()
 	var hello [maxHello]byte
-	until := time.Now().Add(helloTime)
+	var known *slot
+	until, settled := time.Now().Add(helloTime), time.Time{}
 	for n := 0; ; {
-		known, end := l.slotOf(hello[:n]) != nil, until
-		if quiet := time.Now().Add(helloQuiet); known && quiet.Before(until) {
-			end = quiet
+		s, end := l.slotOf(hello[:n]), until
+		if s != nil && s != known {
+			known, settled = s, time.Now().Add(helloQuiet)
+		}
+		if s != nil && settled.Before(until) {
+			end = settled
+		}
+		if s != nil && (n == len(hello) || !time.Now().Before(end)) {
+			l.registered(c, hello[:n])
+			return
 		}
 		_ = c.SetReadDeadline(end)
 		m, err := c.Read(hello[n:])
 		n += m
-		if timeout := net.Error(nil); m == 0 && known && errors.As(err, &timeout) && timeout.Timeout() {
-			l.registered(c, hello[:n])
-			return
-		}
-		if err != nil || n == len(hello) {
+		waited := m == 0 && s != nil && errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !waited || n == len(hello) && l.slotOf(hello[:n]) == nil {
 			l.unknown(c, hello[:n])
 			return
 		}
 	}
 }
 
-// slotOf returns whose registration was sent; nil = nobody's, or not yet.
-func (l *listener) slotOf(hello []byte) *slot {
+// slotOf returns whose registration was sent; nil = nobody's, not yet, or that of several. One registration counts more than a repeated one.
+func (l *listener) slotOf(hello []byte) (found *slot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.slots {
-		if s.is(hello) {
+		switch s.registrations(hello) {
+		case 1:
 			return s
+		case 2:
+			if found != nil {
+				return nil
+			}
+			found = s
 		}
 	}
-	return nil
+	return found
 }
 
-// is reports whether what a caller sent is the registration, with the line's end and with heartbeats around it or without.
-func (s *slot) is(hello []byte) bool {
-	if len(s.registration) == 0 {
-		return false
+// registrations takes apart what a caller sent into registrations, heartbeats and line ends. It returns 1 when that can be done with one
+// registration, else 2 when with several, else 0.
+func (s *slot) registrations(hello []byte) int {
+	registration := bytes.TrimRight(s.registration, "\r\n")
+	if len(registration) == 0 || len(hello) > maxHello {
+		return 0
 	}
-	for rest := hello; ; {
-		if bytes.Equal(bytes.TrimRight(rest, "\r\n"), bytes.TrimRight(s.registration, "\r\n")) {
-			return true
+	const none, one, more = 1, 2, 4
+	var ways [maxHello + 1]uint8 // to take apart what stands before
+	ways[0] = none
+	for i, c := range hello {
+		w := ways[i]
+		if w == 0 {
+			continue
 		}
-		before, ok := bytes.CutPrefix(rest, s.heartbeat)
-		if !ok {
-			before, ok = bytes.CutSuffix(rest, s.heartbeat)
+		if c == '\r' || c == '\n' {
+			ways[i+1] |= w
 		}
-		if !ok || len(s.heartbeat) == 0 {
-			return false
+		if len(s.heartbeat) > 0 && bytes.HasPrefix(hello[i:], s.heartbeat) {
+			ways[i+len(s.heartbeat)] |= w
 		}
-		rest = before
+		if bytes.HasPrefix(hello[i:], registration) {
+			ways[i+len(registration)] |= w<<1&(one|more) | w&more
+		}
 	}
+	switch w := ways[len(hello)]; {
+	case w&one != 0:
+		return 1
+	case w&more != 0:
+		return 2
+	}
+	return 0
 }
 
 func (l *listener) registered(c net.Conn, hello []byte) {
@@ -295,13 +322,6 @@ func (l *listener) take(s *slot) (c net.Conn, called bool) {
 		return s.taken, true
 	}
 	return nil, s.called
-}
-
-// waits reports whether a newer call than the line's is there.
-func (l *listener) waits(s *slot) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return s.waiting != nil
 }
 
 // warning says which callers were refused, once a minute at most.

@@ -8,10 +8,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"millrace/drivers"
 	"millrace/drivers/drivertest"
@@ -68,7 +70,7 @@ func (b *bench) soon(t *testing.T, words string) {
 	t.Fatalf("%d bad, %v; want %q", bad, err, words)
 }
 
-// TestListen has a device call, hang up and call again; a newer call replaces the older, and Close frees the port.
+// TestListen has a device call, hang up and call again; and Close frees the port.
 func TestListen(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
 		b := callers(t, scheme, drivertest.FreePort(t), 2, modbussim.Options{}).open(t)
@@ -79,13 +81,6 @@ func TestListen(t *testing.T) {
 		b.soon(t, string(callEnded))
 		b.call(t, "")
 		b.soon(t, "")
-		b.call(t, "")
-		b.soon(t, "")
-		for start := time.Now(); b.sim.Connections() > 1; time.Sleep(time.Millisecond) {
-			if time.Since(start) > 10*time.Second {
-				t.Fatal("the older call goes on")
-			}
-		}
 		if err := b.driver.Close(); err != nil {
 			t.Error(err)
 		}
@@ -102,12 +97,13 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// TestNewerCall: a call that comes while the older one is silent ends the wait for its answer.
+// TestNewerCall: a call that comes while the older one is silent, as when a modem calls again because its old call is dead, is taken within the
+// poll, and the older is hung up.
 func TestNewerCall(t *testing.T) {
 	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}).open(t)
 	b.call(t, "")
 	b.soon(t, "")
-	b.driver.units[0].timeout = time.Minute
+	b.driver.units[0].timeout = 300 * time.Millisecond
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Times: 1})
 	asked := b.sim.Requests()
 	go func() {
@@ -116,9 +112,16 @@ func TestNewerCall(t *testing.T) {
 		}
 		b.sim.Call(b.driver.link.address, nil)
 	}()
-	start := time.Now()
-	if bad, err := b.pollAll(); bad > 0 || err != nil || time.Since(start) > 50*time.Second {
-		t.Errorf("%d bad, %v after %v", bad, err, time.Since(start))
+	if bad, err := b.pollAll(); bad > 0 || err != nil {
+		t.Errorf("%d bad, %v", bad, err)
+	}
+	for start := time.Now(); b.sim.Connections() > 1; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the older call goes on")
+		}
+	}
+	if n := b.sim.Accepted(); n != 2 || b.driver.Trouble() != (drivers.Trouble{}) {
+		t.Errorf("%d calls, trouble %+v", n, b.driver.Trouble())
 	}
 }
 
@@ -320,7 +323,33 @@ func (l *listener) pending() int {
 	return len(l.callers)
 }
 
-// FuzzHello: no caller is known that did not send the whole registration, and nothing but it, line ends and heartbeats.
+// TestRegistrations says what is a registration, among what callers send.
+func TestRegistrations(t *testing.T) {
+	for _, c := range []struct {
+		registration, heartbeat, hello string
+		want                           int
+	}{
+		{"gw-1", "", "gw-1", 1}, {"gw-1", "", "gw-1\r\n", 1}, {"gw-1\r\n", "", "gw-1", 1}, {"gw-1", "", "gw-", 0}, {"gw-1", "", "gw-12", 0}, {"gw-1", "", "", 0},
+		{"gw-1", "", "gw-1gw-1", 2}, {"gw-1", "", "gw-1\r\ngw-1\r\ngw-1\r\n", 2}, {"gw-1", "", "gw-1gw-", 0}, {"gw-1", "", "gw-1gw-2", 0},
+		{"gw-1", "beat", "gw-1beat", 1}, {"gw-1", "beat", "beatbeatgw-1beatbeat", 1}, {"gw-1", "beat", "gw-1beatgw-1", 2}, {"gw-1", "beat", "gw-1bea", 0}, {"gw-1", "beat", "beat", 0},
+		{"1", "", "11", 2}, {"11", "", "11", 1}, {"gw-1", "1", "gw-111", 1}, {"ab", "a", "aab", 1}, {"ab", "abab", "ababab", 1}, {"", "", "x", 0},
+		{"\x00\x01", "\x00", "\x00\x00\x01\x00", 1},
+	} {
+		s := &slot{registration: []byte(c.registration), heartbeat: []byte(c.heartbeat)}
+		if got := s.registrations([]byte(c.hello)); got != c.want {
+			t.Errorf("%q is %d times %q with heartbeats %q, want %d", c.hello, got, c.registration, c.heartbeat, c.want)
+		}
+	}
+	one, eleven := &slot{registration: []byte("1")}, &slot{registration: []byte("11")}
+	l := &listener{slots: []*slot{one, eleven}}
+	for hello, want := range map[string]*slot{"1": one, "11": eleven, "111": one, "1111": nil, "2": nil} {
+		if got := l.slotOf([]byte(hello)); got != want {
+			t.Errorf("%q is taken for another", hello)
+		}
+	}
+}
+
+// FuzzHello: a caller is known by its registration and nothing but it, line ends and heartbeats, and by no less.
 func FuzzHello(f *testing.F) {
 	f.Add([]byte("beatgw-7beat\r\n"), []byte("gw-7"), []byte("beat"))
 	f.Add([]byte("gw-7gw-7"), []byte("gw-7"), []byte{})
@@ -330,20 +359,25 @@ func FuzzHello(f *testing.F) {
 		}
 		s := &slot{registration: registration, heartbeat: heartbeat}
 		trimmed := bytes.TrimRight(registration, "\r\n")
-		if s.is(hello) && (len(registration) == 0 || !bytes.Contains(hello, trimmed)) {
-			t.Errorf("%q is taken for %q", hello, registration)
+		if len(trimmed) == 0 {
+			if s.registrations(hello) != 0 {
+				t.Errorf("%q is taken for none", hello)
+			}
+			return
 		}
-		if len(registration) > 0 && !s.is(registration) {
+		parts := regexp.QuoteMeta(string(trimmed)) + `|\r|\n`
+		if len(heartbeat) > 0 {
+			parts += "|" + regexp.QuoteMeta(string(heartbeat))
+		}
+		if !utf8.Valid(hello) || !utf8.Valid(registration) || !utf8.Valid(heartbeat) {
+			return // regexp does not take bytes
+		}
+		is := regexp.MustCompile(`^(?:` + parts + `)*` + regexp.QuoteMeta(string(trimmed)) + `(?:` + parts + `)*$`).Match(hello)
+		if got := s.registrations(hello); got > 0 != is {
+			t.Errorf("%q for %q with %q: %d", hello, registration, heartbeat, got)
+		}
+		if s.registrations(registration) != 1 {
 			t.Errorf("%q is not itself", registration)
-		}
-		if s.is(hello) {
-			rest := bytes.Replace(hello, trimmed, nil, 1)
-			if len(heartbeat) > 0 {
-				rest = bytes.ReplaceAll(rest, heartbeat, nil)
-			}
-			if n := len(bytes.Trim(rest, "\r\n")); n >= len(hello) && n > 0 {
-				t.Errorf("%q is taken for %q", hello, registration)
-			}
 		}
 	})
 }

@@ -21,11 +21,14 @@ type poll struct {
 	spoke    int      // answers of any kind that the unit itself gave
 	refused  int      // exceptions
 	lost     int      // requests without an answer
+	most     int      // of these, of a unit that answers none
 	probes   int      // known bad registers asked again
 	last     *block   // the last block that was answered
 	over     string   // why nothing more is asked, "" = go on
 	dead     string   // why the unit is silent, "" = it is not
 	changed  bool     // some block is not as it was
+	caller   int      // whose call it was that was answered first
+	mixed    bool     // another caller answered, too
 	splits   []split
 }
 
@@ -38,11 +41,20 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 		return err
 	}
 	p := &d.poll
-	p.begin(g, out, d.now())
-	if err := d.asks(ctx); err != nil {
-		return err
+	for again := false; ; again = true {
+		p.begin(g, out, d.now())
+		p.most = d.link.mostSilent()
+		if err := d.asks(ctx); err != nil {
+			return err
+		}
+		p.learn()
+		if !p.mixed {
+			break
+		}
+		if again {
+			return fmt.Errorf("%w: its callers change within a poll", drivers.ErrDevice)
+		}
 	}
-	p.learn()
 	if d.link.closeAfter {
 		d.link.leave()
 	}
@@ -263,12 +275,20 @@ func (d *driver) request(ctx context.Context, b *block) error {
 	if err != nil {
 		return err
 	}
+	if p.answered == 0 {
+		p.caller = d.link.calls
+	}
+	p.mixed = p.mixed || p.caller != d.link.calls
 	p.decode(b, pdu[2:], middle(start, d.now()), p.out)
 	return nil
 }
 
 // readRequest makes the request of a block in the driver's one request.
-func (d *driver) readRequest(u *unit, b *block) *request { return u.read(b, &d.query, d.pdu[:0]) }
+func (d *driver) readRequest(u *unit, b *block) *request {
+	q := u.read(b, &d.query, d.pdu[:0])
+	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
+	return q
+}
 
 // read makes the request of a block in q, its PDU in pdu.
 func (u *unit) read(b *block, q *request, pdu []byte) *request {
@@ -331,7 +351,7 @@ func (p *poll) miss(b *block, l *loss) {
 		p.over = r.words // enough for one poll
 	}
 	p.setback(b, r)
-	if p.spoke == 0 && (p.lost >= maxSilent || b.probe) {
+	if p.spoke == 0 && (p.lost >= p.most || b.probe && (p.most == maxSilent || b.area.reason != "")) {
 		p.silence(r)
 	}
 }

@@ -57,7 +57,7 @@ func (e *downError) Unwrap() error { return e.err }
 // after an earlier answer is made anew. Its error is an exception, a *loss after which the connection is fit for use, a
 // *downError, or that of ctx.
 func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, error) {
-	renewed, busies := false, 0
+	renewed, turned, busies := false, false, 0
 	for {
 		pdu, err := d.once(ctx, u, q)
 		l := asLoss(err)
@@ -76,6 +76,11 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 			if err := d.renew(ctx, u, l); err != nil {
 				return nil, err
 			}
+		case !turned && !q.writes && d.turns(u, l):
+			turned = true
+			if err := d.renew(ctx, u, l); err != nil {
+				return nil, err
+			}
 		case d.blocked(u, l) && !renewed && !q.writes:
 			renewed = true
 			if err := d.renew(ctx, u, l); err != nil {
@@ -85,6 +90,17 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 			return nil, d.mend(ctx, u, l)
 		}
 	}
+}
+
+// turns reports whether another connection is to be asked instead of the one that did not answer, and moves the line where that is
+// another path.
+func (d *driver) turns(u *unit, l *loss) bool {
+	if d.link.worn() {
+		d.link.move(l.words(u.timeout))
+		d.link.spare.futile = min(d.link.spare.futile+1, maxFutileMoves)
+		return true
+	}
+	return d.link.yields(u)
 }
 
 // blocked reports whether a unit that answered so far may be silent because the gateway before it still waits for another
@@ -171,9 +187,8 @@ func (d *driver) mend(ctx context.Context, u *unit, l *loss) error {
 	if u.acceptTransaction.given && d.link.framing == mbap {
 		spoilt = true // its late answers cannot be told from others
 	}
-	if u.silent >= deadWires && time.Since(d.link.heard) > deadTime {
+	if d.turns(u, l) || u.silent >= deadWires && time.Since(d.link.heard) > deadTime {
 		spoilt = true
-		d.link.move(l.words(u.timeout))
 	}
 	if !spoilt {
 		return l

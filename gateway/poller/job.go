@@ -91,6 +91,7 @@ func (p *Poller) run(j *job) {
 	}
 	p.reading.begin()
 	defer p.reading.end()
+	defer func() { p.free = time.Now() }()
 	err := p.down()
 	if err == nil {
 		err = j.ctx.Err()

@@ -16,7 +16,8 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.reading.begin()
 	defer p.reading.end()
 	now := time.Now()
-	late := now.Sub(g.next)
+	t := took{line: min(max(p.free.Sub(g.next), 0), now.Sub(g.next))}
+	t.machine = now.Sub(g.next) - t.line
 	p.scratch = p.buffers.lend(g.tags)
 	readings, err := p.read(ctx, g, now)
 	if ctx.Err() != nil {
@@ -24,8 +25,9 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	}
 	end := time.Now()
 	missed := g.advance(end)
+	p.free, t.poll = end, end.Sub(now)
 	p.mu.Lock()
-	g.stat.count(end, late, end.Sub(now), missed, err)
+	g.stat.count(end, t, missed, err)
 	p.mu.Unlock()
 	if err != nil {
 		readings = p.bad(g, err.Error())

@@ -63,6 +63,7 @@ type Poller struct {
 	scratch []telemetry.Reading // lent during a poll
 	jobs    chan *job
 	jobLast bool          // a job ran since the last poll
+	free    time.Time     // when the last poll or job ended
 	ending  chan struct{} // closed by Stop
 	end     sync.Once
 	over    chan struct{} // closed when Run ends

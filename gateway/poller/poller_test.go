@@ -80,12 +80,13 @@ func (f *fake) Connect(ctx context.Context) error {
 
 func (f *fake) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
 	var err error
-	f.change(func() { err = f.begin(r) })
+	var slow time.Duration
+	f.change(func() { err, slow = f.begin(r), f.slow[r.Device] })
 	defer func() { f.change(func() { f.reading, f.used = false, time.Now() }) }()
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(f.slow[r.Device])
+	time.Sleep(slow)
 	f.change(func() { err = f.outcome(r) })
 	if err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package poller
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // Stats is the state of one connection for pages and metrics.
 type Stats struct {
@@ -32,21 +35,55 @@ type GroupStats struct {
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
 	MissedAt time.Time     // when a tick was last missed; zero when never
+	Behind   Cause         // ticks are missed again and again, and what takes the time
 	MaxLate  time.Duration // the latest start of a poll after its tick
 	LastAt   time.Time     // when the last poll ended or the last push was taken; zero before the first
 	Tags     int
+	misses   uint8 // of the last eight polls, the newest lowest: ticks were missed
 }
 
-func (s *GroupStats) count(at time.Time, late, took time.Duration, missed uint64, err error) {
+// Cause is what takes the time of polls that come too late.
+type Cause string
+
+// The causes.
+const (
+	OnTime      Cause = ""        // nothing: they come in time
+	SlowPoll    Cause = "poll"    // its own polls
+	BusyLine    Cause = "line"    // other polls and jobs of its connection
+	BusyMachine Cause = "machine" // nothing of the connection's: the process does not get its turn
+)
+
+// took is how long a tick took from its time to the end of its poll.
+type took struct{ line, machine, poll time.Duration }
+
+// cause returns what took most of it.
+func (t took) cause() Cause {
+	switch {
+	case t.poll >= max(t.line, t.machine):
+		return SlowPoll
+	case t.line >= t.machine:
+		return BusyLine
+	}
+	return BusyMachine
+}
+
+func (s *GroupStats) count(at time.Time, t took, missed uint64, err error) {
 	s.Polls++
 	if err != nil {
 		s.Failed++
 	}
+	s.misses <<= 1
 	if s.Overruns += missed; missed > 0 {
-		s.MissedAt = at
+		s.MissedAt, s.misses = at, s.misses|1
 	}
-	s.Last, s.LastAt = took, at
-	s.MaxLate = max(s.MaxLate, late)
+	switch {
+	case s.misses == 0:
+		s.Behind = OnTime
+	case missed > 0 && bits.OnesCount8(s.misses) > 1: // once is chance
+		s.Behind = t.cause()
+	}
+	s.Last, s.LastAt = t.poll, at
+	s.MaxLate = max(s.MaxLate, t.line+t.machine)
 }
 
 func (s *GroupStats) countPush(at time.Time, lost int) {

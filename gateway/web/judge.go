@@ -27,6 +27,8 @@ const (
 	StateLost      = "lost data"
 	StateDown      = "down"
 	StatePartlyBad = "partly bad"
+	StateContested = "contested"
+	StateOnSpare   = "on spare path"
 	StateLate      = "late"
 	StateUnset     = "not set"
 	StateJumped    = "jumped"
@@ -40,7 +42,7 @@ const (
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateLate, StateUnset, StateJumped,
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateContested, StateOnSpare, StateLate, StateUnset, StateJumped,
 	StateEndsSoon, StateExposed, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
@@ -192,7 +194,7 @@ func (c *Clock) judge() State {
 	return st
 }
 
-// lateFor is how long missed polls keep a device late: less would flicker.
+// lateFor, and three intervals, is how long missed polls keep a device late at most.
 const lateFor = time.Minute
 
 func (d *Device) judge(now time.Time) State {
@@ -202,30 +204,40 @@ func (d *Device) judge(now time.Time) State {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
 	look := fmt.Sprintf("`millrace values %s --bad` shows all", d.Name)
-	switch late, group := d.late(now); {
+	switch late, do := d.late(now); {
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), "it is tried again; see its power, its line and its url"
 	case d.Tags > 0 && d.Bad == d.Tags:
 		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, look
 	case d.Bad > 0:
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example), look
+	case d.Trouble.State != "":
+		t := &d.Trouble
+		st.State, st.Since, st.Reason, st.Do = t.State, t.Since, t.What, t.Mend
 	case late != "":
-		st.State, st.Since, st.Reason = StateLate, time.Time{}, fmt.Sprintf("group %q %s", group, late)
-		st.Do = "poll it less often, or see what else is on its line"
+		st.State, st.Since, st.Reason, st.Do = StateLate, time.Time{}, late, do
 	}
 	return st
 }
 
-// late says in words why the device's readings come late, and of which group; "" when they do not.
-func (d *Device) late(now time.Time) (why, group string) {
+// late says in words why the device's readings come late, and what to do; "" when they do not.
+func (d *Device) late(now time.Time) (why, do string) {
 	for i := range d.Groups {
 		g := &d.Groups[i]
 		if !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
-			return "was last polled at " + g.LastAt.UTC().Format(time.RFC3339), g.Name
+			return fmt.Sprintf("group %q was last polled at %s", g.Name, g.LastAt.UTC().Format(time.RFC3339)), "see what else is on its line"
 		}
-		if !g.MissedAt.IsZero() && now.Sub(g.MissedAt) < lateFor {
-			return "takes longer than its interval of " + g.Interval.String(), g.Name
+		if g.Behind == "" || now.Sub(g.MissedAt) >= max(lateFor, 3*g.Interval) {
+			continue
 		}
+		misses := fmt.Sprintf("group %q misses polls: ", g.Name)
+		switch g.Behind {
+		case "line":
+			return misses + "other polls and jobs of its line take the time", "poll those on its line less often"
+		case "machine":
+			return misses + "the machine does not give the gateway its time", "see what else runs there, and what limits the gateway's processors"
+		}
+		return misses + "one takes longer than its interval of " + g.Interval.String(), "poll it less often"
 	}
 	return "", ""
 }

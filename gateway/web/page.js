@@ -103,7 +103,7 @@
   }
 
   function drawDevices(s, now) {
-    const rank = { down: 0, "partly bad": 1, late: 2, ok: 3 };
+    const rank = { down: 0, "partly bad": 1, contested: 2, "on spare path": 3, late: 4, ok: 5 };
     const states = statesOf(s), words = id("filter").value.toLowerCase();
     let list = s.devices.map((d, i) => {
       const m = remember(d, now), x = states.get("device\u0000" + d.name);
@@ -118,7 +118,7 @@
     rows(id("devices").tBodies[0], list.map((x) => x.d.name), makeDevice, (p, i) => {
       const { d, m, state, why } = list[i], groups = d.groups || [];
       const failed = sum(groups, (g) => g.failed), age = Math.min(...groups.map((g) => ago(now, g.last_at)));
-      p.state.dataset.is = state === "ok" ? "live" : state === "partly bad" ? "late" : state;
+      p.state.dataset.is = state === "ok" ? "live" : state === "down" ? "down" : "late";
       set(p.state, state);
       set(p.name, d.name);
       set(p.where, d.driver + "  " + d.url + (d.path ? "  path in use: " + d.path + ", spare: " + d.spare_path : "") + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));

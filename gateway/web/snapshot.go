@@ -90,7 +90,7 @@ type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
 	URL        string    `json:"url"`                  // without credentials
-	State      string    `json:"state"`                // by Judge: ok, late, partly bad or down
+	State      string    `json:"state"`                // by Judge: ok, late, on spare path, contested, partly bad or down
 	Up         bool      `json:"up"`                   // by Judge: it is not down
 	Connected  bool      `json:"connected"`            // its connection stands
 	Reason     string    `json:"reason"`               // why none of its readings can be read; "" when it answers
@@ -98,6 +98,7 @@ type Device struct {
 	Learned    []string  `json:"learned,omitempty"`    // how it wants to be asked, as far as the config does not say it: lines of a config
 	Path       string    `json:"path,omitempty"`       // in use, where there are two
 	SparePath  string    `json:"spare_path,omitempty"` // the other one
+	Trouble    Trouble   `json:"-"`                    // with its connection, where the readings do not tell it
 	Skew       *float64  `json:"clock_skew_seconds"`   // its clock less ours, by its newest source times; nil = it tells none
 	BadTag     string    `json:"bad_tag"`              // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
@@ -114,6 +115,13 @@ type Device struct {
 	Accounts   []Account `json:"accounts"`   // one per destination, in the order of Snapshot.Destinations
 }
 
+// Trouble is a state that a connection is in though its device answers. Without a State there is none.
+type Trouble struct {
+	State      string
+	Since      time.Time
+	What, Mend string
+}
+
 // Group counts the polls of one poll group.
 type Group struct {
 	Name     string        `json:"name"`
@@ -128,6 +136,7 @@ type Group struct {
 	LastPoll time.Duration `json:"-"`         // how long the last poll took
 	Planned  time.Duration `json:"-"`         // how long one should take by the plan, 0 = not known
 	MissedAt time.Time     `json:"missed_at"` // when a tick was last missed; zero when never
+	Behind   string        `json:"behind"`    // ticks are missed again and again: what takes the time, poll, line or machine; "" = they are not
 	MaxLate  time.Duration `json:"-"`         // the latest start of a poll after its tick
 	LastAt   time.Time     `json:"last_at"`   // when the last poll ended; zero when unknown
 }

@@ -1,0 +1,95 @@
+package modbus
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"millrace/drivers"
+)
+
+// contest is what is known of callers that were there while another one answered: DESIGN.md says who wins.
+type contest struct {
+	mu          sync.Mutex
+	since, last time.Time
+	answers     string // the address of the caller that answered
+	refused     string // and of the last that was refused for it
+	times       int
+}
+
+// contestTime is how long after the last refusal a line counts as contested.
+const contestTime = 5 * time.Minute
+
+// on reports whether the line is contested now.
+func (k *contest) on(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.fresh(now)
+}
+
+func (k *contest) fresh(now time.Time) bool { return !k.last.IsZero() && now.Sub(k.last) < contestTime }
+
+// note keeps who was refused for whom.
+func (k *contest) note(answers, refused string, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.fresh(now) {
+		k.since, k.times = now, 0
+	}
+	k.last, k.answers, k.refused = now, answers, refused
+	k.times++
+}
+
+// trouble says who calls besides the device.
+func (k *contest) trouble(address string, registration []byte, now time.Time) drivers.Trouble {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.fresh(now) {
+		return drivers.Trouble{}
+	}
+	t := drivers.Trouble{State: drivers.Contested, Since: k.since}
+	if len(registration) > 0 {
+		t.What, t.Mend = fmt.Sprintf("two callers of %q register as %q", address, registration), "give each modem a registration of its own"
+	} else {
+		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "let a firewall say who may call, or give the device a registration"
+	}
+	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, plural(k.times, "call"))
+	return t
+}
+
+// answered is called when the call of a line answered a request that was sent at a moment. Who called before that, and still
+// waits, is another one, and refused.
+func (l *listener) answered(s *slot, sent time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.waiting == nil || s.taken == nil || !sent.After(s.arrived) {
+		return
+	}
+	s.contest.note(s.taken.RemoteAddr().String(), s.waiting.RemoteAddr().String(), time.Now())
+	hangUp(&s.waiting)
+}
+
+// waits reports whether a newer call than the line's is there.
+func (l *listener) waits(s *slot) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.waiting != nil
+}
+
+// yields reports whether the call of the line is to be given up for a newer one, because it did not answer a unit.
+func (l *link) yields(u *unit) bool {
+	if l.network != netListen || l.slot.listener == nil || l.wire == nil || !l.slot.listener.waits(&l.slot.slot) {
+		return false
+	}
+	return l.mute >= deadWires || u.silent == 1 && !l.slot.contest.on(time.Now())
+}
+
+// Trouble says that two callers want to be the device, or that the line is on its spare path: see drivers.Troubled.
+func (d *driver) Trouble() drivers.Trouble {
+	if p := d.link.spare.paths.Load(); p != nil && !p.since.IsZero() {
+		return drivers.Trouble{State: drivers.OnSpare, Since: p.since, What: fmt.Sprintf("the line is reached over %s, because %s failed: %s", p.inUse, p.other, p.why),
+			Mend: "see to that path; it is used again when the one in use fails, or after a restart"}
+	}
+	l := &d.link
+	return l.slot.contest.trouble(l.slot.address, l.slot.registration, time.Now())
+}

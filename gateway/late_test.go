@@ -1,0 +1,31 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+
+	"millrace/gateway/web"
+)
+
+// TestLateEnds: polls that were missed long ago make nothing late, however rarely the group is polled.
+func TestLateEnds(t *testing.T) {
+	for _, c := range []struct {
+		interval, ago time.Duration
+		want          string
+	}{{time.Second, 59 * time.Second, web.StateLate}, {time.Second, time.Minute, web.StateOK}, {time.Minute, 2 * time.Minute, web.StateLate}, {time.Minute, 3 * time.Minute, web.StateOK}} {
+		s := wellSnapshot()
+		g := &s.Devices[0].Groups[0]
+		g.Interval, g.Behind, g.MissedAt = c.interval, "poll", judged.Add(-c.ago)
+		if s.Judge(); s.Devices[0].State != c.want {
+			t.Errorf("interval %v, missed %v ago: %s, want %s", c.interval, c.ago, s.Devices[0].State, c.want)
+		}
+	}
+}
+
+// late lets a group miss polls.
+func late(cause string) func(s *web.Snapshot) {
+	return func(s *web.Snapshot) {
+		g := &s.Devices[0].Groups[0]
+		g.Behind, g.MissedAt = cause, judged.Add(-time.Second)
+	}
+}

@@ -1,0 +1,72 @@
+package poller
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestBehind: one slow poll of many makes no group late, some do, and it is over when eight in a row were in time.
+func TestBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{slow: map[int]time.Duration{}}
+		slow := func(d time.Duration, after time.Duration) {
+			f.change(func() { f.slow[0] = d })
+			time.Sleep(after)
+		}
+		const interval = 200 * time.Millisecond
+		run(t, f, time.Minute, []time.Duration{interval}, func(p *Poller) {
+			say := func(when string, want Cause) {
+				t.Helper()
+				if g := p.Stats().Devices[0].Groups[0]; g.Behind != want {
+					t.Errorf("%s: behind by %q, want %q; %+v", when, g.Behind, want, g)
+				}
+			}
+			slow(0, 10*time.Second)
+			say("polls in time", OnTime)
+			slow(500*time.Millisecond, 300*time.Millisecond)
+			slow(0, 2*interval)
+			if g := p.Stats().Devices[0].Groups[0]; g.Overruns != 2 {
+				t.Errorf("%d ticks missed: this tests nothing", g.Overruns)
+			}
+			say("behind one slow poll", OnTime)
+			slow(0, 10*time.Second)
+			slow(300*time.Millisecond, 2*time.Second)
+			say("each poll too long", SlowPoll)
+			slow(0, 300*time.Millisecond)
+			say("the first in time", SlowPoll)
+			slow(0, 10*interval)
+			say("ten in time", OnTime)
+		})
+	})
+}
+
+// TestBehindLine: a group that waits for another one of its line is told from one that is slow itself.
+func TestBehindLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{slow: map[int]time.Duration{1: 900 * time.Millisecond}}
+		run(t, f, time.Minute, []time.Duration{200 * time.Millisecond, time.Second}, func(p *Poller) {
+			time.Sleep(20 * time.Second)
+			s := p.Stats()
+			if a, b := s.Devices[0].Groups[0].Behind, s.Devices[1].Groups[0].Behind; a != BusyLine || b != OnTime {
+				t.Errorf("behind by %q and %q, want the first by %q", a, b, BusyLine)
+			}
+		})
+	})
+}
+
+func TestCause(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		took
+		want Cause
+	}{{took{0, 0, 300 * ms}, SlowPoll}, {took{300 * ms, 0, ms}, BusyLine}, {took{ms, 300 * ms, ms}, BusyMachine}, {took{100 * ms, 90 * ms, 110 * ms}, SlowPoll}} {
+		var s GroupStats
+		for range 2 {
+			s.count(time.Now(), c.took, 1, nil)
+		}
+		if s.Behind != c.want {
+			t.Errorf("%+v: %q, want %q", c.took, s.Behind, c.want)
+		}
+	}
+}
