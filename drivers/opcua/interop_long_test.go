@@ -148,7 +148,7 @@ func TestNodeOPCUATokens(t *testing.T) {
 // connection stands; who wants it for longer writes -long.
 func TestNodeOPCUAQuietTokens(t *testing.T) {
 	t.Parallel()
-	lasts := 20 * time.Second
+	lasts := 12 * time.Second
 	if *long {
 		lasts = 10 * time.Minute
 	}
