@@ -15,6 +15,7 @@ import (
 type account struct {
 	mu      sync.Mutex
 	tags    int
+	pushed  bool // see pieces
 	devices map[string]*deviceAccount
 
 	messages, readings, bad, torn uint64
@@ -29,8 +30,9 @@ type deviceAccount struct {
 	live, hist uint64 // last sequence number of each lane
 	scans      ranges
 	seqs       ranges
-	answered   uint32 // µs of the last live scan
-	scan       uint64 // its number
+	told       map[uint64]int // readings of scans that are not whole
+	answered   uint32         // µs of the last live scan
+	scan       uint64         // its number
 }
 
 func newAccount(tags int) *account {
@@ -60,6 +62,10 @@ func (a *account) take(_, payload []byte) {
 	v := scanValues(m.values, a.tags)
 	if v.n == 0 {
 		a.bad += uint64(a.tags)
+		return
+	}
+	if a.pushed && (v.torn || v.n != a.tags || bytes.Contains(payload, []byte(`"earlier":`))) {
+		a.pieces(d, payload)
 		return
 	}
 	if v.torn || v.n != a.tags {

@@ -83,6 +83,27 @@ func TestAccountSeesWhatIsWrong(t *testing.T) {
 	}
 }
 
+// TestPushedInPieces: scans 2 and 3 come in one message and scan 4 in two; a reading of scan 5 is missing.
+func TestPushedInPieces(t *testing.T) {
+	const tags = 5
+	a, r := newAccount(tags), &result{}
+	a.pushed = true
+	a.take(nil, payload("d0", 100, 1, tags, ""))
+	for _, m := range []string{
+		`"values":{"t0":3,"t1":7,"t2":8,"t3":3,"t4":3},"bad":{},"earlier":[{"tag":"t0","ts":5,"value":2},{"tag":"t1","ts":5,"value":6},{"tag":"t3","ts":5,"value":2},{"tag":"t4","ts":5,"value":2}]`,
+		`"values":{"t0":4,"t1":7},"bad":{}`,
+		`"values":{"t3":4,"t4":4},"bad":{}`,
+		`"values":{"t0":5,"t1":7,"t2":8,"t3":5},"bad":{}`,
+	} {
+		a.take(nil, []byte(`{"device":"d0","seq":120,"ts":1,`+m+`}`))
+	}
+	a.take(nil, payload("d0", 130, 6, tags, ""))
+	r.balance(a, simReport{Scans: []uint64{7}}, options{Tags: tags, Devices: 1})
+	if got := [4]uint64{a.readings, r.Lost, r.Torn, r.Duplicates}; got != [4]uint64{5 * tags, tags, 0, 0} {
+		t.Errorf("readings, lost, torn, duplicates: %v", got)
+	}
+}
+
 func TestVerdictOnMemoryAfterReloads(t *testing.T) {
 	for after, fine := range map[int64]bool{125: true, 126: false} {
 		r := &result{RSS: 100, ReloadRSS: []int64{90, after, 100}}

@@ -23,7 +23,7 @@ type backlogRow struct {
 
 // backlogRun fills a store, starts the gateway on it with the uplink down and measures it for length.
 func backlogRun(ctx context.Context, size int64, length time.Duration) (row backlogRow, err error) {
-	o := options{Scenario: "growth", Target: "millrace", Slack: unitSlack, Driver: "modbus", Devices: 10, Tags: 1000, Interval: 100 * time.Millisecond,
+	o := options{Scenario: "growth", Target: "millrace", Slack: unitSlack, Driver: "modbus", Security: "none", Devices: 10, Tags: 1000, Interval: 100 * time.Millisecond,
 		Kind: "uint16", Outage: length, Commit: time.Second, MaxSize: "16GiB", Order: "live-first"}
 	b, err := lay(o)
 	if b != nil {

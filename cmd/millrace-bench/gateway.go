@@ -104,24 +104,34 @@ func (t *target) reload(ctx context.Context) error {
 	return nil
 }
 
+// pki is where the gateway has its certificates, and trustedFile the one that it trusts.
+func pki(dir string) string         { return filepath.Join(dir, "pki") }
+func trustedFile(dir string) string { return filepath.Join(pki(dir), "trusted", "server.der") }
+
 // configFor writes the config of a millrace that polls the simulated devices.
 func configFor(dir string, o options, devices []string, broker string, timeout int) []byte {
 	b := fmt.Appendf(nil, `gateway: bench
 grace_time: 5s
 processors: %d
 web: {enabled: false}
+pki: {path: %q}
 buffer: {path: %q, max_size: %s, commit_interval: %s}
 destinations:
   - {name: cloud, url: "mqtt://%s", client_id: bench, topic: "bench/{device}/{group}", order: %s}
 devices:
-`, o.Processors, filepath.Join(dir, "data"), o.MaxSize, o.Commit, broker, o.Order)
+`, o.Processors, pki(dir), filepath.Join(dir, "data"), o.MaxSize, o.Commit, broker, o.Order)
 	words := 1
 	if o.Kind == "float32" {
 		words = 2
 	}
 	scheme, more := "tcp", ""
 	if o.Driver == "opcua" {
-		scheme, more = "opc.tcp", "    security_policy: none\n    mode: "+o.Mode+"\n"
+		scheme, more = "opc.tcp", "    mode: "+o.Mode+"\n"
+		if o.Security == "none" {
+			more += "    security_policy: none\n"
+		} else {
+			more += "    security_mode: " + o.Security + "\n"
+		}
 	}
 	if o.Line {
 		scheme = "rtu"

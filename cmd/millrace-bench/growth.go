@@ -31,7 +31,7 @@ func growthOfLoad(ctx context.Context, w io.Writer, length time.Duration) error 
 	const row = "%8v %8v %11v %7v %14v %7v %17v %7v %5v\n"
 	fmt.Fprintf(w, row, "devices", "tags", "readings/s", "cpu %", "cpu s/million", "RSS MiB", "peak at start MiB", "p99 ms", "lost")
 	for _, size := range [][2]int{{1, 100}, {1, 1000}, {10, 1000}, {50, 1000}, {100, 1000}, {1, 10}, {10, 10}, {100, 10}, {1000, 10}} {
-		r, err := runScenario(ctx, options{Scenario: "growth", Target: "millrace", Slack: unitSlack, Driver: "modbus", Devices: size[0], Tags: size[1],
+		r, err := runScenario(ctx, options{Scenario: "growth", Target: "millrace", Slack: unitSlack, Driver: "modbus", Security: "none", Devices: size[0], Tags: size[1],
 			Interval: time.Second, Kind: "uint16", For: length, Warm: 3 * time.Second, Commit: time.Second, MaxSize: "8GiB", Order: "live-first"})
 		if err != nil {
 			return err

@@ -11,9 +11,10 @@ import (
 // options are the settings of a run; each scenario has its own, and flags override them.
 type options struct {
 	Scenario string        `json:"scenario"`
-	Target   string        `json:"target"` // millrace, floor, or a command line
-	Driver   string        `json:"driver"` // modbus or opcua
-	Mode     string        `json:"mode"`   // of opcua: read or subscribe
+	Target   string        `json:"target"`   // millrace, floor, or a command line
+	Driver   string        `json:"driver"`   // modbus or opcua
+	Mode     string        `json:"mode"`     // of opcua: read or subscribe
+	Security string        `json:"security"` // of opcua: none, sign or sign-and-encrypt
 	Devices  int           `json:"devices"`
 	Tags     int           `json:"tags"` // a device
 	Dead     int           `json:"dead"` // devices that accept and never answer
@@ -94,6 +95,7 @@ func (o *options) register(cmd *cobra.Command) {
 	f.StringVar(&o.Target, "target", "millrace", "millrace, floor, or the command line of another gateway; {broker} and {devices} are replaced")
 	f.StringVar(&o.Driver, "driver", "modbus", "what the simulated devices speak: modbus or opcua")
 	f.StringVar(&o.Mode, "mode", "read", "how OPC UA values are taken: read or subscribe")
+	f.StringVar(&o.Security, "security", "none", "of OPC UA: none, sign or sign-and-encrypt (Basic256Sha256)")
 	f.IntVar(&o.Devices, "devices", 0, "simulated devices")
 	f.IntVar(&o.Tags, "tags", 0, "tags a device")
 	f.IntVar(&o.Dead, "dead", 0, "devices that accept and never answer")
@@ -120,6 +122,7 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		o := s.options
 		o.Target, o.Driver, o.Mode, o.Kind, o.Warm, o.Commit, o.MaxSize, o.Order, o.Profile = flags.Target, flags.Driver, flags.Mode, flags.Kind, flags.Warm, flags.Commit, flags.MaxSize, flags.Order, flags.Profile
+		o.Security = flags.Security
 		o.Slack, o.Processors = flags.Slack, flags.Processors
 		overrideInt(cmd, "devices", &o.Devices, flags.Devices)
 		overrideInt(cmd, "tags", &o.Tags, flags.Tags)
@@ -139,6 +142,9 @@ func settingsFor(name string, cmd *cobra.Command, flags options) (options, error
 		}
 		if o.Mode != "read" && o.Mode != "subscribe" {
 			return o, fmt.Errorf("mode %q is unknown; use read or subscribe", o.Mode)
+		}
+		if o.Security != "none" && (o.Driver != "opcua" || o.Security != "sign" && o.Security != "sign-and-encrypt") {
+			return o, fmt.Errorf("security %q: use none, or sign or sign-and-encrypt with --driver opcua", o.Security)
 		}
 		if o.Line && (o.Driver != "modbus" || o.Target != "millrace") {
 			return o, fmt.Errorf("scenario %q is of driver modbus and target millrace", o.Scenario)

@@ -74,6 +74,9 @@ func (r *result) balance(a *account, served simReport, o options) {
 			missing += n
 			continue
 		}
+		if a.pushed {
+			d.begin()
+		}
 		missing += d.scans.missingUpTo(n)
 	}
 	r.Lost = missing * uint64(o.Tags)
@@ -148,7 +151,11 @@ func (r *result) rows() [][2]string {
 
 func (r *result) print(w io.Writer) {
 	o := r.Settings
-	fmt.Fprintf(w, "%s: %s, %d devices × %d tags × %v, %s\n", o.Scenario, o.Target, o.Devices, o.Tags, o.Interval, o.Kind)
+	driver := o.Driver
+	if driver == "opcua" {
+		driver += " " + o.Mode + ", security " + o.Security
+	}
+	fmt.Fprintf(w, "%s: %s, %s, %d devices × %d tags × %v, %s\n", o.Scenario, o.Target, driver, o.Devices, o.Tags, o.Interval, o.Kind)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range r.rows() {
 		fmt.Fprintf(t, "  %s\t%s\n", row[0], row[1])

@@ -49,13 +49,14 @@ func runScenario(ctx context.Context, o options) (*result, error) {
 
 func lay(o options) (b *bed, err error) {
 	b = &bed{o: o, account: newAccount(o.Tags), result: &result{Settings: o}}
+	b.account.pushed = o.Driver == "opcua" && o.Mode == "subscribe"
 	if b.dir, err = os.MkdirTemp("", "millrace-bench-"); err != nil {
 		return b, err
 	}
 	if b.broker, err = startBroker(b.dir); err != nil {
 		return b, err
 	}
-	if b.sim, err = startSim(o); err != nil {
+	if b.sim, err = startSim(o, b.dir); err != nil {
 		return b, err
 	}
 	if b.sub, err = subscribe(b.broker.address, "bench-subscriber"); err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -10,14 +12,18 @@ import (
 )
 
 // runServers runs simulated OPC UA servers in the place of Modbus devices: node t0 begins a scan, t1 and t2 hold the
-// microsecond of its answer, and every other node holds the scan's number.
-func runServers(n, tags int, floats bool, in io.Reader, out io.Writer) error {
+// microsecond of its answer, and every other node holds the scan's number. With a file for their certificate they are secured.
+func runServers(n, tags int, floats bool, certificate string, in io.Reader, out io.Writer) error {
 	servers := make([]*nodeServer, n)
 	first := simReport{}
 	var served atomic.Uint64
+	options := opcuasim.Options{Served: func(string, any) { served.Add(1) }}
+	if err := secure(&options, certificate); err != nil {
+		return err
+	}
 	for i := range servers {
 		servers[i] = &nodeServer{floats: floats}
-		s, err := opcuasim.New(opcuasim.Options{Served: func(string, any) { served.Add(1) }})
+		s, err := opcuasim.New(options)
 		if err != nil {
 			return err
 		}
@@ -37,6 +43,21 @@ func runServers(n, tags int, floats bool, in io.Reader, out io.Writer) error {
 		}
 		return r
 	})
+}
+
+// secure gives the servers one certificate and writes it to a file, "" for no security.
+func secure(o *opcuasim.Options, file string) (err error) {
+	if file == "" {
+		return nil
+	}
+	o.Policies = []string{"http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256"}
+	if o.Identity, err = opcuasim.NewIdentity(2048, nil); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(file, o.Identity.Certificate, 0o600)
 }
 
 type nodeServer struct {

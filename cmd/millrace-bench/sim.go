@@ -28,7 +28,7 @@ type simReport struct {
 // newSim runs the simulated devices in a process of their own, so that their cost is not the gateway's.
 func newSim() *cobra.Command {
 	var devices, dead, tags int
-	var kind, driver string
+	var kind, driver, certificate string
 	var line bool
 	cmd := &cobra.Command{
 		Use:    "sim",
@@ -36,7 +36,7 @@ func newSim() *cobra.Command {
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if driver == "opcua" {
-				return runServers(devices, tags, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
+				return runServers(devices, tags, kind == "float32", certificate, cmd.InOrStdin(), cmd.OutOrStdout())
 			}
 			return runSim(devices, dead, line, kind == "float32", cmd.InOrStdin(), cmd.OutOrStdout())
 		},
@@ -46,6 +46,7 @@ func newSim() *cobra.Command {
 	cmd.Flags().IntVar(&tags, "tags", 0, "nodes of each OPC UA server")
 	cmd.Flags().BoolVar(&line, "line", false, "all are units on one serial line")
 	cmd.Flags().StringVar(&driver, "driver", "modbus", "modbus or opcua")
+	cmd.Flags().StringVar(&certificate, "certificate", "", "file for the certificate of secured OPC UA servers")
 	cmd.Flags().StringVar(&kind, "type", "uint16", "uint16 or float32")
 	return cmd
 }
@@ -155,13 +156,16 @@ type simProcess struct {
 	addresses []string
 }
 
-func startSim(o options) (*simProcess, error) {
+func startSim(o options, dir string) (*simProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	s := &simProcess{cmd: exec.Command(self, "sim", "--driver", o.Driver, "--devices", fmt.Sprint(o.Devices),
 		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind, fmt.Sprintf("--line=%t", o.Line))}
+	if o.Security != "none" {
+		s.cmd.Args = append(s.cmd.Args, "--certificate", trustedFile(dir))
+	}
 	s.cmd.Stderr = os.Stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err

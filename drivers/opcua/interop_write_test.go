@@ -3,8 +3,6 @@ package opcua
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -141,46 +139,6 @@ func TestNodeOPCUACalls(t *testing.T) {
 	}
 	if err := errors.Join(c.Write(t.Context(), nil)...); err != nil { // the link is good
 		t.Error(err)
-	}
-}
-
-// TestNodeOPCUAUserCertificate logs in to node-opcua by a certificate that it knows, over every policy and mode; one that it does not know is
-// refused, and so is one without its key.
-func TestNodeOPCUAUserCertificate(t *testing.T) {
-	t.Parallel()
-	files, der := userFiles(t, nil)
-	other, _ := userFiles(t, nil)
-	directory := t.TempDir()
-	write(t, filepath.Join(directory, "user.der"), der)
-	url, _ := nodeOPCUAIn(t, directory)
-	dir := t.TempDir()
-	ownIn(t, dir)
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := connection(url, 20*time.Second, "ns=1;s=Interop.Double")
-	c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host}
-	refused(t, c, "is not trusted; compare the thumbprint")
-	trust(t, dir)
-	for _, policy := range append([]string{"none"}, current...) {
-		for _, mode := range []string{"", "sign", "sign-and-encrypt"} {
-			if (policy == "none") != (mode == "") {
-				continue
-			}
-			t.Run(policy+" "+mode, func(t *testing.T) {
-				options := map[string]string{"pki": dir, "server_name": host, "security_policy": policy, "security_mode": mode}
-				c.Devices[0].Options = options
-				options["user_certificate"] = filepath.Join(other, "user.pem")
-				refused(t, c, "the server must know and trust the user's certificate first: "+options["user_certificate"])
-				options["user_certificate"], options["user_key"] = filepath.Join(files, "user.der"), filepath.Join(files, "user.key")
-				d := connect(t, c)
-				if r := read(t, d); r[0].Value != telemetry.Float64(2.718281828459045) {
-					t.Errorf("%+v", r)
-				}
-				d.Close()
-			})
-		}
 	}
 }
 

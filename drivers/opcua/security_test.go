@@ -226,6 +226,7 @@ func TestStrippedEndpoints(t *testing.T) {
 			"which the list of endpoints did not say: somebody on the way may have changed it"},
 		{"unsecured", func(e *ua.EndpointDescription) bool { return e.SecurityMode == ua.MessageSecurityModeNone },
 			`the server offers unsecured connections only`},
+		{"nothing stripped", func(*ua.EndpointDescription) bool { return true }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, opcuasim.Options{Identity: identity(t), Policies: uris(current...), NoneToo: true, Username: "u", Password: "p",
@@ -238,7 +239,15 @@ func TestStrippedEndpoints(t *testing.T) {
 					return kept
 				}}, 1)
 			conn, _ := securedConnection(t, s.Endpoint(), map[string]string{"username": "u", "password": "p"}, variables(1)...)
-			refused(t, conn, c.want)
+			if c.want == "" {
+				wantNumbers(t, read(t, connect(t, conn)), nil)
+			} else {
+				refused(t, conn, c.want)
+				refused(t, conn, c.want)
+			}
+			if n := s.Logins(); (n == 0) != (c.want != "") {
+				t.Errorf("the password was sent %d times", n)
+			}
 		})
 	}
 }

@@ -18,7 +18,7 @@ func TestInteropBackfill(t *testing.T) {
 	path, err := NewProxy(server.addr)
 	must(t, err)
 	t.Cleanup(path.Close)
-	device := strings.Replace(subscribedDevice(server), server.addr+"\n", path.Addr()+"\n    backfill: history\n", 1)
+	device := strings.Replace(subscribedDevice(server, "Beat", unsecured), server.addr+"\n", path.Addr()+"\n    backfill: history\n", 1)
 	b := newBed(t, 0, Setup{More: device})
 	b.start()
 	more := func(what string) {

@@ -124,7 +124,8 @@ type Server struct {
 	spoilt              atomic.Uint64
 	serial              atomic.Uint32 // channels and sessions made
 	reads, writes       atomic.Uint64 // requests seen
-	continuations       atomic.Int64  // of history
+	logins              atomic.Uint64
+	continuations       atomic.Int64 // of history
 	wg                  sync.WaitGroup
 }
 
@@ -211,6 +212,9 @@ func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }
 
 // Reads returns how many Read requests the server has seen.
 func (s *Server) Reads() uint64 { return s.reads.Load() }
+
+// Logins returns how many ActivateSession requests, which hold the password, the server has seen.
+func (s *Server) Logins() uint64 { return s.logins.Load() }
 
 // Sessions returns how many sessions are open; a server whose client says farewell has none left.
 func (s *Server) Sessions() int {

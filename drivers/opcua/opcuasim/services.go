@@ -43,6 +43,7 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	case *ua.CreateSessionRequest:
 		res, status = s.createSession(channel, r)
 	case *ua.ActivateSessionRequest:
+		s.logins.Add(1)
 		if status = s.activate(channel, r); status == ua.StatusOK {
 			res = &ua.ActivateSessionResponse{ServerNonce: nonce()}
 		}

@@ -60,20 +60,21 @@ type Channel struct {
 	wake       chan struct{} // something is pending
 
 	// The rest belongs to the goroutine that reads.
-	raw      []byte // the chunk at hand
-	received uint32 // sequence number of the server's last chunk
-	reads    [2]readKeys
+	raw      []byte      // the chunk at hand
+	received uint32      // sequence number of the server's last chunk
+	reads    [2]readKeys // the present one first
 	begun    bool
 	done     chan struct{}
 }
 
 // readKeys are the server's keys under one token: the present one and, until it has expired, the one before. Servers should answer under the
-// new token once they have seen it (OPC 10000-4, 5.5.2), but node-opcua answers each request under the token that it came with.
+// new token once they have seen it (OPC 10000-4, 5.5.2), but node-opcua answers each request under the token that it came with; once that has
+// expired it uses the present keys and still names the old token.
 type readKeys struct {
 	token uint32
 	keys  *keys
 	valid bool
-	until time.Time // of the one before
+	until time.Time // of one before
 }
 
 // Call is one request under way and its answer. It may be used again once it was answered.

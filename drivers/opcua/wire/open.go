@@ -74,6 +74,10 @@ func (c *Channel) sendOpen(o *opening, timeout time.Duration) error {
 	return nil
 }
 
+// minGrace is for how long an answer may be on its way that the server gave under a token before it expired, or a quarter of the token's life if
+// that is longer (OPC 10000-4, 5.5.2.1). That quarter alone is too short for tokens of a few seconds: node-opcua itself uses it up.
+const minGrace = 2 * time.Second
+
 // opened takes the answer to Open, behind sequence number and request id. It is called by the goroutine that reads, because the next chunk
 // may use the new keys.
 func (c *Channel) opened(o *opening, r Reader) error {
@@ -102,8 +106,9 @@ func (c *Channel) opened(o *opening, r Reader) error {
 		o.keys, keys = s.newKeys(nonce, o.nonce), s.newKeys(o.nonce, nonce)
 	}
 	o.token, c.id = token, issued
-	c.reads[1], c.reads[0] = c.reads[0], readKeys{token: token, keys: keys, valid: true}
-	c.reads[1].until = c.end.Add(c.end.Sub(c.renew)) // a quarter more, for clocks that differ
+	copy(c.reads[1:], c.reads[:])
+	c.reads[0] = readKeys{token: token, keys: keys, valid: true}
+	c.reads[1].until = c.end.Add(max(c.end.Sub(c.renew), minGrace))
 	c.lives(revised, o.lifetime)
 	return nil
 }

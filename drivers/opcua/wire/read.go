@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -141,11 +142,10 @@ func (c *Channel) openChunk() error {
 // messageChunk takes a chunk of an answer to any other request.
 func (c *Channel) messageChunk(id uint32, mark byte) error {
 	channel, token := binary.LittleEndian.Uint32(c.raw[8:]), binary.LittleEndian.Uint32(c.raw[12:])
-	keys, ok := c.keysOf(token)
-	if channel != id || !ok {
-		return ProtocolError("the server answered on another secure channel")
+	if channel != id {
+		return errOtherChannel
 	}
-	b, err := keys.open(c.raw)
+	b, err := c.unseal(token)
 	if err != nil {
 		return err
 	}
@@ -158,6 +158,31 @@ func (c *Channel) messageChunk(id uint32, mark byte) error {
 		return ProtocolError(fmt.Sprintf("the server answered with %q", c.raw[:4]))
 	}
 	return c.part(call, request, mark, r.B)
+}
+
+const errOtherChannel = ProtocolError("the server answered on another secure channel")
+
+// unseal opens the chunk in c.raw. Under a token that is not the present one it may also be sealed with the present keys: see readKeys.
+func (c *Channel) unseal(token uint32) ([]byte, error) {
+	keys, ok := c.keysOf(token)
+	present := c.reads[0]
+	switch {
+	case !ok && present.keys == nil:
+		return nil, errOtherChannel
+	case token == present.token || present.keys == nil:
+		return keys.open(c.raw)
+	}
+	again := bytes.Clone(c.raw) // opening spoils a chunk
+	if ok {
+		if b, err := keys.open(c.raw); err == nil {
+			return b, nil
+		}
+	}
+	b, err := present.keys.open(again)
+	if err != nil && !ok {
+		return nil, errOtherChannel
+	}
+	return b, err
 }
 
 func (c *Channel) keysOf(token uint32) (*keys, bool) {

@@ -113,13 +113,16 @@ func (s *server) request() (id, token uint32) {
 }
 
 // answer answers a request under a token.
-func (s *server) answer(request, token uint32) {
+func (s *server) answer(request, token uint32) { s.answerWith(request, token, token) }
+
+// answerWith names one token and uses the keys of another.
+func (s *server) answerWith(request, token, with uint32) {
 	s.sent++
 	b := []byte("MSGF\x00\x00\x00\x00")
 	for _, v := range []uint32{5, token, s.sent, request, request} { // the body is the request's id
 		b = binary.LittleEndian.AppendUint32(b, v)
 	}
-	s.conn.Write(s.out[token].seal(b))
+	s.conn.Write(s.out[with].seal(b))
 }
 
 func start(t *testing.T, c *Channel) *Call {
@@ -141,7 +144,8 @@ func (call *Call) number() (uint32, error) {
 }
 
 // TestRenewalUnderLoad renews the token while requests are open. Their answers come under the old token behind that to the renewal, in any
-// order, and behind an answer under the new one, too; with the next renewal, or when it has expired, the old token is void.
+// order, and behind an answer under the new one, too; with the next renewal, or when it has expired, the old token's keys are void. Its name may
+// still stand before what the present keys seal.
 func TestRenewalUnderLoad(t *testing.T) {
 	for i, mode := range []Mode{ModeSign, ModeSignAndEncrypt, ModeSign} {
 		expires := i == 2
@@ -150,7 +154,7 @@ func TestRenewalUnderLoad(t *testing.T) {
 		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		var ids [4]uint32
+		var ids [6]uint32
 		taken := make(chan struct{})
 		go func() {
 			defer close(taken)
@@ -159,7 +163,7 @@ func TestRenewalUnderLoad(t *testing.T) {
 			}
 			s.open()
 		}()
-		calls := [4]*Call{start(t, c), start(t, c), start(t, c), start(t, c)}
+		calls := [6]*Call{start(t, c), start(t, c), start(t, c), start(t, c), start(t, c), start(t, c)}
 		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 			t.Fatal(err)
 		}
@@ -186,6 +190,10 @@ func TestRenewalUnderLoad(t *testing.T) {
 		if got, err := calls[3].number(); err != nil || got != ids[3] {
 			t.Fatalf("%v: an answer under the old token behind one under the new: %d, %v", mode, got, err)
 		}
+		go s.answerWith(ids[4], 1, 2)
+		if got, err := calls[4].number(); err != nil || got != ids[4] {
+			t.Fatalf("%v: an answer under the present keys and the old name: %d, %v", mode, got, err)
+		}
 		if expires {
 			c.reads[1].until = time.Now()
 		} else {
@@ -193,6 +201,10 @@ func TestRenewalUnderLoad(t *testing.T) {
 			if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
 				t.Fatal(err)
 			}
+		}
+		go s.answerWith(ids[5], 1, s.token)
+		if got, err := calls[5].number(); err != nil || got != ids[5] {
+			t.Fatalf("%v: an answer under the present keys and a void name: %d, %v", mode, got, err)
 		}
 		go s.answer(ids[1], 1) // too late
 		var broken ProtocolError

@@ -1,11 +1,15 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
-// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts.
+// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
+// adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second. "certificate NAME"
+// "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
+// makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
 const fs = require("fs");
 const path = require("path");
 const opcua = require("node-opcua");
+const { ServerSecureChannelLayer } = require("node-opcua-secure-channel");
 const { DataType, Variant, VariantArrayType, StatusCodes, DataValue } = opcua;
 
 const port = Number(process.argv[2]);
@@ -30,6 +34,8 @@ const fixed = [
   ["DateTime", DataType.DateTime, new Date("2026-01-02T03:04:05.678Z")],
 ];
 
+ServerSecureChannelLayer.g_MinimumSecureTokenLifetime = 1000; // 2500 by itself: tests ask for shorter ones
+
 async function main() {
   const certificates = new opcua.OPCUACertificateManager({
     automaticallyAcceptUnknownCertificate: true,
@@ -37,6 +43,7 @@ async function main() {
   });
   await certificates.initialize();
   const users = secured ? { userCertificateManager: await knownUsers() } : {};
+  const name = process.argv[6] === "certificate" && process.argv[7];
   const server = new opcua.OPCUAServer({
     host: "127.0.0.1",
     hostname: "127.0.0.1",
@@ -50,13 +57,26 @@ async function main() {
     buildInfo: { productName: "millrace interop" },
     disableDiscovery: true,
     nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
+    ...(name && {
+      certificateFile: name + ".pem", privateKeyFile: name + ".key", serverInfo: { applicationUri: "urn:millrace:interop" },
+      nodeset_filename: [opcua.nodesets.standard],
+    }),
     // REVERSE is where it calls, such as opc.tcp://127.0.0.1:4841.
     ...(process.env.REVERSE && { reverseConnect: { connections: [{ endpointUrl: process.env.REVERSE }], reconnectDelay: 500 } }),
   });
   await server.initialize();
-  addNodes(server);
-  addWritable(server);
+  if (!name) {
+    addNodes(server);
+    addWritable(server);
+  }
+  if (process.argv[6] === "conformance") {
+    const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
+    await build(server.engine.addressSpace, { mass_variables: false });
+  }
+  if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
+  process.removeAllListeners("SIGTERM");
+  process.on("SIGTERM", () => server.shutdown(200, () => process.exit(0))); // in peace: it tells its clients
   console.log("READY " + port);
 }
 
@@ -75,7 +95,7 @@ function security() {
   const { SecurityPolicy: p, MessageSecurityMode: m } = opcua;
   if (!secured) return { securityPolicies: [p.None], securityModes: [m.None] };
   return {
-    securityPolicies: [p.None, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
+    securityPolicies: [p.None, p.Basic128Rsa15, p.Basic256, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
     securityModes: [m.None, m.Sign, m.SignAndEncrypt],
     userManager: { isValidUser: (name, password) => name === "operator" && password === "päss" },
   };
@@ -120,6 +140,10 @@ function addNodes(server) {
   let beats = 0;
   server.engine.addressSpace.installHistoricalDataNode(beat, { maxOnlineValues: 10000 });
   setInterval(() => beat.setValueFromSource({ dataType: DataType.UInt32, value: ++beats }), 100);
+  // Tick counts so slowly that no two of its changes are in one sample, even if the machine stands still.
+  const tick = add("Tick", DataType.UInt32, { value: { dataType: DataType.UInt32, value: 0 } });
+  let ticks = 0;
+  setInterval(() => tick.setValueFromSource({ dataType: DataType.UInt32, value: ++ticks }), 400);
   server.engine.addressSpace.installAlarmsAndConditionsService();
   // Alarms: an object that tells events. Level is limited, and rises above and falls below by what is written to it; each turn is an
   // event by itself, too.
@@ -196,6 +220,22 @@ function addStructures(addressSpace, add) {
   addressSpace.getOwnNamespace().addAnalogDataItem({ componentOf: "ns=1;s=Interop", browseName: "Level", nodeId: "s=Interop.Level", dataType: "Double", description: "of the tank",
     engineeringUnits: opcua.standardUnits.millimetre, engineeringUnitsRange: { low: 0, high: 2000 }, value: { dataType: DataType.Double, value: 12.5 } });
   addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
+}
+
+// addMany has variables Many.0 … that all change once a second: each to the next number, so that a change that is lost is a missing number.
+function addMany(server, count) {
+  const ns = server.engine.addressSpace.getOwnNamespace();
+  const folder = ns.addFolder("ObjectsFolder", { browseName: "Many", nodeId: "s=Many" });
+  const all = [];
+  for (let i = 0; i < count; i++) {
+    all.push(ns.addVariable({ componentOf: folder, browseName: "Many" + i, nodeId: "s=Many." + i, dataType: DataType.UInt32,
+      value: { dataType: DataType.UInt32, value: 0 } }));
+  }
+  let turn = 0;
+  setInterval(() => {
+    turn++;
+    for (const v of all) v.setValueFromSource({ dataType: DataType.UInt32, value: turn });
+  }, 1000);
 }
 
 // What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".

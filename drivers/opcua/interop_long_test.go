@@ -1,0 +1,217 @@
+package opcua
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+var long = flag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of the tests with node-opcua: 10 minutes of short tokens, each bad certificate; also FAULTS=long")
+
+// nodeDevice describes a device on node-opcua, whose certificate is trusted, signed and encrypted.
+func nodeDevice(t *testing.T, url string, groups ...drivers.Group) drivers.Connection {
+	t.Helper()
+	dir := t.TempDir()
+	ownIn(t, dir)
+	host, err := os.Hostname() // which its certificate is for
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connection(url, 10*time.Second)
+	c.Devices[0].Groups = groups
+	c.Devices[0].Options = map[string]string{"pki": dir, "server_name": host}
+	refused(t, c, "is not trusted; compare the thumbprint")
+	trust(t, dir)
+	return c
+}
+
+// nodeGroup has tags t0, t1, … of node-opcua's own namespace.
+func nodeGroup(interval time.Duration, nodes ...string) drivers.Group {
+	g := drivers.Group{Name: fmt.Sprint(interval), Interval: interval}
+	for i, n := range nodes {
+		g.Tags = append(g.Tags, telemetry.Tag{Name: fmt.Sprint("t", i), Address: "ns=1;s=" + n, Options: map[string]string{"read_back": "true"}})
+	}
+	return g
+}
+
+// traffic is what goes over one channel of node-opcua while its token is renewed.
+type traffic struct {
+	changes, reads, writes int
+	last                   [2]uint64
+	missing                [2][]uint64 // numbers before which some are
+	renewals               int
+	renewed                time.Time
+}
+
+// take counts what is pushed. Each number follows the one before.
+func (o *traffic) take(p *drivers.Push, ok bool) error {
+	if !ok || p.Err != nil || p.Lost > 0 {
+		return fmt.Errorf("pushed: %t, %w, %d lost: %s", ok, p.Err, p.Lost, p.Note)
+	}
+	for _, r := range p.Readings {
+		if last := o.last[r.Tag]; last != 0 && r.Value.Bits != last+1 {
+			o.missing[r.Tag] = append(o.missing[r.Tag], r.Value.Bits)
+		}
+		o.last[r.Tag] = r.Value.Bits
+		o.changes++
+	}
+	return nil
+}
+
+// poll reads one group and writes to another.
+func (o *traffic) poll(t *testing.T, d *driver) error {
+	r, err := d.Read(t.Context(), drivers.Ref{Group: 1}, nil)
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	if r[0].Value != telemetry.Float64(2.718281828459045) || r[1].Value.Text != "Größe 5 µm" {
+		return fmt.Errorf("read %+v", r)
+	}
+	o.reads++
+	if err := errors.Join(d.Write(t.Context(), []drivers.Write{{Group: drivers.Ref{Group: 2}, Value: telemetry.Uint(uint64(o.reads))}})...); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	o.writes++
+	return nil
+}
+
+// shortTokens connects and subscribes the first group, with tokens that live for 2 s.
+func shortTokens(t *testing.T, c drivers.Connection) *driver {
+	t.Helper()
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { made.Close() })
+	d := made.(*driver)
+	d.set.lifetime = 2 * time.Second
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	return d
+}
+
+// TestNodeOPCUATokens has tokens that live for 2 s, while node-opcua publishes, is polled and written to: nothing is missing and the connection stands. -long: for ten minutes.
+func TestNodeOPCUATokens(t *testing.T) {
+	t.Parallel()
+	lasts := 20 * time.Second
+	if *long {
+		lasts = 10 * time.Minute
+	}
+	c := nodeDevice(t, nodeOPCUA(t, "many", "1"), nodeGroup(50*time.Millisecond, "Interop.Beat", "Many.0"),
+		nodeGroup(time.Second, "Interop.Double", "Interop.String"), nodeGroup(time.Second, "Writable.UInt32"))
+	d := shortTokens(t, c)
+	o, stalled := traffic{}, watchMachine(t)
+	turn := time.NewTicker(20 * time.Millisecond)
+	defer turn.Stop()
+	for begin := time.Now(); time.Since(begin) < lasts; {
+		var err error
+		select {
+		case p, ok := <-d.Pushed():
+			err = o.take(&p, ok)
+		case <-turn.C:
+			err = o.poll(t, d)
+		}
+		if err != nil && stalled() > 500*time.Millisecond { // a quarter of a token's life
+			t.Skipf("after %v and %+v the machine stood still for %v: %v", time.Since(begin), o, stalled(), err)
+		}
+		if err != nil {
+			t.Fatalf("after %v and %+v: %v; the machine stood still for up to %v", time.Since(begin), o, err, stalled())
+		}
+		if at, _ := d.link.channel.Times(); !at.Equal(o.renewed) {
+			o.renewed = at
+			o.renewals++
+		}
+	}
+	judgeMissing(t, o.missing[0], stalled())
+	if len(o.missing[1]) > 0 { // a second between two: no two of them are in one sample
+		t.Errorf("before %v a change is missing", o.missing[1])
+	}
+	if least := int(lasts / (4 * time.Second)); o.renewals < least || o.changes < 10*least || o.writes < 10*least {
+		t.Errorf("too little: %+v", o)
+	}
+	t.Logf("FIGURES %s: in %v %d tokens of 2 s, %d changes published, %d polls, %d writes read back; missing %d changes of 100 ms, %d of 1 s; the machine stood still for up to %v",
+		t.Name(), lasts, o.renewals, o.changes, o.reads, o.writes, len(o.missing[0]), len(o.missing[1]), stalled().Round(time.Millisecond))
+}
+
+// TestNodeOPCUAQuietTokens: nothing changes, so that a Publish request waits at node-opcua for longer than the token lives with which it came. The
+// connection stands; who wants it for longer writes -long.
+func TestNodeOPCUAQuietTokens(t *testing.T) {
+	t.Parallel()
+	lasts := 12 * time.Second
+	if *long {
+		lasts = 10 * time.Minute
+	}
+	d := shortTokens(t, nodeDevice(t, nodeOPCUA(t), nodeGroup(50*time.Millisecond, "Interop.String")))
+	stalled, end := watchMachine(t), time.After(lasts)
+	for pushes := 0; ; pushes++ {
+		select {
+		case p, ok := <-d.Pushed():
+			if !ok || p.Err != nil && stalled() < 500*time.Millisecond {
+				t.Fatalf("%t: %v, after %d pushes; the machine stood still for up to %v", ok, p.Err, pushes, stalled())
+			}
+			if p.Err != nil {
+				t.Skipf("the machine stood still for %v: %v", stalled(), p.Err)
+			}
+		case <-end:
+			t.Logf("FIGURES %s: the connection stands for %v, %d pushes", t.Name(), lasts, pushes)
+			return
+		}
+	}
+}
+
+// TestNodeOPCUAMany subscribes 5,000 items of node-opcua, signed and encrypted, all of which change each second: every change of each comes.
+func TestNodeOPCUAMany(t *testing.T) {
+	t.Parallel()
+	const items, turns = 5000, 20
+	nodes := make([]string, items)
+	for i := range nodes {
+		nodes[i] = fmt.Sprint("Many.", i)
+	}
+	d, pushes := subscribed(t, nodeDevice(t, nodeOPCUA(t, "many", fmt.Sprint(items)), nodeGroup(250*time.Millisecond, nodes...)))
+	defer d.Close()
+	first, last := [items]uint64{}, map[uint32]uint64{}
+	behind, changes := items, 0
+	var missing []uint64
+	end := time.After(5 * time.Minute)
+	for behind > 0 {
+		select {
+		case <-end:
+			t.Fatalf("%d of %d items have not had %d changes", behind, items, turns)
+		case p, ok := <-pushes:
+			if !ok || p.Err != nil || p.Lost > 0 {
+				t.Fatalf("%v: %v, %d lost: %s", ok, p.Err, p.Lost, p.Note)
+			}
+			for _, r := range p.Readings {
+				now := r.Value.Bits
+				switch before, seen := last[r.Tag]; {
+				case r.Quality != telemetry.Good:
+					t.Fatalf("%+v", r)
+				case !seen:
+					first[r.Tag] = now
+				case now != before+1:
+					missing = append(missing, now)
+				}
+				if last[r.Tag] = now; now == first[r.Tag]+turns {
+					behind--
+				}
+				changes++
+			}
+		}
+	}
+	slices.Sort(missing)
+	if missing = slices.Compact(missing); len(missing) > 0 {
+		t.Errorf("changes are missing before %v", missing)
+	}
+	t.Logf("FIGURES %s: %d items, %d changes came, none is missing", t.Name(), items, changes)
+}
