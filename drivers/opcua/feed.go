@@ -72,6 +72,8 @@ type subscription struct {
 	*verified               // nil = it is not
 	refresh    bool         // the server wants to be asked for its conditions
 	refreshing map[int]bool // tags of events to which it tells them
+	listens    int64        // µs since 1970, by the server's clock: since when it monitors for us
+	asked      time.Time    // when it was asked for its conditions
 	silence    *silence     // nil = its tags may be silent for as long as they like
 }
 

@@ -205,6 +205,9 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if n := r.Count(4); r.Err == nil && n != len(tags) {
 		return nil, protocolError(fmt.Sprintf("the server answered with %d results for %d items", n, len(tags)))
 	}
+	if s.listens == 0 {
+		s.listens = micros(ticksOf(r.Clock))
+	}
 	for _, tag := range tags {
 		i := r.item()
 		switch {
