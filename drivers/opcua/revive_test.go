@@ -79,24 +79,28 @@ func TestLives(t *testing.T) {
 	}
 }
 
-// TestNodeOPCUANodeComesBack: so it is with node-opcua, also for a node by browse path.
+// TestNodeOPCUANodeComesBack: so it is with node-opcua, also for a node by browse path. Meanwhile it wants its conditions refreshed, which no filter hides.
 func TestNodeOPCUANodeComesBack(t *testing.T) {
 	t.Parallel()
-	c := connection(nodeOPCUA(t, "fleeting"), 10*time.Second, "ns=1;s=Fleeting", "/Objects/1:Fleeting")
+	c := connection(nodeOPCUA(t, "fleeting"), 10*time.Second, "ns=1;s=Fleeting", "/Objects/1:Fleeting", "i=2253")
+	eventTag(c, 2, map[string]string{"event_type": "i=2915", "min_severity": "1"})
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}
 	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
 	_, pushes := subscribed(t, c)
-	seen := map[uint32][]string{}
+	seen, refreshed := map[uint32][]string{}, 0
 	next(t, pushes, func(p *drivers.Push) bool {
 		if p.Err != nil {
 			t.Fatal(p.Err)
 		}
 		for _, r := range p.Readings {
+			if strings.Contains(r.Value.Text, `"refresh":true`) {
+				refreshed++
+			}
 			if s := seen[r.Tag]; len(s) == 0 || s[len(s)-1] != r.Quality.String() {
 				seen[r.Tag] = append(s, r.Quality.String())
 				t.Logf("tag %d: %v %s", r.Tag, r.Quality, r.Reason)
 			}
 		}
-		return strings.Join(seen[0], " ") == "good bad good" && strings.Join(seen[1], " ") == "good bad good"
+		return strings.Join(seen[0], " ") == "good bad good" && strings.Join(seen[1], " ") == "good bad good" && refreshed > 1
 	})
 }

@@ -239,7 +239,7 @@ function addMany(server, count) {
   }, 1000);
 }
 
-// addFleeting has a variable that is gone for a second out of every 20, and comes back.
+// addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions.
 function addFleeting(server) {
   const ns = server.engine.addressSpace.getOwnNamespace();
   const add = () => ns.addVariable({ organizedBy: "ObjectsFolder", browseName: "Fleeting", nodeId: "s=Fleeting", dataType: DataType.Double,
@@ -247,6 +247,7 @@ function addFleeting(server) {
   let now = add();
   setInterval(() => {
     ns.deleteNode(now);
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("RefreshRequiredEventType", {});
     setTimeout(() => (now = add()), 1000);
   }, 20000);
 }
