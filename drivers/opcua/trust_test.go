@@ -136,6 +136,14 @@ func badChains(t *testing.T) []badCertificate {
 		{"unknown", func(dir string) *opcuasim.Identity {
 			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
 		}, "is not trusted; compare the thumbprint"},
+		{"another one than before", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.Subject.CommonName, c.SerialNumber = "as it was", big.NewInt(7) }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, `is not trusted; the server shows another certificate than the trusted one "as it was" (thumbprint `},
+		{"beside one of another host", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"press-7"}, nil }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, "is not trusted; compare the thumbprint"},
 		{"of an unknown issuer", func(dir string) *opcuasim.Identity {
 			_, der := leaf(other)
 			return &opcuasim.Identity{Key: key, Certificate: der}
