@@ -53,12 +53,13 @@ func told(t *testing.T, pushes <-chan drivers.Push, enough func(tag int, e *happ
 // told again.
 func TestNodeOPCUAEvents(t *testing.T) {
 	url := nodeOPCUA(t, "alarms")
-	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double")
+	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double", "ns=1;s=Interop.Tank")
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}
 	eventTag(c, 0, nil)
 	eventTag(c, 1, map[string]string{"min_severity": "400"})
 	eventTag(c, 2, nil)
 	eventTag(c, 3, map[string]string{"event_type": "i=2915", "min_severity": "1"})
+	eventTag(c, 5, map[string]string{"event_type": "i=2915"})
 	c.Devices[0].Groups[0].Interval = 100 * time.Millisecond
 	d, pushes := subscribed(t, c)
 	var begun, loud, alarms, ended int
@@ -91,8 +92,8 @@ func TestNodeOPCUAEvents(t *testing.T) {
 			t.Fatalf("turns %v", turns)
 		}
 	}
-	if begun != 3 {
-		t.Errorf("%d tags say that events come from now on, want 3", begun)
+	if begun != 4 {
+		t.Errorf("%d tags say that events come from now on, want 4", begun)
 	}
 	d.Close()
 	if err := d.Connect(t.Context()); err != nil {
@@ -106,7 +107,7 @@ func TestNodeOPCUAEvents(t *testing.T) {
 		if e.Refresh && e.Name == "Pressure" {
 			again[tag] = true
 		}
-		return again[0] && again[1] && again[3]
+		return again[0] && again[3] && again[5]
 	})
 }
 

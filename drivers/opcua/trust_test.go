@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ type badCertificate struct {
 // TestBadCertificates has each certificate that must not be taken, although a person has put it into trusted/ where that is possible. It is
 // refused at the first connect and at the next, with its own message. The good ones among them hold that the checks can pass.
 func TestBadCertificates(t *testing.T) {
-	for _, c := range append(badFacts(t), badChains(t)...) {
+	for _, c := range slices.Concat(badFacts(t), badChains(t), badSuccessors(t)) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			ownIn(t, dir)
@@ -127,6 +128,21 @@ func issued(t *testing.T, by *authority, key *rsa.PrivateKey) (*x509.Certificate
 	return template, issue(t, template, by, key)
 }
 
+// badSuccessors has servers whose certificate is not the one that a person has trusted.
+func badSuccessors(t *testing.T) []badCertificate {
+	key := identity(t).Key
+	return []badCertificate{
+		{"another one than before", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.Subject.CommonName, c.SerialNumber = "as it was", big.NewInt(7) }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, `is not trusted; the server shows another certificate than the trusted one "as it was" (thumbprint `},
+		{"beside one of another host", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"press-7"}, nil }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, "is not trusted; compare the thumbprint"},
+	}
+}
+
 func badChains(t *testing.T) []badCertificate {
 	year, key := time.Now().AddDate(1, 0, 0), identity(t).Key
 	root, other := newAuthority(t, "root", nil, year), newAuthority(t, "other", nil, year)
@@ -134,14 +150,6 @@ func badChains(t *testing.T) []badCertificate {
 	leaf := func(by *authority) (*x509.Certificate, []byte) { return issued(t, by, key) }
 	return []badCertificate{
 		{"unknown", func(dir string) *opcuasim.Identity {
-			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
-		}, "is not trusted; compare the thumbprint"},
-		{"another one than before", func(dir string) *opcuasim.Identity {
-			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.Subject.CommonName, c.SerialNumber = "as it was", big.NewInt(7) }))
-			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
-		}, `is not trusted; the server shows another certificate than the trusted one "as it was" (thumbprint `},
-		{"beside one of another host", func(dir string) *opcuasim.Identity {
-			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"press-7"}, nil }))
 			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
 		}, "is not trusted; compare the thumbprint"},
 		{"of an unknown issuer", func(dir string) *opcuasim.Identity {
