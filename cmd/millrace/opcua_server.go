@@ -88,9 +88,6 @@ func asOption(err error) error {
 	if m := inConfig.FindStringSubmatch(err.Error()); m != nil {
 		return fmt.Errorf("%w; here it is --option %s=%s", err, m[1], m[2])
 	}
-	if strings.Contains(err.Error(), "BadTooManySessions") {
-		return fmt.Errorf("%w; the running gateway and other clients have all that the server allows: stop one, or raise the limit in the server", err)
-	}
 	return err
 }
 
