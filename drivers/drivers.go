@@ -292,11 +292,12 @@ type Certified interface {
 
 // Certificate is a certificate that a connection rests on.
 type Certificate struct {
-	Own      bool      // ours, not the device's
-	Name     string    // its file where it is ours, else what it calls itself
-	NotAfter time.Time // when it ends
-	Next     string    // what happens before it ends, in words, where that is not for a person to do
-	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
+	Own       bool      // ours, not the device's
+	Name      string    // its file where it is ours, else what it calls itself
+	NotBefore time.Time // when it begins
+	NotAfter  time.Time // when it ends
+	Next      string    // what happens before it ends, in words, where that is not for a person to do
+	Replaced  time.Time // the end of the one that it replaces, which devices may still know; zero = none
 }
 
 // Exposed is a driver whose config may give up a protection that it would otherwise have.
