@@ -102,15 +102,11 @@ func nodeTags(nodes []string) []telemetry.Tag {
 
 // shortText is a value for people; a text is quoted, because it may hold anything, and an array is cut.
 func shortText(v telemetry.Value) string {
-	const most = 200
 	s := valueText(v, 0)
 	if v.Kind == telemetry.KindString {
 		s = strconv.Quote(s)
 	}
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	return cut(s, 200)
 }
 
 // jsonValue is a value as JSON has it: whole numbers with all their digits, what is no number as text.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/telemetry"
 )
 
 // toolServer is a server with something to read, write and call.
@@ -173,6 +174,26 @@ func TestOPCUAWatch(t *testing.T) {
 	contains(t, both(t, exitFailed, append(watch, "--interval", "1ms")...), "use 10ms at least")
 	time.AfterFunc(time.Second, s.Close)
 	contains(t, both(t, exitFailed, watch...), "millrace: ")
+}
+
+// TestOPCUAWatchHeads: the heads stand above their columns, also where the server's first sign of life has no value.
+func TestOPCUAWatchHeads(t *testing.T) {
+	var out bytes.Buffer
+	w := nodeWatch{nodes: []string{"ns=2;s=Counter"}, format: "table"}
+	show, flush := w.printer(&out)
+	if err := flush(); err != nil {
+		t.Fatal(err)
+	}
+	show(&telemetry.Reading{Value: telemetry.Float64(676380402), Time: 1_700_000_000_250_000})
+	if err := flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := `SOURCE TIME                  NODE            VALUE      QUALITY  REASON
+2023-11-14T22:13:20.250000Z  ns=2;s=Counter  676380402  good
+`
+	if out.String() != want {
+		t.Errorf("shown:\n%swant:\n%s", &out, want)
+	}
 }
 
 // TestOPCUAFind lists what a server knows: itself.
