@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -81,12 +82,19 @@ func knownOptions(given map[string]string) error {
 }
 
 // inConfig is how the driver's errors say what to write in a config.
-var inConfig = regexp.MustCompile(`write "([a-z_]+): ([^"]+)"`)
+var inConfig = regexp.MustCompile(`(?:write|add) "?([a-z_]+)(?:: ([a-z0-9-]+)| and ([a-z_]+))?`)
 
 // asOption adds to an error how to say here what it says to write in a config.
 func asOption(err error) error {
-	if m := inConfig.FindStringSubmatch(err.Error()); m != nil {
-		return fmt.Errorf("%w; here it is --option %s=%s", err, m[1], m[2])
+	for _, m := range inConfig.FindAllStringSubmatch(err.Error(), -1) {
+		if knownOptions(map[string]string{m[1]: ""}) != nil {
+			continue
+		}
+		here := "--option " + m[1] + "=" + cmp.Or(m[2], "…")
+		if m[3] != "" && knownOptions(map[string]string{m[3]: ""}) == nil {
+			here += " --option " + m[3] + "=…"
+		}
+		return fmt.Errorf("%w; here it is %s", err, here)
 	}
 	return err
 }

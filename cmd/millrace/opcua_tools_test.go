@@ -245,3 +245,29 @@ func TestOPCUACall(t *testing.T) {
 	contains(t, call(exitFailed, "i=85", "Jump", "--yes"), `the object i=85 has no method "Jump"; it has "`)
 	contains(t, call(exitFailed, "i=86", "ns=2;s=Move", "1", "x", "--yes"), "BadMethodInvalid: ")
 }
+
+// TestAsOption: what an error says to write in a config is said as an option, too.
+func TestAsOption(t *testing.T) {
+	for text, want := range map[string]string{
+		`it offers none; write "security_policy: none" to allow that`:                                            "--option security_policy=none",
+		"security_policy basic256 has been withdrawn; choose another, or add allow_insecure: true":               "--option allow_insecure=true",
+		`only; write "allow_insecure: true" to allow them`:                                                       "--option allow_insecure=true",
+		"is for vm, not for 127.0.0.1; use one of its names in url, or write server_name to say which to expect": "--option server_name=…",
+		"only user names; write username and password":                                                           "--option username=… --option password=…",
+		"it offers sign; write one of these":                                                                     "",
+		"no answer within 2s":                                                                                    "",
+	} {
+		got := asOption(errors.New(text)).Error()
+		if want != "" {
+			want = "; here it is " + want
+		}
+		if got != text+want {
+			t.Errorf("got  %s\nwant %s", got, text+want)
+		}
+	}
+}
+
+// TestOPCUAWithdrawn: a policy that has been withdrawn is refused before a server is asked.
+func TestOPCUAWithdrawn(t *testing.T) {
+	contains(t, both(t, exitFailed, "read", "opc.tcp://127.0.0.1:1", "i=2258", "--option", "security_policy=basic256"), "; here it is --option allow_insecure=true")
+}
