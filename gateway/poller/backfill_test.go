@@ -31,9 +31,10 @@ func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) {
 }
 
 func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
-	f.asks++
-	if f.always != nil {
-		return f.always
+	var always error
+	f.change(func() { f.asks++; always = f.always })
+	if always != nil {
+		return always
 	}
 	if err := f.fail; err != nil {
 		f.fail = nil
@@ -211,7 +212,7 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 			f := &keeping{pushing: &pushing{fake: &fake{}}, shared: &shared}
 			filledBy(t, f, since, func(*Poller) {
 				for _, c := range causes {
-					f.always = fmt.Errorf("%w: %s", drivers.ErrDevice, c)
+					f.change(func() { f.always = fmt.Errorf("%w: %s", drivers.ErrDevice, c) })
 					f.down(300 * time.Second)
 					time.Sleep(time.Minute)
 				}

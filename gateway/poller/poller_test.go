@@ -137,9 +137,8 @@ func (f *fake) Warning() (text string) {
 }
 
 func (f *fake) Close() error {
-	f.closes++
 	var in time.Duration
-	f.change(func() { in = f.closeIn })
+	f.change(func() { f.closes++; in = f.closeIn })
 	time.Sleep(in)
 	return nil
 }
