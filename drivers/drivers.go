@@ -53,6 +53,7 @@ type Option struct {
 	Example string // a value for the reference
 	Secret  bool   // its value is never printed, logged or hashed in clear
 	Path    bool   // a file or folder: relative to the config file that it stands in, and absolute when the driver gets it
+	File    bool   // a Path whose file must be there to be read, 1 MiB at most
 }
 
 // Example is what the reference of the config shows of a protocol: a device that loads, and the forms of its texts.
@@ -292,11 +293,12 @@ type Certified interface {
 
 // Certificate is a certificate that a connection rests on.
 type Certificate struct {
-	Own      bool      // ours, not the device's
-	Name     string    // its file where it is ours, else what it calls itself
-	NotAfter time.Time // when it ends
-	Next     string    // what happens before it ends, in words, where that is not for a person to do
-	Replaced time.Time // the end of the one that it replaces, which devices may still know; zero = none
+	Own       bool      // ours, not the device's
+	Name      string    // its file where it is ours, else what it calls itself
+	NotBefore time.Time // when it begins
+	NotAfter  time.Time // when it ends
+	Next      string    // what happens before it ends, in words, where that is not for a person to do
+	Replaced  time.Time // the end of the one that it replaces, which devices may still know; zero = none
 }
 
 // Exposed is a driver whose config may give up a protection that it would otherwise have.

@@ -85,7 +85,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	opened := openedBy(&c)
-	o := poller.Options{Buffers: &g.buffers, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
+	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}
 	for i, dev := range c.Devices {
 		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))

@@ -39,7 +39,8 @@ type Gateway struct {
 	descriptors *descriptors
 	commands    *command.Router
 	buffers     poller.Buffers // of all connections
-	schemas     sync.Map       // of the streams in use: *buffer.Stream → *record.Schema
+	refusals    poller.Refusals
+	schemas     sync.Map // of the streams in use: *buffer.Stream → *record.Schema
 	judge       *judge
 	losses      *losses
 	learned     *learned

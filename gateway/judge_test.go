@@ -111,6 +111,10 @@ var stateRows = map[string]struct {
 		`"broker.plant", which destination "cloud" shows, ended on 2026-03-01: connections are refused`, "failing"},
 	"certificate expires this week": {func(s *web.Snapshot) { s.Certificates = certificate(false, 7*24*time.Hour) },
 		`"broker.plant", which destination "cloud" shows, ends on 2026-03-08; have a new one`, "attention"},
+	"certificate expires this week, made yesterday": {func(s *web.Snapshot) {
+		s.Certificates = certificate(false, 24*time.Hour)
+		s.Certificates[0].NotBefore = judged.Add(-24 * time.Hour)
+	}, `expires this week since 2026-02-28T12:30:00Z: "broker.plant"`, "attention"},
 	"certificate expires soon": {func(s *web.Snapshot) { s.Certificates = certificate(true, 30*24*time.Hour) },
 		`our own certificate for destination "cloud" ends on 2026-03-31; put a new one`, "attention"},
 	"certificate expires soon, used twice": {func(s *web.Snapshot) {

@@ -88,14 +88,14 @@ func (g *Gateway) certificates() (all []web.Certificate) {
 	for _, d := range g.running.destinations {
 		if d.certified != nil {
 			for _, c := range d.certified.Certificates() {
-				all = append(all, web.Certificate{Kind: "destination", Owner: d.cfg.Name, Own: c.Own, Name: c.Name, NotAfter: c.NotAfter})
+				all = append(all, web.Certificate{Kind: "destination", Owner: d.cfg.Name, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 			}
 		}
 	}
 	for _, conn := range g.running.connections {
 		if conn.certified != nil {
 			for _, c := range conn.certified.Certificates() {
-				all = append(all, web.Certificate{Kind: "device", Owner: conn.devices[0].name, Own: c.Own, Name: c.Name, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
+				all = append(all, web.Certificate{Kind: "device", Owner: conn.devices[0].name, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
 			}
 		}
 	}

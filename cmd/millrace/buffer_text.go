@@ -24,9 +24,9 @@ func valueText(v telemetry.Value, nesting int) string {
 	case telemetry.KindUint:
 		return strconv.FormatUint(v.Bits, 10)
 	case telemetry.KindFloat32:
-		return strconv.FormatFloat(float64(math.Float32frombits(uint32(v.Bits))), 'g', -1, 32)
+		return floatText(float64(math.Float32frombits(uint32(v.Bits))), 32)
 	case telemetry.KindFloat64:
-		return strconv.FormatFloat(math.Float64frombits(v.Bits), 'g', -1, 64)
+		return floatText(math.Float64frombits(v.Bits), 64)
 	case telemetry.KindString:
 		return strings.ToValidUTF8(v.Text, "\uFFFD")
 	case telemetry.KindTime:
@@ -37,6 +37,14 @@ func valueText(v telemetry.Value, nesting int) string {
 		}
 	}
 	return ""
+}
+
+// floatText writes a number as JSON does, with an exponent only where it is very large or very small.
+func floatText(x float64, bits int) string {
+	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
+		return strconv.FormatFloat(x, 'g', -1, bits)
+	}
+	return strconv.FormatFloat(x, 'f', -1, bits)
 }
 
 func arrayText(v telemetry.Value, nesting int) string {

@@ -169,6 +169,9 @@ func TestWritesToServersThatCannotWork(t *testing.T) {
 		{"type: string", "min: 0, max: 1, ", `c.yaml:9:32: min and max of tag "x" are of numbers, and its values are texts; delete them`},
 		{"type: uint16", "min: 0, max: 100000, ", `c.yaml:9:40: max 100000 of tag "x": the type uint16 holds 0 to 65535; use a range within that`},
 		{"type: uint16", "", "c.yaml:9:5: no number is ever written"},
+		{"enum: server", "", `c.yaml:9:5: of tag "x" of device "cnc", which has enum, numbers are written and not their texts, and none without min and max; add both`},
+		{"enum: '0=off, 1=on'", "", `c.yaml:9:5: of tag "x" of device "cnc", which has enum, numbers are written and not their texts, and none without min and max; add both`},
+		{"enum: '0=off, 1=on'", "min: 0, max: 1, ", ""},
 		{"unit: V", "", ""},
 		{"unit: V", "min: 0, max: 1e9, ", ""},
 		{"enum: server", "min: 0, max: 3, ", ""},
@@ -176,7 +179,7 @@ func TestWritesToServersThatCannotWork(t *testing.T) {
 		{"field: a, read_back: true", "", `c.yaml:7:97: device "cnc", tag "x": read_back: a field or element alone cannot be written; write a tag of the whole array, or call a method; leave it out`},
 	} {
 		got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups: [{name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x', "+c.keys+"}]}]\nwrites:\n  - {device: cnc, tag: x, "+c.rule+"rate: 1/s}\n")
-		if c.keys == "type: uint16" && c.rule == "" && strings.Contains(got, "WARNING: "+c.want) {
+		if c.want != "" && c.rule == "" && strings.Contains(got, "WARNING: "+c.want) {
 			continue
 		}
 		if got != c.want && !(c.want == "" && strings.HasSuffix(got, "ok\n") && !strings.Contains(got, "WARN")) {

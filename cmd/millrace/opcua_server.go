@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -81,15 +82,19 @@ func knownOptions(given map[string]string) error {
 }
 
 // inConfig is how the driver's errors say what to write in a config.
-var inConfig = regexp.MustCompile(`write "([a-z_]+): ([^"]+)"`)
+var inConfig = regexp.MustCompile(`(?:write|add) "?([a-z_]+)(?:: ([a-z0-9-]+)| and ([a-z_]+))?`)
 
 // asOption adds to an error how to say here what it says to write in a config.
 func asOption(err error) error {
-	if m := inConfig.FindStringSubmatch(err.Error()); m != nil {
-		return fmt.Errorf("%w; here it is --option %s=%s", err, m[1], m[2])
-	}
-	if strings.Contains(err.Error(), "BadTooManySessions") {
-		return fmt.Errorf("%w; the running gateway and other clients have all that the server allows: stop one, or raise the limit in the server", err)
+	for _, m := range inConfig.FindAllStringSubmatch(err.Error(), -1) {
+		if knownOptions(map[string]string{m[1]: ""}) != nil {
+			continue
+		}
+		here := "--option " + m[1] + "=" + cmp.Or(m[2], "…")
+		if m[3] != "" && knownOptions(map[string]string{m[3]: ""}) == nil {
+			here += " --option " + m[3] + "=…"
+		}
+		return fmt.Errorf("%w; here it is %s", err, here)
 	}
 	return err
 }
@@ -105,15 +110,11 @@ func nodeTags(nodes []string) []telemetry.Tag {
 
 // shortText is a value for people; a text is quoted, because it may hold anything, and an array is cut.
 func shortText(v telemetry.Value) string {
-	const most = 200
 	s := valueText(v, 0)
 	if v.Kind == telemetry.KindString {
 		s = strconv.Quote(s)
 	}
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	return cut(s, 200)
 }
 
 // jsonValue is a value as JSON has it: whole numbers with all their digits, what is no number as text.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/telemetry"
 )
 
 // toolServer is a server with something to read, write and call.
@@ -175,6 +176,26 @@ func TestOPCUAWatch(t *testing.T) {
 	contains(t, both(t, exitFailed, watch...), "millrace: ")
 }
 
+// TestOPCUAWatchHeads: the heads stand above their columns, also where the server's first sign of life has no value.
+func TestOPCUAWatchHeads(t *testing.T) {
+	var out bytes.Buffer
+	w := nodeWatch{nodes: []string{"ns=2;s=Counter"}, format: "table"}
+	show, flush := w.printer(&out)
+	if err := flush(); err != nil {
+		t.Fatal(err)
+	}
+	show(&telemetry.Reading{Value: telemetry.Float64(676380402), Time: 1_700_000_000_250_000})
+	if err := flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := `SOURCE TIME                  NODE            VALUE      QUALITY  REASON
+2023-11-14T22:13:20.250000Z  ns=2;s=Counter  676380402  good
+`
+	if out.String() != want {
+		t.Errorf("shown:\n%swant:\n%s", &out, want)
+	}
+}
+
 // TestOPCUAFind lists what a server knows: itself.
 func TestOPCUAFind(t *testing.T) {
 	s := toolServer(t)
@@ -223,4 +244,30 @@ func TestOPCUACall(t *testing.T) {
 	contains(t, call(exitFailed, "i=85", "Move", "-1", "x", "--yes"), "call Move: BadOutOfRange: ")
 	contains(t, call(exitFailed, "i=85", "Jump", "--yes"), `the object i=85 has no method "Jump"; it has "`)
 	contains(t, call(exitFailed, "i=86", "ns=2;s=Move", "1", "x", "--yes"), "BadMethodInvalid: ")
+}
+
+// TestAsOption: what an error says to write in a config is said as an option, too.
+func TestAsOption(t *testing.T) {
+	for text, want := range map[string]string{
+		`it offers none; write "security_policy: none" to allow that`:                                            "--option security_policy=none",
+		"security_policy basic256 has been withdrawn; choose another, or add allow_insecure: true":               "--option allow_insecure=true",
+		`only; write "allow_insecure: true" to allow them`:                                                       "--option allow_insecure=true",
+		"is for vm, not for 127.0.0.1; use one of its names in url, or write server_name to say which to expect": "--option server_name=…",
+		"only user names; write username and password":                                                           "--option username=… --option password=…",
+		"it offers sign; write one of these":                                                                     "",
+		"no answer within 2s":                                                                                    "",
+	} {
+		got := asOption(errors.New(text)).Error()
+		if want != "" {
+			want = "; here it is " + want
+		}
+		if got != text+want {
+			t.Errorf("got  %s\nwant %s", got, text+want)
+		}
+	}
+}
+
+// TestOPCUAWithdrawn: a policy that has been withdrawn is refused before a server is asked.
+func TestOPCUAWithdrawn(t *testing.T) {
+	contains(t, both(t, exitFailed, "read", "opc.tcp://127.0.0.1:1", "i=2258", "--option", "security_policy=basic256"), "; here it is --option allow_insecure=true")
 }

@@ -98,7 +98,6 @@ func (w *nodeWatch) watch(ctx context.Context, out io.Writer, f *serverFlags, ur
 				fmt.Fprintf(os.Stderr, "%d values are missing before the next ones\n", p.Lost)
 			}
 			for i := range p.Readings {
-				w.shown++
 				show(&p.Readings[i])
 			}
 			if err := flush(); err != nil {
@@ -130,12 +129,20 @@ func (w *nodeWatch) printer(out io.Writer) (show func(*telemetry.Reading), flush
 		enc := json.NewEncoder(out)
 		var problem error
 		return func(r *telemetry.Reading) {
+			w.shown++
 			problem = errors.Join(problem, enc.Encode(watchedNode{w.nodes[r.Tag], jsonValue(r.Value), r.Quality.String(), r.Reason, sourceText(r)}))
 		}, func() error { return problem }
 	}
 	t := &table{out: out}
 	t.add("SOURCE TIME", "NODE", "VALUE", "QUALITY", "REASON")
-	return func(r *telemetry.Reading) {
+	show = func(r *telemetry.Reading) {
+		w.shown++
 		t.add(sourceText(r), w.nodes[r.Tag], shortText(r.Value), r.Quality.String(), r.Reason)
-	}, t.flush
+	}
+	return show, func() error {
+		if w.shown == 0 { // the heads get their widths from the first values
+			return nil
+		}
+		return t.flush()
+	}
 }

@@ -27,6 +27,20 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, cells)
 }
 
+// cut shortens a text to so many characters, the last of which says so.
+func cut(text string, most int) string {
+	n, end := 0, 0
+	for i := range text {
+		switch n++; {
+		case n == most:
+			end = i
+		case n > most:
+			return text[:end] + "…"
+		}
+	}
+	return text
+}
+
 // printable keeps what a device or a broker says from steering the terminal.
 func printable(r rune) rune {
 	if unicode.IsPrint(r) {

@@ -31,7 +31,8 @@ func newValues() *cobra.Command {
 		Short: "Show the last reading of each tag of the running gateway",
 		Long: `Show what the running gateway reads: the last value of each tag, how old it is, and why it is bad if it is. It asks the gateway
 through the socket in the store's directory. With --watch it goes on showing each reading as it comes, each row with the time
-of its poll (UTC) instead of its age, until it is interrupted or the gateway stops (exit 1).`,
+of its poll (UTC) instead of its age, until it is interrupted or the gateway stops (exit 1). The table cuts a value after 40
+characters; json and csv have all of it.`,
 		Example: `  millrace values --config millrace.yaml
   millrace values press-1/temperature --watch
   millrace values --bad -o csv`,
@@ -156,12 +157,12 @@ func newTablePrinter(out io.Writer, watch bool) *valuePrinter {
 	if watch {
 		t.add("TIME UTC", "DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "REASON")
 		return &valuePrinter{func(v *web.Value) {
-			t.add(clockText(v.At), v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), reasonText(v))
+			t.add(clockText(v.At), v.Device, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), reasonText(v))
 		}, t.flush}
 	}
 	t.add("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE", "REASON")
 	return &valuePrinter{func(v *web.Value) {
-		t.add(v.Device, v.Tag, shownText(v.Value), v.Unit, qualityText(v), ageText(v), reasonText(v))
+		t.add(v.Device, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), ageText(v), reasonText(v))
 	}, t.flush}
 }
 

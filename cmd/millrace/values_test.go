@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"millrace/drivers/telemetry"
 	"millrace/gateway/web"
 )
 
@@ -43,11 +46,58 @@ func TestWatchTable(t *testing.T) {
 22:13:20.250  p        t            7      °C    good     why�not
 22:13:20.250  p        t            1234567  °C    good     why�not
 22:13:20.250  p        t            8        °C    good     why�not
-22:13:20.250  p        t            ` + strings.Repeat("9", 400) + `  °C    good
+22:13:20.250  p        t            ` + strings.Repeat("9", 39) + `…  °C    good
 22:13:20.250  p        t            8                                         °C    good
 `
 	if out.String() != want {
 		t.Errorf("shown:\n%swant:\n%s", &out, want)
+	}
+}
+
+// TestLongValues: the table cuts a long array, and a program gets all of it.
+func TestLongValues(t *testing.T) {
+	long := make([]any, 20_000)
+	for i := range long {
+		long[i] = json.Number("1.5")
+	}
+	for format, want := range map[string]bool{"table": false, "json": true, "csv": true} {
+		var out bytes.Buffer
+		p, err := newValuePrinter(&out, format, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.print(&web.Value{Device: "a", Tag: "t", Value: long, Quality: "good"})
+		if err := p.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if whole := strings.Count(out.String(), "1.5") == len(long); whole != want || out.Len() < 40 {
+			t.Errorf("%s: %d bytes, whole: %v", format, out.Len(), whole)
+		}
+	}
+}
+
+func TestCut(t *testing.T) {
+	for text, want := range map[string]string{"": "", "abc": "abc", "größe": "grö…", "größ": "größ", "abcde": "abc…"} {
+		if got := cut(text, 4); got != want {
+			t.Errorf("%q is cut to %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestFloatText: a number reads as in the other commands, and is the same number.
+func TestFloatText(t *testing.T) {
+	for x, want := range map[float64]string{676380402: "676380402", 0: "0", -0.25: "-0.25", 1e20: "100000000000000000000", 1e21: "1e+21", 1e-7: "1e-07", 1e-6: "0.000001", 1.7976931348623157e308: "1.7976931348623157e+308"} {
+		if got := valueText(telemetry.Float64(x), 0); got != want {
+			t.Errorf("%v is %q, want %q", x, got, want)
+		}
+	}
+	for _, x := range []float64{math.NaN(), math.Inf(1)} {
+		if got := valueText(telemetry.Float64(x), 0); got != fmt.Sprint(x) {
+			t.Errorf("%v is %q", x, got)
+		}
+	}
+	if got := valueText(telemetry.Float32(16777216), 0); got != "16777216" {
+		t.Errorf("float32: %q", got)
 	}
 }
 

@@ -59,8 +59,8 @@ func deviceOptions() []drivers.Option {
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
-		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true},
-		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true},
+		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true, File: true},
+		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true, File: true},
 		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}
 }

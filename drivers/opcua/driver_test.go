@@ -3,6 +3,7 @@ package opcua
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -348,7 +349,7 @@ func TestLogin(t *testing.T) {
 	wantNumbers(t, read(t, d), nil)
 	d.Close()
 	c.Devices[0].Options = with("operator", "wrong")
-	refused(t, c, "activate session: BadUserAccessDenied")
+	refused(t, c, "activate session: BadUserAccessDenied: user does not have permission to perform the requested operation; see username and password")
 	c.Devices[0].Options = with("", "")
 	refused(t, c, "the server takes no anonymous users at this endpoint, only user names; write username and password")
 	if n := s.Sessions(); n != 0 {
@@ -361,4 +362,18 @@ func TestRefusedLoginNames(t *testing.T) {
 	c := connection(s.Endpoint(), time.Second, variables(1)...)
 	c.Devices[0].Options["username"] = "operator"
 	refused(t, c, "activate session: the server takes no user names, only anonymous users; remove username")
+}
+
+// TestNoSessionLeft: what to do about a server whose sessions are all taken is said wherever its refusal is.
+func TestNoSessionLeft(t *testing.T) {
+	h, d := hostile(t, opcuasim.Trick{Step: opcuasim.StepCreate, Play: func(w io.Writer, a opcuasim.Answer) bool {
+		a.Body = opcuasim.ResponseHead(397, 0x80560000)
+		w.Write(a.Bytes())
+		return true
+	}}, 10*time.Second)
+	defer h.Close()
+	err := d.Connect(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "create session: BadTooManySessions: ") || !strings.Contains(err.Error(), "; other clients") || !strings.HasSuffix(err.Error(), "raise the limit in the server") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -39,7 +39,7 @@ const anonymousURI = "urn:millrace:gateway"
 func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []endpoint) error {
 	created, err := s.createSession(ctx, l, e)
 	if err != nil {
-		return fmt.Errorf("create session: %w", err)
+		return fmt.Errorf("create session: %w", advised(err))
 	}
 	l.token = bytes.Clone(created.token)
 	identity, proof, err := s.identity(&created, e, offers, l.channel.Security())
@@ -60,10 +60,13 @@ func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []end
 		Identity:       ua.NewExtensionObject(identity),
 		TokenSignature: proof,
 	}))
-	if err != nil {
+	switch {
+	case err == nil:
+		return nil
+	case s.userCertificate != "":
 		return fmt.Errorf("activate session: %w", s.mustKnowUser(err))
 	}
-	return nil
+	return fmt.Errorf("activate session: %w", advised(err))
 }
 
 func (s *settings) createSession(ctx context.Context, l *link, e *endpoint) (session, error) {

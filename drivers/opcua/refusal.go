@@ -1,6 +1,11 @@
 package opcua
 
-import "github.com/gopcua/opcua/ua"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gopcua/opcua/ua"
+)
 
 // refusal is the status with which a server refuses a write or a call of a method.
 type refusal ua.StatusCode
@@ -12,6 +17,23 @@ func (e refusal) Error() string {
 		text += "; " + mend
 	}
 	return text
+}
+
+// sessionMends say what a person can do about a server that refuses a session.
+var sessionMends = map[ua.StatusCode]string{
+	ua.StatusBadTooManySessions:       "other clients, or a running gateway beside this one, have all that the server allows: stop one, or raise the limit in the server",
+	ua.StatusBadUserAccessDenied:      "see username and password, and whether the server lets this user in",
+	ua.StatusBadIdentityTokenInvalid:  "see username and password, and whether the server lets this user in",
+	ua.StatusBadIdentityTokenRejected: "see username and password, and whether the server lets this user in",
+}
+
+// advised adds what to do to the error of a session that the server refuses.
+func advised(err error) error {
+	var code statusError
+	if !errors.As(err, &code) || sessionMends[ua.StatusCode(code)] == "" {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, sessionMends[ua.StatusCode(code)])
 }
 
 // unsure reports whether the value may have been written all the same.

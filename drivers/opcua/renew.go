@@ -107,13 +107,13 @@ func (d *driver) Certificates() (all []drivers.Certificate) {
 func (s *seen) noteServer(c *x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.server = &drivers.Certificate{Name: c.Subject.CommonName, NotAfter: c.NotAfter}
+	s.server = &drivers.Certificate{Name: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 
 func (s *seen) noteUser(path string, c *x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.user = &drivers.Certificate{Own: true, Name: path, NotAfter: c.NotAfter}
+	s.user = &drivers.Certificate{Own: true, Name: path, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 
 func (s *seen) noteOwn(p PKI, chain []byte) {
@@ -121,7 +121,7 @@ func (s *seen) noteOwn(p PKI, chain []byte) {
 	if err != nil || len(all) == 0 {
 		return
 	}
-	c := &drivers.Certificate{Own: true, Name: p.OwnFile(), NotAfter: all[0].NotAfter, Replaced: p.replaced()}
+	c := &drivers.Certificate{Own: true, Name: p.OwnFile(), NotBefore: all[0].NotBefore, NotAfter: all[0].NotAfter, Replaced: p.replaced()}
 	if old := renewable(chain); old != nil {
 		c.Next = fmt.Sprintf("it is renewed at the first connect after %s, and servers must then trust the new one",
 			old.NotAfter.Add(-renewBefore).UTC().Format(time.DateOnly))

@@ -80,6 +80,7 @@ func TestWrite(t *testing.T) {
 		{"over the range", "100.1", telemetry.Uint16Type, telemetry.Tag{}, nil, "use 0 to 100", ErrValue},
 		{"below the range", "-1", telemetry.Int16Type, telemetry.Tag{}, nil, "use 0 to 100", ErrValue},
 		{"over the type", "90", telemetry.Uint8Type, telemetry.Tag{Scale: 0.1}, nil, "holds 0 to 255", ErrValue},
+		{"over the type without a scale", "300", telemetry.Uint8Type, telemetry.Tag{}, func(r *Rule) { r.Max = 1000 }, "value cannot be written: a uint8 holds 0 to 255\n", ErrValue},
 		{"no number", "fast", telemetry.Uint16Type, telemetry.Tag{}, nil, "use a number", ErrValue},
 		{"not a number", "NaN", telemetry.Uint16Type, telemetry.Tag{}, nil, "use a number", ErrValue},
 		{"no bool", "2", telemetry.BoolType, telemetry.Tag{}, nil, "true or false", ErrValue},
@@ -198,6 +199,7 @@ func TestParse(t *testing.T) {
 		{`["2026-01-02T03:04:05Z"]`, telemetry.TimeType, true, telemetry.Array([]telemetry.Value{telemetry.Time(at)}), ""},
 		{"[true]", telemetry.BoolType, true, telemetry.Array([]telemetry.Value{telemetry.Bool(true)}), ""},
 		{"1.5", telemetry.Int16Type, false, telemetry.Value{}, `value "1.5" of the type int16: invalid syntax`},
+		{"tomorrow", telemetry.TimeType, false, telemetry.Value{}, `value "tomorrow" of the type time: use a time such as 2026-01-02T03:04:05Z, with Z or an offset such as +01:00`},
 		{"[1, x]", telemetry.Int16Type, true, telemetry.Value{}, "use an array such as [1, 2, 3]"},
 	} {
 		v, err := Parse(c.text, c.typ, c.array)

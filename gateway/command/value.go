@@ -46,6 +46,9 @@ func plain(text string, typ telemetry.DataType) (telemetry.Value, error) {
 		return telemetry.String(text), nil
 	case telemetry.KindTime:
 		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			err = errors.New("use a time such as 2026-01-02T03:04:05Z, with Z or an offset such as +01:00")
+		}
 		return telemetry.Time(at), err
 	}
 	x, err := strconv.ParseFloat(text, 64)
@@ -180,7 +183,10 @@ func (t *target) fit(x float64, typ telemetry.DataType) (telemetry.Value, error)
 // whole makes a whole number one of the tag's type. What it was rounded to must be in the rule's range, too.
 func (t *target) whole(raw, scale, offset float64, typ telemetry.DataType) (telemetry.Value, error) {
 	least, most := bounds(typ)
-	if raw < least || raw > most {
+	switch {
+	case (raw < least || raw > most) && !t.Tag.Scaled():
+		return telemetry.Value{}, fmt.Errorf("%w: a %s holds %s to %s", ErrValue, typ, digits(least), digits(most))
+	case raw < least || raw > most:
 		return telemetry.Value{}, fmt.Errorf("%w: without its scale it is %s, and a %s holds %s to %s", ErrValue, digits(raw), typ, digits(least), digits(most))
 	}
 	back := raw*scale + offset

@@ -274,6 +274,9 @@ func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values
 				if known[i].Path && s != "" {
 					s = absolute(beside(l.files[f.v.file], s))
 				}
+				if known[i].File {
+					l.pem(f, s)
+				}
 				*values = append(*values, option{known[i].Name, s})
 			}
 			return true

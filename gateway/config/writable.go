@@ -75,6 +75,8 @@ func (r *ruleCheck) check(d drivers.Driver) {
 	case what != "" && r.Ranged:
 		at, _ := r.field(r.loader, "min")
 		r.errorf(at, "delete them", "min and max of tag %q are of numbers, and its values are %s", r.Tag, what)
+	case !r.typ.Known() && !r.Ranged && r.tag.Options["enum"] != "":
+		r.warnf(r.places.at, "add both", "of tag %q of device %q, which has enum, numbers are written and not their texts, and none without min and max", r.Tag, r.Device)
 	case !r.typ.Known() && !r.Ranged: // it may be a bool or a text
 	case what == "" && !r.Ranged:
 		r.warnf(r.places.at, "add both", "no number is ever written to tag %q of device %q without min and max", r.Tag, r.Device)

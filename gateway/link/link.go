@@ -71,9 +71,9 @@ type Certified interface {
 
 // Certificate is a certificate that a session rests on.
 type Certificate struct {
-	Own      bool      // ours, not the receiver's
-	Name     string    // its file where it is ours, else what it calls itself
-	NotAfter time.Time // of the first in its chain to end
+	Own                 bool      // ours, not the receiver's
+	Name                string    // its file where it is ours, else what it calls itself
+	NotBefore, NotAfter time.Time // of the first in its chain to end
 }
 
 // The errors that a caller may ask for.

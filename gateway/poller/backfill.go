@@ -3,6 +3,8 @@ package poller
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
 	"time"
 
 	"millrace/drivers"
@@ -158,12 +160,43 @@ func (p *Poller) past(ctx context.Context, f *fill, to time.Time) (wanted bool, 
 	return wanted, err, full
 }
 
-// filled says what came of it.
+// filled says what came of it, a warning once for the same refusal. A moment without anything in it is not worth a line.
 func (p *Poller) filled(f *fill) {
+	if f.readings == 0 && f.to.Sub(f.from) < time.Second {
+		return
+	}
 	log := p.log.With("device", f.group.device.name, "group", f.group.name, "from", f.from.UTC().Format(time.RFC3339), "to", f.to.UTC().Format(time.RFC3339), "readings", f.readings)
 	if f.refused != nil {
-		log.Warn(fillFailed, "cause", f.refused)
+		level := slog.LevelInfo
+		if p.refusals.changed(f.group.device.name, f.group.name, f.refused.Error()) {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, fillFailed, "cause", f.refused)
 		return
 	}
 	log.Info("the device's history of a time when it could not be heard was read")
+}
+
+// Refusals remembers what each group's history was refused with, so that a device that keeps none is warned of once and not after
+// each outage and reload. The zero value is ready; all pollers of a gateway share one.
+type Refusals struct {
+	mu   sync.Mutex
+	last map[[2]string]string
+}
+
+// maxRefusals bounds the groups remembered: what is forgotten is warned of once more.
+const maxRefusals = 4096
+
+func (r *Refusals) changed(device, group, cause string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := [2]string{device, group}
+	if r.last[key] == cause {
+		return false
+	}
+	if r.last == nil || len(r.last) >= maxRefusals {
+		r.last = map[[2]string]string{}
+	}
+	r.last[key] = cause
+	return true
 }

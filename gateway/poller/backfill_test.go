@@ -21,7 +21,9 @@ type keeping struct {
 	ahead   time.Duration
 	unasked bool
 	fail    error // once
-	asked   []string
+	always  error
+	asks    int
+	shared  *Refusals
 }
 
 func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) {
@@ -29,6 +31,11 @@ func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) {
 }
 
 func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
+	var always error
+	f.change(func() { f.asks++; always = f.always })
+	if always != nil {
+		return always
+	}
 	if err := f.fail; err != nil {
 		f.fail = nil
 		return err
@@ -48,7 +55,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 	t.Helper()
 	start := time.Now()
 	f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
-	o := Options{Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
+	o := Options{Refusals: f.shared, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
 		Pasts: [][]Sink{{func(_ time.Time, readings []telemetry.Reading) error {
 			for i := range readings {
 				seconds = append(seconds, (readings[i].Time-start.Add(f.ahead).UnixMicro())/1e6)
@@ -194,4 +201,40 @@ func TestMissing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRefusedHistoryIsWarnedOfOnce: the same refusal is no warning a second time, also over a reload; another one is, and a moment without
+// anything in it is told to nobody.
+func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var shared Refusals
+		told := func(since time.Duration, causes ...string) (warned, informed int) {
+			f := &keeping{pushing: &pushing{fake: &fake{}}, shared: &shared}
+			filledBy(t, f, since, func(*Poller) {
+				for _, c := range causes {
+					f.change(func() { f.always = fmt.Errorf("%w: %s", drivers.ErrDevice, c) })
+					f.down(300 * time.Second)
+					time.Sleep(time.Minute)
+				}
+			})
+			text := f.log.String()
+			return strings.Count(text, `level=WARN msg="`+fillFailed), strings.Count(text, `level=INFO msg="`+fillFailed)
+		}
+		if w, i := told(-100*time.Millisecond, "no history of 2", "no history of 2", "no history of 3", "no history of 3"); w != 2 || i != 2 {
+			t.Errorf("%d warnings and %d notes of two refusals, each told twice", w, i)
+		}
+		if w, i := told(0, "no history of 3"); w != 0 || i != 1 {
+			t.Errorf("after a reload: %d warnings and %d notes", w, i)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}, always: fmt.Errorf("%w: no history", drivers.ErrDevice)}
+		filledBy(t, f, -100*time.Millisecond, func(*Poller) {})
+		if strings.Contains(f.log.String(), fillFailed) {
+			t.Errorf("asked %d times; log: %s", f.asks, &f.log)
+		}
+		if f.asks == 0 {
+			t.Error("nothing was asked for: this tests nothing")
+		}
+	})
 }

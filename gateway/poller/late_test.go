@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +70,56 @@ func TestCause(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", c.took, s.Behind, c.want)
 		}
 	}
+}
+
+// TestBehindNoConnect: ticks that are missed while there is no connection, or while the device pushes, make no group late.
+func TestBehindNoConnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{refuse: errors.New("refused"), closeIn: 700 * time.Millisecond}}
+		run(t, f, time.Minute, []time.Duration{200 * time.Millisecond, 200 * time.Millisecond}, func(p *Poller) {
+			say := func(when string) {
+				t.Helper()
+				for _, d := range p.Stats().Devices {
+					if g := d.Groups[0]; g.Behind != OnTime || g.Overruns != 0 {
+						t.Errorf("%s: behind by %q, %d ticks missed", when, g.Behind, g.Overruns)
+					}
+				}
+			}
+			time.Sleep(10 * time.Second)
+			say("while it is refused")
+			f.change(func() { f.fake.refuse, f.closeIn = nil, 0 })
+			time.Sleep(35 * time.Second) // the next attempt may wait for 30 s
+			say("connected")
+			closes := 0
+			f.change(func() { closes = f.closes })
+			if s := p.Stats(); !s.Up || !s.Devices[0].Groups[0].Pushed || closes < 3 {
+				t.Errorf("%d closes, %+v: this tests nothing", closes, s)
+			}
+		})
+	})
+}
+
+// TestBehindThenPushed: a group that was late and is pushed now is late no more.
+func TestBehindThenPushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{slow: map[int]time.Duration{0: 500 * time.Millisecond}}, polled: true}
+		run(t, f, time.Minute, []time.Duration{200 * time.Millisecond}, func(p *Poller) {
+			time.Sleep(10 * time.Second)
+			if g := p.Stats().Devices[0].Groups[0]; g.Behind != SlowPoll || g.Pushed {
+				t.Errorf("%+v: this tests nothing", g)
+			}
+			f.change(func() { f.linkErr, f.polled = errors.New("cut"), false })
+			time.Sleep(10 * time.Second)
+			if g := p.Stats().Devices[0].Groups[0]; g.Behind != OnTime || !g.Pushed {
+				t.Errorf("pushed, and behind by %q: %+v", g.Behind, g)
+			}
+			overruns := p.Stats().Devices[0].Groups[0].Overruns
+			f.change(func() { f.polled = true })
+			close(f.current())
+			time.Sleep(400 * time.Millisecond) // it does not push again, and is polled
+			if g := p.Stats().Devices[0].Groups[0]; g.Overruns > overruns+2 {
+				t.Errorf("%d ticks missed while it was pushed", g.Overruns-overruns)
+			}
+		})
+	})
 }

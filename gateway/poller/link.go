@@ -89,10 +89,15 @@ func (p *Poller) connected(r dialled) {
 	now := time.Now()
 	p.link.used, p.link.accepted, p.link.pushes = now, now, r.pushes
 	p.mu.Lock()
-	p.link.up, p.link.reason = true, ""
 	for i, g := range p.groups {
-		g.stat.Pushed = r.pushed != nil && r.pushed[i]
+		if !p.link.up || g.stat.Pushed {
+			g.skip(now)
+		}
+		if g.stat.Pushed = r.pushed != nil && r.pushed[i]; g.stat.Pushed {
+			g.stat.inTime()
+		}
 	}
+	p.link.up, p.link.reason = true, ""
 	p.mu.Unlock()
 	p.resumed(now)
 	p.welcome()

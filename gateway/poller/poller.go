@@ -27,6 +27,8 @@ type Options struct {
 	Pasts   [][]Sink // likewise takes what the device has kept of a time when it could not be heard; nil = it is not asked
 	Buffers *Buffers // shared with other pollers; nil = of its own
 
+	Refusals *Refusals // shared likewise; nil = of its own
+
 	// Details is told what a device says of the tags of a group; nil = nobody wants to know.
 	Details func(g drivers.Ref, details []telemetry.Details)
 
@@ -48,26 +50,27 @@ type Options struct {
 // Poller serves one connection with one driver. While a connection is being made the driver belongs to that goroutine,
 // otherwise to Run's.
 type Poller struct {
-	driver  drivers.Driver
-	devices []*device
-	groups  []*group
-	log     *slog.Logger
-	enter   func() (leave func(), err error)
-	gaps    func(*Gap)
-	fills   fills
-	from    func() time.Time // see Options.Since
-	since   time.Time        // what it said, until groups are pushed
-	limits  limits
-	details func(g drivers.Ref, details []telemetry.Details)
-	link    link
-	buffers *Buffers
-	scratch []telemetry.Reading // lent during a poll
-	jobs    chan *job
-	jobLast bool          // a job ran since the last poll
-	free    time.Time     // when the last poll or job ended
-	ending  chan struct{} // closed by Stop
-	end     sync.Once
-	over    chan struct{} // closed when Run ends
+	driver   drivers.Driver
+	devices  []*device
+	groups   []*group
+	log      *slog.Logger
+	enter    func() (leave func(), err error)
+	gaps     func(*Gap)
+	fills    fills
+	refusals *Refusals
+	from     func() time.Time // see Options.Since
+	since    time.Time        // what it said, until groups are pushed
+	limits   limits
+	details  func(g drivers.Ref, details []telemetry.Details)
+	link     link
+	buffers  *Buffers
+	scratch  []telemetry.Reading // lent during a poll
+	jobs     chan *job
+	jobLast  bool          // a job ran since the last poll
+	free     time.Time     // when the last poll or job ended
+	ending   chan struct{} // closed by Stop
+	end      sync.Once
+	over     chan struct{} // closed when Run ends
 
 	reading, dialling busy
 
@@ -77,10 +80,13 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, from: o.Since, details: o.Details, buffers: o.Buffers, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, from: o.Since, details: o.Details, buffers: o.Buffers, refusals: o.Refusals, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
+	}
+	if p.refusals == nil {
+		p.refusals = new(Refusals)
 	}
 	p.reading.base, p.dialling.base = time.Now(), time.Now()
 	if p.enter == nil {

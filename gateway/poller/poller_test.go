@@ -24,6 +24,7 @@ type fake struct {
 	mu        sync.Mutex
 	conn      *drivers.Connection
 	connectIn time.Duration
+	closeIn   time.Duration
 	refuse    error        // Connect
 	linkErr   error        // Read, once
 	failAt    time.Time    // when linkErr may strike
@@ -135,7 +136,12 @@ func (f *fake) Warning() (text string) {
 	return text
 }
 
-func (f *fake) Close() error { f.closes++; return nil }
+func (f *fake) Close() error {
+	var in time.Duration
+	f.change(func() { f.closes++; in = f.closeIn })
+	time.Sleep(in)
+	return nil
+}
 
 type tick struct {
 	at     time.Duration

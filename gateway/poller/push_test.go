@@ -19,6 +19,7 @@ type pushing struct {
 	pushes     chan drivers.Push
 	subscribed int
 	refuse     error
+	polled     bool // it pushes nothing
 }
 
 func (f *pushing) Connect(ctx context.Context) error {
@@ -26,9 +27,10 @@ func (f *pushing) Connect(ctx context.Context) error {
 	return f.fake.Connect(ctx)
 }
 
-func (f *pushing) Subscribe(_ context.Context, g drivers.Ref) (bool, error) {
+func (f *pushing) Subscribe(_ context.Context, g drivers.Ref) (pushes bool, err error) {
 	f.subscribed++
-	return g.Device == 0, f.refuse
+	f.change(func() { pushes = g.Device == 0 && !f.polled })
+	return pushes, f.refuse
 }
 
 func (f *pushing) Pushed() <-chan drivers.Push { return f.current() }

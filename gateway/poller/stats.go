@@ -86,6 +86,9 @@ func (s *GroupStats) count(at time.Time, t took, missed uint64, err error) {
 	s.MaxLate = max(s.MaxLate, t.line+t.machine)
 }
 
+// inTime forgets the polls that came too late.
+func (s *GroupStats) inTime() { s.misses, s.Behind = 0, OnTime }
+
 func (s *GroupStats) countPush(at time.Time, lost int) {
 	s.Pushes++
 	s.Lost += uint64(max(lost, 0))

@@ -78,6 +78,13 @@ func (p *Poller) wake(g *group) time.Time {
 	return next
 }
 
+// skip leaves out the ticks before the last one: nothing was to be polled at them.
+func (g *group) skip(now time.Time) {
+	if late := now.Sub(g.next); late > g.interval {
+		g.next = g.next.Add(late / g.interval * g.interval)
+	}
+}
+
 // advance moves to the next tick after now and returns how many were missed.
 func (g *group) advance(now time.Time) (missed uint64) {
 	since := now.Sub(g.base)

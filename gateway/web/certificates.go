@@ -34,14 +34,23 @@ func (c *Certificate) judge(now time.Time) State {
 	case left <= 0:
 		st.State, st.Since, st.Reason = StateExpired, c.NotAfter, fmt.Sprintf("%s ended on %s: connections are refused from then on", c.what(), day)
 	case left <= certificateLoud:
-		st.State, st.Since, st.Reason = StateEnding, c.NotAfter.Add(-certificateLoud), fmt.Sprintf("%s ends on %s", c.what(), day)
+		st.State, st.Since, st.Reason = StateEnding, c.endsFrom(certificateLoud), fmt.Sprintf("%s ends on %s", c.what(), day)
 	case left <= certificateSoon:
-		st.State, st.Since, st.Reason = StateEndsSoon, c.NotAfter.Add(-certificateSoon), fmt.Sprintf("%s ends on %s", c.what(), day)
+		st.State, st.Since, st.Reason = StateEndsSoon, c.endsFrom(certificateSoon), fmt.Sprintf("%s ends on %s", c.what(), day)
 	case now.Before(c.Replaced):
 		st.State, st.Reason = StateRenewed, fmt.Sprintf("it replaces one that ends on %s and has the same key", c.Replaced.UTC().Format(time.DateOnly))
 		st.Do = "trust it in the servers that refuse it"
 	}
 	return st
+}
+
+// endsFrom returns since when it has had less than so long left: one that was made for less has it since it was made.
+func (c *Certificate) endsFrom(left time.Duration) time.Time {
+	since := c.NotAfter.Add(-left)
+	if c.NotBefore.After(since) {
+		return c.NotBefore
+	}
+	return since
 }
 
 // title names the certificate among others: our files by their path, others by who shows them.

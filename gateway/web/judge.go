@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+
+	"millrace/drivers/telemetry"
 )
 
 // State is how one part of the gateway stands, in the words that the page, /metrics, /readyz, the log and the commands all
@@ -206,7 +209,7 @@ func (d *Device) judge(now time.Time) State {
 	look := fmt.Sprintf("`millrace values %s --bad` shows all", d.Name)
 	switch late, do := d.late(now); {
 	case d.Reason != "" || !d.Connected:
-		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), "it is tried again; see its power, its line and its url"
+		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:
 		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, look
 	case d.Bad > 0:
@@ -218,6 +221,16 @@ func (d *Device) judge(now time.Time) State {
 		st.State, st.Since, st.Reason, st.Do = StateLate, time.Time{}, late, do
 	}
 	return st
+}
+
+// retryAdvice says what to do about a device that is down. Power and line are to be looked at where nothing answers; a device that
+// answers with a refusal has both, and a reason that says itself what to do needs nothing more.
+func (d *Device) retryAdvice() string {
+	class := telemetry.ClassOf(d.Reason)
+	if d.Reason == "" || !strings.Contains(d.Reason, "; ") && (class == telemetry.NoAnswer || class == telemetry.NotConnected) {
+		return "it is tried again; see its power, its line and its url"
+	}
+	return "it is tried again"
 }
 
 // late says in words why the device's readings come late, and what to do; "" when they do not.

@@ -62,13 +62,14 @@ type Clock struct {
 
 // Certificate is one that a destination or a device rests on, as of the last attempt to connect.
 type Certificate struct {
-	Kind     string    `json:"kind"`  // destination or device
-	Owner    string    `json:"owner"` // its name
-	Own      bool      `json:"own"`   // ours, not the other side's
-	Name     string    `json:"name"`  // its file where it is ours, else what it calls itself
-	NotAfter time.Time `json:"not_after"`
-	Next     string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
-	Replaced time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
+	Kind      string    `json:"kind"`  // destination or device
+	Owner     string    `json:"owner"` // its name
+	Own       bool      `json:"own"`   // ours, not the other side's
+	Name      string    `json:"name"`  // its file where it is ours, else what it calls itself
+	NotBefore time.Time `json:"-"`
+	NotAfter  time.Time `json:"not_after"`
+	Next      string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
+	Replaced  time.Time `json:"-"`              // the end of the one that it replaces, which the other side may still know
 }
 
 // Exposure is a protection of a device that the config gives up, in words.

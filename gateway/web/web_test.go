@@ -159,6 +159,27 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// TestRetryAdvice: power and line are named where nothing answers, and not where the reason says what to do, or a server refuses.
+func TestRetryAdvice(t *testing.T) {
+	for reason, line := range map[string]bool{
+		"":                    true,
+		"no answer within 1s": true,
+		"connect to 127.0.0.1:4851: connect: connection refused":                                              true,
+		"the certificate of 10.0.0.5 is not trusted; compare the thumbprint":                                  false,
+		"create session: BadTooManySessions: the server has reached its maximum number of sessions; stop one": false,
+		"activate session: BadUserAccessDenied: user does not have permission":                                false,
+		"connect: no answer within 2s; see whether the firewall drops":                                        false,
+		"open: BadSecurityChecksFailed: an error occurred verifying security":                                 false,
+		"BadHistoryOperationInvalid: the history operation is not valid":                                      false,
+	} {
+		d := Device{Name: "a", Reason: reason}
+		st := d.judge(time.Now())
+		if got := strings.Contains(st.Do, "its power"); got != line || !strings.HasPrefix(st.Do, "it is tried again") || st.State != StateDown {
+			t.Errorf("%q: %q", reason, st.String())
+		}
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{-time.Second: "0 s", 0: "0.0 s", 400 * time.Millisecond: "0.4 s", 59 * time.Second: "59 s",
 		192 * time.Second: "3 m 12 s", 100 * time.Minute: "1 h 40 m", 41 * time.Hour: "41 h", 100 * time.Hour: "4 d"} {

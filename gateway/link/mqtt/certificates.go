@@ -28,7 +28,7 @@ func (c *certificates) watch(config *tls.Config, file string) {
 	c.mu.Lock()
 	c.own = nil
 	for _, pair := range config.Certificates {
-		c.own = []link.Certificate{{Own: true, Name: file, NotAfter: pair.Leaf.NotAfter}}
+		c.own = []link.Certificate{{Own: true, Name: file, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}}
 	}
 	c.mu.Unlock()
 	config.VerifyConnection = func(s tls.ConnectionState) error {
@@ -55,7 +55,7 @@ func expired(err error) *x509.Certificate {
 func (c *certificates) note(cert *x509.Certificate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broker = []link.Certificate{{Name: cert.Subject.CommonName, NotAfter: cert.NotAfter}}
+	c.broker = []link.Certificate{{Name: cert.Subject.CommonName, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}}
 }
 
 // lastToEnd returns the certificate with which the last of the chains ends.
