@@ -305,10 +305,11 @@ func (g *group) parseSilence(o map[string]string, fail func(field, what, mend st
 }
 
 func (s *settings) parseSecurity(o map[string]string, fail func(field, what, mend string)) {
-	if v := o["security_policy"]; v != "" && v != "auto" {
+	plain := func(v string) string { return strings.ReplaceAll(strings.ToLower(v), "_", "-") } // OPC UA writes Aes128_Sha256_RsaOaep
+	if v := o["security_policy"]; v != "" && plain(v) != "auto" {
 		var names []string
 		for _, p := range wire.Policies() {
-			if names = append(names, p.Name); p.Name == v {
+			if names = append(names, p.Name); p.Name == plain(v) {
 				s.policy = p
 			}
 		}
@@ -320,9 +321,9 @@ func (s *settings) parseSecurity(o map[string]string, fail func(field, what, men
 	case v == "":
 	case s.policy == wire.None():
 		fail("security_mode", "security_mode is given with security_policy none", "remove one of them")
-	case v == wire.ModeSign.String():
+	case plain(v) == wire.ModeSign.String():
 		s.mode = wire.ModeSign
-	case v == wire.ModeSignAndEncrypt.String():
+	case plain(v) == wire.ModeSignAndEncrypt.String() || strings.EqualFold(v, "SignAndEncrypt"):
 		s.mode = wire.ModeSignAndEncrypt
 	default:
 		fail("security_mode", fmt.Sprintf("security_mode %q is not known", v), "use sign or sign-and-encrypt, or leave it out to take the strongest")

@@ -30,13 +30,13 @@ func mistakes(err error) []string {
 
 func TestEveryMistakeAtOnce(t *testing.T) {
 	c := connection("192.168.1.20:4840", time.Second, "ns=2;s=ok", "Speed", "ns=2;i=1", "i=1")
-	c.Devices[0].Options = map[string]string{"security_policy": "Basic256Sha256", "security_mode": "encrypt", "allow_insecure": "yes", "password": "x"}
+	c.Devices[0].Options = map[string]string{"security_policy": "Basic512Sha256", "security_mode": "encrypt", "allow_insecure": "yes", "password": "x"}
 	c.Devices[0].Groups[0].Tags[2].Type = "real"
 	c.Devices[0].Groups[0].Tags[3].Type = "8"
 	_, err := newDriver(c)
 	want := []string{
 		`0/-1/-1 url: url "192.168.1.20:4840" is not an OPC UA endpoint; use "opc.tcp://192.168.1.20:4840"`,
-		`0/-1/-1 security_policy: security_policy "Basic256Sha256" is not known; use one of auto, none, basic128rsa15, basic256, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss`,
+		`0/-1/-1 security_policy: security_policy "Basic512Sha256" is not known; use one of auto, none, basic128rsa15, basic256, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss`,
 		`0/-1/-1 security_mode: security_mode "encrypt" is not known; use sign or sign-and-encrypt, or leave it out to take the strongest`,
 		`0/-1/-1 allow_insecure: allow_insecure "yes" is neither true nor false; use true or false`,
 		`0/-1/-1 password: password is given without a username; add username, or remove password`,

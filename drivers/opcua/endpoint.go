@@ -97,7 +97,32 @@ func (s *settings) noneFits(offers []endpoint) error {
 	case s.policy == wire.None():
 		return fmt.Errorf(`the server takes no unsecured connections; it offers %s; remove "security_policy: none" to take the strongest of these`, what)
 	}
-	return fmt.Errorf("the server offers no endpoint with %s; it offers %s; write one of these", s.demand(), what)
+	best := strongest(offers)
+	if best.mode == wire.ModeNone {
+		return fmt.Errorf(`the server offers no endpoint with %s; it offers unsecured connections only, which anybody on the way can read and change; %s to allow that`, s.demand(), best.mend())
+	}
+	return fmt.Errorf("the server offers no endpoint with %s; it offers %s; %s for the strongest of these", s.demand(), what, best.mend())
+}
+
+// strongest returns the strongest of the endpoints that we could speak with, nil for none.
+func strongest(offers []endpoint) (best *endpoint) {
+	for i := range offers {
+		if e := &offers[i]; e.usable() && (best == nil || e.stronger(best)) {
+			best = e
+		}
+	}
+	return best
+}
+
+// mend says what to write in the config to get this endpoint.
+func (e *endpoint) mend() string {
+	switch {
+	case e.mode == wire.ModeNone:
+		return `write "security_policy: none" and no security_mode`
+	case e.policy.Insecure:
+		return fmt.Sprintf(`write "security_policy: %s", "security_mode: %v" and "allow_insecure: true"`, e.policy.Name, e.mode)
+	}
+	return fmt.Sprintf(`write "security_policy: %s" and "security_mode: %v"`, e.policy.Name, e.mode)
 }
 
 // demand says what the config asks for, as it asks for it.

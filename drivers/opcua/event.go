@@ -19,16 +19,22 @@ import (
 
 const (
 	eventType      = "event"
-	maxEventTags   = 16   // of a group
-	maxEventFields = 64   // that are looked at
-	eventQueue     = 1000 // events that the server keeps until they are published: they come in bursts
+	maxEventTags   = 16               // of a group
+	maxEventFields = 64               // that are looked at
+	refreshTime    = 10 * time.Second // within which a server tells its conditions
+	maxOpen        = 1000             // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
+	eventQueue     = 1000             // events that the server keeps until they are published: they come in bursts
 )
 
 // event says which events of a node a tag takes.
 type event struct {
 	severity uint16   // least, 0 = any
 	kind     *address // of the event, its subtypes included; nil = any
+	open     map[standing]bool
 }
+
+// standing is a state of a condition that was told and is not over: it is active, or somebody should still see to it.
+type standing struct{ condition, branch string }
 
 // parseEvent reads the options of a tag of the type event.
 func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event {
@@ -124,17 +130,56 @@ func (e *event) filter(kind uint16) ([]byte, error) {
 	element := func(op ua.FilterOperator, with ...*ua.ExtensionObject) {
 		f.WhereClause.Elements = append(f.WhereClause.Elements, &ua.ContentFilterElement{FilterOperator: op, FilterOperands: with})
 	}
-	if e.severity > 0 && e.kind != nil {
-		other := func(i uint32) *ua.ExtensionObject { return ua.NewExtensionObject(&ua.ElementOperand{Index: i}) }
-		element(ua.FilterOperatorAnd, other(1), other(2))
+	var types []*ua.NodeID
+	switch {
+	case e.kind != nil:
+		types = append(types, e.kind.nodeID(kind))
+	case e.severity > 0:
+		types = append(types, ua.NewNumericNodeID(0, id.ConditionType)) // see passes
+	default:
+		return ua.Encode(ua.NewExtensionObject(f))
 	}
-	if e.severity > 0 {
+	// Servers should let these three through any filter (OPC 10000-9, 4.5), and do not.
+	for _, i := range []uint32{id.RefreshStartEventType, id.RefreshEndEventType, id.RefreshRequiredEventType} {
+		types = append(types, ua.NewNumericNodeID(0, i))
+	}
+	either := func() { // what stands behind it, or all the rest
+		n := uint32(len(f.WhereClause.Elements))
+		element(ua.FilterOperatorOr, ua.NewExtensionObject(&ua.ElementOperand{Index: n + 1}), ua.NewExtensionObject(&ua.ElementOperand{Index: n + 2}))
+	}
+	if e.kind == nil {
+		either()
 		element(ua.FilterOperatorGreaterThanOrEqual, ua.NewExtensionObject(operand(id.BaseEventType, "Severity")), literal(e.severity))
 	}
-	if e.kind != nil {
-		element(ua.FilterOperatorOfType, literal(e.kind.nodeID(kind)))
+	for i, n := range types {
+		if i < len(types)-1 {
+			either()
+		}
+		element(ua.FilterOperatorOfType, literal(n))
 	}
 	return ua.Encode(ua.NewExtensionObject(f))
+}
+
+// passes reports whether an event is severe enough. The server sends those of conditions whatever their severity, because the end of an alarm often has
+// a lower one than the alarm, or none.
+func (e *event) passes(h *happened) bool {
+	if e.severity == 0 {
+		return true
+	}
+	key := standing{h.Condition, h.Branch}
+	loud, full := h.Severity >= uint64(e.severity), len(e.open) >= maxOpen
+	if !loud && h.Severity > 0 && (h.Condition == "" || !e.open[key] && !full) {
+		return false
+	}
+	if lasts := h.Active != nil && *h.Active || h.Retain != nil && *h.Retain; !lasts {
+		delete(e.open, key)
+	} else if loud && !full {
+		if e.open == nil {
+			e.open = map[standing]bool{}
+		}
+		e.open[key] = true
+	}
+	return true
 }
 
 // operand names a field of events, or the id of the condition.
@@ -180,7 +225,10 @@ func (f *feed) events(s *subscription, r *reader) error {
 			p.Tags, p.Note = append(p.Tags, uint32(tag)), "the server had no room for all events, and discarded some"
 			continue
 		}
-		e.Refresh = s.refreshing[tag]
+		if !s.group.tags[tag].event.passes(&e) {
+			continue
+		}
+		e.Refresh = s.refreshing[tag] || e.Condition != "" && s.before(at)
 		p.Readings = append(p.Readings, e.reading(tag, at))
 		if len(p.Readings) == maxPush {
 			f.push(p)
@@ -264,11 +312,17 @@ func (e *happened) reading(tag int, at int64) telemetry.Reading {
 // refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server without
 // conditions refuses, and has none.
 func (f *feed) refresh(s *subscription) error {
-	s.refresh = false
+	s.refresh, s.asked = false, time.Now()
 	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
 		InputArguments: []*ua.Variant{ua.MustVariant(s.id)}}
 	_, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
 	return unlessRefused(err)
+}
+
+// before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some
+// servers put the marks of a refresh among the events of the server itself only.
+func (s *subscription) before(at int64) bool {
+	return at != 0 && at < s.listens && s.came.Sub(s.asked) < refreshTime
 }
 
 // begun appends what the tags of events read from now on: that they come.

@@ -53,15 +53,16 @@ func told(t *testing.T, pushes <-chan drivers.Push, enough func(tag int, e *happ
 // told again.
 func TestNodeOPCUAEvents(t *testing.T) {
 	url := nodeOPCUA(t, "alarms")
-	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double")
+	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double", "ns=1;s=Interop.Tank")
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}
 	eventTag(c, 0, nil)
 	eventTag(c, 1, map[string]string{"min_severity": "400"})
 	eventTag(c, 2, nil)
 	eventTag(c, 3, map[string]string{"event_type": "i=2915", "min_severity": "1"})
+	eventTag(c, 5, map[string]string{"event_type": "i=2915"})
 	c.Devices[0].Groups[0].Interval = 100 * time.Millisecond
 	d, pushes := subscribed(t, c)
-	var begun, loud, alarms int
+	var begun, loud, alarms, ended int
 	var turns []int
 	told(t, pushes, func(tag int, e *happened) bool {
 		turn := 0
@@ -72,23 +73,27 @@ func TestNodeOPCUAEvents(t *testing.T) {
 		case tag == 0 && turn > 0:
 			turns = append(turns, turn)
 		case tag == 1:
-			if loud++; e.Severity < 400 {
+			if loud++; e.Active != nil && !*e.Active {
+				ended++
+			}
+			if e.Severity > 0 && e.Severity < 400 {
 				t.Errorf("tag of severity 400: %+v", e)
 			}
 		case tag == 3:
-			if alarms++; e.Type != "ExclusiveLimitAlarmType" || e.Active == nil || e.Acked == nil || *e.Acked || e.Name != "Pressure" || *e.Active != (e.Limit == "High") && e.Branch == "" {
-				t.Errorf("alarm %+v", e)
+			if alarms++; e.Type != "ExclusiveLimitAlarmType" || e.Active == nil || e.Acked == nil || *e.Acked && *e.Active || e.Name != "Pressure" || *e.Active != (e.Limit == "High") && e.Branch == "" {
+				text, _ := json.Marshal(e)
+				t.Errorf("alarm %s", text)
 			}
 		}
-		return len(turns) >= 20 && loud > 5 && alarms > 5
+		return len(turns) >= 20 && loud > 5 && alarms > 5 && ended > 1
 	})
 	for i := range turns {
 		if turns[i] != turns[0]+i {
 			t.Fatalf("turns %v", turns)
 		}
 	}
-	if begun != 3 {
-		t.Errorf("%d tags say that events come from now on, want 3", begun)
+	if begun != 4 {
+		t.Errorf("%d tags say that events come from now on, want 4", begun)
 	}
 	d.Close()
 	if err := d.Connect(t.Context()); err != nil {
@@ -97,7 +102,13 @@ func TestNodeOPCUAEvents(t *testing.T) {
 	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
 		t.Fatalf("Subscribe: %v, %v", ok, err)
 	}
-	told(t, d.Pushed(), func(tag int, e *happened) bool { return tag == 0 && e.Refresh && e.Name == "Pressure" })
+	again := map[int]bool{}
+	told(t, d.Pushed(), func(tag int, e *happened) bool {
+		if e.Refresh && e.Name == "Pressure" {
+			again[tag] = true
+		}
+		return again[0] && again[3] && again[5]
+	})
 }
 
 // TestEventMistakes has tags of events that cannot be.
@@ -179,6 +190,41 @@ func TestEventsOfAList(t *testing.T) {
 		if r := all[0].Readings[i]; r.Value.Text != want || r.Time != noon.UnixMicro() {
 			t.Errorf("%s at %d, want %s", r.Value.Text, r.Time, want)
 		}
+	}
+}
+
+// TestSeverity: a condition that was told is told until it is over, however quiet its end is.
+func TestSeverity(t *testing.T) {
+	yes, no := true, false
+	e := &event{severity: 500}
+	for i, c := range []struct {
+		h    happened
+		want bool
+	}{
+		{happened{Severity: 499}, false},
+		{happened{Severity: 500}, true},
+		{happened{Severity: 100, Condition: "a", Active: &yes, Retain: &yes}, false}, // was never loud
+		{happened{Severity: 100, Condition: "a", Active: &no, Retain: &no}, false},
+		{happened{Condition: "a", Active: &no, Retain: &yes}, true}, // without a severity
+		{happened{Severity: 100, Condition: "a", Active: &yes, Retain: &yes}, false},
+		{happened{Severity: 700, Condition: "a", Active: &yes, Retain: &yes}, true},
+		{happened{Severity: 1, Condition: "b", Active: &no, Retain: &yes}, false},
+		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &yes}, true}, // over, not seen to
+		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &no}, true},
+		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &no}, false},
+	} {
+		if got := e.passes(&c.h); got != c.want {
+			t.Errorf("%d: %v, want %v", i, got, c.want)
+		}
+	}
+	if len(e.open) > 0 {
+		t.Errorf("%v stay open", e.open)
+	}
+	for i := range 2 * maxOpen {
+		e.passes(&happened{Severity: 700, Condition: fmt.Sprint(i), Active: &yes})
+	}
+	if len(e.open) != maxOpen || !e.passes(&happened{Severity: 1, Condition: fmt.Sprint(maxOpen + 1), Active: &no}) {
+		t.Errorf("%d are followed; the end of another one does not pass", len(e.open))
 	}
 }
 

@@ -66,10 +66,14 @@ type subscription struct {
 	quiet      time.Duration  // how long it may say nothing
 	refused    []int          // tags that the server does not monitor, tried again now and then
 	reasons    map[int]string // why
+	items      []uint32       // the ids of its monitored items, by tag; 0 = none
+	dead       map[int]uint32 // tags whose nodes are gone, and the status that said so
 	retry      time.Time
 	*verified               // nil = it is not
 	refresh    bool         // the server wants to be asked for its conditions
 	refreshing map[int]bool // tags of events to which it tells them
+	listens    int64        // µs since 1970, by the server's clock: since when it monitors for us
+	asked      time.Time    // when it was asked for its conditions
 	silence    *silence     // nil = its tags may be silent for as long as they like
 }
 
@@ -348,6 +352,9 @@ func (f *feed) data(s *subscription, r *reader) error {
 				}
 			}
 			s.note(tag, &v, s.heard)
+			if !f.lives(s, tag, &v) {
+				continue
+			}
 			from := len(p.Readings)
 			p.Readings = f.readings(f.ctx, s.group, tag, &v, p.Readings)
 			for i := from; i < len(p.Readings); i++ {

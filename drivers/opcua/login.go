@@ -192,7 +192,7 @@ func noUser(kind ua.UserTokenType, e *endpoint, offers []endpoint) error {
 	}
 	for i := range offers {
 		if o := &offers[i]; o.usable() && o.user(kind) != nil {
-			return fmt.Errorf("the server takes no %s at this endpoint, but at %s; write its security_policy and security_mode", what, offered(offers[i:i+1]))
+			return fmt.Errorf("the server takes no %s at this endpoint, but at %s; %s", what, offered(offers[i:i+1]), o.mend())
 		}
 	}
 	if len(e.users) == 0 {

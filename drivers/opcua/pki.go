@@ -2,6 +2,8 @@ package opcua
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -268,13 +270,29 @@ func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
+		if _, curve := x509.ParseECPrivateKey(block.Bytes); curve == nil {
+			return nil, fmt.Errorf("its key is of type EC; %w", errNotRSA)
+		}
 		return nil, err
 	}
 	key, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("its key is of type %T, not RSA; OPC UA's elliptic-curve policies are not supported", parsed)
+		return nil, fmt.Errorf("its key is of type %s; %w", kindOf(parsed), errNotRSA)
 	}
 	return key, nil
+}
+
+// errNotRSA ends a message on a key of another type.
+var errNotRSA = errors.New("OPC UA's elliptic-curve policies are not supported: have an RSA key and a certificate for it made")
+
+func kindOf(key any) string {
+	switch key.(type) {
+	case *ecdsa.PrivateKey:
+		return "EC"
+	case ed25519.PrivateKey:
+		return "Ed25519"
+	}
+	return fmt.Sprintf("%T", key)
 }
 
 // generate makes a key and a self-signed certificate. The file appears whole or not at all; one that is there stays.

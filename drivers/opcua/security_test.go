@@ -189,7 +189,14 @@ func TestChoice(t *testing.T) {
 		{"none, not offered", current[:1], false, map[string]string{"security_policy": "none"},
 			`the server takes no unsecured connections; it offers basic256sha256 sign-and-encrypt, basic256sha256 sign; remove "security_policy: none" to take the strongest of these`},
 		{"not offered", current[:1], true, map[string]string{"security_policy": "aes256-sha256-rsapss", "security_mode": "sign"},
-			"the server offers no endpoint with security_policy aes256-sha256-rsapss and security_mode sign; it offers basic256sha256 sign-and-encrypt, basic256sha256 sign, none; write one of these"},
+			"the server offers no endpoint with security_policy aes256-sha256-rsapss and security_mode sign; it offers basic256sha256 sign-and-encrypt, basic256sha256 sign, none; " +
+				`write "security_policy: basic256sha256" and "security_mode: sign-and-encrypt" for the strongest of these`},
+		{"unsecured only", nil, true, map[string]string{"security_mode": "sign"}, `the server offers no endpoint with security_mode sign; it offers unsecured connections only, ` +
+			`which anybody on the way can read and change; write "security_policy: none" and no security_mode to allow that`},
+		{"withdrawn only", []string{"basic256"}, true, map[string]string{"security_mode": "sign"}, `the server offers no endpoint with security_mode sign; it offers basic256 sign-and-encrypt, basic256 sign, none; ` +
+			`write "security_policy: basic256", "security_mode: sign-and-encrypt" and "allow_insecure: true" for the strongest of these`},
+		{"in OPC UA's spelling", current, true, map[string]string{"security_policy": "Aes128_Sha256_RsaOaep", "security_mode": "SignAndEncrypt"}, "aes128-sha256-rsaoaep sign-and-encrypt"},
+		{"none, in OPC UA's spelling", current, true, map[string]string{"security_policy": "None"}, "none none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, opcuasim.Options{Identity: identity(t), Policies: uris(c.offers...), NoneToo: c.none}, 1)

@@ -66,6 +66,7 @@ func TestRequestsAreTheLibrarys(t *testing.T) {
 		{id.PublishRequest_Encoding_DefaultBinary, encodePublish([]ack{{9, 1}, {8, 3}}), &ua.PublishRequest{SubscriptionAcknowledgements: []*ua.SubscriptionAcknowledgement{
 			{SubscriptionID: 9, SequenceNumber: 1}, {SubscriptionID: 8, SequenceNumber: 3}}}},
 		{id.RepublishRequest_Encoding_DefaultBinary, encodeRepublish(ack{9, 4}), &ua.RepublishRequest{SubscriptionID: 9, RetransmitSequenceNumber: 4}},
+		{id.DeleteMonitoredItemsRequest_Encoding_DefaultBinary, encodeDeleteItems(9, []uint32{5, 7}), &ua.DeleteMonitoredItemsRequest{SubscriptionID: 9, MonitoredItemIDs: []uint32{5, 7}}},
 		{id.CloseSessionRequest_Encoding_DefaultBinary, encode(&closeSession{true}), &ua.CloseSessionRequest{DeleteSubscriptions: true}},
 	} {
 		got, err := c.body(wire.AppendHeader(nil, c.service, encodedToken, 42, 3*time.Second))

@@ -33,6 +33,7 @@ type statusTexts map[ua.StatusCode]string
 // readMends says what to do about the common status codes of values.
 var readMends = map[ua.StatusCode]string{
 	ua.StatusBadNodeIDUnknown:           `check the spelling, where case counts, and the namespace; "millrace opcua browse" lists what there is`,
+	ua.StatusBadNodeIDInvalid:           "check the spelling; some servers say so of a node that was deleted, too",
 	ua.StatusBadNotReadable:             "see whether the server lets anybody read it",
 	ua.StatusBadUserAccessDenied:        "give the user the right to read it, in the server",
 	ua.StatusBadNoCommunication:         "look at the server's own link to the machine",

@@ -84,7 +84,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if err != nil {
 		return err
 	}
-	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, refreshing: map[int]bool{}, retry: time.Now().Add(asideTime),
+	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, items: make([]uint32, len(g.tags)), dead: map[int]uint32{}, refreshing: map[int]bool{}, retry: time.Now().Add(asideTime),
 		verified: newVerified(f.set.verify, len(g.tags)), silence: newSilence(g, time.Now())}
 	if r.Err != nil {
 		return r.Err
@@ -205,6 +205,9 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if n := r.Count(4); r.Err == nil && n != len(tags) {
 		return nil, protocolError(fmt.Sprintf("the server answered with %d results for %d items", n, len(tags)))
 	}
+	if s.listens == 0 {
+		s.listens = micros(ticksOf(r.Clock))
+	}
 	for _, tag := range tags {
 		i := r.item()
 		switch {
@@ -214,6 +217,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
 		default:
 			delete(s.reasons, tag)
+			s.items[tag] = i.id
 			if s.group.tags[tag].event != nil {
 				continue
 			}
@@ -230,6 +234,9 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	tags := slices.Clone(s.refused[:n])
 	s.refused = slices.Delete(s.refused, 0, n)
 	before := maps.Clone(s.reasons)
+	if err := f.bury(s, tags); err != nil {
+		return err
+	}
 	tags, bad, err := f.searchLost(s, tags)
 	if err != nil {
 		return err
@@ -246,12 +253,12 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	return nil
 }
 
-// searchLost looks again for the nodes of those of the tags whose browse paths have led to none. It returns the tags that have one, and
+// searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone. It returns the tags that have one, and
 // readings of the others.
 func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telemetry.Reading, err error) {
 	var lost []int
 	for _, tag := range tags {
-		if s.group.isLost(tag) {
+		if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
 			lost = append(lost, tag)
 		} else {
 			found = append(found, tag)

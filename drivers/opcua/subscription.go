@@ -67,6 +67,7 @@ func encodeMonitor(subscription uint32, p *plan, tags []int, sampling time.Durat
 
 // item is what the server made of a request for an item.
 type item struct {
+	id       uint32
 	status   ua.StatusCode
 	sampling time.Duration
 	queue    uint32
@@ -74,8 +75,7 @@ type item struct {
 
 func (r *reader) item() item {
 	status := ua.StatusCode(r.U32())
-	r.U32() // the item's id: items end with their subscription
-	i := item{status, duration(r.F64()), r.U32()}
+	i := item{r.U32(), status, duration(r.F64()), r.U32()}
 	r.ExtensionObject()
 	return i
 }

@@ -166,7 +166,7 @@ func (s *settings) checkTrust(leaf *x509.Certificate, sent []*x509.Certificate) 
 	}
 	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
-		return s.untrusted(leaf, known, err)
+		return s.untrusted(leaf, known, trusted, err)
 	}
 	for _, c := range chains[0][1:] {
 		if err := s.revoked(c, known); err != nil {
@@ -177,7 +177,7 @@ func (s *settings) checkTrust(leaf *x509.Certificate, sent []*x509.Certificate) 
 }
 
 // untrusted says why a certificate is not trusted, and keeps it for a person to decide.
-func (s *settings) untrusted(leaf *x509.Certificate, known []*x509.Certificate, why error) error {
+func (s *settings) untrusted(leaf *x509.Certificate, known []*x509.Certificate, trusted []Certificate, why error) error {
 	var invalid x509.CertificateInvalidError
 	if errors.As(why, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && !invalid.Cert.Equal(leaf) {
 		return fmt.Errorf("has an issuer %q that is not valid now (%s to %s); have a new one made", invalid.Cert.Subject.CommonName,
@@ -190,10 +190,26 @@ func (s *settings) untrusted(leaf *x509.Certificate, known []*x509.Certificate, 
 			problem += ", whose certificate is neither in trusted/ nor in issuers/"
 		}
 	}
+	if old := s.before(leaf, trusted); old != nil {
+		problem += fmt.Sprintf("; the server shows another certificate than the trusted one %s: it was renewed, or somebody is in the middle", called(old))
+	}
 	if err := s.pki.Reject(leaf); err != nil {
 		return fmt.Errorf("%s, and cannot be kept for you to look at: %w", problem, err)
 	}
 	return fmt.Errorf("%s; compare the thumbprint with what the server shows, then run: millrace opcua trust add %s --pki %s", problem, Thumbprint(leaf.Raw), s.pki.Path)
+}
+
+// before returns the trusted certificate of the same application on the same host, the one that ends last; nil = this is a first contact.
+func (s *settings) before(leaf *x509.Certificate, trusted []Certificate) (old *x509.Certificate) {
+	for _, c := range trusted {
+		same := slices.ContainsFunc(c.URIs, func(u *url.URL) bool {
+			return slices.ContainsFunc(leaf.URIs, func(l *url.URL) bool { return l.String() == u.String() })
+		})
+		if same && s.namesHost(c.Certificate) && (old == nil || c.NotAfter.After(old.NotAfter)) {
+			old = c.Certificate
+		}
+	}
+	return old
 }
 
 func issuerOf(c *x509.Certificate, known []*x509.Certificate) *x509.Certificate {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ type badCertificate struct {
 // TestBadCertificates has each certificate that must not be taken, although a person has put it into trusted/ where that is possible. It is
 // refused at the first connect and at the next, with its own message. The good ones among them hold that the checks can pass.
 func TestBadCertificates(t *testing.T) {
-	for _, c := range append(badFacts(t), badChains(t)...) {
+	for _, c := range slices.Concat(badFacts(t), badChains(t), badSuccessors(t)) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			ownIn(t, dir)
@@ -125,6 +126,21 @@ func badFacts(t *testing.T) []badCertificate {
 func issued(t *testing.T, by *authority, key *rsa.PrivateKey) (*x509.Certificate, []byte) {
 	template := opcuasim.Template()
 	return template, issue(t, template, by, key)
+}
+
+// badSuccessors has servers whose certificate is not the one that a person has trusted.
+func badSuccessors(t *testing.T) []badCertificate {
+	key := identity(t).Key
+	return []badCertificate{
+		{"another one than before", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.Subject.CommonName, c.SerialNumber = "as it was", big.NewInt(7) }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, `is not trusted; the server shows another certificate than the trusted one "as it was" (thumbprint `},
+		{"beside one of another host", func(dir string) *opcuasim.Identity {
+			trusting(t, dir, selfSigned(t, key, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"press-7"}, nil }))
+			return &opcuasim.Identity{Key: key, Certificate: selfSigned(t, key, func(*x509.Certificate) {})}
+		}, "is not trusted; compare the thumbprint"},
+	}
 }
 
 func badChains(t *testing.T) []badCertificate {

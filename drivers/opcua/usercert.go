@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -54,12 +55,17 @@ func keyIn(b []byte) (*rsa.PrivateKey, error) {
 		switch {
 		case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["DEK-Info"] != "":
 			return nil, errors.New("its key is encrypted, and nobody is there to type a passphrase; give it without one, in a file that only the gateway may read")
+		case block.Type == "EC PRIVATE KEY" || block.Type == "DSA PRIVATE KEY":
+			return nil, fmt.Errorf("its key is of type %s; %w", strings.TrimSuffix(block.Type, " PRIVATE KEY"), errNotRSA)
 		case block.Type == "PRIVATE KEY" || block.Type == "RSA PRIVATE KEY":
 			return parseKey(block)
 		}
 	}
-	if key, err := parseKey(&pem.Block{Bytes: b}); blocks == 0 && err == nil {
-		return key, nil
+	if blocks == 0 {
+		key, err := parseKey(&pem.Block{Bytes: b})
+		if err == nil || errors.Is(err, errNotRSA) {
+			return key, err
+		}
 	}
 	return nil, errors.New("it holds no RSA key; write user_key, the file of the key, in PEM or DER")
 }

@@ -2,6 +2,9 @@ package opcua
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -87,6 +90,15 @@ func TestUserCertificateRefused(t *testing.T) {
 	old, oldDER := userFiles(t, func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
 	})
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, _ := x509.MarshalECPrivateKey(curve)
+	ec8, _ := x509.MarshalPKCS8PrivateKey(curve)
+	write(t, dir+"/ec.der", ec)
+	write(t, dir+"/ec.pem", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: ec}))
+	write(t, dir+"/ec8.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: ec8}))
 	young, _ := userFiles(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(24 * time.Hour) })
 	thumb := Thumbprint(der)
 	for _, c := range []struct {
@@ -102,6 +114,9 @@ func TestUserCertificateRefused(t *testing.T) {
 		{"another's key", dir + "/user.der", other + "/user.key", opcuasim.Options{UserCertificate: der}, nil, "the key is not that of the certificate in " + dir + "/user.der"},
 		{"no key", dir + "/user.der", "", opcuasim.Options{UserCertificate: der}, nil, "it holds no RSA key; write user_key"},
 		{"a key with a passphrase", dir + "/user.der", dir + "/locked.pem", opcuasim.Options{UserCertificate: der}, nil, "its key is encrypted, and nobody is there to type a passphrase"},
+		{"an elliptic key", dir + "/user.der", dir + "/ec.pem", opcuasim.Options{UserCertificate: der}, nil, "ec.pem: its key is of type EC; OPC UA's elliptic-curve policies are not supported: have an RSA key"},
+		{"an elliptic key in DER", dir + "/user.der", dir + "/ec.der", opcuasim.Options{UserCertificate: der}, nil, "ec.der: its key is of type EC; "},
+		{"an elliptic key, PKCS 8", dir + "/user.der", dir + "/ec8.pem", opcuasim.Options{UserCertificate: der}, nil, "ec8.pem: its key is of type EC; "},
 		{"no certificate", dir + "/user.key", "", opcuasim.Options{UserCertificate: der}, nil, "user.key holds no certificate, in DER or PEM"},
 		{"no file", dir + "/none.pem", "", opcuasim.Options{UserCertificate: der}, nil, "no such file"},
 		{"expired", old + "/user.pem", "", opcuasim.Options{UserCertificate: oldDER}, nil, "user.pem expired on "},

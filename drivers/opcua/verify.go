@@ -45,6 +45,14 @@ func (v *verified) note(tag int, value *wire.DataValue, now time.Time) {
 	}
 }
 
+// forget leaves a tag alone until it is pushed again.
+func (v *verified) forget(tag int) {
+	if v != nil {
+		v.pushed[tag] = image{}
+		delete(v.suspect, tag)
+	}
+}
+
 // hash leaves out the time: some servers have another one for each read.
 func (v *verified) hash(value *wire.DataValue) uint64 {
 	return maphash.Bytes(v.seed, value.Variant) ^ uint64(value.Status>>16)

@@ -184,6 +184,13 @@ func (s *Server) AddVariable(name string, value func() any) {
 	s.AddNode(s.opts.Namespaces[0], "s="+name, value)
 }
 
+// RemoveVariable takes out a variable of the first namespace. Items that watch it say so and are dead from then on.
+func (s *Server) RemoveVariable(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, node{s.opts.Namespaces[0], "s=" + name})
+}
+
 // AddNode adds a variable with an identifier such as "i=1001". value is called for each read, also
 // by several connections at once; it returns a Go value that a variant can hold, an int (sent as
 // Int64), nil (null), or a *ua.DataValue, which is sent as it is.

@@ -48,6 +48,8 @@ type subscription struct {
 
 // item is a variable that a subscription watches.
 type item struct {
+	id       uint32
+	dead     bool // its node was removed: it stays silent, also when there is one again
 	handle   uint32
 	read     *ua.ReadValueID
 	key      node
@@ -211,15 +213,51 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 		return result
 	}
 	p := want.RequestedParameters
-	i := &item{handle: p.ClientHandle, read: want.ItemToMonitor, key: key, size: max(int(p.QueueSize), 1),
+	i := &item{id: s.serial.Add(1), handle: p.ClientHandle, read: want.ItemToMonitor, key: key, size: max(int(p.QueueSize), 1),
 		sampling: max(time.Duration(p.SamplingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)}
 	if n := s.opts.MaxQueue; n > 0 {
 		i.size = min(i.size, n)
 	}
 	sub.items = append(sub.items, i)
-	result.MonitoredItemID = s.serial.Add(1)
+	result.MonitoredItemID = i.id
 	result.RevisedSamplingInterval, result.RevisedQueueSize = float64(i.sampling)/float64(time.Millisecond), uint32(i.size)
 	return result
+}
+
+// Items returns how many items all subscriptions have.
+func (s *Server) Items() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, made := range s.sessions {
+		made.subs.mu.Lock()
+		for _, sub := range made.subs.all {
+			n += len(sub.items)
+		}
+		made.subs.mu.Unlock()
+	}
+	return n
+}
+
+// deleteItems takes items out of a subscription.
+func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sub := m.all[r.SubscriptionID]
+	if sub == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	res := &ua.DeleteMonitoredItemsResponse{}
+	for _, id := range r.MonitoredItemIDs {
+		at, status := slices.IndexFunc(sub.items, func(i *item) bool { return i.id == id }), ua.StatusOK
+		if at < 0 {
+			status = ua.StatusBadMonitoredItemIDInvalid
+		} else {
+			sub.items = slices.Delete(sub.items, at, at+1)
+		}
+		res.Results = append(res.Results, status)
+	}
+	return res, ua.StatusOK
 }
 
 // wait lets a Publish request wait for its answer.
@@ -376,7 +414,11 @@ func (s *Server) served(sub *subscription, message *ua.NotificationMessage) {
 
 // sample queues the value of an item when it is another.
 func (s *Server) sample(i *item, now time.Time) {
+	if i.dead {
+		return
+	}
 	v, _ := s.valueOf(i.read, now)
+	i.dead = s.nodes[i.key] == nil
 	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && same(i.last.Value, v.Value) {
 		return
 	}

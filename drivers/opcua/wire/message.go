@@ -30,7 +30,7 @@ func (r *Reader) Response(want uint16) error {
 	if r.Err == nil && !known {
 		return ProtocolError(fmt.Sprintf("the server answered with message %d of namespace %d, not with %d", n.Number, n.NS, want))
 	}
-	r.U64() // the server's clock
+	r.Clock = int64(r.U64())
 	r.U32() // our handle; the request id has been checked
 	status := r.U32()
 	if r.Err == nil && status>>31 != 0 {

@@ -50,8 +50,9 @@ const (
 // Reader takes values off a message of which every byte may be wrong. It allocates nothing, and nothing it
 // returns outlives the message. After the first mistake it gives zeros only, and err says what was wrong.
 type Reader struct {
-	B   []byte // what is left of the message
-	Err error  // the first mistake, a MalformedError
+	B     []byte // what is left of the message
+	Err   error  // the first mistake, a MalformedError
+	Clock int64  // a DateTime: the server's clock when it answered, once Response has been taken
 }
 
 // Fail records the first mistake and gives up on the rest of the message.

@@ -73,6 +73,7 @@ async function main() {
     const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
     await build(server.engine.addressSpace, { mass_variables: false });
   }
+  if (process.argv[6] === "fleeting") addFleeting(server);
   if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
   await server.start();
   process.removeAllListeners("SIGTERM");
@@ -236,6 +237,19 @@ function addMany(server, count) {
     turn++;
     for (const v of all) v.setValueFromSource({ dataType: DataType.UInt32, value: turn });
   }, 1000);
+}
+
+// addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions.
+function addFleeting(server) {
+  const ns = server.engine.addressSpace.getOwnNamespace();
+  const add = () => ns.addVariable({ organizedBy: "ObjectsFolder", browseName: "Fleeting", nodeId: "s=Fleeting", dataType: DataType.Double,
+    value: { dataType: DataType.Double, value: 1.5 } });
+  let now = add();
+  setInterval(() => {
+    ns.deleteNode(now);
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("RefreshRequiredEventType", {});
+    setTimeout(() => (now = add()), 1000);
+  }, 20000);
 }
 
 // What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".
