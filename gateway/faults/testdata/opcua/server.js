@@ -122,7 +122,7 @@ function addNodes(server) {
 
   addStructures(server.engine.addressSpace, add);
 
-  // Scan counts the Read requests that name it: each poll gets the next number, so that a lost poll is
+  // Scan counts the Read requests for its value: each poll gets the next number, so that a lost poll is
   // a missing number. Each is told on stdout: "SCAN NUMBER MILLISECONDS-SINCE-1970". (Counting in the
   // getter would not do: node-opcua calls it twice a request.)
   const counter = add("Scan", DataType.UInt32, {
@@ -131,7 +131,7 @@ function addNodes(server) {
   });
   server.on("request", (request) => {
     const nodes = request.nodesToRead || [];
-    if (nodes.some((n) => n.nodeId.toString() === counter.nodeId.toString())) {
+    if (nodes.some((n) => n.attributeId === opcua.AttributeIds.Value && n.nodeId.toString() === counter.nodeId.toString())) {
       scan++;
       console.log("SCAN " + scan + " " + Date.now());
     }
