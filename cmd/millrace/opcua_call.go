@@ -51,7 +51,7 @@ func callMethod(ctx context.Context, out io.Writer, c *opcua.Client, args []stri
 		fmt.Fprintf(out, "%s takes %s; gives %s\n", safe(m.Name), argumentList(m.Inputs), argumentList(m.Outputs))
 	}
 	if len(args)-2 != len(m.Inputs) {
-		return fmt.Errorf("nothing was called; give %s, not %d", countOf(len(m.Inputs), "argument"), len(args)-2)
+		return fmt.Errorf("nothing was called; give %s, not %d", telemetry.Count(len(m.Inputs), "argument"), len(args)-2)
 	}
 	values := make([]telemetry.Value, len(m.Inputs))
 	for i := range m.Inputs {
@@ -91,10 +91,3 @@ func argumentList(all []opcua.Argument) string {
 
 // safe is a text of a server for a terminal.
 func safe(s string) string { return strings.Map(printable, s) }
-
-func countOf(n int, of string) string {
-	if n != 1 {
-		of += "s"
-	}
-	return fmt.Sprintf("%d %s", n, of)
-}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // contest is what is known of callers that were there while another one answered: DESIGN.md says who wins.
@@ -53,7 +54,7 @@ func (k *contest) trouble(address string, registration []byte, now time.Time) dr
 	} else {
 		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "let a firewall say who may call, or give the device a registration"
 	}
-	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, plural(k.times, "call"))
+	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, telemetry.Count(k.times, "call"))
 	return t
 }
 

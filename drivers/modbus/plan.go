@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // group is one poll group with its plan. The plan is of spans: what one request would cover if the device
@@ -301,14 +302,7 @@ func (b *block) String() string {
 	if b.count > 1 {
 		where += fmt.Sprintf("-%d", b.first+b.count-1)
 	}
-	return fmt.Sprintf("%s (%s, %s)", where, plural(int(b.count), what), plural(len(b.ops), "tag"))
-}
-
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
+	return fmt.Sprintf("%s (%s, %s)", where, telemetry.Count(int(b.count), what), telemetry.Count(len(b.ops), "tag"))
 }
 
 // Plan says in words which requests the next poll makes, and what it leaves out because the device refused it.

@@ -2,10 +2,9 @@ package opcua
 
 import (
 	"fmt"
-	"strings"
-	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // What servers must take at least, by the profile that they claim (OPC 10000-7 v1.04, 6.6.15, 6.6.16 and 6.6.18).
@@ -30,7 +29,7 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 		for i := range groups {
 			items += len(groups[i].asked())
 		}
-		line := fmt.Sprintf("in all %s with %s; %s", countOf(len(groups), "subscription"), countOf(items, "item"), leastOfServers)
+		line := fmt.Sprintf("in all %s with %s; %s", telemetry.Count(len(groups), "subscription"), telemetry.Count(items, "item"), leastOfServers)
 		if d.set.subscribing == modeSubscribe {
 			line += "; `mode: auto` polls what is refused"
 		}
@@ -50,9 +49,9 @@ func (d *driver) Requests(ref drivers.Ref) int {
 // subscribes says in words what the subscription of a group is asked to be.
 func (d *driver) subscribes(g *group) string {
 	text := fmt.Sprintf("subscribe to %s: sampled every %s, published every %s if the server can, %s of each kept until then",
-		countOf(len(g.asked()), "item"), short(g.interval), short(termsFor(g.interval, d.set.quiet).publish), countOf(d.set.queue, "value"))
+		telemetry.Count(len(g.asked()), "item"), telemetry.Short(g.interval), telemetry.Short(termsFor(g.interval, d.set.quiet).publish), telemetry.Count(d.set.queue, "value"))
 	if d.set.verify > 0 {
-		text += fmt.Sprintf("; what was not pushed for %s is read", short(d.set.verify))
+		text += fmt.Sprintf("; what was not pushed for %s is read", telemetry.Short(d.set.verify))
 	}
 	return text
 }
@@ -66,29 +65,10 @@ func (d *driver) reads(g *group) (lines []string) {
 	}
 	for i, n := range sizes {
 		if len(sizes) == 1 {
-			lines = append(lines, fmt.Sprintf("read %s in 1 request of up to %d", countOf(n, "node"), d.most))
+			lines = append(lines, fmt.Sprintf("read %s in 1 request of up to %d", telemetry.Count(n, "node"), d.most))
 		} else {
-			lines = append(lines, fmt.Sprintf("read %s in request %d of %d, up to %d each", countOf(n, "node"), i+1, len(sizes), d.most))
+			lines = append(lines, fmt.Sprintf("read %s in request %d of %d, up to %d each", telemetry.Count(n, "node"), i+1, len(sizes), d.most))
 		}
 	}
 	return lines
-}
-
-func countOf(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// short writes 1m and not 1m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"millrace/drivers/telemetry"
 )
 
 // placeholder is an address of RFC 5737: it is valid, and nobody answers there.
@@ -97,7 +99,7 @@ func (b *builder) clean(where, name string) string {
 func (b *builder) group(where string, d *Device, name string, interval time.Duration) *Group {
 	interval = min(max(cmp.Or(interval, b.options.Interval), 10*time.Millisecond), 24*time.Hour)
 	if name == "" {
-		name = "every-" + short(interval)
+		name = "every-" + telemetry.Short(interval)
 	}
 	for _, g := range d.Groups {
 		if g.Name == name && g.Interval == interval {
@@ -107,7 +109,7 @@ func (b *builder) group(where string, d *Device, name string, interval time.Dura
 	g := &Group{Name: b.clean(where, name), Interval: interval, names: map[string]bool{}}
 	for _, other := range d.Groups {
 		if other.Name == g.Name {
-			g.Name = b.clean(where, name+"-"+short(interval))
+			g.Name = b.clean(where, name+"-"+telemetry.Short(interval))
 		}
 	}
 	for _, other := range d.Groups { // the same name again, cleaned
@@ -117,18 +119,6 @@ func (b *builder) group(where string, d *Device, name string, interval time.Dura
 	}
 	d.Groups = append(d.Groups, g)
 	return g
-}
-
-// short is a duration as the config takes it: 1s, not 1m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
 }
 
 // add puts a tag into a group, under another name where its own is taken.

@@ -14,6 +14,7 @@ import (
 	"millrace/configs/templates"
 	"millrace/drivers"
 	"millrace/drivers/modbus"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 )
 
@@ -39,7 +40,7 @@ func lines(r *Result) []string {
 	for _, d := range r.Devices {
 		for _, g := range d.Groups {
 			for _, t := range g.Tags {
-				s := fmt.Sprintf("%s %s %d %s|%s %s|%s %s %s", d.Name, d.URL, d.Unit, d.Order, g.Name, short(g.Interval), t.Name, t.Address, t.Type)
+				s := fmt.Sprintf("%s %s %d %s|%s %s|%s %s %s", d.Name, d.URL, d.Unit, d.Order, g.Name, telemetry.Short(g.Interval), t.Name, t.Address, t.Type)
 				if t.Length > 0 {
 					s += fmt.Sprintf(" length %d", t.Length)
 				}

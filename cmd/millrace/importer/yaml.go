@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"millrace/drivers/telemetry"
 	"millrace/gateway/web"
 )
 
@@ -54,7 +55,7 @@ func (d *Device) write(out *bufio.Writer) {
 		fmt.Fprintf(out, "  order: %s\n", d.Order)
 	}
 	if d.Timeout > 0 {
-		fmt.Fprintf(out, "  timeout: %s\n", short(d.Timeout))
+		fmt.Fprintf(out, "  timeout: %s\n", telemetry.Short(d.Timeout))
 	}
 	for _, o := range d.Options {
 		fmt.Fprintf(out, "  %s: %s\n", o[0], o[1])
@@ -64,7 +65,7 @@ func (d *Device) write(out *bufio.Writer) {
 		if len(g.Tags) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "    - name: %s\n      interval: %s\n      tags:\n", quoted(g.Name), short(g.Interval))
+		fmt.Fprintf(out, "    - name: %s\n      interval: %s\n      tags:\n", quoted(g.Name), telemetry.Short(g.Interval))
 		for i := range g.Tags {
 			g.Tags[i].write(out)
 		}
