@@ -121,6 +121,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
 	publishing.start(g.watch)
+	g.missing.begin()
 	cfg, hash := g.begin(polling, publishing)
 	g.giveBack()
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),

@@ -1,17 +1,13 @@
 package gateway
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,7 +22,7 @@ import (
 // learned keeps over a restart what drivers have learned of devices, in a small file beside the store's. A file that is lost
 // or damaged costs that it is learned anew.
 type learned struct {
-	path string
+	file kept
 	log  *slog.Logger
 	now  func() time.Time
 
@@ -62,18 +58,19 @@ type lesson struct {
 	Given   map[string]string `json:"config,omitempty"` // what the config said of these options meanwhile
 }
 
-const (
-	learnedFile  = "learned.json"
-	learnedHead  = "millrace learned 1 " // and the CRC-32C of what follows the line, in hex
-	learnedMost  = 256 << 10             // bytes of the file
-	learnedEvery = time.Minute           // how often it is written at most, so that a search is over mostly
-)
+// learnedEvery is how often the file is written at most, so that a search is over mostly.
+const learnedEvery = time.Minute
+
+// learnedIn is the file of a store.
+func learnedIn(dir string) kept {
+	return kept{filepath.Join(dir, "learned.json"), "learned 1", 256 << 10}
+}
 
 func newLearned(dir string, log *slog.Logger) *learned {
-	l := &learned{path: filepath.Join(dir, learnedFile), log: log, now: time.Now, saved: time.Now(), news: map[string]bool{}}
+	l := &learned{file: learnedIn(dir), log: log, now: time.Now, saved: time.Now(), news: map[string]bool{}}
 	var err error
-	if l.by, err = readLearned(l.path); err != nil {
-		log.Warn("what was learned of devices cannot be read; it is learned anew", "file", l.path, "cause", err)
+	if l.by, err = readLearned(&l.file); err != nil {
+		log.Warn("what was learned of devices cannot be read; it is learned anew", "file", l.file.path, "cause", err)
 	}
 	if l.by == nil {
 		l.by = map[string]lesson{}
@@ -81,40 +78,20 @@ func newLearned(dir string, log *slog.Logger) *learned {
 	return l
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // readLearned reads the file; one that is not there holds nothing.
-func readLearned(path string) (map[string]lesson, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil && info.Size() > learnedMost {
-		err = fmt.Errorf("it has %d bytes, at most %d are possible", info.Size(), learnedMost)
-	}
-	if err != nil {
+func readLearned(k *kept) (by map[string]lesson, err error) {
+	body, err := k.read()
+	if body == nil {
 		return nil, err
 	}
-	all, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return parseLearned(all)
+	return parseLearned(body)
 }
 
-func parseLearned(all []byte) (by map[string]lesson, err error) {
-	head, body, _ := bytes.Cut(all, []byte("\n"))
-	if string(head) != learnedHeadOf(body) {
-		return nil, errors.New("it is damaged: its checksum is another one")
-	}
+func parseLearned(body []byte) (by map[string]lesson, err error) {
 	if err := json.Unmarshal(body, &by); err != nil {
 		return nil, fmt.Errorf("it is damaged: %w", err)
 	}
 	return by, nil
-}
-
-func learnedHeadOf(body []byte) string {
-	return fmt.Sprintf("%s%08x", learnedHead, crc32.Checksum(body, castagnoli))
 }
 
 // identity says in one word which device this is to its driver.
@@ -214,7 +191,7 @@ func (l *learned) save(atOnce bool) error {
 	l.dirty, l.saved = false, l.now()
 	l.tell(left)
 	l.mu.Unlock()
-	err := writeLearned(l.path, body)
+	err := l.file.write(body)
 	if err != nil {
 		err = fmt.Errorf("keep what was learned of devices: %w", err)
 	}
@@ -251,7 +228,7 @@ func (l *learned) encode() (body []byte, left int) {
 	for _, name := range slices.Sorted(maps.Keys(l.by)) {
 		key, _ := json.Marshal(name)
 		value, _ := json.Marshal(l.by[name]) // texts only: it cannot fail
-		if len(body)+len(key)+len(value)+len(learnedHead)+16 > learnedMost {
+		if len(body)+len(key)+len(value)+len(":,\n}\n") > l.file.room() {
 			left++
 			continue
 		}
@@ -261,20 +238,6 @@ func (l *learned) encode() (body []byte, left int) {
 		body = append(append(append(body, key...), ':'), value...)
 	}
 	return append(body, "}\n"...), left
-}
-
-// writeLearned puts a new file in the place of the old one.
-func writeLearned(path string, body []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "%s\n%s", learnedHeadOf(body), body)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	return err
 }
 
 var plainScalar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -293,7 +256,8 @@ func configLines(options map[string]string) (lines []string) {
 
 // Learned returns as lines of the config what the file beside the store of cfg holds of its devices, by name.
 func Learned(cfg *config.Config) map[string][]string {
-	by, err := readLearned(filepath.Join(cfg.Buffer.Path, learnedFile))
+	file := learnedIn(cfg.Buffer.Path)
+	by, err := readLearned(&file)
 	if err != nil {
 		return nil // the gateway says so, and learns anew
 	}

@@ -61,12 +61,12 @@ func TestLearnedSparesFlash(t *testing.T) {
 		if err := l.save(atOnce); err != nil {
 			t.Fatal(err)
 		}
-		if text, _ := os.ReadFile(l.path); !bytes.Equal(text, before) {
+		if text, _ := os.ReadFile(l.file.path); !bytes.Equal(text, before) {
 			writes++
 			before = text
 		}
-		if text, _ := os.ReadFile(l.path); text != nil {
-			if err := os.Remove(l.path); err != nil { // so that it is seen if it is written again as it was
+		if text, _ := os.ReadFile(l.file.path); text != nil {
+			if err := os.Remove(l.file.path); err != nil { // so that it is seen if it is written again as it was
 				t.Fatal(err)
 			}
 			before = nil
@@ -158,11 +158,11 @@ func TestLearnedIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	info, err := os.Stat(l.path)
-	if err != nil || info.Size() > learnedMost || info.Size() < learnedMost/2 {
+	info, err := os.Stat(l.file.path)
+	if err != nil || info.Size() > int64(l.file.most) || info.Size() < int64(l.file.most)/2 {
 		t.Errorf("the file has %v, %v", info, err)
 	}
-	by, err := readLearned(l.path)
+	by, err := readLearned(&l.file)
 	if err != nil || by["device-000"].Options["limit"] != "2" || len(by) < 70 || len(by) > 199 {
 		t.Errorf("%d devices are read again, %v", len(by), err)
 	}
@@ -193,7 +193,7 @@ func TestLearnedCannotBeWritten(t *testing.T) {
 	if err := l.save(true); err != nil {
 		t.Fatal(err)
 	}
-	if by, err := readLearned(l.path); len(by) != 1 || err != nil {
+	if by, err := readLearned(&l.file); len(by) != 1 || err != nil {
 		t.Errorf("%q, %v", by, err)
 	}
 }
@@ -210,15 +210,23 @@ func FuzzLearned(f *testing.F) {
 	f.Add([]byte(`{"a":{"of":"x","learned":{"limit":"50"},"config":{"limit":"100"}}}`))
 	f.Add([]byte(`{"a":null,"b":{}}`))
 	f.Add([]byte(`[]`))
+	file := learnedIn("")
+	read := func(body []byte) (map[string]lesson, error) {
+		body, err := file.parse(append([]byte(file.head(body)+"\n"), body...))
+		if err != nil {
+			return nil, err
+		}
+		return parseLearned(body)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		by, err := parseLearned(append([]byte(learnedHeadOf(body)+"\n"), body...))
-		if _, damaged := parseLearned(body); damaged == nil {
+		by, err := read(body)
+		if _, damaged := file.parse(body); damaged == nil {
 			t.Error("taken without its checksum")
 		}
-		l := &learned{by: by}
+		l := &learned{by: by, file: file}
 		if err == nil && by != nil {
 			again, left := l.encode()
-			if back, err := parseLearned(append([]byte(learnedHeadOf(again)+"\n"), again...)); err != nil || len(back) != len(by)-left {
+			if back, err := read(again); err != nil || len(back) != len(by)-left {
 				t.Errorf("%q: %v", again, err)
 			}
 		}

@@ -10,51 +10,39 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"millrace/gateway/poller"
 )
 
 // missing is from when on what a device pushed may be missing, by the device's name: the history that it is asked for begins there. A connection that ends
 // leaves it to the one that takes its place and, in a small file beside the store's, to the next start. After an end that was not clean there is no
 // file; then that is since shortly before the store was last written to.
 type missing struct {
-	path string
+	file kept
 	mu   sync.Mutex
 	by   map[string]time.Time
 	last time.Time // of devices that are not in by; zero = they are new
 }
 
-const (
-	missingFile = "missing.json"
-	missingMost = 1 << 20 // bytes of the file
-	// A push may be under way, or kept back by the device until there is more of it, when the store is last written to.
-	sampledBefore = 6 * time.Second
-)
-
-// newMissing takes over what the last run left. Each file is for one start.
+// newMissing takes over what the last run left.
 func newMissing(dir string, commit time.Duration, log *slog.Logger) *missing {
-	m := &missing{path: filepath.Join(dir, missingFile), by: map[string]time.Time{}}
+	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 1", 1 << 20}, by: map[string]time.Time{}}
 	if at := lastWritten(dir); !at.IsZero() {
-		m.last = at.Add(-commit - sampledBefore)
+		m.last = at.Add(-commit - poller.Lag)
 	}
-	info, err := os.Stat(m.path)
-	if err != nil {
-		return m
-	}
-	body := []byte{}
-	if info.Size() <= missingMost {
-		body, err = os.ReadFile(m.path)
-	} else {
-		err = fmt.Errorf("it has %d bytes, at most %d are possible", info.Size(), missingMost)
-	}
-	if err == nil {
+	body, err := m.file.read()
+	if body != nil {
 		err = json.Unmarshal(body, &m.by)
 	}
 	if err != nil {
 		m.by = map[string]time.Time{}
-		log.Warn("it cannot be read since when devices were not heard; their history is asked for since the last write to the store", "file", m.path, "cause", err)
+		log.Warn("it cannot be read since when devices were not heard; their history is asked for since the last write to the store", "file", m.file.path, "cause", err)
 	}
-	_ = os.Remove(m.path) // what comes of this run is another thing
 	return m
 }
+
+// begin removes the file, which is of the run before.
+func (m *missing) begin() { _ = os.Remove(m.file.path) }
 
 // lastWritten returns when a file of the store was last written to, zero when there is none.
 func lastWritten(dir string) (last time.Time) {
@@ -117,5 +105,5 @@ func (m *missing) save(last []*connection) error {
 	if err != nil {
 		return fmt.Errorf("BUG: %w", err)
 	}
-	return os.WriteFile(m.path, body, 0o600)
+	return m.file.write(body)
 }

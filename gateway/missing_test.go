@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/gateway/poller"
 )
 
 // TestMissingOverARestart: since when a device was not heard goes over a clean stop, once; without it, or with a damaged file, it is since the last
@@ -26,7 +28,7 @@ func TestMissingOverARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := func(m *missing, name string) time.Time { return m.since([]deviceConfig{{name: name}})() }
-	before := written.Add(-time.Second - sampledBefore)
+	before := written.Add(-time.Second - poller.Lag)
 	m := newMissing(dir, time.Second, logger)
 	if got := since(m, "a"); !got.Equal(before) {
 		t.Errorf("after a kill %v, want %v", got, before)
@@ -47,14 +49,19 @@ func TestMissingOverARestart(t *testing.T) {
 	if got := since(m, "gone"); got.Equal(stopped) {
 		t.Error("a device that was in the config no more is kept")
 	}
+	if got := since(newMissing(dir, time.Second, logger), "a"); !got.Equal(stopped) {
+		t.Error("a start that failed has used the file up")
+	}
+	m.begin()
 	if got := since(newMissing(dir, time.Second, logger), "a"); got.Equal(stopped) {
-		t.Error("the file holds for a second start")
+		t.Error("the file holds for another run")
 	}
 	if log.Len() > 0 {
 		t.Errorf("log: %s", log)
 	}
-	for _, bad := range []string{"", "{", `{"a":1}`, strings.Repeat(" ", missingMost+1)} {
-		if err := os.WriteFile(filepath.Join(dir, missingFile), []byte(bad), 0o600); err != nil {
+	sealed := func(body string) string { return m.file.head([]byte(body)) + "\n" + body }
+	for _, bad := range []string{"", "{", `{"a":"2026-01-02T03:04:05Z"}`, sealed("{"), sealed(`{"a":1}`), sealed(strings.Repeat(" ", m.file.most))} {
+		if err := os.WriteFile(m.file.path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		log.Reset()

@@ -17,11 +17,12 @@ type Gap struct {
 	Reason        string
 }
 
-// A reading of before the last push may be missing, too: one that the device had no room for in that, and that its next
-// would have had; and one that it sampled while the push was under way.
+// Lag is how long before the last push of a device a reading may be from that it never pushed, at most: one that it had no room for in that, and that its
+// next would have had; or one that it sampled while the push was under way.
 const (
 	travel  = time.Second
 	publish = 5 * time.Second // between two pushes, at most, of a device that has more
+	Lag     = travel + publish
 )
 
 // outage is a time in which nothing was pushed.

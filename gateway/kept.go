@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+)
+
+// kept is a small file beside the store's that outlasts a restart. Before what it holds stands a line with its kind and a checksum; a file that is lost or
+// damaged is as none, and whoever keeps it says what that costs.
+type kept struct {
+	path string
+	kind string // such as "learned 1", with its version
+	most int    // bytes
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// read returns what the file holds, nil when there is none.
+func (k *kept) read() ([]byte, error) {
+	info, err := os.Stat(k.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case err == nil && info.Size() > int64(k.most):
+		err = fmt.Errorf("it has %d bytes, at most %d are possible", info.Size(), k.most)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := os.ReadFile(k.path)
+	if err != nil {
+		return nil, err
+	}
+	return k.parse(all)
+}
+
+func (k *kept) parse(all []byte) ([]byte, error) {
+	head, body, _ := bytes.Cut(all, []byte("\n"))
+	if string(head) != k.head(body) {
+		return nil, errors.New("it is damaged: its checksum is another one")
+	}
+	return body, nil
+}
+
+func (k *kept) head(body []byte) string {
+	return fmt.Sprintf("millrace %s %08x", k.kind, crc32.Checksum(body, castagnoli))
+}
+
+// room is how many bytes of what it holds the file has.
+func (k *kept) room() int { return k.most - len(k.head(nil)) - 1 }
+
+// write puts a new file in the place of the old one.
+func (k *kept) write(body []byte) error {
+	f, err := os.OpenFile(k.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%s\n%s", k.head(body), body)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(k.path+".new", k.path)
+	}
+	return err
+}
