@@ -13,6 +13,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 )
 
 // Bounds of browsing.
@@ -67,7 +68,7 @@ func (d *driver) browse(ctx context.Context, parent string, most uint32, yield f
 		if seen += len(nodes); len(more) == 0 {
 			return nil
 		}
-		kind, answer, ask = id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeBrowseNext(more)
+		kind, answer, ask = id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeBrowseNext(more, false)
 	}
 	return fmt.Errorf("the node has more than %d children; browse one of them", maxChildren)
 }
@@ -140,12 +141,15 @@ func encodeBrowseAll(node []byte, most uint32) func(b []byte) ([]byte, error) {
 	}
 }
 
-// encodeBrowseNext returns the body of a BrowseNext request (OPC 10000-4, 5.9.3) that goes on behind a continuation point.
-func encodeBrowseNext(point []byte) func(b []byte) ([]byte, error) {
+// encodeBrowseNext returns the body of a BrowseNext request (OPC 10000-4, 5.9.3) that goes on behind a continuation point, or only lets the server
+// forget it.
+func encodeBrowseNext(point []byte, release bool) func(b []byte) ([]byte, error) {
 	point = append([]byte(nil), point...)
 	return func(b []byte) ([]byte, error) {
-		b = binary.LittleEndian.AppendUint32(append(b, 0), 1) // go on, do not release
-		return append(binary.LittleEndian.AppendUint32(b, uint32(len(point))), point...), nil
+		if b = append(b, 0); release {
+			b[len(b)-1] = 1
+		}
+		return wire.AppendBytes(binary.LittleEndian.AppendUint32(b, 1), point), nil
 	}
 }
 

@@ -31,7 +31,7 @@ type Argument struct {
 	Type              telemetry.DataType // of it, or of its elements
 	Array             bool
 	form              form
-	datatype          wire.NodeID
+	datatype          []byte // its encoded node id
 	rank              int32
 }
 
@@ -165,9 +165,8 @@ func argumentsIn(variant []byte) (all []Argument, err error) {
 }
 
 func (r *reader) argument() Argument {
-	a := Argument{Name: string(r.Bytes()), datatype: r.NodeID(), rank: int32(r.U32())}
-	a.datatype.Text = append([]byte(nil), a.datatype.Text...) // the message is overwritten by the next one
-	r.Take(4 * r.Count(4))                                    // dimensions
+	a := Argument{Name: string(r.Bytes()), datatype: r.rawNodeID(), rank: int32(r.U32())}
+	r.Take(4 * r.Count(4)) // dimensions
 	a.Description = string(r.LocalizedText())
 	return a
 }

@@ -113,13 +113,11 @@ func (d *driver) hangUp() {
 // worse; only a failing link is an error.
 func (d *driver) learn(ctx context.Context) error {
 	d.decode.types = d.link.types
-	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)
+	most, err := d.limit(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)
 	if err != nil {
 		return fmt.Errorf("read the server's limits: %w", err)
 	}
-	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
-		d.most = int(min(v.Bits, maxNodes))
-	}
+	d.most = most
 	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
 	names, reason := []string(nil), ""
 	if d.usesURIs() || d.counts() {
@@ -143,6 +141,15 @@ func (d *driver) learn(ctx context.Context) error {
 		return err
 	}
 	return d.notice(ctx, names)
+}
+
+// limit reads how many nodes a request may ask for, of the node that says so.
+func (d *driver) limit(ctx context.Context, node uint32) (int, error) {
+	most, err := d.readOne(ctx, node)
+	if v := most.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
+		return int(min(v.Bits, maxNodes)), err
+	}
+	return defaultNodes, err
 }
 
 // texts returns the elements of an array of texts; what is no text is "".

@@ -1,17 +1,16 @@
 package opcua
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"fmt"
+	"time"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers/opcua/wire"
 )
-
-// maxSupertypes is how far up a data type is followed to a built-in one.
-const maxSupertypes = 16
 
 // formOf asks the server what a node holds: its data type is the rule, the value it holds now says what the rule leaves open, and the type in
 // the config the rest.
@@ -49,15 +48,22 @@ func (d *driver) formOf(ctx context.Context, node []byte, want wanted) (form, er
 	return f, f.writable()
 }
 
-// typeIn returns the node id that a variant holds, i=0 for none.
-func typeIn(variant []byte) wire.NodeID {
+// typeIn returns the encoded node id that a variant holds, nil for none.
+func typeIn(variant []byte) []byte {
 	r := newReader(variant)
 	if len(variant) == 0 || r.U8() != wire.TypeNodeID {
-		return wire.NodeID{Kind: 'i'}
+		return nil
 	}
-	n := r.NodeID()
-	n.Text = append([]byte(nil), n.Text...) // the message is overwritten by the next one
-	return n
+	return r.rawNodeID()
+}
+
+// rawNodeID takes a node id as it stands in the message, nil where it is none. It outlasts the message.
+func (r *reader) rawNodeID() []byte {
+	from := r.B
+	if r.NodeID(); r.Err != nil {
+		return nil
+	}
+	return bytes.Clone(from[:len(from)-len(r.B)])
 }
 
 // formIn returns the form of a value.
@@ -83,73 +89,40 @@ func shape(rank []byte, now form, value []byte) (form, error) {
 	return form{array: dimensions >= 0}, nil
 }
 
-// builtin returns the built-in type that values of a data type have on the wire: itself, what is held now, or the first built-in one among those
+// builtin returns the built-in type that values of an encoded data type have on the wire: itself, what is held now, or the first built-in one among those
 // it is derived from; TypeNull when any may be.
-func (d *driver) builtin(ctx context.Context, t wire.NodeID, now byte) (byte, error) {
-	for range maxSupertypes {
-		switch kind, known := builtinType(t); {
-		case known && kind != wire.TypeNull:
+func (d *driver) builtin(ctx context.Context, datatype []byte, now byte) (byte, error) {
+	for range maxAbove {
+		kind := byte(wire.TypeNull)
+		r := newReader(datatype)
+		if n := r.NodeID(); r.Err == nil && n.Kind == 'i' && n.NS == 0 {
+			kind = standard(n.Number)
+		}
+		switch {
+		case kind != wire.TypeNull && kind != wire.TypeVariant:
 			return kind, nil
 		case now != wire.TypeNull && now != wire.TypeVariant:
 			return now, nil
-		case known || t.Kind == 'i' && t.Number == 0:
+		case kind == wire.TypeVariant || len(datatype) == 0:
 			return wire.TypeNull, nil
 		}
-		above, err := d.supertype(ctx, t)
-		if err != nil {
-			return wire.TypeNull, unlessRefused(err)
+		var err error
+		if datatype, err = d.supertype(ctx, datatype); err != nil {
+			return wire.TypeNull, err
 		}
-		t = above
 	}
 	return wire.TypeNull, nil
 }
 
-// builtinType returns the built-in type that a data type of OPC UA's own names, TypeNull for one that stands for several.
-func builtinType(t wire.NodeID) (kind byte, known bool) {
-	switch {
-	case t.Kind != 'i' || t.NS != 0:
-		return wire.TypeNull, false
-	case t.Number == id.Enumeration:
-		return wire.TypeInt32, true
-	case t.Number == id.BaseDataType || t.Number == id.Number || t.Number == id.Integer || t.Number == id.UInteger:
-		return wire.TypeNull, true
-	case t.Number > wire.TypeNull && t.Number < uint32(len(builtins)):
-		return byte(t.Number), true
+// supertype returns the encoded data type that another is derived from, nil for none that the server names.
+func (d *driver) supertype(ctx context.Context, datatype []byte) ([]byte, error) {
+	t := d.link.types
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.until = time.Now().Add(maxLookup * t.link.timeout)
+	super, _ := t.related(ctx, datatype, id.HasSubtype, inverse)
+	if len(super) == 0 {
+		return nil, cmp.Or(ctx.Err(), t.link.channel.Err())
 	}
-	return wire.TypeNull, false
-}
-
-// supertype returns the data type that another is derived from, i=0 for none.
-func (d *driver) supertype(ctx context.Context, t wire.NodeID) (above wire.NodeID, err error) {
-	above.Kind = 'i'
-	a, m := parseAddress(spell(t))
-	if m != nil {
-		return above, nil
-	}
-	node, err := a.nodeID(a.ns).Encode()
-	if err != nil {
-		return above, fmt.Errorf("BUG: encode node id %q: %w", a, err)
-	}
-	r, err := d.link.call(ctx, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeRelated(node, id.HasSubtype, inverse))
-	if err != nil {
-		return above, err
-	}
-	return r.above(), r.Err
-}
-
-// above takes a Browse response behind its header and returns the first node of the first result, i=0 for none.
-func (r *reader) above() wire.NodeID {
-	n := wire.NodeID{Kind: 'i'}
-	if r.Count(1) == 0 {
-		return n
-	}
-	r.U32()   // status: without references it says nothing more
-	r.Bytes() // no second one is wanted
-	if r.Count(10) > 0 {
-		r.NodeID()
-		r.U8()
-		n = r.ExpandedNodeID()
-		n.Text = append([]byte(nil), n.Text...) // the message is overwritten by the next one
-	}
-	return n
+	return super[0].node, nil
 }

@@ -29,12 +29,17 @@ func answers(f *testing.F) (all [][]byte) {
 	return all
 }
 
+func typeNumber(datatype []byte) uint32 {
+	r := newReader(datatype)
+	return r.NodeID().Number
+}
+
 // TestAnswers takes what the library encodes.
 func TestAnswers(t *testing.T) {
 	var f testing.F
 	seeds := answers(&f)
 	arguments, err := argumentsIn(seeds[0])
-	if err != nil || len(arguments) != 2 || arguments[1].Name != "to" || arguments[1].datatype.Number != id.Double || arguments[1].rank != -1 || arguments[1].Description != "x" {
+	if err != nil || len(arguments) != 2 || arguments[1].Name != "to" || typeNumber(arguments[1].datatype) != id.Double || arguments[1].rank != -1 || arguments[1].Description != "x" {
 		t.Errorf("%+v, %v", arguments, err)
 	}
 	r := newReader(seeds[1])
@@ -45,10 +50,6 @@ func TestAnswers(t *testing.T) {
 	r = newReader(seeds[2])
 	if found := r.servers(); r.Err != nil || len(found) != 1 || found[0].URI != "urn:x" || found[0].URLs[0] != "opc.tcp://x" {
 		t.Errorf("%+v, %v", found, r.Err)
-	}
-	r = newReader(seeds[3])
-	if n := r.above(); r.Err != nil || spell(n) != "ns=1;s=Base" {
-		t.Errorf("%+v, %v", n, r.Err)
 	}
 }
 
@@ -78,8 +79,6 @@ func FuzzAnswers(f *testing.F) {
 		if all := r.servers(); len(all) > maxServers {
 			t.Fatalf("%d servers", len(all))
 		}
-		r = newReader(raw)
-		parseAddress(spell(r.above()))
 		sameAgain(t, c, raw)
 		if got := allocated() - before; got > 2*mayAllocate(len(raw)) {
 			t.Fatalf("%d bytes cost %d", len(raw), got)

@@ -131,14 +131,13 @@ func (h *history) all(ctx context.Context) error {
 			return errors.Join(err, h.release())
 		}
 		r, err := h.request(ctx, false)
-		if err == nil {
-			err = h.take(&r)
-		} else if unlessRefused(err) == nil {
+		switch {
+		case err != nil && unlessRefused(err) == nil:
 			return h.each(ctx, err)
-		} else {
+		case err != nil:
 			return err
 		}
-		if err != nil {
+		if err := h.take(&r); err != nil {
 			return errors.Join(err, h.release())
 		}
 	}

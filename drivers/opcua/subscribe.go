@@ -57,12 +57,8 @@ func (d *driver) Subscribe(ctx context.Context, ref drivers.Ref) (pushed bool, e
 }
 
 // learnItems reads how many items a request may ask for.
-func (d *driver) learnItems(ctx context.Context) error {
-	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall)
-	d.feed.items = defaultNodes
-	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
-		d.feed.items = int(min(v.Bits, maxNodes))
-	}
+func (d *driver) learnItems(ctx context.Context) (err error) {
+	d.feed.items, err = d.limit(ctx, id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall)
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers/opcua/wire"
-	"millrace/drivers/telemetry"
 )
 
 // Bounds of looking for browse paths.
@@ -57,14 +56,9 @@ func (d *driver) findPaths(ctx context.Context, names []string, why string) erro
 }
 
 // learnPaths reads how many paths one request may ask for, once.
-func (d *driver) learnPaths(ctx context.Context) error {
-	if d.finder.most > 0 {
-		return nil
-	}
-	limit, err := d.readOne(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIDs)
-	d.finder.most = defaultNodes
-	if v := limit.Value; v.Kind == telemetry.KindUint && v.Bits > 0 {
-		d.finder.most = int(min(v.Bits, maxNodes))
+func (d *driver) learnPaths(ctx context.Context) (err error) {
+	if d.finder.most == 0 {
+		d.finder.most, err = d.limit(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIDs)
 	}
 	return err
 }
@@ -312,7 +306,7 @@ func (f *finder) below(ctx context.Context, node []byte, missing step) (string, 
 		return nobodyKnows, unlessRefused(r.Err)
 	}
 	if len(more) > 0 { // the server may keep few of these points
-		if _, err := f.call(ctx, id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeRelease(more)); err != nil && unlessRefused(err) != nil {
+		if _, err := f.call(ctx, id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeBrowseNext(more, true)); err != nil && unlessRefused(err) != nil {
 			return "", err
 		}
 	}
@@ -368,12 +362,4 @@ func (r *reader) browseNames() (all []step, more []byte) {
 		}
 	}
 	return all, more
-}
-
-// encodeRelease returns the body of a BrowseNext request that only lets the server forget where to go on.
-func encodeRelease(point []byte) func(b []byte) ([]byte, error) {
-	return func(b []byte) ([]byte, error) {
-		b = binary.LittleEndian.AppendUint32(append(b, 1), 1)
-		return wire.AppendBytes(b, point), nil
-	}
 }

@@ -238,7 +238,7 @@ func TestPathRequests(t *testing.T) {
 	if err != nil || reason != "" || !bytes.Equal(got, want) {
 		t.Errorf("%v %s\ngot  % x\nwant % x", err, reason, got, want)
 	}
-	got, _ = encodeRelease([]byte("point"))(nil)
+	got, _ = encodeBrowseNext([]byte("point"), true)(nil)
 	want, err = ua.Encode(struct {
 		Release bool
 		Points  [][]byte
