@@ -3,6 +3,7 @@ package opcua
 import (
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"time"
@@ -28,13 +29,15 @@ const (
 
 // event says which events of a node a tag takes.
 type event struct {
-	severity uint16   // least, 0 = any
-	kind     *address // of the event, its subtypes included; nil = any
-	open     map[standing]bool
+	severity uint16          // least, 0 = any
+	kind     *address        // of the event, its subtypes included; nil = any
+	open     map[uint64]bool // the hashes of standing: names are as long as a server likes
 }
 
 // standing is a state of a condition that was told and is not over: it is active, or somebody should still see to it.
 type standing struct{ condition, branch string }
+
+var openSeed = maphash.MakeSeed()
 
 // parseEvent reads the options of a tag of the type event.
 func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event {
@@ -166,7 +169,7 @@ func (e *event) passes(h *happened) bool {
 	if e.severity == 0 {
 		return true
 	}
-	key := standing{h.Condition, h.Branch}
+	key := maphash.Comparable(openSeed, standing{h.Condition, h.Branch})
 	loud, full := h.Severity >= uint64(e.severity), len(e.open) >= maxOpen
 	if !loud && h.Severity > 0 && (h.Condition == "" || !e.open[key] && !full) {
 		return false
@@ -175,7 +178,7 @@ func (e *event) passes(h *happened) bool {
 		delete(e.open, key)
 	} else if loud && !full {
 		if e.open == nil {
-			e.open = map[standing]bool{}
+			e.open = map[uint64]bool{}
 		}
 		e.open[key] = true
 	}
@@ -325,12 +328,12 @@ func (s *subscription) before(at int64) bool {
 	return at != 0 && at < s.listens && s.came.Sub(s.asked) < refreshTime
 }
 
-// begun appends what the tags of events read from now on: that they come.
-func (s *subscription) begun(dst []telemetry.Reading) []telemetry.Reading {
-	for tag := range s.group.tags {
-		if _, refused := s.reasons[tag]; s.group.ask.reasons[tag] == eventsOnly && !refused {
-			dst = append(dst, (&happened{Subscribed: true}).reading(tag, 0))
+// begun returns what those of the tags read from now on that are of events and are monitored: that they come.
+func (s *subscription) begun(tags []int) (readings []telemetry.Reading) {
+	for _, tag := range tags {
+		if _, refused := s.reasons[tag]; s.group.tags[tag].event != nil && !refused {
+			readings = append(readings, (&happened{Subscribed: true}).reading(tag, 0))
 		}
 	}
-	return dst
+	return readings
 }

@@ -82,8 +82,10 @@ func TestLives(t *testing.T) {
 // TestNodeOPCUANodeComesBack: so it is with node-opcua, also for a node by browse path. Meanwhile it wants its conditions refreshed, which no filter hides.
 func TestNodeOPCUANodeComesBack(t *testing.T) {
 	t.Parallel()
-	c := connection(nodeOPCUA(t, "fleeting"), 10*time.Second, "ns=1;s=Fleeting", "/Objects/1:Fleeting", "i=2253")
+	c := connection(nodeOPCUA(t, "fleeting"), 10*time.Second, "ns=1;s=Fleeting", "/Objects/1:Fleeting", "i=2253", "ns=1;s=Late", "/Objects/1:Late")
 	eventTag(c, 2, map[string]string{"event_type": "i=2915", "min_severity": "1"})
+	eventTag(c, 3, nil)
+	eventTag(c, 4, nil)
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}
 	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
 	_, pushes := subscribed(t, c)
@@ -101,6 +103,7 @@ func TestNodeOPCUANodeComesBack(t *testing.T) {
 				t.Logf("tag %d: %v %s", r.Tag, r.Quality, r.Reason)
 			}
 		}
-		return strings.Join(seen[0], " ") == "good bad good" && strings.Join(seen[1], " ") == "good bad good" && refreshed > 1
+		return strings.Join(seen[0], " ") == "good bad good" && strings.Join(seen[1], " ") == "good bad good" && refreshed > 1 &&
+			strings.Join(seen[3], " ") == "bad good" && strings.Join(seen[4], " ") == "bad good"
 	})
 }

@@ -104,7 +104,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	if err != nil {
 		return err
 	}
-	f.first = append(f.first, drivers.Push{Group: ref, Readings: s.begun(g.spreadBad(append(bad, more...))), Note: g.news(got.note(asked, f, s))})
+	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(g.spreadBad(append(bad, more...)), s.begun(g.listening())...), Note: g.news(got.note(asked, f, s))})
 	return nil
 }
 
@@ -243,8 +243,12 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	}
 	bad = append(bad, more...)
 	bad = slices.DeleteFunc(bad, func(r telemetry.Reading) bool { return before[int(r.Tag)] == r.Reason })
-	if f.at = s.came; len(bad) > 0 {
-		f.push(drivers.Push{Group: s.ref, Readings: s.group.spreadBad(bad)})
+	begun := s.begun(tags)
+	if f.at = s.came; len(bad)+len(begun) > 0 {
+		f.push(drivers.Push{Group: s.ref, Readings: append(s.group.spreadBad(bad), begun...)})
+	}
+	if len(begun) > 0 {
+		return f.refresh(s)
 	}
 	return nil
 }

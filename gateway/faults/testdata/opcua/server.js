@@ -239,7 +239,8 @@ function addMany(server, count) {
   }, 1000);
 }
 
-// addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions.
+// addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions. An object
+// that tells events comes after some seconds.
 function addFleeting(server) {
   const ns = server.engine.addressSpace.getOwnNamespace();
   const add = () => ns.addVariable({ organizedBy: "ObjectsFolder", browseName: "Fleeting", nodeId: "s=Fleeting", dataType: DataType.Double,
@@ -250,6 +251,7 @@ function addFleeting(server) {
     server.engine.addressSpace.rootFolder.objects.server.raiseEvent("RefreshRequiredEventType", {});
     setTimeout(() => (now = add()), 1000);
   }, 20000);
+  setTimeout(() => ns.addObject({ organizedBy: "ObjectsFolder", browseName: "Late", nodeId: "s=Late", eventNotifier: 1, eventSourceOf: ns.addressSpace.rootFolder.objects.server }), 5000);
 }
 
 // What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".
