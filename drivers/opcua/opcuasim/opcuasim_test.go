@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gopcua/opcua/ua"
 )
 
 func TestMachineIsBelievable(t *testing.T) {
@@ -128,5 +130,20 @@ func TestProxy(t *testing.T) {
 	}
 	if !answers(dial(), 5*time.Second) {
 		t.Error("the proxy does not come back")
+	}
+}
+
+// TestDropQuietly: a Publish request that arrives behind the drop gets no answer either.
+func TestDropQuietly(t *testing.T) {
+	made, publish := &session{}, &ua.PublishRequest{RequestHeader: &ua.RequestHeader{}}
+	s := &Server{}
+	made.subs.drop(DropQuietly)
+	if res, status := s.wait(made, nil, 1, publish); res != nil || status != ua.StatusOK {
+		t.Errorf("%v, %v", res, status)
+	}
+	made = &session{}
+	made.subs.drop(DropRefused)
+	if _, status := s.wait(made, nil, 1, publish); status != ua.StatusBadNoSubscription {
+		t.Errorf("%v", status)
 	}
 }

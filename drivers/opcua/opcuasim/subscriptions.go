@@ -20,6 +20,7 @@ type subscriptions struct {
 	mu      sync.Mutex
 	all     map[uint32]*subscription
 	waiting []asked
+	mute    bool // see DropQuietly
 }
 
 // asked is a Publish request.
@@ -108,7 +109,7 @@ func (m *subscriptions) drop(how Drop) {
 		}
 	}
 	if how == DropQuietly {
-		m.waiting = nil
+		m.waiting, m.mute = nil, true
 		return
 	}
 	for _, a := range m.waiting {
@@ -271,6 +272,8 @@ func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.
 		}
 	}
 	switch n := s.opts.MaxPublish; {
+	case len(m.all) == 0 && m.mute:
+		return nil, ua.StatusOK
 	case len(m.all) == 0 && !s.unpublished.Load():
 		return nil, ua.StatusBadNoSubscription
 	case n > 0 && len(m.waiting) >= n:
