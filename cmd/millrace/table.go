@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +12,7 @@ import (
 // table writes rows of which more may come later: a column keeps its width, or grows. (text/tabwriter begins anew at each flush.)
 type table struct {
 	out    io.Writer
+	widest int // column; 0 = widest
 	widths []int
 	rows   [][]string // not written yet
 }
@@ -22,7 +24,7 @@ func (t *table) add(cells ...string) {
 	t.widths = append(t.widths, make([]int, max(0, len(cells)-len(t.widths)))...)
 	for i, c := range cells {
 		cells[i] = strings.Map(printable, c)
-		t.widths[i] = max(t.widths[i], min(utf8.RuneCountInString(cells[i]), widest))
+		t.widths[i] = max(t.widths[i], min(utf8.RuneCountInString(cells[i]), cmp.Or(t.widest, widest)))
 	}
 	t.rows = append(t.rows, cells)
 }

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -22,21 +23,33 @@ const (
 	maxChildren = 100_000 // of one node
 )
 
-// What Browse asks to be told of each node (OPC 10000-4, 5.9.2.2, resultMask): class, browse name and display name.
-const browseMask = 4 | 8 | 16
+// What Browse asks to be told of each node (OPC 10000-4, 5.9.2.2, resultMask): kind of reference, class, browse name and display name.
+const browseMask = 1 | 4 | 8 | 16
+
+// Child is a node that another refers to. What the server does not tell is "".
+type Child struct {
+	drivers.Node
+	Class    string // one of classes, such as "object", "variable" or "method"
+	Access   string // what the user may do, such as "read+write+history", "call" or "events"; "none"
+	Word     string // what a tag's type says for its values
+	Property bool   // it says something of the node above
+	Source   bool   // the node above only tells its events: it has its place somewhere else
+	node     []byte // its id, encoded; nil = by a namespace's URI
+	rank     int32  // of its value
+}
 
 // Browse yields the children of a node of the server, "" for the Objects folder: drivers.Browser. Addresses have the namespace's
 // URI, which stays when its index does not.
 func (d *driver) Browse(ctx context.Context, parent string) iter.Seq2[drivers.Node, error] {
 	return func(yield func(drivers.Node, error) bool) {
-		if err := d.browse(ctx, parent, maxBrowsed, func(n drivers.Node) bool { return yield(n, nil) }); err != nil {
+		if err := d.browse(ctx, parent, maxBrowsed, func(c Child) bool { return yield(c.Node, nil) }); err != nil {
 			yield(drivers.Node{}, err)
 		}
 	}
 }
 
 // browse is Browse with at most so many references in an answer.
-func (d *driver) browse(ctx context.Context, parent string, most uint32, yield func(drivers.Node) bool) (err error) {
+func (d *driver) browse(ctx context.Context, parent string, most uint32, yield func(Child) bool) (err error) {
 	defer caught(&err)
 	if d.link == nil {
 		return errors.New("not connected")
@@ -154,7 +167,7 @@ func encodeBrowseNext(point []byte, release bool) func(b []byte) ([]byte, error)
 }
 
 // children takes a Browse or BrowseNext response behind its header and returns the nodes of the first result, and where to go on.
-func (r *reader) children(names []string) (all []drivers.Node, more []byte, err error) {
+func (r *reader) children(names []string) (all []Child, more []byte, err error) {
 	if r.Count(1) == 0 {
 		return nil, nil, r.Err
 	}
@@ -163,9 +176,11 @@ func (r *reader) children(names []string) (all []drivers.Node, more []byte, err 
 	}
 	more = r.Bytes()
 	for n := r.Count(10); n > 0 && r.Err == nil; n-- {
-		r.NodeID() // kind of reference
-		r.U8()     // forward
+		reference := r.NodeID()
+		r.U8() // forward
+		from := r.B
 		node := r.ExpandedNodeID()
+		raw := from[:len(from)-len(r.B)]
 		r.U16()
 		name := r.Bytes()
 		title := r.LocalizedText()
@@ -177,23 +192,45 @@ func (r *reader) children(names []string) (all []drivers.Node, more []byte, err 
 		if len(all) >= maxBrowsed {
 			continue // more than was asked for
 		}
-		all = append(all, nodeOf(spellWithURI(spell(node), names), string(name), string(title), class))
+		c := childOf(spellWithURI(spell(node), names), string(name), string(title), class)
+		if node.URI == nil && len(raw) <= maxIdentifier {
+			c.node = bytes.Clone(raw)
+		}
+		c.refer(reference)
+		all = append(all, c)
 	}
 	return all, more, r.Err
 }
 
-func nodeOf(address, name, title string, class ua.NodeClass) drivers.Node {
-	n := drivers.Node{ID: address, Name: cmp.Or(name, title, address)}
+// classes are OPC UA's kinds of nodes.
+var classes = map[ua.NodeClass]string{ua.NodeClassObject: "object", ua.NodeClassVariable: "variable", ua.NodeClassMethod: "method", ua.NodeClassView: "view",
+	ua.NodeClassObjectType: "object type", ua.NodeClassVariableType: "variable type", ua.NodeClassDataType: "data type", ua.NodeClassReferenceType: "reference type"}
+
+func childOf(address, name, title string, class ua.NodeClass) Child {
+	c := Child{Node: drivers.Node{ID: address, Name: cmp.Or(name, title, address)}, Class: classes[class]}
 	if title != name {
-		n.Description = title
+		c.Description = title
 	}
 	switch class {
 	case ua.NodeClassVariable:
-		n.Address = address
+		c.Address = address
 	case ua.NodeClassMethod:
-		n.Type = "method"
+		c.Type = "method"
 	}
-	return n
+	return c
+}
+
+// refer takes the kind of reference by which the node was found.
+func (c *Child) refer(kind wire.NodeID) {
+	if kind.Kind != 'i' || kind.NS != 0 {
+		return
+	}
+	switch kind.Number {
+	case id.HasProperty, id.HasHistoricalConfiguration:
+		c.Property = true
+	case id.HasEventSource, id.HasNotifier:
+		c.Source = true
+	}
 }
 
 // spellWithURI replaces the namespace's index in an address by its URI, where the server says it.

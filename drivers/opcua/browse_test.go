@@ -45,7 +45,7 @@ func TestNodeOPCUABrowsed(t *testing.T) {
 		t.Errorf("a variable: %+v", double)
 	}
 	var small []drivers.Node
-	if err := d.browse(t.Context(), folder.ID, 3, func(n drivers.Node) bool { small = append(small, n); return true }); err != nil || !slices.Equal(small, found) || len(found) < 7 {
+	if err := d.browse(t.Context(), folder.ID, 3, func(c Child) bool { small = append(small, c.Node); return true }); err != nil || !slices.Equal(small, found) || len(found) < 7 {
 		t.Errorf("%v: in answers of three %+v\nat once %+v", err, small, found)
 	}
 	other := connection(url, 10*time.Second, double.Address)

@@ -13,7 +13,10 @@ import (
 )
 
 // Client is a connected driver with what only people ask for: the tools of an integrator. Its session is its own.
-type Client struct{ *driver }
+type Client struct {
+	*driver
+	typeNames map[string]string // of data types that are not OPC UA's own, by their encoded node ids
+}
 
 // Dial connects to a server as the driver of one device does.
 func Dial(ctx context.Context, c drivers.Connection) (*Client, error) {
@@ -25,7 +28,7 @@ func Dial(ctx context.Context, c drivers.Connection) (*Client, error) {
 	if err := d.Connect(ctx); err != nil {
 		return nil, err
 	}
-	return &Client{d}, nil
+	return &Client{driver: d, typeNames: map[string]string{}}, nil
 }
 
 // NodeValue is what a server says of a node's value.

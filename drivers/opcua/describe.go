@@ -127,17 +127,10 @@ type saidOf struct {
 
 func (f saidOf) put(g *group, variant []byte) {
 	text := ""
-	switch r := newReader(variant); r.U8() {
-	case wire.TypeLocalizedText:
-		if !f.unit {
-			text = cut(r.LocalizedText(), maxDescription)
-		}
-	case wire.TypeExtensionObject:
-		if number, body := r.extension(); f.unit && number == id.EUInformation_Encoding_DefaultBinary {
-			body.Bytes() // whose units
-			body.U32()
-			text = cut(body.LocalizedText(), maxUnit)
-		}
+	if f.unit {
+		text = unitIn(variant)
+	} else {
+		text = descriptionIn(variant)
 	}
 	if text == "" {
 		return
@@ -152,28 +145,63 @@ func (f saidOf) put(g *group, variant []byte) {
 	}
 }
 
+// unitIn returns the unit that a variant with an EUInformation names, "" for another.
+func unitIn(variant []byte) string {
+	r := newReader(variant)
+	if len(variant) == 0 || r.U8() != wire.TypeExtensionObject {
+		return ""
+	}
+	number, body := r.extension()
+	if number != id.EUInformation_Encoding_DefaultBinary {
+		return ""
+	}
+	body.Bytes() // whose units
+	body.U32()
+	return cut(body.LocalizedText(), maxUnit)
+}
+
+// descriptionIn returns the text of a variant with a LocalizedText, "" for another.
+func descriptionIn(variant []byte) string {
+	r := newReader(variant)
+	if len(variant) == 0 || r.U8() != wire.TypeLocalizedText {
+		return ""
+	}
+	return cut(r.LocalizedText(), maxDescription)
+}
+
 // cut returns a text without what is no UTF-8, at most so many bytes of it.
 func cut(b []byte, most int) string {
 	return strings.TrimSpace(strings.ToValidUTF8(string(b[:min(len(b), most)]), ""))
 }
 
-// unitsOf returns the nodes that hold the units of tags (OPC 10000-8, 5.3.2.3), nil where there is none.
+// unitsOf returns the nodes that hold the units of tags, nil where there is none.
 func (t *types) unitsOf(ctx context.Context, g *group, tags []int) ([][]byte, error) {
 	units := make([][]byte, len(tags))
 	var asked []int
+	var nodes [][]byte
 	for i, tag := range tags {
 		if g.tags[tag].unitless {
-			asked = append(asked, i)
+			asked, nodes = append(asked, i), append(nodes, askedNode(g.ask.ids[tag]))
 		}
 	}
-	if len(asked) == 0 || t.untranslated {
+	found, err := t.unitNodes(ctx, nodes)
+	for i, node := range found {
+		units[asked[i]] = node
+	}
+	return units, err
+}
+
+// unitNodes returns the nodes that hold the units of encoded nodes (OPC 10000-8, 5.3.2.3), nil where there is none.
+func (t *types) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error) {
+	units := make([][]byte, len(nodes))
+	if len(nodes) == 0 || t.untranslated {
 		return units, nil
 	}
 	r, err := t.ask(ctx, id.TranslateBrowsePathsToNodeIDsRequest_Encoding_DefaultBinary, id.TranslateBrowsePathsToNodeIDsResponse_Encoding_DefaultBinary,
 		func(b []byte) ([]byte, error) {
-			b = binary.LittleEndian.AppendUint32(b, uint32(len(asked)))
-			for _, i := range asked {
-				b = appendPropertyPath(append(b, askedNode(g.ask.ids[tags[i]])...), "EngineeringUnits")
+			b = binary.LittleEndian.AppendUint32(b, uint32(len(nodes)))
+			for _, n := range nodes {
+				b = appendPropertyPath(append(b, n...), "EngineeringUnits")
 			}
 			return b, nil
 		})
@@ -184,10 +212,10 @@ func (t *types) unitsOf(ctx context.Context, g *group, tags []int) ([][]byte, er
 		}
 		return units, err
 	}
-	if r.Count(1) != len(asked) {
+	if r.Count(1) != len(nodes) {
 		return units, nil
 	}
-	for _, i := range asked {
+	for i := range nodes {
 		r.U32() // status: without a node there is none
 		for n := r.Count(1); n > 0 && r.Err == nil; n-- {
 			from := r.B

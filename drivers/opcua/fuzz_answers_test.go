@@ -43,7 +43,7 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("%+v, %v", arguments, err)
 	}
 	r := newReader(seeds[1])
-	_, err = (&Client{&driver{}}).results(&r, &Method{Inputs: arguments})
+	_, err = (&Client{driver: &driver{}}).results(&r, &Method{Inputs: arguments})
 	if want := `BadInvalidArgument: one or more arguments are invalid; see the arguments that the method takes; argument "to": BadTypeMismatch: `; err == nil || len(err.Error()) < len(want) || err.Error()[:len(want)] != want {
 		t.Error(err)
 	}
@@ -59,7 +59,7 @@ func FuzzAnswers(f *testing.F) {
 	for _, b := range append(answers(f), spoiltValues()...) {
 		f.Add(b)
 	}
-	c := &Client{&driver{converter: converter{texts: statusTexts{}}}}
+	c := &Client{driver: &driver{converter: converter{texts: statusTexts{}}}}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		before := allocated()
 		if all, err := argumentsIn(raw); err == nil && len(all) > maxArguments {
