@@ -90,6 +90,16 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	return nil
 }
 
+// Past reads what the server has kept of a group of one tag, as History does. refused says why it gives nothing, "" when it does.
+func (c *Client) Past(ctx context.Context, ref drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) (refused string, err error) {
+	err = c.History(ctx, ref, from, to, emit)
+	var none *historyError
+	if errors.As(err, &none) {
+		return none.reason, nil
+	}
+	return "", err
+}
+
 // history is one reading of the past of a group.
 type history struct {
 	driver   *driver

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/gopcua/opcua/id"
@@ -13,10 +14,8 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-const (
-	inspected    = 50 // nodes that are asked about at a time
-	maxAttribute = 4  // attributes of a node that are asked for
-)
+// inspected is how many nodes, or attributes, are asked about in one request at most.
+const inspected = 100
 
 // Children returns what is right below a node, "" for the Objects folder, with what the server says of each: its data type, unit, description, and what the
 // user may do. A server that refuses to say that is none the worse.
@@ -28,31 +27,30 @@ func (c *Client) Children(ctx context.Context, parent string) (all []Child, err 
 	if err := c.learnPaths(ctx); err != nil {
 		return all, err
 	}
-	for at := 0; at < len(all); {
-		n := max(min(inspected, c.most/maxAttribute, c.finder.most, len(all)-at), 1)
-		if err := c.inspect(ctx, all[at:at+n]); err != nil {
+	for some := range slices.Chunk(all, inspected) {
+		if err := cmp.Or(c.inspect(ctx, some), c.inspectUnits(ctx, some)); err != nil {
 			return all, err
 		}
-		at += n
 	}
 	return all, nil
 }
 
-// inspect asks about some nodes; where the server refuses, about fewer.
-func (c *Client) inspect(ctx context.Context, some []Child) error {
-	err := cmp.Or(c.inspectAttributes(ctx, some), c.inspectUnits(ctx, some))
-	switch {
-	case err == nil:
-		return nil
-	case unlessRefused(err) != nil:
-		return err
-	case len(some) == 1:
-		return nil
-	case tooMuch(err):
-		c.most = max(c.most/2, maxAttribute)
+// TellsEvents reports whether a node says that it tells events.
+func (c *Client) TellsEvents(ctx context.Context, address string) (tells bool, err error) {
+	defer caught(&err)
+	names, err := c.namespaces(ctx)
+	if err != nil {
+		return false, err
 	}
-	half := len(some) / 2
-	return cmp.Or(c.inspect(ctx, some[:half]), c.inspect(ctx, some[half:]))
+	node, err := c.node(ctx, address, names)
+	if err != nil {
+		return false, err
+	}
+	var n Child
+	err = c.readAll(ctx, [][]byte{attributeOf(node, ua.AttributeIDEventNotifier)}, func(_ int, v *wire.DataValue) {
+		n.take(ua.AttributeIDEventNotifier, v.Variant)
+	})
+	return n.Access != "", err
 }
 
 // attributesOf are what is asked of a node, besides its description.
@@ -68,7 +66,8 @@ type askedAttribute struct {
 	attribute ua.AttributeID
 }
 
-func (c *Client) inspectAttributes(ctx context.Context, some []Child) error {
+// inspect asks for the attributes of some nodes.
+func (c *Client) inspect(ctx context.Context, some []Child) error {
 	var asks [][]byte
 	var asked []askedAttribute
 	for i := range some {
@@ -95,11 +94,27 @@ func (c *Client) inspectAttributes(ctx context.Context, some []Child) error {
 	return c.nameTypes(ctx, types)
 }
 
-// readAll reads attributes and hands on those that are good, valid until take returns.
+// readAll reads attributes and hands on those that are good, valid until take returns. Where the server refuses many, it is asked for fewer; one that it
+// refuses is not known.
 func (c *Client) readAll(ctx context.Context, asks [][]byte, take func(i int, v *wire.DataValue)) error {
-	if len(asks) == 0 {
-		return nil
+	for at := 0; at < len(asks); {
+		n := max(min(inspected, c.most, len(asks)-at), 1)
+		err := c.readSome(ctx, asks[at:at+n], func(i int, v *wire.DataValue) { take(at+i, v) })
+		switch {
+		case err == nil:
+			at += n
+		case unlessRefused(err) != nil:
+			return err
+		case n > 1:
+			c.most = n / 2
+		default:
+			at++
+		}
 	}
+	return nil
+}
+
+func (c *Client) readSome(ctx context.Context, asks [][]byte, take func(i int, v *wire.DataValue)) error {
 	r, err := c.request(ctx, asks)
 	if err != nil {
 		return err
@@ -213,19 +228,30 @@ func (c *Client) inspectUnits(ctx context.Context, some []Child) error {
 			nodes, of = append(nodes, n.node), append(of, n)
 		}
 	}
-	t := c.link.types
-	t.mu.Lock()
-	units, err := t.unitNodes(ctx, nodes)
-	t.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	var asks [][]byte
 	var asked []*Child
-	for i, unit := range units {
-		if unit != nil {
-			asks, asked = append(asks, attributeOf(unit, ua.AttributeIDValue)), append(asked, of[i])
+	for at := 0; at < len(nodes); {
+		n := max(min(inspected, c.finder.most, len(nodes)-at), 1)
+		units, err := c.unitNodes(ctx, nodes[at:at+n])
+		switch {
+		case err != nil && unlessRefused(err) != nil:
+			return err
+		case err != nil && n > 1:
+			c.finder.most = n / 2
+			continue
 		}
+		for i, unit := range units {
+			if unit != nil {
+				asks, asked = append(asks, attributeOf(unit, ua.AttributeIDValue)), append(asked, of[at+i])
+			}
+		}
+		at += n
 	}
 	return c.readAll(ctx, asks, func(i int, v *wire.DataValue) { asked[i].Unit = unitIn(v.Variant) })
+}
+
+func (c *Client) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error) {
+	c.link.types.mu.Lock()
+	defer c.link.types.mu.Unlock()
+	return c.link.types.unitNodes(ctx, nodes)
 }

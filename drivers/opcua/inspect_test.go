@@ -3,6 +3,10 @@ package opcua
 import (
 	"testing"
 	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers/opcua/opcuasim"
 )
 
 // dialNone dials a server without security.
@@ -69,4 +73,46 @@ func TestNodeOPCUAChildren(t *testing.T) {
 	if level := childrenOf(t, c, "ns=1;s=Interop.Level"); !level["EURange"].Property {
 		t.Errorf("%+v", level)
 	}
+}
+
+// TestChildrenOfMachine: a machine with units and a history, of a server that takes few nodes in a request and does not say so.
+func TestChildrenOfMachine(t *testing.T) {
+	for name, o := range map[string]opcuasim.Options{"any": {}, "three": {MaxNodesPerRead: 3, HideLimit: true, MaxPathsPerCall: 1}, "one": {MaxNodesPerRead: 1}, "hidden": {MaxNodesPerRead: 1, HideLimit: true, MaxPathsPerCall: 2}} {
+		o.Browsable = true
+		s := start(t, o, 1)
+		s.AddMachineTree(time.Now())
+		c := dialNone(t, s.Endpoint())
+		spindle := childrenOf(t, c, "ns=2;s=Machine.Spindle")
+		for child, want := range map[string][6]string{
+			"Speed": {"variable", "Double", "rev/min", "read+history", "float64", "speed of the spindle"},
+			"Load":  {"variable", "Float", "%", "read+history", "float32", "load of the spindle's drive"},
+		} {
+			if got := spindle[child].told(); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, child, got, want)
+			}
+		}
+		if tells, err := c.TellsEvents(t.Context(), "ns=2;s=Machine"); !tells || err != nil {
+			t.Errorf("%s: the machine tells no events: %v", name, err)
+		}
+		if len(childrenOf(t, c, "")) < 3 || len(childrenOf(t, c, "ns=2;s=Machine")) < 8 {
+			t.Errorf("%s: nodes are missing", name)
+		}
+	}
+}
+
+// FuzzInspect: whatever a server says of a node, what is kept of it is short.
+func FuzzInspect(f *testing.F) {
+	for _, v := range []any{ua.NewFourByteNodeID(0, 11), ua.NewStringNodeID(2, "Recipe"), int32(2), byte(7), true, ua.NewLocalizedText("of the tank")} {
+		f.Add([]byte(bytesOf(f, ua.MustVariant(v))))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := Child{Class: "variable"}
+		for _, a := range []ua.AttributeID{ua.AttributeIDDescription, ua.AttributeIDValueRank, ua.AttributeIDUserAccessLevel, ua.AttributeIDUserExecutable, ua.AttributeIDEventNotifier} {
+			n.take(a, b)
+		}
+		n.named("", typeIn(b))
+		if len(n.Type) > 300 || len(n.Description) > maxDescription || len(n.Access) > len("read+write+history") || len(unitIn(b)) > maxUnit {
+			t.Errorf("%+v", n)
+		}
+	})
 }

@@ -32,21 +32,22 @@ type statusTexts map[ua.StatusCode]string
 
 // readMends says what to do about the common status codes of values.
 var readMends = map[ua.StatusCode]string{
-	ua.StatusBadNodeIDUnknown:           `check the spelling, where case counts, and the namespace; "millrace opcua browse" lists what there is`,
-	ua.StatusBadNodeIDInvalid:           "check the spelling; some servers say so of a node that was deleted, too",
-	ua.StatusBadNotReadable:             "see whether the server lets anybody read it",
-	ua.StatusBadUserAccessDenied:        "give the user the right to read it, in the server",
-	ua.StatusBadNoCommunication:         "look at the server's own link to the machine",
-	ua.StatusBadCommunicationError:      "look at the server's own link to the machine",
-	ua.StatusBadDeviceFailure:           "look at the machine behind the server",
-	ua.StatusBadSensorFailure:           "look at the sensor",
-	ua.StatusBadNotConnected:            "look at what the server has it from",
-	ua.StatusBadWaitingForInitialData:   "the server has not had it yet from the machine",
-	ua.StatusBadOutOfService:            "it is switched off in the server",
-	ua.StatusBadTooManyMonitoredItems:   `lower the number of tags, or write "mode: read"`,
-	ua.StatusBadMonitoredItemIDInvalid:  `write "mode: read" if that stays`,
-	ua.StatusUncertainInitialValue:      "the machine has not sent it since the server began",
-	ua.StatusUncertainSensorNotAccurate: "look at the sensor, or at the range of it that is set in the server",
+	ua.StatusBadNodeIDUnknown:               `check the spelling, where case counts, and the namespace; "millrace opcua browse" lists what there is`,
+	ua.StatusBadNodeIDInvalid:               "check the spelling; some servers say so of a node that was deleted, too",
+	ua.StatusBadNotReadable:                 "see whether the server lets anybody read it",
+	ua.StatusBadUserAccessDenied:            "give the user the right to read it, in the server",
+	ua.StatusBadNoCommunication:             "look at the server's own link to the machine",
+	ua.StatusBadCommunicationError:          "look at the server's own link to the machine",
+	ua.StatusBadDeviceFailure:               "look at the machine behind the server",
+	ua.StatusBadSensorFailure:               "look at the sensor",
+	ua.StatusBadNotConnected:                "look at what the server has it from",
+	ua.StatusBadWaitingForInitialData:       "the server has not had it yet from the machine",
+	ua.StatusBadOutOfService:                "it is switched off in the server",
+	ua.StatusBadHistoryOperationUnsupported: "see whether the server can be told to keep the history of this node",
+	ua.StatusBadTooManyMonitoredItems:       `lower the number of tags, or write "mode: read"`,
+	ua.StatusBadMonitoredItemIDInvalid:      `write "mode: read" if that stays`,
+	ua.StatusUncertainInitialValue:          "the machine has not sent it since the server began",
+	ua.StatusUncertainSensorNotAccurate:     "look at the sensor, or at the range of it that is set in the server",
 }
 
 // reason returns the code's name and meaning, and what to do about the common ones, for example "BadNotReadable: the access level does not

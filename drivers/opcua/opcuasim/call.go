@@ -1,6 +1,8 @@
 package opcuasim
 
 import (
+	"fmt"
+
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 )
@@ -36,21 +38,24 @@ func (s *Server) AddMethod(name string, m Method) {
 	s.nodes[node{uri, "s=" + name + ".OutputArguments"}] = described(m.Outputs)
 }
 
-func (s *Server) call(r *ua.CallRequest) (ua.Response, ua.StatusCode) {
+func (s *Server) call(made *session, r *ua.CallRequest) (ua.Response, ua.StatusCode) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	res := &ua.CallResponse{Results: make([]*ua.CallMethodResult, len(r.MethodsToCall))}
 	for i, m := range r.MethodsToCall {
-		res.Results[i] = s.callOne(m)
+		res.Results[i] = s.callOne(made, m)
 	}
 	return res, ua.StatusOK
 }
 
-func (s *Server) callOne(r *ua.CallMethodRequest) *ua.CallMethodResult {
+func (s *Server) callOne(made *session, r *ua.CallMethodRequest) *ua.CallMethodResult {
 	key, _ := s.find(r.MethodID)
 	m := s.methods[key]
 	result := &ua.CallMethodResult{}
 	switch {
+	case len(s.notifiers) > 0 && key == node{uaURI, fmt.Sprintf("i=%d", id.ConditionType_ConditionRefresh)}:
+		result.StatusCode = s.refreshConditions(made, r)
+		return result
 	case m == nil || r.ObjectID.IntID() != id.ObjectsFolder:
 		result.StatusCode = ua.StatusBadMethodInvalid
 		return result

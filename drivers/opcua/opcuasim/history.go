@@ -2,20 +2,25 @@ package opcuasim
 
 import (
 	"encoding/binary"
+	"sort"
 
 	"github.com/gopcua/opcua/ua"
 )
 
+// past is what the server keeps of a variable, oldest first.
+type past struct {
+	n  func() int
+	at func(i int) *ua.DataValue
+}
+
 // SetHistory makes the server keep a past of a variable of the first namespace, oldest first; nil ends that. It gives at most
 // Options.HistoryPage values of a node in one answer.
-func (s *Server) SetHistory(name string, past []*ua.DataValue) {
+func (s *Server) SetHistory(name string, values []*ua.DataValue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := node{s.opts.Namespaces[0], "s=" + name}
-	if s.past == nil {
-		s.past = map[node][]*ua.DataValue{}
-	}
-	if s.past[key] = past; past == nil {
+	s.past[key] = past{func() int { return len(values) }, func(i int) *ua.DataValue { return values[i] }}
+	if values == nil {
 		delete(s.past, key)
 	}
 }
@@ -42,7 +47,6 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 	result := &ua.HistoryReadResult{HistoryData: ua.NewExtensionObject(nil)}
 	key, known := s.find(n.NodeID)
 	past, kept := s.past[key]
-	at := 0
 	switch {
 	case !known || s.nodes[key] == nil:
 		result.StatusCode = ua.StatusBadNodeIDUnknown
@@ -51,6 +55,8 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 		result.StatusCode = ua.StatusBadHistoryOperationUnsupported
 		return result
 	}
+	end := past.n()
+	at := sort.Search(end, func(i int) bool { return !past.at(i).SourceTimestamp.Before(d.StartTime) })
 	if len(n.ContinuationPoint) == 4 {
 		s.continuations.Add(-1)
 		at = int(binary.LittleEndian.Uint32(n.ContinuationPoint))
@@ -63,12 +69,10 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 		most = min(most, page)
 	}
 	data := &ua.HistoryData{}
-	for ; at < len(past) && len(data.DataValues) < most; at++ {
-		if t := past[at].SourceTimestamp; !t.Before(d.StartTime) && t.Before(d.EndTime) {
-			data.DataValues = append(data.DataValues, past[at])
-		}
+	for ; at < end && len(data.DataValues) < most && past.at(at).SourceTimestamp.Before(d.EndTime); at++ {
+		data.DataValues = append(data.DataValues, past.at(at))
 	}
-	if at < len(past) && past[at].SourceTimestamp.Before(d.EndTime) {
+	if at < end && past.at(at).SourceTimestamp.Before(d.EndTime) {
 		s.continuations.Add(1)
 		result.ContinuationPoint = binary.LittleEndian.AppendUint32(nil, uint32(at))
 	}

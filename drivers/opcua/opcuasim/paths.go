@@ -15,12 +15,13 @@ type place struct {
 	uri, name string // its browse name
 	at        node
 	below     []*place
+	sources   []*place // whose events it tells, too
 }
 
 func newRoot() *place {
 	numeric := func(n uint32) node { return node{uaURI, fmt.Sprintf("i=%d", n)} }
 	return &place{at: numeric(id.RootFolder), below: []*place{
-		{uaURI, "Objects", numeric(id.ObjectsFolder), nil}, {uaURI, "Types", numeric(id.TypesFolder), nil}, {uaURI, "Views", numeric(id.ViewsFolder), nil}}}
+		{uaURI, "Objects", numeric(id.ObjectsFolder), nil, nil}, {uaURI, "Types", numeric(id.TypesFolder), nil, nil}, {uaURI, "Views", numeric(id.ViewsFolder), nil, nil}}}
 }
 
 // AddPath adds a variable by its browse path, such as "/Objects/2:Machine/2:Speed", and what is missing of the folders above. Its node id is
@@ -42,7 +43,7 @@ func (s *Server) AddPath(path, at string, value func() any) {
 		}
 		next := p.child(s.namespaces[ns], name)
 		if next == nil || i == len(elements)-1 && at != "" {
-			next = &place{s.namespaces[ns], name, node{s.namespaces[ns], "s=" + strings.Join(names, ".")}, nil}
+			next = &place{s.namespaces[ns], name, node{s.namespaces[ns], "s=" + strings.Join(names, ".")}, nil, nil}
 			if i == len(elements)-1 && at != "" {
 				next.at.identifier = at
 			}
@@ -108,20 +109,26 @@ func (s *Server) nodeID(n node) *ua.NodeID {
 }
 
 func (p *place) references(s *Server) (all []*ua.ReferenceDescription) {
-	for _, c := range p.below {
+	refer := func(c *place, kind uint32) {
 		n := s.nodeID(c.at)
 		if n == nil {
-			continue
+			return
 		}
 		class := ua.NodeClassObject
 		if s.nodes[c.at] != nil {
 			class = ua.NodeClassVariable
 		}
 		all = append(all, &ua.ReferenceDescription{
-			ReferenceTypeID: ua.NewNumericNodeID(0, id.Organizes), IsForward: true, NodeID: ua.NewExpandedNodeID(n, "", 0),
+			ReferenceTypeID: ua.NewNumericNodeID(0, kind), IsForward: true, NodeID: ua.NewExpandedNodeID(n, "", 0),
 			BrowseName:  &ua.QualifiedName{NamespaceIndex: uint16(slices.Index(s.namespaces, c.uri)), Name: c.name},
 			DisplayName: &ua.LocalizedText{}, NodeClass: class, TypeDefinition: ua.NewExpandedNodeID(ua.NewTwoByteNodeID(0), "", 0),
 		})
+	}
+	for _, c := range p.below {
+		refer(c, p.referenceTo(c, s.nodes[p.at] != nil))
+	}
+	for _, c := range p.sources {
+		refer(c, id.HasEventSource)
 	}
 	return all
 }

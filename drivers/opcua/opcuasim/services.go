@@ -65,7 +65,7 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 			break
 		}
 		var known bool
-		if res, status, known = s.attended(req); !known {
+		if res, status, known = s.attended(made, req); !known {
 			res, status = s.subscribed(made, channel, request, req)
 		}
 		if res == nil && status == ua.StatusOK {
@@ -80,7 +80,7 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 }
 
 // attended serves a request of an active session that is answered at once.
-func (s *Server) attended(req ua.Request) (res ua.Response, status ua.StatusCode, known bool) {
+func (s *Server) attended(made *session, req ua.Request) (res ua.Response, status ua.StatusCode, known bool) {
 	switch r := req.(type) {
 	case *ua.ReadRequest:
 		res, status = s.read(r)
@@ -89,7 +89,7 @@ func (s *Server) attended(req ua.Request) (res ua.Response, status ua.StatusCode
 	case *ua.WriteRequest:
 		res, status = s.write(r)
 	case *ua.CallRequest:
-		res, status = s.call(r)
+		res, status = s.call(made, r)
 	case *ua.HistoryReadRequest:
 		res, status = s.historyRead(r)
 	case *ua.BrowseRequest:
@@ -300,10 +300,10 @@ func (s *Server) valueOf(r *ua.ReadValueID, now time.Time) (*ua.DataValue, any) 
 		}
 	}
 	switch code := s.bad[key]; {
+	case ok && s.attribute(key, r.AttributeID, now) != nil:
+		return s.attribute(key, r.AttributeID, now), nil
 	case !ok || value == nil:
 		return badValue(ua.StatusBadNodeIDUnknown, now), nil
-	case s.attribute(key, r.AttributeID, now) != nil:
-		return s.attribute(key, r.AttributeID, now), nil
 	case r.AttributeID != ua.AttributeIDValue:
 		return badValue(ua.StatusBadAttributeIDInvalid, now), nil
 	case code != 0:

@@ -59,6 +59,8 @@ type item struct {
 	size     int
 	queue    []*ua.DataValue
 	last     *ua.DataValue
+	events   *ua.EventFilter // nil = of values
+	told     []*ua.EventFieldList
 }
 
 // SetMute makes subscriptions say nothing of a variable of the first namespace, whatever becomes of it.
@@ -205,7 +207,9 @@ func (s *Server) createItems(session *session, r *ua.CreateMonitoredItemsRequest
 func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateRequest) *ua.MonitoredItemCreateResult {
 	result := &ua.MonitoredItemCreateResult{FilterResult: ua.NewExtensionObject(nil)}
 	key, ok := s.find(want.ItemToMonitor.NodeID)
-	switch {
+	filter, _ := want.RequestedParameters.Filter.Value.(*ua.EventFilter)
+	switch ofEvents := want.ItemToMonitor.AttributeID == ua.AttributeIDEventNotifier && filter != nil && s.notifiers[key]; {
+	case ofEvents:
 	case !ok || s.nodes[key] == nil:
 		result.StatusCode = ua.StatusBadNodeIDUnknown
 		return result
@@ -214,7 +218,7 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 		return result
 	}
 	p := want.RequestedParameters
-	i := &item{id: s.serial.Add(1), handle: p.ClientHandle, read: want.ItemToMonitor, key: key, size: max(int(p.QueueSize), 1),
+	i := &item{id: s.serial.Add(1), handle: p.ClientHandle, read: want.ItemToMonitor, key: key, size: max(int(p.QueueSize), 1), events: filter,
 		sampling: max(time.Duration(p.SamplingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)}
 	if n := s.opts.MaxQueue; n > 0 {
 		i.size = min(i.size, n)
@@ -354,12 +358,17 @@ func (s *Server) cycle(sub *subscription, now time.Time) bool {
 func (s *Server) publishValues(sub *subscription) bool {
 	m, sent := &sub.session.subs, false
 	for len(m.waiting) > 0 {
-		values := sub.values()
-		if len(values) == 0 {
+		message := &ua.NotificationMessage{SequenceNumber: sub.sequence}
+		if values := sub.values(); len(values) > 0 {
+			message.NotificationData = append(message.NotificationData, s.notification(values))
+		}
+		if events := sub.events(); len(events) > 0 {
+			message.NotificationData = append(message.NotificationData, ua.NewExtensionObject(&ua.EventNotificationList{Events: events}))
+		}
+		if len(message.NotificationData) == 0 {
 			return sent
 		}
 		sent, sub.quiet, sub.begun = true, 0, true
-		message := &ua.NotificationMessage{SequenceNumber: sub.sequence, NotificationData: []*ua.ExtensionObject{s.notification(values)}}
 		skip := s.skip.Load() > 0
 		if !skip || !s.forget.Load() {
 			sub.keep(message)
@@ -417,7 +426,7 @@ func (s *Server) served(sub *subscription, message *ua.NotificationMessage) {
 
 // sample queues the value of an item when it is another.
 func (s *Server) sample(i *item, now time.Time) {
-	if i.dead {
+	if i.dead || i.events != nil {
 		return
 	}
 	v, _ := s.valueOf(i.read, now)

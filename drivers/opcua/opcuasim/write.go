@@ -78,12 +78,8 @@ func (w *Writable) variant() *ua.Variant {
 	return v
 }
 
-// attribute answers for the type of a variable; nil for those that say none.
-func (s *Server) attribute(key node, attribute ua.AttributeID, now time.Time) *ua.DataValue {
-	w := s.writable[key]
-	if w == nil {
-		return nil
-	}
+// attribute answers for the type of a variable; nil for another attribute.
+func (w *Writable) attribute(attribute ua.AttributeID, now time.Time) *ua.DataValue {
 	v := w.variant()
 	switch attribute {
 	case ua.AttributeIDDataType:

@@ -1,0 +1,76 @@
+package opcua
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+
+	"millrace/drivers"
+	"millrace/drivers/opcua/opcuasim"
+)
+
+// TestEvents takes the events of a machine through filters, and after a reconnect those that stand.
+func TestEvents(t *testing.T) {
+	s := start(t, opcuasim.Options{Browsable: true}, 1)
+	s.AddNotifier("press")
+	s.Raise(opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Message: "stands", Severity: 700, Active: true, Retain: true})
+	c := connection(s.Endpoint(), 10*time.Second, "i=2253", "ns=2;s=press", "ns=2;s=press", "ns=2;s=press", "ns=2;s=v0", "ns=2;s=none")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	eventTag(c, 1, nil)
+	eventTag(c, 2, map[string]string{"min_severity": "500"})
+	eventTag(c, 3, map[string]string{"event_type": "i=2915"})
+	d, pushes := subscribed(t, c)
+	got := make([][]string, 4)
+	take := func(pushes <-chan drivers.Push) {
+		told(t, pushes, func(tag int, e *happened) bool {
+			if !e.Subscribed {
+				word := e.Message
+				if e.Refresh {
+					word += " again"
+				}
+				got[tag] = append(got[tag], word)
+			}
+			return e.Subscribed && tag == 3
+		})
+		s.Raise(opcuasim.Event{Message: "server", Severity: 900})
+		s.Raise(opcuasim.Event{Node: "press", Message: "quiet", Severity: 499})
+		s.Raise(opcuasim.Event{Node: "press", Message: "loud", Severity: 500})
+		s.Raise(opcuasim.Event{Node: "press", Type: id.ExclusiveLimitAlarmType, Condition: "high", Message: "limit", Severity: 800, Limit: "High", Active: true, Retain: true})
+		s.Raise(opcuasim.Event{Node: "press", Type: id.ExclusiveLimitAlarmType, Condition: "high", Message: "limit", Severity: 100, Acked: true})
+		left := 1<<4 - 1
+		s.Raise(opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "last", Message: "last", Severity: 900})
+		told(t, pushes, func(tag int, e *happened) bool {
+			word := e.Message
+			if e.Refresh {
+				word += " again"
+			}
+			got[tag] = append(got[tag], word)
+			if e.Message == "last" {
+				left &^= 1 << tag
+			}
+			return left == 0
+		})
+	}
+	take(pushes)
+	d.Close()
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	take(d.Pushed())
+	for tag, want := range [][]string{
+		{"stands again", "server", "quiet", "loud", "limit", "limit", "last"},
+		{"stands again", "quiet", "loud", "limit", "limit", "last"},
+		{"stands again", "loud", "limit", "limit", "last"},
+		{"stands again", "limit", "limit", "last"},
+	} {
+		if want = append(want, want...); !slices.Equal(got[tag], want) {
+			t.Errorf("tag %d: %q\nwant %q", tag, got[tag], want)
+		}
+	}
+}
