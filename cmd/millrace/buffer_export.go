@@ -86,12 +86,19 @@ func parseBound(text string, seq *uint64, at *int64) (err error) {
 	if *seq, err = strconv.ParseUint(text, 10, 64); err == nil {
 		return nil
 	}
-	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
+	if *at, err = parseTime(text); err != nil {
 		return fmt.Errorf("%q is neither a sequence number nor a time like 2026-03-01T06:00:00Z", text)
 	}
-	*at = t.UnixMicro()
 	return nil
+}
+
+// parseTime reads a time as a person gives it, into µs since 1970.
+func parseTime(text string) (int64, error) {
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no time like 2026-03-01T06:00:00Z", text)
+	}
+	return t.UnixMicro(), nil
 }
 
 func export(ctx context.Context, s *openedStore, q web.Query, format string, w io.Writer) error {

@@ -37,15 +37,20 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 
 // dial opens a session for tags, which are polled unless the mode says otherwise.
 func (f *serverFlags) dial(ctx context.Context, url string, tags []telemetry.Tag, interval time.Duration, mode string) (*opcua.Client, error) {
+	return f.dialGroups(ctx, url, []drivers.Group{{Name: "nodes", Interval: interval, Tags: tags}}, mode)
+}
+
+func (f *serverFlags) dialGroups(ctx context.Context, url string, groups []drivers.Group, mode string) (*opcua.Client, error) {
 	options, err := f.device(mode)
 	if err != nil {
 		return nil, err
 	}
-	for i := range tags {
-		tags[i].Name = tags[i].Address
+	for _, g := range groups {
+		for i := range g.Tags {
+			g.Tags[i].Name = g.Tags[i].Address
+		}
 	}
-	c, err := opcua.Dial(ctx, drivers.Connection{URL: url, Devices: []drivers.Device{{Name: "tool", URL: url, Timeout: f.timeout, Options: options,
-		Groups: []drivers.Group{{Name: "nodes", Interval: interval, Tags: tags}}}}})
+	c, err := opcua.Dial(ctx, drivers.Connection{URL: url, Devices: []drivers.Device{{Name: "tool", URL: url, Timeout: f.timeout, Options: options, Groups: groups}}})
 	if err != nil {
 		return nil, asOption(err)
 	}
