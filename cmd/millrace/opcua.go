@@ -29,7 +29,7 @@ func newOPCUA() *cobra.Command {
 	}
 	var pki pkiFlags
 	pki.add(cmd)
-	cmd.AddCommand(newOffers(), newBrowse(&pki), newTrust(&pki), newOPCUAFind(), newOPCUARead(&pki), newOPCUAWatch(&pki), newOPCUAHistory(&pki), newOPCUAEvents(&pki), newOPCUAWrite(&pki), newOPCUACall(&pki))
+	cmd.AddCommand(newOffers(), newBrowse(&pki), newTrust(&pki), newOPCUAFind(), newOPCUARead(&pki), newOPCUAWatch(&pki), newOPCUAHistory(&pki), newOPCUAEvents(&pki), newOPCUASimulate(), newOPCUAWrite(&pki), newOPCUACall(&pki))
 	return cmd
 }
 

@@ -58,21 +58,29 @@ const (
 // both runs a command of opcua and returns what it prints, errors too.
 func both(t *testing.T, want int, args ...string) string {
 	t.Helper()
+	var out bytes.Buffer
+	var code int
+	said := stderrOf(t, func() { code = execute(append([]string{"opcua"}, args...), &out) })
+	if code != want {
+		t.Errorf("%v: exit code %d, want %d\n%s%s", args, code, want, out.String(), said)
+	}
+	return out.String() + said
+}
+
+// stderrOf returns what f prints on standard error.
+func stderrOf(t *testing.T, f func()) string {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := os.Stderr
 	os.Stderr = w
-	var out bytes.Buffer
-	code := execute(append([]string{"opcua"}, args...), &out)
+	f()
 	os.Stderr = old
 	w.Close()
 	said, _ := io.ReadAll(r)
-	if code != want {
-		t.Errorf("%v: exit code %d, want %d\n%s%s", args, code, want, out.String(), said)
-	}
-	return out.String() + string(said)
+	return string(said)
 }
 
 func contains(t *testing.T, out string, wants ...string) {

@@ -12,6 +12,8 @@ type About struct {
 	Description string
 	Unit        string  // "" = none
 	Low, High   float64 // its range, with a unit
+
+	datatype uint32 // of namespace 0; 0 = that of the value
 }
 
 // Describe makes the server say the data type, rank, access level and description of a variable of the first namespace.
@@ -23,8 +25,11 @@ func (s *Server) Describe(name string, a About) {
 
 // attribute answers for an attribute other than the value; nil for those of which nothing is said.
 func (s *Server) attribute(key node, attribute ua.AttributeID, now time.Time) *ua.DataValue {
-	if attribute == ua.AttributeIDEventNotifier && s.notifiers[key] {
+	switch {
+	case attribute == ua.AttributeIDEventNotifier && s.notifiers[key]:
 		return dataValue(byte(1), now)
+	case attribute == ua.AttributeIDUserExecutable && s.methods[key] != nil:
+		return dataValue(true, now)
 	}
 	if w := s.writable[key]; w != nil {
 		if v := w.attribute(attribute, now); v != nil {
@@ -45,7 +50,7 @@ func (s *Server) attribute(key node, attribute ua.AttributeID, now time.Time) *u
 	if err != nil {
 		return nil
 	}
-	return (&Writable{Value: v.Value()}).attribute(attribute, now)
+	return (&Writable{Value: v.Value(), DataType: about.datatype}).attribute(attribute, now)
 }
 
 func (s *Server) accessLevel(key node) byte {

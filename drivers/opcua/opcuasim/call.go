@@ -34,8 +34,10 @@ func (s *Server) AddMethod(name string, m Method) {
 	defer s.mu.Unlock()
 	uri := s.opts.Namespaces[0]
 	s.methods[node{uri, "s=" + name}] = &m
-	s.nodes[node{uri, "s=" + name + ".InputArguments"}] = described(m.Inputs)
-	s.nodes[node{uri, "s=" + name + ".OutputArguments"}] = described(m.Outputs)
+	for property, all := range map[string][]Argument{".InputArguments": m.Inputs, ".OutputArguments": m.Outputs} {
+		at := node{uri, "s=" + name + property}
+		s.nodes[at], s.placed[at] = described(all), true // below the method: see browseMethods
+	}
 }
 
 func (s *Server) call(made *session, r *ua.CallRequest) (ua.Response, ua.StatusCode) {

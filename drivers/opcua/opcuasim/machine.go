@@ -14,9 +14,9 @@ import (
 type Machine struct {
 	server *Server
 	start  time.Time
-	last   condition // as it was told last
 	parts  uint32
-	broken condition
+
+	overload, broken condition // as they were told last
 }
 
 // historyStep is between two values of the machine's history.
@@ -28,12 +28,12 @@ var machineTree = []struct {
 	about About
 	value func(m *machine) any
 }{
-	{"Spindle.Speed", About{"speed of the spindle", "rev/min", 0, 9000}, func(m *machine) any { return m.speed }},
-	{"Spindle.Load", About{"load of the spindle's drive", "%", 0, 100}, func(m *machine) any { return float32(m.load) }},
+	{"Spindle.Speed", About{Description: "speed of the spindle", Unit: "rev/min", Low: 0, High: 9000}, func(m *machine) any { return m.speed }},
+	{"Spindle.Load", About{Description: "load of the spindle's drive", Unit: "%", Low: 0, High: 100}, func(m *machine) any { return float32(m.load) }},
 	{"Program.Name", About{Description: "program under way"}, func(m *machine) any { return m.program }},
 	{"Parts.Count", About{Description: "parts since it was switched on"}, func(m *machine) any { return m.parts }},
 	{"Alarm.Active", About{Description: "somebody has to see to it"}, func(m *machine) any { return m.alarm }},
-	{"Axis.Position", About{"X, Y, Z", "mm", -200, 200}, func(m *machine) any { return m.position }},
+	{"Axis.Position", About{Description: "X, Y, Z", Unit: "mm", Low: -200, High: 200}, func(m *machine) any { return m.position }},
 	{"Machine.State", About{Description: "0 idle, 1 cutting, 2 alarm"}, func(m *machine) any { return m.state }},
 	{"Machine.Beat", About{Description: "counts ten times a second: none is missing, or something was lost"}, nil},
 }
@@ -62,7 +62,7 @@ func (s *Server) AddMachineTree(start time.Time) *Machine {
 	}
 	override := &Writable{Value: uint8(100)}
 	s.writable[s.variable("Feed.Override")] = override
-	s.place("Machine.Feed.Override", "Feed.Override", About{"of the programmed feed", "%", 0, 120}, func() any { return override.Value })
+	s.place("Machine.Feed.Override", "Feed.Override", About{Description: "of the programmed feed", Unit: "%", Low: 0, High: 120}, func() any { return override.Value })
 	s.placeServer(s.root.below[0].child(s.opts.Namespaces[0], "Machine"))
 	return &Machine{server: s, start: start}
 }
@@ -76,6 +76,7 @@ func (s *Server) placeServer(machine *place) {
 		var number uint32
 		if _, err := fmt.Sscanf(n.identifier, "i=%d", &number); err == nil && n.uri == uaURI {
 			server.below, s.placed[n] = append(server.below, &place{uaURI, strings.ReplaceAll(strings.TrimPrefix(id.Name(number), "Server_"), "_", "."), n, nil, nil}), true
+			s.about[n] = About{}
 		}
 	}
 	s.root.below[0].below = append([]*place{server}, s.root.below[0].below...)
@@ -99,10 +100,14 @@ func (s *Server) place(path, name string, a About, value func() any) {
 	if a.Unit == "" {
 		return
 	}
-	for property, v := range map[string]any{"EngineeringUnits": a.unit(), "EURange": a.limits()} {
-		at := s.variable(name + "." + property)
-		p.below = append(p.below, &place{uaURI, property, at, nil, nil})
-		s.nodes[at], s.placed[at] = func() any { return v }, true
+	for _, property := range []struct {
+		name     string
+		datatype uint32
+		value    any
+	}{{"EURange", id.Range, a.limits()}, {"EngineeringUnits", id.EUInformation, a.unit()}} {
+		at := s.variable(name + "." + property.name)
+		p.below = append(p.below, &place{uaURI, property.name, at, nil, nil})
+		s.nodes[at], s.placed[at], s.about[at] = func() any { return property.value }, true, About{datatype: property.datatype}
 	}
 }
 
@@ -115,14 +120,14 @@ const (
 	over // and nobody has acknowledged it
 )
 
-// overloadAt is when the spindle's drive is overloaded: somebody acknowledges that 3 s after its end.
+// overloadAt is how the overload of the spindle's drive stands: it lasts for a second after the last peak, and somebody acknowledges it 3 s later.
 func overloadAt(t time.Duration) condition {
-	const high, seen = 50, 3 * time.Second
-	if machineAt(t).load > high {
-		return active
-	}
-	for back := 100 * time.Millisecond; back <= seen; back += 100 * time.Millisecond {
-		if machineAt(t-back).load > high {
+	const high, step, lasts, seen = 50, 100 * time.Millisecond, time.Second, 4 * time.Second
+	for back := time.Duration(0); back <= seen; back += step {
+		switch peak := machineAt(t-back).load > high; {
+		case peak && back <= lasts:
+			return active
+		case peak:
 			return over
 		}
 	}
@@ -141,8 +146,8 @@ func (m *Machine) Step(now time.Time) {
 		tell(Event{Source: "Parts", Severity: 100, Message: fmt.Sprintf("part %d is done, program %s begins", at.parts, at.program)})
 	}
 	m.parts = at.parts
-	if is := overloadAt(t); is != m.last {
-		m.last = is
+	if is := overloadAt(t); is != m.overload {
+		m.overload = is
 		tell(stateOf(is, Event{Type: id.ExclusiveLimitAlarmType, Source: "Spindle.Load", Condition: "Overload", Severity: 600}, "High",
 			fmt.Sprintf("the spindle's load is high: %d %%", int(math.Round(at.load))), "the spindle's load is normal"))
 	}

@@ -1,9 +1,9 @@
-// Package opcuasim is a simulated OPC UA server for tests, the demo and benchmarks. It owns a small
+// Package opcuasim is a simulated OPC UA server for tests, the demo, integrators and benchmarks. It owns a small
 // address space of variables whose values are functions, and breaks on demand: see Server and Proxy.
 //
 // It speaks over the library's secure channel, but answers the services itself, so that each fault can be made. It promises that every value it served was reported to
 // Options.Served first. Hostile is another server, which writes its bytes itself, to play Tricks with
-// them. Tests, cmd/millrace demo and millrace-bench call it; the gateway never does.
+// them. Tests, millrace demo, millrace opcua simulate and millrace-bench call it; the gateway never does.
 package opcuasim
 
 import (
@@ -135,6 +135,7 @@ type Server struct {
 // session is what the server keeps of one.
 type session struct {
 	active             bool
+	orphan             bool // its connection is gone
 	locales            []string
 	nonce, certificate []byte // ours; the client's
 	channel            *uasc.SecureChannel

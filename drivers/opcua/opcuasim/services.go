@@ -3,6 +3,7 @@ package opcuasim
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -185,9 +186,9 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 	}
 	token := ua.NewByteStringNodeID(1, nonce())
 	made := &session{channel: channel.SecureChannel, nonce: nonce(), certificate: r.ClientCertificate}
-	s.mu.Lock()
-	s.sessions[token.String()] = made
-	s.mu.Unlock()
+	if !s.admit(token.String(), made) {
+		return nil, ua.StatusBadTooManySessions
+	}
 	res := &ua.CreateSessionResponse{
 		SessionID:             ua.NewNumericNodeID(1, s.serial.Add(1)),
 		AuthenticationToken:   token,
@@ -203,6 +204,22 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 		res.ServerCertificate = s.opts.Identity.Certificate
 	}
 	return res, ua.StatusOK
+}
+
+// maxSessions bounds the sessions of a server; those whose connections are gone make room.
+const maxSessions = 1000
+
+func (s *Server) admit(token string, made *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sessions) >= maxSessions {
+		maps.DeleteFunc(s.sessions, func(_ string, old *session) bool { return old.orphan })
+	}
+	if len(s.sessions) >= maxSessions {
+		return false
+	}
+	s.sessions[token] = made
+	return true
 }
 
 func (s *Server) activate(channel *secured, r *ua.ActivateSessionRequest) ua.StatusCode {

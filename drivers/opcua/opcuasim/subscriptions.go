@@ -132,13 +132,14 @@ func (m *subscriptions) end() {
 // orphan stops the subscriptions of a connection that is gone: nobody can ask for what they would keep.
 func (s *Server) orphan(channel *uasc.SecureChannel) {
 	var orphans []*session
-	s.mu.RLock()
+	s.mu.Lock()
 	for _, made := range s.sessions {
 		if made.channel == channel {
+			made.orphan = true
 			orphans = append(orphans, made)
 		}
 	}
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	endAll(orphans)
 }
 
