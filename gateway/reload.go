@@ -73,6 +73,9 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	return change, g.release(gone)
 }
 
+// settled is when what runs anew has made what it keeps: most groups have been polled, and their data types are known.
+const settled = 10 * time.Second
+
 // giveBack returns to the system what loading a config took beside what runs, once the connections that it replaced have
 // ended: the runtime would keep it for minutes, and with many tags it is more than all the rest.
 func (g *Gateway) giveBack() {
@@ -81,8 +84,13 @@ func (g *Gateway) giveBack() {
 	if g.polling == nil {
 		return
 	}
-	g.polling.start(func(context.Context) error {
+	g.polling.start(func(ctx context.Context) error {
 		debug.FreeOSMemory()
+		select {
+		case <-time.After(settled):
+			debug.FreeOSMemory()
+		case <-ctx.Done():
+		}
 		return nil
 	}, g.ending.all()...)
 }

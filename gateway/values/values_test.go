@@ -173,12 +173,12 @@ func TestDescribe(t *testing.T) {
 	table := New()
 	g := table.Group(schema("a", "g", 1), time.Second)
 	unit := func() (unit string) {
-		table.Each("", "", func(e *Entry) bool { unit = e.Tag.Unit; return true })
+		table.Each("", "", func(e *Entry) bool { unit = e.Tag.Details().Unit; return true })
 		return unit
 	}
 	before := unit()
-	g.Describe([]record.Tag{{Name: "tag-0", Unit: "mm"}})
-	g.Describe([]record.Tag{{Unit: "of too many"}, {}})
+	g.Describe([]record.Tag{{Name: "tag-0", More: &record.Details{Unit: "mm"}}})
+	g.Describe([]record.Tag{{More: &record.Details{Unit: "of too many"}}, {}})
 	if after := unit(); before != "" || after != "mm" {
 		t.Errorf("unit %q, then %q", before, after)
 	}
