@@ -44,7 +44,7 @@ func TestTable(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
 	c := table.Count()["b"]
-	if want := (Counts{Tags: 2, Good: 1, Bad: 1, At: 20, BadBy: c.BadBy, BadTag: "tag-0", BadReason: "no answer", reason: c.reason, class: c.class}); c != want || c.BadBy[telemetry.ClassOf("no answer")] != 1 {
+	if want := (Counts{Tags: 2, Good: 1, Bad: 1, At: 20, BadBy: c.BadBy, BadTag: "tag-0", BadReason: "no answer", reason: c.reason, class: c.class}); *c != want || c.BadBy[telemetry.ClassOf("no answer")] != 1 {
 		t.Errorf("counts %+v", c)
 	}
 	b.Put(30, []telemetry.Reading{{Tag: 1, Value: telemetry.Int(3)}})
