@@ -20,12 +20,13 @@ import (
 func newOPCUA() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "opcua",
-		Short: "See what an OPC UA server offers and holds, write and call, and say which certificates to trust",
+		Short: "See what an OPC UA server offers, holds and tells, write and call, simulate one, and say which certificates to trust",
 		Example: `  millrace opcua endpoints opc.tcp://192.168.1.20:4840
   millrace opcua browse opc.tcp://192.168.1.20:4840 --depth 2
   millrace opcua read opc.tcp://192.168.1.20:4840 "ns=2;s=Spindle.Speed"
   millrace opcua trust ls
-  millrace opcua trust add 3f2a91c0`,
+  millrace opcua trust add 3f2a91c0
+  millrace opcua simulate --fault silent@30s-1m10s`,
 	}
 	var pki pkiFlags
 	pki.add(cmd)

@@ -5,8 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +61,10 @@ itself puts below Server (i=2253) and Aliases (i=23470) is listed only when NODE
 			if !slices.Contains(browseFormats, f.format) {
 				return fmt.Errorf("output %q is unknown; use one of %s", f.format, strings.Join(browseFormats, ", "))
 			}
-			return failed(f.browse(cmd.Context(), cmd.OutOrStdout(), args[0], node))
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			go func() { <-ctx.Done(); stop() }() // a second signal ends the process at once
+			return failed(f.browse(ctx, cmd.OutOrStdout(), args[0], node))
 		},
 	}
 	f.register(cmd)
@@ -140,7 +146,10 @@ func (w *nodeWalk) walk(ctx context.Context, node string) (*place, error) {
 	for len(next) > 0 {
 		above := next[0]
 		next = next[1:]
-		children, err := w.children(ctx, above.ID)
+		if ctx.Err() != nil {
+			return top, errInterrupted
+		}
+		children, err := w.children(context.WithoutCancel(ctx), above.ID) // a request that is given up costs the connection
 		for _, c := range children {
 			switch {
 			case w.seen[c.ID] || c.ID == "":

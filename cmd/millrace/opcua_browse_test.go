@@ -74,6 +74,11 @@ func TestBrowse(t *testing.T) {
 	if got, err := space.listed(t, browseFlags{depth: 5, format: "tree"}, "gone"); got != "" || err == nil || !strings.HasPrefix(err.Error(), "gone") {
 		t.Errorf("of a server that is gone: %v\n%s", err, got)
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&nodeWalk{children: space.children, depth: 5, seen: map[string]bool{}}).walk(gone, ""); !errors.Is(err, errInterrupted) {
+		t.Errorf("interrupted: %v", err)
+	}
 	device, err := space.listed(t, browseFlags{depth: 5, format: "yaml", serverFlags: serverFlags{options: map[string]string{"security_policy": "none", "password": "hunter2"}}}, "")
 	if err != nil || strings.Contains(device, "hunter2") || strings.Contains(device, "EURange") || !strings.Contains(device, "# left out: 1 variable that this user may not read") {
 		t.Fatalf("%v\n%s", err, device)

@@ -120,7 +120,7 @@ func (h *nodeHistory) show(ctx context.Context, out io.Writer, f *serverFlags, u
 
 var (
 	errEnough      = errors.New("enough")
-	errInterrupted = errors.New("interrupted")
+	errInterrupted = errors.New("interrupted; what is printed is not all")
 )
 
 // one shows what there is of one node. A request that is under way is waited for: to give it up costs the connection, and the server would keep its

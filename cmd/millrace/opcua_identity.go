@@ -61,11 +61,20 @@ func uaTemplate(listen string) *x509.Certificate {
 	if name, err := os.Hostname(); err == nil {
 		t.DNSNames = append(t.DNSNames, name)
 	}
-	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
-		if ip := net.ParseIP(host); ip != nil {
-			t.IPAddresses = append(t.IPAddresses, ip)
-		} else {
-			t.DNSNames = append(t.DNSNames, host)
+	host, _, err := net.SplitHostPort(listen)
+	ip := net.ParseIP(host)
+	switch {
+	case err != nil:
+	case ip == nil && host != "":
+		t.DNSNames = append(t.DNSNames, host)
+	case ip != nil && !ip.IsUnspecified():
+		t.IPAddresses = append(t.IPAddresses, ip)
+	default:
+		all, _ := net.InterfaceAddrs()
+		for _, a := range all {
+			if n, ok := a.(*net.IPNet); ok {
+				t.IPAddresses = append(t.IPAddresses, n.IP)
+			}
 		}
 	}
 	return t

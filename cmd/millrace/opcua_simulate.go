@@ -101,7 +101,7 @@ func (f *simulateFlags) machine() (*opcuasim.Server, *opcuasim.Machine, error) {
 		return nil, nil, err
 	}
 	f.certificate = who.Certificate
-	o := opcuasim.Options{Listen: listen, Browsable: true, Identity: who, NoneToo: !f.secured, Username: f.username, Password: f.password}
+	o := opcuasim.Options{Listen: listen, Browsable: true, MaxQueue: 10_000, Identity: who, NoneToo: !f.secured, Username: f.username, Password: f.password}
 	for _, p := range wire.Policies() {
 		if p != wire.None() && !p.Insecure {
 			o.Policies = append(o.Policies, p.URI)
