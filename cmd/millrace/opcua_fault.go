@@ -50,9 +50,11 @@ func planUAFaults(s *opcuasim.Server, faults []string) (all []uaChange, err erro
 		case to > 0 && end == nil:
 			return nil, fmt.Errorf("fault %q: it has no end; write @%v", text, from)
 		}
-		if all = append(all, uaChange{name, from, begin}); to > 0 {
-			all = append(all, uaChange{name + " is over", to, end})
+		if to == 0 {
+			all = append(all, uaChange{name, from, begin})
+			continue
 		}
+		all = append(all, uaChange{name + " begins", from, begin}, uaChange{name + " is over", to, end})
 	}
 	slices.SortStableFunc(all, func(a, b uaChange) int { return cmp.Compare(a.at, b.at) })
 	return all, nil

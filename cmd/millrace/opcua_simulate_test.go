@@ -129,6 +129,9 @@ func TestOPCUAFaults(t *testing.T) {
 		}
 		contains(t, read(exitFailed, "300ms"), c.want)
 		if len(changes) == 1 {
+			if out := both(t, 0, "browse", s.Endpoint(), "--option", "security_policy=none"); strings.Contains(out, "Spindle.Load") {
+				t.Errorf("it is still listed:\n%s", out)
+			}
 			continue
 		}
 		if err := changes[1].do(); err != nil {

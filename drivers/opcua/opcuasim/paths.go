@@ -111,7 +111,7 @@ func (s *Server) nodeID(n node) *ua.NodeID {
 func (p *place) references(s *Server) (all []*ua.ReferenceDescription) {
 	refer := func(c *place, kind uint32) {
 		n := s.nodeID(c.at)
-		if n == nil {
+		if n == nil || s.placed[c.at] && s.nodes[c.at] == nil { // its namespace is gone, or it was removed
 			return
 		}
 		class := ua.NodeClassObject
