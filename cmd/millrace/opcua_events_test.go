@@ -48,11 +48,11 @@ func TestOPCUAEvents(t *testing.T) {
 		return both(t, want, append([]string{"events", s.Endpoint(), "--option", "security_policy=none"}, args...)...)
 	}
 	contains(t, events(0, "--for", "5s"), "the events of i=2253 come from now on", "Overload")
-	contains(t, events(exitFailed, "ns=2;s=Machine.Beat"), "does not say that it tells events", "ns=2;s=Machine.Beat tells no events: BadAttributeIdInvalid: ")
-	contains(t, events(exitFailed, "ns=2;s=none"), "ns=2;s=none tells no events: BadNodeIdUnknown: ")
+	contains(t, events(exitFailed, "ns=2;s=Machine.Beat", "--for", "1m"), "does not say that it tells events", "ns=2;s=Machine.Beat tells no events: BadAttributeIdInvalid: ")
+	contains(t, events(exitFailed, "ns=2;s=none", "--for", "1m"), "ns=2;s=none tells no events: BadNodeIdUnknown: ")
 	contains(t, events(exitFailed, "ns=2;s=Machine", "--type", "i=2041", "--for", "1ns"), "no event came within 1ns; watch longer")
-	contains(t, events(exitFailed, "--min-severity", "1001"), `min_severity "1001" is no severity; use 1`)
-	contains(t, events(exitFailed, "--type", "alarm"), `event_type "alarm": `)
+	contains(t, events(exitFailed, "--for", "1m", "--min-severity", "1001"), `min_severity "1001" is no severity; use 1`)
+	contains(t, events(exitFailed, "--for", "1m", "--type", "alarm"), `event_type "alarm": `)
 	contains(t, events(exitFailed, "--for", "-1s"), "leave it out")
 	if n := s.Sessions(); n != 0 {
 		t.Errorf("%d sessions are left", n)
