@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers/opcua/opcuasim"
@@ -115,4 +116,18 @@ func FuzzInspect(f *testing.F) {
 			t.Errorf("%+v", n)
 		}
 	})
+}
+
+// TestTypeWords: a tag's type is given where a data type of OPC UA's own has one.
+func TestTypeWords(t *testing.T) {
+	for number, want := range map[uint32][2]string{
+		id.Double: {"Double", "float64"}, id.Byte: {"Byte", "uint8"}, id.UtcTime: {"UtcTime", "time"}, id.Duration: {"Duration", "float64"}, id.LocalizedText: {"LocalizedText", "string"},
+		id.Enumeration: {"Enumeration", ""}, id.ServerState: {"ServerState", ""}, id.Number: {"Number", ""}, id.BaseDataType: {"Variant", ""}, id.EUInformation: {"EUInformation", ""},
+	} {
+		var n Child
+		n.named("", bytesOf(t, ua.NewNumericNodeID(0, number)))
+		if got := [2]string{n.Type, n.Word}; got != want {
+			t.Errorf("%d: %q, want %q", number, got, want)
+		}
+	}
 }
