@@ -135,6 +135,7 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
+		g.missing.settled()
 		_ = g.keepLearned(false)                          // said in the log
 		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
 	}
