@@ -36,10 +36,11 @@ type settings struct {
 	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
-	queue         int           // values that the server keeps of an item until they are published
-	clearPassword bool          // also over a connection that is not encrypted
-	reverse       *reverse      // of a server that calls; nil = it is dialled
-	serverName    string        // host that the server's certificate must be for
+	namespaces    map[uint16]string
+	queue         int      // values that the server keeps of an item until they are published
+	clearPassword bool     // also over a connection that is not encrypted
+	reverse       *reverse // of a server that calls; nil = it is dialled
+	serverName    string   // host that the server's certificate must be for
 	pki           PKI
 	seen          *seen // certificates of the last attempt
 }
@@ -58,6 +59,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
+		{Name: "namespaces", Example: "2=urn:machine 3=urn:tools", Help: "what the namespace indexes in addresses stand for, so that it is noticed when the server changes that (default: what they stood for at the first connect)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
 		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true, File: true},
 		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true, File: true},
@@ -194,6 +196,11 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	}
 	s.parseLanguage(o["language"], fail)
 	s.parseReverse(o["server_uri"], fail)
+	if meant, wrong := parseNamespaces(o[namespacesOption]); wrong != "" {
+		fail(namespacesOption, wrong, "write for example 2=urn:machine 3=urn:tools, or leave it out")
+	} else {
+		s.namespaces = meant
+	}
 	s.user, s.password = o["username"], o["password"]
 	s.userCertificate, s.userKey = o["user_certificate"], o["user_key"]
 	switch {
