@@ -72,6 +72,7 @@ func tagOptions() []drivers.Option {
 		{Name: "field", Example: "set.temperature", Help: "part of a structure or array: names with dots between, elements from 0 in brackets (default: the whole; a structure is JSON)"},
 		{Name: "min_severity", Example: "500", Help: "with type: event, the least severity, 1 to 1000 (default: all events)"},
 		{Name: "event_type", Example: "i=2915", Help: "with type: event, the node id of the only type that is taken, with its subtypes: i=2782 conditions, i=2915 alarms (default: all events)"},
+		{Name: "server_deadband", Example: "0.5", Help: "changes up to this, in the node's own units, are not sent by the server, and are not in values and heartbeats either (default: all are sent)"},
 		{Name: "enum", Example: "server", Help: "server (the server's texts of an enumeration) or a table such as 0=off, 1=on; a number without a text is uncertain"},
 		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the server holds it; default false"},
 	}
@@ -106,8 +107,9 @@ const (
 type tag struct {
 	addr     address
 	want     wanted
-	event    *event // nil: its value
-	readBack bool   // after a write
+	event    *event  // nil: its value
+	readBack bool    // after a write
+	deadband float64 // of the server; 0 = none
 
 	unitless, undescribed bool // the config says nothing, and the server may
 }
@@ -133,7 +135,10 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 			})
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
-				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
+				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], s.subscribing, i, j, k)...)
+			}
+			if groups[i][j].silence > 0 && len(groups[i][j].bands()) > 0 {
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "max_silence", What: "max_silence of a group with server_deadband: a value that stays within it is never told", Mend: "remove one of them"})
 			}
 			groups[i][j].share()
 			errs = append(errs, groups[i][j].checkEvents(s.subscribing, i, j)...)
@@ -348,7 +353,7 @@ func parseFlag(o map[string]string, name string, fail func(field, what, mend str
 	return false
 }
 
-func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []error) {
+func parseTag(t *tag, from *telemetry.Tag, subscribing mode, device, group, index int) (errs []error) {
 	fail := func(field, what, mend string) {
 		errs = append(errs, &drivers.ConfigError{Device: device, Group: group, Tag: index, Field: field, What: what, Mend: mend})
 	}
@@ -358,6 +363,7 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	}
 	if from.Type == eventType {
 		t.addr, t.event = a, parseEvent(from, fail)
+		t.deadband = t.parseDeadband(from, subscribing, fail)
 		return errs
 	}
 	for _, name := range []string{"min_severity", "event_type"} {
@@ -376,6 +382,7 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 		fail("enum", "enum of a tag that is scaled", "remove one of them")
 	}
 	t.addr, t.want = a, w
+	t.deadband = t.parseDeadband(from, subscribing, fail)
 	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
 	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
 	if t.readBack = parseFlag(from.Options, "read_back", fail); t.readBack && t.readOnly() != "" {

@@ -351,7 +351,9 @@ func (f *feed) data(s *subscription, r *reader) error {
 					p.Tags = append(p.Tags, uint32(other))
 				}
 			}
-			s.note(tag, &v, s.heard)
+			if s.group.ask.bands[tag] == 0 { // else a read may say another value
+				s.note(tag, &v, s.heard)
+			}
 			if !f.lives(s, tag, &v) {
 				continue
 			}

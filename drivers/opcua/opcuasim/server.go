@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// RefuseDeadband, when set, is the status with which an item with a deadband is refused.
+	RefuseDeadband uint32
+
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int
 

@@ -3,6 +3,7 @@ package opcuasim
 import (
 	"context"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -59,6 +60,7 @@ type item struct {
 	size     int
 	queue    []*ua.DataValue
 	last     *ua.DataValue
+	band     float64 // of numbers; 0 = none
 }
 
 // SetMute makes subscriptions say nothing of a variable of the first namespace, whatever becomes of it.
@@ -218,6 +220,12 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 		sampling: max(time.Duration(p.SamplingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)}
 	if n := s.opts.MaxQueue; n > 0 {
 		i.size = min(i.size, n)
+	}
+	if f, ok := filterOf(p).(*ua.DataChangeFilter); ok && f.DeadbandType == uint32(ua.DeadbandTypeAbsolute) {
+		if result.StatusCode = ua.StatusCode(s.opts.RefuseDeadband); result.StatusCode != ua.StatusOK {
+			return result
+		}
+		i.band = f.DeadbandValue
 	}
 	sub.items = append(sub.items, i)
 	result.MonitoredItemID = i.id
@@ -422,7 +430,7 @@ func (s *Server) sample(i *item, now time.Time) {
 	}
 	v, _ := s.valueOf(i.read, now)
 	i.dead = s.nodes[i.key] == nil
-	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && same(i.last.Value, v.Value) {
+	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && (same(i.last.Value, v.Value) || i.within(v.Value)) {
 		return
 	}
 	i.last = v
@@ -435,6 +443,16 @@ func (s *Server) sample(i *item, now time.Time) {
 	first.Status |= 0x480 // a value; others before it were discarded
 	first.EncodingMask |= ua.DataValueStatusCode
 	i.queue[0] = &first
+}
+
+// within reports whether a number lies within the deadband of the one told last.
+func (i *item) within(v *ua.Variant) bool {
+	if i.band == 0 || v == nil || i.last.Value == nil {
+		return false
+	}
+	x, ok := v.Value().(float64)
+	y, was := i.last.Value.Value().(float64)
+	return ok && was && math.Abs(x-y) <= i.band
 }
 
 func same(a, b *ua.Variant) bool {
@@ -450,4 +468,11 @@ func same(a, b *ua.Variant) bool {
 		return ok && x == y
 	}
 	return reflect.DeepEqual(a.Value(), b.Value())
+}
+
+func filterOf(p *ua.MonitoringParameters) any {
+	if p.Filter == nil {
+		return nil
+	}
+	return p.Filter.Value
 }
