@@ -125,7 +125,9 @@ func pushingIn(connections []*connection) []string {
 
 // since returns what a new connection asks when it begins, which is when the one before it has ended. Of a device that is new nothing is missing.
 func (m *missing) since(devices []deviceConfig) func(device int) (time.Time, string) {
+	m.mu.Lock()
 	last, now, known := m.last, time.Now(), m.before.Known
+	m.mu.Unlock()
 	return func(device int) (time.Time, string) {
 		m.mu.Lock()
 		defer m.mu.Unlock()

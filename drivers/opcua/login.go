@@ -42,18 +42,13 @@ const (
 	longestLogin  = 20 * time.Second // of that, unless the timeout itself is longer
 )
 
-// slowLogin says that the server did not log in within our patience. It is no timeout to the poller, which would try again soon.
-type slowLogin string
-
-func (e slowLogin) Error() string { return string(e) }
-
 // loggingIn makes a request of the login.
 func (l *link) loggingIn(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
 	patience := max(l.timeout, min(loginPatience*l.timeout, longestLogin))
 	r, err := l.callFor(ctx, patience, service, want, body)
 	var slow timeoutError
 	if errors.As(err, &slow) {
-		err = slowLogin(slow.Error() + "; raise the device's timeout if the server needs longer to log in")
+		err = fmt.Errorf("%w; raise the device's timeout if the server needs longer to log in", err)
 	}
 	return r, err
 }
