@@ -308,6 +308,21 @@ type Exposed interface {
 	Exposure() (what, mend string)
 }
 
+// Comparer is a driver that notices when a device is not any more what its config was written for, though it answers.
+type Comparer interface {
+	// Changed returns what is not as it was, zero when all is. It stands until Accept, or until the device is as it was. It may be called from any goroutine.
+	Changed() Change
+	// Accept takes the device as it is now, because a person has seen it. It may be called from any goroutine.
+	Accept()
+}
+
+// Change is what is not as it was.
+type Change struct {
+	Since time.Time
+	What  string // in words
+	Mend  string // what to do
+}
+
 // Troubled is a driver that may know of trouble with its connection that no reading tells.
 type Troubled interface {
 	// Trouble returns what is the matter now. It may be called from any goroutine.

@@ -36,6 +36,7 @@ type connection struct {
 	certified drivers.Certified // nil = it has no certificates
 	redundant drivers.Redundant // nil = it has one path
 	troubled  drivers.Troubled  // nil = it never says so
+	comparer  drivers.Comparer  // nil = it does not notice when a device is another one
 	learner   drivers.Learner
 	learning  []learning        // by device; nil = the driver learns nothing
 	exposed   drivers.Exposed   // nil = it gives up no protection
@@ -113,6 +114,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn.certified, _ = d.(drivers.Certified)
 	conn.redundant, _ = d.(drivers.Redundant)
 	conn.troubled, _ = d.(drivers.Troubled)
+	conn.comparer, _ = d.(drivers.Comparer)
 	if l, ok := d.(drivers.Learner); ok {
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)

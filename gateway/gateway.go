@@ -72,6 +72,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, fmt.Errorf("open buffer: %w", err)
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
 	g.tellUnclean(cfg)
@@ -85,7 +86,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		_ = g.buf.Close()
 		return nil, err
 	}
-	g.missing.last = time.Time{}
 	g.running = *first
 	g.warn(cfg)
 	g.reloads = reloads{since: g.started}
@@ -122,7 +122,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
 	publishing.start(g.watch)
-	g.missing.begin()
+	g.missing.runs(g.running.connections)
 	cfg, hash := g.begin(polling, publishing)
 	g.giveBack()
 	g.log.Info("gateway runs", "gateway", cfg.Gateway, "version", g.o.Version, "devices", len(cfg.Devices),
@@ -134,7 +134,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 		last := g.finish()
 		polling.end()
 		if err := g.missing.save(last.connections); err != nil {
-			g.log.Warn("it cannot be kept since when devices are not heard; their history will be asked for since the last write to the store", "cause", err)
+			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the last write to the store", "cause", err)
 		}
 		g.drain(hurry, &last)
 		publishing.end()

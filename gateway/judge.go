@@ -112,7 +112,7 @@ func (j *judge) tell(s *web.Snapshot) {
 // ended is what is said when a state no longer stands.
 func ended(st *web.State) string {
 	switch st.State {
-	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
+	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StateChanged, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
 		return fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
 	case web.StateLost:
 		return fmt.Sprintf("%s %q: the notice of lost data has ended", st.Kind, st.Name)
@@ -135,12 +135,43 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
+		g.missing.settled()
 		_ = g.keepLearned(false)                          // said in the log
 		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
 	}
 }
 
-// Ack notes that a person has seen what was lost.
-func (g *Gateway) Ack(who string) ([]web.Loss, error) {
-	return g.losses.acknowledge(g.buf.Ledger(), who)
+// Ack notes that a person has seen what was lost and which devices have changed.
+func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
+	g.reloading.Lock() // else a connection may be exchanged meanwhile, and the new one not know
+	defer g.reloading.Unlock()
+	if seen.Losses, err = g.losses.acknowledge(g.buf.Ledger(), who); err != nil {
+		return seen, err
+	}
+	g.mu.Lock()
+	connections := g.running.connections
+	g.mu.Unlock()
+	seen.Changes = changesOf(connections)
+	for _, c := range connections {
+		if c.comparer != nil {
+			c.comparer.Accept()
+		}
+	}
+	for _, c := range seen.Changes {
+		g.log.Info("a changed device is taken as it is", "device", c.Device, "by", who, "changed", c.What)
+	}
+	return seen, g.keepLearned(true)
+}
+
+// changesOf returns which devices are not what their config was written for.
+func changesOf(connections []*connection) (all []web.DeviceChange) {
+	for _, conn := range connections {
+		if conn.comparer == nil {
+			continue
+		}
+		if c := conn.comparer.Changed(); c.What != "" {
+			all = append(all, web.DeviceChange{Device: conn.devices[0].name, Since: c.Since, What: c.What, Mend: c.Mend})
+		}
+	}
+	return all
 }

@@ -36,7 +36,7 @@ func (f *shown) Snapshot() *web.Snapshot {
 func (f *shown) Buffer() *buffer.Buffer                        { return f.buf }
 func (f *shown) Values() *values.Table                         { return values.New() }
 func (f *shown) ResetLearned(string, string) ([]string, error) { return nil, nil }
-func (f *shown) Ack(string) ([]web.Loss, error)                { return nil, nil }
+func (f *shown) Ack(string) (web.Seen, error)                  { return web.Seen{}, nil }
 func (f *shown) Reload(context.Context) (*web.Change, error)   { return nil, errStopping }
 func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
 	return nil, errStopping
@@ -70,6 +70,9 @@ var stateRows = map[string]struct {
 	"device contested": {func(s *web.Snapshot) {
 		s.Devices[0].Trouble = web.Trouble{State: web.StateContested, Since: judged, What: "two callers", Mend: "choose"}
 	}, "contested since 2026-03-01T12:30:00Z: two callers; choose", "attention"},
+	"device changed": {func(s *web.Snapshot) {
+		s.Changes = []web.DeviceChange{{Device: "press-1", Since: judged, What: "namespace 2 is another one", Mend: "write nsu="}}
+	}, "changed since 2026-03-01T12:30:00Z: namespace 2 is another one; write nsu=; `millrace ack` takes it as it is", "attention"},
 	"device on spare path": {func(s *web.Snapshot) {
 		s.Devices[0].Trouble = web.Trouble{State: web.StateOnSpare, Since: judged, What: "over b, because a failed", Mend: "see to it"}
 	}, "on spare path since 2026-03-01T12:30:00Z: over b, because a failed; see to it", "attention"},

@@ -1,48 +1,70 @@
 package gateway
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"millrace/gateway/poller"
 )
 
-// missing is from when on what a device pushed may be missing, by the device's name: the history that it is asked for begins there. A connection that ends
-// leaves it to the one that takes its place and, in a small file beside the store's, to the next start. After an end that was not clean there is no
-// file; then that is since shortly before the store was last written to.
+// missing is from when on what a device pushed may be missing, by the device's name: a gap is told, and its history asked for, from there. A connection that
+// ends leaves it to the one that takes its place and, in a small file beside the store's, to the next start. An end that was not clean leaves nothing but
+// the names; then that is since shortly before the store was last written to.
 type missing struct {
-	file kept
-	mu   sync.Mutex
-	by   map[string]time.Time
-	last time.Time // of devices that are not in by; zero = they are new
+	file   kept
+	log    *slog.Logger
+	settle time.Duration // after so much of a run all that the one before has left is told and on disk
+	mu     sync.Mutex
+	by     map[string]time.Time
+	last   time.Time // of known devices that are not in by; zero = the gateway runs, or the store is new
+	before unheard   // what the run before has left; nothing when that is settled
+	began  bool
+	ran    time.Time // since when; zero = not yet, or settled
 }
+
+// unheard is what the file holds.
+type unheard struct {
+	At     map[string]time.Time `json:"at,omitempty"`
+	Others time.Time            `json:"others,omitzero"` // of known devices that are not in At; zero = the last write to the store
+	Known  []string             `json:"known"`           // devices that are to push, in order; all others are new. Nil = it does not say
+}
+
+// Why changes may be missing that nobody heard, in words.
+const (
+	didNotRun = "the gateway did not run, or had not connected yet"
+	reloaded  = "the device's config was reloaded, and it was not connected again yet"
+)
 
 // newMissing takes over what the last run left.
 func newMissing(dir string, commit time.Duration, log *slog.Logger) *missing {
-	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 1", 1 << 20}, by: map[string]time.Time{}}
+	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit}
 	if at := lastWritten(dir); !at.IsZero() {
 		m.last = at.Add(-commit - poller.Lag)
 	}
 	body, err := m.file.read()
 	if body != nil {
-		err = json.Unmarshal(body, &m.by)
+		err = json.Unmarshal(body, &m.before)
 	}
 	if err != nil {
-		m.by = map[string]time.Time{}
-		log.Warn("it cannot be read since when devices were not heard; their history is asked for since the last write to the store", "file", m.file.path, "cause", err)
+		m.before = unheard{}
+		log.Warn("it cannot be read since when devices were not heard; a gap is told, and their history asked for, since the last write to the store", "file", m.file.path, "cause", err)
 	}
+	if m.by = maps.Clone(m.before.At); m.by == nil {
+		m.by = map[string]time.Time{}
+	}
+	if m.before.Others.IsZero() {
+		m.before.Others = m.last
+	}
+	m.last = m.before.Others
 	return m
 }
-
-// begin removes the file, which is of the run before.
-func (m *missing) begin() { _ = os.Remove(m.file.path) }
 
 // lastWritten returns when a file of the store was last written to, zero when there is none.
 func lastWritten(dir string) (last time.Time) {
@@ -55,35 +77,83 @@ func lastWritten(dir string) (last time.Time) {
 	return last
 }
 
-// since returns what a new connection asks when it begins, which is when the one before it has ended.
-func (m *missing) since(devices []deviceConfig) func() time.Time {
-	otherwise := cmp.Or(m.last, time.Now())
-	return func() (from time.Time) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for i := range devices {
-			at, known := m.by[devices[i].name]
-			if delete(m.by, devices[i].name); !known {
-				at = otherwise
-			}
-			if from.IsZero() || at.Before(from) {
-				from = at
+// opened keeps since when the store was not written to before it was opened, which is a write: a start may follow one that fails.
+func (m *missing) opened() {
+	if !m.last.IsZero() {
+		m.keep(m.before)
+	}
+}
+
+// runs keeps which devices run from now on, beside what the run before has left.
+func (m *missing) runs(connections []*connection) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.began {
+		m.began, m.last, m.ran = true, time.Time{}, time.Now()
+	}
+	known := pushingIn(connections)
+	if m.before.Known == nil || !slices.Equal(known, m.before.Known) {
+		m.before.Known = known
+		m.keep(m.before)
+	}
+}
+
+// settled gives up what the run before has left, when all of it has been told and written.
+func (m *missing) settled() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ran.IsZero() || time.Since(m.ran) < m.settle {
+		return
+	}
+	m.ran, m.before = time.Time{}, unheard{Known: m.before.Known}
+	m.keep(m.before)
+}
+
+// pushingIn returns the devices that are to push, in order; never nil.
+func pushingIn(connections []*connection) []string {
+	names := []string{}
+	for _, c := range connections {
+		for i := range c.devices {
+			if c.poller.Pushes(i) {
+				names = append(names, c.devices[i].name)
 			}
 		}
-		return from
+	}
+	slices.Sort(names)
+	return names
+}
+
+// since returns what a new connection asks when it begins, which is when the one before it has ended. Of a device that is new nothing is missing.
+func (m *missing) since(devices []deviceConfig) func(device int) (time.Time, string) {
+	m.mu.Lock()
+	last, now, known := m.last, time.Now(), m.before.Known
+	m.mu.Unlock()
+	return func(device int) (time.Time, string) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		name := devices[device].name
+		at, listed := m.by[name]
+		delete(m.by, name)
+		switch _, ran := slices.BinarySearch(known, name); {
+		case listed && last.IsZero():
+			return at, reloaded
+		case listed:
+			return at, didNotRun
+		case !last.IsZero() && (ran || known == nil):
+			return last, didNotRun
+		}
+		return now, ""
 	}
 }
 
 // ended notes what a connection leaves.
 func (m *missing) ended(c *connection) {
-	from := c.poller.Missing()
-	if from.IsZero() {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range c.devices {
-		m.by[c.devices[i].name] = from
+		if from := c.poller.Missing(i); !from.IsZero() {
+			m.by[c.devices[i].name] = from
+		}
 	}
 }
 
@@ -91,17 +161,24 @@ func (m *missing) ended(c *connection) {
 func (m *missing) save(last []*connection) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	configured := map[string]bool{}
-	for _, c := range last {
-		for i := range c.devices {
-			configured[c.devices[i].name] = true
-		}
+	known := pushingIn(last)
+	maps.DeleteFunc(m.by, func(name string, _ time.Time) bool { return !slices.Contains(known, name) })
+	m.ran = time.Time{}
+	return m.write(unheard{At: m.by, Known: known})
+}
+
+// keep writes the file for a start after an end that is not clean. mu is held, unless nothing runs yet.
+func (m *missing) keep(u unheard) {
+	if err := m.write(u); err != nil {
+		m.log.Warn("it cannot be kept since when devices were not heard; after a kill the gap that is told may be too short", "cause", err)
 	}
-	maps.DeleteFunc(m.by, func(name string, _ time.Time) bool { return !configured[name] })
-	if len(m.by) == 0 {
-		return nil
+}
+
+func (m *missing) write(u unheard) error {
+	body, err := json.Marshal(u)
+	if err == nil && len(body) > m.file.room() {
+		body, err = json.Marshal(unheard{Others: u.Others}) // all are known then
 	}
-	body, err := json.Marshal(m.by)
 	if err != nil {
 		return fmt.Errorf("BUG: %w", err)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -8,65 +9,173 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/poller"
 )
 
-// TestMissingOverARestart: since when a device was not heard goes over a clean stop, once; without it, or with a damaged file, it is since the last
-// write to the store; and a device that a reload adds has missed nothing.
-func TestMissingOverARestart(t *testing.T) {
-	dir, log := t.TempDir(), new(strings.Builder)
-	logger := slog.New(slog.NewTextHandler(log, nil))
-	if m := newMissing(dir, time.Second, logger); !m.last.IsZero() {
+// missingBed is a store in which devices a and b ran, last written to an hour ago.
+type missingBed struct {
+	t       *testing.T
+	dir     string
+	written time.Time
+	log     strings.Builder
+	reason  string // of what since has said last
+}
+
+func newMissingBed(t *testing.T) *missingBed {
+	t.Helper()
+	b := &missingBed{t: t, dir: t.TempDir(), written: time.Now().Add(-time.Hour).Truncate(time.Second)}
+	if m := b.start(); !m.last.IsZero() {
 		t.Errorf("an empty store was last written to at %v", m.last)
 	}
-	written := time.Now().Add(-time.Hour).Truncate(time.Second)
-	store := filepath.Join(dir, "state.db")
+	b.start().runs(pushed("a", "b"))
+	store := filepath.Join(b.dir, "state.db")
 	if err := os.WriteFile(store, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chtimes(store, written, written); err != nil {
-		t.Fatal(err)
+	b.touch()
+	return b
+}
+
+// touch has all files written an hour ago.
+func (b *missingBed) touch() {
+	files, _ := filepath.Glob(b.dir + "/*")
+	for _, f := range files {
+		if err := os.Chtimes(f, b.written, b.written); err != nil {
+			b.t.Fatal(err)
+		}
 	}
-	since := func(m *missing, name string) time.Time { return m.since([]deviceConfig{{name: name}})() }
-	before := written.Add(-time.Second - poller.Lag)
-	m := newMissing(dir, time.Second, logger)
-	if got := since(m, "a"); !got.Equal(before) {
-		t.Errorf("after a kill %v, want %v", got, before)
+}
+
+// pushed are connections of devices that are to push, and of one that is polled.
+func pushed(names ...string) []*connection {
+	c := &connection{}
+	at := &drivers.Connection{}
+	for _, name := range append(names, "polled") {
+		c.devices = append(c.devices, deviceConfig{name: name})
+		at.Devices = append(at.Devices, drivers.Device{Name: name, Groups: []drivers.Group{{Name: "g"}}})
 	}
-	m.last = time.Time{}
-	if got := since(m, "new"); time.Since(got) > time.Minute {
-		t.Errorf("a device that is new misses something since %v", got)
+	sinks := make([][]poller.Sink, len(at.Devices))
+	for i := range sinks {
+		sinks[i] = make([]poller.Sink, 1)
 	}
-	stopped := time.Now().Add(-30 * time.Minute)
+	c.poller = poller.New(at, pushes{len(names)}, poller.Options{Sinks: sinks})
+	return []*connection{c}
+}
+
+// pushes is a driver of so many devices that push.
+type pushes struct{ n int }
+
+func (pushes) Connect(context.Context) error                        { return nil }
+func (pushes) Close() error                                         { return nil }
+func (pushes) Subscribe(context.Context, drivers.Ref) (bool, error) { return true, nil }
+func (pushes) Pushed() <-chan drivers.Push                          { return nil }
+func (pushes) Plan(drivers.Ref) []string                            { return nil }
+func (p pushes) Requests(g drivers.Ref) int                         { return max(0, g.Device-p.n+1) }
+func (pushes) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemetry.Reading, error) {
+	return nil, nil
+}
+
+func (b *missingBed) start() *missing {
+	b.log.Reset()
+	return newMissing(b.dir, time.Second, slog.New(slog.NewTextHandler(&b.log, nil)))
+}
+
+// since asks for a device.
+func (b *missingBed) since(m *missing, name string) (from time.Time) {
+	from, b.reason = m.since([]deviceConfig{{name: name}})(0)
+	return from
+}
+
+// isNew fails unless nothing is missing of a device.
+func (b *missingBed) isNew(m *missing, what, name string) {
+	b.t.Helper()
+	if got := b.since(m, name); time.Since(got) > time.Minute || b.reason != "" {
+		b.t.Errorf("%s misses something since %v: %s", what, got, b.reason)
+	}
+}
+
+// TestMissingAfterAKill: it is since the last write to the store, of which a start that fails is none; a device that is new has missed nothing.
+func TestMissingAfterAKill(t *testing.T) {
+	b := newMissingBed(t)
+	before := b.written.Add(-time.Second - poller.Lag)
+	m := b.start()
+	if got := b.since(m, "a"); !got.Equal(before) || b.reason != didNotRun {
+		t.Errorf("after a kill %v (%s), want %v", got, b.reason, before)
+	}
+	b.isNew(m, "a new device", "new")
+	b.isNew(m, "a device that was polled", "polled")
+	m.opened()
+	if got := b.since(b.start(), "b"); !got.Equal(before) {
+		t.Errorf("after a kill and a start that failed %v, want %v", got, before)
+	}
+	m = b.start()
+	m.runs(pushed("a", "new"))
+	b.isNew(m, "a device that a reload adds", "b")
+	m.by["b"] = before
+	if got := b.since(m, "b"); !got.Equal(before) || b.reason != reloaded {
+		t.Errorf("a device that a reload changes misses something since %v: %s", got, b.reason)
+	}
+	if got := b.since(b.start(), "new"); !got.Equal(before) {
+		t.Errorf("after two kills in a row %v, want %v", got, before)
+	}
+	b.isNew(b.start(), "a device that has come back", "b")
+	m.ran = m.ran.Add(-m.settle)
+	m.settled()
+	if got := b.since(b.start(), "new"); time.Since(got) > time.Minute || b.reason != didNotRun {
+		t.Errorf("after a kill at some time %v (%s), want some seconds ago", time.Since(got), b.reason)
+	}
+}
+
+// TestMissingAfterAStop: since when a device was not heard goes over a clean stop, once.
+func TestMissingAfterAStop(t *testing.T) {
+	b := newMissingBed(t)
+	m, stopped := b.start(), time.Now().Add(-30*time.Minute)
 	m.by = map[string]time.Time{"a": stopped, "gone": stopped}
-	if err := m.save([]*connection{{devices: []deviceConfig{{name: "a"}, {name: "b"}}}}); err != nil {
+	if err := m.save(pushed("a", "b")); err != nil {
 		t.Fatal(err)
 	}
-	m = newMissing(dir, time.Second, logger)
-	if got := since(m, "a"); !got.Equal(stopped) {
-		t.Errorf("after a stop %v, want %v", got, stopped)
+	m = b.start()
+	if got := b.since(m, "a"); !got.Equal(stopped) || b.reason != didNotRun {
+		t.Errorf("after a stop %v (%s), want %v", got, b.reason, stopped)
 	}
-	if got := since(m, "gone"); got.Equal(stopped) {
-		t.Error("a device that was in the config no more is kept")
-	}
-	if got := since(newMissing(dir, time.Second, logger), "a"); !got.Equal(stopped) {
+	b.isNew(m, "a device that was in the config no more", "gone")
+	m.opened()
+	if got := b.since(b.start(), "a"); !got.Equal(stopped) {
 		t.Error("a start that failed has used the file up")
 	}
-	m.begin()
-	if got := since(newMissing(dir, time.Second, logger), "a"); got.Equal(stopped) {
+	m.runs(pushed("a", "b"))
+	if m.settled(); !b.since(b.start(), "a").Equal(stopped) {
+		t.Error("the file is gone before what it says can have been told")
+	}
+	m.ran = m.ran.Add(-m.settle)
+	m.settled()
+	if got := b.since(b.start(), "a"); got.Equal(stopped) {
 		t.Error("the file holds for another run")
 	}
-	if log.Len() > 0 {
-		t.Errorf("log: %s", log)
+	if b.log.Len() > 0 {
+		t.Errorf("log: %s", b.log.String())
 	}
+}
+
+// TestMissingIsDamaged: it is then since the last write to the store, of every device, and the log says so. So it is when there are too many devices.
+func TestMissingIsDamaged(t *testing.T) {
+	b := newMissingBed(t)
+	m := b.start()
 	sealed := func(body string) string { return m.file.head([]byte(body)) + "\n" + body }
-	for _, bad := range []string{"", "{", `{"a":"2026-01-02T03:04:05Z"}`, sealed("{"), sealed(`{"a":1}`), sealed(strings.Repeat(" ", m.file.most))} {
+	for _, bad := range []string{"", "{", `{"a":"2026-01-02T03:04:05Z"}`, sealed("{"), sealed(`{"at":1}`), sealed(strings.Repeat(" ", m.file.most))} {
 		if err := os.WriteFile(m.file.path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		log.Reset()
-		if got := since(newMissing(dir, time.Second, logger), "a"); got.IsZero() || !strings.Contains(log.String(), "cannot be read") {
-			t.Errorf("%.20q: %v, log %s", bad, got, log)
+		if got := b.since(b.start(), "x"); got.IsZero() || b.reason != didNotRun || !strings.Contains(b.log.String(), "cannot be read") {
+			t.Errorf("%.20q: %v, log %s", bad, got, b.log.String())
 		}
+	}
+	m.file.most = 80
+	m.runs(pushed("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"))
+	b.since(b.start(), "j")
+	if b.reason != didNotRun || b.log.Len() > 0 {
+		t.Errorf("%q, log %s", b.reason, b.log.String())
 	}
 }

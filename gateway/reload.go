@@ -69,6 +69,7 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.missing.runs(next.connections)
 	g.warn(cfg)
 	return change, g.release(gone)
 }

@@ -78,6 +78,7 @@ func (g *Gateway) state() *web.Snapshot {
 	s.Clock = g.clock.view()
 	s.Certificates = g.certificates()
 	s.Exposures = g.exposures()
+	s.Changes = changesOf(g.running.connections)
 	s.Stalls = g.stalls(now)
 	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
 	s.Judge()

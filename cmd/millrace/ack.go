@@ -17,9 +17,10 @@ func newAck() *cobra.Command {
 	var file, path string
 	cmd := &cobra.Command{
 		Use:   "ack",
-		Short: "Say that you have seen what was lost",
-		Long: `Say that you have seen what was lost. Until then the running gateway goes on saying it first: on its page, in /readyz, in /metrics and
-in its log, after a restart too. The counts of the ledger stay; the log notes who has seen what, and when.`,
+		Short: "Say that you have seen what was lost, or has changed",
+		Long: `Say that you have seen what was lost, and which devices have changed. Until then the running gateway goes on saying it first: on its page, in
+/readyz, in /metrics and in its log, after a restart too. The counts of the ledger stay; a device that has changed is taken as it is now. The log notes
+who has seen what, and when.`,
 		Example: `  millrace ack --config millrace.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,8 +41,11 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 			if err != nil {
 				return &exitError{exitFailed, fmt.Errorf("acknowledge losses: %w", err)}
 			}
-			for i := range seen {
-				l := &seen[i]
+			for _, c := range seen.Changes {
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: device %q has changed: %s\n", c.Device, c.What)
+			}
+			for i := range seen.Losses {
+				l := &seen.Losses[i]
 				if l.Destination == "" {
 					fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: readings that nobody can count were lost by %s\n", l.Causes)
 					continue
@@ -49,8 +53,8 @@ in its log, after a restart too. The counts of the ledger stay; the log notes wh
 				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s) from %s to %s\n", l.Destination,
 					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
 			}
-			if len(seen) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost that is not acknowledged")
+			if len(seen.Losses)+len(seen.Changes) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost or has changed that is not acknowledged")
 			}
 			return nil
 		},

@@ -324,6 +324,12 @@ func running(t *testing.T, dir string) (file string, stop func()) {
 	t.Cleanup(broker.Stop)
 	file = filepath.Join(t.TempDir(), "millrace.yaml")
 	writeFile(t, file, fmt.Sprintf(runningConfig, dir, broker.Addr(), meter.URL()))
+	return file, runningOn(t, file, dir)
+}
+
+// runningOn runs a gateway with a config whose store is in dir.
+func runningOn(t *testing.T, file, dir string) (stop func()) {
+	t.Helper()
 	load := func() (*config.Config, error) { return config.Load(file, protocols(), config.Options{}) }
 	cfg, err := load()
 	if err != nil {
@@ -346,7 +352,7 @@ func running(t *testing.T, dir string) (file string, stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	return file, stop
+	return stop
 }
 
 const runningConfig = `gateway: shop

@@ -36,10 +36,11 @@ type settings struct {
 	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
-	queue         int           // values that the server keeps of an item until they are published
-	clearPassword bool          // also over a connection that is not encrypted
-	reverse       *reverse      // of a server that calls; nil = it is dialled
-	serverName    string        // host that the server's certificate must be for
+	namespaces    map[uint16]string
+	queue         int      // values that the server keeps of an item until they are published
+	clearPassword bool     // also over a connection that is not encrypted
+	reverse       *reverse // of a server that calls; nil = it is dialled
+	serverName    string   // host that the server's certificate must be for
 	pki           PKI
 	seen          *seen // certificates of the last attempt
 }
@@ -58,6 +59,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
+		{Name: "namespaces", Example: "2=urn:machine 3=urn:tools", Help: "what the namespace indexes in addresses stand for, so that it is noticed when the server changes that (default: what they stood for at the first connect)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
 		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true, File: true},
 		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true, File: true},
@@ -70,6 +72,7 @@ func tagOptions() []drivers.Option {
 		{Name: "field", Example: "set.temperature", Help: "part of a structure or array: names with dots between, elements from 0 in brackets (default: the whole; a structure is JSON)"},
 		{Name: "min_severity", Example: "500", Help: "with type: event, the least severity, 1 to 1000 (default: all events)"},
 		{Name: "event_type", Example: "i=2915", Help: "with type: event, the node id of the only type that is taken, with its subtypes: i=2782 conditions, i=2915 alarms (default: all events)"},
+		{Name: "server_deadband", Example: "0.5", Help: "changes up to this, in the node's own units, are not sent by the server, and are not in values and heartbeats either (default: all are sent)"},
 		{Name: "enum", Example: "server", Help: "server (the server's texts of an enumeration) or a table such as 0=off, 1=on; a number without a text is uncertain"},
 		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the server holds it; default false"},
 	}
@@ -104,8 +107,9 @@ const (
 type tag struct {
 	addr     address
 	want     wanted
-	event    *event // nil: its value
-	readBack bool   // after a write
+	event    *event  // nil: its value
+	readBack bool    // after a write
+	deadband float64 // of the server; 0 = none
 
 	unitless, undescribed bool // the config says nothing, and the server may
 }
@@ -131,7 +135,10 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 			})
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
-				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], i, j, k)...)
+				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], s.subscribing, i, j, k)...)
+			}
+			if groups[i][j].silence > 0 && len(groups[i][j].bands()) > 0 {
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "max_silence", What: "max_silence of a group with server_deadband: a value that stays within it is never told", Mend: "remove one of them"})
 			}
 			groups[i][j].share()
 			errs = append(errs, groups[i][j].checkEvents(s.subscribing, i, j)...)
@@ -194,6 +201,11 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	}
 	s.parseLanguage(o["language"], fail)
 	s.parseReverse(o["server_uri"], fail)
+	if meant, wrong := parseNamespaces(o[namespacesOption]); wrong != "" {
+		fail(namespacesOption, wrong, "write for example 2=urn:machine 3=urn:tools, or leave it out")
+	} else {
+		s.namespaces = meant
+	}
 	s.user, s.password = o["username"], o["password"]
 	s.userCertificate, s.userKey = o["user_certificate"], o["user_key"]
 	switch {
@@ -341,7 +353,7 @@ func parseFlag(o map[string]string, name string, fail func(field, what, mend str
 	return false
 }
 
-func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []error) {
+func parseTag(t *tag, from *telemetry.Tag, subscribing mode, device, group, index int) (errs []error) {
 	fail := func(field, what, mend string) {
 		errs = append(errs, &drivers.ConfigError{Device: device, Group: group, Tag: index, Field: field, What: what, Mend: mend})
 	}
@@ -351,6 +363,7 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 	}
 	if from.Type == eventType {
 		t.addr, t.event = a, parseEvent(from, fail)
+		t.deadband = t.parseDeadband(from, subscribing, fail)
 		return errs
 	}
 	for _, name := range []string{"min_severity", "event_type"} {
@@ -369,6 +382,7 @@ func parseTag(t *tag, from *telemetry.Tag, device, group, index int) (errs []err
 		fail("enum", "enum of a tag that is scaled", "remove one of them")
 	}
 	t.addr, t.want = a, w
+	t.deadband = t.parseDeadband(from, subscribing, fail)
 	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
 	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
 	if t.readBack = parseFlag(from.Options, "read_back", fail); t.readBack && t.readOnly() != "" {

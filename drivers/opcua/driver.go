@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -32,7 +33,7 @@ func Protocol() drivers.Protocol {
 		}
 		return d, err
 	}
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Identity: []string{"server_uri"}, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path; opc.tcp-listen://:port for a server that calls",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}
@@ -50,6 +51,7 @@ type driver struct {
 	finder finder
 	converter
 
+	spaces   namespaces
 	before   *census // nil = there was no connect yet
 	news     string  // what has changed since
 	failures int     // of the census
@@ -63,7 +65,7 @@ func newDriver(c drivers.Connection) (drivers.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &driver{set: set, groups: groups, most: defaultNodes, converter: converter{texts: statusTexts{}}}, nil
+	return &driver{set: set, groups: groups, most: defaultNodes, converter: converter{texts: statusTexts{}}, spaces: namespaces{used: indexesOf(groups), given: set.namespaces}}, nil
 }
 
 // Connect opens a new session and looks up what may differ from the last one: the server's limit
@@ -140,6 +142,7 @@ func (d *driver) learn(ctx context.Context) error {
 	if err := d.findPaths(ctx, names, reason); err != nil {
 		return err
 	}
+	d.spaces.look(names, time.Now())
 	return d.notice(ctx, names)
 }
 

@@ -291,7 +291,7 @@ func (f *feed) again(s *subscription) (bool, error) {
 
 // call makes a request and waits for its answer, as link.call does.
 func (f *feed) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
-	r, err := f.link.exchange(ctx, f.asked, service, want, body)
+	r, err := f.link.exchange(ctx, f.asked, f.link.timeout, service, want, body)
 	if err != nil {
 		err = judged(err, f.link.channel.Err() != nil, f.link.timeout)
 	}
@@ -351,7 +351,9 @@ func (f *feed) data(s *subscription, r *reader) error {
 					p.Tags = append(p.Tags, uint32(other))
 				}
 			}
-			s.note(tag, &v, s.heard)
+			if s.group.ask.bands[tag] == 0 { // else a read may say another value
+				s.note(tag, &v, s.heard)
+			}
 			if !f.lives(s, tag, &v) {
 				continue
 			}

@@ -164,19 +164,23 @@ func (s *settings) dial(ctx context.Context) (net.Conn, error) {
 // call sends one request and waits for its response, for at most the timeout. It returns a reader
 // behind the response's header, which is valid until the next call. A refusal by the server is a statusError.
 func (l *link) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
-	r, err := l.exchange(ctx, l.asked, service, want, body)
+	return l.callFor(ctx, l.timeout, service, want, body)
+}
+
+func (l *link) callFor(ctx context.Context, timeout time.Duration, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	r, err := l.exchange(ctx, l.asked, timeout, service, want, body)
 	if err != nil {
-		return r, judged(err, l.channel.Err() != nil, l.timeout)
+		return r, judged(err, l.channel.Err() != nil, timeout)
 	}
 	l.used = time.Now()
 	return r, nil
 }
 
-func (l *link) exchange(ctx context.Context, call *wire.Call, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+func (l *link) exchange(ctx context.Context, call *wire.Call, timeout time.Duration, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
 	if err := l.renewed(ctx); err != nil {
 		return reader{}, err
 	}
-	answer, err := l.channel.Do(ctx, call, l.timeout, l.build(service, l.timeout, body))
+	answer, err := l.channel.Do(ctx, call, timeout, l.build(service, timeout, body))
 	if err != nil {
 		return reader{}, err
 	}

@@ -35,6 +35,24 @@ func (d *driver) Exposure() (what, mend string) {
 // anonymousURI names the gateway where no certificate does.
 const anonymousURI = "urn:millrace:gateway"
 
+// loginPatience is how many request timeouts a server may take to create a session, and to activate it. A session that is given up under way stands at the
+// server until it times out there, for nobody can name it or end it over another channel (OPC 10000-4, 5.6.2 and 5.6.4): to wait costs the server less than to try again.
+const (
+	loginPatience = 5
+	longestLogin  = 20 * time.Second // of that, unless the timeout itself is longer
+)
+
+// loggingIn makes a request of the login.
+func (l *link) loggingIn(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
+	patience := max(l.timeout, min(loginPatience*l.timeout, longestLogin))
+	r, err := l.callFor(ctx, patience, service, want, body)
+	var slow timeoutError
+	if errors.As(err, &slow) {
+		err = fmt.Errorf("%w; raise the device's timeout if the server needs longer to log in", err)
+	}
+	return r, err
+}
+
 // login creates and activates the session on a channel that was opened for an endpoint.
 func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []endpoint) error {
 	created, err := s.createSession(ctx, l, e)
@@ -54,7 +72,7 @@ func (s *settings) login(ctx context.Context, l *link, e *endpoint, offers []end
 	if created.timeout > 0 { // not NaN
 		l.session = time.Duration(min(created.timeout, float64(day))) * time.Millisecond
 	}
-	_, err = l.call(ctx, id.ActivateSessionRequest_Encoding_DefaultBinary, id.ActivateSessionResponse_Encoding_DefaultBinary, encode(&activateSession{
+	_, err = l.loggingIn(ctx, id.ActivateSessionRequest_Encoding_DefaultBinary, id.ActivateSessionResponse_Encoding_DefaultBinary, encode(&activateSession{
 		Signature:      signature,
 		Locales:        s.locales,
 		Identity:       ua.NewExtensionObject(identity),
@@ -76,7 +94,7 @@ func (s *settings) createSession(ctx context.Context, l *link, e *endpoint) (ses
 	}
 	nonce := make([]byte, minNonce)
 	rand.Read(nonce) // never fails
-	r, err := l.call(ctx, id.CreateSessionRequest_Encoding_DefaultBinary, id.CreateSessionResponse_Encoding_DefaultBinary, encode(&createSession{
+	r, err := l.loggingIn(ctx, id.CreateSessionRequest_Encoding_DefaultBinary, id.CreateSessionResponse_Encoding_DefaultBinary, encode(&createSession{
 		Client: &ua.ApplicationDescription{
 			ApplicationURI:  uri,
 			ProductURI:      "urn:millrace",

@@ -403,7 +403,7 @@ func (t *types) ask(ctx context.Context, service, want uint16, body func(b []byt
 		t.asked = wire.NewCall()
 	}
 	t.asked.Trim()
-	r, err := t.link.exchange(ctx, t.asked, service, want, body)
+	r, err := t.link.exchange(ctx, t.asked, t.link.timeout, service, want, body)
 	if err != nil {
 		return reader{}, judged(err, t.link.channel.Err() != nil, t.link.timeout)
 	}

@@ -13,16 +13,17 @@ import (
 
 // plan says which nodes of a group are read together, in slices that every poll reuses.
 type plan struct {
-	nodes   [][]byte       // read together, in the order of the tags
-	tags    []int          // nodes[i] belongs to tag tags[i]
-	ids     [][]byte       // of each tag, nil when its namespace is not known
-	reasons []string       // of each tag: why it is not read with the others, "" when it is
-	aside   []int          // tags whose node spoils a request; tried alone now and then
-	retry   time.Time      // when the next of them is tried
-	lost    []int          // tags whose browse path has led to no node yet
-	search  time.Time      // when they are looked for again
-	filters map[int][]byte // of tags of events, encoded; nil = none
-	hints   []string       // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
+	nodes   [][]byte        // read together, in the order of the tags
+	tags    []int           // nodes[i] belongs to tag tags[i]
+	ids     [][]byte        // of each tag, nil when its namespace is not known
+	reasons []string        // of each tag: why it is not read with the others, "" when it is
+	aside   []int           // tags whose node spoils a request; tried alone now and then
+	retry   time.Time       // when the next of them is tried
+	lost    []int           // tags whose browse path has led to no node yet
+	search  time.Time       // when they are looked for again
+	filters map[int][]byte  // of tags of events, encoded; nil = none
+	bands   map[int]float64 // deadbands that the server is asked for and has not refused; nil = none
+	hints   []string        // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
 }
 
 // valueOf asks for the value of a node: an encoded ReadValueId (OPC 10000-4, 7.29), made once for all polls.
@@ -35,7 +36,7 @@ func valueOf(n *ua.NodeID) ([]byte, error) {
 func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside, p.lost = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil, nil
-	p.hints, p.filters = nil, nil
+	p.hints, p.filters, p.bands = nil, nil, g.bands()
 	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
 		ns, why := t.addr.index(names, reason)
@@ -117,7 +118,7 @@ func (g *group) share() {
 	}
 	first := map[address]int{}
 	for i, t := range g.tags {
-		if t.event != nil {
+		if t.event != nil || t.deadband > 0 {
 			continue
 		}
 		to, found := first[t.addr]

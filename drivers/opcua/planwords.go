@@ -50,6 +50,9 @@ func (d *driver) Requests(ref drivers.Ref) int {
 func (d *driver) subscribes(g *group) string {
 	text := fmt.Sprintf("subscribe to %s: sampled every %s, published every %s if the server can, %s of each kept until then",
 		telemetry.Count(len(g.asked()), "item"), telemetry.Short(g.interval), telemetry.Short(termsFor(g.interval, d.set.quiet).publish), telemetry.Count(d.set.queue, "value"))
+	if n := len(g.bands()); n > 0 {
+		text += "; the server keeps small changes of " + telemetry.Count(n, "tag")
+	}
 	if d.set.verify > 0 {
 		text += fmt.Sprintf("; what was not pushed for %s is read", telemetry.Short(d.set.verify))
 	}

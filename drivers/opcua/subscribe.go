@@ -131,6 +131,7 @@ func quiet(got terms, least time.Duration) time.Duration {
 type revised struct {
 	sampling time.Duration // the longest
 	queue    uint32        // the shortest
+	unfit    int           // items that it takes without server_deadband only
 }
 
 // note says in words where the server does not do what was asked for, "" when it does all.
@@ -144,6 +145,9 @@ func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	}
 	if v.queue < uint32(f.set.queue) {
 		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.set.queue))
+	}
+	if v.unfit > 0 {
+		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
 	}
 	if usual := quiet(asked, f.set.quiet); s.quiet > usual {
 		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
@@ -204,11 +208,16 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if s.listens == 0 {
 		s.listens = micros(ticksOf(r.Clock))
 	}
+	var again []int
 	for _, tag := range tags {
 		i := r.item()
 		switch {
 		case r.Err != nil:
 			return nil, r.Err
+		case s.group.ask.bands[tag] > 0 && noDeadband(i.status):
+			delete(s.group.ask.bands, tag)
+			got.unfit++
+			again = append(again, tag)
 		case i.status>>31 != 0:
 			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
 		default:
@@ -220,7 +229,11 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
 		}
 	}
-	return bad, nil
+	if len(again) == 0 {
+		return bad, nil
+	}
+	more, err := f.create(ctx, s, again, got)
+	return append(bad, more...), err
 }
 
 // retryRefused tries once more some of the tags that the server does not monitor, and says where the reason is another.

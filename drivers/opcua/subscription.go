@@ -12,7 +12,7 @@ import (
 
 // The messages of subscriptions (OPC 10000-4, 5.12 and 5.13).
 
-const itemSize = 4 + 4 + 8 + 3 + 4 + 1 // bytes of a request for an item, beyond its ReadValueId
+const itemSize = 4 + 4 + 8 + 25 + 4 + 1 // bytes of a request for an item, beyond its ReadValueId
 
 // ack says that a message of a subscription has come.
 type ack struct{ subscription, sequence uint32 }
@@ -56,7 +56,7 @@ func encodeMonitor(subscription uint32, p *plan, tags []int, sampling time.Durat
 				b = binary.LittleEndian.AppendUint32(b, eventQueue)
 			} else {
 				b = appendFloat(b, millis(sampling))
-				b = append(b, 0, 0, 0) // no filter: a value is news when it or its status differs
+				b = appendDeadband(b, p.bands[tag])
 				b = binary.LittleEndian.AppendUint32(b, uint32(queue))
 			}
 			b = append(b, 1) // of a full queue the oldest is discarded

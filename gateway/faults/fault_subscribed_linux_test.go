@@ -23,10 +23,15 @@ type counted struct {
 
 func startCounted(t *testing.T, name string) *counted {
 	t.Helper()
+	return startServing(t, name, (*counted).next)
+}
+
+func startServing(t *testing.T, name string, next func(*counted) any) *counted {
+	t.Helper()
 	s, err := opcuasim.New(opcuasim.Options{})
 	must(t, err)
 	c := &counted{Server: s, name: name}
-	s.AddVariable("n", c.next)
+	s.AddVariable("n", func() any { return next(c) })
 	must(t, s.Start())
 	t.Cleanup(s.Close)
 	return c

@@ -64,26 +64,25 @@ func (p *Poller) fill(d *device, from, to time.Time) {
 	}
 }
 
-// Missing returns from when on what devices of the connection pushed may be missing: what is read of their history begins there when another poller, or the
+// Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
 // next start of the gateway, takes over. Zero = nothing is. It is for when Run has returned.
-func (p *Poller) Missing() (from time.Time) {
+func (p *Poller) Missing(device int) (from time.Time) {
 	earlier := func(t time.Time) {
 		if !t.IsZero() && (from.IsZero() || t.Before(from)) {
 			from = t
 		}
 	}
-	if _, ok := p.driver.(drivers.Historian); !ok {
-		return from
-	}
-	earlier(p.since) // it was never connected
+	d := p.devices[device]
+	earlier(d.outage.from)
 	for _, g := range p.groups {
-		if g.stat.Pushed && !g.heard.IsZero() {
+		if g.device == d && g.stat.Pushed && !g.heard.IsZero() {
 			earlier(g.since())
 		}
-		earlier(g.device.outage.from)
 	}
 	for i := range p.fills.list {
-		earlier(p.fills.list[i].left)
+		if f := &p.fills.list[i]; f.group.device == d {
+			earlier(f.left)
+		}
 	}
 	return from.Round(0)
 }

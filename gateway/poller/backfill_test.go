@@ -63,7 +63,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 			return nil
 		}}}}
 	if since != 0 {
-		o.Since = func() time.Time { return start.Add(since) }
+		o.Since = func(int) (time.Time, string) { return start.Add(since), "" }
 	}
 	p := New(f.conn, f, o)
 	done := make(chan error)
@@ -184,7 +184,7 @@ func TestMissing(t *testing.T) {
 				sink := func(time.Time, []telemetry.Reading) error { return nil }
 				start := time.Now()
 				p := New(f.conn, f, Options{Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{sink}}, Pasts: [][]Sink{{sink}},
-					Since: func() time.Time { return start.Add(-2 * time.Hour) }})
+					Since: func(int) (time.Time, string) { return start.Add(-2 * time.Hour), "" }})
 				done := make(chan error)
 				go func() { done <- p.Run(t.Context()) }()
 				time.Sleep(10 * time.Second)
@@ -195,7 +195,7 @@ func TestMissing(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if ago := time.Since(p.Missing()); ago < c.after || ago > c.before {
+				if ago := time.Since(p.Missing(0)); ago < c.after || ago > c.before {
 					t.Errorf("missing since %v before the end, want %v to %v", ago, c.after, c.before)
 				}
 			})

@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"slices"
 	"time"
 
 	"millrace/drivers"
@@ -28,7 +29,40 @@ const (
 // outage is a time in which nothing was pushed.
 type outage struct {
 	from   time.Time // zero = there is none
-	reason string
+	reason string    // "" = nobody is told
+}
+
+// pushes reports whether a driver will have a group pushed, as far as its config tells.
+func pushes(d drivers.Driver, g drivers.Ref) bool {
+	if _, ok := d.(drivers.Subscriber); !ok {
+		return false
+	}
+	planner, ok := d.(drivers.Planner)
+	return !ok || planner.Requests(g) == 0
+}
+
+// begin begins the outages that last since before Run: nobody heard the devices.
+func (p *Poller) begin() {
+	if p.before == nil {
+		return
+	}
+	for i, d := range p.devices {
+		if p.Pushes(i) {
+			d.outage.from, d.outage.reason = p.before(i)
+		}
+	}
+	p.before = nil
+	p.tellOutages()
+}
+
+// Pushes reports whether the config has some group of a device pushed.
+func (p *Poller) Pushes(device int) bool {
+	return p.ofDevice(p.devices[device], func(g *group) bool { return g.pushes })
+}
+
+// ofDevice reports whether some group of a device is as asked.
+func (p *Poller) ofDevice(d *device, is func(*group) bool) bool {
+	return slices.ContainsFunc(p.groups, func(g *group) bool { return g.device == d && is(g) })
 }
 
 // heard notes a sign of life of a group that is pushed, and says what is missing before it.
@@ -71,18 +105,18 @@ func (p *Poller) cut(reason string, since time.Time) {
 
 // resumed ends the outages: subscriptions stand again, and what changes from now on is pushed. What the device kept meanwhile is asked for.
 func (p *Poller) resumed(now time.Time) {
+	for _, d := range p.devices {
+		if !p.ofDevice(d, func(g *group) bool { return g.stat.Pushed }) {
+			d.outage = outage{} // it is polled after all
+		}
+	}
 	p.tellOutages()
 	for _, d := range p.devices {
-		from := d.outage.from
-		if from.IsZero() {
-			from = p.since
-		}
-		if !from.IsZero() {
+		if from := d.outage.from; !from.IsZero() {
 			p.fill(d, from, now)
 		}
 		d.outage = outage{}
 	}
-	p.since = time.Time{}
 	for _, g := range p.groups {
 		g.heard = now
 	}
@@ -92,7 +126,7 @@ func (p *Poller) resumed(now time.Time) {
 // and once more when it is over.
 func (p *Poller) tellOutages() {
 	for i, d := range p.devices {
-		if !d.outage.from.IsZero() {
+		if d.outage.reason != "" {
 			p.tellGap(&Gap{Device: i, Group: -1, From: d.outage.from, To: time.Now(), Outage: true, Reason: d.outage.reason})
 		}
 	}
@@ -102,8 +136,11 @@ func (p *Poller) tellOutages() {
 func (p *Poller) tellGap(g *Gap) {
 	now := time.Now()
 	length := g.To.Sub(g.From)
-	g.To = now.Add(-now.Sub(g.To)).Round(0)
-	g.From = g.To.Add(-length)
+	if g.To = now.Add(-now.Sub(g.To)).Round(0); length >= 0 {
+		g.From = g.To.Add(-length)
+	} else { // the clock is behind the one of the run before: it is not set yet
+		g.To = g.From
+	}
 	if p.gaps != nil {
 		p.gaps(g)
 	}

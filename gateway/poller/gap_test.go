@@ -114,3 +114,88 @@ func TestLostIsTold(t *testing.T) {
 		})
 	})
 }
+
+// TestOutageBeforeTheStart: what nobody heard before the first subscription is told when Run begins, and once more, to its end, when the device is
+// subscribed; of a device that is new, or polled, it is not.
+func TestOutageBeforeTheStart(t *testing.T) {
+	const reason = "the gateway did not run"
+	for name, c := range map[string]struct {
+		ago     time.Duration
+		reason  string
+		polled  bool
+		told    int // devices whose gap is told when Run begins
+		resumed int // when it has connected
+	}{
+		"known":                           {time.Hour, reason, false, 2, 1}, // of two devices that are to be pushed, the other is polled in the end
+		"for a year":                      {365 * 24 * time.Hour, reason, false, 2, 1},
+		"new":                             {time.Minute, "", false, 0, 0},
+		"polled in the end":               {time.Hour, reason, true, 2, 0},
+		"by a clock that is not set yet":  {-time.Hour, reason, false, 2, 1},
+		"nobody knows of anything missed": {0, "", false, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &pushing{fake: &fake{refuse: errors.New("refused")}, polled: c.polled}
+				gaps := noteGaps(f.fake)
+				begin := time.Now()
+				from := begin.Add(-c.ago)
+				f.since = func(int) (time.Time, string) {
+					if c.ago == 0 {
+						return time.Time{}, ""
+					}
+					return from, c.reason
+				}
+				want := func(device int, to time.Time) Gap {
+					if to.Before(from) {
+						to = from
+					}
+					return Gap{Device: device, Group: -1, From: from, To: to, Outage: true, Reason: c.reason}
+				}
+				run(t, f, 100*time.Second, []time.Duration{time.Second, time.Second}, func(p *Poller) {
+					var all []Gap
+					for i := range c.told {
+						all = append(all, want(i, begin))
+					}
+					wantGaps(t, "when it begins", gaps(), all...)
+					time.Sleep(10 * time.Second)
+					f.change(func() { f.fake.refuse = nil })
+					for synctest.Wait(); !p.Stats().Up; synctest.Wait() {
+						time.Sleep(time.Millisecond)
+					}
+					got := gaps()
+					all = nil
+					for i := range min(c.resumed, len(got)) {
+						if to := got[i].To; !to.Equal(from) && time.Since(to) > time.Millisecond {
+							t.Errorf("it ends %v ago", time.Since(to))
+						}
+						all = append(all, want(i, got[i].To))
+					}
+					if wantGaps(t, "when it is connected", got, all...); len(got) != c.resumed {
+						t.Errorf("%d gaps, want %d", len(got), c.resumed)
+					}
+				})
+				wantGaps(t, "later", gaps())
+			})
+		})
+	}
+}
+
+// TestOutageBeforeTheStartGoesOn: a device that cannot be reached in a whole run leaves it to the next.
+func TestOutageBeforeTheStartGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{refuse: errors.New("refused")}}
+		gaps := noteGaps(f.fake)
+		begin := time.Now()
+		f.since = func(int) (time.Time, string) { return begin.Add(-time.Hour), "why" }
+		var ran *Poller
+		run(t, f, 60*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			ran = p
+			time.Sleep(time.Second)
+			gaps()
+		})
+		if from := ran.Missing(0); !from.Equal(begin.Add(-time.Hour)) {
+			t.Errorf("missing from %v on", from)
+		}
+		wantGaps(t, "at the stop", gaps(), Gap{Group: -1, From: begin.Add(-time.Hour), To: begin.Add(60 * time.Second), Outage: true, Reason: "why"})
+	})
+}

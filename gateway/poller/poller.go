@@ -39,8 +39,9 @@ type Options struct {
 	// the last is what an operator who has just plugged a cable in will wait for.
 	RetryMin, RetryMax time.Duration
 
-	// Since returns from when on what a device pushed may be missing, because it was not heard; that is asked for. Run calls it when it begins. Nil = nothing is.
-	Since func() time.Time
+	// Since returns from when on what a device pushes may be missing, because it was not heard before Run, and why, in words. That is told and asked for; without
+	// words it is asked for only. Run calls it when it begins. Nil, or a zero time = nothing is missing.
+	Since func(device int) (from time.Time, reason string)
 
 	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
 
@@ -58,8 +59,7 @@ type Poller struct {
 	gaps     func(*Gap)
 	fills    fills
 	refusals *Refusals
-	from     func() time.Time // see Options.Since
-	since    time.Time        // what it said, until groups are pushed
+	before   func(device int) (time.Time, string) // see Options.Since
 	limits   limits
 	details  func(g drivers.Ref, details []telemetry.Details)
 	link     link
@@ -80,7 +80,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, from: o.Since, details: o.Details, buffers: o.Buffers, refusals: o.Refusals, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, before: o.Since, details: o.Details, buffers: o.Buffers, refusals: o.Refusals, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
@@ -98,7 +98,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 		for j := range c.Devices[i].Groups {
 			g := &c.Devices[i].Groups[j]
 			p.groups = append(p.groups, &group{ref: drivers.Ref{Device: i, Group: j}, device: dev, name: g.Name,
-				tags: len(g.Tags), interval: g.Interval, sink: o.Sinks[i][j]})
+				tags: len(g.Tags), interval: g.Interval, sink: o.Sinks[i][j], pushes: pushes(d, drivers.Ref{Device: i, Group: j})})
 			if o.Pasts != nil {
 				p.groups[len(p.groups)-1].past = o.Pasts[i][j]
 			}
@@ -126,9 +126,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	defer cancel() // the attempt to connect that close waits for
 	timer := time.NewTimer(firstConnect)
 	defer timer.Stop()
-	if p.from != nil {
-		p.since, p.from = p.from(), nil
-	}
+	p.begin()
 	p.connect(ctx)
 	select {
 	case <-ctx.Done():

@@ -39,6 +39,7 @@ type fake struct {
 	panics    bool
 	enter     func() (func(), error)
 	gaps      func(*Gap)
+	since     func(int) (time.Time, string)
 
 	before  func()        // each Read
 	reading bool          // one runs
@@ -171,7 +172,7 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
+	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Since: f.since, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
 		Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()

@@ -17,6 +17,7 @@ type group struct {
 	name     string
 	sink     Sink
 	past     Sink      // nil = its history is not asked for
+	pushes   bool      // the device is to push it, as far as the config tells
 	base     time.Time // ticks are base + n*interval
 	next     time.Time
 	lost     damped

@@ -26,8 +26,8 @@ type Gateway interface {
 	Values() *values.Table
 	// Reload loads the config again and puts it into force, or says why not.
 	Reload(ctx context.Context) (*Change, error)
-	// Ack notes that a person, who, has seen what was lost, and returns what that was.
-	Ack(who string) ([]Loss, error)
+	// Ack notes that a person, who, has seen what was lost and which devices have changed, and returns what that was.
+	Ack(who string) (Seen, error)
 	// ResetLearned has forgotten what was learned of a device, because a person, who, wants it, and returns what that was, as
 	// lines of a config.
 	ResetLearned(device, who string) ([]string, error)

@@ -102,8 +102,8 @@ func (c *Client) Write(ctx context.Context, device, tag, value string) (*Written
 	return &w, c.get(ctx, http.MethodPost, "write", url.Values{"device": {device}, "tag": {tag}, "value": {value}}, &w)
 }
 
-// Ack says that a person, who, has seen what was lost, and returns what that was.
-func (c *Client) Ack(ctx context.Context, who string) (seen []Loss, err error) {
+// Ack says that a person, who, has seen what was lost and which devices have changed, and returns what that was.
+func (c *Client) Ack(ctx context.Context, who string) (seen Seen, err error) {
 	return seen, c.get(ctx, http.MethodPost, "ack", url.Values{"by": {who}}, &seen)
 }
 

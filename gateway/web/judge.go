@@ -29,6 +29,7 @@ const (
 	StateFailing   = "failing"
 	StateLost      = "lost data"
 	StateDown      = "down"
+	StateChanged   = "changed"
 	StatePartlyBad = "partly bad"
 	StateContested = "contested"
 	StateOnSpare   = "on spare path"
@@ -45,7 +46,7 @@ const (
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StatePartlyBad, StateContested, StateOnSpare, StateLate, StateUnset, StateJumped,
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StateChanged, StatePartlyBad, StateContested, StateOnSpare, StateLate, StateUnset, StateJumped,
 	StateEndsSoon, StateExposed, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
@@ -95,8 +96,8 @@ func (s *State) about() string {
 	switch s.State {
 	case StateLosing, StateLost:
 		return StateLost
-	case StateHung:
-		return StateHung
+	case StateHung, StateChanged:
+		return s.State
 	}
 	return ""
 }
@@ -133,6 +134,12 @@ func (s *Snapshot) Judge() {
 	s.judgeCertificates()
 	for _, e := range s.Exposures {
 		s.add(State{"login", e.Device, StateExposed, time.Time{}, e.What, e.Mend})
+	}
+	for _, c := range s.Changes {
+		if i := slices.IndexFunc(s.Devices, func(d Device) bool { return d.Name == c.Device }); i >= 0 && s.Devices[i].State == StateOK {
+			s.Devices[i].State = StateChanged
+		}
+		s.add(State{"device", c.Device, StateChanged, c.Since, c.What, c.Mend + "; `millrace ack` takes it as it is"})
 	}
 	slices.SortStableFunc(s.States, func(a, b State) int {
 		return cmp.Compare(slices.Index(loudness, a.State), slices.Index(loudness, b.State))

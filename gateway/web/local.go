@@ -181,7 +181,8 @@ func (c *local) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /api/v1/ack", func(w http.ResponseWriter, r *http.Request) {
 		seen, err := c.g.Ack(r.FormValue("by"))
-		answer(w, append([]Loss{}, seen...), err)
+		seen.Losses, seen.Changes = append([]Loss{}, seen.Losses...), append([]DeviceChange{}, seen.Changes...)
+		answer(w, seen, err)
 	})
 	mux.HandleFunc("POST /api/v1/learned/reset", func(w http.ResponseWriter, r *http.Request) {
 		was, err := c.g.ResetLearned(r.FormValue("device"), r.FormValue("by"))

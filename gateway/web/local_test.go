@@ -35,9 +35,9 @@ func (f *fake) Snapshot() *Snapshot {
 	f.snap.Judge()
 	return f.snap
 }
-func (f *fake) Ack(who string) ([]Loss, error) {
+func (f *fake) Ack(who string) (Seen, error) {
 	f.wrote[0] = who
-	return f.snap.Losses, f.refusal
+	return Seen{Losses: f.snap.Losses}, f.refusal
 }
 func (f *fake) ResetLearned(device, who string) ([]string, error) {
 	f.wrote[0], f.wrote[1] = device, who

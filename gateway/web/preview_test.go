@@ -77,7 +77,7 @@ func (f showing) Snapshot() *Snapshot {
 	return s
 }
 func (f showing) ResetLearned(string, string) ([]string, error)              { return nil, nil }
-func (f showing) Ack(string) ([]Loss, error)                                 { return nil, nil }
+func (f showing) Ack(string) (Seen, error)                                   { return Seen{}, nil }
 func (f showing) Buffer() *buffer.Buffer                                     { return nil }
 func (f showing) Values() *values.Table                                      { return values.New() }
 func (f showing) Reload(context.Context) (*Change, error)                    { return nil, errors.New("no config") }

@@ -15,24 +15,25 @@ import (
 // Snapshot is the state of the whole gateway at one moment. Counters run since the buffer was made (the
 // ledger) or since the process started (everything else).
 type Snapshot struct {
-	Gateway      string        `json:"gateway"`
-	Version      string        `json:"version"`
-	Epoch        string        `json:"epoch"`
-	Started      time.Time     `json:"started"`
-	Now          time.Time     `json:"now"`
-	Config       Config        `json:"config"`
-	Devices      []Device      `json:"devices"`
-	Destinations []Destination `json:"destinations"`
-	Absent       []Absent      `json:"absent,omitempty"` // destinations that are not in the config and hold records in the store
-	Buffer       Buffer        `json:"buffer"`
-	Page         Page          `json:"page"`
-	Process      Process       `json:"process"`
-	Losses       []Loss        `json:"losses"` // not acknowledged by a person, by destination
-	Stalls       []Stall       `json:"-"`
-	Clock        Clock         `json:"clock"`
-	Certificates []Certificate `json:"certificates"`
-	Exposures    []Exposure    `json:"-"`
-	States       []State       `json:"states"` // by Judge: everything that is not ok, loudest first
+	Gateway      string         `json:"gateway"`
+	Version      string         `json:"version"`
+	Epoch        string         `json:"epoch"`
+	Started      time.Time      `json:"started"`
+	Now          time.Time      `json:"now"`
+	Config       Config         `json:"config"`
+	Devices      []Device       `json:"devices"`
+	Destinations []Destination  `json:"destinations"`
+	Absent       []Absent       `json:"absent,omitempty"` // destinations that are not in the config and hold records in the store
+	Buffer       Buffer         `json:"buffer"`
+	Page         Page           `json:"page"`
+	Process      Process        `json:"process"`
+	Losses       []Loss         `json:"losses"` // not acknowledged by a person, by destination
+	Stalls       []Stall        `json:"-"`
+	Clock        Clock          `json:"clock"`
+	Certificates []Certificate  `json:"certificates"`
+	Exposures    []Exposure     `json:"-"`
+	Changes      []DeviceChange `json:"-"`
+	States       []State        `json:"states"` // by Judge: everything that is not ok, loudest first
 }
 
 // Loss is what was lost for one destination since a person last acknowledged losses.
@@ -75,6 +76,20 @@ type Certificate struct {
 // Exposure is a protection of a device that the config gives up, in words.
 type Exposure struct{ Device, What, Mend string }
 
+// DeviceChange says that a device is not any more what its config was written for, which nobody has acknowledged.
+type DeviceChange struct {
+	Device string    `json:"device"`
+	Since  time.Time `json:"since"`
+	What   string    `json:"what"` // in words
+	Mend   string    `json:"-"`
+}
+
+// Seen is what a person has acknowledged.
+type Seen struct {
+	Losses  []Loss         `json:"losses"`
+	Changes []DeviceChange `json:"changes"`
+}
+
 // Config is which config is in force, and how the last attempt to reload it went.
 type Config struct {
 	File      string    `json:"file"`
@@ -91,7 +106,7 @@ type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
 	URL        string    `json:"url"`                  // without credentials
-	State      string    `json:"state"`                // by Judge: ok, late, on spare path, contested, partly bad or down
+	State      string    `json:"state"`                // by Judge: ok, late, on spare path, contested, partly bad, changed or down
 	Up         bool      `json:"up"`                   // by Judge: it is not down
 	Connected  bool      `json:"connected"`            // its connection stands
 	Reason     string    `json:"reason"`               // why none of its readings can be read; "" when it answers

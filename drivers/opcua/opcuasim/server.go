@@ -46,6 +46,9 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// RefuseDeadband, when set, is the status with which an item with a deadband is refused.
+	RefuseDeadband uint32
+
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int
 
@@ -121,6 +124,7 @@ type Server struct {
 	sessions   map[string]*session // by authentication token
 
 	silent, wrongNonce  atomic.Bool
+	slowLogin           atomic.Int64
 	unpublished, forget atomic.Bool  // see SetUnpublished, SkipMessages
 	skip                atomic.Int64 // messages with values
 	spoil               atomic.Pointer[Notification]
@@ -218,6 +222,9 @@ func (s *Server) SetStatus(name string, code uint32) {
 
 // SetSilent makes the server go on accepting and reading, but answer nothing.
 func (s *Server) SetSilent(silent bool) { s.silent.Store(silent) }
+
+// SetSlowLogin makes the server take so long to create a session, and to activate it.
+func (s *Server) SetSlowLogin(d time.Duration) { s.slowLogin.Store(int64(d)) }
 
 // SetWrongNonce makes the server tell another nonce than the one that it wants signed: on a secured channel no session is activated.
 func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }

@@ -42,9 +42,11 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 		e.Server.DiscoveryURLs = []string{r.EndpointURL}
 		res = &ua.FindServersResponse{Servers: []*ua.ApplicationDescription{e.Server}}
 	case *ua.CreateSessionRequest:
+		time.Sleep(time.Duration(s.slowLogin.Load()))
 		res, status = s.createSession(channel, r)
 	case *ua.ActivateSessionRequest:
 		s.logins.Add(1)
+		time.Sleep(time.Duration(s.slowLogin.Load()))
 		if status = s.activate(channel, r); status == ua.StatusOK {
 			res = &ua.ActivateSessionResponse{ServerNonce: nonce()}
 		}

@@ -3,6 +3,7 @@ package opcuasim
 import (
 	"context"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -61,6 +62,7 @@ type item struct {
 	last     *ua.DataValue
 	events   *ua.EventFilter // nil = of values
 	told     []*ua.EventFieldList
+	band     float64 // of numbers; 0 = none
 }
 
 // SetMute makes subscriptions say nothing of a variable of the first namespace, whatever becomes of it.
@@ -223,6 +225,12 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 		sampling: max(time.Duration(p.SamplingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)}
 	if n := s.opts.MaxQueue; n > 0 {
 		i.size = min(i.size, n)
+	}
+	if f, ok := filterOf(p).(*ua.DataChangeFilter); ok && f.DeadbandType == uint32(ua.DeadbandTypeAbsolute) {
+		if result.StatusCode = ua.StatusCode(s.opts.RefuseDeadband); result.StatusCode != ua.StatusOK {
+			return result
+		}
+		i.band = f.DeadbandValue
 	}
 	sub.items = append(sub.items, i)
 	result.MonitoredItemID = i.id
@@ -432,7 +440,7 @@ func (s *Server) sample(i *item, now time.Time) {
 	}
 	v, _ := s.valueOf(i.read, now)
 	i.dead = s.nodes[i.key] == nil
-	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && same(i.last.Value, v.Value) {
+	if s.muted[i.key] || i.last != nil && i.last.Status == v.Status && (same(i.last.Value, v.Value) || i.within(v.Value)) {
 		return
 	}
 	i.last = v
@@ -445,6 +453,16 @@ func (s *Server) sample(i *item, now time.Time) {
 	first.Status |= 0x480 // a value; others before it were discarded
 	first.EncodingMask |= ua.DataValueStatusCode
 	i.queue[0] = &first
+}
+
+// within reports whether a number lies within the deadband of the one told last.
+func (i *item) within(v *ua.Variant) bool {
+	if i.band == 0 || v == nil || i.last.Value == nil {
+		return false
+	}
+	x, ok := v.Value().(float64)
+	y, was := i.last.Value.Value().(float64)
+	return ok && was && math.Abs(x-y) <= i.band
 }
 
 func same(a, b *ua.Variant) bool {
@@ -460,4 +478,11 @@ func same(a, b *ua.Variant) bool {
 		return ok && x == y
 	}
 	return reflect.DeepEqual(a.Value(), b.Value())
+}
+
+func filterOf(p *ua.MonitoringParameters) any {
+	if p.Filter == nil {
+		return nil
+	}
+	return p.Filter.Value
 }

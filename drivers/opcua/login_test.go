@@ -1,0 +1,28 @@
+package opcua
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/drivers/opcua/opcuasim"
+)
+
+// TestSlowLogin: a server that needs longer than the timeout to log us in is waited for, so that no session of ours is left behind at each attempt. One that is
+// slower still is given up, with what to do.
+func TestSlowLogin(t *testing.T) {
+	const timeout = 500 * time.Millisecond
+	s := start(t, opcuasim.Options{}, 1)
+	s.SetSlowLogin(2 * timeout)
+	d := connect(t, polled(connection(s.Endpoint(), timeout, variables(1)...)))
+	wantNumbers(t, read(t, d), nil)
+	if n := s.Sessions(); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+	d.Close()
+	s.SetSlowLogin(2 * loginPatience * timeout)
+	err := d.Connect(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "create session: no answer within 2.5s; raise the device's timeout") {
+		t.Error(err)
+	}
+}
