@@ -74,7 +74,7 @@ func (l *link) incoming(ctx context.Context) error {
 // drivers.Warner.
 func (d *driver) Warning() string {
 	if d.link.slot.listener == nil {
-		if text := d.link.spare.warning(time.Now()); text != "" {
+		if text := d.link.spares.warning(time.Now()); text != "" {
 			return text
 		}
 		return d.lanes.warning(time.Now())

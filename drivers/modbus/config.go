@@ -82,7 +82,6 @@ func connectionOptions() []drivers.Option {
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
-		{Name: "spare_url", Example: "tcp://192.168.2.10:502", Help: "another path to the same line, of the same scheme, used when the one in use cannot be connected to or meets three requests in a row with silence, which takes three times timeout; default none"},
 		{Name: "registration", Example: "gw-7", Help: "first packet of a caller of tcp-listen or rtu-listen, a text or 0x and hex digits, 1 to 64 bytes; needed where devices share a port; default none"},
 		{Name: "heartbeat_packet", Example: "0xFE", Help: "what such a caller sends now and then of its own accord, likewise; default none"},
 		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},
@@ -271,6 +270,7 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 			}
 		}
 	}
+	l.setSpares(c, r)
 	r.device = 0
 	l.set(given, r)
 }
@@ -291,7 +291,6 @@ func (l *link) set(given map[string]string, r *reporter) {
 	}
 	l.setListen(given, r)
 	l.setConnections(given, r)
-	l.setSpare(given, r)
 	if (l.tls.cert == "") != (l.tls.key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")
 	}

@@ -13,9 +13,9 @@ import (
 )
 
 // mistakes makes a driver and returns the message of each of its mistakes, with where it is.
-func mistakes(t *testing.T, url string, d drivers.Device) []string {
+func mistakes(t *testing.T, url string, devices ...drivers.Device) []string {
 	t.Helper()
-	_, err := Protocol().New(drivers.Connection{URL: url, Devices: []drivers.Device{d}})
+	_, err := Protocol().New(drivers.Connection{URL: url, Devices: devices})
 	if err == nil {
 		return nil
 	}
@@ -162,9 +162,6 @@ func TestDeviceMistakes(t *testing.T) {
 		{"tcp://plc", "forbidden=holding:9-5", `forbidden: forbidden "holding:9-5": it does not say which registers; write it like holding:40-49`},
 		{"tcp://plc", "invalid=0x8000", `invalid: invalid "0x8000": it does not say of which type; write it like int16:0x8000, uint16:0xffff, float32:nan, or sunspec`},
 		{"rtu:///dev/ttyUSB0?baud=9600&parity=none&stop=2", "pause_between_requests=0 accept_transaction_id=any invalid=sunspec", ""},
-		{"tcp://plc", "spare_url=tcp://10.0.0.2:502", ""},
-		{"tcp://plc", "spare_url=tcp://PLC", `spare_url: spare_url "tcp://PLC": it is no other path of the same kind as url; use the scheme of url with another host or port; not for serial lines and devices that call`},
-		{"tcp://plc", "spare_url=udp://10.0.0.2", `spare_url: spare_url "udp://10.0.0.2": it is no other path of the same kind as url; use the scheme of url with another host or port; not for serial lines and devices that call`},
 		{"tcp-listen://:1502", "registration=gw-7 heartbeat_packet=0xfe", ""},
 		{"rtu-listen://10.0.0.1", "", ""},
 		{"tcp-listen://", "", ""},
