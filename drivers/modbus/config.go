@@ -100,6 +100,7 @@ func tagOptions() []drivers.Option {
 		{Name: "max", Example: "150", Help: "greatest plausible value, scaled; one above is uncertain"},
 		{Name: "enum", Example: `"0=off, 1=on"`, Help: "texts of numbers: 0=off, 1=on"},
 		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the device holds it; default false"},
+		{Name: "write_function", Example: "23", Help: "function code that writes it: 6, 16, or 23, which reads back in the same exchange; of a coil 5 or 15; default 6 or 5, and 16 or 15 for several registers and where the device does not know those"},
 		{Name: "flags", Example: `"0=door open, 3=overheated"`, Help: "texts of bits that are set: 0=door open, 3=overheated"},
 	}
 }
