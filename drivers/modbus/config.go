@@ -84,6 +84,7 @@ func connectionOptions() []drivers.Option {
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
 		{Name: "registration", Example: "gw-7", Help: "first packet of a caller of tcp-listen or rtu-listen, a text or 0x and hex digits, 1 to 64 bytes; needed where devices share a port; default none"},
 		{Name: "heartbeat_packet", Example: "0xFE", Help: "what such a caller sends now and then of its own accord, likewise; default none"},
+		{Name: "allow_from", Example: "10.1.0.0/16", Help: "addresses and networks from which such a caller may come, for example 10.1.0.0/16, 192.168.1.7; default everywhere"},
 		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},
 	}
 }

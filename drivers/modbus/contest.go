@@ -52,7 +52,7 @@ func (k *contest) trouble(address string, registration []byte, now time.Time) dr
 	if len(registration) > 0 {
 		t.What, t.Mend = fmt.Sprintf("two callers of %q register as %q", address, registration), "give each modem a registration of its own"
 	} else {
-		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "let a firewall say who may call, or give the device a registration"
+		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "say with allow_from from where the device calls, or give it a registration"
 	}
 	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, telemetry.Count(k.times, "call"))
 	return t
