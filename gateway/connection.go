@@ -316,14 +316,16 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 		Tags: make([]record.Tag, read, read+len(group.Derived)), Data: slices.Clone(types)}
 	for i := range group.Tags {
 		t := &group.Tags[i]
-		schema.Tags[i] = record.Tag{Name: t.Name, Unit: t.Unit, Type: t.Type, More: record.NewDetails(t.Description, t.Labels)}
+		schema.Tags[i].Name = t.Name
+		schema.Describe(i, record.Details{Unit: t.Unit, Type: t.Type, Description: t.Description, Labels: t.Labels})
 		if types != nil && t.Scaled() {
 			schema.Data[i] = types[i].Scaled()
 		}
 	}
 	for i := range group.Derived {
 		t := &group.Derived[i].Tag
-		schema.Tags = append(schema.Tags, record.Tag{Name: t.Name, Unit: t.Unit, More: record.NewDetails(t.Description, t.Labels)})
+		schema.Tags = append(schema.Tags, record.Tag{Name: t.Name})
+		schema.Describe(read+i, record.Details{Unit: t.Unit, Description: t.Description, Labels: t.Labels})
 	}
 	if schema.Data != nil { // those of derived tags are learnt
 		schema.Data = append(schema.Data, make([]telemetry.DataType, len(group.Derived))...)

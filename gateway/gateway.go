@@ -58,6 +58,7 @@ type Gateway struct {
 	ending              ending     // connections that were told to end and may still be at work
 	polling, publishing *tasks     // nil before Run and once it is ending: then nothing is started any more
 	reloads             reloads
+	settle              *time.Timer // see giveBack
 }
 
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
@@ -167,6 +168,9 @@ func (g *Gateway) finish() running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.polling, g.publishing = nil, nil
+	if g.settle != nil {
+		g.settle.Stop()
+	}
 	return g.running
 }
 

@@ -244,6 +244,9 @@ var plainScalar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // configLines returns options as lines of a config.
 func configLines(options map[string]string) (lines []string) {
+	if len(options) == 0 { // as of most of many devices, at each look
+		return nil
+	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		text := options[name]
 		if !plainScalar.MatchString(text) {

@@ -73,8 +73,11 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 	return change, g.release(gone)
 }
 
+// settled is when what runs anew has made what it keeps: most groups have been polled, and their data types are known.
+const settled = 10 * time.Second
+
 // giveBack returns to the system what loading a config took beside what runs, once the connections that it replaced have
-// ended: the runtime would keep it for minutes, and with many tags it is more than all the rest.
+// ended, and once more when what runs anew has settled: the runtime would keep it for minutes, and with many tags it is more than all the rest.
 func (g *Gateway) giveBack() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -85,6 +88,11 @@ func (g *Gateway) giveBack() {
 		debug.FreeOSMemory()
 		return nil
 	}, g.ending.all()...)
+	if g.settle == nil {
+		g.settle = time.AfterFunc(settled, debug.FreeOSMemory)
+	} else {
+		g.settle.Reset(settled)
+	}
 }
 
 // prepare builds what cfg wants beside what runs, and takes over what is equal; the groups of cfg's devices are gone

@@ -30,6 +30,7 @@ func (g *Gateway) state() *web.Snapshot {
 	accounts := g.buf.Ledger()
 	ledger, waiting := byDevice(accounts)
 	tags := g.values.Count()
+	s.Devices = make([]web.Device, 0, len(ledger)) // each that runs has an account
 	for _, c := range g.running.connections {
 		stats := c.poller.Stats()
 		for i, d := range c.devices {
@@ -39,13 +40,14 @@ func (g *Gateway) state() *web.Snapshot {
 					v.Groups[j].Planned = c.planned[i][j]
 				}
 			}
-			n := tags[d.name]
-			v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
-			c.ask(&v, i)
-			v.BadTag, v.BadReason = n.BadTag, n.BadReason
-			for class, bad := range n.BadBy {
-				v.BadTagsBy[class] = uint64(bad)
+			if n := tags[d.name]; n != nil {
+				v.Tags, v.Good, v.Uncertain, v.Bad = n.Tags, n.Good, n.Uncertain, n.Bad
+				v.BadTag, v.BadReason = n.BadTag, n.BadReason
+				for class, bad := range n.BadBy {
+					v.BadTagsBy[class] = uint64(bad)
+				}
 			}
+			c.ask(&v, i)
 			for class := range v.BadBy {
 				v.BadBy[class] = c.bad[i][class].Load()
 			}
@@ -141,7 +143,7 @@ func (c *connection) trouble() web.Trouble {
 // byDevice sorts the ledger: each device's account, and the readings that wait for each destination, those of devices that
 // are no longer polled included.
 func byDevice(accounts []buffer.Account) (ledger map[string]*buffer.Account, waiting map[string]uint64) {
-	ledger, waiting = map[string]*buffer.Account{}, map[string]uint64{}
+	ledger, waiting = make(map[string]*buffer.Account, len(accounts)), map[string]uint64{}
 	for i := range accounts {
 		a := &accounts[i]
 		ledger[a.Name] = a
@@ -161,6 +163,7 @@ func (g *Gateway) configView() web.Config {
 func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, destinations []*destination) web.Device {
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.name, Driver: d.driver, URL: d.shown, Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
+	v.Groups = make([]web.Group, 0, len(ds.Groups))
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
 			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, Behind: string(gs.Behind), LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})

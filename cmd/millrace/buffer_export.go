@@ -196,7 +196,7 @@ func (e *exporter) rows(r *web.StoredRecord, schema *record.Schema, rec *record.
 		if rd.Time != at {
 			at, when = rd.Time, timeText(rd.Time)
 		}
-		row := []string{seq, polled, when, schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality.String(), rd.Reason}
+		row := []string{seq, polled, when, schema.Device, schema.Group, tag.Name, valueText(rd.Value, 0), tag.Details().Unit, rd.Quality.String(), rd.Reason}
 		if err := e.csv.Write(row); err != nil {
 			return err
 		}
@@ -312,7 +312,7 @@ func showRecord(w io.Writer, r *web.StoredRecord, schema *record.Schema, rec *re
 	for i := range rec.Readings {
 		rd := &rec.Readings[i]
 		tag := &schema.Tags[rd.Tag]
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", timeText(rd.Time), tag.Name, valueText(rd.Value, 0), tag.Unit, rd.Quality, rd.Reason)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", timeText(rd.Time), tag.Name, valueText(rd.Value, 0), tag.Details().Unit, rd.Quality, rd.Reason)
 	}
 	return errors.Join(out.err, t.Flush())
 }

@@ -53,7 +53,7 @@ func makeStore(t *testing.T, n int) (dir string) {
 
 func fillStore(t *testing.T, b *buffer.Buffer, n int) {
 	t.Helper()
-	schema := record.Schema{Device: "press-1", Group: "ram", Tags: []record.Tag{{Name: "force", Unit: "kN"}, {Name: "state"}}}
+	schema := record.Schema{Device: "press-1", Group: "ram", Tags: []record.Tag{{Name: "force", More: &record.Details{Unit: "kN"}}, {Name: "state"}}}
 	s, err := b.Stream("press-1", record.AppendSchema(nil, &schema))
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 
 	"millrace/drivers/telemetry"
@@ -66,17 +67,10 @@ func (t *types) describe(details []telemetry.Details) {
 	s := *t.schema
 	s.Tags = slices.Clone(s.Tags)
 	for i, d := range details[:min(len(details), len(s.Tags))] {
-		tag := &s.Tags[i]
-		if tag.Unit == "" {
-			tag.Unit = d.Unit
-		}
-		if d.Description != "" && (tag.More == nil || tag.More.Description == "") {
-			more := record.Details{Description: d.Description}
-			if tag.More != nil {
-				more.Labels = tag.More.Labels
-			}
-			tag.More = &more
-		}
+		more := s.Tags[i].Details()
+		more.Unit = cmp.Or(more.Unit, d.Unit)
+		more.Description = cmp.Or(more.Description, d.Description)
+		s.Describe(i, more)
 	}
 	t.schema = &s
 }

@@ -104,8 +104,8 @@ func TestDescribe(t *testing.T) {
 	s := &sink{}
 	before := schemaOf([]telemetry.Tag{{Name: "a"}, {Name: "b", Unit: "bar"}, {Name: "c"}})
 	labels := []telemetry.Label{{Name: "l", Value: "1"}}
-	before.Tags[1].Unit, before.Tags[1].More = "bar", record.NewDetails("as configured", nil)
-	before.Tags[2].More = record.NewDetails("", labels)
+	before.Describe(1, record.Details{Unit: "bar", Description: "as configured"})
+	before.Describe(2, record.Details{Labels: labels})
 	g := New(Options{Schema: before, Tags: make([]telemetry.Tag, 3), Sink: s})
 	take := func() {
 		t.Helper()
@@ -117,12 +117,12 @@ func TestDescribe(t *testing.T) {
 	said := telemetry.Details{Unit: "mm", Description: "of the tank"}
 	after := g.Describe([]telemetry.Details{said, said, said})
 	take()
-	if s.schemas[0].Tags[0].Unit != "" || s.schemas[1] != after || after.DataType(0) != telemetry.Int64Type {
+	if s.schemas[0].Tags[0].More != nil || s.schemas[1] != after || after.DataType(0) != telemetry.Int64Type {
 		t.Errorf("schemas %+v, then %+v", s.schemas[0], s.schemas[1])
 	}
-	want := []record.Tag{{Name: "a", Unit: "mm", More: &record.Details{Description: "of the tank"}},
-		{Name: "b", Unit: "bar", More: &record.Details{Description: "as configured"}},
-		{Name: "c", Unit: "mm", More: &record.Details{Description: "of the tank", Labels: labels}}}
+	want := []record.Tag{{Name: "a", More: &record.Details{Unit: "mm", Description: "of the tank"}},
+		{Name: "b", More: &record.Details{Unit: "bar", Description: "as configured"}},
+		{Name: "c", More: &record.Details{Unit: "mm", Description: "of the tank", Labels: labels}}}
 	if !reflect.DeepEqual(after.Tags, want) || before.Tags[2].More.Description != "" {
 		t.Errorf("tags %+v", after.Tags)
 	}

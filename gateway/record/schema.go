@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"millrace/drivers/telemetry"
 )
@@ -21,23 +22,41 @@ type Schema struct {
 // Tag is the part of a tag that travels with its readings.
 type Tag struct {
 	Name string
-	Unit string   // engineering unit, "" for none
-	Type string   // the driver's word for the type, as configured
-	More *Details // nil = none; apart, because most of many tags have none
+	More *Details // nil = there is nothing to tell; not to be changed, because tags that follow each other share what is equal
 }
 
-// Details are what few tags have.
+// Details are what there is to tell of a tag beside its name.
 type Details struct {
+	Unit        string // engineering unit, "" for none
+	Type        string // the driver's word for the type, as configured
 	Description string
 	Labels      []telemetry.Label // sorted by name
 }
 
-// NewDetails returns nil when there is nothing to tell.
-func NewDetails(description string, labels []telemetry.Label) *Details {
-	if description == "" && len(labels) == 0 {
-		return nil
+// Details returns what there is to tell of the tag.
+func (t *Tag) Details() Details {
+	if t.More == nil {
+		return Details{}
 	}
-	return &Details{description, labels}
+	return *t.More
+}
+
+func (d *Details) equal(o *Details) bool {
+	return d.Unit == o.Unit && d.Type == o.Type && d.Description == o.Description && slices.Equal(d.Labels, o.Labels)
+}
+
+// Describe says what there is to tell of a tag, of the tags before it first.
+func (s *Schema) Describe(tag int, d Details) {
+	var more *Details
+	switch {
+	case d.equal(&Details{}):
+	case tag > 0 && s.Tags[tag-1].More != nil && d.equal(s.Tags[tag-1].More):
+		more = s.Tags[tag-1].More
+	default:
+		own := d
+		more = &own
+	}
+	s.Tags[tag].More = more
 }
 
 // DataType returns the data type of a tag.
@@ -72,12 +91,9 @@ func AppendSchema(dst []byte, s *Schema) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s.Tags)))
 	for i := range s.Tags {
 		t := &s.Tags[i]
-		dst = appendText(appendText(appendText(dst, t.Name), t.Unit), t.Type)
+		more := t.Details()
+		dst = appendText(appendText(appendText(dst, t.Name), more.Unit), more.Type)
 		dst = append(dst, byte(s.DataType(i)))
-		more := t.More
-		if more == nil {
-			more = &Details{}
-		}
 		dst = appendLabels(appendText(dst, more.Description), more.Labels)
 	}
 	return dst
@@ -111,7 +127,9 @@ func ParseSchema(src []byte) (*Schema, error) {
 	}
 	s.Tags = make([]Tag, n)
 	for i := range s.Tags {
-		data := p.tag(&s.Tags[i])
+		name, data, more := p.tag()
+		s.Tags[i].Name = name
+		s.Describe(i, more)
 		if data != telemetry.AnyType && s.Data == nil {
 			s.Data = make([]telemetry.DataType, n)
 		}
@@ -135,18 +153,18 @@ type textParser struct {
 	bad     bool
 }
 
-func (p *textParser) tag(t *Tag) (data telemetry.DataType) {
-	t.Name, t.Unit, t.Type = p.text(), p.text(), p.text()
+func (p *textParser) tag() (name string, data telemetry.DataType, more Details) {
+	name, more.Unit, more.Type = p.text(), p.text(), p.text()
 	if p.version == schemaVersion1 || p.bad {
-		return telemetry.AnyType
+		return name, telemetry.AnyType, more
 	}
 	if len(p.src) == 0 {
 		p.bad = true
-		return telemetry.AnyType
+		return name, telemetry.AnyType, more
 	}
 	data, p.src = telemetry.DataType(p.src[0]), p.src[1:]
-	t.More = NewDetails(p.text(), p.labels())
-	return data
+	more.Description, more.Labels = p.text(), p.labels()
+	return name, data, more
 }
 
 func (p *textParser) labels() []telemetry.Label {

@@ -13,9 +13,9 @@ import (
 
 var schemas = []*Schema{
 	{Tags: []Tag{}},
-	{Device: "press-1", Group: "fast", Tags: []Tag{{Name: "temperature", Unit: "°C", Type: "float32"}, {Name: "läuft"}}},
+	{Device: "press-1", Group: "fast", Tags: []Tag{{Name: "temperature", More: &Details{Unit: "°C", Type: "float32"}}, {Name: "läuft"}}},
 	{Gateway: "gw", Device: "press-1", Group: "fast", Labels: []telemetry.Label{{Name: "line", Value: "4"}, {Name: "site", Value: ""}}, Tags: []Tag{
-		{Name: "t", Unit: "°C", Type: "real", More: NewDetails("oil", []telemetry.Label{{Name: "asset", Value: "7"}})},
+		{Name: "t", More: &Details{"°C", "real", "oil", []telemetry.Label{{Name: "asset", Value: "7"}}}},
 		{Name: "n"}}, Data: []telemetry.DataType{telemetry.Float32Type, 200}}, // a data type of a later version
 	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]Tag{{Name: "a"}}, 300)},
 }
@@ -76,7 +76,7 @@ func TestSchemaDamaged(t *testing.T) {
 		"version 3":            append([]byte{3}, AppendSchema(nil, schemas[2])[1:]...),
 		"too many labels":      AppendSchema(nil, &Schema{Labels: make([]telemetry.Label, MaxLabels+1)}),
 		"more labels than":     {2, 0, 0, 0, 3, 0, 0},
-		"too many of a tag":    AppendSchema(nil, &Schema{Tags: []Tag{{More: NewDetails("", make([]telemetry.Label, MaxLabels+1))}}}),
+		"too many of a tag":    AppendSchema(nil, &Schema{Tags: []Tag{{More: &Details{Labels: make([]telemetry.Label, MaxLabels+1)}}}}),
 		"text of a label":      AppendSchema(nil, &Schema{Labels: []telemetry.Label{{Value: strings.Repeat("x", maxName+1)}}}),
 		"too many tags":        {1, 0, 0, 0x81, 0x80, 0x08},
 		"more tags than bytes": {1, 0, 0, 2, 0, 0, 0},

@@ -210,13 +210,17 @@ type Counts struct {
 }
 
 // Count returns the counts of each device.
-func (t *Table) Count() map[string]Counts {
+func (t *Table) Count() map[string]*Counts {
 	t.mu.Lock()
 	groups := slices.Clone(t.groups)
 	t.mu.Unlock()
-	out := make(map[string]Counts)
+	out := make(map[string]*Counts, len(groups))
 	for _, g := range groups {
 		c := out[g.schema.Device]
+		if c == nil {
+			c = &Counts{}
+			out[g.schema.Device] = c
+		}
 		g.mu.Lock()
 		c.Tags += len(g.last)
 		c.At = max(c.At, g.at)
@@ -232,7 +236,6 @@ func (t *Table) Count() map[string]Counts {
 			}
 		}
 		g.mu.Unlock()
-		out[g.schema.Device] = c
 	}
 	return out
 }

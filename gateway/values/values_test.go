@@ -44,7 +44,7 @@ func TestTable(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
 	c := table.Count()["b"]
-	if want := (Counts{Tags: 2, Good: 1, Bad: 1, At: 20, BadBy: c.BadBy, BadTag: "tag-0", BadReason: "no answer", reason: c.reason, class: c.class}); c != want || c.BadBy[telemetry.ClassOf("no answer")] != 1 {
+	if want := (Counts{Tags: 2, Good: 1, Bad: 1, At: 20, BadBy: c.BadBy, BadTag: "tag-0", BadReason: "no answer", reason: c.reason, class: c.class}); *c != want || c.BadBy[telemetry.ClassOf("no answer")] != 1 {
 		t.Errorf("counts %+v", c)
 	}
 	b.Put(30, []telemetry.Reading{{Tag: 1, Value: telemetry.Int(3)}})
@@ -173,12 +173,12 @@ func TestDescribe(t *testing.T) {
 	table := New()
 	g := table.Group(schema("a", "g", 1), time.Second)
 	unit := func() (unit string) {
-		table.Each("", "", func(e *Entry) bool { unit = e.Tag.Unit; return true })
+		table.Each("", "", func(e *Entry) bool { unit = e.Tag.Details().Unit; return true })
 		return unit
 	}
 	before := unit()
-	g.Describe([]record.Tag{{Name: "tag-0", Unit: "mm"}})
-	g.Describe([]record.Tag{{Unit: "of too many"}, {}})
+	g.Describe([]record.Tag{{Name: "tag-0", More: &record.Details{Unit: "mm"}}})
+	g.Describe([]record.Tag{{More: &record.Details{Unit: "of too many"}}, {}})
 	if after := unit(); before != "" || after != "mm" {
 		t.Errorf("unit %q, then %q", before, after)
 	}

@@ -61,7 +61,7 @@ func plantTable() (*values.Table, *values.Group) {
 	t := values.New()
 	s := &record.Schema{Device: "press-1", Group: "fast"}
 	for _, name := range []string{"speed", "count", "name", "on", "list", "never", "broken", "odd", "when"} {
-		s.Tags = append(s.Tags, record.Tag{Name: name, Unit: strings.Repeat("u", len(s.Tags)%2)})
+		s.Tags = append(s.Tags, record.Tag{Name: name, More: &record.Details{Unit: strings.Repeat("u", len(s.Tags)%2)}})
 	}
 	g := t.Group(s, 500*time.Millisecond)
 	at := time.Now().UnixMicro()

@@ -86,7 +86,7 @@ type Value struct {
 
 // valueOf describes an entry at a moment.
 func valueOf(e *values.Entry, now time.Time) Value {
-	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Unit, Every: e.Interval.Seconds(), Lost: e.Lost}
+	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Details().Unit, Every: e.Interval.Seconds(), Lost: e.Lost}
 	if e.At == 0 {
 		return v
 	}

@@ -206,14 +206,13 @@ func (d *Device) judge(now time.Time) State {
 	if d.BadTag != "" {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
-	look := fmt.Sprintf("`millrace values %s --bad` shows all", d.Name)
 	switch late, do := d.late(now); {
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:
-		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, look
+		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, d.showBad()
 	case d.Bad > 0:
-		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example), look
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example), d.showBad()
 	case d.Trouble.State != "":
 		t := &d.Trouble
 		st.State, st.Since, st.Reason, st.Do = t.State, t.Since, t.What, t.Mend
@@ -222,6 +221,8 @@ func (d *Device) judge(now time.Time) State {
 	}
 	return st
 }
+
+func (d *Device) showBad() string { return fmt.Sprintf("`millrace values %s --bad` shows all", d.Name) }
 
 // retryAdvice says what to do about a device that is down. Power and line are to be looked at where nothing answers; a device that
 // answers with a refusal has both, and a reason that says itself what to do needs nothing more.
