@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,10 +134,13 @@ func TestWriteFallsBack(t *testing.T) {
 	}
 }
 
-// functions counts the requests that write, by function.
-func (w *writer) functions() map[uint8]int {
+// functions begins to count the requests by function, those that read as 0; what it returns tells the count.
+func (w *writer) functions() func() map[uint8]int {
+	var mu sync.Mutex
 	seen := map[uint8]int{}
 	w.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Match: func(q modbussim.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		if q.Write != 0 {
 			seen[q.Write]++
 		} else if q.Table == modbussim.Holding || q.Table == modbussim.Coil {
@@ -144,7 +148,11 @@ func (w *writer) functions() map[uint8]int {
 		}
 		return false
 	}})
-	return seen
+	return func() map[uint8]int {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(seen)
+	}
 }
 
 // TestWriteFunction: a tag's write_function is the one that is used, and 23 needs no other request to know what the device holds.
@@ -167,8 +175,9 @@ func TestWriteFunction(t *testing.T) {
 			{"coil:10 write_function=15", telemetry.Bool(true), map[uint8]int{15: 1}},
 		} {
 			w := newWriter(t, transport, c.line)
-			seen := w.functions()
-			if err := w.write(0, c.value); err != nil || !maps.Equal(seen, c.want) {
+			functions := w.functions()
+			err := w.write(0, c.value)
+			if seen := functions(); err != nil || !maps.Equal(seen, c.want) {
 				t.Errorf("%s, %s: functions %v, want %v; %v", transport, c.line, seen, c.want, err)
 			}
 			if got := w.read(t, 0); got != c.value {
