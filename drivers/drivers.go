@@ -27,6 +27,8 @@ type Protocol struct {
 
 	Shares bool // devices with the same url share one connection (Modbus unit ids behind one gateway)
 
+	Redundant bool // a device may have several urls, one of which is used at a time
+
 	// Normal returns the one form of all urls that lead to the same line ("tcp://h:502" for "tcp://H"), so that devices whose
 	// urls are spelled differently share it too. Nil: urls are compared as they are written.
 	Normal func(url string) string
@@ -77,6 +79,7 @@ type Connection struct {
 type Device struct {
 	Name    string
 	URL     string
+	Spares  []string          // other urls that lead to it, nil for none; only where the protocol is Redundant
 	Timeout time.Duration     // one request; > 0
 	Options map[string]string // the driver's own keys, nil for none
 	Groups  []Group
@@ -184,12 +187,12 @@ type Learner interface {
 	Forget(device int)
 }
 
-// Redundant is a driver whose connection may have a spare path.
+// Redundant is a driver whose connection may have spare paths.
 type Redundant interface {
-	// Path returns the url of the path in use and that of the spare one, "" where there is only one path. It may be called from
-	// any goroutine.
-	Path() (inUse, spare string)
-	// Failover says in words when the connection goes over to the other path, "" where there is only one. It follows from the config alone.
+	// Paths returns the url of the path in use and those of the others in the order in which they are taken, none where there is only one
+	// path. It may be called from any goroutine.
+	Paths() (inUse string, spares []string)
+	// Failover says in words when the connection goes over to the next path, "" where there is only one. It follows from the config alone.
 	Failover() string
 }
 

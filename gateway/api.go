@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"millrace/buffer"
@@ -56,16 +57,18 @@ func (g *Gateway) Ask(ctx context.Context, driver, url string, request []byte) (
 	})
 }
 
-// lineOf returns the connection to which a url leads however it is spelled, nil for none.
+// lineOf returns the connection to which a url leads however it is spelled, over whichever of its paths, nil for none.
 func (g *Gateway) lineOf(driver, url string) *connection {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.running.connections {
-		same := c.url == url
-		if c.normal != nil {
-			same = c.normal(c.url) == c.normal(url)
+		same := func(of string) bool {
+			if c.normal != nil {
+				return c.normal(of) == c.normal(url)
+			}
+			return of == url
 		}
-		if same && c.devices[0].driver == driver {
+		if c.devices[0].driver == driver && slices.ContainsFunc(c.urls, same) {
 			return c
 		}
 	}

@@ -23,7 +23,7 @@ import (
 
 // connection is one link to equipment, with the way of its readings into the buffer.
 type connection struct {
-	url       string
+	urls      []string            // all that lead to it, the config's first
 	normal    func(string) string // the one form of all urls of a line
 	devices   []deviceConfig
 	bad       []badReadings // by device
@@ -70,6 +70,15 @@ func (b *badReadings) count(readings []telemetry.Reading) {
 	}
 }
 
+// urlsOf returns all urls that lead to a connection.
+func urlsOf(c *config.Connection) []string {
+	urls := []string{c.Connection.URL}
+	for _, d := range c.Devices {
+		urls = append(urls, d.Spares...)
+	}
+	return urls
+}
+
 func deviceConfigs(c *config.Connection) []deviceConfig {
 	out := make([]deviceConfig, len(c.Devices))
 	for i, d := range c.Devices {
@@ -84,7 +93,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{url: c.Connection.URL, normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
+	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}
@@ -253,7 +262,10 @@ func (c *connection) key() string { return c.devices[0].name }
 
 // exclusive returns what no other connection may have at the same time.
 func (c *connection) exclusive() []string {
-	keys := []string{"url " + c.url}
+	var keys []string
+	for _, url := range c.urls {
+		keys = append(keys, "url "+url)
+	}
 	for _, d := range c.devices {
 		keys = append(keys, "device "+d.name)
 	}

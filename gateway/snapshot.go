@@ -125,7 +125,7 @@ func (c *connection) ask(v *web.Device, i int) {
 		v.Learned = configLines(c.learner.Learned(i))
 	}
 	if c.redundant != nil {
-		v.Path, v.SparePath = c.redundant.Path()
+		v.Path, v.SparePaths = c.redundant.Paths()
 	}
 	if c.troubled != nil && i == 0 {
 		v.Trouble = c.trouble()

@@ -67,9 +67,10 @@ var tidyImports = map[string][]string{
 	"drivers":                     {"drivers/telemetry"},
 	"drivers/telemetry":           {},
 	"drivers/drivertest":          {"drivers", "drivers/telemetry"},
-	"drivers/modbus":              {"drivers", "drivers/telemetry"},
+	"drivers/callers":             {},
+	"drivers/modbus":              {"drivers", "drivers/callers", "drivers/telemetry"},
 	"drivers/modbus/modbussim":    {},
-	"drivers/opcua":               {"drivers", "drivers/opcua/wire", "drivers/telemetry"},
+	"drivers/opcua":               {"drivers", "drivers/callers", "drivers/opcua/wire", "drivers/telemetry"},
 	"drivers/opcua/wire":          {},
 	"drivers/opcua/opcuasim":      {},
 }

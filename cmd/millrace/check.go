@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -128,8 +129,11 @@ func (p *planWriter) printf(format string, args ...any) {
 func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total load) {
 	p.printf("\n%s %s\n", c.Protocol.Name, gateway.PublicURL(c.Connection.URL))
 	if r, ok := d.(drivers.Redundant); ok && r.Failover() != "" {
-		_, spare := r.Path()
-		p.printf("  spare path %s: taken %s\n", spare, r.Failover())
+		if _, others := r.Paths(); len(others) == 1 {
+			p.printf("  spare path %s: taken %s\n", others[0], r.Failover())
+		} else {
+			p.printf("  spare paths %s: the next is taken %s\n", strings.Join(others, ", "), r.Failover())
+		}
 	}
 	planner, _ := d.(drivers.Planner)
 	coster, _ := d.(drivers.Coster)

@@ -302,7 +302,7 @@ func TestPlanOfSubscriptions(t *testing.T) {
 
 // TestPlanOfTwoPaths: a spare path is no request.
 func TestPlanOfTwoPaths(t *testing.T) {
-	got := plan(t, "  - name: press\n    driver: modbus\n    url: tcp://h\n    spare_url: tcp://i\n    groups:\n      - {name: f, interval: 500ms, tags: [{name: x, address: 'holding:1'}]}\n")
+	got := plan(t, "  - name: press\n    driver: modbus\n    urls: [tcp://h, tcp://i]\n    groups:\n      - {name: f, interval: 500ms, tags: [{name: x, address: 'holding:1'}]}\n")
 	for _, want := range []string{"1 tag, 1 request a cycle", "line: 2 requests/s", "2 records/s, 2 requests/s"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s\nwant %s", got, want)

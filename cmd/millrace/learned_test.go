@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,7 +90,11 @@ func (l *lesson) write(url string, tags int, more ...string) {
 	l.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "gateway: shop\nweb: {enabled: false}\ngrace_time: 100ms\nbuffer: {path: %q, max_size: 8MiB}\ndestinations:\n  - {name: cloud, url: \"mqtt://%s\"}\ndevices:\n", l.data, l.broker.Addr())
-	fmt.Fprintf(&b, "  - name: press-1\n    driver: modbus\n    url: %s\n    timeout: 10s\n", url)
+	key := "url"
+	if strings.HasPrefix(url, "[") {
+		key = "urls"
+	}
+	fmt.Fprintf(&b, "  - name: press-1\n    driver: modbus\n    %s: %s\n    timeout: 10s\n", key, url)
 	for _, line := range more {
 		fmt.Fprintf(&b, "    %s\n", line)
 	}
@@ -284,7 +289,7 @@ func TestLearnedIsDamaged(t *testing.T) {
 // TestSparePathIsShown: the API and `millrace values` say which of two paths is in use.
 func TestSparePathIsShown(t *testing.T) {
 	first, second, l := newShy(t), newShy(t), newLesson(t)
-	l.write(first.URL(), 3, "spare_url: "+second.URL())
+	l.write("["+first.URL()+", "+second.URL()+"]", 3)
 	l.start()
 	c, err := web.Dial(t.Context(), l.data)
 	if err != nil {
@@ -298,8 +303,8 @@ func TestSparePathIsShown(t *testing.T) {
 		}
 		return &s.Devices[0]
 	}
-	if d := device(); d.Path != first.URL() || d.SparePath != second.URL() {
-		t.Errorf("path %q, spare %q", d.Path, d.SparePath)
+	if d := device(); d.Path != first.URL() || !slices.Equal(d.SparePaths, []string{second.URL()}) {
+		t.Errorf("path %q, spare %q", d.Path, d.SparePaths)
 	}
 	first.Down()
 	l.good(func() bool { return device().Path == second.URL() })

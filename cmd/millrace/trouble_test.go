@@ -52,7 +52,7 @@ func TestContestedIsTold(t *testing.T) {
 // TestSparePathIsTold: check says when the spare path is taken, and the gateway as long as it is in use that it is.
 func TestSparePathIsTold(t *testing.T) {
 	first, second, l := simulated(t), simulated(t), newLesson(t)
-	l.write(first.URL(), 1, "spare_url: "+second.URL())
+	l.write("["+first.URL()+", "+second.URL()+"]", 1)
 	mustSay(t, []string{"  spare path " + second.URL() + ": taken when the path in use cannot be connected to, or is silent for three requests in a row (30s)\n"}, "check", "--config", l.file)
 	l.start()
 	first.Down()

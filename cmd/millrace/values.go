@@ -120,7 +120,7 @@ func (f *valuesFlags) tellStates(ctx context.Context, c *web.Client, device stri
 // tellDevice says what of a device stands in no reading of it.
 func tellDevice(w io.Writer, d *web.Device) {
 	if d.Path != "" {
-		fmt.Fprintf(w, "device %q: path in use: %s, spare: %s\n", d.Name, d.Path, d.SparePath)
+		fmt.Fprintf(w, "device %q: path in use: %s, spare: %s\n", d.Name, d.Path, strings.Join(d.SparePaths, ", "))
 	}
 	if len(d.Learned) > 0 {
 		fmt.Fprintf(w, "device %q: learned %s; `millrace learned` shows the lines for the config\n", d.Name, strings.Join(d.Learned, ", "))

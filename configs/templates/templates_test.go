@@ -49,8 +49,7 @@ func expand(t *testing.T, tpl *Template, p Params) []Group {
 }
 
 // TestFactsAgreeWithTheirDocument compares tags with testdata/facts.txt, which was typed from the lists that the
-// templates name and not from the templates. Where a template says verified: none, it can only guard against slips:
-// there the facts come from the same memory.
+// templates name and not from the templates.
 func TestFactsAgreeWithTheirDocument(t *testing.T) {
 	text, err := os.ReadFile("testdata/facts.txt")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 )
 
 // Listens says where the line waits for its device: see drivers.Listener.
@@ -74,7 +75,7 @@ func (l *link) incoming(ctx context.Context) error {
 // drivers.Warner.
 func (d *driver) Warning() string {
 	if d.link.slot.listener == nil {
-		if text := d.link.spare.warning(time.Now()); text != "" {
+		if text := d.link.spares.warning(time.Now()); text != "" {
 			return text
 		}
 		return d.lanes.warning(time.Now())
@@ -89,10 +90,17 @@ func (l *link) setListen(given map[string]string, r *reporter) {
 	if h := l.slot.heartbeat; l.framing == mbap && len(h) >= 4 && h[2] == 0 && h[3] == 0 {
 		r.add("heartbeat_packet", fmt.Sprintf("heartbeat_packet %q: it begins like a frame of Modbus TCP", given["heartbeat_packet"]), "leave it out: a frame that answers nothing is ignored")
 	}
+	if text, ok := given["allow_from"]; ok {
+		allow, err := callers.ParseAllowed(text)
+		if l.slot.allow = allow; err != nil {
+			r.add("allow_from", fmt.Sprintf("allow_from: %v", err), callers.HowToAllow)
+		}
+	}
+	_, allows := given["allow_from"]
 	_, registers := given["registration"]
 	_, beats := given["heartbeat_packet"]
-	if (registers || beats) && l.network != netListen {
-		r.add("url", "registration and heartbeat_packet are of devices that call", "use tcp-listen://:1502 or rtu-listen://:1502, or leave them out")
+	if (registers || beats || allows) && l.network != netListen {
+		r.add("url", "registration, heartbeat_packet and allow_from are of devices that call", "use tcp-listen://:1502 or rtu-listen://:1502, or leave them out")
 	}
 	if l.closeAfter && l.network == netListen {
 		r.add("close_after_poll", "close_after_poll of a device that calls: nobody but the device can make the connection again", "leave it out")

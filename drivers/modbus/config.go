@@ -82,9 +82,9 @@ func connectionOptions() []drivers.Option {
 		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's"},
 		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key"},
-		{Name: "spare_url", Example: "tcp://192.168.2.10:502", Help: "another path to the same line, of the same scheme, used when the one in use cannot be connected to or meets three requests in a row with silence, which takes three times timeout; default none"},
 		{Name: "registration", Example: "gw-7", Help: "first packet of a caller of tcp-listen or rtu-listen, a text or 0x and hex digits, 1 to 64 bytes; needed where devices share a port; default none"},
 		{Name: "heartbeat_packet", Example: "0xFE", Help: "what such a caller sends now and then of its own accord, likewise; default none"},
+		{Name: "allow_from", Example: "10.1.0.0/16", Help: "addresses and networks from which such a caller may come, for example 10.1.0.0/16, 192.168.1.7; default everywhere"},
 		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},
 	}
 }
@@ -101,6 +101,7 @@ func tagOptions() []drivers.Option {
 		{Name: "max", Example: "150", Help: "greatest plausible value, scaled; one above is uncertain"},
 		{Name: "enum", Example: `"0=off, 1=on"`, Help: "texts of numbers: 0=off, 1=on"},
 		{Name: "read_back", Example: "true", Help: "true: a write is read back and is an error unless the device holds it; default false"},
+		{Name: "write_function", Example: "23", Help: "function code that writes it: 6, 16, or 23, which reads back in the same exchange; of a coil 5 or 15; default 6 or 5, and 16 or 15 for several registers and where the device does not know those"},
 		{Name: "flags", Example: `"0=door open, 3=overheated"`, Help: "texts of bits that are set: 0=door open, 3=overheated"},
 	}
 }
@@ -271,6 +272,7 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 			}
 		}
 	}
+	l.setSpares(c, r)
 	r.device = 0
 	l.set(given, r)
 }
@@ -291,7 +293,6 @@ func (l *link) set(given map[string]string, r *reporter) {
 	}
 	l.setListen(given, r)
 	l.setConnections(given, r)
-	l.setSpare(given, r)
 	if (l.tls.cert == "") != (l.tls.key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")
 	}

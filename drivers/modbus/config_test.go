@@ -13,9 +13,9 @@ import (
 )
 
 // mistakes makes a driver and returns the message of each of its mistakes, with where it is.
-func mistakes(t *testing.T, url string, d drivers.Device) []string {
+func mistakes(t *testing.T, url string, devices ...drivers.Device) []string {
 	t.Helper()
-	_, err := Protocol().New(drivers.Connection{URL: url, Devices: []drivers.Device{d}})
+	_, err := Protocol().New(drivers.Connection{URL: url, Devices: devices})
 	if err == nil {
 		return nil
 	}
@@ -113,6 +113,18 @@ func TestKeysOfOtherTypes(t *testing.T) {
 		{"holding:1", "uint32", "time_zone=UTC", `time_zone: time_zone "UTC" of the type uint32; leave it out, it is for date-times`},
 		{"input:1", "", "read_back=true", `read_back: read_back of input:1: it can only be read; leave it out`},
 		{"discrete:1", "", "read_back=true", `read_back: read_back of discrete:1: it can only be read; leave it out`},
+		{"holding:1", "", "write_function=4", `write_function: write_function "4": it does not write to holding:1; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"holding:1", "", "write_function=22", `write_function: write_function "22": it does not write to holding:1; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"coil:1", "", "write_function=23", `write_function: write_function "23": it does not write to coil:1; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"holding:1", "", "write_function=0", `write_function: write_function "0": it is not the code of a function; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"holding:1", "", "write_function=0x17", `write_function: write_function "0x17": it is not the code of a function; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"holding:1", "", "write_function=279", `write_function: write_function "279": it is not the code of a function; use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out`},
+		{"input:1", "", "write_function=16", `write_function: write_function "16": input:1 can only be read; leave it out`},
+		{"holding:1", "uint32", "write_function=6", `write_function: write_function "6": it writes one register, and the uint32 has 2; use 16 or 23`},
+		{"holding:1.3", "", "write_function=23", `write_function: write_function "23": a part of a register is written with function 22, or by reading and writing the register; leave it out`},
+		{"holding:1", "uint8", "write_function=6", `write_function: write_function "6": a part of a register is written with function 22, or by reading and writing the register; leave it out`},
+		{"holding:1", "float64", "write_function=23 read_back=true", ""},
+		{"coil:1", "", "write_function=15", ""},
 		{"holding:1", "uint16", "flags=15=a", ""},
 		{"holding:1", "uint64", "flags=63=a", ""},
 		{"holding:1", "ymdhms", "time_zone=Europe/Berlin", ""},
@@ -162,9 +174,6 @@ func TestDeviceMistakes(t *testing.T) {
 		{"tcp://plc", "forbidden=holding:9-5", `forbidden: forbidden "holding:9-5": it does not say which registers; write it like holding:40-49`},
 		{"tcp://plc", "invalid=0x8000", `invalid: invalid "0x8000": it does not say of which type; write it like int16:0x8000, uint16:0xffff, float32:nan, or sunspec`},
 		{"rtu:///dev/ttyUSB0?baud=9600&parity=none&stop=2", "pause_between_requests=0 accept_transaction_id=any invalid=sunspec", ""},
-		{"tcp://plc", "spare_url=tcp://10.0.0.2:502", ""},
-		{"tcp://plc", "spare_url=tcp://PLC", `spare_url: spare_url "tcp://PLC": it is no other path of the same kind as url; use the scheme of url with another host or port; not for serial lines and devices that call`},
-		{"tcp://plc", "spare_url=udp://10.0.0.2", `spare_url: spare_url "udp://10.0.0.2": it is no other path of the same kind as url; use the scheme of url with another host or port; not for serial lines and devices that call`},
 		{"tcp-listen://:1502", "registration=gw-7 heartbeat_packet=0xfe", ""},
 		{"rtu-listen://10.0.0.1", "", ""},
 		{"tcp-listen://", "", ""},
@@ -172,7 +181,10 @@ func TestDeviceMistakes(t *testing.T) {
 		{"tcp-listen://:1502", "registration=0x", `registration: registration "0x": it has 0 bytes; use 1 to 64 bytes, not only a line's end`},
 		{"tcp-listen://:1502", "heartbeat_packet=0x01020000", `heartbeat_packet: heartbeat_packet "0x01020000": it begins like a frame of Modbus TCP; leave it out: a frame that answers nothing is ignored`},
 		{"tcp-listen://:1502", "close_after_poll=true", `close_after_poll: close_after_poll of a device that calls: nobody but the device can make the connection again; leave it out`},
-		{"tcp://plc", "registration=gw-7", `url: registration and heartbeat_packet are of devices that call; use tcp-listen://:1502 or rtu-listen://:1502, or leave them out`},
+		{"tcp-listen://:1502", "allow_from=10.1.0.0/16,fd00::1", ""},
+		{"tcp-listen://:1502", "allow_from=10.1.2.3/16", `allow_from: allow_from: "10.1.2.3/16" has more than its network: that is 10.1.0.0/16; write addresses and networks, such as 10.1.0.0/16, 192.168.1.7`},
+		{"tcp://plc", "allow_from=10.1.0.0/16", `url: registration, heartbeat_packet and allow_from are of devices that call; use tcp-listen://:1502 or rtu-listen://:1502, or leave them out`},
+		{"tcp://plc", "registration=gw-7", `url: registration, heartbeat_packet and allow_from are of devices that call; use tcp-listen://:1502 or rtu-listen://:1502, or leave them out`},
 		{"asciioverudp://plc:4001", "pause_after_connect=1s500ms", ""},
 		{"tcp://plc", "unit=0 max_registers=1 max_gap=0 order=DCBA", ""},
 		{"tcp://[fe80::1]:1502", "unit=255", ""},

@@ -52,7 +52,7 @@ func (k *contest) trouble(address string, registration []byte, now time.Time) dr
 	if len(registration) > 0 {
 		t.What, t.Mend = fmt.Sprintf("two callers of %q register as %q", address, registration), "give each modem a registration of its own"
 	} else {
-		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "let a firewall say who may call, or give the device a registration"
+		t.What, t.Mend = fmt.Sprintf("two callers of %q", address), "say with allow_from from where the device calls, or give it a registration"
 	}
 	t.What += fmt.Sprintf(": %s answered and was kept, %s was hung up on (%s so far)", k.answers, k.refused, telemetry.Count(k.times, "call"))
 	return t
@@ -87,9 +87,8 @@ func (l *link) yields(u *unit) bool {
 
 // Trouble says that two callers want to be the device, or that the line is on its spare path: see drivers.Troubled.
 func (d *driver) Trouble() drivers.Trouble {
-	if p := d.link.spare.paths.Load(); p != nil && !p.since.IsZero() {
-		return drivers.Trouble{State: drivers.OnSpare, Since: p.since, What: fmt.Sprintf("the line is reached over %s, because %s failed: %s", p.inUse, p.other, p.why),
-			Mend: "see to that path; it is used again when the one in use fails, or after a restart"}
+	if t := d.link.spares.trouble(); t.State != "" {
+		return t
 	}
 	l := &d.link
 	return l.slot.contest.trouble(l.slot.address, l.slot.registration, time.Now())

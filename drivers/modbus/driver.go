@@ -31,6 +31,7 @@ func Protocol() drivers.Protocol {
 			Type: "float32", TypeHelp: "default bool for a coil or bit, else uint16; see drivers/modbus/README.md",
 		},
 		Shares:      true,
+		Redundant:   true,
 		Normal:      Normal,
 		Apart:       "registration",
 		Connections: "connections",

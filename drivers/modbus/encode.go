@@ -21,6 +21,14 @@ func (f *field) partial() bool {
 	return f.bit >= 0 || f.kind == kindInt8 || f.kind == kindUint8
 }
 
+// tooLong says why one request cannot write the field.
+func (f *field) tooLong() error {
+	if most := f.mostWritten(); int(f.count) > most {
+		return cannot("one request writes at most %d registers, and the %s has %d", most, f.kind, f.count)
+	}
+	return nil
+}
+
 func (f *field) encodeBool(v telemetry.Value) (bool, error) {
 	v, err := f.unnamed(v)
 	if n, ok := v.Float(); err == nil && ok && (n == 0 || n == 1) {
@@ -106,6 +114,9 @@ func (f *field) whole(v telemetry.Value, width int, signed bool) (uint64, error)
 // encode returns a value as registers.
 func (f *field) encode(v telemetry.Value) ([]byte, error) {
 	registers := int(f.count)
+	if err := f.tooLong(); err != nil {
+		return nil, err
+	}
 	words := make([]byte, 2*registers)
 	n, err := uint64(0), error(nil)
 	switch data := kinds[f.kind].data; {

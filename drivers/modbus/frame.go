@@ -16,6 +16,7 @@ const (
 	writeCoils         = 15
 	writeRegisters     = 16
 	maskRegister       = 22
+	readWriteRegisters = 23
 	exceptionBit       = 0x80
 	maxPDU             = 253
 	mbapHeader         = 7

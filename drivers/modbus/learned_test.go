@@ -265,7 +265,7 @@ func FuzzRestore(f *testing.F) {
 // last Forget all is learned anew.
 func TestLearnedFromOutside(t *testing.T) {
 	second := startSim(t, modbussim.Options{})
-	b := newBench(t, 2, tags(stubbornTags()...)).patient().option("spare_url", second.URL()).open(t)
+	b := newBench(t, 2, tags(stubbornTags()...)).patient().spares(second.URL()).open(t)
 	b.sim.Inject(stubborn())
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -282,7 +282,7 @@ func TestLearnedFromOutside(t *testing.T) {
 			if i%10 == 0 {
 				b.driver.Forget(i / 10 % 2)
 			}
-			b.driver.Path()
+			b.driver.Paths()
 		}
 	}()
 	for range 100 {

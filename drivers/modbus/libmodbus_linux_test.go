@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -210,7 +211,7 @@ func foreignDevice(t *testing.T, url string, lines []string, least int) {
 const aside = 12000
 
 // asides are some values of each kind at another place, where the device holds 0, and in turn each register of the one place
-// and of the other.
+// and of the other. Every third is written with function 23.
 func asides(t *testing.T, list []telemetry.Tag, want []telemetry.Value) (copies, raw []telemetry.Tag, writes []drivers.Write) {
 	times := map[string]int{}
 	for i, tag := range list {
@@ -226,6 +227,10 @@ func asides(t *testing.T, list []telemetry.Tag, want []telemetry.Value) (copies,
 			raw = append(raw, tagOf(fmt.Sprint("holding:", at+n)), tagOf(fmt.Sprint("holding:", at+aside+n)))
 		}
 		tag.Address = fmt.Sprint("holding:", at+aside)
+		if function := []string{"", "16", "23"}[len(copies)%3]; function != "" {
+			tag.Options = maps.Clone(tag.Options)
+			tag.Options["write_function"] = function
+		}
 		writes = append(writes, drivers.Write{Group: drivers.Ref{Group: 1}, Tag: len(copies), Value: want[i]})
 		copies = append(copies, tag)
 	}
@@ -296,7 +301,7 @@ func TestLibmodbusClient(t *testing.T) {
 1 011110000110
 2 011010000
 longest 07d0
-23 Illegal function
+23 07d0
 past the end Illegal data address
 another unit Target device failed to respond
 `

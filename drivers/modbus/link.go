@@ -42,7 +42,7 @@ type link struct {
 	away        bool // it was, and may be made again without Connect
 
 	dialer    dialer
-	spare     spare
+	spares    spares
 	listeners *listeners // that the lines of a process share
 	slot      struct {
 		slot
@@ -204,7 +204,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	}
 	if _, refused := err.(exception); err == nil || refused {
 		l.pace.answers(l, l.last)
-		l.answered, l.heard, l.mute, l.spare.futile = true, l.last, 0, 0
+		l.answered, l.heard, l.mute, l.spares.futile = true, l.last, 0, 0
 		if l.network == netListen {
 			l.slot.listener.answered(&l.slot.slot, sent)
 		}

@@ -7,21 +7,21 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 )
 
 // The bounds of what callers may cost that have not said yet which device they are.
 const (
-	maxCallers     = 64               // of one listener
-	maxCallersHost = 16               // of these from one host, so that one cannot keep the others out
-	maxPacket      = 64               // bytes of a registration or heartbeat packet
-	maxHello       = 4 * maxPacket    // bytes that a caller may send before it is known
-	helloTime      = 10 * time.Second // within which it must be known
-	helloQuiet     = 200 * time.Millisecond
-	warnEvery      = time.Minute
+	maxPacket  = 64               // bytes of a registration or heartbeat packet
+	maxHello   = 4 * maxPacket    // bytes that a caller may send before it is known
+	helloTime  = 10 * time.Second // within which it must be known
+	helloQuiet = 200 * time.Millisecond
+	warnEvery  = time.Minute
 )
 
 // absence is why there is nobody to ask on a line whose device calls. To find out costs nothing.
@@ -42,7 +42,8 @@ func (a absence) Is(target error) bool {
 
 // slot is where the calls for one line arrive. The listener's mutex guards what changes.
 type slot struct {
-	registration, heartbeat []byte   // nil = none
+	registration, heartbeat []byte // nil = none
+	allow                   callers.Allowed
 	waiting                 net.Conn // the newest call, until the line takes it
 	arrived                 time.Time
 	taken                   net.Conn // with which the line works
@@ -65,9 +66,9 @@ type listener struct {
 	mu      sync.Mutex
 	closed  bool
 	slots   []*slot
-	callers map[net.Conn]string // that have not registered yet, and their hosts
-	refused int                 // since the last warning
-	last    string              // the last of them, and why
+	callers callers.Waiting // that have not registered yet
+	refused int             // since the last warning
+	last    string          // the last of them, and why
 	warned  time.Time
 }
 
@@ -84,13 +85,12 @@ func (ls *listeners) join(ctx context.Context, address string, s *slot) (*listen
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q for the device to call: %w; choose another address or port", address, err)
 	}
-	l = &listener{address: address, net: n, slots: []*slot{s}, callers: map[net.Conn]string{}}
+	l = &listener{address: address, net: n, slots: []*slot{s}}
 	if ls.all == nil {
 		ls.all = map[string]*listener{}
 	}
 	ls.all[address] = l
-	l.wg.Add(1)
-	go l.accept()
+	l.wg.Go(func() { callers.Accept(n, l.greet) })
 	return l, nil
 }
 
@@ -134,9 +134,7 @@ func (l *listener) remove(s *slot) bool {
 		}
 	}
 	if l.closed = len(l.slots) == 0; l.closed {
-		for c := range l.callers {
-			_ = c.Close()
-		}
+		l.callers.Close()
 	}
 	return l.closed
 }
@@ -148,46 +146,21 @@ func hangUp(c *net.Conn) {
 	*c = nil
 }
 
-// accept takes calls until the listener is closed.
-func (l *listener) accept() {
-	defer l.wg.Done()
-	for {
-		c, err := l.net.Accept()
-		switch {
-		case err == nil:
-			l.greet(c)
-		case errors.Is(err, net.ErrClosed):
-			return
-		default:
-			time.Sleep(100 * time.Millisecond) // out of descriptors, mostly
-		}
-	}
-}
-
 // greet gives a call to the only line, or has it say whose it is.
 func (l *listener) greet(c net.Conn) {
-	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.slots) == 1 && len(l.slots[0].registration) == 0 {
-		l.put(l.slots[0], c)
-		return
-	}
-	same := 0
-	for _, h := range l.callers {
-		if h == host {
-			same++
-		}
-	}
 	switch {
 	case l.closed:
 		_ = c.Close()
-	case len(l.callers) >= maxCallers || same >= maxCallersHost:
+	case !slices.ContainsFunc(l.slots, func(s *slot) bool { return s.allow.Takes(c) }):
+		l.refuse(c, callers.NotAllowed)
+	case len(l.slots) == 1 && len(l.slots[0].registration) == 0:
+		l.put(l.slots[0], c)
+	case !l.callers.Add(c):
 		l.refuse(c, "too many callers have not registered yet")
 	default:
-		l.callers[c] = host
-		l.wg.Add(1)
-		go l.receive(c)
+		l.wg.Go(func() { l.receive(c) })
 	}
 }
 
@@ -207,7 +180,6 @@ func (l *listener) refuse(c net.Conn, why string) {
 // receive waits for the registration of a call. TCP has no packets: it is whole when it stood for a moment whatever followed, so
 // that "meter-1" is not seen in "meter-12".
 func (l *listener) receive(c net.Conn) {
-	defer l.wg.Done()
 	var hello [maxHello]byte
 	var known *slot
 	until, settled := time.Now().Add(helloTime), time.Time{}
@@ -290,18 +262,21 @@ func (l *listener) registered(c net.Conn, hello []byte) {
 	s := l.slotOf(hello)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.callers, c)
-	if s == nil || l.closed { // its line has left meanwhile
+	l.callers.Remove(c)
+	switch {
+	case s == nil || l.closed: // its line has left meanwhile
 		_ = c.Close()
-		return
+	case !s.allow.Takes(c):
+		l.refuse(c, fmt.Sprintf("registers as %q and %s", s.registration, callers.NotAllowed))
+	default:
+		l.put(s, c)
 	}
-	l.put(s, c)
 }
 
 func (l *listener) unknown(c net.Conn, hello []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.callers, c)
+	l.callers.Remove(c)
 	if l.closed {
 		_ = c.Close()
 		return
@@ -331,7 +306,7 @@ func (l *listener) warning(now time.Time) string {
 	if l.refused == 0 || now.Sub(l.warned) < warnEvery {
 		return ""
 	}
-	text := fmt.Sprintf("callers refused on %q: %d, the last from %s; look for who calls there, or mend registration", l.address, l.refused, l.last)
+	text := fmt.Sprintf("callers refused on %q: %d, the last from %s; look for who calls there, or mend registration or allow_from", l.address, l.refused, l.last)
 	l.refused, l.warned = 0, now
 	return text
 }

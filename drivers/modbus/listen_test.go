@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"regexp"
 	"runtime"
 	"strings"
@@ -16,12 +17,13 @@ import (
 	"unicode/utf8"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 )
 
-// callers starts a simulated device and a driver that waits for its call.
-func callers(t *testing.T, scheme string, port, units int, o modbussim.Options, options ...string) *bench {
+// calling starts a simulated device and a driver that waits for its call.
+func calling(t *testing.T, scheme string, port, units int, o modbussim.Options, options ...string) *bench {
 	t.Helper()
 	if o.Transport = "tcp"; scheme == "rtu-listen" {
 		o.Transport = "rtuovertcp"
@@ -73,7 +75,7 @@ func (b *bench) soon(t *testing.T, words string) {
 // TestListen has a device call, hang up and call again; and Close frees the port.
 func TestListen(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
-		b := callers(t, scheme, drivertest.FreePort(t), 2, modbussim.Options{}).open(t)
+		b := calling(t, scheme, drivertest.FreePort(t), 2, modbussim.Options{}).open(t)
 		b.soon(t, string(neverCalled))
 		b.call(t, "")
 		b.soon(t, "")
@@ -100,7 +102,7 @@ func TestListen(t *testing.T) {
 // TestNewerCall: a call that comes while the older one is silent, as when a modem calls again because its old call is dead, is taken within the
 // poll, and the older is hung up.
 func TestNewerCall(t *testing.T) {
-	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}).open(t)
+	b := calling(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}).open(t)
 	b.call(t, "")
 	b.soon(t, "")
 	b.driver.units[0].timeout = 300 * time.Millisecond
@@ -125,12 +127,71 @@ func TestNewerCall(t *testing.T) {
 	}
 }
 
+// TestAllowFrom: a caller from elsewhere is hung up on, one with the right registration too, and does not become the device when that has fallen
+// silent.
+func TestAllowFrom(t *testing.T) {
+	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for _, registration := range []string{"", "gw-7"} {
+		options := []string{"allow_from", "127.0.0.1, 10.1.0.0/16"}
+		if registration != "" {
+			options = append(options, "registration", registration)
+		}
+		b := calling(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}, options...).open(t)
+		if registration != "" { // another device on the port takes calls from everywhere, so that who calls must say it first
+			l, other := b.driver.link.slot.listener, &slot{registration: []byte("gw-8")}
+			if err := l.add(other); err != nil {
+				t.Fatal(err)
+			}
+			defer l.remove(other)
+		}
+		b.call(t, registration)
+		b.soon(t, "")
+		b.driver.units[0].timeout = 100 * time.Millisecond
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence})
+		stranger, err := elsewhere.Dial("tcp", b.driver.link.address)
+		if err != nil {
+			t.Skip("this machine calls from no second address: ", err)
+		}
+		defer stranger.Close()
+		_, _ = stranger.Write([]byte(registration))
+		heard := make(chan error, 1)
+		go func() {
+			_ = stranger.SetReadDeadline(time.Now().Add(20 * time.Second))
+			n, err := stranger.Read(make([]byte, 1))
+			if n > 0 {
+				err = fmt.Errorf("it was asked as if it were the device")
+			}
+			heard <- err
+		}()
+		for ended := false; !ended; {
+			select {
+			case err := <-heard:
+				if ended = true; errors.Is(err, os.ErrDeadlineExceeded) || err != nil && strings.Contains(err.Error(), "as if it were") {
+					t.Errorf("%q: the stranger: %v", registration, err)
+				}
+			default:
+				if bad, _ := b.pollAll(); bad == 0 {
+					t.Errorf("%q: a silent device gives good readings", registration)
+				}
+			}
+		}
+		if w := b.driver.Warning(); !strings.Contains(w, "the last from 127.0.0.2:") || !strings.Contains(w, callers.NotAllowed) || !strings.Contains(w, registration) {
+			t.Errorf("warning %q", w)
+		}
+		b.sim.Mend()
+		b.soon(t, "")
+		if n := b.sim.Accepted(); n != 1 {
+			t.Errorf("%d calls", n)
+		}
+	}
+}
+
 // TestRegistration has devices share a port. Each is known by what it sends first, in pieces and with heartbeats around it, too.
 func TestRegistration(t *testing.T) {
 	port, shared := drivertest.FreePort(t), new(listeners)
 	var benches []*bench
 	for i, r := range []string{"meter-1", "meter-12", "0x000102FF"} {
-		b := callers(t, []string{"tcp-listen", "rtu-listen"}[i%2], port, 1, modbussim.Options{}, "registration", r, "heartbeat_packet", "beat")
+		b := calling(t, []string{"tcp-listen", "rtu-listen"}[i%2], port, 1, modbussim.Options{}, "registration", r, "heartbeat_packet", "beat")
 		b.generation.Store(uint32(5 * i)) // the values say whose they are
 		d, err := newDriver(&b.conn, time.Now)
 		if err != nil {
@@ -182,7 +243,7 @@ func TestRegistration(t *testing.T) {
 	}
 	benches[0].driver.Close()
 	benches[1].soon(t, "") // the others go on
-	other := callers(t, "tcp-listen", port, 1, modbussim.Options{})
+	other := calling(t, "tcp-listen", port, 1, modbussim.Options{})
 	d, _ := newDriver(&other.conn, time.Now)
 	d.link.listeners = shared
 	if err := d.Connect(context.Background()); err == nil || !strings.Contains(err.Error(), "nothing tells the two callers apart") {
@@ -207,7 +268,7 @@ func TestHeartbeats(t *testing.T) {
 				_, err := to.Write(out)
 				return err == nil
 			}
-			b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
+			b := calling(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", fmt.Sprintf("0x%x", beat)).open(t)
 			b.call(t, beat)
 			b.soon(t, "")
 			for range 100 {
@@ -228,7 +289,7 @@ func TestHeartbeats(t *testing.T) {
 func TestOnlyHeartbeats(t *testing.T) {
 	for _, scheme := range []string{"tcp-listen", "rtu-listen"} {
 		wire := func(to io.Writer, _ []byte) bool { _, err := io.WriteString(to, "beatbeatbe"); return err == nil }
-		b := callers(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
+		b := calling(t, scheme, drivertest.FreePort(t), 1, modbussim.Options{Wire: wire}, "heartbeat_packet", "beat").open(t)
 		b.conn.Devices[0].Timeout = 0
 		b.driver.units[0].timeout = 100 * time.Millisecond
 		b.call(t, "")
@@ -249,7 +310,7 @@ func TestOnlyHeartbeats(t *testing.T) {
 func TestHostileCallers(t *testing.T) {
 	t.Parallel()
 	victim := newBench(t, 1, faultTags()).patient().open(t)
-	b := callers(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
+	b := calling(t, "tcp-listen", drivertest.FreePort(t), 1, modbussim.Options{}, "registration", "meter-1").open(t)
 	l := b.driver.link.slot.listener
 	before := runtime.NumGoroutine()
 	stop := make(chan struct{})
@@ -266,7 +327,7 @@ func TestHostileCallers(t *testing.T) {
 		case 1:
 			go drip(c, stop)
 		}
-		if n := l.pending(); n > maxCallersHost {
+		if n := l.pending(); n > callers.MostOfHost {
 			t.Fatalf("%d callers of one host are waited for", n)
 		}
 		if i%10 > 0 {
@@ -320,7 +381,7 @@ func drip(c net.Conn, stop chan struct{}) {
 func (l *listener) pending() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.callers)
+	return l.callers.Len()
 }
 
 // TestRegistrations says what is a registration, among what callers send.

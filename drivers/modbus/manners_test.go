@@ -26,6 +26,12 @@ func (b *bench) option(name, value string) *bench {
 	return b
 }
 
+// spares gives the line further paths.
+func (b *bench) spares(urls ...string) *bench {
+	b.conn.Devices[0].Spares = urls
+	return b
+}
+
 func blocksOf(n int) []string {
 	words := make([]string, n)
 	for i := range words {

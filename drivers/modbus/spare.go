@@ -3,103 +3,133 @@ package modbus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"millrace/drivers"
 )
 
-// spare is another path to the same line. The line stays on the one that works, and moves only when that fails.
-type spare struct {
-	endpoint        // that is not in use; no address = there is none
-	futile   int    // moves in a row that brought no answer
-	moved    string // to which path the line has moved and why, until Warning says so
-	warned   time.Time
-	paths    atomic.Pointer[paths] // for other goroutines
+// spares are the paths to one line. The line stays on the one that works, and goes on to the next only when that fails.
+type spares struct {
+	all    []endpoint // in the order of the config, nil = there is one path
+	at     int        // the one in use
+	futile int        // moves in a row that brought no answer
+	moved  string     // to which path the line has moved and why, until Warning says so
+	warned time.Time
+	paths  atomic.Pointer[paths] // for other goroutines, nil = there is one path
 }
 
 // paths is where a line is reached.
 type paths struct {
-	inUse, other string
-	since        time.Time // when the line has left the one that the config calls url; zero = it has not
-	why          string
+	inUse       string
+	others      []string  // in the order in which they are taken
+	since       time.Time // when the line has left the first path of the config; zero = it has not
+	failed, why string    // which path was left last
 }
 
-// dialPath dials the path in use, and the other one when it fails.
+// dialPath dials the path in use, and when it fails each of the others in turn.
 func (l *link) dialPath(ctx context.Context) (*wire, error) {
-	if l.spare.address == "" {
-		return l.dial(ctx)
+	s := &l.spares
+	before, at, moved := s.paths.Load(), s.at, s.moved
+	var failed error
+	for left := max(1, len(s.all)); ; left-- {
+		w, err := l.dialShare(ctx, left)
+		if err == nil {
+			return w, nil
+		}
+		if failed == nil {
+			failed = err
+		} else {
+			failed = fmt.Errorf("%w; and the spare path %s: %w", failed, l.line(), err)
+		}
+		if left == 1 || ctx.Err() != nil {
+			break
+		}
+		l.move(plain(err))
 	}
-	half := ctx
-	if end, ok := ctx.Deadline(); ok {
+	if s.at != at {
+		s.at, l.endpoint, s.moved = at, s.all[at], moved
+		s.paths.Store(before)
+	}
+	return nil, failed
+}
+
+// dialShare dials the path in use, within its share of the time while so many paths are left to try.
+func (l *link) dialShare(ctx context.Context, left int) (*wire, error) {
+	if end, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel func()
-		half, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
 		defer cancel()
 	}
-	w, err := l.dial(half)
-	if err == nil || ctx.Err() != nil {
-		return w, err
-	}
-	before := l.spare.paths.Load()
-	l.move(plain(err))
-	w, err2 := l.dial(ctx)
-	if err2 != nil {
-		failed := l.line()
-		l.swap("")
-		l.spare.paths.Store(before)
-		l.spare.moved = ""
-		return nil, fmt.Errorf("%w; and the spare path %s: %w", err, failed, err2)
-	}
-	return w, nil
+	return l.dial(ctx)
 }
 
-// move goes over to the spare path, and keeps why for the log.
+// move goes on to the next path, and keeps why for the log.
 func (l *link) move(why string) {
-	if l.spare.address == "" {
+	s := &l.spares
+	if s.all == nil {
 		return
 	}
-	l.swap(why)
+	failed := l.line()
+	s.at = (s.at + 1) % len(s.all)
+	l.endpoint = s.all[s.at]
+	s.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), failed, why)
+	p := s.now()
+	if s.at > 0 {
+		p.failed, p.why = failed, why
+		if p.since = s.paths.Load().since; p.since.IsZero() {
+			p.since = time.Now()
+		}
+	}
+	s.paths.Store(p)
 	l.mute = 0
-	l.spare.moved = fmt.Sprintf("the line is reached over %s now, because %s failed: %s; see to that path", l.line(), l.spare.line(), why)
+}
+
+// now says which path is in use.
+func (s *spares) now() *paths {
+	p := &paths{inUse: s.all[s.at].line()}
+	for i := range len(s.all) - 1 {
+		p.others = append(p.others, s.all[(s.at+1+i)%len(s.all)].line())
+	}
+	return p
 }
 
 // The bounds of patience with a path.
 const (
-	wornPath       = 3 // requests in a row that nothing answered, whose unit waited a timeout for each, before the other path is tried
-	maxFutileMoves = 4 // doublings of it while neither brings an answer
+	wornPath       = 3 // requests in a row that nothing answered, whose unit waited a timeout for each, before the next path is tried
+	maxFutileTurns = 4 // doublings of it while no path brings an answer, one when all were tried
 )
 
 // worn reports whether the path in use is to be left because nothing answers over it.
-func (l *link) worn() bool { return l.spare.address != "" && l.mute >= wornPath<<l.spare.futile }
+func (l *link) worn() bool {
+	s := &l.spares
+	return s.all != nil && l.mute >= wornPath<<(s.futile/(len(s.all)-1))
+}
+
+// turned counts a move that was made because nothing answered.
+func (s *spares) turned() { s.futile = min(s.futile+1, maxFutileTurns*(len(s.all)-1)) }
 
 // mostSilent is how many requests of a poll may meet silence before a unit is given up that answers none. With one unit, and another path, as
 // many as it takes to try that.
 func (l *link) mostSilent() int {
-	if l.spare.address != "" && !l.several {
+	if l.spares.all != nil && !l.several {
 		return wornPath
 	}
 	return maxSilent
 }
 
-// swap makes the spare path the one in use.
-func (l *link) swap(why string) {
-	l.endpoint, l.spare.endpoint = l.spare.endpoint, l.endpoint
-	p := &paths{inUse: l.line(), other: l.spare.line()}
-	if l.spare.paths.Load().since.IsZero() {
-		p.since, p.why = time.Now(), why
+// Paths returns which path is in use and which are the others: see drivers.Redundant.
+func (d *driver) Paths() (inUse string, others []string) {
+	if p := d.link.spares.paths.Load(); p != nil {
+		return p.inUse, p.others
 	}
-	l.spare.paths.Store(p)
-}
-
-// Path returns which path is in use and which is the spare one, "" where there is only one: see drivers.Redundant.
-func (d *driver) Path() (inUse, spare string) {
-	if p := d.link.spare.paths.Load(); p != nil {
-		return p.inUse, p.other
-	}
-	return "", ""
+	return "", nil
 }
 
 // Failover says when the line is moved: see drivers.Redundant.
 func (d *driver) Failover() string {
-	if d.link.spare.paths.Load() == nil {
+	if d.link.spares.paths.Load() == nil {
 		return ""
 	}
 	longest := time.Duration(0)
@@ -109,8 +139,17 @@ func (d *driver) Failover() string {
 	return fmt.Sprintf("when the path in use cannot be connected to, or is silent for three requests in a row (%v)", wornPath*longest)
 }
 
+// trouble says that the line has left its first path.
+func (s *spares) trouble() (t drivers.Trouble) {
+	if p := s.paths.Load(); p != nil && !p.since.IsZero() {
+		t = drivers.Trouble{State: drivers.OnSpare, Since: p.since, What: fmt.Sprintf("the line is reached over %s, because %s failed: %s", p.inUse, p.failed, p.why),
+			Mend: "see to that path; it is used again in its turn when the one in use fails, or after a restart"}
+	}
+	return t
+}
+
 // warning says that the line has moved, once a minute at most.
-func (s *spare) warning(now time.Time) string {
+func (s *spares) warning(now time.Time) string {
 	if s.moved == "" || now.Sub(s.warned) < warnEvery {
 		return ""
 	}
@@ -119,20 +158,34 @@ func (s *spare) warning(now time.Time) string {
 	return text
 }
 
-// setSpare reads spare_url.
-func (l *link) setSpare(given map[string]string, r *reporter) {
-	text, ok := given["spare_url"]
-	if !ok {
-		return
+// setSpares reads the further urls of the line. They may stand at any device on it.
+func (l *link) setSpares(c *drivers.Connection, r *reporter) {
+	var given []string
+	for i := range c.Devices {
+		urls := c.Devices[i].Spares
+		if urls != nil && given != nil && !slices.Equal(urls, given) {
+			r.device = i
+			r.add("urls", fmt.Sprintf("urls: another device on the same line has the other paths %q", given), "say the same, or say it once")
+		}
+		if given == nil {
+			given, r.device = urls, i
+		}
 	}
-	e, m := parseURL(text)
-	if !r.check("spare_url", text, m) {
-		return
+	all := []endpoint{l.endpoint}
+	for _, text := range given {
+		e, m := parseURL(text)
+		if !r.check("urls", text, m) {
+			return
+		}
+		same := func(o endpoint) bool { return o.address == e.address }
+		if e.scheme != l.scheme || e.network == netSerial || e.network == netListen || slices.ContainsFunc(all, same) {
+			r.add("urls", fmt.Sprintf("urls %q: it is no other path of the same kind as the first", text), "use the same scheme with another host or port; not for serial lines and devices that call")
+			return
+		}
+		all = append(all, e)
 	}
-	if e.scheme != l.scheme || e.network == netSerial || e.network == netListen || e.address == l.address {
-		r.add("spare_url", fmt.Sprintf("spare_url %q: it is no other path of the same kind as url", text), "use the scheme of url with another host or port; not for serial lines and devices that call")
-		return
+	if len(all) > 1 {
+		l.spares.all = all
+		l.spares.paths.Store(l.spares.now())
 	}
-	l.spare.endpoint = e
-	l.spare.paths.Store(&paths{inUse: l.line(), other: e.line()})
 }

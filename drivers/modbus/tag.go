@@ -19,6 +19,7 @@ type field struct {
 	high     bool     // the 8-bit number is in the register's high byte
 	page     codePage // of a string
 	readBack bool     // after a write
+	function uint8    // that writes it, 0 = what fits
 	rare     *rare    // nil for most
 }
 
@@ -123,7 +124,7 @@ func parseField(t *telemetry.Tag, dev *settings, r *reporter) (field, bool) {
 	if len(r.errs) > before {
 		return f, false
 	}
-	return f, r.check("address", t.Address, f.fit(dev))
+	return f, r.check("address", t.Address, f.fit(dev)) && r.check("write_function", t.Options["write_function"], f.fitFunction())
 }
 
 // fitType says why a type cannot stand at an address.
@@ -170,6 +171,12 @@ func (f *field) options(o map[string]string, r *reporter) {
 			r.add("read_back", fmt.Sprintf("read_back of %s: it can only be read", f.address), "leave it out")
 		}
 	}
+	if text, ok := o["write_function"]; ok {
+		n, err := strconv.ParseUint(text, 10, 8)
+		if f.function = uint8(n); err != nil || n == 0 {
+			r.add("write_function", fmt.Sprintf("write_function %q: it is not the code of a function", text), useFunction)
+		}
+	}
 	if text, ok := o["code_page"]; ok {
 		page, m := parsePage(text)
 		if r.check("code_page", text, m) && f.kind != kindString {
@@ -177,6 +184,35 @@ func (f *field) options(o map[string]string, r *reporter) {
 		}
 		f.page = page
 	}
+}
+
+const useFunction = "use 6, 16 or 23 for registers, 5 or 15 for a coil, or leave it out"
+
+// fitFunction says why the function that is to write the field cannot.
+func (f *field) fitFunction() *mistake {
+	switch {
+	case f.function == 0:
+	case f.readOnly():
+		return &mistake{fmt.Sprintf("%s can only be read", f.address), "leave it out"}
+	case f.partial():
+		return &mistake{"a part of a register is written with function 22, or by reading and writing the register", "leave it out"}
+	case f.table == coil && f.function != writeCoil && f.function != writeCoils,
+		f.table == holding && f.function != writeRegister && f.function != writeRegisters && f.function != readWriteRegisters:
+		return &mistake{fmt.Sprintf("it does not write to %s", f.address), useFunction}
+	case f.function == writeRegister && f.count > 1:
+		return &mistake{fmt.Sprintf("it writes one register, and the %s has %d", f.kind, f.count), "use 16 or 23"}
+	case int(f.count) > f.mostWritten():
+		return &mistake{fmt.Sprintf("it writes at most %d registers, and the %s has %d", f.mostWritten(), f.kind, f.count), "shorten it"}
+	}
+	return nil
+}
+
+// mostWritten is how many registers one request writes (Modbus Application Protocol V1.1b3, 6.12 and 6.17).
+func (f *field) mostWritten() int {
+	if f.function == readWriteRegisters {
+		return 121
+	}
+	return 123
 }
 
 // readOnly reports whether no request can write the table.

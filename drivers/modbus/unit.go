@@ -97,7 +97,7 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 func (d *driver) turns(u *unit, l *loss) bool {
 	if d.link.worn() {
 		d.link.move(l.words(u.timeout))
-		d.link.spare.futile = min(d.link.spare.futile+1, maxFutileMoves)
+		d.link.spares.turned()
 		return true
 	}
 	return d.link.yields(u)

@@ -95,6 +95,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(uint8(0), uint8(7), []byte("\x00\x08\x00\x00\x00\x09\x11\x03\x06\x02\x2b\x00\x00\x00\x64"))
 	f.Add(uint8(1), uint8(1), []byte("\x11\x03\x06\x02\x2b\x00\x00\x00\x64\xc8\xba"))
 	f.Add(uint8(2), uint8(3), []byte(":110306022B0000006455\r\n"))
+	f.Add(uint8(16), uint8(3), []byte("\x00\x08\x00\x00\x00\x05\x11\x17\x02\x00\x03"))
 	f.Add(uint8(0), uint8(255), []byte("\x00\x07\x00\x00\x00\x03\x11\x83\x02\x00\x08\x00\x00\x00\x03\x11\x83\x02"))
 	f.Add(uint8(0), uint8(9), bytes.Repeat([]byte("\x00\x00\x00\x00\x00\x02\x11\x83"), 3000))
 	f.Fuzz(func(t *testing.T, how, portion uint8, in []byte) {
@@ -103,6 +104,9 @@ func FuzzAnswer(f *testing.F) {
 		q := &request{unit: 0x11, pdu: []byte{3, 0, 0x6b, 0, 3}, want: 6}
 		if how&8 != 0 {
 			q = &request{unit: 0x11, pdu: []byte{6, 0, 1, 0, 3}, want: -1, echo: 5}
+		}
+		if how&16 != 0 {
+			q = &request{unit: 0x11, pdu: []byte{23, 0, 1, 0, 1, 0, 1, 0, 1, 2, 0, 3}, want: 2, writes: true}
 		}
 		pdu, err := w.exchange(context.Background(), q, time.Second)
 		if read := len(in) - len(s.in); read > maxStray+maxForeign*(maxPDU+mbapHeader)+len(w.in) {
@@ -139,7 +143,7 @@ func holds(f framing, in []byte, q *request, pdu []byte) bool {
 
 // FuzzOptions parses any tag options: mistakes have words, and what is taken decodes and encodes without harm.
 func FuzzOptions(f *testing.F) {
-	for _, seed := range []string{"int16 invalid=0x8000,1..5 min=1 max=2", "uint16 enum=0=off,1=on", "string length=4 code_page=latin-1 invalid=x", "uint16 flags=0=a,63=b", "ymdhms time_zone=Europe/Berlin", "float32 invalid=nan,-1..1", "%%!"} {
+	for _, seed := range []string{"int16 invalid=0x8000,1..5 min=1 max=2", "uint16 enum=0=off,1=on", "string length=4 code_page=latin-1 invalid=x", "uint16 flags=0=a,63=b", "ymdhms time_zone=Europe/Berlin", "float32 invalid=nan,-1..1", "uint32 write_function=23", "uint16 write_function=6 read_back=true", "%%!"} {
 		f.Add(seed, []byte{0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10})
 	}
 	f.Fuzz(func(t *testing.T, line string, data []byte) {

@@ -52,7 +52,7 @@ func TestWireshark(t *testing.T) {
 			if n := strings.Count(fields, "\n"); n != frames {
 				t.Errorf("%d frames, want %d", n, frames)
 			}
-			for _, f := range []string{"1", "2", "3", "4", "5", "6", "15", "16", "17", "22", "43"} {
+			for _, f := range []string{"1", "2", "3", "4", "5", "6", "15", "16", "17", "22", "23", "43"} {
 				if !strings.Contains("\n"+fields, "\n"+f+"\n") {
 					t.Errorf("function %s was not seen: %q", f, fields)
 				}
@@ -113,7 +113,7 @@ func sayEverything(t *testing.T, sim *modbussim.Server) {
 	sim.Unit(2)
 	sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 3, 3)})
 	sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 1, Match: func(q modbussim.Request) bool { return q.Unit == 2 && (q.Write == 5 || q.Write == 6) }})
-	list := tags(append(run("holding", 0, 200), "input:7", "coil:9", "discrete:11", "holding:400.3", "holding:500 float32")...)
+	list := append(tags(append(run("holding", 0, 200), "input:7", "coil:9", "discrete:11", "holding:400.3", "holding:500 float32")...), tagOf("holding:510 uint32 write_function=23"))
 	c := drivers.Connection{URL: sim.URL(), Devices: []drivers.Device{device(sim.URL(), 1, list), device(sim.URL(), 2, list)}}
 	c.Devices[0].Timeout, c.Devices[1].Timeout = 10*time.Second, 10*time.Second
 	d := connect(t, c)
@@ -123,7 +123,7 @@ func sayEverything(t *testing.T, sim *modbussim.Server) {
 			t.Fatal(err)
 		}
 		for i, err := range d.Write(context.Background(), []drivers.Write{{Group: group, Tag: 1, Value: telemetry.Uint(7)}, {Group: group, Tag: 201, Value: telemetry.Bool(true)},
-			{Group: group, Tag: 203, Value: telemetry.Bool(true)}, {Group: group, Tag: 204, Value: telemetry.Float32(1.5)}}) {
+			{Group: group, Tag: 203, Value: telemetry.Bool(true)}, {Group: group, Tag: 204, Value: telemetry.Float32(1.5)}, {Group: group, Tag: 205, Value: telemetry.Uint(7)}}) {
 			if err != nil {
 				t.Errorf("unit %d, write %d: %v", unit+1, i, err)
 			}

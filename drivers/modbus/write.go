@@ -55,6 +55,7 @@ func (d *driver) CheckWrite(w drivers.Write) (err error) {
 	case f.kind == kindFloat16:
 		_, err = f.encode(w.Value)
 	case w.Value.Kind == telemetry.KindNone:
+		err = f.tooLong()
 	case f.table == coil:
 		_, err = f.encodeBool(w.Value)
 	case f.partial():
@@ -71,6 +72,9 @@ func (d *driver) writeError(u *unit, f *field, err error) error {
 	case nil:
 		return nil
 	case exception:
+		if e == illegalFunction && f.function != 0 {
+			return fmt.Errorf("write %s: %w; leave write_function: %d out", f.address, e, f.function)
+		}
 		return fmt.Errorf("write %s: %w", f.address, e)
 	case *loss:
 		return fmt.Errorf("write %s: %s; it is not known whether the device took it: read it back", f.address, e.words(u.timeout))
@@ -103,18 +107,18 @@ func (d *driver) put(ctx context.Context, u *unit, f *field, w *drivers.Write) e
 	return d.putRegisters(ctx, u, f, words)
 }
 
-// putCoil uses function 5, or 15 for a device that does not know 5.
+// putCoil uses the tag's function, else 5, or 15 for a device that does not know 5.
 func (d *driver) putCoil(ctx context.Context, u *unit, f *field, on bool) error {
 	one, many := [2]byte{0, 0}, byte(0)
 	if on {
 		one, many = [2]byte{0xff, 0}, 1
 	}
 	err := illegalFunction.as()
-	if !u.many {
+	if f.function == writeCoil || f.function == 0 && !u.many {
 		err = d.send(ctx, u, 5, writeCoil, byte(f.number>>8), byte(f.number), one[0], one[1])
 	}
-	if err == illegalFunction {
-		if err = d.send(ctx, u, 5, writeCoils, byte(f.number>>8), byte(f.number), 0, 1, 1, many); err == nil {
+	if err == illegalFunction && f.function != writeCoil {
+		if err = d.send(ctx, u, 5, writeCoils, byte(f.number>>8), byte(f.number), 0, 1, 1, many); err == nil && f.function == 0 {
 			u.many = true
 		}
 	}
@@ -124,15 +128,18 @@ func (d *driver) putCoil(ctx context.Context, u *unit, f *field, on bool) error 
 	return d.compare(ctx, u, f, []byte{many})
 }
 
-// putRegisters uses function 6 for one register, or 16 for several and for a device that does not know 6.
+// putRegisters uses the tag's function, else 6 for one register, or 16 for several and for a device that does not know 6.
 func (d *driver) putRegisters(ctx context.Context, u *unit, f *field, words []byte) error {
+	if f.function == readWriteRegisters {
+		return d.putAndRead(ctx, u, f, words)
+	}
 	err := illegalFunction.as()
-	if len(words) == 2 && !u.many {
+	if f.function == writeRegister || f.function == 0 && len(words) == 2 && !u.many {
 		err = d.send(ctx, u, 5, writeRegister, byte(f.number>>8), byte(f.number), words[0], words[1])
 	}
-	if err == illegalFunction {
+	if err == illegalFunction && f.function != writeRegister {
 		pdu := append([]byte{writeRegisters, byte(f.number >> 8), byte(f.number), 0, byte(len(words) / 2), byte(len(words))}, words...)
-		if err = d.send(ctx, u, 5, pdu...); err == nil && len(words) == 2 {
+		if err = d.send(ctx, u, 5, pdu...); err == nil && f.function == 0 && len(words) == 2 {
 			u.many = true
 		}
 	}
@@ -140,6 +147,18 @@ func (d *driver) putRegisters(ctx context.Context, u *unit, f *field, words []by
 		return err
 	}
 	return d.compare(ctx, u, f, words)
+}
+
+// putAndRead uses function 23, whose answer has what the registers hold after the write.
+func (d *driver) putAndRead(ctx context.Context, u *unit, f *field, words []byte) error {
+	high, low, n := byte(f.number>>8), byte(f.number), byte(len(words)/2)
+	pdu := append([]byte{readWriteRegisters, high, low, 0, n, high, low, 0, n, 2 * n}, words...)
+	q := &request{unit: u.id, pdu: pdu, want: len(words), units: u.acceptUnit, transactions: u.acceptTransaction, writes: true}
+	got, err := d.exchange(ctx, u, q)
+	if err == nil && !bytes.Equal(got[2:], words) {
+		return &readBackError{}
+	}
+	return err
 }
 
 // putBits changes some bits of a register: with function 22, in which the device sees to it that nobody else's change gets

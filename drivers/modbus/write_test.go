@@ -3,8 +3,10 @@ package modbus
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,10 +134,105 @@ func TestWriteFallsBack(t *testing.T) {
 	}
 }
 
+// functions begins to count the requests by function, those that read as 0; what it returns tells the count.
+func (w *writer) functions() func() map[uint8]int {
+	var mu sync.Mutex
+	seen := map[uint8]int{}
+	w.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Match: func(q modbussim.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if q.Write != 0 {
+			seen[q.Write]++
+		} else if q.Table == modbussim.Holding || q.Table == modbussim.Coil {
+			seen[0]++
+		}
+		return false
+	}})
+	return func() map[uint8]int {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(seen)
+	}
+}
+
+// TestWriteFunction: a tag's write_function is the one that is used, and 23 needs no other request to know what the device holds.
+func TestWriteFunction(t *testing.T) {
+	for _, transport := range []string{"tcp", "udp", "rtuovertcp", "asciiovertcp"} {
+		for _, c := range []struct {
+			line  string
+			value telemetry.Value
+			want  map[uint8]int
+		}{
+			{"holding:10 write_function=6", telemetry.Uint(7), map[uint8]int{6: 1}},
+			{"holding:10 write_function=16", telemetry.Uint(7), map[uint8]int{16: 1}},
+			{"holding:10 write_function=23", telemetry.Uint(7), map[uint8]int{23: 1}},
+			{"holding:10 write_function=23 read_back=true", telemetry.Uint(7), map[uint8]int{23: 1}},
+			{"holding:10 write_function=16 read_back=true", telemetry.Uint(7), map[uint8]int{16: 1, 0: 1}},
+			{"holding:10 float64 order=CDAB write_function=23", telemetry.Float64(math.Pi), map[uint8]int{23: 1}},
+			{"holding:10 string length=242 write_function=23", telemetry.String(strings.Repeat("x", 242)), map[uint8]int{23: 1}},
+			{"holding:10 string length=246 write_function=16", telemetry.String(strings.Repeat("x", 246)), map[uint8]int{16: 1}},
+			{"coil:10 write_function=5", telemetry.Bool(true), map[uint8]int{5: 1}},
+			{"coil:10 write_function=15", telemetry.Bool(true), map[uint8]int{15: 1}},
+		} {
+			w := newWriter(t, transport, c.line)
+			functions := w.functions()
+			err := w.write(0, c.value)
+			if seen := functions(); err != nil || !maps.Equal(seen, c.want) {
+				t.Errorf("%s, %s: functions %v, want %v; %v", transport, c.line, seen, c.want, err)
+			}
+			if got := w.read(t, 0); got != c.value {
+				t.Errorf("%s, %s: wrote %+v, read %+v", transport, c.line, c.value, got)
+			}
+		}
+	}
+}
+
+// TestWriteFunctionFails: what the device holds afterwards counts, a function that it does not know is not replaced by another, and a lost answer is not
+// asked for again.
+func TestWriteFunctionFails(t *testing.T) {
+	for _, c := range []struct {
+		line  string
+		fault modbussim.Fault
+		want  string
+	}{
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.Exception, Code: 1}, "exception 1: illegal function; leave write_function: 23 out"},
+		{"holding:1 write_function=6", modbussim.Fault{Kind: modbussim.Exception, Code: 1}, "exception 1: illegal function; leave write_function: 6 out"},
+		{"coil:1 write_function=5", modbussim.Fault{Kind: modbussim.Exception, Code: 1}, "exception 1: illegal function; leave write_function: 5 out"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.Exception, Code: 3}, "exception 3: illegal data value"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.Silence}, "it is not known whether the device took it"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.ShortValues}, "it is not known whether the device took it"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.LongValues}, "it is not known whether the device took it"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.WrongFunction}, "it is not known whether the device took it"},
+		{"holding:1 write_function=23", modbussim.Fault{Kind: modbussim.WrongTransaction}, "it is not known whether the device took it"},
+	} {
+		w := newWriter(t, "tcp", c.line)
+		w.read(t, 0)
+		w.driver.units[0].timeout = 100 * time.Millisecond
+		c.fault.Match = func(q modbussim.Request) bool { return q.Write != 0 }
+		w.sim.Inject(c.fault)
+		before := w.sim.Requests()
+		value := telemetry.Uint(1)
+		if strings.HasPrefix(c.line, "coil") {
+			value = telemetry.Bool(true)
+		}
+		if err := w.write(0, value); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s, %+v: %v, want %q", c.line, c.fault, err, c.want)
+		}
+		if n := w.sim.Requests() - before; n != 1 {
+			t.Errorf("%s, %+v: %d requests", c.line, c.fault, n)
+		}
+	}
+	w := newWriter(t, "tcp", "holding:1 write_function=23")
+	w.sim.Unit(1).Fill(func(modbussim.Request, []byte) {}) // reads as 0, whatever is written
+	if err := w.write(0, telemetry.Uint(5)); err == nil || !strings.Contains(err.Error(), "the device confirmed it and holds another value") {
+		t.Error(err)
+	}
+}
+
 // TestWriteRefused holds what cannot be written, in words, and that nothing is sent for it.
 func TestWriteRefused(t *testing.T) {
 	w := newWriter(t, "tcp", "input:1", "discrete:1", "holding:1 int16", "holding:1", "holding:1.0-3", "holding:1 bcd16", "holding:1 float32",
-		"holding:1 string length=4", "holding:1 bytes length=4", "holding:1 unix32", "holding:1 enum=1=on", "coil:1", "holding:1 uint64", "holding:1 float16")
+		"holding:1 string length=4", "holding:1 bytes length=4", "holding:1 unix32", "holding:1 enum=1=on", "coil:1", "holding:1 uint64", "holding:1 float16", "holding:1 string length=247")
 	before := w.sim.Requests()
 	for _, c := range []struct {
 		tag   int
@@ -161,6 +258,7 @@ func TestWriteRefused(t *testing.T) {
 		{11, telemetry.Uint(2), "write coil:1: a bit is true or false"},
 		{12, telemetry.Float64(math.MaxFloat64), "write holding:1: 1.7976931348623157e+308 is not a whole number that the type uint64 holds"},
 		{13, telemetry.Float32(1), "write holding:1: the type float16 can only be read"},
+		{14, telemetry.String("a"), "write holding:1: one request writes at most 123 registers, and the string has 124"},
 	} {
 		if err := w.write(c.tag, c.value); err == nil || err.Error() != c.want || errors.Is(err, drivers.ErrLink) {
 			t.Errorf("%+v to %q: %v, want %q", c.value, w.tags[c.tag].Address, err, c.want)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 	"millrace/drivers/opcua/wire"
 	"millrace/drivers/telemetry"
 )
@@ -51,6 +52,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "security_mode", Example: "sign-and-encrypt", Help: "sign or sign-and-encrypt (default: the strongest that the server offers)"},
 		{Name: "server_name", Example: "cnc-1.local", Help: "host name or address that the server's certificate must be for (default: the host of url)"},
 		{Name: "server_uri", Example: "urn:cnc-1:server", Help: "application URI of a server that calls (url opc.tcp-listen://:4841); required there"},
+		{Name: "allow_from", Example: "10.1.0.0/16", Help: "addresses and networks from which such a server may call, for example 10.1.0.0/16, 192.168.1.7 (default: everywhere)"},
 		{Name: "pki", Example: "pki", Path: true, Help: "folder of certificates for this device alone (default: pki.path of the config)"},
 		{Name: "allow_insecure", Example: "false", Help: "true to allow the withdrawn policies basic128rsa15 and basic256 (default false)"},
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
@@ -200,7 +202,7 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 		s.serverName = name
 	}
 	s.parseLanguage(o["language"], fail)
-	s.parseReverse(o["server_uri"], fail)
+	s.parseReverse(o, fail)
 	if meant, wrong := parseNamespaces(o[namespacesOption]); wrong != "" {
 		fail(namespacesOption, wrong, "write for example 2=urn:machine 3=urn:tools, or leave it out")
 	} else {
@@ -241,8 +243,12 @@ var locale = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$`)
 // listenScheme is the transport of servers that make the connection themselves.
 const listenScheme = "opc.tcp-listen"
 
-func (s *settings) parseReverse(server string, fail func(field, what, mend string)) {
+func (s *settings) parseReverse(o map[string]string, fail func(field, what, mend string)) {
+	server := o["server_uri"]
+	from, limited := o["allow_from"]
 	switch {
+	case s.reverse == nil && limited:
+		fail("allow_from", "allow_from is of servers that call", `use url "opc.tcp-listen://:4841", or leave allow_from out`)
 	case s.reverse == nil && server != "":
 		fail("server_uri", "server_uri is of servers that call", `use url "opc.tcp-listen://:4841", or leave server_uri out`)
 	case s.reverse == nil:
@@ -250,6 +256,13 @@ func (s *settings) parseReverse(server string, fail func(field, what, mend strin
 		fail("server_uri", "server_uri, which tells the servers that call apart, is missing or too long", "write the application URI of the server, such as urn:cnc-1:server")
 	default:
 		s.reverse.slot.server, s.reverse.named = server, s.serverName != ""
+	}
+	if s.reverse == nil || !limited {
+		return
+	}
+	allow, err := callers.ParseAllowed(from)
+	if s.reverse.slot.allow = allow; err != nil {
+		fail("allow_from", fmt.Sprintf("allow_from: %v", err), callers.HowToAllow)
 	}
 }
 

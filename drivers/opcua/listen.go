@@ -11,15 +11,13 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 	"millrace/drivers/opcua/wire"
 )
 
-// The bounds of what callers may cost that have not said yet which server they are.
 const (
-	maxCallers     = 64               // of one listener
-	maxCallersHost = 16               // of these from one host, so that one cannot keep the others out
-	helloTime      = 10 * time.Second // within which a caller must have said it
-	callTime       = 20 * time.Second // that an attempt to connect waits for a call
+	helloTime = 10 * time.Second // within which a caller must have said which server it is
+	callTime  = 20 * time.Second // that an attempt to connect waits for a call
 )
 
 // absence is why there is nobody to speak with: the server has to make the connection.
@@ -41,7 +39,8 @@ type call struct {
 
 // slot is where the calls of one server arrive. The listener's mutex guards waiting and called.
 type slot struct {
-	server  string        // its application URI
+	server  string // its application URI
+	allow   callers.Allowed
 	waiting *call         // the newest, until it is taken
 	called  bool          // ever
 	news    chan struct{} // waiting has changed
@@ -63,8 +62,8 @@ type listener struct {
 	mu      sync.Mutex
 	closed  bool
 	slots   []*slot
-	callers map[net.Conn]string // that have not said yet who they are, and their hosts
-	refused string              // the last that was, and why
+	callers callers.Waiting // that have not said yet who they are
+	refused string          // the last that was, and why
 }
 
 // join opens the listener of an address, or shares it.
@@ -80,13 +79,12 @@ func (ls *listeners) join(ctx context.Context, address string, hello time.Durati
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q for the server to call: %w; choose another address or port", address, err)
 	}
-	l = &listener{address: address, net: n, hello: hello, slots: []*slot{s}, callers: map[net.Conn]string{}}
+	l = &listener{address: address, net: n, hello: hello, slots: []*slot{s}}
 	if ls.all == nil {
 		ls.all = map[string]*listener{}
 	}
 	ls.all[address] = l
-	l.wg.Add(1)
-	go l.accept()
+	l.wg.Go(func() { callers.Accept(n, l.greet) })
 	return l, nil
 }
 
@@ -125,66 +123,35 @@ func (l *listener) remove(s *slot) bool {
 	}
 	l.slots = slices.DeleteFunc(l.slots, func(o *slot) bool { return o == s })
 	if l.closed = len(l.slots) == 0; l.closed {
-		for c := range l.callers {
-			_ = c.Close()
-		}
+		l.callers.Close()
 	}
 	return l.closed
 }
 
-// accept takes calls until the listener is closed.
-func (l *listener) accept() {
-	defer l.wg.Done()
-	for {
-		c, err := l.net.Accept()
-		switch {
-		case err == nil:
-			l.greet(c)
-		case errors.Is(err, net.ErrClosed):
-			return
-		default:
-			time.Sleep(100 * time.Millisecond) // out of descriptors, mostly
-		}
-	}
-}
-
-// hostOf returns a caller's host.
-func hostOf(c net.Conn) string {
-	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-	return host
-}
-
 // greet has a caller say who it is.
 func (l *listener) greet(c net.Conn) {
-	host, same := hostOf(c), 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, h := range l.callers {
-		if h == host {
-			same++
-		}
-	}
 	switch {
 	case l.closed:
 		_ = c.Close()
-	case len(l.callers) >= maxCallers || same >= maxCallersHost:
+	case !slices.ContainsFunc(l.slots, func(s *slot) bool { return s.allow.Takes(c) }):
+		l.refuse(c, callers.NotAllowed)
+	case !l.callers.Add(c):
 		l.refuse(c, "too many callers have not said yet who they are")
 	default:
-		l.callers[c] = host
-		l.wg.Add(1)
-		go l.receive(c)
+		l.wg.Go(func() { l.receive(c) })
 	}
 }
 
 // refuse ends a call. mu is held.
 func (l *listener) refuse(c net.Conn, why string) {
-	l.refused = hostOf(c) + ": " + why
+	l.refused = callers.Host(c) + ": " + why
 	_ = c.Close()
 }
 
 // receive waits for the ReverseHello of a call, and hands the call to the device that waits for it.
 func (l *listener) receive(c net.Conn) {
-	defer l.wg.Done()
 	_ = c.SetReadDeadline(time.Now().Add(l.hello))
 	server, endpoint, err := wire.ReverseHello(c)
 	if err == nil {
@@ -193,7 +160,7 @@ func (l *listener) receive(c net.Conn) {
 	_ = c.SetReadDeadline(time.Time{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.callers, c)
+	l.callers.Remove(c)
 	at := slices.IndexFunc(l.slots, func(s *slot) bool { return s.server == server })
 	var said wire.ProtocolError
 	switch {
@@ -205,6 +172,8 @@ func (l *listener) receive(c net.Conn) {
 		l.refuse(c, "the caller has not said who it is")
 	case at < 0:
 		l.refuse(c, fmt.Sprintf("the caller is the server %.200q, which is none of a device here", server))
+	case !l.slots[at].allow.Takes(c):
+		l.refuse(c, fmt.Sprintf("the caller says it is the server %.200q and %s", server, callers.NotAllowed))
 	default:
 		l.put(l.slots[at], &call{c, endpoint})
 	}

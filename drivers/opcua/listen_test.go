@@ -14,6 +14,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 	"millrace/drivers/opcua/opcuasim"
 	"millrace/drivers/telemetry"
 )
@@ -104,6 +105,24 @@ func TestReverseConnect(t *testing.T) {
 	}
 	d.set.reverse.wait = 50 * time.Millisecond
 	nobodyThere(t, d, `the last call of the server "urn:millrace:opcuasim" has ended`)
+}
+
+// TestReverseAllowFrom: a server that calls from elsewhere is refused, though it says that it is the one.
+func TestReverseAllowFrom(t *testing.T) {
+	door := open(t, time.Minute)
+	s := start(t, opcuasim.Options{}, 1)
+	s.KeepCalling(door.address, "", simURI, 10*time.Millisecond)
+	with := func(from string, wait time.Duration) *driver {
+		c := connection("", 5*time.Second, variables(1)...)
+		c.Devices[0].Options["allow_from"] = from
+		return door.behind(t, c, simURI, wait)
+	}
+	d := with("10.1.0.0/16, fd00::/8", time.Second)
+	nobodyThere(t, d, `has not called "127.0.0.1:0" yet; refused: 127.0.0.1: the caller says it is the server "urn:millrace:opcuasim" and `+callers.NotAllowed)
+	d.Close()
+	if d = with("127.0.0.0/8", 30*time.Second); d.Connect(t.Context()) != nil {
+		t.Error("a server from where calls are taken is refused")
+	}
 }
 
 // TestReverseConnectEnds: waiting for a call ends with the context.
@@ -222,7 +241,7 @@ func TestHostileCallers(t *testing.T) {
 	said(opcuasim.ReverseHello(simURI, "opc.tcp://u:p@h"), `which is no OPC UA endpoint`)
 	said([]byte("RHEF"), "the caller has not said who it is") // after 3 s
 
-	for range 4 * maxCallersHost { // that say nothing
+	for range 4 * callers.MostOfHost { // that say nothing
 		c, err := net.Dial("tcp", door.address)
 		if err != nil {
 			t.Fatal(err)
@@ -232,11 +251,11 @@ func TestHostileCallers(t *testing.T) {
 	most := 0
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		l.mu.Lock()
-		most = max(most, len(l.callers))
+		most = max(most, l.callers.Len())
 		l.mu.Unlock()
 	}
-	if most != maxCallersHost {
-		t.Errorf("%d callers of one host at a time, want %d", most, maxCallersHost)
+	if most != callers.MostOfHost {
+		t.Errorf("%d callers of one host at a time, want %d", most, callers.MostOfHost)
 	}
 	s := start(t, opcuasim.Options{}, 3)
 	s.KeepCalling(door.address, "127.0.0.2", simURI, 10*time.Millisecond)
@@ -247,7 +266,7 @@ func TestHostileCallers(t *testing.T) {
 	wantNumbers(t, read(t, d), nil)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		l.mu.Lock()
-		left := len(l.callers)
+		left := l.callers.Len()
 		l.mu.Unlock()
 		if left == 0 {
 			break
@@ -341,12 +360,19 @@ func TestReverseMistakes(t *testing.T) {
 		{"opc.tcp-listen://u@:4841", "urn:a", "is no address to listen on"},
 		{"opc.tcp-listen://:0", "urn:a", `port "0" is not a number`},
 		{"opc.tcp://h", "urn:a", "server_uri is of servers that call; use url"},
+		{"opc.tcp-listen://:4841", "urn:a allow_from=10.1.0.0/16", ""},
+		{"opc.tcp-listen://:4841", "urn:a allow_from=10.1.2.3/16", `allow_from: "10.1.2.3/16" has more than its network: that is 10.1.0.0/16; write addresses and networks`},
+		{"opc.tcp-listen://:4841", "urn:a allow_from=", `allow_from: "" is no address or network`},
+		{"opc.tcp://h", " allow_from=10.1.0.0/16", "allow_from is of servers that call; use url"},
 		{"opc.tcp-listen://:4841", "urn:a", ""},
 		{"opc.tcp-listen://10.0.0.1:4841", "urn:a", ""},
 		{"opc.tcp-listen://[::1]:4841", "urn:a", ""},
 	} {
 		conn := connection(c.url, time.Second, "i=2258")
-		conn.Devices[0].Options["server_uri"] = c.server
+		server, from, limited := strings.Cut(c.server, " allow_from=")
+		if conn.Devices[0].Options["server_uri"] = server; limited {
+			conn.Devices[0].Options["allow_from"] = from
+		}
 		_, err := newDriver(conn)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s %.20s: %v, want %s", c.url, c.server, err, c.want)

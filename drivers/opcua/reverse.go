@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/callers"
 )
 
 // remembered is how long the endpoints that a server has named are good for its next call.
@@ -55,7 +56,7 @@ func (s *settings) called(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.endpoint, s.host = c.endpoint, hostOf(c)
+	s.endpoint, s.host = c.endpoint, callers.Host(c)
 	if u, err := url.Parse(c.endpoint); err == nil && !r.named {
 		s.serverName = u.Hostname()
 	}

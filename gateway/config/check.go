@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"millrace/drivers"
@@ -94,7 +95,9 @@ func longer(a, b string) string {
 
 // checkDrivers lets the driver of each connection check its devices.
 func (l *loader) checkDrivers() {
-	for _, members := range l.cfg.links() {
+	links := l.cfg.links()
+	l.checkSpares(links)
+	for _, members := range links {
 		c := l.cfg.connection(members)
 		if c.Protocol.New == nil || l.stopped {
 			continue
@@ -111,6 +114,42 @@ func (l *loader) checkDrivers() {
 			}
 			l.noteListener(members[0], d)
 			_ = d.Close()
+		}
+	}
+}
+
+// checkSpares refuses a spare path that is another line, too: the device would see two clients.
+func (l *loader) checkSpares(links [][]int) {
+	type line struct{ driver, url string }
+	of := map[line]int{} // of each line its first device, of spare paths the device that names them
+	note := func(device int, url string) (other int, taken bool) {
+		d := &l.cfg.Devices[device]
+		if p := l.cfg.protocol(d.Driver); p != nil && p.Normal != nil {
+			url = p.Normal(url)
+		}
+		at := line{d.Driver, url}
+		if other, taken = of[at]; !taken {
+			of[at] = device
+		}
+		return other, taken
+	}
+	for _, members := range links {
+		if p := l.cfg.protocol(l.cfg.Devices[members[0]].Driver); p != nil && p.Redundant {
+			note(members[0], l.cfg.Devices[members[0]].URL)
+		}
+	}
+	for _, members := range links {
+		for _, i := range members {
+			d := &l.cfg.Devices[i]
+			for _, url := range d.Spares {
+				other, taken := note(i, url)
+				if !taken || slices.Contains(members, other) {
+					continue // the driver looks for what stands twice in one line
+				}
+				at, _ := l.places[i].field(l, "urls")
+				l.errorf(at, "give both the same urls, or leave it out of one", "%s has the path %s, and %s as well: that would be two connections to one line",
+					called("device", d.Name), quote(redact(url)), called("device", l.cfg.Devices[other].Name))
+			}
 		}
 	}
 }

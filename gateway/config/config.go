@@ -137,6 +137,7 @@ type Device struct {
 	Name        string
 	Driver      string
 	URL         string
+	Spares      []string          // other urls of the same line, in the order in which they are taken; nil for none
 	Timeout     time.Duration     // one request
 	Retry       Retry             // wait between two connects
 	Description string            // "" for none; at most 256 bytes
@@ -248,7 +249,7 @@ func (c *Config) connection(members []int) Connection {
 		}
 		conn.Devices = append(conn.Devices, d)
 		conn.Connection.Devices = append(conn.Connection.Devices, drivers.Device{
-			Name: d.Name, URL: d.URL, Timeout: d.Timeout, Options: d.Options, Groups: groups,
+			Name: d.Name, URL: d.URL, Spares: d.Spares, Timeout: d.Timeout, Options: d.Options, Groups: groups,
 		})
 	}
 	return conn

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,8 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 			{name: "name", show: "press-1", need: `"name: press-1"`, kind: then(nameKind(func(d *deviceDraft) *string { return &d.Name }, true),
 				func(l *loader, f field, d *deviceDraft) { l.unique(f, "device", d.Name) })},
 			{name: "driver", show: "modbus", need: `"driver: modbus"`, kind: driver},
-			{name: "url", show: "tcp://192.168.1.10:502", need: `"url: tcp://192.168.1.10:502"`, help: "as the driver says; Modbus devices with the same url share one connection", kind: deviceURLKind()},
+			{name: "url", or: "urls", show: "tcp://192.168.1.10:502", need: `"url: tcp://192.168.1.10:502"`, help: "as the driver says; Modbus devices with the same url share one connection", kind: deviceURLKind()},
+			{name: "urls", show: "[tcp://10.0.0.10, tcp://10.1.0.10]", help: "in place of url, where several paths lead to a Modbus device: the first is used until it fails, then the next", kind: deviceURLsKind()},
 			// Slow serial gateways answer within a second, and a dead device must not hold its line for longer than a few polls.
 			{name: "timeout", def: "2s", help: "of one request", kind: durationKind(func(d *deviceDraft) *time.Duration { return &d.Timeout }, false, minTimeout, maxTimeout)},
 			// A serial gateway needs about half a second to free its only session; a device that was switched on is read within half a minute.
@@ -53,8 +55,33 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 func deviceURLKind() kind[deviceDraft] {
 	k := textKind(func(d *deviceDraft) *string { return &d.URL }, maxText)
 	k.set = func(l *loader, f field, d *deviceDraft) bool { return l.deviceURL(f, &d.URL) }
-	k.get = func(d *deviceDraft) string { return text(redact(d.URL)) }
+	k.get = func(d *deviceDraft) string {
+		if d.Spares != nil {
+			return "" // urls has it
+		}
+		return text(redact(d.URL))
+	}
 	return k
+}
+
+// maxURLs bounds the paths to a device: more are a mistake rather than a plant.
+const maxURLs = 8
+
+func deviceURLsKind() kind[deviceDraft] {
+	return kind[deviceDraft]{
+		set: func(l *loader, f field, d *deviceDraft) bool { return l.deviceURLs(f, d) },
+		get: func(d *deviceDraft) string {
+			if d.Spares == nil {
+				return ""
+			}
+			list := text(redact(d.URL))
+			for _, url := range d.Spares {
+				list += ", " + text(redact(url))
+			}
+			return "[" + list + "]"
+		},
+		form: form{words: fmt.Sprintf("2 to %d", maxURLs), schema: schema{"type": "array", "minItems": 2, "maxItems": maxURLs, "items": textSchema(maxText)}},
+	}
 }
 
 // groupDraft is a group while its keys are read.
@@ -135,6 +162,31 @@ func (l *loader) deviceURL(f field, dst *string) bool {
 	return true
 }
 
+// deviceURLs reads the urls of a device that is reached over several paths. The first counts as its url.
+func (l *loader) deviceURLs(f field, d *deviceDraft) bool {
+	if p := d.protocol; p != nil && !p.Redundant {
+		l.errorf(l.at(f.k), "write url: with one of them", "a device of the driver %q has one url", p.Name)
+		return false
+	}
+	before := l.mistakes.total
+	var urls []string
+	l.list(f, func(v value) {
+		var url string
+		if l.deviceURL(field{name: f.name, in: f.in, k: f.k, v: v}, &url) {
+			urls = append(urls, url)
+		}
+	})
+	switch {
+	case l.mistakes.total > before:
+		return false
+	case len(urls) < 2 || len(urls) > maxURLs:
+		l.errorf(l.at(f.v), "write url: where there is one path", "%s has %d of them, not 2 to %d", f.name, len(urls), maxURLs)
+		return false
+	}
+	d.URL, d.Spares = urls[0], urls[1:]
+	return true
+}
+
 // driver reads the word after `driver:`.
 func (l *loader) driver(f field, dst *string) bool {
 	s, ok := l.text(f)
@@ -177,6 +229,9 @@ func (l *loader) readDevice(v value) {
 	before := l.mistakes.total
 	seen := read(l, v, l.tables.device, d, h)
 	lack(l, v, l.tables.device, seen, called("device", d.Name))
+	if both := l.tables.device.bit("url") | l.tables.device.bit("urls"); seen&both == both {
+		l.errorf(l.at(v), "keep urls, whose first takes the place of url", "%s has both url and urls", called("device", d.Name))
+	}
 	d.places.faulty = l.mistakes.total > before
 	d.Options = l.options(values)
 	if d.groups.v.n != nil {

@@ -16,8 +16,8 @@ import (
 func protocols() []drivers.Protocol {
 	return []drivers.Protocol{
 		{
-			Name:    "modbus",
-			Shares:  true,
+			Name:   "modbus",
+			Shares: true, Redundant: true, Normal: strings.ToLower,
 			Example: drivers.Example{Device: "press-1", URL: "tcp://192.168.1.10:502", Address: "holding:100"},
 			DeviceOptions: []drivers.Option{
 				{Name: "unit", Help: "unit id, 0 to 255"},

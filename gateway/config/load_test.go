@@ -165,7 +165,7 @@ func TestConnections(t *testing.T) {
 		}
 		got = append(got, names)
 	}
-	if want := []string{"modbus press-1 press-2", "opcua cnc-1"}; !reflect.DeepEqual(got, want) {
+	if want := []string{"modbus press-1 press-2", "modbus press-4 press-5", "opcua cnc-1"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("connections %q, want %q", got, want)
 	}
 	if s := fmt.Sprint(c.Connections()[0]); s != "modbus tcp://192.168.1.10:502" {

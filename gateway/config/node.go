@@ -188,6 +188,9 @@ func repeated(pairs []*yaml.Node) func(i int) int {
 	}
 }
 
+// formerly are keys that other words have replaced, and those.
+var formerly = map[string]string{"spare_url": `write "urls: [URL, SPARE]" in place of url and spare_url`}
+
 // unknownKey reports a key that nobody knows, and returns the key that was probably meant, if any.
 func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (meant string) {
 	if l.full() {
@@ -199,7 +202,9 @@ func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (me
 	}
 	word, _, _ := strings.Cut(f.name, ":")
 	mend := didYouMean(word, known, "its keys are")
-	if meant = Nearest(word, known); meant == "" {
+	if now := formerly[word]; now != "" {
+		mend = now
+	} else if meant = Nearest(word, known); meant == "" {
 		if home := l.home(word, f.in); home != "" {
 			mend = home
 		}

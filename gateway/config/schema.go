@@ -53,13 +53,14 @@ func (s *section) schema(p *drivers.Protocol) schema {
 	properties := schema{}
 	x := schema{"type": "object", "properties": properties, "additionalProperties": false}
 	var required []string
+	var either []schema
 	for i := range s.entries {
 		e := &s.entries[i]
 		properties[e.name] = e.schema(p)
 		switch {
 		case e.need == "" || s.in == "the top level": // another file may have it
 		case e.or != "":
-			x["anyOf"] = []schema{{"required": []string{e.name}}, {"required": []string{e.or}}}
+			either = append(either, schema{"anyOf": []schema{{"required": []string{e.name}}, {"required": []string{e.or}}}})
 		default:
 			required = append(required, e.name)
 		}
@@ -69,6 +70,9 @@ func (s *section) schema(p *drivers.Protocol) schema {
 	}
 	if len(required) > 0 {
 		x["required"] = required
+	}
+	if len(either) > 0 {
+		x["allOf"] = either
 	}
 	return x
 }

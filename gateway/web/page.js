@@ -121,7 +121,7 @@
       p.state.dataset.is = state === "ok" ? "live" : state === "down" ? "down" : "late";
       set(p.state, state);
       set(p.name, d.name);
-      set(p.where, d.driver + "  " + d.url + (d.path ? "  path in use: " + d.path + ", spare: " + d.spare_path : "") + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
+      set(p.where, d.driver + "  " + d.url + (d.path ? "  path in use: " + d.path + ", spare: " + d.spare_paths.join(", ") : "") + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
       set(p.learned, d.learned ? "learned:\n" + d.learned.join("\n") : "");
       set(p.why, why);
       set(p.since, span(ago(now, d.since)));

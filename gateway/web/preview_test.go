@@ -46,7 +46,7 @@ func example(now time.Time, trouble string) *Snapshot {
 		dev.Accounts = []Account{a}
 		if d.name == "press-1" {
 			dev.Learned = []string{`forbidden: "holding:40-49, holding:60"`, "max_registers: 50"}
-			dev.Path, dev.SparePath = "tcp://192.168.2.11:502", d.url
+			dev.Path, dev.SparePaths = "tcp://192.168.2.11:502", []string{d.url}
 		}
 		s.Devices = append(s.Devices, dev)
 	}

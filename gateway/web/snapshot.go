@@ -105,18 +105,18 @@ type Config struct {
 type Device struct {
 	Name       string    `json:"name"`
 	Driver     string    `json:"driver"`
-	URL        string    `json:"url"`                  // without credentials
-	State      string    `json:"state"`                // by Judge: ok, late, on spare path, contested, partly bad, changed or down
-	Up         bool      `json:"up"`                   // by Judge: it is not down
-	Connected  bool      `json:"connected"`            // its connection stands
-	Reason     string    `json:"reason"`               // why none of its readings can be read; "" when it answers
-	Since      time.Time `json:"since"`                // when Connected or Reason last changed; zero when unknown
-	Learned    []string  `json:"learned,omitempty"`    // how it wants to be asked, as far as the config does not say it: lines of a config
-	Path       string    `json:"path,omitempty"`       // in use, where there are two
-	SparePath  string    `json:"spare_path,omitempty"` // the other one
-	Trouble    Trouble   `json:"-"`                    // with its connection, where the readings do not tell it
-	Skew       *float64  `json:"clock_skew_seconds"`   // its clock less ours, by its newest source times; nil = it tells none
-	BadTag     string    `json:"bad_tag"`              // the first whose last reading is bad
+	URL        string    `json:"url"`                   // without credentials
+	State      string    `json:"state"`                 // by Judge: ok, late, on spare path, contested, partly bad, changed or down
+	Up         bool      `json:"up"`                    // by Judge: it is not down
+	Connected  bool      `json:"connected"`             // its connection stands
+	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
+	Since      time.Time `json:"since"`                 // when Connected or Reason last changed; zero when unknown
+	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config
+	Path       string    `json:"path,omitempty"`        // in use, where there are several
+	SparePaths []string  `json:"spare_paths,omitempty"` // the others, in the order in which they are taken
+	Trouble    Trouble   `json:"-"`                     // with its connection, where the readings do not tell it
+	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by its newest source times; nil = it tells none
+	BadTag     string    `json:"bad_tag"`               // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
 	BadBy      BadCounts `json:"bad_readings"` // since the process started
 	BadTagsBy  BadCounts `json:"bad_tags"`

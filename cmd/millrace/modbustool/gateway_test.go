@@ -20,8 +20,8 @@ import (
 	"millrace/gateway/web"
 )
 
-// runGateway runs a gateway that owns the line of a device, and returns its config file.
-func runGateway(t *testing.T, url string) (file string) {
+// runGateway runs a gateway that owns the line of a device, over one path or several, and returns its config file.
+func runGateway(t *testing.T, urls ...string) (file string) {
 	t.Helper()
 	broker := brokersim.New(brokersim.Options{})
 	if err := broker.Start(); err != nil {
@@ -30,13 +30,17 @@ func runGateway(t *testing.T, url string) (file string) {
 	t.Cleanup(broker.Stop)
 	dir := t.TempDir()
 	file = filepath.Join(dir, "millrace.yaml")
+	reached := "url: " + urls[0]
+	if len(urls) > 1 {
+		reached = "urls: [" + strings.Join(urls, ", ") + "]"
+	}
 	text := fmt.Sprintf(`gateway: shop
 web: {enabled: false}
 buffer: {path: %q}
 destinations: [{name: cloud, url: "mqtt://%s", topic: "t/{device}/{group}"}]
 devices:
-  - {name: meter, driver: modbus, url: %q, timeout: 300ms, groups: [{name: g, interval: 20ms, tags: [{name: a, address: "holding:100"}]}]}
-`, filepath.Join(dir, "data"), broker.Addr(), url)
+  - {name: meter, driver: modbus, %s, timeout: 300ms, groups: [{name: g, interval: 20ms, tags: [{name: a, address: "holding:100"}]}]}
+`, filepath.Join(dir, "data"), broker.Addr(), reached)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +82,8 @@ func TestThroughTheGateway(t *testing.T) {
 	sim.Unit(1).SetRegisters(modbussim.Holding, 100, 0x42f6, 0xe979)
 	sim.Unit(2).Identify("Acme", "PX1", "1.2")
 	sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(5)})
-	file := runGateway(t, sim.URL())
+	spare := startSim(t)
+	file := runGateway(t, sim.URL(), spare.URL())
 	accepted := sim.Accepted()
 	spelled := sim.URL() + "/"
 
@@ -101,10 +106,18 @@ func TestThroughTheGateway(t *testing.T) {
 	if _, err = run(t, "read", spelled, "holding:1", "--unit", "5", "--config", file); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "no answer within 300ms") {
 		t.Errorf("a silent unit: %v", err)
 	}
+	if out, err = run(t, "read", spare.URL(), "holding:100", "--config", file); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out, "through the gateway that runs on", "42F6")
+	if spare.Accepted() != 0 {
+		t.Error("the spare path of the gateway's line got a client of its own")
+	}
 	if sim.Accepted() != accepted {
 		t.Errorf("%d connections beside the gateway's", sim.Accepted()-accepted)
 	}
 	sim.Down()
+	spare.Down()
 	if _, err = run(t, "read", spelled, "holding:100", "--config", file); !errors.Is(err, errFailed) || !strings.Contains(err.Error(), "through the gateway") {
 		t.Errorf("a line that is down: %v", err)
 	}

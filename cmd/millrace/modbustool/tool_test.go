@@ -199,6 +199,20 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, out, "now true")
+	with23 := 0
+	sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Match: func(q modbussim.Request) bool {
+		if q.Write == 23 {
+			with23++
+		}
+		return false
+	}})
+	if out, err = run(t, "write", sim.URL(), "holding:10", "258", "--function", "23", "--yes"); err != nil || with23 != 1 {
+		t.Fatal(with23, err)
+	}
+	has(t, out, "now 65531", "258 written and confirmed; now 258")
+	if _, err = run(t, "write", sim.URL(), "coil:3", "true", "--function", "23", "--yes"); err == nil || !strings.Contains(err.Error(), "it does not write to coil:3") {
+		t.Error(err)
+	}
 	sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 3, Match: func(q modbussim.Request) bool { return q.Write != 0 }})
 	for _, args := range [][]string{{"holding:10", "70000"}, {"holding:10", "1.5"}, {"input:10", "1"}, {"holding:10", "x"}, {"holding:10", "8"}} {
 		if out, err := run(t, append([]string{"write", sim.URL(), args[0], args[1], "--yes"}, args[2:]...)...); !errors.Is(err, errFailed) || strings.Contains(out, "written") {

@@ -144,6 +144,8 @@ func request(pdu []byte) string {
 		return fmt.Sprintf("write holding:%d = % X", number(1), pdu[3:])
 	case len(pdu) > 6 && (function == 15 || function == 16):
 		return fmt.Sprintf("write %s:%d, %d = % X", map[byte]string{15: "coil", 16: "holding"}[function], number(1), number(3), pdu[6:])
+	case len(pdu) > 10 && function == 23:
+		return fmt.Sprintf("write holding:%d, %d = % X, and read holding:%d, %d", number(5), number(7), pdu[10:], number(1), number(3))
 	case len(pdu) == 7 && function == 22:
 		return fmt.Sprintf("write bits of holding:%d, and % X or % X", number(1), pdu[3:5], pdu[5:])
 	}
@@ -161,9 +163,9 @@ func outcome(e *web.Exchange) string {
 		return e.Reason
 	case refusal(a[1:]) != "":
 		return refusal(a[1:])
-	case a[1] <= 4 && len(a) > most+3:
+	case (a[1] <= 4 || a[1] == 23) && len(a) > most+3:
 		return fmt.Sprintf("% X … (%d bytes)", a[3:3+most], len(a)-3)
-	case a[1] <= 4:
+	case a[1] <= 4 || a[1] == 23:
 		return fmt.Sprintf("% X", a[3:])
 	}
 	return "done"

@@ -91,6 +91,7 @@ func TestSaid(t *testing.T) {
 		{web.Exchange{Request: []byte{7, 5, 0, 9, 0xff, 0}, Answer: []byte{7, 5, 0, 9, 0}}, "write coil:9 = 1 → done"},
 		{web.Exchange{Request: []byte{7, 6, 0, 9, 0, 5}, Answer: []byte{7, 6, 0, 9, 0}}, "write holding:9 = 00 05"},
 		{web.Exchange{Request: []byte{7, 22, 0, 9, 0, 5, 0, 1}, Answer: []byte{7, 22, 0, 9, 0}}, "write bits of holding:9"},
+		{web.Exchange{Request: []byte{7, 23, 0, 8, 0, 2, 0, 9, 0, 1, 2, 0xab, 0xcd}, Answer: []byte{7, 23, 4, 0, 1, 0xab, 0xcd}}, "write holding:9, 1 = AB CD, and read holding:8, 2 → 00 01 AB CD"},
 		{web.Exchange{Request: []byte{7, 43, 14, 1, 0}, Answer: []byte{7, 43, 14}}, "function 43, 0E 01 00"},
 		{web.Exchange{Lost: 5, Request: []byte{7, 3, 0, 100, 0, 2}, Answer: append([]byte{7, 3, 200}, make([]byte, 200)...)}, "… 5 exchanges are not shown: they came too fast\n"},
 	} {
@@ -106,6 +107,7 @@ func TestSaid(t *testing.T) {
 func FuzzSaid(f *testing.F) {
 	f.Add([]byte{7, 3, 0, 100, 0, 2}, []byte{7, 3, 4, 1, 2, 3, 4}, []byte{})
 	f.Add([]byte{7, 16, 0, 9, 0, 1, 2}, []byte{}, []byte{1, 2})
+	f.Add([]byte{7, 23, 0, 8, 0, 2, 0, 9, 0, 1, 2, 1}, []byte{7, 23, 2, 1, 2}, []byte{})
 	line := regexp.MustCompile(`^[^\n]*\n$`)
 	f.Fuzz(func(t *testing.T, request, answer, raw []byte) {
 		if got := said(&web.Exchange{Request: request, Answer: answer, Raw: raw}); got != "" && !line.MatchString(got) {

@@ -19,6 +19,7 @@ func newWrite(h Host) *cobra.Command {
 	var yes bool
 	tag := telemetry.Tag{Name: "value", Options: map[string]string{}}
 	var order, length string
+	var function uint8
 	cmd := &cobra.Command{
 		Use:   "write URL ADDRESS VALUE --yes",
 		Short: "Write one value to a device and read it back",
@@ -36,6 +37,9 @@ be written, with millrace write.`,
 			}
 			if length != "" {
 				tag.Options["length"] = length
+			}
+			if function != 0 {
+				tag.Options["write_function"] = fmt.Sprint(function)
 			}
 			if _, err := newDriver(args[0], &f, []telemetry.Tag{tag}); err != nil {
 				return err
@@ -58,6 +62,7 @@ be written, with millrace write.`,
 	cmd.Flags().BoolVar(&yes, "yes", false, "write; without it nothing is")
 	cmd.Flags().StringVar(&tag.Type, "type", "", "type of the value, as in a config (default uint16, or bool for bits)")
 	cmd.Flags().StringVar(&order, "order", "", "byte order: ABCD, CDAB, BADC or DCBA (default ABCD)")
+	cmd.Flags().Uint8Var(&function, "function", 0, "function code of the write: 6, 16, or 23, which reads back in the same exchange; of a coil 5 or 15 (default 6 or 5, else 16 or 15)")
 	cmd.Flags().StringVar(&length, "length", "", "length of a string in bytes")
 	return cmd
 }

@@ -182,6 +182,9 @@ func (c *conn) forged(frame []byte, q Request) []byte {
 	if code := refuse(frame, q, u); code != 0 {
 		return []byte{frame[0], frame[1], 0, 0, 0, 3, frame[6], frame[7] | 0x80, code}
 	}
+	if q.Write == readWrite {
+		return u.readBack(frame)
+	}
 	if q.Write != 0 {
 		return append([]byte(nil), frame[:min(len(frame), request)]...)
 	}

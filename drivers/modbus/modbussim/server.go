@@ -2,7 +2,7 @@
 // unit ids on one loopback port or pseudo-terminal, four tables each, values from memory or from a function, an account of
 // what was served, and faults on demand. It speaks every transport that the driver has.
 //
-// It speaks the functions 1 to 6, 15, 16, 22 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
+// It speaks the functions 1 to 6, 15, 16, 22, 23 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
 // function with exception 1. A read over Modbus TCP costs it no allocation. It is a device, not a gateway part:
 // nothing that ships may import it but the demo.
 package modbussim
@@ -34,7 +34,7 @@ const (
 func (t Table) Bits() bool { return t == Coil || t == Discrete }
 
 // Request is one request: Count registers or bits of a table from address Addr (0-based). Write is the function code of a
-// request that writes, 0 for one that reads.
+// request that writes, 0 for one that only reads. Of function 23 it is what is written.
 type Request struct {
 	Unit        uint8
 	Table       Table
@@ -445,6 +445,11 @@ func parse(frame []byte) Request {
 		q.Write, q.Table = frame[7], Holding
 		if frame[7] == writeCoil || frame[7] == writeCoils {
 			q.Table = Coil
+		}
+	case readWrite:
+		q.Write, q.Table = readWrite, Holding
+		if len(frame) >= readWriteHead {
+			q.Addr, q.Count = binary.BigEndian.Uint16(frame[12:]), binary.BigEndian.Uint16(frame[14:])
 		}
 	}
 	return q
