@@ -39,7 +39,10 @@ func (e closedError) Is(target error) bool { return target == drivers.ErrClosed 
 func judged(err error, broken bool, timeout time.Duration) error {
 	var network *net.OpError
 	var status wire.StatusError
+	var renewal *wire.RenewalError
 	switch {
+	case errors.As(err, &renewal):
+		return fmt.Errorf("renew the secure channel: %w", judged(renewal.Err, true, timeout))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.As(err, &network):

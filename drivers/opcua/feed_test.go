@@ -21,7 +21,7 @@ import (
 func offline(tags int) (*feed, *subscription) {
 	ours, theirs := net.Pipe()
 	theirs.Close()
-	l := &link{channel: wire.New(ours, wire.Unsecured(), func(uint32) string { return "" }), timeout: time.Second, lifetime: time.Hour}
+	l := &link{channel: wire.New(ours, wire.Unsecured(), func(uint32) string { return "" }), timeout: time.Second}
 	l.channel.Close()
 	f := newFeed(l, &settings{queue: defaultQueue, quiet: minQuiet})
 	f.pushes = make(chan drivers.Push, 4096)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -18,16 +17,14 @@ import (
 
 // link is one connection: TCP, secure channel, session. It is never reconnected; a new one is opened.
 type link struct {
-	channel  *wire.Channel
-	asked    *wire.Call
-	token    []byte        // authentication token of the session, encoded; nil before
-	timeout  time.Duration // of one request
-	lifetime time.Duration // of the channel's token, asked of the server
-	session  time.Duration // how long the server keeps the session without requests
-	used     time.Time     // when the last request was answered
-	dead     bool          // a request failed: the server will not answer a farewell
-	renewing sync.Mutex    // the feed renews the channel's token, too
-	types    *types
+	channel *wire.Channel
+	asked   *wire.Call
+	token   []byte        // authentication token of the session, encoded; nil before
+	timeout time.Duration // of one request
+	session time.Duration // how long the server keeps the session without requests
+	used    time.Time     // when the last request was answered
+	dead    bool          // a request failed: the server will not answer a farewell
+	types   *types
 }
 
 // open connects, opens the channel and logs in. Each step has the request timeout as its deadline.
@@ -109,13 +106,13 @@ func (s *settings) reach(ctx context.Context, security wire.Security) (*link, er
 // channel opens a channel over a connection, which it closes when that fails.
 func (s *settings) channel(ctx context.Context, tcp net.Conn, security wire.Security) (*link, error) {
 	words := func(status uint32) string { return statusText(ua.StatusCode(status)) }
-	l := &link{channel: wire.New(tcp, security, words), asked: wire.NewCall(), timeout: s.timeout, lifetime: s.lifetime}
+	l := &link{channel: wire.New(tcp, security, words), asked: wire.NewCall(), timeout: s.timeout}
 	l.types = newTypes(l)
 	if err := l.hello(ctx, tcp, s.endpoint); err != nil {
 		l.channel.Close()
 		return nil, fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
 	}
-	if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
+	if err := l.channel.Open(ctx, s.timeout, s.lifetime); err != nil {
 		l.channel.Close()
 		err = judged(err, true, l.timeout)
 		if security.Mode == wire.ModeNone {
@@ -201,13 +198,8 @@ func (l *link) build(service uint16, timeout time.Duration, body func(b []byte) 
 
 // renewed renews the channel's token when that is due.
 func (l *link) renewed(ctx context.Context) error {
-	l.renewing.Lock()
-	defer l.renewing.Unlock()
-	if !l.channel.Due() {
-		return nil
-	}
-	if err := l.channel.Open(ctx, l.timeout, l.lifetime); err != nil {
-		return fmt.Errorf("renew the secure channel: %w", judged(err, true, l.timeout))
+	if err := l.channel.Renew(ctx, l.timeout); err != nil {
+		return judged(err, true, l.timeout)
 	}
 	return nil
 }

@@ -51,9 +51,12 @@ type Channel struct {
 	token   uint32     // of the keys below
 	keys    *keys
 
+	renewing sync.Mutex // held while the token is renewed
+
 	mu         sync.Mutex // guards the next ones
 	id         uint32     // of the channel, 0 before the first answer to Open
 	renew, end time.Time
+	lifetime   time.Duration // of a token, asked of the server
 	pending    map[uint32]*Call
 	err        error         // why the channel is of no use
 	lost       chan struct{} // closed with err
@@ -107,13 +110,6 @@ func (c *Channel) Security() *Security { return &c.security }
 
 // Request returns how many bytes of a request's body the server takes at most.
 func (c *Channel) Request() int { return c.message }
-
-// Due reports whether the token should be renewed by Open. Without renewal the channel ends at End.
-func (c *Channel) Due() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Now().After(c.renew)
-}
 
 // Times returns when the token should be renewed and when it ends.
 func (c *Channel) Times() (renew, end time.Time) {

@@ -32,5 +32,14 @@ type MalformedError string
 // Error says what is wrong with the answer.
 func (e MalformedError) Error() string { return "the server's answer is malformed: " + string(e) }
 
+// RenewalError says that the channel's token could not be renewed. The channel is of no use then, also when the server has refused in words.
+type RenewalError struct{ Err error }
+
+// Error says what failed, and why.
+func (e *RenewalError) Error() string { return "renew the secure channel: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RenewalError) Unwrap() error { return e.Err }
+
 // ErrClosed is what every request yields once the channel was closed from this side.
 var ErrClosed = errors.New("the connection is closed")

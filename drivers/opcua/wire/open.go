@@ -43,6 +43,23 @@ func (c *Channel) Open(ctx context.Context, timeout, lifetime time.Duration) err
 	return nil
 }
 
+// Renew renews the token when that is due, for at most the timeout: without renewal the channel ends when the token does. Do does so
+// while it waits. Any error is a RenewalError.
+func (c *Channel) Renew(ctx context.Context, timeout time.Duration) error {
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	c.mu.Lock()
+	due, lifetime := time.Now().After(c.renew), c.lifetime
+	c.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if err := c.Open(ctx, timeout, lifetime); err != nil {
+		return &RenewalError{err}
+	}
+	return nil
+}
+
 func (c *Channel) sendOpen(o *opening, timeout time.Duration) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return ErrClosed
@@ -120,5 +137,5 @@ func (c *Channel) lives(revised, asked time.Duration) {
 	}
 	revised = min(max(revised, MinLifetime), asked)
 	now := time.Now()
-	c.renew, c.end = now.Add(revised*3/4), now.Add(revised)
+	c.renew, c.end, c.lifetime = now.Add(revised*3/4), now.Add(revised), asked
 }

@@ -147,7 +147,7 @@ func (c *Channel) messageChunk(id uint32, mark byte) error {
 	}
 	b, err := c.unseal(token)
 	if err != nil {
-		return err
+		return c.late(err)
 	}
 	r := Reader{B: b}
 	call, request, err := c.follows(&r)
@@ -158,6 +158,14 @@ func (c *Channel) messageChunk(id uint32, mark byte) error {
 		return ProtocolError(fmt.Sprintf("the server answered with %q", c.raw[:4]))
 	}
 	return c.part(call, request, mark, r.B)
+}
+
+// late says of a chunk that cannot be opened what it likely comes from: node-opcua does not secure what it sends under a token that has expired.
+func (c *Channel) late(err error) error {
+	if _, end := c.Times(); c.security.Mode == ModeNone || err == errOtherChannel || time.Now().Before(end) {
+		return err
+	}
+	return ProtocolError(err.Error() + "; it came after the channel's token had expired, when some servers do not secure it")
 }
 
 const errOtherChannel = ProtocolError("the server answered on another secure channel")

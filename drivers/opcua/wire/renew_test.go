@@ -55,7 +55,11 @@ func (s *server) chunk() []byte {
 
 // open takes an OpenSecureChannel request and answers it.
 func (s *server) open() {
-	body, err := s.security.openOpen(s.chunk())
+	b := s.chunk()
+	if b == nil {
+		return
+	}
+	body, err := s.security.openOpen(b)
 	if err != nil {
 		s.t.Error(err)
 		return
@@ -210,6 +214,79 @@ func TestRenewalUnderLoad(t *testing.T) {
 		var broken ProtocolError
 		if _, err := calls[1].number(); !errors.As(err, &broken) || !strings.Contains(err.Error(), "another secure channel") {
 			t.Errorf("%v: an answer under a void token: %v", mode, err)
+		}
+	}
+}
+
+// TestRenewalWhileWaiting has a server that takes its time with an answer: meanwhile it is asked to renew the token, again and again.
+func TestRenewalWhileWaiting(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []Mode{ModeSign, ModeSignAndEncrypt} {
+		c, s := pair(t, mode)
+		go s.open()
+		if err := c.Open(t.Context(), time.Minute, MinLifetime); err != nil {
+			t.Fatal(err)
+		}
+		id := make(chan uint32, 1)
+		go func() {
+			n, _ := s.request()
+			id <- n
+			s.open()
+			s.open()
+			s.answerWith(n, 1, s.token)
+		}()
+		body, err := c.Do(t.Context(), NewCall(), 30*time.Second, func(b []byte, request uint32) ([]byte, error) { return append(b, 1, 2, 3), nil })
+		if want := <-id; err != nil || binary.LittleEndian.Uint32(body) != want {
+			t.Errorf("%v: %x, %v", mode, body, err)
+		}
+	}
+}
+
+// TestRefusedRenewalWhileWaiting: the request ends with the channel, and says why.
+func TestRefusedRenewalWhileWaiting(t *testing.T) {
+	t.Parallel()
+	c, s := pair(t, ModeSign)
+	go s.open()
+	if err := c.Open(t.Context(), time.Minute, MinLifetime); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.request()
+		s.chunk()
+		s.conn.Write([]byte("ERRF\x10\x00\x00\x00\x00\x00\x87\x80\xff\xff\xff\xff"))
+	}()
+	_, err := c.Do(t.Context(), NewCall(), 30*time.Second, func(b []byte, request uint32) ([]byte, error) { return append(b, 1, 2, 3), nil })
+	var ended *EndedError
+	if !errors.As(err, new(*RenewalError)) || !errors.As(err, &ended) || ended.Status != 0x80870000 {
+		t.Error(err)
+	}
+	if c.Err() == nil {
+		t.Error("the channel is of use after that")
+	}
+}
+
+// TestUnsecuredAnswer has a server that has no keys any more when the token has expired. Nothing of what it sends is taken, and the error says what
+// it likely is.
+func TestUnsecuredAnswer(t *testing.T) {
+	for _, expired := range []bool{false, true} {
+		c, s := pair(t, ModeSign)
+		go s.open()
+		if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if expired {
+			c.mu.Lock()
+			c.end = time.Now()
+			c.mu.Unlock()
+		}
+		go func() {
+			id, token := s.request()
+			s.out[token] = nil
+			s.answer(id, token)
+		}()
+		_, err := start(t, c).number()
+		if err == nil || !strings.Contains(err.Error(), "signature") || strings.Contains(err.Error(), "came after the channel's token had expired") != expired {
+			t.Errorf("expired %t: %v", expired, err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (call *Call) Trim() {
 }
 
 // Do sends a request and waits for the body of its answer, for at most the timeout. The channel is failed when it runs out, or when
-// ctx ends. build appends the request's body; it is told the request's id.
+// ctx ends. The token is renewed when that is due before the answer has come. build appends the request's body; it is told the request's id.
 func (c *Channel) Do(ctx context.Context, call *Call, timeout time.Duration, build func(b []byte, request uint32) ([]byte, error)) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -58,7 +58,45 @@ func (c *Channel) Do(ctx context.Context, call *Call, timeout time.Duration, bui
 	if err := c.Start(call, timeout, build); err != nil {
 		return nil, err
 	}
-	return c.wait(call, timeout-time.Since(begin), timeout)
+	if err := c.outlast(ctx, call, timeout, begin.Add(timeout)); err != nil {
+		return nil, err
+	}
+	return call.Take()
+}
+
+// outlast waits for an answer, however many tokens that takes: under one that has expired, and was not renewed, node-opcua answers in mode Sign without
+// a signature, and in SignAndEncrypt not at all.
+func (c *Channel) outlast(ctx context.Context, call *Call, timeout time.Duration, end time.Time) error {
+	timer := time.AfterFunc(time.Until(end), func() { c.Fail(TimeoutError(timeout)) })
+	defer timer.Stop()
+	for {
+		renew, _ := c.Times()
+		if renew.After(end) {
+			<-call.done
+			return nil
+		}
+		due := time.NewTimer(time.Until(renew))
+		select {
+		case <-call.done:
+			due.Stop()
+			return nil
+		case <-due.C:
+		}
+		if err := c.Renew(ctx, timeout); err != nil {
+			return c.unrenewed(call, err)
+		}
+	}
+}
+
+// unrenewed ends the channel, and with it a call. A timeout is that of the call, which was there first.
+func (c *Channel) unrenewed(call *Call, err error) error {
+	c.Fail(err)
+	<-call.done
+	var slow TimeoutError
+	if errors.As(err, &slow) {
+		return nil
+	}
+	return err
 }
 
 // wait waits for an answer. The timer fails the channel, which answers the call.

@@ -1,7 +1,7 @@
 // The OPC UA server of the interoperability tests: node-opcua, an implementation that shares no code
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
-// and knows the user "operator" with the password "päss", and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
+// and knows the user "operator" with the password "päss", "slow", whose login takes 10 s, and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
 // adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second. "certificate NAME"
 // "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
 // makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
@@ -98,7 +98,10 @@ function security() {
   return {
     securityPolicies: [p.None, p.Basic128Rsa15, p.Basic256, p.Basic256Sha256, p.Aes128_Sha256_RsaOaep, p.Aes256_Sha256_RsaPss],
     securityModes: [m.None, m.Sign, m.SignAndEncrypt],
-    userManager: { isValidUser: (name, password) => name === "operator" && password === "päss" },
+    userManager: {
+      isValidUserAsync: (name, password, told) =>
+        setTimeout(() => told(null, (name === "operator" || name === "slow") && password === "päss"), name === "slow" ? 10000 : 0),
+    },
   };
 }
 
