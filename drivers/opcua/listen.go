@@ -18,6 +18,7 @@ import (
 const (
 	helloTime = 10 * time.Second // within which a caller must have said which server it is
 	callTime  = 20 * time.Second // that an attempt to connect waits for a call
+	holdTime  = 3 * time.Second  // that a call waits for a device: between two attempts it does not listen for up to two seconds
 )
 
 // absence is why there is nobody to speak with: the server has to make the connection.
@@ -57,11 +58,13 @@ type listener struct {
 	address string
 	net     net.Listener
 	hello   time.Duration  // see helloTime
+	hold    time.Duration  // see holdTime
 	wg      sync.WaitGroup // its goroutines
 
 	mu      sync.Mutex
 	closed  bool
 	slots   []*slot
+	changed chan struct{}   // closed, and another in its place, when a slot is added; closed for good with the listener
 	callers callers.Waiting // that have not said yet who they are
 	refused string          // the last that was, and why
 }
@@ -79,7 +82,7 @@ func (ls *listeners) join(ctx context.Context, address string, hello time.Durati
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q for the server to call: %w; choose another address or port", address, err)
 	}
-	l = &listener{address: address, net: n, hello: hello, slots: []*slot{s}}
+	l = &listener{address: address, net: n, hello: hello, hold: holdTime, slots: []*slot{s}, changed: make(chan struct{})}
 	if ls.all == nil {
 		ls.all = map[string]*listener{}
 	}
@@ -110,6 +113,8 @@ func (l *listener) add(s *slot) error {
 		return fmt.Errorf("listen on %q: another device waits there for the server %q; give each its own server_uri, or a port", l.address, s.server)
 	}
 	l.slots = append(l.slots, s)
+	close(l.changed)
+	l.changed = make(chan struct{})
 	return nil
 }
 
@@ -124,6 +129,7 @@ func (l *listener) remove(s *slot) bool {
 	l.slots = slices.DeleteFunc(l.slots, func(o *slot) bool { return o == s })
 	if l.closed = len(l.slots) == 0; l.closed {
 		l.callers.Close()
+		close(l.changed)
 	}
 	return l.closed
 }
@@ -160,8 +166,11 @@ func (l *listener) receive(c net.Conn) {
 	_ = c.SetReadDeadline(time.Time{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var s *slot
+	if err == nil {
+		s = l.awaiting(server)
+	}
 	l.callers.Remove(c)
-	at := slices.IndexFunc(l.slots, func(s *slot) bool { return s.server == server })
 	var said wire.ProtocolError
 	switch {
 	case l.closed:
@@ -170,12 +179,35 @@ func (l *listener) receive(c net.Conn) {
 		l.refuse(c, said.Error())
 	case err != nil:
 		l.refuse(c, "the caller has not said who it is")
-	case at < 0:
-		l.refuse(c, fmt.Sprintf("the caller is the server %.200q, which is none of a device here", server))
-	case !l.slots[at].allow.Takes(c):
+	case s == nil:
+		l.refuse(c, fmt.Sprintf("the caller is the server %.200q, and no device here waits for it", server))
+	case !s.allow.Takes(c):
 		l.refuse(c, fmt.Sprintf("the caller says it is the server %.200q and %s", server, callers.NotAllowed))
 	default:
-		l.put(l.slots[at], &call{c, endpoint})
+		l.put(s, &call{c, endpoint})
+	}
+}
+
+// awaiting returns the slot of a server; nil when there is none for the time that a call is held. mu is held, but while it waits.
+func (l *listener) awaiting(server string) *slot {
+	timer := time.NewTimer(l.hold)
+	defer timer.Stop()
+	for over := false; ; {
+		at := slices.IndexFunc(l.slots, func(s *slot) bool { return s.server == server })
+		if at >= 0 {
+			return l.slots[at]
+		}
+		if over || l.closed {
+			return nil
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-timer.C:
+			over = true
+		}
+		l.mu.Lock()
 	}
 }
 

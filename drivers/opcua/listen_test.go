@@ -186,8 +186,8 @@ func TestReverseSharedPort(t *testing.T) {
 	b.AddVariable("v1", func() any { return 1.0 })
 	da := door.behind(t, connection("", 5*time.Second, "ns=2;s=v0"), "urn:a", 30*time.Second)
 	db := door.behind(t, connection("", 5*time.Second, "i=2258", "ns=2;s=v1"), "urn:b", 30*time.Second)
-	go b.KeepCalling(door.address, "", "urn:b", 10*time.Millisecond)
-	go a.KeepCalling(door.address, "", "urn:a", 10*time.Millisecond)
+	b.KeepCalling(door.address, "", "urn:b", 10*time.Millisecond)
+	a.KeepCalling(door.address, "", "urn:a", 10*time.Millisecond)
 	for _, d := range []*driver{da, db} {
 		if err := d.Connect(t.Context()); err != nil {
 			t.Fatal(err)
@@ -202,9 +202,37 @@ func TestReverseSharedPort(t *testing.T) {
 		t.Error(err)
 	}
 	liar := door.behind(t, connection("", 5*time.Second, "i=2258"), "urn:c", 30*time.Second)
-	go b.Call(door.address, "", "urn:c")
+	b.KeepCalling(door.address, "", "urn:c", 10*time.Millisecond)
 	if err := liar.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), `the server that called as "urn:c" says at its endpoint that it is "urn:b"`) {
 		t.Error(err)
+	}
+}
+
+// TestReverseBetweenAttempts: a call that comes while its device is between two attempts to connect, and another one keeps the port open, is held.
+func TestReverseBetweenAttempts(t *testing.T) {
+	door := open(t, time.Minute)
+	l := door.listeners.all["127.0.0.1:0"]
+	l.mu.Lock()
+	l.hold = time.Hour
+	l.mu.Unlock()
+	s := start(t, opcuasim.Options{}, 3)
+	d := door.behind(t, connection("", 5*time.Second, variables(3)...), simURI, time.Millisecond)
+	nobodyThere(t, d, "has not called")
+	d.Close()
+	go s.Call(door.address, "", simURI)
+	eventually(t, "the call is held", time.Minute, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.callers.Len() == 1 })
+	d.set.reverse.wait = time.Minute
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantNumbers(t, read(t, d), nil)
+	c, err := net.Dial("tcp", door.address) // of a stranger, who is held when the last device leaves
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := c.Write(opcuasim.ReverseHello("urn:x", "opc.tcp://h:4840")); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -235,8 +263,8 @@ func TestHostileCallers(t *testing.T) {
 	endpoint := "opc.tcp://h:4840"
 	said([]byte("GET / HTTP/1.1\r\n"), `127.0.0.1: the caller sent "GET / HT", not a ReverseHello`)
 	said([]byte("RHEF\xff\xff\xff\x7f"), "ReverseHello of 2147483647 bytes")
-	said(opcuasim.ReverseHello("urn:x", endpoint), `the caller is the server "urn:x", which is none of a device here`)
-	said(opcuasim.ReverseHello("", endpoint), `the caller is the server "", which`)
+	said(opcuasim.ReverseHello("urn:x", endpoint), `the caller is the server "urn:x", and no device here waits for it`)
+	said(opcuasim.ReverseHello("", endpoint), `the caller is the server "", and`)
 	said(opcuasim.ReverseHello(simURI, "http://h"), `the caller names "http://h", which is no OPC UA endpoint`)
 	said(opcuasim.ReverseHello(simURI, "opc.tcp://u:p@h"), `which is no OPC UA endpoint`)
 	said([]byte("RHEF"), "the caller has not said who it is") // after 3 s
