@@ -386,11 +386,18 @@ func TestOutagesUnwatched(t *testing.T) {
 			t.Parallel()
 			p, j := watched(t, &o, false)
 			eventually(t, "values", time.Minute, func() bool { return j.values() > 20 })
+			began := time.Now()
 			o.begin(p)
-			time.Sleep(2 * testQuiet)
-			at := time.Now().Add(-testQuiet)
-			if l, ok := j.since(at, func(line) bool { return true }); ok {
-				t.Errorf("without the watchdog it is noticed as well: %+v", l)
+			for last := began; time.Since(last) < 2*testQuiet; time.Sleep(10 * time.Millisecond) {
+				if l, ok := j.since(began, isGap); ok {
+					t.Fatalf("without the watchdog it is noticed as well: %+v", l)
+				}
+				if l, ok := j.since(last, isValue); ok { // that was on its way
+					last = l.at
+				}
+				if time.Since(began) > time.Minute {
+					t.Fatalf("values still come after %v", time.Since(began))
+				}
 			}
 		})
 	}

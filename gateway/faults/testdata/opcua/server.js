@@ -2,7 +2,7 @@
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
 // and knows the user "operator" with the password "päss", "slow", whose login takes 10 s, and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
-// adds what costs: "alarms" events all the time, "many COUNT" variables that count once a second. "certificate NAME"
+// adds what costs: "alarms" events all the time, "many COUNT [MILLISECONDS]" variables that count, once a second by default. "certificate NAME"
 // "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
 // makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
@@ -74,7 +74,7 @@ async function main() {
     await build(server.engine.addressSpace, { mass_variables: false });
   }
   if (process.argv[6] === "fleeting") addFleeting(server);
-  if (process.argv[6] === "many") addMany(server, Number(process.argv[7]));
+  if (process.argv[6] === "many") addMany(server, Number(process.argv[7]), Number(process.argv[8] || 1000));
   await server.start();
   process.removeAllListeners("SIGTERM");
   process.on("SIGTERM", () => server.shutdown(200, () => process.exit(0))); // in peace: it tells its clients
@@ -226,8 +226,8 @@ function addStructures(addressSpace, add) {
   addressSpace.getOwnNamespace().addMultiStateDiscrete({ componentOf: "ns=1;s=Interop", browseName: "Gear", nodeId: "s=Interop.Gear", enumStrings: ["N", "1st", "2nd"], value: 2 });
 }
 
-// addMany has variables Many.0 … that all change once a second: each to the next number, so that a change that is lost is a missing number.
-function addMany(server, count) {
+// addMany has variables Many.0 … that all change once in so many milliseconds: each to the next number, so that a change that is lost is a missing number.
+function addMany(server, count, every) {
   const ns = server.engine.addressSpace.getOwnNamespace();
   const folder = ns.addFolder("ObjectsFolder", { browseName: "Many", nodeId: "s=Many" });
   const all = [];
@@ -239,7 +239,7 @@ function addMany(server, count) {
   setInterval(() => {
     turn++;
     for (const v of all) v.setValueFromSource({ dataType: DataType.UInt32, value: turn });
-  }, 1000);
+  }, every);
 }
 
 // addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions. An object
