@@ -181,6 +181,7 @@ func TestNodeOPCUAQuietTokens(t *testing.T) {
 // TestNodeOPCUASlowLogin has a login that takes longer than the token lives with which it is asked for. node-opcua has no keys for its answer then, unless the
 // token is renewed meanwhile.
 func TestNodeOPCUASlowLogin(t *testing.T) {
+	t.Parallel()
 	url := nodeOPCUA(t)
 	c := nodeDevice(t, url, nodeGroup(time.Second, "Interop.Double"))
 	trusted := c.Devices[0].Options
