@@ -402,6 +402,7 @@ func TestTooManyDestinations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			appendN(t, b, mustStream(t, b, "press"), 1) // which each keeps
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}

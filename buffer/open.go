@@ -114,7 +114,7 @@ func (b *Buffer) settle(old *stateData) error {
 	}
 	lost := b.reconcile(CauseDamaged, known)
 	b.blind = ckpt == nil && len(b.segs) > 0
-	if err := b.addDestinations(); err != nil {
+	if err := b.addDestinations(old.quarantined()); err != nil {
 		return err
 	}
 	if old.lost && lost > 0 {

@@ -211,6 +211,14 @@ func (b *Buffer) Quarantine() ([]*Quarantined, error) {
 	return b.held.Load().quarantine(), nil
 }
 
+// quarantined returns how many entries each destination has. It does not wait for the disk.
+func (b *Buffer) quarantined() map[string]int {
+	if b.readOnly {
+		return b.old.quarantined()
+	}
+	return b.held.Load().quarantined()
+}
+
 // find returns the entry of an ID and its key. commitMu is held.
 func (b *Buffer) find(id string) (key []byte, q *Quarantined, err error) {
 	if b.isClosed() {
