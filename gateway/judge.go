@@ -71,6 +71,14 @@ func (j *judge) stamp(s *web.Snapshot) {
 	}
 }
 
+// stands reports whether a state stood at the last look.
+func (j *judge) stands(kind, name, state string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	known := j.states[stateKey(&web.State{Kind: kind, Name: name, State: state})]
+	return known != nil && known.now
+}
+
 // tell logs what has changed, loudest first. The end of a state that gave way to a worse one is told by the worse one's line.
 func (j *judge) tell(s *web.Snapshot) {
 	j.mu.Lock()

@@ -207,6 +207,7 @@ func (g *Gateway) apply(next *running) (gone *running, err error) {
 		return nil, errStopping
 	}
 	gone = g.running.without(next)
+	g.judge.succeed(gone.connections, next.connections)
 	gone.stop()
 	if g.o.SetLogLevel != nil {
 		g.o.SetLogLevel(next.cfg.Log.Level)

@@ -214,6 +214,7 @@ func (d *Device) judge(now time.Time) State {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
 	switch late, do := d.late(now); {
+	case d.Exchanged:
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:
