@@ -246,7 +246,7 @@ func (d *Device) retryAdvice() string {
 func (d *Device) late(now time.Time) (why, do string) {
 	for i := range d.Groups {
 		g := &d.Groups[i]
-		if !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
+		if !d.Ended && !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
 			return fmt.Sprintf("group %q was last polled at %s", g.Name, g.LastAt.UTC().Format(time.RFC3339)), "see what else is on its line"
 		}
 		if g.Behind == "" || now.Sub(g.MissedAt) >= max(lateFor, 3*g.Interval) {

@@ -110,6 +110,7 @@ type Device struct {
 	Up         bool      `json:"up"`                    // by Judge: it is not down
 	Connected  bool      `json:"connected"`             // its connection stands
 	Exchanged  bool      `json:"-"`                     // it was up until a moment ago, when a reload exchanged its connection, and was not tried since
+	Ended      bool      `json:"-"`                     // it is not polled any more, because the gateway stops
 	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
 	Since      time.Time `json:"since"`                 // when Connected or Reason last changed; zero when unknown
 	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config
