@@ -79,7 +79,7 @@ var stateRows = map[string]struct {
 	"destination down": {func(s *web.Snapshot) {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
 	}, "connecting: connection refused", "failing"},
-	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, "it refuses messages of press-1", "attention"},
+	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, `it refuses messages of press-1 on topic "a"`, "attention"},
 	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
 	"destination losing data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}
