@@ -62,6 +62,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 		d := &cfg.Destinations[i]
 		out.printf("destination %q: %s topic %s, %s, order %s\n", d.Name, gateway.PublicURL(d.URL), d.Topic, d.Format, d.Order)
 	}
+	out.place(cfg)
 	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
@@ -76,6 +77,17 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	}
 	out.printf("ok\n")
 	return out.err
+}
+
+// place sees whether the store can be where the config has it. A directory that is not there may be made before the gateway
+// runs, or be on another machine than this one.
+func (p *planWriter) place(cfg *config.Config) {
+	err := gateway.Storable(cfg.Buffer.Path)
+	if errors.Is(err, gateway.ErrNoParent) {
+		p.warnings = append(p.warnings, "run would not start here: "+err.Error())
+		return
+	}
+	p.problem = errors.Join(p.problem, err)
 }
 
 // absent warns of destinations that the store keeps something for and the config does not name, and sees whether the store has
