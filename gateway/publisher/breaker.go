@@ -35,23 +35,27 @@ type breaker struct {
 	silent   bool   // it was refused by silence
 	doubtful bool   // which began when nothing at all was answered
 	bytes    int
-	givenUp  int // records of the stream that were
+
+	suspect uint64 // refused so often that another record of the stream decides over it; 0 = none is
+	cleared int    // others of the stream that were acknowledged while the same record was refused
+	again   bool   // the suspect is tried next, not another
+	whole   bool   // that one was refused, too: it is the stream that is refused
+	others  int    // that were tried so
 }
 
 // Bounds.
 const (
-	maxBreakers = 64      // open ones; of further streams records go out as ever
-	maxHeld     = 8 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each. Eight times as many
-	// while nothing may be given up
-	maxTries     = 8 // confirmed refusals after which a record is given up
-	minFresh     = 2 // of them as the first message of a session: there, no limit of a rate has been used up
-	maxTriesLate = 3 // and when a record of the stream was given up before
-	minUnproven  = 4 // refusals in a row with nothing else to send, before another record of the stream is tried
-	watching     = time.Hour
+	maxBreakers = 64       // open ones; of further streams records go out as ever
+	maxHeld     = 32 << 10 // records stepped over: acknowledged ranges in the buffer fragment with each
+	maxTries    = 8        // confirmed refusals after which another record of the stream is tried
+	minCleared  = 3        // of others acknowledged, each before another refusal of the record, after which that is given up
+	minFresh    = 2        // of them as the first message of a session: there, no limit of a rate has been used up
+	maxOthers   = 8        // records among which the one that decides changes: several in a row may be refused
+	minUnproven = 4        // refusals in a row with nothing else to send, before another record of the stream is tried
+	watching    = time.Hour
 )
 
-// tryAfter are the waits before a record is tried again. Once a record was given up it is the stream that is refused, and
-// they double from streamRetry to maxRetry.
+// tryAfter are the waits before a record is tried again. Where it is the stream that is refused, they double from streamRetry to maxRetry.
 var tryAfter = [maxTries]time.Duration{time.Second / 2, time.Second, time.Second, 2 * time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second, 3 * time.Second}
 
 const (
@@ -95,28 +99,42 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 	if b.asFirst {
 		b.fresh++
 	}
-	if b.confirmed == 1 && !b.silent || b.doubtful && b.counted == 1 && b.givenUp == 0 {
+	if b.confirmed == 1 && !b.silent || b.doubtful && b.counted == 1 && b.suspect == 0 && !b.whole {
 		b.state, b.since = Closed, now
 		return false
 	}
-	b.next = now.Add(b.wait())
+	b.next = now.Add(tryAfter[min(b.counted, maxTries)-1])
 	return true
 }
 
-func (b *breaker) wait() time.Duration {
-	if b.givenUp == 0 {
-		return tryAfter[min(b.counted, maxTries)-1]
-	}
+// refusedWhole notes that it is the stream that is refused, not one record of it.
+func (b *breaker) refusedWhole(now time.Time) {
+	b.whole, b.suspect, b.cleared = true, 0, 0
+	b.next = now.Add(min(streamRetry<<min(b.level, 16), maxRetry))
 	b.level++
-	return min(streamRetry<<min(b.level-1, 16), maxRetry)
 }
 
-// hopeless reports whether the record refused last is to be given up.
-func (b *breaker) hopeless() bool {
-	if b.givenUp > 0 {
-		return b.counted >= maxTriesLate && (b.silent || b.fresh > 0)
+// often reports whether the refusals of the record refused last that count are n, and fresh of them as first of a session.
+func (b *breaker) often(n, fresh int) bool { return b.counted >= n && (b.silent || b.fresh >= fresh) }
+
+// other returns a record of the stream behind the suspect, each time another one of the next few; 0 when there is none below limit.
+func (b *breaker) other(limit uint64) uint64 {
+	i, _ := slices.BinarySearch(b.held, b.suspect+1)
+	n, _ := slices.BinarySearch(b.held, limit)
+	if n <= i {
+		return 0
 	}
-	return b.counted >= maxTries && (b.silent || b.fresh >= minFresh)
+	return b.held[i+b.others%min(n-i, maxOthers)]
+}
+
+// candidate returns the record whose try decides.
+func (b *breaker) candidate(limit uint64) uint64 {
+	if b.suspect != 0 && !b.again {
+		if seq := b.other(limit); seq != 0 {
+			return seq
+		}
+	}
+	return b.held[0]
 }
 
 // wantsFirst reports whether the next try is to be the first message of a session.
@@ -195,10 +213,10 @@ func (q *breakers) held() (n int) {
 	return n
 }
 
-// largest returns the breaker that holds most, of streams of which records were given up.
+// largest returns the breaker that holds most, of streams that are refused as a whole.
 func (q *breakers) largest() (most *breaker) {
 	for _, b := range q.order {
-		if b.state != Closed && b.givenUp > 0 && len(b.held) > 0 && (most == nil || len(b.held) > len(most.held)) {
+		if b.state != Closed && b.whole && len(b.held) > 0 && (most == nil || len(b.held) > len(most.held)) {
 			most = b
 		}
 	}

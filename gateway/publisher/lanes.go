@@ -113,9 +113,11 @@ func (l *lane) any() bool { return l.end == 0 || l.first() < l.end }
 // first returns the number below which the lane has handed out everything.
 func (l *lane) first() uint64 { return cmp.Or(l.skipped, l.pos) }
 
+const maxSkip = 8 << 10
+
 // skip steps over the record read last, or stays at it when it has gone far enough.
 func (l *lane) skip(seq uint64) (wait time.Duration) {
-	if l.skipped = cmp.Or(l.skipped, seq); seq-l.skipped < maxHeld {
+	if l.skipped = cmp.Or(l.skipped, seq); seq-l.skipped < maxSkip {
 		return 0
 	}
 	l.set(seq, l.end)

@@ -224,6 +224,10 @@ func TestNothingHealthyIsLost(t *testing.T) {
 							break
 						}
 						r.silent = func(*got) bool { return true }
+					case 5:
+						r.closes = func(g *got, _ int) bool { return g.topic == "a/g" }
+					case 6:
+						r.silent = func(g *got) bool { return mute && g.topic == "a/g" }
 					}
 				})
 				r.feed(length, 50*time.Millisecond, devices...)

@@ -21,7 +21,10 @@ func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker
 	if b == nil {
 		return nil
 	}
-	if b.pending && (u.seqs[0] > b.seq || u.lane == nil && u.try == nil) { // an older one is judged; or idle sent it, to see whether anything is taken
+	if byIdle := u.lane == nil && u.try == nil; b.pending && (u.seqs[0] > b.seq || byIdle) { // an older one is judged, or it is to be seen whether anything is taken
+		if byIdle {
+			b.others++
+		}
 		b.hold(u.seqs[0])
 		b.next = now.Add(idlePause)
 		return b
@@ -37,15 +40,21 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	if u.try == nil {
 		q.flowing = true
 	}
-	if b := q.find(u.stream); b != nil && (u.try == b || u.seqs[0] == b.seq) {
+	switch b := q.find(u.stream); {
+	case b == nil:
+	case u.try == b && b.suspect != 0 && u.seqs[0] > b.suspect:
+		b.cleared++
+		b.again, b.state, b.next = true, Open, now
+		p.passed++
+	case u.try == b || u.seqs[0] == b.seq:
 		p.free(b)
 	}
-	for _, b := range q.order {
+	for _, b := range slices.Clone(q.order) {
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}
 		if b.pending && b.seq != u.seqs[0] {
-			p.confirmed(b, now)
+			p.confirmed(b, u.stream == b.stream, now)
 		}
 	}
 }
@@ -59,8 +68,8 @@ func (p *Publisher) free(b *breaker) {
 	p.breakers.forget(b)
 }
 
-// confirmed counts a refusal after which another message was acknowledged.
-func (p *Publisher) confirmed(b *breaker, now time.Time) {
+// confirmed counts a refusal after which another message was acknowledged, own: one of the stream itself.
+func (p *Publisher) confirmed(b *breaker, own bool, now time.Time) {
 	if !b.confirm(now) {
 		p.lanes.again(b.held)
 		b.held = b.held[:0]
@@ -71,24 +80,37 @@ func (p *Publisher) confirmed(b *breaker, now time.Time) {
 		p.log.Warn("the receiver refuses the messages of a stream; it is held back and tried now and then, all others go on",
 			"topic", b.topic, "device", b.device, "cause", b.reason())
 	}
-	if b.hopeless() {
-		p.giveUp(b)
+	if own {
+		b.cleared++
+	}
+	switch often := b.often(maxTries, minFresh); {
+	case b.suspect != 0 && b.seq > b.suspect:
+		b.others++
+		b.refusedWhole(now)
+	case b.cleared >= minCleared && (often || b.suspect != 0):
+		p.giveUp(b, now)
+	case b.whole || often || b.suspect != 0:
+		if b.seq != b.suspect {
+			b.cleared = 0
+		}
+		if b.suspect, b.again = b.seq, false; b.other(p.lanes.read()) == 0 {
+			b.refusedWhole(now)
+		}
 	}
 }
 
-// giveUp puts the record that was refused last into quarantine. A gap record waits until it is taken, tried ever more
-// rarely: it is all that the receiver learns of a loss.
-func (p *Publisher) giveUp(b *breaker) {
+// giveUp puts the record that was refused last into quarantine, and lets its stream flow. A gap record waits until it is taken, tried ever
+// more rarely: it is all that the receiver learns of a loss.
+func (p *Publisher) giveUp(b *breaker, now time.Time) {
 	var rec buffer.Record
-	ok, err := p.read(b.seq, &rec)
-	if !ok || rec.Gap == nil {
-		if err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)) {
-			return // tried again, and then given up
-		}
+	switch ok, err := p.read(b.seq, &rec); {
+	case ok && rec.Gap != nil:
+		b.refusedWhole(now)
+	case err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)): // tried again, and then given up
+	default:
 		b.release(b.seq)
+		p.free(b)
 	}
-	b.givenUp++
-	b.counted, b.fresh = 0, 0
 }
 
 // read reads one record.
@@ -114,21 +136,20 @@ func (p *Publisher) reject(reason string, seqs ...uint64) (all bool) {
 	return all
 }
 
-// makeSpace gives up the oldest record of the stream that holds most, of those that had records given up before, when as
-// many are held back as may be. It reports false when nothing may be given up and no more may be held back by this lane:
-// the backlog may hold twice as many as the live lane, so that the oldest of a stream can always be tried.
+// makeSpace gives up the oldest record of the stream that holds most, of those that are refused as a whole, when as
+// many are held back as may be: by the backlog lane twice as many as by the live lane, so that the oldest of a stream can always be tried.
+// It reports false when no stream is, and the lane has to wait.
 func (p *Publisher) makeSpace(l *lane) (bool, error) {
-	held := p.breakers.held()
-	if held < maxHeld {
+	most := maxHeld
+	if l == &p.lanes.backlog {
+		most *= 2
+	}
+	if p.breakers.held() < most {
 		return true, nil
 	}
 	b := p.breakers.largest()
 	if b == nil {
-		most := 4 * maxHeld
-		if l == &p.lanes.backlog {
-			most *= 2
-		}
-		return held < most, nil
+		return false, nil
 	}
 	var rec buffer.Record
 	ok, err := p.read(b.held[0], &rec)
@@ -165,7 +186,7 @@ func (s *session) tryOne(now time.Time) (wait time.Duration, only bool, err erro
 		q.flowing = false
 	}
 	q.pause = now.Add(tryPause)
-	return 0, false, s.try(b, b.held[0], b, now)
+	return 0, false, s.try(b, b.candidate(limit), b, now)
 }
 
 // idle tries a record of a stream that is held back when nothing else can be sent: of each stream in turn, so that one's
@@ -182,9 +203,9 @@ func (s *session) idle(now time.Time) (time.Duration, error) {
 	}
 	if i := 1 + slices.Index(b.held, b.seq); b.stuck() && i > 0 && len(b.held) == q.held() && len(b.held) > 1 {
 		s.p.passed++
-		return 0, s.try(b, b.held[i%len(b.held)], nil, now)
+		return 0, s.try(b, b.held[(i+b.others%maxOthers)%len(b.held)], nil, now)
 	}
-	return 0, s.try(b, b.held[0], b, now)
+	return 0, s.try(b, b.candidate(s.p.lanes.read()), b, now)
 }
 
 // try sends one record of a breaker's stream. as is the breaker when its fate decides over it, nil when it is sent only to
@@ -218,7 +239,7 @@ func (b *breaker) reason() string {
 		return "it does not acknowledge these messages while it acknowledges others; perhaps a queue is full there, or its rules drop this topic in silence: see the broker's log, its queue limits and its access rules for the topic"
 	}
 	text := fmt.Sprintf("it closes the connection on these messages (the last had %d bytes); perhaps its access rules forbid the topic", b.bytes)
-	if b.givenUp == 0 {
+	if !b.whole {
 		text += ", or the message is over its size limit"
 	}
 	return text

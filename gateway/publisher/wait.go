@@ -93,7 +93,7 @@ func (s *session) silent(u *unit, now time.Time) error {
 	if s.abandoned > 2*s.win.maxUnits {
 		s.renew(now)
 	}
-	s.p.confirmed(b, now) // by those that were answered
+	s.p.confirmed(b, false, now) // by those that were answered
 	return nil
 }
 
