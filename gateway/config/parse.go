@@ -166,8 +166,8 @@ func findCuts(data []byte, long int) []cut {
 	return cuts
 }
 
-// doubtful reports anchors (a piece could redefine one) and line breaks other than \n and \r\n (line
-// numbers would differ), and text that is not UTF-8.
+// doubtful reports anchors (a piece could redefine one), line breaks other than \n and \r\n (line
+// numbers would differ), quoted text that goes on in the next line (what follows may look like an item), and text that is not UTF-8.
 func doubtful(data []byte) bool {
 	for i, c := range data {
 		switch c {
@@ -185,7 +185,33 @@ func doubtful(data []byte) bool {
 			}
 		}
 	}
+	for lines := (lineReader{data: data}); lines.next(); {
+		if quoteOpen(lines.line) {
+			return true
+		}
+	}
 	return !utf8.Valid(data)
+}
+
+// quoteOpen reports a quoted text that begins in the line and does not end there.
+func quoteOpen(line []byte) bool {
+	quote := byte(0) // open here
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		begins := i == 0 || strings.IndexByte(" \t[{,:-", line[i-1]) >= 0
+		switch {
+		case quote == '"' && c == '\\', quote == '\'' && bytes.HasPrefix(line[i:], []byte("''")):
+			i++
+		case c == quote:
+			quote = 0
+		case quote != 0:
+		case c == '#' && begins:
+			return false
+		case (c == '"' || c == '\'') && begins:
+			quote = c
+		}
+	}
+	return quote != 0
 }
 
 // listKey returns the key of a list that is alone on its line, and its indentation.
