@@ -279,8 +279,8 @@ func TestQuarantine(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	q := list[0]
-	if q.Reason != "too large for the broker" || string(q.Payload) != string(recs[2].Payload) || q.Account != "press" || q.Readings != 2 || q.Destination != "other site" {
-		t.Errorf("entry %+v", q)
+	if q.Reason != "too large for the broker" || string(q.Payload) != string(recs[2].Payload) || q.Account != "press" || q.Readings != 2 || q.Destination != "other site" || q.Epoch == "" || q.Epoch != recs[2].Epoch {
+		t.Errorf("entry %+v of %+v", q, recs[2])
 	}
 	seq, err := b.Retry(q.ID)
 	if err != nil {
@@ -402,6 +402,7 @@ func TestTooManyDestinations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			appendN(t, b, mustStream(t, b, "press"), 1) // which each keeps
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}

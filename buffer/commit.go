@@ -27,9 +27,10 @@ type counters struct {
 	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time
 	lastIdle, lastTidy    time.Time
-	lastTry               time.Time // of a commit
-	fullSince             time.Time // commits have failed for want of space since
-	idleBytes             int64     // of the last checkpoint in state.db
+	lastTry               time.Time     // of a commit, or of a probe
+	probeAfter            time.Duration // how long after it the next probe comes
+	fullSince             time.Time     // commits have failed for want of space since
+	idleBytes             int64         // of the last checkpoint in state.db
 }
 
 // batch is what one commit writes.
@@ -71,13 +72,10 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		if b.st.commitErr == nil {
 			b.log.Error("commit failed; records stay in memory and are written again", "dir", b.dir, "error", err)
 		}
-		b.st.commitErr = err
+		b.st.commitErr, b.st.probeAfter = err, probeLeast
 		return fmt.Errorf("commit to %q: %w", b.dir, err)
 	}
-	if b.st.commitErr != nil {
-		b.log.Info("commit works again", "dir", b.dir)
-	}
-	b.st.commitErr, b.st.fullSince = nil, time.Time{}
+	b.commitWorks()
 	b.st.saved = written.draft.next
 	b.st.lastCommit = time.Now()
 	b.durable = max(b.durable, written.last)
@@ -87,6 +85,14 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		b.notify()
 	}
 	return nil
+}
+
+// commitWorks notes that the disk takes records. mu is held.
+func (b *Buffer) commitWorks() {
+	if b.st.commitErr != nil {
+		b.log.Info("commit works again", "dir", b.dir)
+	}
+	b.st.commitErr, b.st.fullSince = nil, time.Time{}
 }
 
 // tryCommit makes room, collects and writes.

@@ -3,6 +3,7 @@ package buffer
 import (
 	"slices"
 	"sort"
+	"time"
 )
 
 // span is the sequence numbers from <= seq < to.
@@ -75,11 +76,12 @@ type Destination struct {
 	b      *Buffer
 	name   string
 	slot   int
-	start  uint64 // it gets records from here on
-	unsure uint64 // at Open, the first record that the checkpoint did not know it to have
-	origin uint64 // the next record's number when the destination was made
-	known  bool   // somebody reads for it: it was given to Open, or added; else it gets no new records
-	warned bool   // since it is not in use the log has told that its records are given up
+	start  uint64        // it gets records from here on
+	unsure uint64        // at Open, the first record that the checkpoint did not know it to have
+	origin uint64        // the next record's number when the destination was made
+	known  bool          // somebody reads for it: it was given to Open, or added; else it gets no new records
+	left   time.Duration // running time of the store when it was taken out of use; 0 = before this process
+	warned bool          // since it is not in use the log has told that its records are given up
 	notice chan struct{}
 
 	acked   spans // what it needs no more: acknowledged, dropped, never there, addressed to others

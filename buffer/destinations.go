@@ -1,16 +1,23 @@
 package buffer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // addDestinations gives each configured destination its slot. mu is held.
-func (b *Buffer) addDestinations() error {
+func (b *Buffer) addDestinations(quarantined map[string]int) error {
+	for _, name := range b.o.Destinations {
+		if d := b.byName(name); d != nil {
+			d.known = true // before a new one looks for a place
+		}
+	}
 	var fresh mask
 	for _, name := range b.o.Destinations {
-		d, err := b.place(name, b.o.Starts[name])
+		d, err := b.place(name, b.o.Starts[name], quarantined)
 		if err != nil {
 			return err
 		}
@@ -31,14 +38,20 @@ func (b *Buffer) addDestinations() error {
 }
 
 // place gives a destination that the store does not have a slot, and returns that. mu is held.
-func (b *Buffer) place(name string, at StartAt) (fresh mask, err error) {
+func (b *Buffer) place(name string, at StartAt, quarantined map[string]int) (fresh mask, err error) {
 	if d := b.byName(name); d != nil {
 		d.known, d.warned = true, false
 		return 0, nil
 	}
 	slot := slices.Index(b.slots[:], nil)
 	if slot < 0 {
-		return 0, fmt.Errorf("add destination %q: %d destinations hold the store, the most it can have; forget one that is no longer configured", name, MaxDestinations)
+		gone := b.leastUsed(quarantined)
+		if gone == nil {
+			return 0, b.noPlace(name)
+		}
+		slot = gone.slot
+		b.vacate(gone)
+		b.log.Info("a destination that is no longer in use and keeps nothing gave its place in the store to a new one", "destination", gone.name, "new", name)
 	}
 	start := b.next
 	if at == StartOldest || b.blind {
@@ -58,6 +71,59 @@ func (b *Buffer) place(name string, at StartAt) (fresh mask, err error) {
 		a.dests[slot] = destAccount{before: a.accepted}
 	}
 	return bit(slot), nil
+}
+
+// leastUsed returns the destination used longest ago of those that are not in use and keep nothing, or nil. The order in
+// which they came tells of those that left before this process. mu is held.
+func (b *Buffer) leastUsed(quarantined map[string]int) (least *Destination) {
+	for _, d := range b.slots {
+		if d == nil || d.known || d.backlog > 0 || quarantined[d.name] > 0 {
+			continue
+		}
+		if least == nil || cmp.Or(cmp.Compare(d.left, least.left), cmp.Compare(d.origin, least.origin)) < 0 {
+			least = d
+		}
+	}
+	return least
+}
+
+// noPlace says why there is no place for a destination. mu is held.
+func (b *Buffer) noPlace(name string) error {
+	var absent []string
+	for _, d := range b.slots {
+		if d != nil && !d.known {
+			absent = append(absent, d.name)
+		}
+	}
+	return noPlaceFor(name, absent)
+}
+
+// Places returns why a store that has these destinations would not be opened for those of these names, nil when it would.
+func Places(names []string, have []DestinationStats) error {
+	var fresh, kept []string
+	for _, name := range names {
+		if !slices.ContainsFunc(have, func(d DestinationStats) bool { return d.Name == name }) {
+			fresh = append(fresh, name)
+		}
+	}
+	for i := range have {
+		if have[i].Keeps() && !slices.Contains(names, have[i].Name) {
+			kept = append(kept, have[i].Name)
+		}
+	}
+	if len(fresh) == 0 || len(names)+len(kept) <= MaxDestinations {
+		return nil
+	}
+	return noPlaceFor(fresh[max(MaxDestinations-len(kept)-len(names)+len(fresh), 0)], kept)
+}
+
+// noPlaceFor is the error of a destination that finds every place of a store taken; absent are those not in use, which keep something.
+func noPlaceFor(name string, absent []string) error {
+	if len(absent) == 0 {
+		return fmt.Errorf("add destination %q: all %d places of the store are taken by destinations in use; take one out first, and add this one after that", name, MaxDestinations)
+	}
+	return fmt.Errorf("add destination %q: all %d places of the store are taken; it keeps records for destinations that are not configured any more: %s; give one of these up: millrace buffer forget NAME",
+		name, MaxDestinations, strings.Join(absent, ", "))
 }
 
 // passTail marks what of the tail a new destination does not get: what is before its start, addressed to others, or was
@@ -119,7 +185,7 @@ func (b *Buffer) AddDestination(name string, at StartAt) (*Destination, error) {
 		b.mu.Unlock()
 		return nil, ErrClosed
 	}
-	fresh, err := b.place(name, at)
+	fresh, err := b.place(name, at, b.quarantined())
 	if err != nil {
 		b.mu.Unlock()
 		return nil, err
@@ -167,7 +233,7 @@ func (b *Buffer) RemoveDestination(name string) error {
 	case d == nil || !d.known:
 		return fmt.Errorf("remove destination %q: %w", name, ErrNoDestination)
 	}
-	d.known = false
+	d.known, d.left = false, b.elapsed()
 	d.land()
 	d.signal()
 	return nil

@@ -21,7 +21,7 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("open buffer: %w; create its parent directory or give another one", err)
+		return nil, fmt.Errorf("open buffer: %w; %s", err, mendMkdir(err))
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
@@ -39,6 +39,14 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	return b, nil
+}
+
+// mendMkdir says what to do about a directory that cannot be made.
+func mendMkdir(err error) string {
+	if errors.Is(err, os.ErrNotExist) {
+		return "create its parent directory or give another one"
+	}
+	return "make the directory above it one in which this user may write, or give another one"
 }
 
 func newBuffer(dir string, o Options, fs files) *Buffer {
@@ -114,7 +122,7 @@ func (b *Buffer) settle(old *stateData) error {
 	}
 	lost := b.reconcile(CauseDamaged, known)
 	b.blind = ckpt == nil && len(b.segs) > 0
-	if err := b.addDestinations(); err != nil {
+	if err := b.addDestinations(old.quarantined()); err != nil {
 		return err
 	}
 	if old.lost && lost > 0 {

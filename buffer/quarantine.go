@@ -15,6 +15,7 @@ import (
 type Quarantined struct {
 	ID          string    `json:"id"` // of the entry: the record's sequence number, a colon, the destination
 	Destination string    `json:"destination"`
+	Epoch       string    `json:"epoch"` // with Seq its identity; "" when an earlier build put it aside
 	Seq         uint64    `json:"seq"`
 	Account     string    `json:"account"`
 	Dict        []byte    `json:"dict"`
@@ -29,7 +30,7 @@ type Quarantined struct {
 
 const (
 	maxQuarantine     = 1 << 10 // entries; its oldest make way
-	quarantineVersion = 1
+	quarantineVersion = 2       // 1 has no epoch
 )
 
 // quarantineBytes is what all entries may take together; one may take a quarter of it.
@@ -78,7 +79,7 @@ func (b *Buffer) lookup(d *Destination, seq uint64) (*Record, error) {
 	e := b.tail.at(seq)
 	var rec Record
 	if ok && e != nil {
-		rec = Record{Seq: seq, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
+		rec = Record{Epoch: b.epoch.name, Seq: seq, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
 	}
 	s := b.segmentAt(seq)
 	b.mu.Unlock()
@@ -110,7 +111,7 @@ func (b *Buffer) fetch(s *segment, seq uint64, st *Stream, d *Destination) (*Rec
 		if h.seq != seq || offset+h.size > len(payloads) {
 			continue
 		}
-		rec := &Record{Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
+		rec := &Record{Epoch: s.epoch.name, Seq: seq, Stream: st, Payload: payloads[offset : offset+h.size], At: h.at, Readings: int(h.readings)}
 		if h.flags&headGap != 0 {
 			rec.Gap, err = parseGap(rec.Payload)
 			rec.Payload = nil
@@ -126,7 +127,7 @@ func quarantineKey(seq uint64, destination string) []byte {
 
 // quarantine writes an entry, and takes the oldest out while there are too many. commitMu is held.
 func (b *Buffer) quarantine(d *Destination, rec *Record, reason string) error {
-	q := Quarantined{Account: rec.Stream.account.name, Dict: rec.Stream.Dict(), Payload: rec.Payload, At: rec.At, Readings: rec.Readings,
+	q := Quarantined{Epoch: rec.Epoch, Account: rec.Stream.account.name, Dict: rec.Stream.Dict(), Payload: rec.Payload, At: rec.At, Readings: rec.Readings,
 		Gap: rec.Gap, Reason: reason[:min(len(reason), 1<<10)], RejectedAt: b.o.Now()}
 	limit := b.o.quarantineBytes()
 	if len(q.Payload)+len(q.Dict) > limit/4 {
@@ -170,6 +171,7 @@ func appendQuarantined(dst []byte, q *Quarantined) []byte {
 	v = binary.AppendVarint(v, q.RejectedAt.UnixMicro())
 	v = binary.AppendVarint(v, q.At)
 	v = binary.AppendUvarint(v, uint64(q.Readings))
+	v = appendBytes(v, q.Epoch)
 	v = appendBytes(v, q.Account)
 	v = appendBytes(v, q.Dict)
 	v = appendBytes(v, q.Reason)
@@ -184,12 +186,16 @@ func parseQuarantined(k, v []byte) (*Quarantined, error) {
 	q := &Quarantined{Seq: binary.BigEndian.Uint64(k), Destination: string(k[8:])}
 	q.ID = fmt.Sprintf("%d:%s", q.Seq, q.Destination)
 	p := parser{src: body}
-	if version := p.byte(); version != quarantineVersion {
+	version := p.byte()
+	if version == 0 || version > quarantineVersion {
 		return nil, fmt.Errorf("quarantine entry of version %d: %w", version, errDamaged)
 	}
 	flags := p.byte()
 	q.Truncated = flags&quarantinedTruncated != 0
 	q.RejectedAt, q.At, q.Readings = time.UnixMicro(p.varint()), p.varint(), int(p.uvarint())
+	if version > 1 {
+		q.Epoch = string(p.bytes())
+	}
 	q.Account, q.Dict, q.Reason, q.Payload = string(p.bytes()), bytes.Clone(p.bytes()), string(p.bytes()), bytes.Clone(p.bytes())
 	if p.bad || len(p.src) != 0 || q.Readings < 0 || q.Account == "" {
 		return nil, fmt.Errorf("quarantine entry: %w", errDamaged)
@@ -209,6 +215,14 @@ func (b *Buffer) Quarantine() ([]*Quarantined, error) {
 		return nil, ErrClosed
 	}
 	return b.held.Load().quarantine(), nil
+}
+
+// quarantined returns how many entries each destination has. It does not wait for the disk.
+func (b *Buffer) quarantined() map[string]int {
+	if b.readOnly {
+		return b.old.quarantined()
+	}
+	return b.held.Load().quarantined()
 }
 
 // find returns the entry of an ID and its key. commitMu is held.

@@ -17,6 +17,8 @@ const (
 	retryEvery   = time.Second      // how often a commit that fails is tried again
 	fullPatience = 30 * time.Second // how long a disk filled by others is waited for before a segment is dropped
 	drainEvery   = 5 * time.Second  // how often while a backlog on disk is being acknowledged
+	probeLeast   = 5 * time.Second  // how soon after a commit that failed the disk is tried, when no record needs it,
+	probeMost    = time.Minute      // and how often at least
 )
 
 // Run commits what is older than CommitInterval and not acknowledged, drops what is too old and unlinks
@@ -92,6 +94,7 @@ func (b *Buffer) turn(early bool) {
 	case idle:
 		_ = b.settleIdle(true)
 	}
+	b.probe()
 	if err := b.reserve(); err != nil {
 		b.log.Warn("sequence numbers not reserved; trying again", "error", err)
 	}

@@ -186,6 +186,17 @@ func (d *stateData) quarantine() (out []*Quarantined) {
 	return out
 }
 
+// quarantined returns how many entries each destination has.
+func (d *stateData) quarantined() map[string]int {
+	n := map[string]int{}
+	for _, kv := range d.entries {
+		if len(kv[0]) > 8 {
+			n[string(kv[0][8:])]++
+		}
+	}
+	return n
+}
+
 // bound takes out the oldest entries of a quarantine that is larger than the limit: it was lowered.
 func (d *stateData) bound(limit int) (removed int) {
 	size := 0

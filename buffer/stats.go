@@ -39,13 +39,17 @@ type DestinationStats struct {
 	Name       string `json:"name"`
 	Configured bool   `json:"configured"` // false: in the store, but not in use; it keeps what it had until Forget, and gets nothing new
 
-	Backlog   uint64 `json:"backlog"`      // records not acknowledged, those in flight included
-	InFlight  int    `json:"in_flight"`    // records
-	OldestSeq uint64 `json:"oldest_seq"`   // the first one not acknowledged, or the next one when there is none
-	OldestAt  int64  `json:"oldest_at_us"` // its time in µs since 1970, interpolated within its segment; 0 when there is none
-	Ranges    int    `json:"ranges"`       // of acknowledged records
-	Ignored   uint64 `json:"ignored"`      // acknowledgements of records that were not in flight
+	Backlog     uint64 `json:"backlog"`      // records not acknowledged, those in flight included
+	Quarantined int    `json:"quarantined"`  // entries
+	InFlight    int    `json:"in_flight"`    // records
+	OldestSeq   uint64 `json:"oldest_seq"`   // the first one not acknowledged, or the next one when there is none
+	OldestAt    int64  `json:"oldest_at_us"` // its time in µs since 1970, interpolated within its segment; 0 when there is none
+	Ranges      int    `json:"ranges"`       // of acknowledged records
+	Ignored     uint64 `json:"ignored"`      // acknowledgements of records that were not in flight
 }
+
+// Keeps reports whether the store keeps anything for the destination: one that is not in use and keeps nothing takes no place.
+func (d *DestinationStats) Keeps() bool { return d.Backlog > 0 || d.Quarantined > 0 }
 
 // Stats returns the state of the buffer.
 func (b *Buffer) Stats() Stats {
@@ -56,10 +60,11 @@ func (b *Buffer) Stats() Stats {
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
 		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
+	aside := b.quarantined()
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
-				Backlog: d.backlog, InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
+				Backlog: d.backlog, Quarantined: aside[d.name], InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
 		}
 	}
 	return s

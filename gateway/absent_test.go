@@ -98,20 +98,30 @@ func TestFullStoreIsSaid(t *testing.T) {
 	}
 }
 
-// TestWarnAbsent: also of one that holds nothing.
+// TestWarnAbsent: of one for which the store keeps something, and of no other.
 func TestWarnAbsent(t *testing.T) {
 	dir, log := t.TempDir()+"/store", &safeBuffer{}
-	for _, names := range [][]string{{"cloud", "old"}, {"cloud"}} {
-		b, err := buffer.Open(dir, buffer.Options{Destinations: names})
+	for _, names := range [][]string{{"cloud", "old", "empty"}, {"cloud"}} {
+		b, err := buffer.Open(dir, buffer.Options{Destinations: names, CommitInterval: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
 		warnAbsent(b, slog.New(slog.NewTextHandler(log, nil)))
+		if err := b.RemoveDestination("empty"); len(names) > 1 && err != nil {
+			t.Fatal(err)
+		}
+		s, err := b.Stream("press", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Append(s, []byte("x"), 1, 1); err != nil {
+			t.Fatal(err)
+		}
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if said := log.String(); strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "destination=old records=0") || !strings.Contains(said, "millrace buffer forget old") {
+	if said := log.String(); strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "destination=old records=1") || !strings.Contains(said, "millrace buffer forget old") {
 		t.Errorf("%q", said)
 	}
 }

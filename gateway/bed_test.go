@@ -33,6 +33,7 @@ type plant struct {
 	twice []string       // devices that were polled over two connections at once
 	slow  time.Duration  // each read
 	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
+	dial  chan error     // how each attempt to connect ends, if it is not nil
 }
 
 func newPlant() *plant {
@@ -60,8 +61,21 @@ type machine struct {
 	up    bool
 }
 
-func (m *machine) Connect(context.Context) error {
+func (m *machine) Connect(ctx context.Context) error {
 	p := m.plant
+	p.mu.Lock()
+	dial := p.dial
+	p.mu.Unlock()
+	if dial != nil {
+		select {
+		case err := <-dial:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.made[m.conn.Devices[0].Name]++

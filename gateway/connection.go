@@ -41,6 +41,7 @@ type connection struct {
 	learning  []learning        // by device; nil = the driver learns nothing
 	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
+	upUntil   []time.Time       // by device; until then it counts as up while it was not tried: see succeed
 	still     bool              // some of its values are recorded only when they change
 	*task
 }
@@ -93,7 +94,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
 	}
-	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices))}
+	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices)), upUntil: make([]time.Time, len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}

@@ -75,12 +75,12 @@ func startOf(d *config.Destination) buffer.StartAt {
 	return buffer.StartNow
 }
 
-// warnAbsent names the destinations that the store knows and the config does not, also those that hold nothing: it may be a slip.
+// warnAbsent names the destinations that the store keeps something for and the config does not name.
 func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
 	for _, d := range buf.Stats().Destinations {
-		if !d.Configured {
+		if !d.Configured && d.Keeps() {
 			log.Warn("a destination is gone from the config: it gets nothing new, and the store keeps what it has not acknowledged; if it was renamed, that does not go to the new name",
-				"destination", d.Name, "records", d.Backlog, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
+				"destination", d.Name, "records", d.Backlog, "quarantined", d.Quarantined, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -23,4 +25,27 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 		}
 	}
 	return min(maxSize, free), free < maxSize
+}
+
+// ErrNoParent means that the directory of a store cannot be made because the one above it is not there.
+var ErrNoParent = errors.New("the directory above it is not there; create its parent directory or give another one")
+
+// Storable returns why no store can be in a directory, which need not be there yet. Whether this very user may write there it does
+// not say: it is asked by other users than the gateway's.
+func Storable(dir string) error {
+	at := dir
+	_, err := os.Stat(at)
+	if errors.Is(err, os.ErrNotExist) {
+		at = filepath.Dir(dir)
+		if _, err = os.Stat(at); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("buffer.path %q: %w", dir, ErrNoParent)
+		}
+	}
+	if err == nil || errors.Is(err, os.ErrPermission) {
+		err = writable(at)
+	}
+	if err != nil {
+		return fmt.Errorf("buffer.path %q: %w; give one in which the gateway may write", dir, err)
+	}
+	return nil
 }

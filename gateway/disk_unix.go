@@ -2,7 +2,11 @@
 
 package gateway
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // FreeBytes returns how many bytes this user may still write to the file system of a directory, and whether that is known.
 func FreeBytes(dir string) (int64, bool) {
@@ -11,4 +15,13 @@ func FreeBytes(dir string) (int64, bool) {
 		return 0, false
 	}
 	return int64(s.Bavail) * int64(s.Bsize), true
+}
+
+// writable returns why nobody may write in a directory, nil when somebody may: another user than this one, perhaps.
+func writable(dir string) error {
+	err := unix.Access(dir, unix.W_OK)
+	if errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return err
 }

@@ -69,7 +69,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.log)
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
-		return nil, fmt.Errorf("open buffer: %w", err)
+		return nil, err
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
 	g.missing.opened()

@@ -71,6 +71,14 @@ func (j *judge) stamp(s *web.Snapshot) {
 	}
 }
 
+// stands reports whether a state stood at the last look.
+func (j *judge) stands(kind, name, state string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	known := j.states[stateKey(&web.State{Kind: kind, Name: name, State: state})]
+	return known != nil && known.now
+}
+
 // tell logs what has changed, loudest first. The end of a state that gave way to a worse one is told by the worse one's line.
 func (j *judge) tell(s *web.Snapshot) {
 	j.mu.Lock()
@@ -101,7 +109,7 @@ func (j *judge) tell(s *web.Snapshot) {
 			st.said = false
 		case lasted >= settle || s.Now.Sub(st.until) >= settle:
 			st.said = false
-			say(slog.LevelInfo, ended(&st.state), "lasted", lasted.Round(time.Second))
+			say(slog.LevelInfo, ended(&st.state, s), "lasted", lasted.Round(time.Second))
 		}
 	}
 	if left := lines - maxLines; left > 0 {
@@ -110,14 +118,28 @@ func (j *judge) tell(s *web.Snapshot) {
 }
 
 // ended is what is said when a state no longer stands.
-func ended(st *web.State) string {
+func ended(st *web.State, s *web.Snapshot) string {
 	switch st.State {
 	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StateChanged, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
+		if isGone(st, s) {
+			return fmt.Sprintf("%s %q is no longer in the config; it was %s", st.Kind, st.Name, st.State)
+		}
 		return fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
 	case web.StateLost:
 		return fmt.Sprintf("%s %q: the notice of lost data has ended", st.Kind, st.Name)
 	}
 	return "no more: " + st.String()
+}
+
+// isGone reports whether a reload has taken out what had a state: that is no mending.
+func isGone(st *web.State, s *web.Snapshot) bool {
+	switch st.Kind {
+	case "device":
+		return !slices.ContainsFunc(s.Devices, func(d web.Device) bool { return d.Name == st.Name })
+	case "destination":
+		return !slices.ContainsFunc(s.Destinations, func(d web.Destination) bool { return d.Name == st.Name })
+	}
+	return false
 }
 
 // watchStates looks every two seconds, and tells the log.

@@ -79,7 +79,7 @@ var stateRows = map[string]struct {
 	"destination down": {func(s *web.Snapshot) {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
 	}, "connecting: connection refused", "failing"},
-	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, "it refuses messages of press-1", "attention"},
+	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, `it refuses messages of press-1 on topic "a"`, "attention"},
 	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
 	"destination losing data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}
@@ -314,6 +314,10 @@ func TestLogOfChanges(t *testing.T) {
 		"worse, and better again": {[]phase{{20, bad(3)}, {20, down}, {20, bad(2)}, {2, well}}, []string{
 			`0 WARN device "press-1": partly bad since`, `20 WARN device "press-1": down since`, `40 WARN device "press-1": partly bad since`,
 			`40 INFO device "press-1" is no longer down lasted=20s`, `60 INFO device "press-1" is no longer partly bad lasted=20s`}},
+		"down, then taken out": {[]phase{{16, down}, {2, func(s *web.Snapshot) { s.Devices = s.Devices[1:] }}}, []string{
+			`0 WARN device "press-1": down since`, `16 INFO device "press-1" is no longer in the config; it was down lasted=16s`}},
+		"destination down, then taken out": {[]phase{{16, func(s *web.Snapshot) { s.Destinations[0].State = "waiting" }}, {2, func(s *web.Snapshot) { s.Destinations = nil }}}, []string{
+			`0 WARN destination "cloud": down since`, `16 INFO destination "cloud" is no longer in the config; it was down lasted=16s`}},
 		"lost": {[]phase{{10, loss(true)}, {88, loss(false)}, {10, loss(true)}, {20, loss(false)}, {2, well}}, []string{
 			`0 ERROR destination "cloud": losing data since`, `10 ERROR destination "cloud": lost data since`,
 			`10 INFO destination "cloud" is no longer losing data lasted=10s`, `98 ERROR destination "cloud": losing data since`,

@@ -29,3 +29,22 @@ func late(cause string) func(s *web.Snapshot) {
 		g.Behind, g.MissedAt = cause, judged.Add(-time.Second)
 	}
 }
+
+// TestNotLateWhileStopping: the gateway itself has ended polling, and drains.
+func TestNotLateWhileStopping(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(2, "a")
+	if d := b.g.Snapshot().Devices[0]; d.Ended {
+		t.Error("it runs, and counts as ended")
+	}
+	b.g.finish()
+	s := b.g.Snapshot()
+	s.Now = s.Now.Add(time.Minute)
+	if s.Judge(); s.Devices[0].State != web.StateOK {
+		t.Errorf("while the gateway stops: %+v", s.States)
+	}
+	s.Devices[0].Ended = false
+	if s.Judge(); s.Devices[0].State != web.StateLate {
+		t.Errorf("and if it did not: %+v", s.States)
+	}
+}

@@ -212,7 +212,7 @@ func (l *learned) tell(left int) {
 			break
 		}
 		if lines := configLines(l.by[name].Options); lines != nil {
-			l.log.Info("learned how a device wants to be asked; in the config it is permanent", "device", name, "learned", lines)
+			l.log.Info("learned something about a device; as lines of its config it is permanent", "device", name, "learned", lines)
 		}
 	}
 	clear(l.news)

@@ -172,7 +172,7 @@ func (g *Gateway) prepareDestinations(cfg *config.Config, next *running) error {
 		if dest == nil || !sameDestination(dest.cfg, *d) {
 			if g.buf.Destination(d.Name) == nil {
 				if _, err := g.buf.AddDestination(d.Name, startOf(d)); err != nil {
-					return fmt.Errorf("add destination %q: %w", d.Name, err)
+					return err
 				}
 			}
 			var err error
@@ -207,6 +207,7 @@ func (g *Gateway) apply(next *running) (gone *running, err error) {
 		return nil, errStopping
 	}
 	gone = g.running.without(next)
+	g.judge.succeed(gone.connections, next.connections)
 	gone.stop()
 	if g.o.SetLogLevel != nil {
 		g.o.SetLogLevel(next.cfg.Log.Level)

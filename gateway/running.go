@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"slices"
+	"time"
 
 	"millrace/gateway/config"
+	"millrace/gateway/poller"
 	"millrace/gateway/web"
 )
 
@@ -65,6 +67,36 @@ func (r *running) sessions() (list []*task) {
 		list = append(list, d.task)
 	}
 	return list
+}
+
+// succeed has the devices of new connections that were up on those they replace count as up until they are tried: that a reload
+// connects anew is no fault of theirs, and nobody is to be woken for it. mu of the gateway is held.
+func (j *judge) succeed(gone, next []*connection) {
+	now, until := time.Now(), map[string]time.Time{}
+	for _, c := range gone {
+		stats := c.poller.Stats()
+		for i, d := range c.devices {
+			switch {
+			case c.exchanged(&stats, i, now): // one reload after another does not prolong it
+				until[d.name] = c.upUntil[i]
+			case stats.Up && stats.Devices[i].Reason == "" && !j.stands("device", d.name, web.StateDown):
+				until[d.name] = now.Add(firstLook)
+			}
+		}
+	}
+	for _, c := range next {
+		if c.task != nil {
+			continue
+		}
+		for i, d := range c.devices {
+			c.upUntil[i] = until[d.name]
+		}
+	}
+}
+
+// exchanged reports whether a device still counts as it did on the connection that this one replaces.
+func (c *connection) exchanged(stats *poller.Stats, i int, now time.Time) bool {
+	return now.Before(c.upUntil[i]) && stats.Devices[i].Reason == poller.NotYet
 }
 
 // ending is the connections that were told to end, by what only one connection may have at a time: a device, a url. It

@@ -48,6 +48,7 @@ func (g *Gateway) state() *web.Snapshot {
 				}
 			}
 			c.ask(&v, i)
+			v.Exchanged, v.Ended = c.exchanged(&stats, i, now), g.polling == nil
 			for class := range v.BadBy {
 				v.BadBy[class] = c.bad[i][class].Load()
 			}

@@ -90,7 +90,7 @@ func newQuarantineExport(f *storeFlags) *cobra.Command {
 }
 
 func stored(i int, q *buffer.Quarantined) *web.StoredRecord {
-	return &web.StoredRecord{Stream: &web.StoredStream{ID: i, Device: q.Account, Schema: q.Dict}, Seq: q.Seq, Payload: q.Payload,
+	return &web.StoredRecord{Stream: &web.StoredStream{ID: i, Device: q.Account, Schema: q.Dict}, Epoch: q.Epoch, Seq: q.Seq, Payload: q.Payload,
 		At: q.At, Readings: q.Readings, Gap: q.Gap}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/buffer"
 	"millrace/drivers"
 	"millrace/gateway"
 	"millrace/gateway/config"
@@ -61,6 +62,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 		d := &cfg.Destinations[i]
 		out.printf("destination %q: %s topic %s, %s, order %s\n", d.Name, gateway.PublicURL(d.URL), d.Topic, d.Format, d.Order)
 	}
+	out.place(cfg)
 	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
@@ -70,11 +72,26 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	for _, w := range out.warnings {
 		out.printf("WARNING: %s\n", w)
 	}
+	if out.problem != nil {
+		return &exitError{exitFailed, fmt.Errorf("the config has no mistake, but run would not start with it: %w", out.problem)}
+	}
 	out.printf("ok\n")
 	return out.err
 }
 
-// absent warns of destinations that the store knows and the config does not name. It asks the running gateway, or
+// place sees whether the store can be where the config has it. A directory that is not there may be made before the gateway
+// runs, or be on another machine than this one.
+func (p *planWriter) place(cfg *config.Config) {
+	err := gateway.Storable(cfg.Buffer.Path)
+	if errors.Is(err, gateway.ErrNoParent) {
+		p.warnings = append(p.warnings, "run would not start here: "+err.Error())
+		return
+	}
+	p.problem = errors.Join(p.problem, err)
+}
+
+// absent warns of destinations that the store keeps something for and the config does not name, and sees whether the store has
+// a place for those that are new. It asks the running gateway, or
 // reads the store; where there is none, or it cannot be read, there is nothing to say here.
 func (p *planWriter) absent(cfg *config.Config) {
 	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
@@ -90,11 +107,20 @@ func (p *planWriter) absent(cfg *config.Config) {
 	}
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
-		if !(&openedStore{cfg: cfg}).configured(d.Name) {
+		if d.Keeps() && !(&openedStore{cfg: cfg}).configured(d.Name) {
+			kept := web.Count(d.Backlog, "record")
+			if d.Quarantined > 0 {
+				kept += fmt.Sprintf(" and %d in quarantine", d.Quarantined)
+			}
 			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name, and nothing new is for it; if it was renamed, nothing goes over to the new name; `millrace buffer forget %s` ends this",
-				web.Count(uint64(d.Backlog), "record"), d.Name, d.Name))
+				kept, d.Name, d.Name))
 		}
 	}
+	var names []string
+	for i := range cfg.Destinations {
+		names = append(names, cfg.Destinations[i].Name)
+	}
+	p.problem = errors.Join(p.problem, buffer.Places(names, st.Stats.Destinations))
 }
 
 // load is what a config asks of the plant, the store and the uplink, per second.
@@ -117,6 +143,7 @@ func (l *load) add(o load) {
 type planWriter struct {
 	w        io.Writer
 	err      error
+	problem  error               // why run would not start
 	warnings []string            // said again at the end
 	learned  map[string][]string // by device, as lines of the config
 }

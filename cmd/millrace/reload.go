@@ -46,6 +46,9 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 			change, err := askReload(cmd.Context(), dir, named)
 			switch {
 			case errors.Is(err, web.ErrNoGateway):
+				if named != "" {
+					err = fmt.Errorf("%w If buffer.path is what was changed, that needs a restart; until then the gateway is at its old path (--path)", err)
+				}
 				return &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
 			case err != nil:
 				return &exitError{exitFailed, errors.Join(err, errors.New("nothing was changed: the config loaded before runs on"))}

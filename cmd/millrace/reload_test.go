@@ -45,7 +45,11 @@ func TestReloadCommand(t *testing.T) {
 	}
 	stop()
 	writeFile(t, file, good)
-	reload(exitFailed, "--config", file)
+	said := stderrOf(t, func() { reload(exitFailed, "--config", file) })
+	contains(t, said, "is it running", "buffer.path is what was changed, that needs a restart")
+	if said = stderrOf(t, func() { reload(exitFailed, "--path", dir) }); strings.Contains(said, "buffer.path") {
+		t.Errorf("with --path: %s", said)
+	}
 	if _, err := askReload(t.Context(), dir, ""); err == nil || !strings.Contains(err.Error(), "no gateway answers") {
 		t.Errorf("without a gateway: %v", err)
 	}

@@ -38,6 +38,9 @@ characters; json and csv have all of it.`,
   millrace values --bad -o csv`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := newValuePrinter(io.Discard, f.format, f.watch); err != nil {
+				return err
+			}
 			device, tag, _ := strings.Cut(strings.Join(args, ""), "/")
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -148,7 +151,7 @@ func newValuePrinter(out io.Writer, format string, watch bool) (*valuePrinter, e
 			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source), fmt.Sprint(v.Lost)})
 		}, func() error { w.Flush(); return w.Error() }}, nil
 	}
-	return nil, fmt.Errorf("unknown output %q; use table, json or csv", format)
+	return nil, fmt.Errorf("output %q is unknown; use table, json or csv", format)
 }
 
 // newTablePrinter prints a table. Of one that goes on, the age of a row would soon be wrong; the time of its poll stays right.

@@ -177,3 +177,10 @@ func TestValuesOfAnUnknownName(t *testing.T) {
 		}
 	}
 }
+
+// TestValuesUsage: a format that does not exist is a mistake in the command, as everywhere else.
+func TestValuesUsage(t *testing.T) {
+	if code, _ := millrace("values", "-o", "xml", "--path", t.TempDir()); code != exitUsage {
+		t.Errorf("exit %d", code)
+	}
+}

@@ -41,7 +41,7 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 			{name: "url", or: "urls", show: "tcp://192.168.1.10:502", need: `"url: tcp://192.168.1.10:502"`, help: "as the driver says; Modbus devices with the same url share one connection", kind: deviceURLKind()},
 			{name: "urls", show: "[tcp://10.0.0.10, tcp://10.1.0.10]", help: "in place of url, where several paths lead to a Modbus device: the first is used until it fails, then the next", kind: deviceURLsKind()},
 			// Slow serial gateways answer within a second, and a dead device must not hold its line for longer than a few polls.
-			{name: "timeout", def: "2s", help: "of one request", kind: durationKind(func(d *deviceDraft) *time.Duration { return &d.Timeout }, false, minTimeout, maxTimeout)},
+			{name: "timeout", def: "2s", help: "of one request; a Modbus device that falls silent is bad after two of them", kind: durationKind(func(d *deviceDraft) *time.Duration { return &d.Timeout }, false, minTimeout, maxTimeout)},
 			// A serial gateway needs about half a second to free its only session; a device that was switched on is read within half a minute.
 			{name: "retry", help: "wait between two connects, growing from min to max", kind: retryKind("500ms", "30s", func(d *deviceDraft) *Retry { return &d.Retry })},
 			{name: "description", show: "the big press", help: "256 bytes at most", kind: textKind(func(d *deviceDraft) *string { return &d.Description }, maxLabel)},

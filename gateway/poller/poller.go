@@ -80,7 +80,7 @@ type Poller struct {
 
 // New returns a poller for the connection. It starts nothing.
 func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
-	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, before: o.Since, details: o.Details, buffers: o.Buffers, refusals: o.Refusals, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: notYet},
+	p := &Poller{driver: d, log: o.Log, enter: o.Enter, gaps: o.Gaps, before: o.Since, details: o.Details, buffers: o.Buffers, refusals: o.Refusals, limits: newLimits(o.RetryMin, o.RetryMax), link: link{reason: NotYet},
 		jobs: make(chan *job, maxJobs), ending: make(chan struct{}), over: make(chan struct{})}
 	if p.buffers == nil {
 		p.buffers = new(Buffers)
@@ -93,7 +93,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 		p.enter = func() (func(), error) { return func() {}, nil }
 	}
 	for i := range c.Devices {
-		dev := &device{name: c.Devices[i].Name, reason: notYet}
+		dev := &device{name: c.Devices[i].Name, reason: NotYet}
 		p.devices = append(p.devices, dev)
 		for j := range c.Devices[i].Groups {
 			g := &c.Devices[i].Groups[j]
@@ -107,7 +107,8 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	return p
 }
 
-const notYet = "not connected yet"
+// NotYet is the reason of a device that was not tried yet.
+const NotYet = "not connected yet"
 
 // firstConnect is how long the first tick waits for the first connection, so that a start does not
 // begin with bad readings of devices that are well.

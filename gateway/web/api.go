@@ -125,7 +125,7 @@ func plain(v telemetry.Value) any {
 
 // wantOf reads which values a request wants.
 func wantOf(r *http.Request) values.Want {
-	return values.Want{Device: r.FormValue("device"), Tag: r.FormValue("tag"), Bad: r.FormValue("bad") != ""}
+	return values.Want{Device: r.FormValue("device"), Tag: r.FormValue("tag"), Bad: flag(r, "bad")}
 }
 
 // serveValues answers with a JSON list of values, or with watch=1 with one value a line as they change, until either side
@@ -136,7 +136,7 @@ func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, err)
 		return
 	}
-	if r.FormValue("watch") != "" {
+	if flag(r, "watch") {
 		s.watchValues(w, r, want)
 		return
 	}

@@ -214,6 +214,7 @@ func (d *Device) judge(now time.Time) State {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
 	switch late, do := d.late(now); {
+	case d.Exchanged:
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:
@@ -245,7 +246,7 @@ func (d *Device) retryAdvice() string {
 func (d *Device) late(now time.Time) (why, do string) {
 	for i := range d.Groups {
 		g := &d.Groups[i]
-		if !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
+		if !d.Ended && !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
 			return fmt.Sprintf("group %q was last polled at %s", g.Name, g.LastAt.UTC().Format(time.RFC3339)), "see what else is on its line"
 		}
 		if g.Behind == "" || now.Sub(g.MissedAt) >= max(lateFor, 3*g.Interval) {

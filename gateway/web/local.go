@@ -233,7 +233,7 @@ func ownBound(r *http.Request) bool {
 	case "/healthz", "/readyz", "/metrics", "/api/v1/trace":
 		return true
 	case "/api/v1/values":
-		return r.FormValue("watch") != ""
+		return flag(r, "watch")
 	}
 	return false
 }

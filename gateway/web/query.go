@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"millrace/gateway/values"
@@ -25,13 +26,24 @@ var queryKeys = map[string][]string{
 	"/api/v1/store/forget":            {"destination"},
 }
 
+// queryNeeds are those of them that must be given, value and request also empty.
+var queryNeeds = map[string][]string{
+	"/api/v1/learned/reset":           {"device"},
+	"/api/v1/write":                   {"device", "tag", "value"},
+	"/api/v1/ask":                     {"driver", "url", "request"},
+	"/api/v1/trace":                   {"device"},
+	"/api/v1/store/quarantine/retry":  {"id"},
+	"/api/v1/store/quarantine/delete": {"id"},
+	"/api/v1/store/forget":            {"destination"},
+}
+
 // checkQuery answers a request of the API whose query says what nobody reads: a misspelt key would mean "all". Paths outside of
 // the API take any, because monitoring systems add keys of their own.
 func checkQuery(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r) // "" = not found, or another method: the mux says so
 		if _, path, _ := strings.Cut(pattern, " "); strings.HasPrefix(path, "/api/") {
-			if err := mistakeIn(r.URL.RawQuery, queryKeys[path]); err != nil {
+			if err := mistakeIn(r.URL.RawQuery, path); err != nil {
 				fail(w, http.StatusBadRequest, fmt.Errorf("%s: %w", r.URL.Path, err))
 				return
 			}
@@ -40,8 +52,9 @@ func checkQuery(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// mistakeIn returns what is wrong with a query that may have these keys, once each.
-func mistakeIn(query string, keys []string) error {
+// mistakeIn returns what is wrong with the query of a path of the API.
+func mistakeIn(query, path string) error {
+	keys := queryKeys[path]
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return fmt.Errorf("the query is not one: %w; write & between its parts and quote what is special", err)
@@ -54,9 +67,34 @@ func mistakeIn(query string, keys []string) error {
 			return fmt.Errorf("unknown key %q; it takes %s", key, strings.Join(keys, ", "))
 		case len(q[key]) > 1:
 			return fmt.Errorf("key %q is given %d times; give it once", key, len(q[key]))
+		case key == "bad" || key == "watch":
+			if _, err := strconv.ParseBool(q.Get(key)); err != nil {
+				return fmt.Errorf("%s=%s: write 1 for yes, or 0", key, q.Get(key))
+			}
 		}
 	}
-	return nil
+	return missingFrom(q, path)
+}
+
+// missingFrom names what must be given and is not, and where it is looked for: people try the body first.
+func missingFrom(q url.Values, path string) error {
+	var missing, form []string
+	for _, key := range queryNeeds[path] {
+		if q.Get(key) == "" && !(q.Has(key) && (key == "value" || key == "request")) {
+			missing = append(missing, key)
+		}
+		form = append(form, key+"=…")
+	}
+	if missing == nil {
+		return nil
+	}
+	return fmt.Errorf("no %s given; parameters stand in the query, as %s?%s; a body is not read", strings.Join(missing, ", no "), path, strings.Join(form, "&"))
+}
+
+// flag reads a yes or no of the query; checkQuery has seen that it is one.
+func flag(r *http.Request, key string) bool {
+	yes, _ := strconv.ParseBool(r.FormValue(key))
+	return yes
 }
 
 // unknown says that there is no such device or tag. A device whose values are missing because a reload exchanges it is known.

@@ -90,3 +90,48 @@ func sayRefused(t *testing.T, what string, code int, text string, want int) {
 		t.Errorf("%s: %d %s, want %d with an error", what, code, text, want)
 	}
 }
+
+// TestMissingParametersAreSaid: a request that lacks what it must have is answered with what that is and where it belongs, and
+// does nothing; so is a yes or no that is neither.
+func TestMissingParametersAreSaid(t *testing.T) {
+	f := newFake(t, 1)
+	f.table, _ = plantTable()
+	dir := serve(t, f)
+	refused := func(method, path string, want ...string) {
+		t.Helper()
+		code, text := over(t, dir, method, path)
+		sayRefused(t, path, code, string(text), 400)
+		for _, w := range want {
+			if !strings.Contains(string(text), w) {
+				t.Errorf("%s: %s does not tell %q", path, text, w)
+			}
+		}
+	}
+	refused("POST", "/api/v1/write", "no device, no tag, no value given", "in the query", "a body is not read")
+	refused("POST", "/api/v1/write?device=press-1&tag=", "no tag, no value given")
+	for path, keys := range queryNeeds {
+		method := "POST"
+		if path == "/api/v1/trace" {
+			method = "GET"
+		}
+		refused(method, path, "no "+keys[0])
+	}
+	if f.wrote != [3]string{} {
+		t.Errorf("written: %q", f.wrote)
+	}
+	if code, text := over(t, dir, "POST", "/api/v1/write?device=press-1&tag=speed&value="); code != 200 || f.wrote != [3]string{"press-1", "speed", ""} {
+		t.Errorf("an empty text: %d %s, written %q", code, text, f.wrote)
+	}
+	refused("GET", "/api/v1/values?bad=maybe", "bad=maybe", "1 for yes")
+	refused("GET", "/api/v1/values?watch=", "watch=")
+	_, all := over(t, dir, "GET", "/api/v1/values")
+	if _, text := over(t, dir, "GET", "/api/v1/values?bad=0"); len(all) == 0 || !sameLength(text, all) {
+		t.Errorf("bad=0: %s\nall: %s", text, all)
+	}
+}
+
+// sameLength reports whether two lists of values have the same length.
+func sameLength(a, b []byte) bool {
+	var x, y []json.RawMessage
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && len(x) == len(y)
+}

@@ -109,6 +109,8 @@ type Device struct {
 	State      string    `json:"state"`                 // by Judge: ok, late, on spare path, contested, partly bad, changed or down
 	Up         bool      `json:"up"`                    // by Judge: it is not down
 	Connected  bool      `json:"connected"`             // its connection stands
+	Exchanged  bool      `json:"-"`                     // it was up until a moment ago, when a reload exchanged its connection, and was not tried since
+	Ended      bool      `json:"-"`                     // it is not polled any more, because the gateway stops
 	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
 	Since      time.Time `json:"since"`                 // when Connected or Reason last changed; zero when unknown
 	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config

@@ -50,6 +50,9 @@ func (d *Destination) refuses() string {
 	if len(names) <= 3 {
 		whose = strings.Join(names, ", ")
 	}
+	if len(d.Breakers) == 1 { // the device's other groups may flow
+		whose += fmt.Sprintf(" on topic %q", d.Breakers[0].Topic)
+	}
 	return fmt.Sprintf("it refuses messages of %s: %s held back, the rest flows", whose, Count(d.Held, "record"))
 }
 
