@@ -14,14 +14,13 @@ import (
 func of(t *testing.T, pushes <-chan drivers.Push, tag uint32) telemetry.Reading {
 	t.Helper()
 	var got telemetry.Reading
-	next(t, pushes, func(p *drivers.Push) bool {
-		for _, r := range p.Readings {
+	next(t, pushes, func(p *drivers.Push) (found bool) {
+		for _, r := range p.Readings { // the last: on a slow machine two samples are in one push
 			if r.Tag == tag {
-				got = r
-				return true
+				got, found = r, true
 			}
 		}
-		return false
+		return found
 	})
 	return got
 }
