@@ -231,14 +231,14 @@ func (f *feed) events(s *subscription, r *reader) error {
 		if !s.group.tags[tag].event.passes(&e) {
 			continue
 		}
-		e.Refresh = s.refreshing[tag] || e.Condition != "" && s.before(at)
+		e.Refresh = s.refreshing[tag] || e.Condition != "" && f.before(s, at)
 		p.Readings = append(p.Readings, e.reading(tag, at))
 		if len(p.Readings) == maxPush {
 			f.push(p)
 			p = drivers.Push{Group: s.ref}
 		}
 	}
-	f.push(p)
+	f.pushPart(s, p, true)
 	return f.spoilt(s, r.Err)
 }
 
@@ -324,8 +324,8 @@ func (f *feed) refresh(s *subscription) error {
 
 // before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some
 // servers put the marks of a refresh among the events of the server itself only.
-func (s *subscription) before(at int64) bool {
-	return at != 0 && at < s.listens && s.came.Sub(s.asked) < refreshTime
+func (f *feed) before(s *subscription, at int64) bool {
+	return at != 0 && at < s.listens && f.came.Sub(s.asked) < refreshTime
 }
 
 // begun returns what those of the tags read from now on that are of events and are monitored: that they come.

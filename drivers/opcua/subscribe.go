@@ -208,6 +208,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if s.listens == 0 {
 		s.listens = micros(ticksOf(r.Clock))
 	}
+	f.lag.of(time.Now(), r.Clock)
 	var again []int
 	for _, tag := range tags {
 		i := r.item()
