@@ -42,26 +42,38 @@ type fills struct {
 
 // fill lets the history of a device's groups be read that it pushes, where its driver can and is told to.
 func (p *Poller) fill(d *device, from, to time.Time) {
-	if _, ok := p.driver.(drivers.Historian); !ok {
+	for _, g := range p.groups {
+		if g.device == d {
+			p.fillGroup(g, from, to)
+		}
+	}
+}
+
+func (p *Poller) fillGroup(g *group, from, to time.Time) {
+	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed {
 		return
 	}
 	to = to.Round(0)
 	from = to.Add(-min(to.Sub(from), maxPast)) // by the clock of now
-	for _, g := range p.groups {
-		if g.device != d || g.past == nil || !g.stat.Pushed || !from.Before(to) {
-			continue
-		}
-		if len(p.fills.list) == maxFills {
-			if n := p.fills.lost.add(1, time.Now()); n > 0 {
-				p.log.Warn(fillFailed, "device", d.name, "cause", "over 1024 outages wait to be read", "lost", n)
-			}
-			continue
-		}
-		if len(p.fills.list) == 0 {
-			p.fills.due = time.Now()
-		}
-		p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
+	if !from.Before(to) {
+		return
 	}
+	for i := range p.fills.list { // a loss behind a loss
+		if f := &p.fills.list[i]; f.group == g && !from.Before(f.from) && !from.After(f.to) {
+			f.to = to
+			return
+		}
+	}
+	if len(p.fills.list) == maxFills {
+		if n := p.fills.lost.add(1, time.Now()); n > 0 {
+			p.log.Warn(fillFailed, "device", g.device.name, "cause", "over 1024 outages wait to be read", "lost", n)
+		}
+		return
+	}
+	if len(p.fills.list) == 0 {
+		p.fills.due = time.Now()
+	}
+	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
 }
 
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the

@@ -74,6 +74,9 @@ func (p *Poller) heard(g *group, push *drivers.Push, now time.Time) {
 			reason = "a queue of the device overflowed"
 		}
 		p.tellGap(&Gap{Device: g.ref.Device, Group: g.ref.Group, Tags: push.Tags, From: g.since(), To: now, Lost: push.Lost, Reason: reason})
+		if now.Sub(g.heard) > travel+2*min(g.interval, publish) { // it was not heard for a while; a device that always overflows is not read twice
+			p.fillGroup(g, g.since(), now)
+		}
 	}
 	at := push.At
 	if at.IsZero() {
