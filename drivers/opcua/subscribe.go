@@ -90,7 +90,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
 		switch {
-		case g.isLost(tag):
+		case g.isLost(tag), g.homeless(tag):
 			bad = append(bad, s.refuse(tag, reason))
 		case reason != "" && reason != shared && reason != eventsOnly:
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
@@ -246,6 +246,13 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	if err := f.bury(s, tags); err != nil {
 		return err
 	}
+	moved, err := f.finder.renumbered(f.ctx, &f.converter)
+	if err != nil {
+		return err
+	}
+	if moved {
+		return renumberedError
+	}
 	tags, bad, err := f.searchLost(s, tags)
 	if err != nil {
 		return err
@@ -266,19 +273,21 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	return nil
 }
 
-// searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone. It returns the tags that have one, and
+// searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone; those without a namespace wait for the next session. It returns the tags that have one, and
 // readings of the others.
 func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telemetry.Reading, err error) {
 	var lost []int
 	for _, tag := range tags {
-		if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
+		if s.group.homeless(tag) {
+			s.refuse(tag, s.group.ask.reasons[tag])
+		} else if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
 			lost = append(lost, tag)
 		} else {
 			found = append(found, tag)
 		}
 	}
 	if len(lost) == 0 {
-		return tags, nil, nil
+		return found, nil, nil
 	}
 	still, err := f.finder.locate(f.ctx, s.group, lost)
 	if err != nil {
