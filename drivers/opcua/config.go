@@ -95,6 +95,7 @@ type group struct {
 	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
 	noted  string // what was said last of its subscription
+	unheld string // why the server does not tell which conditions stand; "" = it does
 }
 
 // mode says how the server is asked for values.

@@ -149,6 +149,9 @@ func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
 	}
+	if s.group.unheld != "" {
+		words = append(words, s.group.unheldWords())
+	}
 	if usual := quiet(asked, f.set.quiet); s.quiet > usual {
 		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
 	}
