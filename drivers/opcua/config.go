@@ -157,7 +157,7 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 	case err != nil || u.Scheme == "" || (u.Host == "" && u.Opaque != ""):
 		mend := example
 		if !strings.Contains(text, "://") && text != "" {
-			mend = fmt.Sprintf("use %q", "opc.tcp://"+text)
+			mend = fmt.Sprintf("use %q", "opc.tcp://"+strings.TrimLeft(strings.TrimPrefix(text, "opc.tcp"), ":/"))
 		}
 		fail("url", fmt.Sprintf("url %q is not an OPC UA endpoint", text), mend)
 		return

@@ -74,6 +74,9 @@ func statusText(code ua.StatusCode) string {
 	}
 	name := strings.NewReplacer("ID", "Id", "TCP", "Tcp", "URI", "Uri", "URL", "Url").Replace(strings.TrimPrefix(desc.Name, "Status"))
 	text := strings.TrimSuffix(desc.Text, ".")
+	if code&0xFFFF0000 == ua.StatusBadSessionClosed { // the specification blames the client, and servers that shut down say it
+		text = "the server has closed the session; it may be stopping"
+	}
 	if text == "" {
 		return name
 	}
