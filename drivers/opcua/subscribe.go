@@ -1,7 +1,9 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
@@ -98,6 +101,12 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
 	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), g.listening()...), &got)
+	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
+		err = statusError(ua.StatusBadTooManyMonitoredItems)
+	}
+	if refused := statusError(0); errors.As(err, &refused) {
+		return cmp.Or(f.unsubscribe(ctx, s), err)
+	}
 	if err == nil && len(g.ask.filters) > 0 {
 		err = f.refresh(s)
 	}
@@ -106,6 +115,15 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	}
 	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(g.spreadBad(append(bad, more...)), s.begun(g.listening())...), Note: g.news(got.note(asked, f, s))})
 	return nil
+}
+
+// unsubscribe has the server forget a subscription, whose group is polled then.
+func (f *feed) unsubscribe(ctx context.Context, s *subscription) error {
+	delete(f.subs, s.id)
+	_, err := f.call(ctx, id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, id.DeleteSubscriptionsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
+		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, 1), s.id), nil
+	})
+	return unlessRefused(err)
 }
 
 // listening returns the tags of events whose nodes are known.
@@ -132,6 +150,7 @@ type revised struct {
 	sampling time.Duration // the longest
 	queue    uint32        // the shortest
 	unfit    int           // items that it takes without server_deadband only
+	crowded  bool          // it has no room for more items
 }
 
 // note says in words where the server does not do what was asked for, "" when it does all.
@@ -222,6 +241,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 			got.unfit++
 			again = append(again, tag)
 		case i.status>>31 != 0:
+			got.crowded = got.crowded || i.status&0xFFFF0000 == ua.StatusBadTooManyMonitoredItems
 			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
 		default:
 			delete(s.reasons, tag)

@@ -216,6 +216,9 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 	case !ok || s.nodes[key] == nil:
 		result.StatusCode = ua.StatusBadNodeIDUnknown
 		return result
+	case s.opts.MaxItems > 0 && len(sub.items) >= s.opts.MaxItems:
+		result.StatusCode = ua.StatusBadTooManyMonitoredItems
+		return result
 	case want.ItemToMonitor.AttributeID != ua.AttributeIDValue:
 		result.StatusCode = ua.StatusBadAttributeIDInvalid
 		return result
@@ -253,6 +256,23 @@ func (s *Server) Items() (n int) {
 }
 
 // deleteItems takes items out of a subscription.
+func (s *Server) deleteSubscriptions(session *session, r *ua.DeleteSubscriptionsRequest) (ua.Response, ua.StatusCode) {
+	m := &session.subs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	res := &ua.DeleteSubscriptionsResponse{}
+	for _, id := range r.SubscriptionIDs {
+		status := ua.StatusBadSubscriptionIDInvalid
+		if sub := m.all[id]; sub != nil {
+			sub.end()
+			delete(m.all, id)
+			status = ua.StatusOK
+		}
+		res.Results = append(res.Results, status)
+	}
+	return res, ua.StatusOK
+}
+
 func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
 	m := &session.subs
 	m.mu.Lock()
