@@ -256,44 +256,6 @@ func (s *Server) Items() (n int) {
 }
 
 // deleteItems takes items out of a subscription.
-func (s *Server) deleteSubscriptions(session *session, r *ua.DeleteSubscriptionsRequest) (ua.Response, ua.StatusCode) {
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	res := &ua.DeleteSubscriptionsResponse{}
-	for _, id := range r.SubscriptionIDs {
-		status := ua.StatusBadSubscriptionIDInvalid
-		if sub := m.all[id]; sub != nil {
-			sub.end()
-			delete(m.all, id)
-			status = ua.StatusOK
-		}
-		res.Results = append(res.Results, status)
-	}
-	return res, ua.StatusOK
-}
-
-func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[r.SubscriptionID]
-	if sub == nil {
-		return nil, ua.StatusBadSubscriptionIDInvalid
-	}
-	res := &ua.DeleteMonitoredItemsResponse{}
-	for _, id := range r.MonitoredItemIDs {
-		at, status := slices.IndexFunc(sub.items, func(i *item) bool { return i.id == id }), ua.StatusOK
-		if at < 0 {
-			status = ua.StatusBadMonitoredItemIDInvalid
-		} else {
-			sub.items = slices.Delete(sub.items, at, at+1)
-		}
-		res.Results = append(res.Results, status)
-	}
-	return res, ua.StatusOK
-}
-
 // wait lets a Publish request wait for its answer.
 func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.PublishRequest) (ua.Response, ua.StatusCode) {
 	m := &session.subs
