@@ -6,6 +6,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 )
 
+// deleteSubscriptions ends some of a session.
 func (s *Server) deleteSubscriptions(session *session, r *ua.DeleteSubscriptionsRequest) (ua.Response, ua.StatusCode) {
 	m := &session.subs
 	m.mu.Lock()
@@ -23,6 +24,7 @@ func (s *Server) deleteSubscriptions(session *session, r *ua.DeleteSubscriptions
 	return res, ua.StatusOK
 }
 
+// deleteItems takes items out of a subscription.
 func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
 	m := &session.subs
 	m.mu.Lock()

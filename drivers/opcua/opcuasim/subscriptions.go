@@ -255,7 +255,6 @@ func (s *Server) Items() (n int) {
 	return n
 }
 
-// deleteItems takes items out of a subscription.
 // wait lets a Publish request wait for its answer.
 func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.PublishRequest) (ua.Response, ua.StatusCode) {
 	m := &session.subs
