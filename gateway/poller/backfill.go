@@ -22,6 +22,7 @@ const (
 	maxSpan    = time.Hour
 	minSpan    = time.Second
 	fillFailed = "a device gave no history of a time when it could not be heard"
+	fillPartly = "a device gave only a part of its history of a time when it could not be heard"
 )
 
 // fill is a time of which the history of a group is to be read, by the gateway's clock.
@@ -182,7 +183,11 @@ func (p *Poller) filled(f *fill) {
 		if p.refusals.changed(f.group.device.name, f.group.name, f.refused.Error()) {
 			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, fillFailed, "cause", f.refused)
+		message := fillFailed
+		if f.readings > 0 { // of other tags, or of other hours
+			message = fillPartly
+		}
+		log.Log(context.Background(), level, message, "cause", f.refused)
 		return
 	}
 	log.Info("the device's history of a time when it could not be heard was read")
