@@ -135,6 +135,10 @@ func (l *loader) linear(f field, from, to *Range) bool {
 	a, ok := parseRange(left)
 	b, ok2 := parseRange(right)
 	if !ok || !ok2 || a.Low == a.High || b.Low == b.High {
+		if ok && ok2 {
+			l.errorf(l.at(f.v), "write two different values on both sides of the arrow, such as 0..27648 -> 4..20", "linear %s has an empty range", quote(f.v.n.Value))
+			return false
+		}
 		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges of two values each", quote(f.v.n.Value))
 		return false
 	}

@@ -283,6 +283,10 @@ func TestCommand(t *testing.T) {
 	if err := cmd.Execute(); err == nil {
 		t.Error("a folder was imported")
 	}
+	cmd.SetArgs([]string{"kepware-csv", "testdata/none.csv"})
+	if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), "there is no such file; ") {
+		t.Errorf("a file that is not there: %v", err)
+	}
 }
 
 func TestTemplateCommand(t *testing.T) {
@@ -311,6 +315,12 @@ func TestTemplateCommand(t *testing.T) {
 	}
 	if out, _, err = run(); err != nil || strings.Count(out, "\n") != 1+len(templates.List()) {
 		t.Errorf("the list: %v\n%s", err, out)
+	}
+	if out, _, err = run("eastron-sdm630", "-o", "template"); err != nil {
+		t.Fatal(err)
+	}
+	if own, err := templates.Parse([]byte(out)); err != nil || own.Name != "eastron-sdm630" {
+		t.Errorf("what -o template prints is not taken: %v", err)
 	}
 	for _, wrong := range [][]string{{"sdm-630"}, {"../secret"}, {"eastron-sdm630", "--unit", "256"}, {"eastron-sdm630", "--interval", "1ms"}} {
 		if _, _, err := run(wrong...); err == nil {
