@@ -239,6 +239,7 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 		return
 	}
 	read := map[string]bool{} // false: derived or aggregated
+	var texts []string
 	for i := range d.Groups {
 		for _, t := range d.Groups[i].Derived {
 			read[t.Name] = false
@@ -247,14 +248,17 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 	for i := range d.Groups {
 		for j := range d.Groups[i].Tags {
 			_, aggregated := d.Groups[i].Aggregates[j]
-			read[d.Groups[i].Tags[j].Name] = !aggregated
+			t := &d.Groups[i].Tags[j]
+			if read[t.Name] = !aggregated; declaredType(t) == telemetry.StringType {
+				texts = append(texts, t.Name)
+			}
 		}
 	}
 	for _, f := range d.formulas {
 		if f.text == "" || d.unread {
 			continue // reported
 		}
-		compiled, err := derive.Compile(f.text, func(name string) bool { return read[name] })
+		compiled, err := derive.Compile(f.text, func(name string) bool { return read[name] }, texts...)
 		var unknown *derive.UnknownTagError
 		switch {
 		case err == nil:
