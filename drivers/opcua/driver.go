@@ -143,7 +143,9 @@ func (d *driver) learn(ctx context.Context) error {
 	if err := d.findPaths(ctx, names, reason); err != nil {
 		return err
 	}
-	d.spaces.look(names, time.Now())
+	now := time.Now()
+	d.spaces.look(names, now)
+	d.seek = now.Add(asideTime)
 	return d.notice(ctx, names)
 }
 
