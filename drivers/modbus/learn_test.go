@@ -341,7 +341,7 @@ func TestTimesBeforeSilence(t *testing.T) {
 			if _, err := b.read(drivers.Ref{}); err != nil {
 				t.Fatal(err)
 			}
-			if got := time.UnixMicro(b.last[0].Time).Sub(start); (got - want).Abs() > time.Millisecond || want > 0 && time.Since(start) < want {
+			if got := time.UnixMicro(b.last[0].Time).Sub(start); (got-want).Abs() > time.Millisecond || want > 0 && time.Since(start) < want {
 				t.Errorf("%s: the reading's time is %v after the poll's begin, want %v", what, got, want)
 			}
 		}
