@@ -134,7 +134,7 @@ type Push struct {
 	Readings []telemetry.Reading
 	Lost     int
 	Tags     []uint32  // whose readings are missing, one for each of Lost; nil = any of the group. Valid as long as Readings
-	At       time.Time // nothing is missing up to then: when it came, with its monotonic part, or earlier; zero = when it is taken
+	At       time.Time // nothing is missing up to then: when the device sent it, by our clock with its monotonic part, or earlier; zero = when it is taken
 	Note     string    // what a person should know of the group's subscription, for the log: what is lost and why, or what the device made of a wish
 	Err      error     // why the link is lost: the last push, with nothing else but Since
 	Since    time.Time // with Err: from when on readings may be missing, where that is before the last push; zero = it is not

@@ -30,6 +30,8 @@ type learned struct {
 	mu      sync.Mutex
 	by      map[string]lesson // by device
 	dirty   bool              // the file has something else
+	urgent  bool              // a first thing of its kind is among it
+	seen    map[string]bool   // devices and options of which the file had something, in this run
 	news    map[string]bool   // devices of which something was learned since the last save
 	saved   time.Time
 	failing bool // the last save did, and the log has it
@@ -58,7 +60,8 @@ type lesson struct {
 	Given   map[string]string `json:"config,omitempty"` // what the config said of these options meanwhile
 }
 
-// learnedEvery is how often the file is written at most, so that a search is over mostly.
+// learnedEvery is how often the file is written at most, so that a search is over mostly. What an option of a device is at first is written at once: a namespace
+// that was not kept could not be told from another after a crash. That is as often as there are devices and options, in a run.
 const learnedEvery = time.Minute
 
 // learnedIn is the file of a store.
@@ -67,7 +70,7 @@ func learnedIn(dir string) kept {
 }
 
 func newLearned(dir string, log *slog.Logger) *learned {
-	l := &learned{file: learnedIn(dir), log: log, now: time.Now, saved: time.Now(), news: map[string]bool{}}
+	l := &learned{file: learnedIn(dir), log: log, now: time.Now, saved: time.Now(), news: map[string]bool{}, seen: map[string]bool{}}
 	var err error
 	if l.by, err = readLearned(&l.file); err != nil {
 		log.Warn("what was learned of devices cannot be read; it is learned anew", "file", l.file.path, "cause", err)
@@ -155,6 +158,7 @@ func (l *learned) look(connections []*connection) {
 			if !maps.Equal(was.Options, options) {
 				l.news[d.name], l.dirty = true, true
 			}
+			l.first(d.name, options, was.Options)
 			if len(options) == 0 {
 				continue
 			}
@@ -168,6 +172,17 @@ func (l *learned) look(connections []*connection) {
 	l.by = now
 }
 
+// first notes that something of a kind is known of a device which was not in this run, nor before it. mu is held.
+func (l *learned) first(device string, options, was map[string]string) {
+	for name := range options {
+		key := device + "/" + name
+		if _, kept := was[name]; !kept && !l.seen[key] {
+			l.urgent = true
+		}
+		l.seen[key] = true
+	}
+}
+
 func newLesson(d *learning, options map[string]string) lesson {
 	n := lesson{Of: d.of, Options: options, Given: map[string]string{}}
 	for name := range options {
@@ -178,17 +193,17 @@ func newLesson(d *learning, options map[string]string) lesson {
 	return n
 }
 
-// save writes the file if it has something else, once a minute at most or at once.
+// save writes the file if it has something else, once a minute at most, or at once if that is urgent or asked for.
 func (l *learned) save(atOnce bool) error {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	l.mu.Lock()
-	if !l.dirty || !atOnce && l.now().Sub(l.saved) < learnedEvery {
+	if !l.dirty || !atOnce && !l.urgent && l.now().Sub(l.saved) < learnedEvery {
 		l.mu.Unlock()
 		return nil
 	}
 	body, left := l.encode()
-	l.dirty, l.saved = false, l.now()
+	l.dirty, l.urgent, l.saved = false, false, l.now()
 	l.tell(left)
 	l.mu.Unlock()
 	err := l.file.write(body)

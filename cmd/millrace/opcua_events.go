@@ -53,7 +53,7 @@ it is interrupted or for so long as --for says. The conditions that stand are as
 			case ctx.Err() == nil:
 				return failed(err)
 			case w.shown == 0 && errors.Is(ctx.Err(), context.DeadlineExceeded):
-				return failed(fmt.Errorf("no event came within %v; watch longer", w.lasts))
+				return failed(fmt.Errorf("no event came within %v%s; watch longer", w.lasts, w.unheld))
 			}
 			return nil
 		},
@@ -74,6 +74,7 @@ type eventWatch struct {
 	lasts    time.Duration
 	format   string
 	shown    int
+	unheld   string
 }
 
 // tag is what the gateway would have in its config.
@@ -117,7 +118,7 @@ func (w *eventWatch) watch(ctx context.Context, out io.Writer, f *serverFlags, u
 			case !open:
 				return errors.New("the connection is lost")
 			case push.Note != "":
-				fmt.Fprintln(os.Stderr, push.Note)
+				fmt.Fprintln(os.Stderr, safe(push.Note))
 			}
 			if push.Lost > 0 {
 				fmt.Fprintf(os.Stderr, "%d events are missing before the next ones\n", push.Lost)
@@ -141,6 +142,9 @@ func (w *eventWatch) take(readings []telemetry.Reading, p eventPrinter) error {
 			return fmt.Errorf("BUG: event %q: %w", r.Value.Text, err)
 		}
 		if e.Subscribed {
+			if e.Note != "" {
+				w.unheld = ", and the server does not tell which conditions stand"
+			}
 			fmt.Fprintf(os.Stderr, "the events of %s come from now on\n", w.node)
 			continue
 		}
@@ -156,6 +160,7 @@ func (w *eventWatch) take(readings []telemetry.Reading, p eventPrinter) error {
 // shownEvent is what a table has of an event: see drivers/opcua/README.md.
 type shownEvent struct {
 	Type, Time, Source, Name, Message, Limit string
+	Note                                     string
 	Branch                                   string
 	Severity                                 int
 	Enabled, Active, Acked, Retain           *bool

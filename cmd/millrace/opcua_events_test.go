@@ -54,6 +54,9 @@ func TestOPCUAEvents(t *testing.T) {
 	contains(t, events(exitFailed, "--for", "1m", "--min-severity", "1001"), `min_severity "1001" is no severity; use 1`)
 	contains(t, events(exitFailed, "--for", "1m", "--type", "alarm"), `event_type "alarm": `)
 	contains(t, events(exitFailed, "--for", "-1s"), "leave it out")
+	silent, _ := plantServer(t, opcuasim.Options{RefuseRefresh: 0x80750000}, 10*time.Minute)
+	contains(t, both(t, exitFailed, "events", silent.Endpoint(), "--option", "security_policy=none", "ns=2;s=Machine", "--type", "i=2915", "--for", "2s"),
+		"the server does not tell which conditions stand (ConditionRefresh: BadMethodInvalid: ", "no event came within 2s, and the server does not tell which conditions stand; watch longer")
 	if n := s.Sessions(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}

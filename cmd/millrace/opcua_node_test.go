@@ -63,5 +63,11 @@ func TestNodeOPCUATools(t *testing.T) {
 	contains(t, tool(0, "browse", "-o", "csv"), "Server,i=2253,object,,,events,\n", ";s=Interop.Tank,object,,,events,\n", ";s=Interop.Level,variable,Double,mm,read+write,of the tank\n", ";s=Writable.Sum,method,,,call,")
 	contains(t, tool(0, "browse", "i=2253", "--filter", "currenttime"), "ServerStatus.CurrentTime = i=2258  UtcTime, read\n")
 	contains(t, tool(0, "history", "ns=1;s=Interop.Beat", "ns=1;s=Interop.Double", "--max", "1", "-o", "csv"), "Z,ns=1;s=Interop.Beat,0,good,\n", "ns=1;s=Interop.Double: the server gives no history of it: BadHistoryOperationUnsupported")
+	contains(t, tool(exitFailed, "write", "ns=1;s=Interop.Mode", "3"), "3 is none of the numbers of its enumeration, 0=Off, 1=Manual, 2=Automatic; ", "nothing was written")
+	if out := tool(exitFailed, "write", "ns=1;s=Interop.Mode", "2"); strings.Contains(out, "none of the numbers") {
+		t.Errorf("a number of the enumeration: %s", out)
+	}
+	contains(t, tool(exitFailed, "browse", "ns=1;s=nobody"), `node "ns=1;s=nobody": the node cannot be browsed: BadNodeIdUnknown`)
+	contains(t, tool(exitFailed, "call", "ns=1;s=nobody", "Sum"), `node "ns=1;s=nobody": the node cannot be browsed: BadNodeIdUnknown`)
 	contains(t, tool(0, "events", "ns=1;s=Interop.Tank", "--type", "i=2915", "--for", "8s", "-o", "json"), `"name":"Pressure"`, `"active":true,"limit":"High","refresh":true}`)
 }

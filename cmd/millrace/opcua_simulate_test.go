@@ -144,10 +144,17 @@ func TestOPCUAFaults(t *testing.T) {
 	read := append([]string{"read", s.Endpoint(), load}, pki...)
 	m := regexp.MustCompile(`thumbprint ([0-9a-f]{40})`).FindStringSubmatch(both(t, exitFailed, read...))
 	both(t, 0, append([]string{"trust", "add", m[1]}, pki...)...)
+	plain := filepath.Join(t.TempDir(), "plain.pem")
+	if err := os.WriteFile(plain, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, words := range map[string]string{m[1][:4]: "is trusted already", "none.pem": "there is no file none.pem", plain: "is no certificate in DER or PEM", "00ff00ff": "holds 0 certificates"} {
+		contains(t, both(t, exitFailed, append([]string{"trust", "add", what}, pki...)...), words)
+	}
 	if err := changes[0].do(); err != nil {
 		t.Error(err)
 	}
-	contains(t, both(t, exitFailed, read...), "BadApplicationSignatureInvalid")
+	contains(t, both(t, exitFailed, read...), "BadApplicationSignatureInvalid", "it checks our signature against another nonce than it has told")
 	if err := changes[1].do(); err != nil {
 		t.Error(err)
 	}

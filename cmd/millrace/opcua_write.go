@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -58,6 +59,9 @@ func writeNode(ctx context.Context, out io.Writer, c *opcua.Client, node, text s
 		return fmt.Errorf("write %s: %w", node, err)
 	}
 	fmt.Fprintf(out, "%s: now %s\n", node, heldBy(ctx, c))
+	if list := c.Unlisted(ctx, value); list != "" {
+		fmt.Fprintf(os.Stderr, "%s is none of the numbers of its enumeration, %s; what the machine makes of it is not known\n", shortText(value), safe(list))
+	}
 	if !yes {
 		return fmt.Errorf("nothing was written; add --yes to write %s", shortText(value))
 	}

@@ -23,7 +23,12 @@ func newWrite() *cobra.Command {
 rate, and answers when the device has confirmed. The value is as people see it, with the tag's scale.`,
 		Example: `  millrace write press-1/speed 42 --config millrace.yaml
   millrace write press-1/trim -5`,
-		Args: cobra.ExactArgs(2),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && !strings.Contains(args[0], "/") {
+				return fmt.Errorf("write to %q: name the tag as DEVICE/TAG, and the value behind it: millrace write press-1/speed 42", args[0])
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := path, error(nil)
 			if dir == "" {

@@ -24,6 +24,10 @@ writes: [{device: meter-1, tag: trim, min: -10, max: 10, rate: 100/s}]
 	if code, _ := millrace("write", "meter-1/trim", "-11", "--config", file); code != exitFailed {
 		t.Errorf("out of range: exit %d", code)
 	}
+	code := exitOK
+	if said := stderrOf(t, func() { code, _ = millrace("write", "meter-1", "trim", "5", "--config", file) }); code != exitUsage || !strings.Contains(said, "name the tag as DEVICE/TAG") {
+		t.Errorf("without a slash: exit %d\n%s", code, said)
+	}
 	if code := execute([]string{"write", "meter-1/trim", "-x", "--config", file}, io.Discard); code != exitUsage {
 		t.Errorf("an unknown flag: exit %d", code)
 	}

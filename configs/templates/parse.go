@@ -2,6 +2,7 @@ package templates
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -104,15 +105,53 @@ func decode(data []byte) (*file, error) {
 		return nil, fmt.Errorf("read template: %w", err)
 	}
 	var f, second file
+	if err := fits(data); err != nil {
+		return nil, err
+	}
 	if err := loader.Load(&f); errors.Is(err, io.EOF) {
 		return nil, errors.New("the template is empty; start from a built-in one")
 	} else if err != nil {
-		return nil, fmt.Errorf("read template: %w", err)
+		return nil, fmt.Errorf("read template: %s", inWords(err.Error()))
 	}
 	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file holds more than one template; give each a file of its own")
 	}
 	return &f, nil
+}
+
+// fits says what a file is that is no template.
+func fits(data []byte) error {
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth), loaderlimits.AliasValue(0))))
+	if err != nil {
+		return fmt.Errorf("read template: %w", err)
+	}
+	var n yaml.Node
+	if loader.Load(&n) != nil || len(n.Content) == 0 {
+		return nil // decode says so
+	}
+	switch n.Content[0].Kind {
+	case yaml.MappingNode:
+		return nil
+	case yaml.SequenceNode:
+		return errors.New("the file is a list, such as a list of devices, and not a template; if it has devices, name it under include: of the config")
+	}
+	return errors.New("the file is not a template")
+}
+
+// The parser's words for what does not fit, which have names of types of the program.
+var (
+	constructed = regexp.MustCompile("cannot construct !!(\\w+)( `[^`]*`)? into [^\\s;]+")
+	unknownKey  = regexp.MustCompile(`field (\S+) not found in type [^\s;]+`)
+)
+
+func inWords(text string) string {
+	text = constructed.ReplaceAllStringFunc(text, func(s string) string {
+		m := constructed.FindStringSubmatch(s)
+		what := map[string]string{"seq": "a list", "map": "keys and values", "str": "a text", "null": "nothing"}[m[1]]
+		return cmp.Or(what, "that value") + m[2] + " does not belong there"
+	})
+	text = strings.NewReplacer("yaml: ", "", "construct errors: ", "").Replace(text)
+	return unknownKey.ReplaceAllString(text, `there is no key "$1" here`)
 }
 
 // checker turns a file into a template and collects what is wrong with it.

@@ -81,6 +81,14 @@ func List() []string {
 	return files
 }
 
+// Raw returns the built-in template of that name as it is written: what LoadFrom takes.
+func Raw(name string) ([]byte, error) {
+	if _, err := Load(name); err != nil {
+		return nil, err
+	}
+	return fs.ReadFile(embedded, name+".yaml")
+}
+
 // Load returns the built-in template of that name.
 func Load(name string) (*Template, error) { return LoadFrom(embedded, name) }
 

@@ -25,9 +25,6 @@ type check struct {
 	lastFlagText    string
 }
 
-// interval is values from low to high, as the tag's numbers.
-type interval struct{ low, high telemetry.Value }
-
 // flag is the text of one bit.
 type flag struct {
 	bit  int
@@ -47,7 +44,7 @@ func parseCheck(t *telemetry.Tag, f *field, dev *settings, r *reporter) *check {
 	used := c.device(f, dev, r)
 	if text, ok := t.Options["invalid"]; ok {
 		used = true
-		r.check("invalid", text, c.parseInvalid(text, f.kind))
+		r.check("invalid", text, c.parseInvalid(text, f.kind, limitsOf(f.kind, f)))
 	}
 	for _, name := range []string{"min", "max"} {
 		text, ok := t.Options[name]
@@ -96,7 +93,7 @@ func (c *check) device(f *field, dev *settings, r *reporter) bool {
 	if text == "" {
 		return false
 	}
-	r.check("invalid", text, c.parseInvalid(text, f.kind))
+	r.check("invalid", text, c.parseInvalid(text, f.kind, limitsOf(f.kind, nil)))
 	return true
 }
 
@@ -122,8 +119,11 @@ func (c *check) texts(t *telemetry.Tag, f *field, r *reporter) bool {
 	if isEnum {
 		c.enum = map[int64]string{}
 	}
+	all := limitsOf(f.kind, f)
 	for _, p := range pairs {
-		if isEnum {
+		if isEnum && !all.holds(telemetry.Int(p.number)) {
+			r.add(name, fmt.Sprintf("enum: the type %s has no value %d", f.kind, p.number), "its values are "+all.String())
+		} else if isEnum {
 			c.enum[p.number] = p.text
 		} else if last := f.width() - 1; p.number < 0 || p.number > int64(last) {
 			r.add(name, fmt.Sprintf("flags: the type %s has no bit %d", f.kind, p.number), fmt.Sprintf("its bits are 0 to %d, 0 is the least significant", last))
@@ -157,83 +157,6 @@ func parsePairs(text string) ([]pair, *mistake) {
 		pairs = append(pairs, pair{n, word})
 	}
 	return pairs, nil
-}
-
-// parseInvalid reads "0x8000, 9999, 100..200, nan": hex digits are the bits of the value, other numbers its value.
-func (c *check) parseInvalid(text string, k kind) *mistake {
-	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		switch {
-		case part == "":
-			return &mistake{"an entry is empty", "write it like 0x8000, 9999, 100..200, nan"}
-		case k.long():
-			if c.text == nil {
-				c.text = map[string]bool{}
-			}
-			c.text[part] = true
-			continue
-		case strings.EqualFold(part, "nan") && k.float():
-			c.nan = true
-			continue
-		}
-		low, high, ranged := strings.Cut(part, "..")
-		if !ranged {
-			high = low
-		}
-		a, ok := parseRaw(low, k)
-		b, ok2 := parseRaw(high, k)
-		if !ok || !ok2 || !k.number() {
-			return &mistake{fmt.Sprintf("%q is not a value of the type %s", part, k), "write it like 0x8000, 9999, 100..200, nan"}
-		}
-		c.invalid = append(c.invalid, interval{a, b})
-	}
-	return nil
-}
-
-// parseRaw reads a number as a value of the kind.
-func parseRaw(text string, k kind) (telemetry.Value, bool) {
-	text = strings.TrimSpace(text)
-	width := 16 * max(k.registers(), 1)
-	if k == kindInt8 || k == kindUint8 {
-		width = 8
-	}
-	if hex, ok := strings.CutPrefix(strings.ToLower(text), "0x"); ok {
-		bits, err := strconv.ParseUint(hex, 16, width)
-		return fromBits(bits, k), err == nil
-	}
-	switch kinds[k].data.Kind() {
-	case telemetry.KindFloat32, telemetry.KindFloat64:
-		v, err := strconv.ParseFloat(text, 64)
-		return telemetry.Float64(v), err == nil && !math.IsNaN(v)
-	case telemetry.KindInt:
-		v, err := strconv.ParseInt(text, 10, width)
-		return telemetry.Int(v), err == nil
-	}
-	v, err := strconv.ParseUint(text, 10, 64)
-	return telemetry.Uint(v), err == nil
-}
-
-// fromBits makes a value of a bit pattern.
-func fromBits(bits uint64, k kind) telemetry.Value {
-	switch k {
-	case kindInt8:
-		return telemetry.Int(int64(int8(bits)))
-	case kindInt16:
-		return telemetry.Int(int64(int16(bits)))
-	case kindInt32:
-		return telemetry.Int(int64(int32(bits)))
-	case kindInt48:
-		return telemetry.Int(int64(bits<<16) >> 16)
-	case kindInt64:
-		return telemetry.Int(int64(bits))
-	case kindFloat16:
-		return telemetry.Float64(float64(float16(uint16(bits))))
-	case kindFloat32:
-		return telemetry.Float64(float64(math.Float32frombits(uint32(bits))))
-	case kindFloat64:
-		return telemetry.Float64(math.Float64frombits(bits))
-	}
-	return telemetry.Uint(bits)
 }
 
 const notAvailable = "not available: the device says so by this value"
@@ -272,7 +195,7 @@ func (c *check) unavailable(v telemetry.Value) bool {
 		return true
 	}
 	for _, i := range c.invalid {
-		if compare(v, i.low) >= 0 && compare(v, i.high) <= 0 {
+		if i.holds(v) {
 			return true
 		}
 	}

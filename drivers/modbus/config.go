@@ -96,7 +96,7 @@ func tagOptions() []drivers.Option {
 		{Name: "byte", Example: "high", Help: "of int8 and uint8: high or low byte of the register; default low"},
 		{Name: "code_page", Example: "auto", Help: "of a string; default the device's"},
 		{Name: "time_zone", Example: "Europe/Berlin", Help: "of a date-time; default the device's"},
-		{Name: "invalid", Example: "0x8000", Help: "raw values that mean not available: 0x8000, 9999, 100..200, nan; of a string: texts"},
+		{Name: "invalid", Example: "0x8000", Help: "raw values that mean not available: 0x8000, 9999, 100..200, nan; of a string: texts. Beside those of the device"},
 		{Name: "min", Example: "-40", Help: "least plausible value, scaled; one below is uncertain"},
 		{Name: "max", Example: "150", Help: "greatest plausible value, scaled; one above is uncertain"},
 		{Name: "enum", Example: `"0=off, 1=on"`, Help: "texts of numbers: 0=off, 1=on"},
@@ -219,7 +219,7 @@ func (s *settings) parseInvalid(o map[string]string, r *reporter) {
 			continue
 		}
 		k, m := parseKind(word)
-		if !r.check("invalid", word, m) || !r.check("invalid", part, (&check{}).parseInvalid(value, k)) {
+		if !r.check("invalid", word, m) || !r.check("invalid", part, (&check{}).parseInvalid(value, k, limitsOf(k, nil))) {
 			continue
 		}
 		if s.invalid[k] != "" {

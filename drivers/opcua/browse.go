@@ -71,7 +71,7 @@ func (d *driver) browse(ctx context.Context, parent string, most uint32, yield f
 		}
 		nodes, more, err := r.children(names)
 		if err != nil {
-			return err
+			return fmt.Errorf("node %q: %w", cmp.Or(clip(parent), "Objects"), err)
 		}
 		for _, n := range nodes {
 			if !yield(n) {

@@ -95,6 +95,7 @@ type group struct {
 	muted  bool   // the server did not report one of its values
 	spoilt bool   // one of its values spoils what is pushed: it is polled
 	noted  string // what was said last of its subscription
+	unheld string // why the server does not tell which conditions stand; "" = it does
 }
 
 // mode says how the server is asked for values.
@@ -156,7 +157,7 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 	case err != nil || u.Scheme == "" || (u.Host == "" && u.Opaque != ""):
 		mend := example
 		if !strings.Contains(text, "://") && text != "" {
-			mend = fmt.Sprintf("use %q", "opc.tcp://"+text)
+			mend = fmt.Sprintf("use %q", "opc.tcp://"+strings.TrimLeft(strings.TrimPrefix(text, "opc.tcp"), ":/"))
 		}
 		fail("url", fmt.Sprintf("url %q is not an OPC UA endpoint", text), mend)
 		return

@@ -49,6 +49,7 @@ type driver struct {
 	parts  []telemetry.Reading
 	lapses atomic.Int32 // see maxLapses
 	finder finder
+	seek   time.Time // when to look next whether the namespaces are others: see renumber.go
 	converter
 
 	spaces   namespaces

@@ -119,6 +119,7 @@ type happened struct {
 	Limit      string `json:"limit,omitempty"`      // High, HighHigh, Low, LowLow
 	Refresh    bool   `json:"refresh,omitempty"`    // it is told again, because a session began
 	Subscribed bool   `json:"subscribed,omitempty"` // no event: from now on they come
+	Note       string `json:"note,omitempty"`       // with subscribed: what does not
 }
 
 // filter returns the encoded EventFilter (OPC 10000-4, 7.22.3) of a tag, an ExtensionObject. kind is the index of the type's namespace.
@@ -231,14 +232,14 @@ func (f *feed) events(s *subscription, r *reader) error {
 		if !s.group.tags[tag].event.passes(&e) {
 			continue
 		}
-		e.Refresh = s.refreshing[tag] || e.Condition != "" && s.before(at)
+		e.Refresh = s.refreshing[tag] || e.Condition != "" && f.before(s, at)
 		p.Readings = append(p.Readings, e.reading(tag, at))
 		if len(p.Readings) == maxPush {
 			f.push(p)
 			p = drivers.Push{Group: s.ref}
 		}
 	}
-	f.push(p)
+	f.pushPart(s, p, true)
 	return f.spoilt(s, r.Err)
 }
 
@@ -312,27 +313,53 @@ func (e *happened) reading(tag int, at int64) telemetry.Reading {
 	return telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
 }
 
-// refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server without
-// conditions refuses, and has none.
+// refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server that refuses may
+// have no conditions, or an alarm that stands and that nobody hears of: that is said.
 func (f *feed) refresh(s *subscription) error {
 	s.refresh, s.asked = false, time.Now()
 	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
 		InputArguments: []*ua.Variant{ua.MustVariant(s.id)}}
-	_, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
+	r, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
+	before, g := s.group.unheld, s.group
+	if g.unheld = ""; err != nil {
+		g.unheld = err.Error()
+	} else if status := ua.StatusCode(first(&r)); status>>31 != 0 && status != ua.StatusBadRefreshInProgress {
+		g.unheld = statusText(status)
+	}
+	if f.running() && g.unheld != "" && g.unheld != before {
+		f.push(drivers.Push{Group: s.ref, Note: "the server " + g.unheldWords()})
+	}
 	return unlessRefused(err)
+}
+
+// unheldWords says that conditions that stand are not told.
+func (g *group) unheldWords() string {
+	return "does not tell which conditions stand (ConditionRefresh: " + g.unheld + "): an alarm from before is not seen until it changes"
+}
+
+// first returns the status of the first result of a list, 0 where there is none.
+func first(r *reader) uint32 {
+	if r.Count(4) == 0 {
+		return 0
+	}
+	return r.U32()
 }
 
 // before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some
 // servers put the marks of a refresh among the events of the server itself only.
-func (s *subscription) before(at int64) bool {
-	return at != 0 && at < s.listens && s.came.Sub(s.asked) < refreshTime
+func (f *feed) before(s *subscription, at int64) bool {
+	return at != 0 && at < s.listens && f.came.Sub(s.asked) < refreshTime
 }
 
 // begun returns what those of the tags read from now on that are of events and are monitored: that they come.
 func (s *subscription) begun(tags []int) (readings []telemetry.Reading) {
 	for _, tag := range tags {
 		if _, refused := s.reasons[tag]; s.group.tags[tag].event != nil && !refused {
-			readings = append(readings, (&happened{Subscribed: true}).reading(tag, 0))
+			e := happened{Subscribed: true}
+			if s.group.unheld != "" {
+				e.Note = "the server " + s.group.unheldWords()
+			}
+			readings = append(readings, e.reading(tag, 0))
 		}
 	}
 	return readings

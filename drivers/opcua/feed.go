@@ -20,6 +20,7 @@ const (
 	maxPushes  = 4    // that wait to be taken; then the server's queues have to hold what comes
 	maxPush    = 1000 // readings of one push
 	maxPublish = 16   // Publish requests that wait at the server
+	maxBehind  = 1000 // messages in a row behind which a server says that it has more, until that is not believed
 	maxMissing = 16   // messages that are asked for again at a time; with more between two, all are lost
 )
 
@@ -40,7 +41,9 @@ type feed struct {
 	ended  chan struct{} // closed when the goroutine has ended; nil before start
 	silent bool          // it ended because the server is
 	came   time.Time     // the message at hand
+	lag    lag           // of messages
 	at     time.Time     // of what is pushed: see drivers.Push
+	last   bool          // the part at hand is the last of its message
 	since  time.Time     // with an error: from when on something may be missing, where that is not the last message
 
 	asked *wire.Call
@@ -62,7 +65,8 @@ type subscription struct {
 	group      *group
 	next       uint32         // the sequence number of its next message
 	heard      time.Time      // when the last one was taken
-	came       time.Time      // when it came
+	came       time.Time      // up to then the server has sent all that it had: when the last one would have come without a lag
+	behind     int            // messages in a row behind which it had more to send
 	quiet      time.Duration  // how long it may say nothing
 	refused    []int          // tags that the server does not monitor, tried again now and then
 	reasons    map[int]string // why
@@ -91,8 +95,9 @@ func (f *feed) start() {
 	f.calls, f.done = wire.NewCalls(f.want)
 	f.ended = make(chan struct{})
 	now := time.Now()
+	f.at = now
 	for _, s := range f.subs {
-		s.heard = now
+		s.heard, s.came = now, now
 	}
 	go f.run()
 }
@@ -153,6 +158,14 @@ func (f *feed) push(p drivers.Push) {
 	}
 }
 
+// pushPart hands on a portion of the part at hand of a message, the last of it or not. Until all of a message was handed on, what is missing began before it.
+func (f *feed) pushPart(s *subscription, p drivers.Push, last bool) {
+	if f.last && last {
+		f.at = s.came
+	}
+	f.push(p)
+}
+
 // publish sends as many Publish requests as should wait at the server. They say what has come.
 func (f *feed) publish() error {
 	if err := f.link.renewed(f.ctx); err != nil {
@@ -189,8 +202,9 @@ func (f *feed) answer(body []byte, err error) error {
 	if err != nil {
 		return f.refused(judged(err, f.link.channel.Err() != nil, f.link.timeout))
 	}
-	s := f.subs[r.published()]
-	sequence, parts := r.message()
+	of, more := r.published()
+	s := f.subs[of]
+	sequence, sent, parts := r.message()
 	switch {
 	case r.Err != nil:
 		return f.spoilt(nil, r.Err)
@@ -202,8 +216,12 @@ func (f *feed) answer(body []byte, err error) error {
 		return err
 	}
 	s.next = sequence
-	s.came, f.at = f.came, f.came
+	if sent == 0 {
+		sent = r.Clock
+	}
+	s.arrived(f.came.Add(-f.lag.of(f.came, sent)), more)
 	if parts == 0 {
+		f.at = s.came
 		f.push(drivers.Push{Group: s.ref})
 		return nil
 	}
@@ -213,6 +231,18 @@ func (f *feed) answer(body []byte, err error) error {
 	}
 	f.acks = append(f.acks, ack{s.id, sequence})
 	return nil
+}
+
+// arrived takes when a message would have come without a lag. While the server has more to send, what the rest of it brings is as old as what came; nothing is older
+// than what came before, whatever the clocks say.
+func (s *subscription) arrived(at time.Time, more bool) {
+	if s.behind++; more && s.behind < maxBehind {
+		return
+	}
+	s.behind = 0
+	if at.After(s.came) {
+		s.came = at
+	}
 }
 
 // refused judges a Publish request that the server has refused.
@@ -278,7 +308,7 @@ func (f *feed) again(s *subscription) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, parts := r.message()
+	_, _, parts := r.message()
 	if r.Err != nil {
 		return false, f.spoilt(s, r.Err)
 	}
@@ -301,6 +331,7 @@ func (f *feed) call(ctx context.Context, service, want uint16, body func(b []byt
 // take hands on the parts of a message.
 func (f *feed) take(s *subscription, r *reader, parts int) error {
 	for ; parts > 0; parts-- {
+		f.last = parts == 1
 		kind, body := r.part()
 		if r.Err != nil {
 			return f.spoilt(s, r.Err)
@@ -352,7 +383,7 @@ func (f *feed) data(s *subscription, r *reader) error {
 				}
 			}
 			if s.group.ask.bands[tag] == 0 { // else a read may say another value
-				s.note(tag, &v, s.heard)
+				s.note(tag, &v, s.heard, s.came)
 			}
 			if !f.lives(s, tag, &v) {
 				continue
@@ -365,7 +396,7 @@ func (f *feed) data(s *subscription, r *reader) error {
 		}
 		f.rooms[f.room] = p.Readings
 		f.room = (f.room + 1) % len(f.rooms)
-		f.push(p)
+		f.pushPart(s, p, n == 0)
 	}
 	return f.spoilt(s, r.Err)
 }

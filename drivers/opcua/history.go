@@ -35,6 +35,9 @@ func (e *historyError) Unwrap() error { return drivers.ErrDevice }
 
 // Error names the first.
 func (e *historyError) Error() string {
+	if e.of == 0 {
+		return "events are not read from a server's history: those of the outage are lost"
+	}
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
 }
 
@@ -84,7 +87,7 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	if err := h.all(ctx); err != nil {
 		return err
 	}
-	if refused.refused > 0 {
+	if refused.refused > 0 || refused.of == 0 {
 		return refused
 	}
 	return nil

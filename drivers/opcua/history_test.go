@@ -53,6 +53,11 @@ func TestHistory(t *testing.T) {
 			s.SetHistory(strings.TrimPrefix(v, "ns=2;s="), kept(100))
 		}
 	}
+	events := connection(s.Endpoint(), time.Second, "i=2253")
+	eventTag(events, 0, nil)
+	if _, err := pastOf(t, connect(t, events), 10, 50); !errors.Is(err, drivers.ErrDevice) || !strings.Contains(err.Error(), "events are not read from a server's history") {
+		t.Errorf("of events: %v", err)
+	}
 	d := connect(t, connection(s.Endpoint(), time.Second, append(variables(25), "ns=2;s=none", "nsu=urn:nobody;s=x")...))
 	got, err := pastOf(t, d, 10, 50)
 	if err == nil || !strings.Contains(err.Error(), `no history of 3 of 27 tags, first "`) {

@@ -347,7 +347,7 @@ func TestNodeOPCUACallsUs(t *testing.T) {
 	ownIn(t, dir)
 	c := connection("", 10*time.Second, "ns=1;s=Interop.Double", "/Objects/1:Interop/1:Beat")
 	stranger := door.behind(t, c, "urn:x", 30*time.Second)
-	stranger.set.reverse.wait = 3 * time.Second
+	stranger.set.reverse.wait = 10 * time.Second // a call that nobody waits for is held for 3 s
 	err = stranger.Connect(t.Context())
 	if !errors.Is(err, drivers.ErrAbsent) || !strings.Contains(err.Error(), "the caller is the server") {
 		t.Fatal(err)

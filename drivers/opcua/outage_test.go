@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,7 +215,8 @@ type outage struct {
 	verify      string // verify_interval
 	silent      bool   // only the watchdog finds it
 	secured     bool
-	renews      bool // the token, all the time; the simulated server's library spoils one in four renewals while it publishes
+	quiet       time.Duration // in place of testQuiet
+	renews      bool          // the token, all the time; the simulated server's library spoils one in four renewals while it publishes
 }
 
 // plant is a server, behind a proxy.
@@ -226,6 +228,7 @@ type plant struct {
 
 func outages() []outage {
 	restart := func(p *plant) { _ = p.Restart() }
+	hold := func(p *plant) { p.proxy.Hold(true); time.Sleep(5 * time.Second) } // what the server sent at its beginning comes at its end
 	garble := func(kind string, at int) func(*plant) { return func(p *plant) { p.proxy.Garble(kind, at) } }
 	return []outage{
 		{name: "restart", begin: restart, gap: "connection"},
@@ -245,6 +248,8 @@ func outages() []outage {
 		{name: "expired token, secured", begin: garble("MSG", 12), gap: "another secure channel", secured: true},
 		{name: "spoilt message, secured", begin: garble("MSG", 40), gap: "signature", secured: true},
 		{name: "spoilt renewal of the token, secured", begin: garble("OPN", 1000), gap: "renew the secure channel", secured: true, renews: true},
+		{name: "held up", begin: func(p *plant) { hold(p); p.proxy.Hold(false) }, gap: "lost of [0]", quiet: minQuiet},
+		{name: "held up, then restarted", begin: func(p *plant) { hold(p); restart(p); p.proxy.Hold(false) }, gap: "connection", quiet: minQuiet},
 		{name: "wrong nonce, secured", begin: func(p *plant) { p.SetWrongNonce(true); restart(p) }, mend: func(p *plant) { time.Sleep(2 * time.Second); p.SetWrongNonce(false) }, gap: "connection", secured: true},
 	}
 }
@@ -310,7 +315,7 @@ func watched(t *testing.T, o *outage, watch bool) (*plant, *journal) {
 		t.Fatal(err)
 	}
 	d := made.(*driver)
-	d.set.quiet = testQuiet
+	d.set.quiet = cmp.Or(o.quiet, testQuiet)
 	if o.renews {
 		d.set.lifetime = 2 * time.Second
 	}

@@ -156,10 +156,20 @@ func (p PKI) Trust(what string) (Certificate, error) {
 	if err != nil {
 		b, readErr := readBounded(what)
 		found := parseCertificates(b)
-		if readErr != nil || len(found) == 0 {
+		switch already, notYet := p.find("trusted", what); {
+		case readErr == nil && len(found) > 0:
+			c = Certificate{"", "", found[0]}
+		case readErr == nil:
+			return c, fmt.Errorf("%s is no certificate in DER or PEM; export the server's certificate as one of these", what)
+		case !errors.Is(readErr, fs.ErrNotExist):
+			return c, readErr
+		case notYet == nil:
+			return already, fmt.Errorf("%s is trusted already; a server that is refused all the same shows another one: see millrace opcua trust ls", called(already.Certificate))
+		case strings.Trim(strings.ToLower(what), "0123456789abcdef") != "":
+			return c, fmt.Errorf("there is no file %s, and it is no thumbprint of hex digits; see millrace opcua trust ls", what)
+		default:
 			return c, err
 		}
-		c = Certificate{"", "", found[0]}
 	}
 	dir := filepath.Join(p.Path, "trusted")
 	if err := os.MkdirAll(dir, 0o700); err != nil {

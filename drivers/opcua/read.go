@@ -61,6 +61,9 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 		return dst, err
 	}
 	g.spread(readings)
+	if err := d.seekNamespaces(ctx, g, readings, time.Now()); err != nil {
+		return dst, err
+	}
 	if now := time.Now(); g.about.due(now) {
 		d.link.types.details(ctx, g, now)
 	}

@@ -19,12 +19,16 @@ func (e refusal) Error() string {
 	return text
 }
 
+const unproven = "it checks our signature against another nonce than it has told, or another certificate than it was given: restart the server, and look for a proxy in between"
+
 // sessionMends say what a person can do about a server that refuses a session.
 var sessionMends = map[ua.StatusCode]string{
 	ua.StatusBadTooManySessions:       "other clients, or a running gateway beside this one, have all that the server allows: stop one, or raise the limit in the server",
 	ua.StatusBadUserAccessDenied:      "see username and password, and whether the server lets this user in",
 	ua.StatusBadIdentityTokenInvalid:  "see username and password, and whether the server lets this user in",
 	ua.StatusBadIdentityTokenRejected: "see username and password, and whether the server lets this user in",
+
+	ua.StatusBadApplicationSignatureInvalid: unproven,
 }
 
 // advised adds what to do to the error of a session that the server refuses.

@@ -2,14 +2,40 @@ package opcua
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
 )
+
+// TestRefusedRefresh: that a server does not tell which conditions stand is said once, and at the tag.
+func TestRefusedRefresh(t *testing.T) {
+	s := start(t, opcuasim.Options{RefuseRefresh: uint32(ua.StatusBadMethodInvalid)}, 1)
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	d, pushes := subscribed(t, c)
+	const words = "the server does not tell which conditions stand (ConditionRefresh: BadMethodInvalid: "
+	p := next(t, pushes, func(p *drivers.Push) bool { return p.Note != "" || len(p.Readings) > 0 })
+	if !strings.HasPrefix(p.Note, words) || len(p.Readings) != 1 || !strings.Contains(p.Readings[0].Value.Text, `{"subscribed":true,"note":"`+words) {
+		t.Errorf("%+v", p)
+	}
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if p := next(t, d.Pushed(), func(p *drivers.Push) bool { return len(p.Readings) > 0 }); p.Note != "" {
+		t.Errorf("said again: %s", p.Note)
+	}
+}
 
 // TestEvents takes the events of a machine through filters, and after a reconnect those that stand.
 func TestEvents(t *testing.T) {

@@ -44,7 +44,7 @@ var readMends = map[ua.StatusCode]string{
 	ua.StatusBadWaitingForInitialData:       "the server has not had it yet from the machine",
 	ua.StatusBadOutOfService:                "it is switched off in the server",
 	ua.StatusBadHistoryOperationUnsupported: "see whether the server can be told to keep the history of this node",
-	ua.StatusBadTooManyMonitoredItems:       `lower the number of tags, or write "mode: read"`,
+	ua.StatusBadTooManyMonitoredItems:       `lower the number of tags, or write "mode: auto" to have such a group polled, if it has no events`,
 	ua.StatusBadMonitoredItemIDInvalid:      `write "mode: read" if that stays`,
 	ua.StatusUncertainInitialValue:          "the machine has not sent it since the server began",
 	ua.StatusUncertainSensorNotAccurate:     "look at the sensor, or at the range of it that is set in the server",
@@ -74,6 +74,9 @@ func statusText(code ua.StatusCode) string {
 	}
 	name := strings.NewReplacer("ID", "Id", "TCP", "Tcp", "URI", "Uri", "URL", "Url").Replace(strings.TrimPrefix(desc.Name, "Status"))
 	text := strings.TrimSuffix(desc.Text, ".")
+	if code&0xFFFF0000 == ua.StatusBadSessionClosed { // the specification blames the client, and servers that shut down say it
+		text = "the server has closed the session; it may be stopping"
+	}
 	if text == "" {
 		return name
 	}

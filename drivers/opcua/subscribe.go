@@ -1,7 +1,9 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
@@ -90,7 +93,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
 		switch {
-		case g.isLost(tag):
+		case g.isLost(tag), g.homeless(tag):
 			bad = append(bad, s.refuse(tag, reason))
 		case reason != "" && reason != shared && reason != eventsOnly:
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
@@ -98,6 +101,12 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
 	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), g.listening()...), &got)
+	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
+		err = statusError(ua.StatusBadTooManyMonitoredItems)
+	}
+	if refused := statusError(0); errors.As(err, &refused) {
+		return cmp.Or(f.unsubscribe(ctx, s), err)
+	}
 	if err == nil && len(g.ask.filters) > 0 {
 		err = f.refresh(s)
 	}
@@ -106,6 +115,15 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	}
 	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(g.spreadBad(append(bad, more...)), s.begun(g.listening())...), Note: g.news(got.note(asked, f, s))})
 	return nil
+}
+
+// unsubscribe has the server forget a subscription, whose group is polled then.
+func (f *feed) unsubscribe(ctx context.Context, s *subscription) error {
+	delete(f.subs, s.id)
+	_, err := f.call(ctx, id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, id.DeleteSubscriptionsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
+		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, 1), s.id), nil
+	})
+	return unlessRefused(err)
 }
 
 // listening returns the tags of events whose nodes are known.
@@ -132,6 +150,7 @@ type revised struct {
 	sampling time.Duration // the longest
 	queue    uint32        // the shortest
 	unfit    int           // items that it takes without server_deadband only
+	crowded  bool          // it has no room for more items
 }
 
 // note says in words where the server does not do what was asked for, "" when it does all.
@@ -148,6 +167,9 @@ func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	}
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
+	}
+	if s.group.unheld != "" {
+		words = append(words, s.group.unheldWords())
 	}
 	if usual := quiet(asked, f.set.quiet); s.quiet > usual {
 		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
@@ -208,6 +230,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if s.listens == 0 {
 		s.listens = micros(ticksOf(r.Clock))
 	}
+	f.lag.of(time.Now(), r.Clock)
 	var again []int
 	for _, tag := range tags {
 		i := r.item()
@@ -219,6 +242,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 			got.unfit++
 			again = append(again, tag)
 		case i.status>>31 != 0:
+			got.crowded = got.crowded || i.status&0xFFFF0000 == ua.StatusBadTooManyMonitoredItems
 			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
 		default:
 			delete(s.reasons, tag)
@@ -246,6 +270,13 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	if err := f.bury(s, tags); err != nil {
 		return err
 	}
+	moved, err := f.finder.renumbered(f.ctx, &f.converter)
+	if err != nil {
+		return err
+	}
+	if moved {
+		return renumberedError
+	}
 	tags, bad, err := f.searchLost(s, tags)
 	if err != nil {
 		return err
@@ -266,19 +297,21 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	return nil
 }
 
-// searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone. It returns the tags that have one, and
+// searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone; those without a namespace wait for the next session. It returns the tags that have one, and
 // readings of the others.
 func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telemetry.Reading, err error) {
 	var lost []int
 	for _, tag := range tags {
-		if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
+		if s.group.homeless(tag) {
+			s.refuse(tag, s.group.ask.reasons[tag])
+		} else if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
 			lost = append(lost, tag)
 		} else {
 			found = append(found, tag)
 		}
 	}
 	if len(lost) == 0 {
-		return tags, nil, nil
+		return found, nil, nil
 	}
 	still, err := f.finder.locate(f.ctx, s.group, lost)
 	if err != nil {

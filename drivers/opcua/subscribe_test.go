@@ -49,6 +49,38 @@ func counter(s *opcuasim.Server, name string) *atomic.Int64 {
 	return &n
 }
 
+// TestCrowded: at a server with room for few items, mode: auto polls a group that does not fit, and leaves nothing of it at the server; subscribe has the rest of its
+// tags bad, and says what to do.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	s := start(t, opcuasim.Options{MaxItems: 2}, 3)
+	c := connection(s.Endpoint(), 5*time.Second, variables(3)...)
+	c.Devices[0].Options["mode"] = "auto"
+	c.Devices[0].Groups = append(c.Devices[0].Groups, drivers.Group{Name: "few", Interval: time.Second, Tags: c.Devices[0].Groups[0].Tags[:2]})
+	d := connect(t, c)
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); ok || err != nil {
+		t.Fatalf("Subscribe: %v, %v; want a poll", ok, err)
+	}
+	if n := s.Items(); n != 0 {
+		t.Errorf("the server has %d items of a group that is polled", n)
+	}
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{Group: 1}); !ok || err != nil {
+		t.Fatalf("Subscribe to what fits: %v, %v", ok, err)
+	}
+	pushes := d.Pushed()
+	next(t, pushes, func(p *drivers.Push) bool { return len(p.Readings) > 0 && p.Group.Group == 1 })
+	for _, r := range read(t, d) {
+		if r.Quality != telemetry.Good {
+			t.Errorf("%+v", r)
+		}
+	}
+	c.Devices[0].Options["mode"] = "subscribe"
+	_, pushes = subscribed(t, c)
+	if r := firstOf(t, pushes, 2, telemetry.Bad); !strings.Contains(r.Reason, `BadTooManyMonitoredItems`) || !strings.Contains(r.Reason, `"mode: auto"`) {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestPushed: the first values come, and then each change, with its source time.
 func TestPushed(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 0)

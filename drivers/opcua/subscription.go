@@ -101,19 +101,17 @@ func encodeRepublish(a ack) func(b []byte) ([]byte, error) {
 }
 
 // published takes a Publish response up to its message: see message.
-func (r *reader) published() (subscription uint32) {
+func (r *reader) published() (subscription uint32, more bool) {
 	subscription = r.U32()
 	r.Take(4 * r.Count(4)) // messages that the server still has
-	r.U8()                 // more to come; there is always a request for it
-	return subscription
+	return subscription, r.U8() != 0
 }
 
 // message takes a NotificationMessage (OPC 10000-4, 7.26) and returns a reader of each of its parts. One without parts is a
-// keep-alive. What stands behind the message is not looked at.
-func (r *reader) message() (sequence uint32, parts int) {
-	sequence = r.U32()
-	r.U64() // when, by the server's clock
-	return sequence, r.Count(3)
+// keep-alive. sent is when, by the server's clock. What stands behind the message is not looked at.
+func (r *reader) message() (sequence uint32, sent int64, parts int) {
+	sequence, sent = r.U32(), int64(r.U64())
+	return sequence, sent, r.Count(3)
 }
 
 // The parts of a message.

@@ -185,6 +185,7 @@ func TestStatusSpelling(t *testing.T) {
 		ua.StatusBadTCPMessageTooLarge:     "BadTcpMessageTooLarge: ",
 		ua.StatusBadServerURIInvalid:       "BadServerUriInvalid: ",
 		ua.StatusBad:                       "Bad: ",
+		ua.StatusBadSessionClosed:          "BadSessionClosed: the server has closed the session; it may be stopping",
 	} {
 		if got := statusText(code); !strings.HasPrefix(got, want) {
 			t.Errorf("%#x: %q, want %q…", uint32(code), got, want)

@@ -28,7 +28,7 @@ type verified struct {
 type image struct {
 	hash uint64
 	at   time.Time // when it came; zero when none has
-	held time.Time // when a read last found it so
+	held time.Time // when a message or a read last said so
 }
 
 func newVerified(every time.Duration, tags int) *verified {
@@ -38,10 +38,10 @@ func newVerified(every time.Duration, tags int) *verified {
 	return &verified{every: every, due: time.Now().Add(every), seed: maphash.MakeSeed(), pushed: make([]image, tags), suspect: map[int]image{}}
 }
 
-// note takes a value that was pushed.
-func (v *verified) note(tag int, value *wire.DataValue, now time.Time) {
+// note takes a value that was pushed, and when it was so.
+func (v *verified) note(tag int, value *wire.DataValue, now, held time.Time) {
 	if v != nil {
-		v.pushed[tag] = image{v.hash(value), now, now}
+		v.pushed[tag] = image{v.hash(value), now, held}
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -48,6 +51,29 @@ func (d *driver) WriteType(ctx context.Context, ref drivers.Ref, tag int) (typ t
 		typ = builtins[builtinOf(t.want.word)].typ
 	}
 	return typ, f.array, nil
+}
+
+// Unlisted says what an enumeration's numbers mean when a value for the first tag is none of them, "" when it is one, or nothing is known of that. The server may
+// take it all the same.
+func (c *Client) Unlisted(ctx context.Context, v telemetry.Value) string {
+	if v.Kind != telemetry.KindInt && v.Kind != telemetry.KindUint {
+		return ""
+	}
+	n := c.link.types.namesOf(ctx, c.groups[0][0].ask.ids[0])
+	if n == nil || n.bits {
+		return ""
+	}
+	if _, known := n.of[int64(v.Bits)]; known {
+		return ""
+	}
+	var words []string
+	for _, number := range slices.Sorted(maps.Keys(n.of)) {
+		if words = append(words, fmt.Sprintf("%d=%s", number, clip(n.of[number]))); len(words) == 2*maxHints {
+			words = append(words, "…")
+			break
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // CheckWrite says why a write can never succeed: drivers.WriteChecker. What the node takes, only the server knows.

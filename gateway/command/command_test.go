@@ -198,7 +198,9 @@ func TestParse(t *testing.T) {
 		{"2026-01-02T03:04:05Z", telemetry.TimeType, false, telemetry.Time(at), ""},
 		{`["2026-01-02T03:04:05Z"]`, telemetry.TimeType, true, telemetry.Array([]telemetry.Value{telemetry.Time(at)}), ""},
 		{"[true]", telemetry.BoolType, true, telemetry.Array([]telemetry.Value{telemetry.Bool(true)}), ""},
-		{"1.5", telemetry.Int16Type, false, telemetry.Value{}, `value "1.5" of the type int16: invalid syntax`},
+		{"1.5", telemetry.Int16Type, false, telemetry.Value{}, `value "1.5" of the type int16: use a whole number, such as -12 or 0xff`},
+		{"-1", telemetry.Uint16Type, false, telemetry.Value{}, `value "-1" of the type uint16: use a whole number from 0 on`},
+		{"99999999999999999999", telemetry.Uint16Type, false, telemetry.Value{}, `value out of range`},
 		{"tomorrow", telemetry.TimeType, false, telemetry.Value{}, `value "tomorrow" of the type time: use a time such as 2026-01-02T03:04:05Z, with Z or an offset such as +01:00`},
 		{"[1, x]", telemetry.Int16Type, true, telemetry.Value{}, "use an array such as [1, 2, 3]"},
 	} {

@@ -23,11 +23,27 @@ func Parse(text string, typ telemetry.DataType, array bool) (telemetry.Value, er
 	v, err := parse(text, typ, array, plain)
 	if num := (*strconv.NumError)(nil); errors.As(err, &num) {
 		err = num.Err
+		if errors.Is(err, strconv.ErrSyntax) {
+			err = needs(typ.Kind())
+		}
 	}
 	if err != nil {
 		return v, fmt.Errorf("value %q of the type %s: %w", clip(text), typ, err)
 	}
 	return v, nil
+}
+
+// needs says what a value of the kind looks like.
+func needs(k telemetry.Kind) error {
+	switch k {
+	case telemetry.KindBool:
+		return errors.New("use true or false")
+	case telemetry.KindInt:
+		return errors.New("use a whole number, such as -12 or 0xff")
+	case telemetry.KindUint:
+		return errors.New("use a whole number from 0 on, such as 12 or 0xff")
+	}
+	return errors.New("use a number, such as 1.5")
 }
 
 // plain reads one value.

@@ -46,7 +46,7 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 			{name: "retry", help: "wait between two connects, growing from min to max", kind: retryKind("500ms", "30s", func(d *deviceDraft) *Retry { return &d.Retry })},
 			{name: "description", show: "the big press", help: "256 bytes at most", kind: textKind(func(d *deviceDraft) *string { return &d.Description }, maxLabel)},
 			{name: "labels", show: `{line: "4"}`, help: "names with texts; 64 at most", kind: labelsKind(func(d *deviceDraft) *[]telemetry.Label { return &d.Labels })},
-			{name: "template", show: "eastron-sdm630", help: "instead of groups or beside them: the groups of a device template, by name or with name, prefix, interval, base, report, deadband and heartbeat, one or a list; see configs/templates/README.md",
+			{name: "template", show: "eastron-sdm630", help: "instead of groups or beside them: the groups of a device template, by name or with name, prefix, interval, base, report, deadband and heartbeat, one or a list; millrace template lists them, and NAME -o template prints one to make your own of",
 				kind: templateKind()},
 			{name: "groups", or: "template", need: `"groups:" with a list of poll groups, or "template:"`, help: "poll groups", kind: groups},
 		}}

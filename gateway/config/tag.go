@@ -135,6 +135,10 @@ func (l *loader) linear(f field, from, to *Range) bool {
 	a, ok := parseRange(left)
 	b, ok2 := parseRange(right)
 	if !ok || !ok2 || a.Low == a.High || b.Low == b.High {
+		if ok && ok2 {
+			l.errorf(l.at(f.v), "write two different values on both sides of the arrow, such as 0..27648 -> 4..20", "linear %s has an empty range", quote(f.v.n.Value))
+			return false
+		}
 		l.errorf(l.at(f.v), "write two ranges, of the device's values and of what they mean, such as 0..27648 -> 4..20", "linear %s is not two ranges of two values each", quote(f.v.n.Value))
 		return false
 	}
@@ -235,6 +239,7 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 		return
 	}
 	read := map[string]bool{} // false: derived or aggregated
+	var texts []string
 	for i := range d.Groups {
 		for _, t := range d.Groups[i].Derived {
 			read[t.Name] = false
@@ -243,14 +248,17 @@ func (l *loader) checkFormulas(d *deviceDraft) {
 	for i := range d.Groups {
 		for j := range d.Groups[i].Tags {
 			_, aggregated := d.Groups[i].Aggregates[j]
-			read[d.Groups[i].Tags[j].Name] = !aggregated
+			t := &d.Groups[i].Tags[j]
+			if read[t.Name] = !aggregated; declaredType(t) == telemetry.StringType {
+				texts = append(texts, t.Name)
+			}
 		}
 	}
 	for _, f := range d.formulas {
 		if f.text == "" || d.unread {
 			continue // reported
 		}
-		compiled, err := derive.Compile(f.text, func(name string) bool { return read[name] })
+		compiled, err := derive.Compile(f.text, func(name string) bool { return read[name] }, texts...)
 		var unknown *derive.UnknownTagError
 		switch {
 		case err == nil:

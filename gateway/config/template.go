@@ -98,12 +98,12 @@ func (l *loader) expandTemplates(d *deviceDraft) {
 		}
 		list, err := l.loadTemplate(t)
 		if err != nil {
-			l.errorf(t.at, "see millrace template, or configs/templates/README.md for one of your own", "%s", l.scrub(strings.ReplaceAll(err.Error(), "\n", "; ")))
+			l.errorf(t.at, "see millrace template; one of your own has the form that millrace template NAME -o template prints", "%s", l.scrub(strings.ReplaceAll(err.Error(), "\n", "; ")))
 			continue
 		}
 		groups, err := list.Expand(templates.Params{Prefix: t.prefix, Interval: t.interval, Base: t.base})
 		if err != nil {
-			l.errorf(t.at, "see configs/templates/README.md", "%s", err)
+			l.errorf(t.at, "see what millrace template NAME -o template prints", "%s", err)
 			continue
 		}
 		order := l.templateOptions(d, list, i == 0)

@@ -44,8 +44,9 @@ type UnknownTagError struct{ Name string }
 func (e *UnknownTagError) Error() string { return fmt.Sprintf("no tag %q", e.Name) }
 
 // Compile parses an expression of at most 10,000 nodes. A tag is named by its name, or by $env["its name"] where that is no
-// plain word. known reports whether the device has a tag. An error says in words what is wrong, or is an *UnknownTagError.
-func Compile(text string, known func(name string) bool) (*Formula, error) {
+// plain word. known reports whether the device has a tag. texts
+// are the tags whose values are known to be texts. An error says in words what is wrong, or is an *UnknownTagError.
+func Compile(text string, known func(name string) bool, texts ...string) (*Formula, error) {
 	tree, err := parser.Parse(text)
 	if err != nil {
 		return nil, words(err)
@@ -65,6 +66,9 @@ func Compile(text string, known func(name string) bool) (*Formula, error) {
 			return nil, &UnknownTagError{name}
 		}
 		kinds[name] = types.Any
+		if slices.Contains(texts, name) {
+			kinds[name] = types.String
+		}
 	}
 	options := []expr.Option{expr.Env(kinds), expr.DisableAllBuiltins(), expr.Patch(modulo{}),
 		expr.Function(remainder, func(x ...any) (any, error) { return mod(x[0], x[1]) }, new(func(any, any) float64))}

@@ -131,3 +131,13 @@ func FuzzEval(f *testing.F) {
 		}
 	})
 }
+
+// TestTextsAreNoNumbers: what can only fail is refused before it runs.
+func TestTextsAreNoNumbers(t *testing.T) {
+	all := func(string) bool { return true }
+	for text, ok := range map[string]bool{`mode * 2`: false, `mode + 1`: false, `x + 1`: true, `mode == "on" ? x : 0`: true, `mode == "on"`: true, `mode + "!"`: true, `$env["the mode"] - 1`: false, `float(mode) * 2`: true} {
+		if _, err := Compile(text, all, "mode", "the mode"); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -22,6 +22,7 @@ const (
 	maxSpan    = time.Hour
 	minSpan    = time.Second
 	fillFailed = "a device gave no history of a time when it could not be heard"
+	fillPartly = "a device gave only a part of its history of a time when it could not be heard"
 )
 
 // fill is a time of which the history of a group is to be read, by the gateway's clock.
@@ -42,26 +43,38 @@ type fills struct {
 
 // fill lets the history of a device's groups be read that it pushes, where its driver can and is told to.
 func (p *Poller) fill(d *device, from, to time.Time) {
-	if _, ok := p.driver.(drivers.Historian); !ok {
+	for _, g := range p.groups {
+		if g.device == d {
+			p.fillGroup(g, from, to)
+		}
+	}
+}
+
+func (p *Poller) fillGroup(g *group, from, to time.Time) {
+	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed {
 		return
 	}
 	to = to.Round(0)
 	from = to.Add(-min(to.Sub(from), maxPast)) // by the clock of now
-	for _, g := range p.groups {
-		if g.device != d || g.past == nil || !g.stat.Pushed || !from.Before(to) {
-			continue
-		}
-		if len(p.fills.list) == maxFills {
-			if n := p.fills.lost.add(1, time.Now()); n > 0 {
-				p.log.Warn(fillFailed, "device", d.name, "cause", "over 1024 outages wait to be read", "lost", n)
-			}
-			continue
-		}
-		if len(p.fills.list) == 0 {
-			p.fills.due = time.Now()
-		}
-		p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
+	if !from.Before(to) {
+		return
 	}
+	for i := range p.fills.list { // a loss behind a loss
+		if f := &p.fills.list[i]; f.group == g && !from.Before(f.from) && !from.After(f.to) {
+			f.to = to
+			return
+		}
+	}
+	if len(p.fills.list) == maxFills {
+		if n := p.fills.lost.add(1, time.Now()); n > 0 {
+			p.log.Warn(fillFailed, "device", g.device.name, "cause", "over 1024 outages wait to be read", "lost", n)
+		}
+		return
+	}
+	if len(p.fills.list) == 0 {
+		p.fills.due = time.Now()
+	}
+	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
 }
 
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
@@ -170,7 +183,11 @@ func (p *Poller) filled(f *fill) {
 		if p.refusals.changed(f.group.device.name, f.group.name, f.refused.Error()) {
 			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, fillFailed, "cause", f.refused)
+		message := fillFailed
+		if f.readings > 0 { // of other tags, or of other hours
+			message = fillPartly
+		}
+		log.Log(context.Background(), level, message, "cause", f.refused)
 		return
 	}
 	log.Info("the device's history of a time when it could not be heard was read")

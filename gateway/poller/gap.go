@@ -30,6 +30,7 @@ const (
 type outage struct {
 	from   time.Time // zero = there is none
 	reason string    // "" = nobody is told
+	cut    bool      // since Run something was pushed
 }
 
 // pushes reports whether a driver will have a group pushed, as far as its config tells.
@@ -73,6 +74,9 @@ func (p *Poller) heard(g *group, push *drivers.Push, now time.Time) {
 			reason = "a queue of the device overflowed"
 		}
 		p.tellGap(&Gap{Device: g.ref.Device, Group: g.ref.Group, Tags: push.Tags, From: g.since(), To: now, Lost: push.Lost, Reason: reason})
+		if now.Sub(g.heard) > travel+2*min(g.interval, publish) { // it was not heard for a while; a device that always overflows is not read twice
+			p.fillGroup(g, g.since(), now)
+		}
 	}
 	at := push.At
 	if at.IsZero() {
@@ -97,7 +101,7 @@ func (p *Poller) cut(reason string, since time.Time) {
 			from = since
 		}
 		if o := &g.device.outage; o.from.IsZero() || from.Before(o.from) {
-			*o = outage{from, reason}
+			*o = outage{from, reason, true}
 		}
 	}
 	p.tellOutages()
@@ -105,15 +109,15 @@ func (p *Poller) cut(reason string, since time.Time) {
 
 // resumed ends the outages: subscriptions stand again, and what changes from now on is pushed. What the device kept meanwhile is asked for.
 func (p *Poller) resumed(now time.Time) {
-	for _, d := range p.devices {
-		if !p.ofDevice(d, func(g *group) bool { return g.stat.Pushed }) {
-			d.outage = outage{} // it is polled after all
-		}
-	}
-	p.tellOutages()
-	for _, d := range p.devices {
-		if from := d.outage.from; !from.IsZero() {
-			p.fill(d, from, now)
+	for i, d := range p.devices {
+		switch {
+		case !p.ofDevice(d, func(g *group) bool { return g.stat.Pushed }):
+			if d.outage.cut { // what was pushed is polled now: the first poll ends it
+				continue
+			}
+		case !d.outage.from.IsZero():
+			p.tellOutage(i)
+			p.fill(d, d.outage.from, now)
 		}
 		d.outage = outage{}
 	}
@@ -125,10 +129,22 @@ func (p *Poller) resumed(now time.Time) {
 // tellOutages says from when until now readings may be missing: when that begins, so that a crash in between does not hide it,
 // and once more when it is over.
 func (p *Poller) tellOutages() {
-	for i, d := range p.devices {
-		if d.outage.reason != "" {
-			p.tellGap(&Gap{Device: i, Group: -1, From: d.outage.from, To: time.Now(), Outage: true, Reason: d.outage.reason})
-		}
+	for i := range p.devices {
+		p.tellOutage(i)
+	}
+}
+
+func (p *Poller) tellOutage(device int) {
+	if o := &p.devices[device].outage; o.reason != "" {
+		p.tellGap(&Gap{Device: device, Group: -1, From: o.from, To: time.Now(), Outage: true, Reason: o.reason})
+	}
+}
+
+// polled ends the outage of a device that was pushed and now has been polled.
+func (p *Poller) polled(g *group) {
+	if o := &g.device.outage; !o.from.IsZero() {
+		p.tellOutage(g.ref.Device)
+		*o = outage{}
 	}
 }
 

@@ -76,6 +76,62 @@ func TestOutageIsTold(t *testing.T) {
 	})
 }
 
+// TestOutageEndsWithAPoll: of a device that was pushed and is polled when the link is back, the outage is over with the first poll that succeeds, and that comes at once.
+func TestOutageEndsWithAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = 300 * time.Millisecond
+		f := &pushing{fake: &fake{slow: map[int]time.Duration{0: took}}}
+		gaps := noteGaps(f.fake)
+		run(t, f, 100*time.Second, []time.Duration{20 * time.Second}, func(p *Poller) {
+			time.Sleep(10 * time.Second)
+			f.send(0, 0, 0)
+			last := time.Now()
+			synctest.Wait()
+			f.change(func() { f.polled = true })
+			f.current() <- drivers.Push{Err: errors.New("polled from now on")}
+			synctest.Wait()
+			open := Gap{Group: -1, From: last.Add(-6 * time.Second), To: time.Now(), Outage: true, Reason: "polled from now on"}
+			wantGaps(t, "at the beginning", gaps(), open)
+			for synctest.Wait(); !p.Stats().Up; synctest.Wait() {
+				time.Sleep(time.Millisecond)
+			}
+			wantGaps(t, "before the first poll", gaps())
+			open.To = time.Now().Add(took)
+			time.Sleep(time.Second)
+			got := gaps()
+			if len(got) != 1 || open.To.Sub(got[0].To).Abs() > time.Millisecond {
+				t.Fatalf("after the first poll: %+v, want one until %v", got, open.To)
+			}
+			open.To = got[0].To
+			wantGaps(t, "after the first poll", got, open)
+			time.Sleep(60 * time.Second)
+		})
+		wantGaps(t, "later", gaps())
+	})
+}
+
+// TestOutageBehindLatePushes: pushes that all come at once, after a path stood still, leave an outage that begins when the last of them was sent.
+func TestOutageBehindLatePushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		run(t, f, 100*time.Second, []time.Duration{time.Second}, func(*Poller) {
+			time.Sleep(50 * time.Second)
+			now := time.Now()
+			for _, ago := range []time.Duration{40, 39, 38} {
+				f.current() <- drivers.Push{At: now.Add(-ago * time.Second)}
+			}
+			f.current() <- drivers.Push{Lost: 3, At: now.Add(-38 * time.Second)} // the first of two of one message
+			f.current() <- drivers.Push{Lost: 1, At: now.Add(-37 * time.Second)}
+			f.current() <- drivers.Push{Err: errors.New("reset")}
+			from := now.Add(-40 * time.Second)
+			wantGaps(t, "late pushes", gaps(), Gap{From: from, To: now, Lost: 3, Reason: "a queue of the device overflowed"},
+				Gap{From: from, To: now, Lost: 1, Reason: "a queue of the device overflowed"},
+				Gap{Group: -1, From: from.Add(time.Second), To: now, Outage: true, Reason: "reset"})
+		})
+	})
+}
+
 // TestOutageEndsWithTheStop: one that is not over at the stop is told until then.
 func TestOutageEndsWithTheStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -93,7 +93,11 @@ func (p *Poller) connected(r dialled) {
 		if !p.link.up || g.stat.Pushed {
 			g.skip(now)
 		}
-		if g.stat.Pushed = r.pushed != nil && r.pushed[i]; g.stat.Pushed {
+		pushed := r.pushed != nil && r.pushed[i]
+		if g.stat.Pushed && !pushed { // what changes until its first poll is missing
+			g.next = now
+		}
+		if g.stat.Pushed = pushed; pushed {
 			g.stat.inTime()
 		}
 	}

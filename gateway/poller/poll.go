@@ -35,6 +35,8 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.mu.Unlock()
 	if err != nil {
 		readings = p.bad(g, err.Error())
+	} else {
+		p.polled(g)
 	}
 	p.warn()
 	err = g.sink(end, readings)

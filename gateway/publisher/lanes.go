@@ -55,8 +55,9 @@ func (l *lanes) lost(w *window) {
 			u.lane.set(u.seqs[0], u.lane.end)
 		}
 	}
-	if b := &l.backlog; l.p.o.Order == LiveFirst && b.end > l.live.pos { // what was released among the live ones goes on with them
-		b.set(min(b.pos, l.live.pos), l.live.pos)
+	if b := &l.backlog; l.p.o.Order == LiveFirst && b.end > l.live.pos { // of what was released there, newer ones may have gone out as live
+		b.back(l.live.pos, b.end)
+		l.live.set(b.end, 0)
 	}
 }
 
@@ -68,13 +69,18 @@ func (l *lanes) again(held []uint64) {
 	}
 }
 
-// resume sets the lanes back to what was stepped over when streams had stalled.
+// resume sets the lanes back to what was stepped over when streams had stalled. Among what the live lane did, there may be what was released
+// to the backlog lane: then all of it is for that one.
 func (l *lanes) resume() {
 	for _, x := range [...]*lane{&l.live, &l.backlog} {
-		if x.skipped != 0 {
+		from := x.skipped
+		switch x.skipped = 0; {
+		case from == 0:
+		case x == &l.live && l.backlog.end > from:
+			l.again([]uint64{from})
+		default:
 			x.check = max(x.check, x.pos)
-			x.back(x.skipped, x.end)
-			x.skipped = 0
+			x.back(from, x.end)
 		}
 	}
 }

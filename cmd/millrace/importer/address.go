@@ -9,8 +9,8 @@ import (
 
 const lastRegister = 65535
 
-// types has the bits of each type of the driver.
-var types = map[string]int{"uint16": 16, "int16": 16, "uint32": 32, "int32": 32, "float32": 32, "uint64": 64, "int64": 64, "float64": 64}
+// types has the bits of the registers of each type of the driver.
+var types = map[string]int{"int8": 16, "uint8": 16, "uint16": 16, "int16": 16, "float16": 16, "bcd16": 16, "bcd32": 32, "uint32": 32, "int32": 32, "float32": 32, "uint64": 64, "int64": 64, "float64": 64}
 
 var tables = map[byte]string{'0': "coil", '1': "discrete", '3': "input", '4': "holding"}
 
@@ -75,9 +75,9 @@ func (t *Tag) settle(table string, number, bit int) error {
 		return nil
 	}
 	words := types[t.Type] / 16
-	if t.Type == "string" {
+	if t.Type == "string" || t.Type == "bytes" {
 		if t.Length < 1 || t.Length > 250 {
-			return fmt.Errorf("a string of %d bytes is out of range; use 1 to 250", t.Length)
+			return fmt.Errorf("a length of %d bytes is out of range; use 1 to 250", t.Length)
 		}
 		words = (t.Length + 1) / 2
 	}

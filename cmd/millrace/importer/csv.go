@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,6 +16,9 @@ type table struct {
 	reader  *csv.Reader
 	columns map[string]int // by name in lower case without blanks and underlines
 	row     []string
+	asked   map[string]bool
+	filled  map[string]string // columns that hold something in some row, and their names as written
+	names   []string
 	decimal bool // a comma is the decimal point, as spreadsheets with semicolons have it
 }
 
@@ -41,7 +45,8 @@ func openTable(data []byte, wanted ...string) (*table, error) {
 }
 
 func (t *table) header(row, wanted []string) bool {
-	t.columns = make(map[string]int, len(row))
+	t.columns, t.names = make(map[string]int, len(row)), slices.Clone(row)
+	t.asked, t.filled = map[string]bool{}, map[string]string{}
 	for i, name := range row {
 		if name = columnName(name); name != "" {
 			t.columns[name] = i
@@ -69,12 +74,20 @@ func (t *table) next() (string, error) {
 		return "", fmt.Errorf("read the table: %w", err)
 	}
 	t.row = row
+	for i, text := range row {
+		if i < len(t.names) && strings.TrimSpace(text) != "" {
+			t.filled[columnName(t.names[i])] = strings.TrimSpace(t.names[i])
+		}
+	}
 	line, _ := t.reader.FieldPos(0)
 	return fmt.Sprintf("line %d", line), nil
 }
 
 // get returns the first of the columns that has a text.
 func (t *table) get(names ...string) string {
+	for _, name := range names {
+		t.asked[columnName(name)] = true
+	}
 	for _, name := range names {
 		if i, ok := t.columns[columnName(name)]; ok && i < len(t.row) {
 			if s := strings.TrimSpace(t.row[i]); s != "" {
@@ -96,4 +109,16 @@ func (t *table) number(name string) (x float64, ok bool) {
 	}
 	x, err := strconv.ParseFloat(s, 64)
 	return x, err == nil && finite(x)
+}
+
+// sayUnread names the columns that hold something and were not asked for.
+func (t *table) sayUnread(b *builder) {
+	var names []string
+	for column, name := range t.filled {
+		if column != "" && !t.asked[column] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	sayUnread(b, "the file", "columns", names)
 }

@@ -59,6 +59,8 @@ type Tag struct {
 	Expr                                   string  // instead of an address: worked out from others
 	Scale, Offset                          float64 // Scale 0 = 1
 	Order                                  string
+	Byte                                   string // of int8 and uint8: high, "" = low
+	Clamp                                  string // a range of scaled values
 	Invalid                                string // raw values that mean "not available", as the driver takes them
 	Length                                 int    // of a string, in bytes
 }

@@ -50,6 +50,12 @@ func lines(r *Result) []string {
 				if t.Scale != 0 && t.Scale != 1 || t.Offset != 0 {
 					s += fmt.Sprintf(" *%.6g%+.6g", t.Scale, t.Offset)
 				}
+				if t.Byte != "" {
+					s += " " + t.Byte
+				}
+				if t.Clamp != "" {
+					s += " clamp " + t.Clamp
+				}
 				out = append(out, strings.TrimSpace(s+" "+t.Unit))
 			}
 		}
@@ -57,53 +63,67 @@ func lines(r *Result) []string {
 	return out
 }
 
+var importCases = []struct {
+	format   string
+	tags     []string
+	problems []string // a part of each, in order
+}{
+	{"kepware-csv", []string{
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Temperature holding:100 float32 °C",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Level holding:102 uint16 *0.02442-10 clamp -10..90 %",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Count holding:129 uint32",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Old holding:139 bcd16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[0] holding:149 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[1] holding:150 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[2] holding:151 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[3] holding:152 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[4] holding:153 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[5] holding:154 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[6] holding:155 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[7] holding:156 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[8] holding:157 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.List[9] holding:158 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Flow holding:159 uint16",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Run coil:7",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Door holding:119.3",
+		"imported tcp://192.0.2.1:502 1 CDAB|every-10s 10s|Press.Serial input:40 string length 12",
+	}, []string{"put its url", "first word low", "the array became 10 tags", `scaling "Square Root"`, "these columns were not translated: Client Access, Respect Data Type, Scaled Data Type"}},
+	{"kepware-json", []string{
+		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Speed holding:0 int16",
+		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Oil.Temp input:9 float32",
+		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-1s 1s|Oil.Raw input:19 uint16 *-0.05-0 bar",
+	}, []string{`"Press/1" became "Press-1"`, "only Modbus"}},
+	{"neuron-csv", []string{
+		"imported tcp://192.0.2.1:502 1 |fast 100ms|temperature holding:0 float32 CDAB *0.1-5",
+		"imported tcp://192.0.2.1:502 1 |fast 100ms|run coil:6",
+		"imported tcp://192.0.2.1:502 1 |fast 100ms|door holding:9.4",
+		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|name holding:19 string length 10 BADC",
+		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|count input:4 uint32",
+	}, []string{"put its url", "put its url", "order of bytes", "have a length in their address", "static tag", "columns were not translated: precision"}},
+	{"telegraf", []string{
+		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|door discrete:2",
+		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|run coil:7",
+		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|power holding:10 float32 ABCD",
+		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|level holding:12 int16 *0.1+0",
+		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|energy holding:20 uint32 CDAB *0.01+0",
+		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|work input:2 uint64 DCBA",
+		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|fault input:7.11",
+	}, []string{"do not follow each other", "old fixed point", `"speed": byte order "DCBA" swaps`, `"half": byte order "DCBA" swaps`}},
+	{"benthos-umh", []string{
+		"imported tcp://192.168.1.30:502 1 |every-5s 5s|power holding:100 float32 CDAB",
+		"imported tcp://192.168.1.30:502 1 |every-5s 5s|run coil:3",
+		"imported tcp://192.168.1.30:502 1 |every-5s 5s|bit input:9.2",
+		"imported tcp://192.168.1.30:502 1 |every-5s 5s|low holding:5 uint8",
+		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|power holding:100 float32 CDAB",
+		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|run coil:3",
+		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|bit input:9.2",
+		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|low holding:5 uint8",
+		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|only input:7 int16 *0.5+0",
+	}, nil},
+}
+
 func TestImport(t *testing.T) {
-	for _, c := range []struct {
-		format   string
-		tags     []string
-		problems []string // a part of each, in order
-	}{
-		{"kepware-csv", []string{
-			"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Temperature holding:100 float32 °C",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Level holding:102 uint16 *0.02442-10 %",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Count holding:129 uint32",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-1s 1s|Press.Flow holding:159 uint16",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Run coil:7",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Door holding:119.3",
-			"imported tcp://192.0.2.1:502 1 CDAB|every-10s 10s|Press.Serial input:40 string length 12",
-		}, []string{"put its url", "first word low", "no longer clamped", `"BCD" has no counterpart`, `"400150[10]" is not of the form`, `scaling "Square Root"`}},
-		{"kepware-json", []string{
-			"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Speed holding:0 int16",
-			"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Oil.Temp input:9 float32",
-			"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-1s 1s|Oil.Raw input:19 uint16 *-0.05-0 bar",
-		}, []string{`"Press/1" became "Press-1"`, "only Modbus"}},
-		{"neuron-csv", []string{
-			"imported tcp://192.0.2.1:502 1 |fast 100ms|temperature holding:0 float32 CDAB *0.1-5",
-			"imported tcp://192.0.2.1:502 1 |fast 100ms|run coil:6",
-			"imported tcp://192.0.2.1:502 1 |fast 100ms|door holding:9.4",
-			"imported-2 tcp://192.0.2.1:502 2 |slow 1m|name holding:19 string length 10 BADC",
-			"imported-2 tcp://192.0.2.1:502 2 |slow 1m|count input:4 uint32",
-		}, []string{"put its url", "put its url", "order of bytes", `"BYTES" has no counterpart`, "static tag"}},
-		{"telegraf", []string{
-			"Meter tcp://192.168.1.20:502 3 |every-10s 10s|door discrete:2",
-			"Meter tcp://192.168.1.20:502 3 |every-10s 10s|run coil:7",
-			"Meter tcp://192.168.1.20:502 3 |every-10s 10s|power holding:10 float32 ABCD",
-			"Meter tcp://192.168.1.20:502 3 |every-10s 10s|level holding:12 int16 *0.1+0",
-			"Meter tcp://192.168.1.20:502 3 |every-10s 10s|energy holding:20 uint32 CDAB *0.01+0",
-			"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|speed input:0 int16 *0.1+0",
-			"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|work input:2 uint64 DCBA",
-			"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|fault input:7.3",
-		}, []string{"do not follow each other", "old fixed point", `"FLOAT16" has no counterpart`}},
-		{"benthos-umh", []string{
-			"imported tcp://192.168.1.30:502 1 |every-5s 5s|power holding:100 float32 CDAB",
-			"imported tcp://192.168.1.30:502 1 |every-5s 5s|run coil:3",
-			"imported tcp://192.168.1.30:502 1 |every-5s 5s|bit input:9.2",
-			"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|power holding:100 float32 CDAB",
-			"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|run coil:3",
-			"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|bit input:9.2",
-			"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|only input:7 int16 *0.5+0",
-		}, []string{`"UINT8L" has no counterpart`}},
-	} {
+	for _, c := range importCases {
 		t.Run(c.format, func(t *testing.T) {
 			r := imported(t, c.format)
 			got := lines(r)
@@ -257,13 +277,17 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	load(t, out.String())
-	if !strings.Contains(remarks.String(), "7 tags imported") || !strings.Contains(remarks.String(), "BCD") || !strings.Contains(out.String(), `- name: "press-1"`) {
+	if !strings.Contains(remarks.String(), "18 tags imported") || !strings.Contains(remarks.String(), "Square Root") || !strings.Contains(out.String(), `- name: "press-1"`) {
 		t.Errorf("remarks:\n%s\noutput:\n%s", &remarks, &out)
 	}
 	cmd.SetArgs([]string{"kepware-csv", "testdata"})
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	if err := cmd.Execute(); err == nil {
 		t.Error("a folder was imported")
+	}
+	cmd.SetArgs([]string{"kepware-csv", "testdata/none.csv"})
+	if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), "there is no such file; ") {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 
@@ -293,6 +317,12 @@ func TestTemplateCommand(t *testing.T) {
 	}
 	if out, _, err = run(); err != nil || strings.Count(out, "\n") != 1+len(templates.List()) {
 		t.Errorf("the list: %v\n%s", err, out)
+	}
+	if out, _, err = run("eastron-sdm630", "-o", "template"); err != nil {
+		t.Fatal(err)
+	}
+	if own, err := templates.Parse([]byte(out)); err != nil || own.Name != "eastron-sdm630" {
+		t.Errorf("what -o template prints is not taken: %v", err)
 	}
 	for _, wrong := range [][]string{{"sdm-630"}, {"../secret"}, {"eastron-sdm630", "--unit", "256"}, {"eastron-sdm630", "--interval", "1ms"}} {
 		if _, _, err := run(wrong...); err == nil {

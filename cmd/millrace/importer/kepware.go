@@ -14,7 +14,7 @@ import (
 
 // kepwareTypes are Kepware's names of data types in ours. Those that are missing have no counterpart.
 var kepwareTypes = map[string]string{"short": "int16", "word": "uint16", "long": "int32", "dword": "uint32", "float": "float32",
-	"double": "float64", "llong": "int64", "qword": "uint64", "string": "string", "boolean": "bool", "default": "uint16", "": "uint16"}
+	"double": "float64", "llong": "int64", "qword": "uint64", "bcd": "bcd16", "lbcd": "bcd32", "string": "string", "boolean": "bool", "default": "uint16", "": "uint16"}
 
 // kepwareCodes are the numbers that a JSON project has for them.
 var kepwareCodes = map[int]string{-1: "default", 0: "string", 1: "boolean", 2: "char", 3: "byte", 4: "short", 5: "word", 6: "long",
@@ -26,7 +26,7 @@ type kepwareTag struct {
 	interval                                   time.Duration
 	scaling                                    string // "", none, linear or another
 	rawLow, rawHigh, low, high                 float64
-	clamp, negate                              bool
+	clampLow, clampHigh, negate                bool
 	first                                      int // what the device calls its first register
 }
 
@@ -42,6 +42,7 @@ func kepwareCSV(b *builder, data []byte) error {
 	for {
 		line, err := t.next()
 		if errors.Is(err, io.EOF) {
+			t.sayUnread(b)
 			return nil
 		}
 		if err != nil {
@@ -69,7 +70,7 @@ func (k *kepwareTag) numbers(b *builder, where string, t *table) {
 	if ok != [4]bool{true, true, true, true} {
 		k.scaling = "unreadable"
 	}
-	k.clamp = yes(t.get("Clamp Low")) || yes(t.get("Clamp High"))
+	k.clampLow, k.clampHigh = yes(t.get("Clamp Low")), yes(t.get("Clamp High"))
 	k.negate = yes(t.get("Negate Value"))
 }
 
@@ -82,8 +83,35 @@ func millis(ms float64) time.Duration {
 	return time.Duration(min(max(ms, 0), 86_400_000)) * time.Millisecond
 }
 
+// arrayForm is the address of a list of values: 400300 [4].
+var arrayForm = regexp.MustCompile(`^(\d{5,6}) ?\[(\d{1,3})\]$`)
+
+// elements makes a tag of each element of an array.
+func (k *kepwareTag) elements(b *builder, where string, d *Device, address, count string) {
+	word, _, _ := strings.Cut(strings.ToLower(k.dataType), " array")
+	words := types[kepwareTypes[word]] / 16
+	n, _ := strconv.Atoi(count) // three digits at most
+	first, _ := strconv.Atoi(address)
+	table := strings.TrimLeft(address, "34")
+	if words == 0 || n < 1 || n*words > 125 || len(table) != len(address)-1 {
+		b.problem(where, "address %q is no array of 1 to 125 registers of numbers; it was left out", k.address)
+		return
+	}
+	b.problem(where, "the array became %d tags, %s[0] and so on", n, k.name)
+	for i := range n {
+		one := *k
+		one.name, one.dataType = fmt.Sprintf("%s[%d]", k.name, i), word
+		one.address = fmt.Sprintf("%0*d", len(address), first+i*words)
+		one.add(b, where, d)
+	}
+}
+
 // add translates the tag and puts it into the group of its interval.
 func (k *kepwareTag) add(b *builder, where string, d *Device) {
+	if m := arrayForm.FindStringSubmatch(k.address); m != nil {
+		k.elements(b, where, d, m[1], m[2])
+		return
+	}
 	a, err := parseManual(k.address, k.first)
 	if err != nil {
 		b.problem(where, "%v; it was left out", err)
@@ -125,14 +153,19 @@ func (k *kepwareTag) scale(b *builder, where string, t *Tag) {
 		}
 		t.Scale = (k.high - k.low) / (k.rawHigh - k.rawLow)
 		t.Offset = k.low - k.rawLow*t.Scale
-		if k.clamp {
-			b.problem(where, "values are no longer clamped to the scaled limits")
-		}
 	default:
 		b.problem(where, "scaling %q was not translated; values are raw", k.scaling)
 	}
 	if k.negate {
 		t.Scale, t.Offset = -cmp.Or(t.Scale, 1), -t.Offset
+		k.low, k.high = 0-k.low, 0-k.high // not -0
+	}
+	switch {
+	case t.Scale == 0 || !strings.EqualFold(k.scaling, "linear") || !k.clampLow && !k.clampHigh:
+	case k.clampLow && k.clampHigh:
+		t.Clamp = number(min(k.low, k.high)) + ".." + number(max(k.low, k.high))
+	default:
+		b.problem(where, "values are no longer clamped, because clamp has two limits and the file one; set clamp by hand")
 	}
 }
 
@@ -190,6 +223,10 @@ func kepwareJSON(b *builder, data []byte) error {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return fmt.Errorf("read JSON: %w", err)
 	}
+	var all any
+	if err := json.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("read JSON: %w", err)
+	}
 	for _, ch := range p.Project.Channels {
 		if !strings.Contains(strings.ToLower(ch.Driver), "modbus") {
 			b.problem(fmt.Sprintf("channel %q", ch.Name), "its driver is %q; only Modbus is imported", ch.Driver)
@@ -199,6 +236,7 @@ func kepwareJSON(b *builder, data []byte) error {
 			d.read(b, fmt.Sprintf("channel %q, device %q", ch.Name, d.Name))
 		}
 	}
+	unread(b, "json", all, p)
 	return nil
 }
 
@@ -278,13 +316,17 @@ func (j *kepwareJSONTag) add(b *builder, where string, d *Device, prefix string,
 	}
 	typ, ok := kepwareCodes[code]
 	if !ok {
-		typ = fmt.Sprintf("number %d", code) // arrays are 20 and more
+		if typ, ok = kepwareCodes[code-20]; ok && code >= 20 {
+			typ += " array"
+		} else {
+			typ = fmt.Sprintf("number %d", code)
+		}
 	}
 	scaling, ok := map[int]string{0: "none", 1: "linear", 2: "square root"}[j.Scaling]
 	if !ok {
 		scaling = fmt.Sprintf("number %d", j.Scaling)
 	}
 	k := kepwareTag{name: prefix + j.Name, address: j.Address, dataType: typ, unit: j.Units, description: j.Description, interval: millis(j.Rate),
-		scaling: scaling, rawLow: j.RawLow, rawHigh: j.RawHigh, low: j.Low, high: j.High, clamp: j.ClampLow || j.ClampHigh, negate: j.Negate, first: first}
+		scaling: scaling, rawLow: j.RawLow, rawHigh: j.RawHigh, low: j.Low, high: j.High, clampLow: j.ClampLow, clampHigh: j.ClampHigh, negate: j.Negate, first: first}
 	k.add(b, fmt.Sprintf("%s, tag %q", where, k.name), d)
 }

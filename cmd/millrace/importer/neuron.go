@@ -4,15 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 )
 
 var neuronTypes = map[string]string{"int16": "int16", "uint16": "uint16", "word": "uint16", "int32": "int32", "uint32": "uint32", "dword": "uint32",
-	"int64": "int64", "uint64": "uint64", "lword": "uint64", "float": "float32", "double": "float64", "string": "string", "bit": "bool", "bool": "bool"}
+	"int64": "int64", "uint64": "uint64", "lword": "uint64", "float": "float32", "double": "float64", "string": "string", "bytes": "bytes", "bit": "bool", "bool": "bool"}
 
 // neuronOrders are the suffixes of an address. The first letter is the order of the words, the second that of the bytes.
 var neuronOrders = map[string]string{"BB": "ABCD", "BL": "BADC", "LB": "CDAB", "LL": "DCBA"}
+
+// Lengths in addresses: D and E are a character in the high or low byte of each register.
+var (
+	lengthAlone = regexp.MustCompile(`\.\d+$`)
+	oneByte     = regexp.MustCompile(`\.\d+[DEde]$`)
+)
 
 // neuronCSV reads the tags of a node as Neuron exports them, saved as CSV.
 func neuronCSV(b *builder, data []byte) error {
@@ -24,6 +31,7 @@ func neuronCSV(b *builder, data []byte) error {
 	for {
 		line, err := t.next()
 		if errors.Is(err, io.EOF) {
+			t.sayUnread(b)
 			return nil
 		}
 		if err != nil {
@@ -68,6 +76,13 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 		return tag, 0, a, fmt.Errorf("address %q does not begin with a unit id such as 1!", t.get("address"))
 	}
 	text, suffix, hasSuffix := strings.Cut(rest, "#")
+	long := tag.Type == "string" || tag.Type == "bytes"
+	if long && oneByte.MatchString(text) {
+		return tag, 0, a, fmt.Errorf("address %q has a character in one byte of each register only, which no type of ours is; read them as uint8 with byte:", rest)
+	}
+	if long && lengthAlone.MatchString(text) {
+		text += "H" // Neuron's default
+	}
 	if a, err = parseManual(text, 1); err != nil {
 		return tag, 0, a, err
 	}
@@ -83,8 +98,8 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 	if tag.Type == "bool" && !bits && a.bit < 0 {
 		return tag, 0, a, fmt.Errorf("address %q has no bit", rest)
 	}
-	if (tag.Type == "string") != (a.length > 0) {
-		return tag, 0, a, fmt.Errorf("a string has a length in its address, such as 400001.20H, and nothing else has")
+	if long != (a.length > 0) {
+		return tag, 0, a, fmt.Errorf("a string and bytes have a length in their address, such as 400001.20H, and nothing else has")
 	}
 	return tag, unit, a, neuronScale(t, &tag)
 }

@@ -21,7 +21,7 @@ import (
 // github.com/stekker/OpenModbusSpecs. Its register numbers are those on the wire, as in the registry's own profiles.
 const openModbusVersion = "0.3.0"
 
-// A device profile. Keys that say nothing about a value (maintainers, signature, OBIS code) are not read.
+// A device profile. Keys that say nothing about a value (maintainers, signature, OBIS code) are not read, and named.
 type (
 	openProfile struct {
 		Version   string                  `yaml:"version"`
@@ -100,7 +100,9 @@ func openModbus(b *builder, data []byte) error {
 		r := p.Registers[key]
 		r.read(b, g, fmt.Sprintf("register %s, %q", key, r.Name), key, &p.Device)
 	}
-	return nil
+	all, err := anyYAML(data)
+	unread(b, "yaml", all, p)
+	return err
 }
 
 // inOrder returns the keys of registers or bits by their number.

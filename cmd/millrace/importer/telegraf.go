@@ -3,6 +3,7 @@ package importer
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ type (
 		BaudRate   int               `toml:"baud_rate"`
 		Parity     string            `toml:"parity"`
 		StopBits   int               `toml:"stop_bits"`
+		DataBits   int               `toml:"data_bits"`
+		Style      string            `toml:"configuration_type"` // seen by what there is
 		Mode       string            `toml:"transmission_mode"`
 		Discrete   []telegrafField   `toml:"discrete_inputs"`
 		Coils      []telegrafField   `toml:"coils"`
@@ -35,6 +38,13 @@ type (
 		Input      []telegrafField   `toml:"input_registers"`
 		Requests   []telegrafRequest `toml:"request"`
 		Metrics    []telegrafRequest `toml:"metric"`
+		Around     struct {
+			AfterConnect string `toml:"pause_after_connect"`
+			Between      string `toml:"pause_between_requests"`
+			Close        bool   `toml:"close_connection_after_gather"`
+			Location     string `toml:"string_register_location"`
+		} `toml:"workarounds"`
+		devices []*Device // that came of it
 	}
 	telegrafRequest struct {
 		SlaveID     int             `toml:"slave_id"`
@@ -58,11 +68,12 @@ type (
 )
 
 // wordOrders are the names of orders that others use, in ours.
-var wordOrders = map[string]string{"": "", "AB": "", "ABCD": "ABCD", "CDAB": "CDAB", "BADC": "BADC", "DCBA": "DCBA",
+var wordOrders = map[string]string{"": "", "AB": "ABCD", "BA": "DCBA", "ABCD": "ABCD", "CDAB": "CDAB", "BADC": "BADC", "DCBA": "DCBA",
 	"ABCDEFGH": "ABCD", "GHEFCDAB": "CDAB", "BADCFEHG": "BADC", "HGFEDCBA": "DCBA"}
 
 var telegrafTypes = map[string]string{"INT16": "int16", "UINT16": "uint16", "INT32": "int32", "UINT32": "uint32", "INT64": "int64", "UINT64": "uint64",
-	"FLOAT32": "float32", "FLOAT64": "float64", "FLOAT32-IEEE": "float32", "FLOAT64-IEEE": "float64", "STRING": "string", "BIT": "bool"}
+	"FLOAT32": "float32", "FLOAT64": "float64", "FLOAT32-IEEE": "float32", "FLOAT64-IEEE": "float64", "STRING": "string", "BIT": "bool",
+	"FLOAT16": "float16", "INT8L": "int8", "INT8H": "int8", "UINT8L": "uint8", "UINT8H": "uint8"}
 
 // telegraf reads the inputs.modbus of a Telegraf config.
 func telegraf(b *builder, data []byte) error {
@@ -76,6 +87,11 @@ func telegraf(b *builder, data []byte) error {
 		m.Interval = cmp.Or(m.Interval, f.Agent.Interval)
 		m.read(b, where)
 	}
+	var all any
+	if err := toml.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("read TOML: %w", err)
+	}
+	unread(b, "toml", all, f)
 	return nil
 }
 
@@ -105,6 +121,9 @@ func (m *telegrafModbus) add(b *builder, where string, unit int, table, order, g
 	if err == nil {
 		err = tag.settle(table, number, bit)
 	}
+	if err == nil {
+		err = m.around().fits(&tag)
+	}
 	if err == nil && (unit < 0 || unit > 255) {
 		err = fmt.Errorf("unit id %d is out of range; use 0 to 255", unit)
 	}
@@ -122,6 +141,9 @@ func (m *telegrafModbus) add(b *builder, where string, unit int, table, order, g
 // device is the device of a unit id; what its url needs is said once, when it is made.
 func (m *telegrafModbus) device(b *builder, where string, unit int) *Device {
 	url, remark := controllerURL(m.Controller, m.BaudRate, m.Parity, m.StopBits, m.Mode)
+	if m.DataBits == 7 && strings.HasPrefix(url, "rtu:") {
+		url += "&data=7"
+	}
 	before := len(b.result.Devices)
 	d := b.device(where, m.Name, url, unit)
 	if len(b.result.Devices) > before {
@@ -129,8 +151,18 @@ func (m *telegrafModbus) device(b *builder, where string, unit int) *Device {
 			b.problem(where, "%s", remark)
 		}
 		d.Timeout = duration(b, where, m.Timeout)
+		m.around().set(b, where, d, true)
+		m.devices = append(m.devices, d)
+	} else if !slices.Contains(m.devices, d) {
+		m.around().set(b, where, d, false)
+		m.devices = append(m.devices, d)
 	}
 	return d
+}
+
+func (m *telegrafModbus) around() *workarounds {
+	a := &m.Around
+	return &workarounds{a.AfterConnect, a.Between, a.Close, a.Location}
 }
 
 // duration reads a duration as Telegraf writes it; 0 = not said.
@@ -196,6 +228,9 @@ func (f *telegrafField) tag(listed bool, table, order string) (tag Tag, number, 
 	if tag.Type == "bool" {
 		bit = *f.Bit
 	}
+	if strings.HasSuffix(word, "8H") {
+		tag.Byte = "high"
+	}
 	if listed && tag.Type == "string" {
 		tag.Length = 2 * len(addresses)
 	} else if tag.Type == "string" {
@@ -206,16 +241,31 @@ func (f *telegrafField) tag(listed bool, table, order string) (tag Tag, number, 
 	if listed && tag.Type != "string" && tag.Type != "bool" && len(addresses) != types[tag.Type]/16 {
 		return tag, 0, 0, fmt.Errorf("%d registers are not those of a %s", len(addresses), tag.Type)
 	}
-	return tag, addresses[0], bit, tag.setOrder(order)
+	return tag, addresses[0], bit, tag.setOrder(order, &bit)
 }
 
-// setOrder translates the name of an order.
-func (t *Tag) setOrder(name string) error {
+// setOrder translates the name of an order. One that swaps the bytes of a register does so in one register, too.
+func (t *Tag) setOrder(name string, bit *int) error {
 	order, ok := wordOrders[strings.ToUpper(name)]
-	if !ok || t.Type == "string" && order != "" && order != "ABCD" && order != "BADC" {
+	if !ok {
 		return fmt.Errorf("byte order %q has no counterpart", name)
 	}
-	t.Order = order
+	swapped := order == "BADC" || order == "DCBA"
+	switch {
+	case t.Type == "bool" && swapped && *bit >= 0 && *bit <= 15:
+		*bit ^= 8
+	case t.Type == "bool":
+	case t.Type == "int8" || t.Type == "uint8":
+		if swapped {
+			t.Byte = map[string]string{"": "high", "high": ""}[t.Byte]
+		}
+	case t.Type == "string":
+		t.Order = map[bool]string{true: "BADC", false: ""}[swapped]
+	case types[t.Type] == 16 && swapped:
+		return fmt.Errorf("byte order %q swaps the bytes of its one register, which no type of ours does", name)
+	default:
+		t.Order = order
+	}
 	return nil
 }
 

@@ -37,6 +37,13 @@ func NewTemplate() *cobra.Command {
 			}
 			switch form {
 			case "config":
+			case "template":
+				raw, err := templates.Raw(args[0])
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(raw)
+				return err
 			case "openmodbus":
 				problems, err := writeOpenModbus(cmd.OutOrStdout(), t, p)
 				for _, problem := range problems {
@@ -44,7 +51,7 @@ func NewTemplate() *cobra.Command {
 				}
 				return err
 			default:
-				return fmt.Errorf("there is no output %q; use config or openmodbus", form)
+				return fmt.Errorf("there is no output %q; use config, template or openmodbus", form)
 			}
 			r, err := fromTemplate(t, o, p)
 			if err != nil {
@@ -59,7 +66,7 @@ func NewTemplate() *cobra.Command {
 	cmd.Flags().IntVar(&p.Unit, "unit", 1, "unit id, 0 to 255")
 	cmd.Flags().DurationVar(&p.Interval, "interval", 0, "interval of the fastest groups (default the template's)")
 	cmd.Flags().StringVar(&p.Prefix, "prefix", "", "before the name of each group and tag")
-	cmd.Flags().StringVarP(&form, "output", "o", form, "config, or openmodbus: a device profile of OpenModbusSpecs")
+	cmd.Flags().StringVarP(&form, "output", "o", form, "config; template: the file itself, to make one of your own for templates: of a config; or openmodbus: a device profile of OpenModbusSpecs")
 	cmd.Flags().IntVar(&p.Base, "base", 0, "register that offsets count from, for SunSpec models (default the template's)")
 	return cmd
 }

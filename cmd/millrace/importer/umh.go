@@ -28,6 +28,11 @@ type (
 		Between    string       `yaml:"timeBetweenReads"`
 		ByteOrder  string       `yaml:"byteOrder"`
 		Addresses  []umhAddress `yaml:"addresses"`
+		Around     struct {
+			AfterConnect string `yaml:"pauseAfterConnect"`
+			Between      string `yaml:"timeBetweenRequests"`
+			Location     string `yaml:"stringRegisterLocation"`
+		} `yaml:"workarounds"`
 	}
 	umhAddress struct {
 		Name     string  `yaml:"name"`
@@ -37,7 +42,6 @@ type (
 		Length   int     `yaml:"length"`
 		Bit      int     `yaml:"bit"`
 		Scale    float64 `yaml:"scale"`
-		Output   string  `yaml:"output"`
 		SlaveID  *int    `yaml:"slaveID"`
 	}
 )
@@ -61,6 +65,9 @@ func umh(b *builder, data []byte) error {
 		a := &m.Addresses[i]
 		where := fmt.Sprintf("address %d, %q", i+1, a.Name)
 		tag, err := a.tag(m.ByteOrder)
+		if err == nil {
+			err = m.around().fits(&tag)
+		}
 		if err != nil {
 			b.problem(where, "%v; it was left out", err)
 			continue
@@ -69,7 +76,25 @@ func umh(b *builder, data []byte) error {
 			m.add(b, where, unit, tag)
 		}
 	}
-	return nil
+	all, err := anyYAML(data)
+	unread(b, "yaml", all, f)
+	return err
+}
+
+// anyYAML reads a document without knowing its form.
+func anyYAML(data []byte) (all any, err error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth), loaderlimits.AliasValue(0))))
+	if err == nil {
+		err = loader.Load(&all)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read YAML: %w", err)
+	}
+	return all, nil
+}
+
+func (m *umhModbus) around() *workarounds {
+	return &workarounds{afterConnect: m.Around.AfterConnect, between: m.Around.Between, location: m.Around.Location}
 }
 
 // units are those that every address is read from, 255 at most.
@@ -108,6 +133,7 @@ func (m *umhModbus) add(b *builder, where string, unit int, tag Tag) {
 			b.problem("input.modbus", "%s", remark)
 		}
 		d.Timeout = duration(b, "input.modbus", m.Timeout)
+		m.around().set(b, "input.modbus", d, true)
 	}
 	b.add(where, b.group(where, d, "", duration(b, where, m.Between)), tag)
 }
@@ -131,7 +157,10 @@ func (a *umhAddress) tag(order string) (Tag, error) {
 		if tag.Type == "bool" {
 			bit = max(a.Bit, 0)
 		}
-		if err := tag.setOrder(order); err != nil {
+		if strings.HasSuffix(strings.ToUpper(a.Type), "8H") {
+			tag.Byte = "high"
+		}
+		if err := tag.setOrder(order, &bit); err != nil {
 			return Tag{}, err
 		}
 	}

@@ -83,6 +83,9 @@ func (t *Tag) write(out *bufio.Writer) {
 			fmt.Fprintf(out, ", %s: %s", k[0], k[1])
 		}
 	}
+	if t.Byte != "" {
+		fmt.Fprintf(out, ", byte: %s", t.Byte)
+	}
 	if t.Length > 0 {
 		fmt.Fprintf(out, ", length: %d", t.Length)
 	}
@@ -94,6 +97,9 @@ func (t *Tag) write(out *bufio.Writer) {
 	}
 	if t.Offset != 0 {
 		fmt.Fprintf(out, ", offset: %s", number(t.Offset))
+	}
+	if t.Clamp != "" {
+		fmt.Fprintf(out, ", clamp: %s", t.Clamp)
 	}
 	if t.Unit != "" {
 		fmt.Fprintf(out, ", unit: %s", quoted(t.Unit))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,8 +27,25 @@ type lineFlags struct {
 	chosen       bool // --config was given
 }
 
+// unitValue is a flag that says in words what it takes.
+type unitValue uint8
+
+func (u *unitValue) String() string { return strconv.Itoa(int(*u)) }
+func (u *unitValue) Type() string   { return "uint8" }
+
+// Set reads a unit id.
+func (u *unitValue) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 255 {
+		return errors.New("a unit id is a number from 0 to 255")
+	}
+	*u = unitValue(n)
+	return nil
+}
+
 func (f *lineFlags) register(cmd *cobra.Command) {
-	cmd.Flags().Uint8Var(&f.unit, "unit", 1, "unit id, 0 to 255")
+	f.unit = 1
+	cmd.Flags().Var((*unitValue)(&f.unit), "unit", "unit id, 0 to 255")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Second, "of one request, 10ms to 1m")
 	cmd.Flags().StringArrayVar(&f.options, "option", nil, "device option of a config, as `NAME=VALUE`; may be repeated")
 	cmd.Flags().StringVarP(&f.config, "config", "c", "millrace.yaml", "config file; where its gateway runs and owns the line, it is asked")

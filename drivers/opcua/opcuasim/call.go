@@ -56,7 +56,9 @@ func (s *Server) callOne(made *session, r *ua.CallMethodRequest) *ua.CallMethodR
 	result := &ua.CallMethodResult{}
 	switch {
 	case len(s.notifiers) > 0 && key == node{uaURI, fmt.Sprintf("i=%d", id.ConditionType_ConditionRefresh)}:
-		result.StatusCode = s.refreshConditions(made, r)
+		if result.StatusCode = ua.StatusCode(s.opts.RefuseRefresh); result.StatusCode == ua.StatusOK {
+			result.StatusCode = s.refreshConditions(made, r)
+		}
 		return result
 	case m == nil || r.ObjectID.IntID() != id.ObjectsFolder:
 		result.StatusCode = ua.StatusBadMethodInvalid

@@ -14,8 +14,9 @@ type Proxy struct {
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
-	awake    *sync.Cond // signalled when silent, closed or listener changes
+	awake    *sync.Cond // signalled when silent, held, closed or listener changes
 	silent   bool
+	held     bool // what the server says: see Hold
 	closed   bool
 	kind     string // see Garble
 	at       int
@@ -49,6 +50,14 @@ func (p *Proxy) Silence(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = on
+	p.awake.Broadcast()
+}
+
+// Hold is Silence for what the server says: what it is asked goes through.
+func (p *Proxy) Hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = on
 	p.awake.Broadcast()
 }
 
@@ -196,7 +205,7 @@ func (p *Proxy) pump(dst, src net.Conn, spoil func([]byte)) {
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {
-			if !p.pass() {
+			if !p.pass(spoil != nil) {
 				return
 			}
 			if spoil != nil {
@@ -212,11 +221,11 @@ func (p *Proxy) pump(dst, src net.Conn, spoil func([]byte)) {
 	}
 }
 
-// pass waits out a silence. It returns false when the proxy has been closed meanwhile.
-func (p *Proxy) pass() bool {
+// pass waits out a silence, or, with what the server says, a hold. It returns false when the proxy has been closed meanwhile.
+func (p *Proxy) pass(said bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.silent && !p.closed {
+	for (p.silent || said && p.held) && !p.closed {
 		p.awake.Wait()
 	}
 	return !p.closed

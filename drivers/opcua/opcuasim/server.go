@@ -46,8 +46,12 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// MaxItems is how many items a subscription may have, 0 = no limit.
+	MaxItems int
 	// RefuseDeadband, when set, is the status with which an item with a deadband is refused.
 	RefuseDeadband uint32
+	// RefuseRefresh, when set, is the status with which a ConditionRefresh is refused.
+	RefuseRefresh uint32
 
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int

@@ -127,6 +127,8 @@ func (s *Server) subscribed(made *session, channel *secured, request uint32, req
 		return s.createSubscription(made, r)
 	case *ua.CreateMonitoredItemsRequest:
 		return s.createItems(made, r)
+	case *ua.DeleteSubscriptionsRequest:
+		return s.deleteSubscriptions(made, r)
 	case *ua.DeleteMonitoredItemsRequest:
 		return s.deleteItems(made, r)
 	case *ua.PublishRequest:

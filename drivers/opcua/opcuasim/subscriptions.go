@@ -216,6 +216,9 @@ func (s *Server) createItem(sub *subscription, want *ua.MonitoredItemCreateReque
 	case !ok || s.nodes[key] == nil:
 		result.StatusCode = ua.StatusBadNodeIDUnknown
 		return result
+	case s.opts.MaxItems > 0 && len(sub.items) >= s.opts.MaxItems:
+		result.StatusCode = ua.StatusBadTooManyMonitoredItems
+		return result
 	case want.ItemToMonitor.AttributeID != ua.AttributeIDValue:
 		result.StatusCode = ua.StatusBadAttributeIDInvalid
 		return result
@@ -250,28 +253,6 @@ func (s *Server) Items() (n int) {
 		made.subs.mu.Unlock()
 	}
 	return n
-}
-
-// deleteItems takes items out of a subscription.
-func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[r.SubscriptionID]
-	if sub == nil {
-		return nil, ua.StatusBadSubscriptionIDInvalid
-	}
-	res := &ua.DeleteMonitoredItemsResponse{}
-	for _, id := range r.MonitoredItemIDs {
-		at, status := slices.IndexFunc(sub.items, func(i *item) bool { return i.id == id }), ua.StatusOK
-		if at < 0 {
-			status = ua.StatusBadMonitoredItemIDInvalid
-		} else {
-			sub.items = slices.Delete(sub.items, at, at+1)
-		}
-		res.Results = append(res.Results, status)
-	}
-	return res, ua.StatusOK
 }
 
 // wait lets a Publish request wait for its answer.
