@@ -50,6 +50,7 @@ type lossKind uint8
 const (
 	lossSilent  lossKind = iota // nothing came in time
 	lossInvalid                 // what came is not valid Modbus
+	lossPart                    // its begin came in time, and not the rest
 	lossUnit                    // it came from another unit id
 	lossClosed                  // the connection ended
 	lossFlood                   // the peer sends without end what nobody asked for
@@ -75,6 +76,8 @@ func (l *loss) words(timeout time.Duration) string {
 		return fmt.Sprintf("no answer within %v%s", timeout, l.instead)
 	case lossInvalid:
 		return "the answer is not valid Modbus"
+	case lossPart:
+		return fmt.Sprintf("the answer was not whole within %v; raise timeout, if the device is slow", timeout)
 	case lossUnit:
 		return fmt.Sprintf("the answer came from another unit id, %d; accept_unit: %d takes it, if that is right", l.unit, l.unit)
 	case lossFlood:

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -273,5 +274,25 @@ func TestQuiet(t *testing.T) {
 	w.Close()
 	if out, _ := io.ReadAll(r); len(out) > 0 {
 		t.Errorf("written to standard output: %s", out)
+	}
+}
+
+// TestReasons holds what is said of answers that drip in too slowly, and of those of another unit in ASCII.
+func TestReasons(t *testing.T) {
+	for _, c := range []struct {
+		framing  framing
+		in, want string
+	}{
+		{mbap, "0008 0000 0009 11 03 06", "the answer was not whole within 1s; raise timeout, if the device is slow"},
+		{mbap, "0008 0000", "the answer was not whole within 1s; raise timeout, if the device is slow"},
+		{ascii, hex.EncodeToString([]byte(":120306022B0000006454\r\n")), "the answer came from another unit id, 18; accept_unit: 18 takes it, if that is right"},
+		{ascii, hex.EncodeToString([]byte(":120306022B0000006453\r\n")), "the answer is not valid Modbus"},
+	} {
+		s := &script{portion: 3, end: os.ErrDeadlineExceeded, in: fromHex(t, c.in)}
+		w := &wire{port: s, framing: c.framing, number: 7}
+		_, err := w.exchange(t.Context(), &request{unit: 0x11, pdu: fromHex(t, "03 006b 0003"), want: 6}, time.Second)
+		if l := asLoss(err); l == nil || l.words(time.Second) != c.want {
+			t.Errorf("framing %d, %s: %v, want %q", c.framing, c.in, err, c.want)
+		}
 	}
 }

@@ -145,8 +145,10 @@ func (q *request) other(in []byte) (unit int, ok bool) {
 	return 0, false
 }
 
-// findASCII looks for the right answer in what came and decodes it into dst.
-func (q *request) findASCII(dst, in []byte) []byte {
+// findASCII looks for the right answer in what came and decodes it into dst. Without one, unit is that of a frame that were it but for its
+// unit, -1 for none.
+func (q *request) findASCII(dst, in []byte) (pdu []byte, unit int) {
+	unit = -1
 	for i := range in {
 		if in[i] != ':' {
 			continue
@@ -167,11 +169,15 @@ func (q *request) findASCII(dst, in []byte) []byte {
 			sum += b
 		}
 		pdu := dst[1 : n-1]
-		if sum == 0 && (dst[0] == q.unit || q.units.takes(int(dst[0]))) && (q.fits(pdu) || q.refusal(pdu)) {
-			return pdu
+		if sum != 0 || !q.fits(pdu) && !q.refusal(pdu) {
+			continue
 		}
+		if dst[0] == q.unit || q.units.takes(int(dst[0])) {
+			return pdu, -1
+		}
+		unit = int(dst[0])
 	}
-	return nil
+	return nil, unit
 }
 
 // crc16 is the checksum of RTU frames (Modbus over Serial Line V1.02, 6.2.2).

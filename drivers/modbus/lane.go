@@ -129,11 +129,9 @@ func (l *lane) run(ctx context.Context, d *driver) {
 func (l *lane) fetch(ctx context.Context, d *driver, b *block) error {
 	p := &d.poll
 	q := p.unit.read(b, &l.query, l.pdu[:0])
-	start := d.now()
 	pdu, err := l.link.ask(ctx, q, p.unit.timeout)
 	if e := asLoss(err); e != nil && e.kind == lossClosed && e.idle {
 		if err = l.link.reopen(ctx, p.unit.timeout); err == nil {
-			start = d.now()
 			pdu, err = l.link.ask(ctx, q, p.unit.timeout)
 		}
 	}
@@ -141,7 +139,7 @@ func (l *lane) fetch(ctx context.Context, d *driver, b *block) error {
 		return nil
 	}
 	if err == nil {
-		p.decode(b, pdu[2:], middle(start, d.now()), p.out)
+		p.decode(b, pdu[2:], middle(d.now(), l.link.took).UnixMicro(), p.out)
 		l.got = append(l.got, b)
 	}
 	return err

@@ -306,22 +306,74 @@ func TestBusyAltogether(t *testing.T) {
 
 // TestTimes holds that the readings of the last request have the time of the poll, and those before it their own.
 func TestTimes(t *testing.T) {
-	b := newBench(t, 1, tags("holding:0", "holding:1", "coil:0"), tags("holding:0", "holding:100")).patient()
-	b.option("max_gap", "0").open(t)
-	start := time.Now().UnixMicro()
-	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-		t.Fatal(bad, err)
-	}
-	for i, own := range []bool{false, false, true} { // coils are read first
-		if at := b.last[i].Time; own != (at >= start && at <= time.Now().UnixMicro()) || !own && at != 0 {
-			t.Errorf("tag %d: time %d after %d, want its own: %v", i, at, start, own)
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:0", "holding:1", "coil:0"), tags("holding:0", "holding:100"))
+		b.option("max_gap", "0").open(t)
+		start := time.Now().UnixMicro()
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Fatal(bad, err)
 		}
-	}
-	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time == 0 || b.last[1].Time != 0 {
-		t.Errorf("times %d and %d, %v; want its own and that of the poll", b.last[0].Time, b.last[1].Time, err)
-	}
-	b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
-	if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time != 0 || b.last[1].Time != 0 {
-		t.Errorf("times %d and %d, %v; want those of the poll: one answer only", b.last[0].Time, b.last[1].Time, err)
-	}
+		for i, own := range []bool{false, false, true} { // coils are read first
+			if at := b.last[i].Time; own != (at >= start && at <= time.Now().UnixMicro()) || !own && at != 0 {
+				t.Errorf("tag %d: time %d after %d, want its own: %v", i, at, start, own)
+			}
+		}
+		if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time == 0 || b.last[1].Time != 0 {
+			t.Errorf("times %d and %d, %v; want its own and that of the poll", b.last[0].Time, b.last[1].Time, err)
+		}
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
+		if _, err := b.read(drivers.Ref{Group: 1}); err != nil || b.last[0].Time != 0 || b.last[1].Time != 0 {
+			t.Errorf("times %d and %d, %v; want those of the poll: one answer only", b.last[0].Time, b.last[1].Time, err)
+		}
+	})
+}
+
+// TestTimesBeforeSilence has a request answered and those after it met by silence, by a device that first says that it is busy, and one that
+// takes its time: readings that came well before the end of the poll have the middle of their own request, also in the polls after it.
+func TestTimesBeforeSilence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:0", "holding:100"))
+		b.conn.Devices[0].Timeout = 2 * time.Second
+		b.option("max_gap", "0").open(t)
+		poll := func(what string, want time.Duration) {
+			t.Helper()
+			start := time.Now()
+			if _, err := b.read(drivers.Ref{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := time.UnixMicro(b.last[0].Time).Sub(start); (got-want).Abs() > time.Millisecond || want > 0 && time.Since(start) < want {
+				t.Errorf("%s: the reading's time is %v after the poll's begin, want %v", what, got, want)
+			}
+		}
+		first := modbussim.Touching(1, modbussim.Holding, 0, 0)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
+		poll("silence behind it", 0)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Match: first})
+		poll("silence behind a slow answer", 150*time.Millisecond)
+		b.sim.Mend()
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 100, 100)})
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 6, Times: 1, Match: first})
+		poll("busy, asked again", busyWait)
+	})
+}
+
+// TestTimesAlone has groups of one request, whose answer takes its time.
+func TestTimesAlone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:0"))
+		b.conn.Devices[0].Timeout = 2 * time.Second
+		b.open(t)
+		for _, c := range []struct{ took, want time.Duration }{{0, 0}, {190 * time.Millisecond, 0}, {800 * time.Millisecond, 400 * time.Millisecond}, {190 * time.Millisecond, 95 * time.Millisecond}} {
+			b.sim.Mend()
+			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: c.took})
+			start := time.Now()
+			if _, err := b.read(drivers.Ref{}); err != nil {
+				t.Fatal(err)
+			}
+			at := b.last[0].Time
+			if got := time.UnixMicro(at).Sub(start); at == 0 != (c.want == 0) || at != 0 && (got-c.want).Abs() > time.Millisecond {
+				t.Errorf("an answer after %v: time %d, %v after the poll's begin, want %v", c.took, at, got, c.want)
+			}
+		}
+	})
 }

@@ -20,6 +20,7 @@ type group struct {
 	areas  []*area // one for each table of the group
 	texts  []kept  // the last text of each string tag, by tag; nil without strings
 	polls  int     // how many polls there were
+	exact  int     // the poll up to which even the last answer keeps its own time
 	steady bool    // every block is proved
 	doubts bool    // some gap is to be tried
 }

@@ -15,20 +15,21 @@ type poll struct {
 	out      []telemetry.Reading
 	now      time.Time
 	queue    []*block
-	at       int      // in the queue
-	pending  []*block // refused while nothing said that the device is well otherwise
-	answered int      // answers with values
-	spoke    int      // answers of any kind that the unit itself gave
-	refused  int      // exceptions
-	lost     int      // requests without an answer
-	most     int      // of these, of a unit that answers none
-	probes   int      // known bad registers asked again
-	last     *block   // the last block that was answered
-	over     string   // why nothing more is asked, "" = go on
-	dead     string   // why the unit is silent, "" = it is not
-	changed  bool     // some block is not as it was
-	caller   int      // whose call it was that was answered first
-	mixed    bool     // another caller answered, too
+	at       int       // in the queue
+	pending  []*block  // refused while nothing said that the device is well otherwise
+	answered int       // answers with values
+	spoke    int       // answers of any kind that the unit itself gave
+	refused  int       // exceptions
+	lost     int       // requests without an answer
+	most     int       // of these, of a unit that answers none
+	probes   int       // known bad registers asked again
+	last     *block    // the last block that was answered, and
+	lastAt   time.Time // the middle of its request
+	over     string    // why nothing more is asked, "" = go on
+	dead     string    // why the unit is silent, "" = it is not
+	changed  bool      // some block is not as it was
+	caller   int       // whose call it was that was answered first
+	mixed    bool      // another caller answered, too
 	splits   []split
 }
 
@@ -61,7 +62,7 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 	if p.dead != "" && p.answered == 0 {
 		return fmt.Errorf("%w: unit %d: %s", drivers.ErrDevice, p.unit.id, p.dead)
 	}
-	p.stamp()
+	p.stamp(d.now())
 	return nil
 }
 
@@ -270,7 +271,6 @@ func (p *poll) recut(b *block) bool {
 // request reads one block and decodes the answer.
 func (d *driver) request(ctx context.Context, b *block) error {
 	p := &d.poll
-	start := d.now()
 	pdu, err := d.exchange(ctx, p.unit, d.readRequest(p.unit, b))
 	if err != nil {
 		return err
@@ -279,7 +279,8 @@ func (d *driver) request(ctx context.Context, b *block) error {
 		p.caller = d.link.calls
 	}
 	p.mixed = p.mixed || p.caller != d.link.calls
-	p.decode(b, pdu[2:], middle(start, d.now()), p.out)
+	p.lastAt = middle(d.now(), d.link.took)
+	p.decode(b, pdu[2:], p.lastAt.UnixMicro(), p.out)
 	return nil
 }
 
@@ -301,15 +302,24 @@ func (u *unit) read(b *block, q *request, pdu []byte) *request {
 	return q
 }
 
-// middle is the source time of an answer: the middle of its request, in µs. Half the time that passed by
-// the monotonic clock, so that a clock set meanwhile does no harm.
-func middle(start, end time.Time) int64 {
-	return start.Add(end.Sub(start) / 2).UnixMicro()
-}
+// middle is the source time of an answer that came just now: the middle of its own request, what was tried in vain before
+// left aside.
+func middle(now time.Time, took time.Duration) time.Time { return now.Add(-took / 2) }
 
-// stamp gives the readings of the last answer the time of the poll; those before it keep their own.
-func (p *poll) stamp() {
+// nearEnd is how far before the end of the poll the last answer may be and still have its time: a time of their own costs each reading some
+// twenty bytes of every message.
+const nearEnd = 100 * time.Millisecond
+
+// stamp gives the readings of the last answer the time of the poll, unless that is late for them; those before it keep their own. Where it was
+// late, it is so for some polls more: a device that takes about as long as the bound would go back and forth.
+func (p *poll) stamp(now time.Time) {
 	if p.last == nil {
+		return
+	}
+	if now.Sub(p.lastAt) > nearEnd {
+		p.exact = p.polls + maxWait
+	}
+	if p.polls < p.exact {
 		return
 	}
 	for i := range p.last.ops {

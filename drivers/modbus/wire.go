@@ -153,6 +153,8 @@ func (w *wire) silence() error {
 		l.kind, l.unit = lossUnit, s.unit
 	case w.quiet():
 		l.begun = false
+	case l.begun && (w.have < mbapHeader || w.framed()):
+		l.kind = lossPart
 	case s.damaged, l.begun, w.framing != mbap && s.bytes > 0:
 		l.kind = lossInvalid
 	}
@@ -169,7 +171,11 @@ func (w *wire) find(q *request) ([]byte, error) {
 		}
 		return pdu, nil
 	case ascii:
-		return q.findASCII(w.text[:], w.in[:w.have]), nil
+		pdu, unit := q.findASCII(w.text[:], w.in[:w.have])
+		if unit >= 0 {
+			w.strange.unit, w.strange.hasUnit = unit, true
+		}
+		return pdu, nil
 	}
 	return w.findMBAP(q)
 }
