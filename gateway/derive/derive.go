@@ -44,8 +44,8 @@ type UnknownTagError struct{ Name string }
 func (e *UnknownTagError) Error() string { return fmt.Sprintf("no tag %q", e.Name) }
 
 // Compile parses an expression of at most 10,000 nodes. A tag is named by its name, or by $env["its name"] where that is no
-// plain word. known reports whether the device has a tag. texts
-// are the tags whose values are known to be texts. An error says in words what is wrong, or is an *UnknownTagError.
+// plain word. known reports whether the device has a tag; texts are those whose values are texts, as far as that is known. An error
+// says in words what is wrong, or is an *UnknownTagError.
 func Compile(text string, known func(name string) bool, texts ...string) (*Formula, error) {
 	tree, err := parser.Parse(text)
 	if err != nil {

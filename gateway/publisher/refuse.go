@@ -49,7 +49,8 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	case u.try == b || u.seqs[0] == b.seq:
 		p.free(b)
 	}
-	for _, b := range slices.Clone(q.order) {
+	for i := len(q.order) - 1; i >= 0; i-- { // one that is given up goes
+		b := q.order[i]
 		if b.stream == u.stream {
 			b.release(u.seqs[0])
 		}
