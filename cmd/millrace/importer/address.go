@@ -36,7 +36,7 @@ func parseManual(text string, first int) (manual, error) {
 	n, _ := strconv.Atoi(m[2]) // five digits at most
 	a := manual{table: tables[m[1][0]], number: n - first, bit: -1}
 	if a.number < 0 || a.number > lastRegister {
-		return manual{}, fmt.Errorf("address %q is outside of its table", text)
+		return manual{}, fmt.Errorf("address %q is outside of its table of 65536; write it by hand", text)
 	}
 	if m[3] == "" {
 		return a, nil
@@ -45,13 +45,13 @@ func parseManual(text string, first int) (manual, error) {
 	bits := a.table == "coil" || a.table == "discrete"
 	switch {
 	case bits:
-		return manual{}, fmt.Errorf("address %q: a coil has no bits", text)
+		return manual{}, fmt.Errorf("address %q has a bit, and a coil has none; write it by hand", text)
 	case m[4] != "" && n >= 1 && n <= 250:
 		a.length, a.low = n, strings.EqualFold(m[4], "l")
 	case m[4] == "" && n <= 15:
 		a.bit = n
 	default:
-		return manual{}, fmt.Errorf("address %q: a bit is 0 to 15 and a string 1 to 250 bytes", text)
+		return manual{}, fmt.Errorf("address %q: a bit is 0 to 15 and a string 1 to 250 bytes; write it by hand", text)
 	}
 	return a, nil
 }
@@ -68,7 +68,7 @@ func (t *Tag) settle(table string, number, bit int) error {
 	}
 	if bit >= 0 {
 		if bit > 15 {
-			return fmt.Errorf("a register has no bit %d", bit)
+			return fmt.Errorf("a register has no bit %d; use 0 to 15", bit)
 		}
 		t.Address += fmt.Sprintf(".%d", bit)
 		t.Type, t.Scale, t.Offset, t.Order = "", 0, 0, ""
@@ -85,7 +85,7 @@ func (t *Tag) settle(table string, number, bit int) error {
 		return fmt.Errorf("type %q is not known to the driver; write the tag by hand", t.Type)
 	}
 	if number+words-1 > lastRegister {
-		return fmt.Errorf("register %d with %d registers ends behind %d", number, words, lastRegister)
+		return fmt.Errorf("its %d registers from %d on end behind the last, %d; write it by hand", words, number, lastRegister)
 	}
 	if words == 1 {
 		t.Order = ""

@@ -90,7 +90,7 @@ func (b *builder) clean(where, name string) string {
 		out = "imported"
 	}
 	if out != name {
-		b.problem(where, "the name %q became %q; names stand in topics", name, out)
+		b.problem(where, "the name %q became %q, because names stand in topics", name, out)
 	}
 	return out
 }
@@ -125,7 +125,7 @@ func (b *builder) group(where string, d *Device, name string, interval time.Dura
 func (b *builder) add(where string, g *Group, t Tag) {
 	if b.result.Tags == maxTags {
 		if !b.full {
-			b.problem(where, "%d tags are the most; the rest of the file was not read", maxTags)
+			b.problem(where, "%d tags are the most that is read, and the file has more; split it", maxTags)
 		}
 		b.full = true
 		return
@@ -136,7 +136,7 @@ func (b *builder) add(where string, g *Group, t Tag) {
 	}
 	name := strings.ToValidUTF8(strings.TrimSpace(t.Name), "-")
 	if name == "" || len(name) > 255 {
-		b.problem(where, "a tag needs a name of 1 to 255 bytes; it was left out")
+		b.problem(where, "left out: a tag needs a name of 1 to 255 bytes; name it by hand")
 		return
 	}
 	t.Name = name
@@ -144,11 +144,11 @@ func (b *builder) add(where string, g *Group, t Tag) {
 		t.Name = fmt.Sprintf("%s_%d", name, n)
 	}
 	if len(t.Name) > 255 {
-		b.problem(where, "its name is taken, and too long for a number behind it; it was left out")
+		b.problem(where, "left out: its name is taken, and too long for a number behind it; name it by hand")
 		return
 	}
 	if t.Name != name {
-		b.problem(where, "the name is taken in group %q; it became %q", g.Name, t.Name)
+		b.problem(where, "its name is taken in group %q; it became %q", g.Name, t.Name)
 	}
 	g.names[t.Name] = true
 	g.Tags = append(g.Tags, t)

@@ -99,7 +99,7 @@ var importCases = []struct {
 		"imported tcp://192.0.2.1:502 1 |fast 100ms|door holding:9.4",
 		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|name holding:19 string length 10 BADC",
 		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|count input:4 uint32",
-	}, []string{"put its url", "put its url", "order of bytes", "have a length in their address", "static tag", "columns were not translated: precision"}},
+	}, []string{"put its url", "put its url", "order of bytes", "a length such as .20H belongs", "static tag", "columns were not translated: precision"}},
 	{"telegraf", []string{
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|door discrete:2",
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|run coil:7",
@@ -108,7 +108,7 @@ var importCases = []struct {
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|energy holding:20 uint32 CDAB *0.01+0",
 		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|work input:2 uint64 DCBA",
 		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|fault input:7.11",
-	}, []string{"do not follow each other", "old fixed point", `"speed": byte order "DCBA" swaps`, `"half": byte order "DCBA" swaps`}},
+	}, []string{"do not follow each other", "old fixed point", `"speed": left out: byte order "DCBA" swaps`, `"half": left out: byte order "DCBA" swaps`}},
 	{"benthos-umh", []string{
 		"imported tcp://192.168.1.30:502 1 |every-5s 5s|power holding:100 float32 CDAB",
 		"imported tcp://192.168.1.30:502 1 |every-5s 5s|run coil:3",
@@ -139,8 +139,17 @@ func TestImport(t *testing.T) {
 				if !strings.Contains(p.String(), at(c.problems, i)) {
 					t.Errorf("problem %d is %q, want %q", i, p, at(c.problems, i))
 				}
+				goodWords(t, p)
 			}
 		})
+	}
+}
+
+// goodWords tells whether a remark is a cause and at most one cure behind a semicolon.
+func goodWords(t *testing.T, p Problem) {
+	t.Helper()
+	if strings.Count(p.What, ";") > 1 || strings.ContainsAny(p.What[len(p.What)-1:], ":;,. ") || strings.Contains(p.What, ":;") || strings.Contains(p.What, " ours") {
+		t.Errorf("the remark %q is not in good words", p)
 	}
 }
 

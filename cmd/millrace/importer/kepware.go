@@ -38,7 +38,7 @@ func kepwareCSV(b *builder, data []byte) error {
 	}
 	d := b.device("the file", "", "", 1)
 	d.Order = "CDAB"
-	b.problem("the file", "it does not say the device's order of words; CDAB is Kepware's default (\"first word low\"), change order: where it was off")
+	b.problem("the file", "it does not say the device's order of words, so Kepware's default CDAB (\"first word low\") was taken; change the order where that was off")
 	for {
 		line, err := t.next()
 		if errors.Is(err, io.EOF) {
@@ -94,7 +94,7 @@ func (k *kepwareTag) elements(b *builder, where string, d *Device, address, coun
 	first, _ := strconv.Atoi(address)
 	table := strings.TrimLeft(address, "34")
 	if words == 0 || n < 1 || n*words > 125 || len(table) != len(address)-1 {
-		b.problem(where, "address %q is no array of 1 to 125 registers of numbers; it was left out", k.address)
+		b.problem(where, "left out: address %q is no array of numbers in 1 to 125 registers; write its elements by hand", k.address)
 		return
 	}
 	b.problem(where, "the array became %d tags, %s[0] and so on", n, k.name)
@@ -114,17 +114,17 @@ func (k *kepwareTag) add(b *builder, where string, d *Device) {
 	}
 	a, err := parseManual(k.address, k.first)
 	if err != nil {
-		b.problem(where, "%v; it was left out", err)
+		b.problem(where, "left out: %v", err)
 		return
 	}
 	typ, ok := kepwareTypes[strings.ToLower(k.dataType)]
 	if !ok {
-		b.problem(where, "data type %q has no counterpart; it was left out", k.dataType)
+		b.problem(where, "left out: data type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", k.dataType)
 		return
 	}
 	bits := a.table == "coil" || a.table == "discrete"
 	if typ == "bool" && !bits && a.bit < 0 || typ == "string" && a.length == 0 {
-		b.problem(where, "address %q has no bit or length for a %s; it was left out", k.address, typ)
+		b.problem(where, "left out: address %q has no bit (such as 400101.3) or length (such as 400101.20H) for a %s; write it by hand", k.address, typ)
 		return
 	}
 	tag := Tag{Name: k.name, Type: typ, Unit: k.unit, Description: k.description, Length: a.length}
@@ -136,7 +136,7 @@ func (k *kepwareTag) add(b *builder, where string, d *Device) {
 	}
 	k.scale(b, where, &tag)
 	if err := tag.settle(a.table, a.number, a.bit); err != nil {
-		b.problem(where, "%v; it was left out", err)
+		b.problem(where, "left out: %v", err)
 		return
 	}
 	b.add(where, b.group(where, d, "", k.interval), tag)
@@ -148,7 +148,7 @@ func (k *kepwareTag) scale(b *builder, where string, t *Tag) {
 	case "", "none":
 	case "linear":
 		if k.rawHigh == k.rawLow || k.high == k.low {
-			b.problem(where, "its scaling has no range; set scale and offset by hand")
+			b.problem(where, "its scaling goes from one value to the same; set scale and offset by hand")
 			break
 		}
 		t.Scale = (k.high - k.low) / (k.rawHigh - k.rawLow)
@@ -165,7 +165,7 @@ func (k *kepwareTag) scale(b *builder, where string, t *Tag) {
 	case k.clampLow && k.clampHigh:
 		t.Clamp = number(min(k.low, k.high)) + ".." + number(max(k.low, k.high))
 	default:
-		b.problem(where, "values are no longer clamped, because clamp has two limits and the file one; set clamp by hand")
+		b.problem(where, "values are not clamped, because clamp has two limits and the file one; set clamp by hand")
 	}
 }
 
@@ -229,7 +229,7 @@ func kepwareJSON(b *builder, data []byte) error {
 	}
 	for _, ch := range p.Project.Channels {
 		if !strings.Contains(strings.ToLower(ch.Driver), "modbus") {
-			b.problem(fmt.Sprintf("channel %q", ch.Name), "its driver is %q; only Modbus is imported", ch.Driver)
+			b.problem(fmt.Sprintf("channel %q", ch.Name), "left out: its driver is %q, and only Modbus is imported", ch.Driver)
 			continue
 		}
 		for _, d := range ch.Devices {
@@ -281,7 +281,7 @@ func (k *kepwareDevice) first() int {
 func (k *kepwareDevice) order(b *builder, where string) string {
 	on := func(p *bool) bool { return p == nil || *p }
 	if on(k.WordLow) != on(k.DWordLow) {
-		b.problem(where, "\"first word low\" and \"first dword low\" differ, which no order of ours is; set the order of 64 bit tags by hand")
+		b.problem(where, "\"first word low\" and \"first dword low\" differ, which none of ABCD, BADC, CDAB and DCBA says; set the order of 64 bit tags by hand")
 	}
 	switch {
 	case on(k.ByteOrder) && on(k.WordLow):
@@ -300,7 +300,7 @@ func (f *kepwareFolder) walk(b *builder, where string, d *Device, prefix string,
 		f.Tags[i].add(b, where, d, prefix, first)
 	}
 	if depth == 0 && len(f.Groups) > 0 {
-		b.problem(where, "tag groups under %q nest over %d deep; they were left out", prefix, maxDepth)
+		b.problem(where, "left out: the tag groups under %q, which nest over %d deep; write their tags by hand", prefix, maxDepth)
 		return
 	}
 	for i := range f.Groups {

@@ -40,15 +40,15 @@ func neuronCSV(b *builder, data []byte) error {
 		where := fmt.Sprintf("%s, tag %q", line, t.get("name"))
 		tag, unit, a, err := neuronTag(t)
 		if err != nil {
-			b.problem(where, "%v; it was left out", err)
+			b.problem(where, "left out: %v", err)
 			continue
 		}
 		if !said && types[tag.Type] > 16 && tag.Order == "" {
-			b.problem("the file", "it does not say the node's order of bytes; ABCD was taken, set order: where the node has another")
+			b.problem("the file", "it does not say the node's order of bytes, so ABCD was taken; change the order where the node has another")
 			said = true
 		}
 		if err := tag.settle(a.table, a.number, a.bit); err != nil {
-			b.problem(where, "%v; it was left out", err)
+			b.problem(where, "left out: %v", err)
 			continue
 		}
 		ms, ok := t.number("interval")
@@ -56,7 +56,7 @@ func neuronCSV(b *builder, data []byte) error {
 			b.problem(where, "interval %q is no number; the default was taken", t.get("interval"))
 		}
 		if strings.Contains(strings.ToLower(t.get("attribute")), "static") {
-			b.problem(where, "a static tag is read from nowhere; it was left out")
+			b.problem(where, "left out: a static tag has a fixed value and is read from no device")
 			continue
 		}
 		d := b.device("the file", t.get("node"), "", unit)
@@ -69,16 +69,16 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 	tag = Tag{Name: t.get("name"), Description: t.get("description"), Unit: t.get("unit")}
 	typ := strings.ToLower(t.get("type"))
 	if tag.Type = neuronTypes[typ]; tag.Type == "" {
-		return tag, 0, a, fmt.Errorf("type %q has no counterpart", t.get("type"))
+		return tag, 0, a, fmt.Errorf("type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", t.get("type"))
 	}
 	station, rest, ok := strings.Cut(t.get("address"), "!")
 	if unit, err = strconv.Atoi(station); !ok || err != nil || unit < 0 || unit > 255 {
-		return tag, 0, a, fmt.Errorf("address %q does not begin with a unit id such as 1!", t.get("address"))
+		return tag, 0, a, fmt.Errorf("address %q does not begin with a unit id of 0 to 255, such as 1!; write it by hand", t.get("address"))
 	}
 	text, suffix, hasSuffix := strings.Cut(rest, "#")
 	long := tag.Type == "string" || tag.Type == "bytes"
 	if long && oneByte.MatchString(text) {
-		return tag, 0, a, fmt.Errorf("address %q has a character in one byte of each register only, which no type of ours is; read them as uint8 with byte:", rest)
+		return tag, 0, a, fmt.Errorf("address %q has a character in one byte of each register only; %s", rest, eachCharacter)
 	}
 	if long && lengthAlone.MatchString(text) {
 		text += "H" // Neuron's default
@@ -88,7 +88,7 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 	}
 	if hasSuffix {
 		if tag.Order, ok = neuronOrders[strings.ToUpper(suffix)]; !ok && !(strings.EqualFold(suffix, "B")) {
-			return tag, 0, a, fmt.Errorf("the order #%s has no counterpart", suffix)
+			return tag, 0, a, fmt.Errorf("the order #%.20q is not known; choose an order by hand", suffix)
 		}
 	}
 	if tag.Length = a.length; a.length > 0 && a.low {
@@ -96,10 +96,10 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 	}
 	bits := a.table == "coil" || a.table == "discrete"
 	if tag.Type == "bool" && !bits && a.bit < 0 {
-		return tag, 0, a, fmt.Errorf("address %q has no bit", rest)
+		return tag, 0, a, fmt.Errorf("address %q has no bit for a bool, such as 400001.4; write it by hand", rest)
 	}
 	if long != (a.length > 0) {
-		return tag, 0, a, fmt.Errorf("a string and bytes have a length in their address, such as 400001.20H, and nothing else has")
+		return tag, 0, a, errors.New("a length such as .20H belongs to the address of a string or of bytes, and of nothing else; write the tag by hand")
 	}
 	return tag, unit, a, neuronScale(t, &tag)
 }
@@ -108,7 +108,7 @@ func neuronScale(t *table, tag *Tag) error {
 	scale, ok1 := t.number("decimal")
 	bias, ok2 := t.number("bias")
 	if !ok1 || !ok2 {
-		return errors.New("its decimal or bias is no number")
+		return errors.New("its decimal or bias is no number; write the tag with scale and offset by hand")
 	}
 	tag.Scale, tag.Offset = scale, bias
 	return nil

@@ -82,7 +82,7 @@ func openModbus(b *builder, data []byte) error {
 		return errNothing
 	}
 	if p.Version != openModbusVersion {
-		b.problem("version", "it is %q, and %s is known; compare the output with the file", p.Version, openModbusVersion)
+		b.problem("version", "it is %q, and the form was read as %s; compare the output with the file", p.Version, openModbusVersion)
 	}
 	order, ok := openOrders[p.Device.Order]
 	if !ok {
@@ -117,7 +117,7 @@ func inOrder[T any](m map[string]T) []string {
 
 func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevice) {
 	if r.Readable != nil && !*r.Readable {
-		b.problem(where, "it cannot be read; it was left out")
+		b.problem(where, "left out: it can only be written (read_access: false)")
 		return
 	}
 	number, err := strconv.ParseUint(key, 10, 16)
@@ -126,17 +126,17 @@ func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevi
 		table = "discrete"
 	}
 	if err != nil || !slices.Contains([]string{"holding", "input", "coil", "discrete"}, table) {
-		b.problem(where, "%s %q is no register; it was left out", table, key)
+		b.problem(where, "left out: %s %q is no register of 0 to 65535 in holding, input, coil or discrete_input; write it by hand", table, key)
 		return
 	}
 	tag := Tag{Name: r.Name, Type: r.Type, Unit: r.Unit, Description: cmp.Or(r.Display, r.Notes)}
 	if r.Type == "string" {
 		tag.Length = 2 * min(r.Length, 1000)
 	} else if want := types[r.Type] / 16; r.Length != 0 && want != 0 && r.Length != want {
-		b.problem(where, "%d registers do not fit %s; the type was taken", r.Length, r.Type)
+		b.problem(where, "its length of %d registers does not fit its type %s, which was taken; compare both", r.Length, r.Type)
 	}
 	if order, ok := openOrders[r.Order]; !ok {
-		b.problem(where, "byte_order %q is not known; it was left out", r.Order)
+		b.problem(where, "left out: byte_order %q is not known; write the tag with its order by hand", r.Order)
 		return
 	} else if r.Type != "string" {
 		tag.Order = order
@@ -147,7 +147,7 @@ func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevi
 			tag.Scale = *s.Factor
 		}
 		if tag.Scale == 0 {
-			b.problem(where, "a factor of 0 is none; values are raw")
+			b.problem(where, "a factor of 0 would make every value the same; values are raw, set scale by hand")
 		}
 	}
 	bit := -1
@@ -155,7 +155,7 @@ func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevi
 		bit = 0
 	}
 	if err := tag.settle(table, int(number), bit); err != nil {
-		b.problem(where, "%v; it was left out", err)
+		b.problem(where, "left out: %v", err)
 		return
 	}
 	b.add(where, g, tag)
@@ -168,13 +168,13 @@ func (r *openRegister) readBits(b *builder, g *Group, where, table string, numbe
 		bit, err := strconv.ParseUint(key, 10, 6)
 		tag := Tag{Name: r.Name + "." + cmp.Or(r.Bits[key].Name, r.Bits[key].Plain, key), Type: "bool"}
 		if err == nil && bit > 15 {
-			err = errors.New("the bit of a value of several registers")
+			err = errors.New("it is not in the first register; write it by hand, as the bit of another")
 		}
 		if err == nil {
 			err = tag.settle(table, number, int(bit))
 		}
 		if err != nil {
-			b.problem(fmt.Sprintf("%s, bit %s", where, clip(key, 20)), "%v; write it by hand", err)
+			b.problem(fmt.Sprintf("%s, bit %s", where, clip(key, 20)), "left out: %v", err)
 			continue
 		}
 		b.add(where, g, tag)
@@ -203,11 +203,11 @@ func writeOpenModbus(w io.Writer, t *templates.Template, p templates.Params) ([]
 	for _, g := range groups {
 		for i := range g.Tags {
 			if key, why := out.put(&g.Tags[i]); why != "" {
-				remark(&r, fmt.Sprintf("tag %q, register %s", g.Tags[i].Name, key), "%s; it was left out", why)
+				remark(&r, fmt.Sprintf("tag %q, register %s", g.Tags[i].Name, key), "left out: %s", why)
 			}
 		}
 		for _, d := range g.Derived {
-			remark(&r, fmt.Sprintf("tag %q", d.Name), "it is worked out from others; it was left out")
+			remark(&r, fmt.Sprintf("tag %q", d.Name), "left out: it is worked out from others, which the form cannot say")
 		}
 	}
 	enc := yaml.NewEncoder(w)
@@ -229,7 +229,7 @@ func (p *openProfile) put(t *templates.Tag) (key, why string) {
 	}
 	r, used := p.Registers[key]
 	if used && (r.Table != table || !isBit) {
-		return key, "the form holds one value of a number, over all tables"
+		return key, "the form holds one value of each register number, over all tables"
 	}
 	if isBit {
 		if !used {

@@ -25,7 +25,7 @@ func TestImportOpenModbus(t *testing.T) {
 	if got := lines(r); !slices.Equal(got, want) {
 		t.Errorf("tags:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	problems := []string{"put its url", "several registers", "cannot be read", "4 registers do not fit", `type "decimal"`, "is no register", "device: these keys were not translated: maintainers"}
+	problems := []string{"put its url", "bit 16: left out: it is not in the first register", "can only be written", "4 registers does not fit", `type "decimal"`, "is no register", "device: these keys were not translated: maintainers"}
 	if len(r.Problems) != len(problems) {
 		t.Fatalf("problems: %v", r.Problems)
 	}
@@ -33,6 +33,7 @@ func TestImportOpenModbus(t *testing.T) {
 		if got := r.Problems[i].String(); !strings.Contains(got, want) {
 			t.Errorf("problem %d is %s, no %s", i, got, want)
 		}
+		goodWords(t, r.Problems[i])
 	}
 }
 

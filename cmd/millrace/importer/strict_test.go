@@ -28,19 +28,19 @@ func TestNothingIsDroppedInSilence(t *testing.T) {
 [[inputs.snmp]]
 `, []string{"h holding:1 float16", "l holding:2 int8", "u holding:2 uint8 high", "x holding:2 uint8", "bit holding:2.8",
 			"pause_after_connect 30s", "pause_between_requests 100ms", "close_after_poll true"},
-			[]string{`field "s": its characters are in one byte`, "1m became 30s", `field "swapped": byte order "BA" swaps`, "inputs: these keys were not translated: snmp", "inputs.modbus: these keys were not translated: busy_retries"}},
+			[]string{`field "s": left out: its characters are in one byte of each register only (string register location "lower"); write a tag of type uint8 for each`, "1m became 30s", `field "swapped": left out: byte order "BA" swaps`, "inputs: these keys were not translated: snmp", "inputs.modbus: these keys were not translated: busy_retries"}},
 		{"benthos-umh", `input:
   modbus:
     controller: 'tcp://h:502'
     workarounds: {pauseAfterConnect: 500ms, timeBetweenRequests: 20ms, stringRegisterLocation: upper, oneRequestPerField: true}
     addresses: [{name: s, register: input, address: 20, type: STRING, length: 4}, {name: b, register: input, address: 20, type: INT8H, output: FLOAT64}]
 `, []string{"b input:20 int8 high", "pause_after_connect 500ms", "pause_between_requests 20ms"},
-			[]string{`"s": its characters`, "input.modbus.addresses: these keys were not translated: output", "input.modbus.workarounds: these keys were not translated: oneRequestPerField"}},
+			[]string{`"s": left out: its characters`, "input.modbus.addresses: these keys were not translated: output", "input.modbus.workarounds: these keys were not translated: oneRequestPerField"}},
 		{"neuron-csv", `group,interval,name,address,type,Gain
 g,1000,s,1!400040.10D,STRING,2
 g,1000,t,1!400040.20,STRING,
 g,1000,b,1!400050.4,BYTES,
-`, []string{"t holding:39 string length 20", "b holding:49 bytes length 4"}, []string{`"s": address "400040.10D" has a character in one byte`, "put its url", "columns were not translated: Gain"}},
+`, []string{"t holding:39 string length 20", "b holding:49 bytes length 4"}, []string{`"s": left out: address "400040.10D" has a character in one byte of each register only; write a tag of type uint8 for each`, "put its url", "columns were not translated: Gain"}},
 		{"kepware-csv", `Tag Name,Address,Data Type,Scaling,Raw Low,Raw High,Scaled Low,Scaled High,Clamp Low,Clamp High,Negate Value
 a,400300 [2],DWord Array,,,,,,,,
 n,400301[2][3],Word Array,,,,,,,,
@@ -48,7 +48,7 @@ b,400310,LBCD,,,,,,,,
 c,400320,Word,Linear,0,100,0,10,1,1,1
 d,400320,Word,Linear,0,100,0,10,1,0,0
 `, []string{"a[0] holding:299 uint32", "a[1] holding:301 uint32", "b holding:309 bcd32", "c holding:319 uint16 *-0.1-0 clamp -10..0", "d holding:319 uint16 *0.1+0"},
-			[]string{"put its url", "first word low", "the array became 2 tags", `"400301[2][3]" is not`, "no longer clamped"}},
+			[]string{"put its url", "first word low", "the array became 2 tags", `"400301[2][3]" is not`, "not clamped"}},
 	} {
 		r, err := Import(c.format, []byte(c.text), Options{})
 		if err != nil {
@@ -68,9 +68,71 @@ d,400320,Word,Linear,0,100,0,10,1,0,0
 			if !strings.Contains(p.String(), at(c.remarks, i)) {
 				t.Errorf("%s: remark %q, want %q", c.format, p, at(c.remarks, i))
 			}
+			goodWords(t, p)
 		}
 		if len(r.Problems) != len(c.remarks) {
 			t.Errorf("%s: %d remarks, want %d", c.format, len(r.Problems), len(c.remarks))
+		}
+	}
+}
+
+// TestControllers: the transmission modes of Telegraf and benthos-umh are schemes of the driver.
+func TestControllers(t *testing.T) {
+	for _, c := range []struct{ controller, mode, want string }{
+		{"tcp://h:502", "", "tcp://h:502"},
+		{"tcp://h:502", "RTUoverTCP", "rtuovertcp://h:502"},
+		{"tcp://h:502", "ASCIIoverTCP", "asciiovertcp://h:502"},
+		{"file:///dev/ttyUSB0", "RTU", "rtu:///dev/ttyUSB0?baud=19200&parity=even&stop=1&data=8"},
+		{"file:///dev/ttyUSB0", "ASCII", "ascii:///dev/ttyUSB0?baud=19200&parity=even&stop=1&data=8"},
+		{"/dev/ttyUSB0", "RTU", ""},
+	} {
+		if url, remark := controllerURL(c.controller, 19200, "E", 1, 0, c.mode); url != c.want || (url == "") != (remark != "") {
+			t.Errorf("%s %s became %q, %s", c.controller, c.mode, url, remark)
+		}
+	}
+}
+
+// TestRemarks reads rows and keys that are wrong in ways that no file of testdata is, each to the remark it makes.
+func TestRemarks(t *testing.T) {
+	kepware := func(rows string) string { return "Tag Name,Address,Data Type,Scan Rate,Scaling\n" + rows }
+	neuron := func(rows string) string { return "group,interval,name,address,type,decimal\n" + rows }
+	for _, c := range []struct{ format, text, want string }{
+		{"kepware-csv", kepware("a,99,Word,,"), `line 2, tag "a": left out: address "99" is not of the form 400101, 400101.3 or 400101.20H; write it by hand`},
+		{"kepware-csv", kepware("a,400001,Date,,"), `data type "Date" has no counterpart; choose a type of drivers/modbus/README.md by hand`},
+		{"kepware-csv", kepware("a,400001,Boolean,,"), `has no bit (such as 400101.3) or length`},
+		{"kepware-csv", kepware("a,400001.16,Boolean,,"), `a bit is 0 to 15`},
+		{"kepware-csv", kepware("a,00001.1,Boolean,,"), `has a bit, and a coil has none`},
+		{"kepware-csv", kepware("a,400000,Word,,"), `is outside of its table`},
+		{"kepware-csv", kepware("a,465536,DWord,,"), `its 2 registers from 65535 on end behind the last, 65535`},
+		{"kepware-csv", kepware("a,400001,Word,fast,"), `scan rate "fast" is no number`},
+		{"kepware-csv", kepware("a,400001,Word,,Linear"), `its scaling goes from one value to the same; set scale`},
+		{"kepware-csv", kepware(",400001,Word,,"), `a tag needs a name of 1 to 255 bytes; name it by hand`},
+		{"kepware-csv", kepware("a,400001,Word,,\na,400002,Word,,"), `its name is taken in group "every-1s"; it became "a_2"`},
+		{"kepware-json", `{"project":{"channels":[{"common.ALLTYPES_NAME":"c","servermain.MULTIPLE_TYPES_DEVICE_DRIVER":"Simulator"}]}}`, `channel "c": left out: its driver is "Simulator"`},
+		{"neuron-csv", neuron("g,1000,a,400001,UINT16,"), `does not begin with a unit id of 0 to 255, such as 1!`},
+		{"neuron-csv", neuron("g,1000,a,1!400001#XY,UINT32,"), `the order #"XY" is not known; choose an order by hand`},
+		{"neuron-csv", neuron("g,1000,a,1!400001,TIME,"), `type "TIME" has no counterpart; choose a type`},
+		{"neuron-csv", neuron("g,1000,a,1!400001,BIT,"), `has no bit for a bool, such as 400001.4`},
+		{"neuron-csv", neuron("g,1000,a,1!400001,UINT16,x"), `its decimal or bias is no number`},
+		{"neuron-csv", neuron("g,often,a,1!400001,UINT16,"), `interval "often" is no number`},
+		{"benthos-umh", "input: {modbus: {controller: 'tcp://h', addresses: [{name: a, type: UINT16}]}}", `it has no address; write it by hand`},
+		{"benthos-umh", "input: {modbus: {controller: 'tcp://h', slaveID: 300, addresses: [{name: a, address: 1, type: UINT16}]}}", `unit id 300 is out of range; use 0 to 255`},
+		{"benthos-umh", "input: {modbus: {controller: 'h', addresses: [{name: a, register: hold, address: 1, type: UINT16}]}}", `there is no register "hold"; use holding`},
+		{"benthos-umh", "input: {modbus: {controller: 'h', timeout: 1, addresses: [{name: a, address: 1, type: UINT16}]}}", `controller "h" was not understood; put the device's url`},
+		{"benthos-umh", "input: {modbus: {controller: 'h', timeout: 1, addresses: [{name: a, address: 1, type: UINT16}]}}", `duration "1" was not understood`},
+	} {
+		r, err := Import(c.format, []byte(c.text), Options{})
+		if err != nil {
+			t.Errorf("%s: %v", c.text, err)
+			continue
+		}
+		found := false
+		for _, p := range r.Problems {
+			goodWords(t, p)
+			found = found || strings.Contains(p.String(), c.want)
+		}
+		if !found {
+			t.Errorf("%s %q: %q, want %q", c.format, c.text, r.Problems, c.want)
 		}
 	}
 }

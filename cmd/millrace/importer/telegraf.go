@@ -128,10 +128,10 @@ func (m *telegrafModbus) add(b *builder, where string, unit int, table, order, g
 		err = fmt.Errorf("unit id %d is out of range; use 0 to 255", unit)
 	}
 	if err == nil && table != "coil" && table != "discrete" && table != "input" && table != "holding" {
-		err = fmt.Errorf("there is no register %q", table)
+		err = fmt.Errorf("there is no register %q; use holding, input, coil or discrete", table)
 	}
 	if err != nil {
-		b.problem(at, "%v; it was left out", err)
+		b.problem(at, "left out: %v", err)
 		return
 	}
 	d := m.device(b, where, unit)
@@ -140,10 +140,7 @@ func (m *telegrafModbus) add(b *builder, where string, unit int, table, order, g
 
 // device is the device of a unit id; what its url needs is said once, when it is made.
 func (m *telegrafModbus) device(b *builder, where string, unit int) *Device {
-	url, remark := controllerURL(m.Controller, m.BaudRate, m.Parity, m.StopBits, m.Mode)
-	if m.DataBits == 7 && strings.HasPrefix(url, "rtu:") {
-		url += "&data=7"
-	}
+	url, remark := controllerURL(m.Controller, m.BaudRate, m.Parity, m.StopBits, m.DataBits, m.Mode)
 	before := len(b.result.Devices)
 	d := b.device(where, m.Name, url, unit)
 	if len(b.result.Devices) > before {
@@ -179,7 +176,7 @@ func duration(b *builder, where, text string) time.Duration {
 }
 
 // controllerURL turns controller settings into a url of ours.
-func controllerURL(controller string, baud int, parity string, stop int, mode string) (url, remark string) {
+func controllerURL(controller string, baud int, parity string, stop, data int, mode string) (url, remark string) {
 	scheme, rest, _ := strings.Cut(controller, "://")
 	mode = strings.ToUpper(mode)
 	switch {
@@ -188,18 +185,18 @@ func controllerURL(controller string, baud int, parity string, stop int, mode st
 	case scheme == "tcp" && (mode == "RTUOVERTCP" || mode == "RTU"):
 		return "rtuovertcp://" + rest, ""
 	case scheme == "tcp" && mode == "ASCIIOVERTCP":
-		return "rtuovertcp://" + rest, "its transmission mode is ASCII over TCP; say so in the url as drivers/modbus/README.md has it"
+		return "asciiovertcp://" + rest, ""
 	case scheme == "tcp":
 		return controller, ""
 	case scheme == "file":
 		word := map[string]string{"N": "none", "E": "even", "O": "odd"}[strings.ToUpper(parity)]
-		url = fmt.Sprintf("rtu://%s?baud=%d&parity=%s&stop=%d", rest, cmp.Or(baud, 9600), cmp.Or(word, "none"), cmp.Or(stop, 1))
+		framing := "rtu"
 		if mode == "ASCII" {
-			remark = "its transmission mode is ASCII; say so in the url as drivers/modbus/README.md has it"
+			framing = "ascii"
 		}
-		return url, remark
+		return fmt.Sprintf("%s://%s?baud=%d&parity=%s&stop=%d&data=%d", framing, rest, cmp.Or(baud, 9600), cmp.Or(word, "none"), cmp.Or(stop, 1), cmp.Or(data, 8)), ""
 	}
-	return "", fmt.Sprintf("controller %q was not understood; write the url by hand", controller)
+	return "", fmt.Sprintf("controller %q was not understood; put the device's url in place of that below", controller)
 }
 
 // tag translates a field; listed is the register style, whose address is the list of the registers.
@@ -220,10 +217,10 @@ func (f *telegrafField) tag(listed bool, table, order string) (tag Tag, number, 
 		return tag, 0, 0, fmt.Errorf("type FLOAT32 is Telegraf's old fixed point, not a float; choose the type by hand")
 	}
 	if tag.Type = telegrafTypes[word]; tag.Type == "" {
-		return tag, 0, 0, fmt.Errorf("type %q has no counterpart", word)
+		return tag, 0, 0, fmt.Errorf("type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", word)
 	}
 	if tag.Type == "bool" && f.Bit == nil {
-		return tag, 0, 0, fmt.Errorf("type BIT needs a bit")
+		return tag, 0, 0, fmt.Errorf("type BIT needs a bit; write it by hand")
 	}
 	if tag.Type == "bool" {
 		bit = *f.Bit
@@ -239,7 +236,7 @@ func (f *telegrafField) tag(listed bool, table, order string) (tag Tag, number, 
 		tag.Length = 0
 	}
 	if listed && tag.Type != "string" && tag.Type != "bool" && len(addresses) != types[tag.Type]/16 {
-		return tag, 0, 0, fmt.Errorf("%d registers are not those of a %s", len(addresses), tag.Type)
+		return tag, 0, 0, fmt.Errorf("its %d registers do not fit its type %s; write it by hand", len(addresses), tag.Type)
 	}
 	return tag, addresses[0], bit, tag.setOrder(order, &bit)
 }
@@ -248,7 +245,7 @@ func (f *telegrafField) tag(listed bool, table, order string) (tag Tag, number, 
 func (t *Tag) setOrder(name string, bit *int) error {
 	order, ok := wordOrders[strings.ToUpper(name)]
 	if !ok {
-		return fmt.Errorf("byte order %q has no counterpart", name)
+		return fmt.Errorf("byte order %q is not known; choose an order by hand", name)
 	}
 	swapped := order == "BADC" || order == "DCBA"
 	switch {
@@ -262,7 +259,7 @@ func (t *Tag) setOrder(name string, bit *int) error {
 	case t.Type == "string":
 		t.Order = map[bool]string{true: "BADC", false: ""}[swapped]
 	case types[t.Type] == 16 && swapped:
-		return fmt.Errorf("byte order %q swaps the bytes of its one register, which no type of ours does", name)
+		return fmt.Errorf("byte order %q swaps the bytes of its one register, which no type here does; write two tags of type uint8, one with byte: high", name)
 	default:
 		t.Order = order
 	}
@@ -276,7 +273,7 @@ func (f *telegrafField) addresses() ([]int, error) {
 	}
 	list, ok := f.Address.([]any)
 	if !ok || len(list) == 0 || len(list) > 125 {
-		return nil, fmt.Errorf("its address is neither a register nor a list of 1 to 125")
+		return nil, fmt.Errorf("its address is neither a register of 0 to 65535 nor a list of 1 to 125; write it by hand")
 	}
 	var out []int
 	for i, a := range list {

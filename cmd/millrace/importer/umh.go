@@ -69,7 +69,7 @@ func umh(b *builder, data []byte) error {
 			err = m.around().fits(&tag)
 		}
 		if err != nil {
-			b.problem(where, "%v; it was left out", err)
+			b.problem(where, "left out: %v", err)
 			continue
 		}
 		for _, unit := range a.units(units) {
@@ -104,7 +104,7 @@ func (m *umhModbus) units(b *builder) []int {
 		units = []int{*m.SlaveID}
 	}
 	if len(units) > 255 {
-		b.problem("slaveIDs", "there are over 255; the rest was left out")
+		b.problem("slaveIDs", "left out: those behind the first 255")
 		units = units[:255]
 	}
 	if len(units) == 0 {
@@ -122,10 +122,10 @@ func (a *umhAddress) units(all []int) []int {
 
 func (m *umhModbus) add(b *builder, where string, unit int, tag Tag) {
 	if unit < 0 || unit > 255 {
-		b.problem(where, "unit id %d is out of range; it was left out", unit)
+		b.problem(where, "left out: unit id %d is out of range; use 0 to 255", unit)
 		return
 	}
-	url, remark := controllerURL(m.Controller, 0, "", 0, m.Mode)
+	url, remark := controllerURL(m.Controller, 0, "", 0, 0, m.Mode)
 	before := len(b.result.Devices)
 	d := b.device("input.modbus", "", url, unit)
 	if len(b.result.Devices) > before {
@@ -140,16 +140,16 @@ func (m *umhModbus) add(b *builder, where string, unit int, tag Tag) {
 
 func (a *umhAddress) tag(order string) (Tag, error) {
 	if a.Address == nil {
-		return Tag{}, errors.New("it has no address")
+		return Tag{}, errors.New("it has no address; write it by hand")
 	}
 	table := strings.ToLower(cmp.Or(a.Register, "holding"))
 	if table != "coil" && table != "discrete" && table != "input" && table != "holding" {
-		return Tag{}, fmt.Errorf("there is no register %q", a.Register)
+		return Tag{}, fmt.Errorf("there is no register %q; use holding, input, coil or discrete", a.Register)
 	}
 	tag, bit := Tag{Name: a.Name, Scale: a.Scale}, -1
 	if table == "input" || table == "holding" {
 		if tag.Type = telegrafTypes[strings.ToUpper(a.Type)]; tag.Type == "" {
-			return Tag{}, fmt.Errorf("type %q has no counterpart", a.Type)
+			return Tag{}, fmt.Errorf("type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", a.Type)
 		}
 		if tag.Type == "string" {
 			tag.Length = 2 * min(a.Length, 1000) // registers

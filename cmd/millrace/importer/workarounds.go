@@ -43,7 +43,7 @@ func (w *workarounds) set(b *builder, where string, d *Device, fresh bool) {
 	if fresh {
 		d.Options = w.options(b, where)
 	} else if !slices.Equal(d.Options, w.options(&builder{result: &Result{}}, where)) {
-		b.problem(where, "its workarounds differ from those of the same device above; the first were taken")
+		b.problem(where, "its workarounds differ from those of the same device above, which were taken; compare them")
 	}
 }
 
@@ -52,5 +52,8 @@ func (w *workarounds) fits(t *Tag) error {
 	if t.Type != "string" || w.location == "" || strings.EqualFold(w.location, "both") {
 		return nil
 	}
-	return fmt.Errorf("its characters are in one byte of each register only (string register location %q), which no type of ours is; read them as uint8 with byte:", w.location)
+	return fmt.Errorf("its characters are in one byte of each register only (string register location %q); %s", w.location, eachCharacter)
 }
+
+// eachCharacter is what to do about a string that no type of the driver is.
+const eachCharacter = "write a tag of type uint8 for each character, with byte: high where it stands in the high byte"
