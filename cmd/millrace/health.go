@@ -25,15 +25,16 @@ func newHealth() *cobra.Command {
 		Use:   "health",
 		Short: "Ask a running gateway whether it is healthy (for container health checks)",
 		Long: `Ask a running gateway whether it does its one duty: its store accepts readings. A broker or a device that is down is no reason
-to restart it. With --config or --path it is asked through the socket in its store's directory, which is there whatever "web" says
-in the config; with --url through its page, perhaps on another machine. Exit 0 when it is healthy, 1 when not or when nobody answers.`,
+to restart it. It is asked through the socket in its store's directory, which is there whatever "web" says in the config, and which
+--config or --path names; with --url through its page, perhaps on another machine. Exit 0 when it is healthy, 1 when not or when
+nobody answers.`,
 		Example: `  millrace health --config /etc/millrace/millrace.yaml
   millrace health --url http://192.168.1.7:9280/healthz`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthWait)
 			defer cancel()
-			if file == "" && path == "" {
+			if url != "" {
 				return askPage(ctx, url, cmd.OutOrStdout())
 			}
 			dir, mistakes := path, error(nil)
@@ -49,9 +50,9 @@ in the config; with --url through its page, perhaps on another machine. Exit 0 w
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "", "config file of the gateway; its buffer.path is where it is asked")
+	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
 	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
-	cmd.Flags().StringVar(&url, "url", "http://127.0.0.1:9280/healthz", "health page of the gateway, when neither --config nor --path is given")
+	cmd.Flags().StringVar(&url, "url", "", "health page of the gateway, instead of a config")
 	cmd.MarkFlagsMutuallyExclusive("config", "path", "url")
 	return cmd
 }

@@ -16,7 +16,8 @@ func TestHealth(t *testing.T) {
 		t.Fatal("the test wants a gateway without a page")
 	}
 	until(t, `"status":"ok"`, "health", "--config", file)
-	for _, args := range [][]string{{"--config", file}, {"--path", dir}} {
+	t.Chdir(filepath.Dir(file)) // ./millrace.yaml is the default of every command
+	for _, args := range [][]string{nil, {"--config", file}, {"--path", dir}} {
 		var out bytes.Buffer
 		if got := execute(append([]string{"health"}, args...), &out); got != exitOK || out.String() != `{"status":"ok","problems":[]}`+"\n" {
 			t.Errorf("health %q exits with %d: %s", args, got, &out)

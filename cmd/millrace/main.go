@@ -89,7 +89,9 @@ func newRoot() *cobra.Command {
 		Use:   "millrace",
 		Short: "Industrial telemetry gateway: Modbus and OPC UA to MQTT, nothing lost on the way",
 		Long: `millrace polls Modbus and OPC UA equipment, keeps every reading in an embedded store
-while the uplink is down, and publishes to an MQTT broker.`,
+while the uplink is down, and publishes to an MQTT broker.
+
+Every command that works with a config takes millrace.yaml of the current folder, unless --config (-c) names another file.`,
 		Example: `  millrace demo                          see readings arrive, no equipment needed
   millrace check --config millrace.yaml  find every mistake in a config, without a network
   millrace run --config millrace.yaml    run the gateway

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // TestUnknownCommand: every group of commands refuses a name that it does not have, as the root does.
@@ -17,6 +20,20 @@ func TestUnknownCommand(t *testing.T) {
 			t.Errorf("millrace %s exits with %d, want %d and its help", group, got, exitOK)
 		}
 	}
+}
+
+// TestConfigDefault: every command that takes a config takes ./millrace.yaml when it is told no other.
+func TestConfigDefault(t *testing.T) {
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if f := cmp.Or(cmd.Flags().Lookup("config"), cmd.PersistentFlags().Lookup("config")); f != nil && f.DefValue != "millrace.yaml" {
+			t.Errorf("%s takes %q", cmd.CommandPath(), f.DefValue)
+		}
+		for _, c := range cmd.Commands() {
+			walk(c)
+		}
+	}
+	walk(newRoot())
 }
 
 // TestConfigMissing: a config that does not exist is refused; the gateway of the default path is another one.
