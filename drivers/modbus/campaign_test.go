@@ -228,7 +228,7 @@ func lineOpener(t *testing.T, name string, timeout time.Duration, inMemory bool)
 	}
 	return func(r *rand.Rand) *campaignLine {
 		given, once := r.IntN(2) == 0, r.IntN(2) == 0
-		m := &mangler{mu: make(turn, 1), timeout: timeout, r: r, begun: time.Now()}
+		m := &mangler{mu: make(turn, 1), timeout: timeout, r: r, share: strikes, begun: time.Now()}
 		own := o
 		own.Wire = m.write
 		b := &bench{}

@@ -97,6 +97,11 @@ func (l *loss) Unwrap() error {
 	return l.cause
 }
 
+// damaged reports whether something came, but not the answer: that is no refusal, since the register may well be there.
+func (l *loss) damaged() bool {
+	return l.kind != lossSilent && l.kind != lossClosed || l.begun || l.instead != ""
+}
+
 // spoilt reports whether the connection is of no more use: closed, or nobody knows where the next frame begins.
 func (l *loss) spoilt() bool {
 	return l.kind == lossClosed || l.kind == lossFlood || l.kind == lossInvalid || l.begun

@@ -7,8 +7,8 @@ import (
 
 // Registers that nobody asked for may be read across, and a device may refuse that: one gap, or all of them. A refused block is
 // therefore cut at every gap first. When the pieces are answered, the device is strict: all gaps of the table of which nothing is known are
-// cut, in the same poll, before they cost a reading. Then one gap at a time is tried beside the plan, ever more rarely as long as
-// they are refused.
+// cut, in the same poll, before they cost a reading. Then one gap at a time is tried beside the plan, and ever more rarely as long as
+// they are refused; only what the device does by all evidence (evidence.go) is told of. Once an hour what is apart, for whatever reason, is tried as one.
 
 // cut is what is known of one request for the atoms on both sides of a boundary.
 type cut uint8
@@ -17,8 +17,8 @@ const (
 	joined    cut = iota // nothing yet
 	crossed              // it was answered
 	suspected            // not tried alone, but others were refused
-	doubted              // tried alone, and met silence once
-	refused              // it is refused
+	parted               // it failed, but that may be damage, or something that nobody understands: it is not told of
+	refused              // the device refuses it
 )
 
 // apart reports whether the atoms go into two requests.
@@ -31,6 +31,19 @@ type gapState struct {
 	tick   int               // polls of the device
 	next   int               // the poll of the next trial
 	at     time.Time
+	apart  int // gaps that the device refuses, since one was answered
+}
+
+// sureGaps is how many gaps must be refused, and none as narrow answered, to tell how wide one may be.
+const sureGaps = 2
+
+// doubt is the gap whose trials fail.
+type doubt struct {
+	span  *span
+	at    int
+	tries int
+	words string   // of the last refusal
+	alike evidence // of refusals in these words
 }
 
 // due reports whether a gap should be tried in this poll: at once after one that was answered, else after 1, 2, 4, … polls or five minutes.
@@ -114,20 +127,24 @@ func (p *poll) cross(b *block) {
 		}
 	}
 	if b.across > 0 {
+		b.cuts[b.across] = crossed
 		p.unit.gaps.strict[b.table] = false
-		p.unit.gaps.wait, p.unit.gaps.next = 0, 0
+		p.unit.gaps.wait, p.unit.gaps.next, p.unit.gaps.apart = 0, 0, 0
 	}
 }
 
 // acrossTrial returns a request across a gap that others were refused for, nil for none.
 func (p *poll) acrossTrial() *block {
+	if b := p.rejoin(); b != nil {
+		return b
+	}
 	if !p.doubts || !p.unit.gaps.due(p.now) {
 		return nil
 	}
 	p.doubts = false
 	for _, s := range p.spans {
 		for i, c := range s.cuts {
-			if c != suspected && c != doubted {
+			if c != suspected {
 				continue
 			}
 			p.doubts = true
@@ -143,23 +160,63 @@ func (p *poll) acrossTrial() *block {
 	return nil
 }
 
-// notAcross is called when the trial of a gap was refused. Silence, and what may be about the whole device, is believed the second time.
+// rejoin returns, once an hour, what lies on both sides of a cut as one request, of another cut each time; nil for none.
+func (p *poll) rejoin() *block {
+	if p.retried.IsZero() {
+		p.retried = p.now
+	}
+	if p.now.Sub(p.retried) < trialEvery {
+		return nil
+	}
+	p.retried = p.now
+	var all []*block
+	for _, s := range p.spans {
+		for i, right := range s.blocks {
+			if i == 0 || s.area.reason != "" || right.reason != "" || s.blocks[i-1].reason != "" || s.cuts[right.lo] < parted {
+				continue
+			}
+			if b := s.block(s.blocks[i-1].lo, right.hi); b.count <= s.limit() {
+				b.trial, b.across = true, right.lo
+				all = append(all, b)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	p.turn++
+	return all[p.turn%len(all)]
+}
+
+// notAcross is called when the trial of a gap failed. Only what is refused alike each time, and nothing else beside it, is the device's doing.
 func (p *poll) notAcross(b *block, r refusal) {
 	c := &b.cuts[b.across]
-	if *c != doubted && (r.lost || r.sweeping) {
-		*c = doubted
-	} else {
-		*c = refused
+	if *c != suspected {
+		return // and stays apart for an hour more
 	}
-	m := &p.unit.gaps
+	d, m := &p.doubt, &p.unit.gaps
+	if d.span != b.span || d.at != b.across {
+		*d = doubt{span: b.span, at: b.across}
+	}
+	if r.damaged || r.words != d.words {
+		d.alike = evidence{}
+	}
+	d.tries, d.words = d.tries+1, r.words
+	switch believed := !r.damaged && d.alike.add(p.polls, p.unit.weather); {
+	case believed:
+		*c, *d = refused, doubt{}
+		m.apart++
+	case d.tries >= mostTrials:
+		*c, *d = parted, doubt{}
+	}
 	m.wait = min(max(2*m.wait, 1), 1<<20)
 	m.next = m.tick + m.wait
 }
 
-// learnedGap returns the widest gap that a unit lets read across, when it is narrower than all that it refuses. One refused gap
-// alone may be about the registers in it.
+// learnedGap returns the widest gap that a unit lets read across, when it is narrower than all that are apart and the device refuses
+// several. One refused gap alone may be about the registers in it.
 func (d *driver) learnedGap(u *unit) (most int, ok bool) {
-	widest, least, apart := uint32(0), uint32(1<<16), 0
+	widest, least := uint32(0), uint32(1<<16)
 	for _, groups := range d.groups {
 		for _, g := range groups {
 			if g.unit != u {
@@ -169,8 +226,8 @@ func (d *driver) learnedGap(u *unit) (most int, ok bool) {
 				for i := range s.gaps(0, len(s.atoms)) {
 					gap := s.gap(i)
 					switch c := s.cuts[i]; {
-					case c.apart():
-						least, apart = min(least, gap), apart+1
+					case c == suspected, c == refused:
+						least = min(least, gap)
 					case c == crossed:
 						widest = max(widest, gap)
 					}
@@ -178,7 +235,7 @@ func (d *driver) learnedGap(u *unit) (most int, ok bool) {
 			}
 		}
 	}
-	return int(widest), apart > 1 && widest < least
+	return int(widest), u.gaps.apart >= sureGaps && widest < least
 }
 
 // gap is how many registers before an atom nobody asked for; of bits the sixteenth part, as max_gap counts.

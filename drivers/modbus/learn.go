@@ -48,6 +48,7 @@ type refusal struct {
 	lost     bool // no right answer, as against an exception
 	sweeping bool // it may be about the whole device, or about the whole function
 	function bool // the latter
+	damaged  bool // something came that was not the answer: it says nothing about what the device has
 }
 
 // split remembers a split of this poll: the atoms lo to hi were refused together, mid is where they were cut.
@@ -67,7 +68,7 @@ func (p *poll) setback(b *block, r refusal) {
 		p.notAcross(b, r)
 		return
 	case b.trial:
-		p.unit.limitOf(b.table).refused(b.count)
+		p.unit.limitOf(b.table).refused(b.count, p.unit.weather)
 		return
 	case b.probe:
 		if b.area.reason != "" {
@@ -201,6 +202,7 @@ func (p *poll) took(b *block) {
 	p.spoke++
 	p.last = b
 	b.area.answered = true
+	p.unit.right++
 	p.unit.limitOf(b.table).answered(b.count)
 	if !b.proved {
 		p.cross(b)
@@ -229,6 +231,9 @@ func (p *poll) recovered(b *block) {
 	p.changed = true
 	was := b.health
 	b.health = health{}
+	if !was.unasked {
+		p.unit.noise++ // so that it was none of the register's doing
+	}
 	switch {
 	case was.lost:
 		p.revive()
@@ -244,7 +249,7 @@ func (p *poll) recovered(b *block) {
 	}
 }
 
-// halfGood notes that a half of a refused block is good. When both are, and nothing lies between them, the device refused
+// halfGood notes that a half of a refused block is good. When both are, and nothing new lies between them, the device refused
 // the number of registers: from then on it is asked for no more than it answered.
 func (p *poll) halfGood(b *block) {
 	for i := range p.splits {
@@ -252,8 +257,8 @@ func (p *poll) halfGood(b *block) {
 		if s.span != b.span || s.pieces > 0 || !(s.lo == b.lo && s.mid == b.hi || s.mid == b.lo && s.hi == b.hi) {
 			continue
 		}
-		if s.good++; s.good == 2 && s.span.touch(s.mid) {
-			p.unit.limitOf(b.table).refused(s.count)
+		if s.good++; s.good == 2 && s.whole() {
+			p.unit.limitOf(b.table).refused(s.count, p.unit.weather)
 		}
 	}
 }
@@ -264,6 +269,7 @@ func (p *poll) reopen(a *area) {
 		return
 	}
 	p.changed = true
+	p.unit.noise++
 	was := a.health
 	a.health = health{}
 	for _, s := range a.spans {
@@ -328,7 +334,7 @@ func (p *poll) learn() {
 		case split.pieces > 0 && split.good < split.pieces:
 			split.clear()
 		case split.pieces == 0 && !split.explained(p.unit.limitOf(split.table)):
-			split.cuts[split.mid] = refused
+			split.cuts[split.mid] = parted
 		}
 	}
 	for _, a := range p.areas {
@@ -377,7 +383,7 @@ func (p *poll) giveUp(a *area) {
 // explained reports whether something within a refused block is known to be at fault, or its length is. If nothing is, the
 // device refuses a register between the two halves.
 func (s *split) explained(l *limit) bool {
-	if l.over(s.count) && s.span.touch(s.mid) {
+	if l.over(s.count) && s.whole() {
 		return true
 	}
 	for i := s.lo + 1; i < s.hi; i++ {
@@ -387,3 +393,6 @@ func (s *split) explained(l *limit) bool {
 	}
 	return slices.ContainsFunc(s.blocks, func(b *block) bool { return b.reason != "" && b.lo < s.hi && b.hi > s.lo })
 }
+
+// whole reports whether one request for both halves reads nothing that was never read across.
+func (s *split) whole() bool { return s.span.touch(s.mid) || s.cuts[s.mid] == crossed }

@@ -113,7 +113,7 @@ func TestLearnedGapOutlivesRestart(t *testing.T) {
 		}
 	}
 	want := map[string]string{"max_gap": "0"}
-	for range 3 {
+	for range 40 {
 		poll()
 	}
 	if l := b.driver.Learned(0); !maps.Equal(l, want) {

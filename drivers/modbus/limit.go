@@ -9,10 +9,17 @@ type limit struct {
 	best uint32 // the longest request that was answered
 	bad  uint32 // the shortest that was refused for its length, 0 = none
 	mute bool   // it met silence, for whatever reason: half of it may do
-	wait int    // polls from the last trial to the next
-	tick int    // polls of the device
-	next int    // the poll of the next trial
+	met  evidence
+	sure bool // that longer ones are refused
+	wait int  // polls from the last trial to the next
+	tick int  // polls of the device
+	next int  // the poll of the next trial
 	at   time.Time
+}
+
+// known returns the limit once it is sure.
+func (l *limit) known() (most uint32, ok bool) {
+	return l.best, l.bad > 0 && !l.mute && l.sure
 }
 
 // most is how many registers may be asked for.
@@ -56,16 +63,17 @@ func (l *limit) answered(count uint32) {
 	if l.bad > 0 {
 		l.wait = 0
 		if l.best >= l.bad {
-			l.bad, l.mute = 0, false // the device answers more than it did
+			l.bad, l.mute, l.met, l.sure = 0, false, evidence{}, false // the device answers more than it did
 		}
 	}
 }
 
 // refused notes the length of a request that was refused for it.
-func (l *limit) refused(count uint32) {
+func (l *limit) refused(count uint32, w weather) {
 	if count <= l.best {
 		return // as long a one was answered: it was something else
 	}
+	l.sure = l.met.add(l.tick, w) || l.sure
 	l.mute = false
 	if l.bad == 0 || count < l.bad {
 		l.bad, l.wait = count, 0
@@ -80,7 +88,7 @@ func (l *limit) due(now time.Time) bool {
 	if l.bad == 0 || l.tick < l.next && now.Sub(l.at) < maxRest {
 		return false
 	}
-	if l.exact() && now.Sub(l.at) < maxRest {
+	if l.exact() && l.sure && now.Sub(l.at) < maxRest {
 		return false
 	}
 	l.at = now

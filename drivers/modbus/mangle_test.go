@@ -47,6 +47,7 @@ type mangler struct {
 	timeout time.Duration
 	spoil   func() // flips a bit of what is written next; nil = there is no TLS
 	r       *rand.Rand
+	share   int       // of 100 answers that are damaged
 	older   [8][]byte // answers of before
 	n       int
 	log     []string // of the last answers
@@ -59,7 +60,7 @@ type mangler struct {
 	off        atomic.Bool
 	struck     [damages]atomic.Int64
 	total      atomic.Int64
-	collisions atomic.Int64 // damaged frames whose checksum was right all the same; they are not sent
+	collisions atomic.Int64 // damaged frames whose checksum, or transaction, was right all the same; they are not sent
 }
 
 // turn is a mutex that may be held over a sleep in a bubble.
@@ -91,7 +92,7 @@ func (m *mangler) write(to io.Writer, frame []byte) bool {
 	frame = append([]byte(nil), frame...)
 	d := damage(m.r.IntN(int(damages)))
 	ok, how := true, "right"
-	if m.off.Load() || m.r.IntN(100) >= strikes || !m.harm(d, to, frame) {
+	if m.off.Load() || m.r.IntN(100) >= m.share || !m.harm(d, to, frame) {
 		_, err := to.Write(frame)
 		ok = err == nil
 	} else {
@@ -229,7 +230,8 @@ func (m *mangler) flipped(frame []byte) []byte {
 		if string(bad) == string(frame) {
 			continue // a bit and back
 		}
-		if _, whole := m.open(bad); !whole || m.framing == mbap {
+		ahead := m.framing == mbap && binary.BigEndian.Uint16(bad)-binary.BigEndian.Uint16(frame)-1 < 16 // of a request that may be the next
+		if _, whole := m.open(bad); !ahead && (!whole || m.framing == mbap) {
 			return bad
 		}
 		m.collisions.Add(1)

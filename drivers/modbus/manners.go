@@ -59,11 +59,11 @@ func (u *unit) manners(p *pace) manners {
 	if p.learnedDeaf {
 		m.connect = p.connect
 	}
-	if l := &u.limits[0]; l.bad > 0 && !l.mute {
-		m.registers = l.best
+	if most, ok := u.limits[0].known(); ok {
+		m.registers = most
 	}
-	if l := &u.limits[1]; l.bad > 0 && !l.mute {
-		m.bits = l.best
+	if most, ok := u.limits[1].known(); ok {
+		m.bits = most
 	}
 	return m
 }
@@ -174,14 +174,14 @@ func (d *driver) Restore(device int, learned map[string]string) error {
 // restore takes over a limit that was learned before. The next trial is due as if it were of now.
 func (l *limit) restore(most, given int, now time.Time) {
 	if most > 0 && most < given {
-		*l = limit{best: uint32(most), bad: uint32(most) + 1, at: now}
+		*l = limit{best: uint32(most), bad: uint32(most) + 1, sure: true, at: now}
 	}
 }
 
 // restoreGap takes over the widest gap that was read across. The next trial of a wider one is as rare as if many had been refused.
 func (d *driver) restoreGap(device int, most uint32) {
 	u := d.units[device]
-	u.gaps.wait, u.gaps.next, u.gaps.at = maxWait, maxWait, d.now()
+	u.gaps = gapState{wait: maxWait, next: maxWait, at: d.now(), apart: sureGaps}
 	u.cuts++
 	for _, g := range d.groups[device] {
 		for _, s := range g.spans {
@@ -255,7 +255,7 @@ func (p *pace) forget() {
 
 // forget forgets what the device refuses.
 func (g *group) forget() {
-	g.steady, g.doubts = false, false
+	g.steady, g.doubts, g.doubt = false, false, doubt{}
 	for _, a := range g.areas {
 		a.health, a.turn = health{}, 0
 	}

@@ -102,7 +102,7 @@ func (p *pace) answers(l *link, now time.Time) {
 		p.promptly = true
 	}
 	if !p.first && (p.easy == 0 || p.gap < p.easy) {
-		p.easy = p.gap
+		p.easy = max(p.gap, 1) // a clock may stand still meanwhile
 	}
 }
 

@@ -13,16 +13,19 @@ import (
 // group is one poll group with its plan. The plan is of spans: what one request would cover if the device
 // had every register in between. What the device then refuses is learned, see learn.go.
 type group struct {
-	unit   *unit
-	tags   int
-	fields []field
-	spans  []*span
-	areas  []*area // one for each table of the group
-	texts  []kept  // the last text of each string tag, by tag; nil without strings
-	polls  int     // how many polls there were
-	exact  int     // the poll up to which even the last answer keeps its own time
-	steady bool    // every block is proved
-	doubts bool    // some gap is to be tried
+	unit    *unit
+	tags    int
+	fields  []field
+	spans   []*span
+	areas   []*area   // one for each table of the group
+	texts   []kept    // the last text of each string tag, by tag; nil without strings
+	polls   int       // how many polls there were
+	exact   int       // the poll up to which even the last answer keeps its own time
+	steady  bool      // every block is proved
+	doubts  bool      // some gap is to be tried
+	doubt   doubt     // the one that is
+	retried time.Time // when cuts were last tried again, and
+	turn    int       // which one is next
 }
 
 // area is a table of a group, as a device may refuse it whole.

@@ -195,6 +195,7 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 	if err != nil {
 		d.gather()
 	}
+	p.amiss(b, err)
 	for n := 0; n < p.unit.retries && p.again(b, asLoss(err), &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
@@ -353,7 +354,7 @@ func (p *poll) refuse(b *block, e exception) {
 
 // miss is called when a block was met by silence, by a wrong answer or by the end of the connection.
 func (p *poll) miss(b *block, l *loss) {
-	r := refusal{words: l.words(p.unit.timeout), lost: true, sweeping: true}
+	r := refusal{words: l.words(p.unit.timeout), lost: true, sweeping: true, damaged: l.damaged()}
 	if !b.trial {
 		p.bad(b, r.words)
 	}

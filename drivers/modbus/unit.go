@@ -19,8 +19,9 @@ type unit struct {
 	missed  string        // the PDU of the last of them
 	many    bool          // learned: it writes only with the functions for several
 	noMask  bool          // learned: it does not know function 22
-	cuts    int           // how often it was learned anew what may be read together
-	told    manners       // what of it is shown
+	weather
+	cuts int     // how often it was learned anew what may be read together
+	told manners // what of it is shown
 }
 
 // limitOf returns what was learned of the size of requests to a table.
