@@ -83,7 +83,10 @@ func (b *Buffer) freeze(copied map[string]bool) (rest []*os.File, state []byte, 
 	if err := b.commit(); err != nil {
 		return nil, nil, err
 	}
-	if b.active != nil && !b.active.empty() {
+	if err := b.removeUnused(); err != nil {
+		return nil, nil, err
+	}
+	if b.active != nil {
 		b.seal()
 	}
 	b.mu.Lock()

@@ -54,6 +54,9 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		return b.settleIdle(checkpoint)
 	}
 	written, err := b.tryCommit(bytes, streams)
+	if err == nil && len(written.recs) == 0 { // all was acknowledged while room was made
+		return b.settleIdle(checkpoint)
+	}
 	if errors.Is(err, errPanic) { // the file is to blame, and it is given up: the disk may be well
 		bytes, streams = b.survey()
 		written, err = b.tryCommit(bytes, streams)
@@ -217,6 +220,9 @@ func (b *Buffer) collect(limit int64) *batch {
 			return nil
 		}
 	}
+	if len(out.recs) == 0 {
+		return out // nothing is written, so nothing is remembered either
+	}
 	out.draft = b.takeCheckpoint(b.active)
 	b.changed, b.st.ackedOnDisk = false, 0
 	return out
@@ -287,6 +293,21 @@ func (b *Buffer) createSegment(first uint64) error {
 		return err
 	}
 	return nil
+}
+
+// removeUnused gives the active segment up when nothing was written to it, because all was acknowledged while it was made:
+// state.db would name a segment that holds nothing. commitMu is held.
+func (b *Buffer) removeUnused() error {
+	s := b.active
+	if s == nil || !s.empty() {
+		return nil
+	}
+	s.closeActive()
+	b.mu.Lock()
+	b.active, s.sealed = nil, true
+	b.forgetSegment(s)
+	b.mu.Unlock()
+	return b.discard(s.path)
 }
 
 // discard removes a segment file of which nothing was promised: first state.db stops naming it.

@@ -183,6 +183,9 @@ func (b *Buffer) close() error {
 	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
+	if b.taken() == nil {
+		err = errors.Join(err, b.removeUnused())
+	}
 	now := b.promises()
 	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)

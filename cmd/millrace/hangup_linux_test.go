@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -109,6 +110,9 @@ devices:
 	if terminal {
 		g.giveTerminal()
 	}
+	taken := make(chan os.Signal, 1) // a signal that is ignored here, as under nohup, would be in the child as well
+	signal.Notify(taken, syscall.SIGHUP)
+	defer signal.Stop(taken)
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -163,6 +163,10 @@ func suite(p *plant) Suite {
 	conn := func(tags []telemetry.Tag) drivers.Connection {
 		return drivers.Connection{Devices: []drivers.Device{{Groups: []drivers.Group{{Tags: tags}}}}}
 	}
+	soon := time.Minute // the fake does all at once, and the machine may stand still
+	if p.fault != "" {
+		soon = 200 * time.Millisecond // the late faults take longer, and some checks wait as long to be sure
+	}
 	return Suite{
 		Protocol:   drivers.Protocol{Name: "fake", New: p.New},
 		Connection: conn(tags),
@@ -173,7 +177,7 @@ func suite(p *plant) Suite {
 		Up:         func() { p.down = false },
 		Freeze:     func() { p.frozen = true },
 		Thaw:       func() { p.frozen = false },
-		Soon:       200 * time.Millisecond,
+		Soon:       soon,
 
 		AllocsPerReading: 0.1,
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,7 +32,11 @@ func start(out *tail, env []string, credential *syscall.Credential, name string,
 	if env != nil {
 		cmd.Env = append(os.Environ(), env...)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGKILL}
+	// As under a service manager: without the terminal that the tests may have, and SIGHUP is not ignored as under nohup.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGKILL, Setsid: true}
+	taken := make(chan os.Signal, 1)
+	signal.Notify(taken, syscall.SIGHUP)
+	defer signal.Stop(taken)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %q: %w", name, err)
 	}
