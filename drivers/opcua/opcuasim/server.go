@@ -374,9 +374,9 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	}
 	channel := &secured{SecureChannel: opened, config: config, tcp: tcp}
 	defer func() {
-		tcp.Close() // first: Close would send
-		channel.Close()
 		s.orphan(opened)
+		tcp.Close() // before Close, which would send
+		channel.Close()
 	}()
 	ctx := context.Background()
 	for {

@@ -317,6 +317,11 @@ func (s *Server) cycle(sub *subscription, now time.Time) bool {
 	m := &sub.session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	select {
+	case <-sub.stop: // while it waited for its turn: what is sampled now is for nobody
+		return false
+	default:
+	}
 	for _, i := range sub.items {
 		if !now.Before(i.due) {
 			i.due = now.Add(i.sampling - sub.interval/2)
