@@ -23,7 +23,6 @@ type journal struct {
 	mu     sync.Mutex
 	lines  []line
 	starts int
-	forget func()    // ends the server's sessions: it may notice late that a connection is closed, and what it samples for nobody is a number, too
 	heard  time.Time // up to then nothing is missing
 	open   *line     // the outage that is not over
 }
@@ -53,7 +52,6 @@ func (j *journal) run(ctx context.Context, d *driver, watch bool) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		d.Close()
-		j.forget()
 	}
 }
 
@@ -312,9 +310,9 @@ const testQuiet = 3 * time.Second
 
 // watched subscribes to a server that counts.
 func watched(t *testing.T, o *outage, watch bool) (*plant, *journal) {
-	var options opcuasim.Options
+	options := opcuasim.Options{OneClient: true}
 	if o.secured {
-		options = opcuasim.Options{Identity: identity(t), Policies: uris("basic256sha256")}
+		options.Identity, options.Policies = identity(t), uris("basic256sha256")
 	}
 	s := start(t, options, 0)
 	proxy, err := opcuasim.NewProxy(s.Addr())
@@ -341,7 +339,7 @@ func watched(t *testing.T, o *outage, watch bool) (*plant, *journal) {
 	if o.renews {
 		d.set.lifetime = 2 * time.Second
 	}
-	j := &journal{forget: s.DropSessions}
+	j := &journal{}
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	go func() {

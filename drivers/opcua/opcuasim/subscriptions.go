@@ -122,6 +122,14 @@ func (m *subscriptions) drop(how Drop) {
 	m.waiting = nil
 }
 
+// endSubscriptions stops all that there are. Nobody is told.
+func (s *Server) endSubscriptions() {
+	s.mu.RLock()
+	all := slices.Collect(maps.Values(s.sessions))
+	s.mu.RUnlock()
+	endAll(all)
+}
+
 // end stops the goroutines of a session's subscriptions.
 func (m *subscriptions) end() {
 	m.mu.Lock()
