@@ -96,6 +96,16 @@ func (b *missingBed) isNew(m *missing, what, name string) {
 	}
 }
 
+// TestMissingAfterAKillInSilence: a server that became silent shortly before a kill, while other devices went on, was heard last before that.
+func TestMissingAfterAKillInSilence(t *testing.T) {
+	const silence, push = 15 * time.Second, 6 * time.Second // until the first is noticed; in which a push takes all that was sampled
+	b := newMissingBed(t)
+	heard := b.written.Add(-silence)
+	if got := b.since(b.start(), "a"); got.After(heard.Add(-push)) {
+		t.Errorf("it is missing since %v, and was heard last at %v", got, heard)
+	}
+}
+
 // TestMissingAfterAKill: it is since the last write to the store, of which a start that fails is none; a device that is new has missed nothing.
 func TestMissingAfterAKill(t *testing.T) {
 	b := newMissingBed(t)

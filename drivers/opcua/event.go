@@ -239,7 +239,7 @@ func (f *feed) events(s *subscription, r *reader) error {
 			p = drivers.Push{Group: s.ref}
 		}
 	}
-	f.pushPart(s, p, true)
+	f.pushPart(s, p, r.Err == nil)
 	return f.spoilt(s, r.Err)
 }
 

@@ -40,7 +40,8 @@ type feed struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the goroutine has ended; nil before start
 	silent bool          // it ended because the server is
-	came   time.Time     // the message at hand
+	sought time.Time     // the message at hand was asked for
+	came   time.Time     // and came
 	lag    lag           // of messages
 	at     time.Time     // of what is pushed: see drivers.Push
 	last   bool          // the part at hand is the last of its message
@@ -189,7 +190,7 @@ func (f *feed) answered(call *wire.Call) error {
 	f.open--
 	f.calls = append(f.calls, call)
 	defer call.Trim()
-	f.came = call.At()
+	f.sought, f.came = call.Sent(), call.At()
 	return f.answer(call.Take())
 }
 
@@ -219,7 +220,7 @@ func (f *feed) answer(body []byte, err error) error {
 	if sent == 0 {
 		sent = r.Clock
 	}
-	s.arrived(f.came.Add(-f.lag.of(f.came, sent)), more)
+	s.arrived(f.came.Add(-f.lag.of(f.sought, f.came, sent)), more)
 	if parts == 0 {
 		f.at = s.came
 		f.push(drivers.Push{Group: s.ref})
@@ -323,9 +324,10 @@ func (f *feed) again(s *subscription) (bool, error) {
 func (f *feed) call(ctx context.Context, service, want uint16, body func(b []byte) ([]byte, error)) (reader, error) {
 	r, err := f.link.exchange(ctx, f.asked, f.link.timeout, service, want, body)
 	if err != nil {
-		err = judged(err, f.link.channel.Err() != nil, f.link.timeout)
+		return r, judged(err, f.link.channel.Err() != nil, f.link.timeout)
 	}
-	return r, err
+	f.lag.of(f.asked.Sent(), f.asked.At(), r.Clock)
+	return r, nil
 }
 
 // take hands on the parts of a message.

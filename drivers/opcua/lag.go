@@ -2,32 +2,30 @@ package opcua
 
 import "time"
 
-const (
-	lagBucket = 5 * time.Minute
-	lagBounds = 200 * 365 * 24 * time.Hour // between the clocks; a server that is further off has none
-)
+const lagBounds = 200 * 365 * 24 * time.Hour // between the clocks; a server that is further off has none
 
-// lag says how long a message was under way, by the server's own time of it: what waited in the buffers of a path that stood still says nothing of the time
-// when it is taken. The shortest way seen lately counts as none. A clock that is set back makes messages late for as long as the shortest way is remembered, which
-// makes gaps longer; none that is set makes a message early.
+// lag says how long ago a message was sent, at most, by the server's own time of it: what waited in the buffers of a path that stood still says nothing of the time when
+// it is taken. Whatever answers a request was sent behind it, which bounds how far our clock is ahead of the server's; the exchange that bounds it closest counts. So neither
+// clock has to be right, and a path that is slow for ever does not pass for a quick one. A clock that is set makes messages late by the time since they were asked for, at most, or is
+// noticed, because they come before they were sent.
 type lag struct {
-	least [2]time.Duration // by which our clock was ahead of a message's time when that came: the bucket before, and this one
-	turns time.Time        // when this bucket ends; zero = nothing was seen
+	known bool
+	ahead time.Duration // our clock is so far ahead of the server's, at least
+	took  time.Duration // the exchange that says so
 }
 
-// of takes when a message came, by our clock, and when it was sent, a DateTime by the server's.
-func (l *lag) of(came time.Time, sent int64) time.Duration {
-	ticks := ticksOf(sent)
-	ahead := came.Round(0).Sub(time.UnixMicro(micros(ticks)))
-	if ticks <= firstTick || ticks >= lastTick || ahead.Abs() > lagBounds {
-		return 0
-	}
+// of takes when a message was asked for and when it came, by our clock, and when it was sent, a DateTime by the server's. One that does not say so was sent when
+// it was asked for.
+func (l *lag) of(asked, came time.Time, sent int64) time.Duration {
+	ticks, took := ticksOf(sent), came.Sub(asked)
+	ahead := came.Round(0).Sub(time.UnixMicro(micros(ticks))) // and by the message's way less
 	switch {
-	case l.turns.IsZero():
-		l.least, l.turns = [2]time.Duration{ahead, ahead}, came.Add(lagBucket)
-	case came.After(l.turns): // the bucket before stays, however long nothing came
-		l.least, l.turns = [2]time.Duration{l.least[1], ahead}, came.Add(lagBucket)
+	case ticks <= firstTick || ticks >= lastTick || ahead.Abs() > lagBounds:
+		return took
+	case !l.known || ahead-took > l.ahead:
+		*l = lag{true, ahead - took, took}
+	case ahead < l.ahead: // a clock was set, or they drift
+		l.ahead = ahead - l.took
 	}
-	l.least[1] = min(l.least[1], ahead)
-	return ahead - min(l.least[0], l.least[1])
+	return ahead - l.ahead
 }

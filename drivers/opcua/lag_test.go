@@ -13,15 +13,16 @@ import (
 // dateTime is a moment as a server says it.
 func dateTime(at time.Time) int64 { return at.UnixMicro()*10 - firstTick }
 
-// TestLag: a message is as late as it was longer under way than others, whatever the clocks say; one that is set makes messages late for a while, never early.
+// TestLag: a message counts from when it was sent, or somewhat before that, and never from before it was asked for, whatever the clocks say and however long the
+// path is slow.
 func TestLag(t *testing.T) {
-	const way = 20 * time.Millisecond
+	const way = 20 * time.Millisecond // there, and back
 	begin := time.Now()
 	ahead := time.Duration(0) // of the server's clock
 	var l lag
-	at := func(after, held time.Duration) time.Duration { // what was sent then and was held up so long on its way
+	at := func(after, age, held time.Duration) time.Duration { // what was asked for so long before it was sent then, and was held up on its way
 		sent := begin.Add(after)
-		return l.of(sent.Add(way+held), dateTime(sent.Add(ahead))).Round(time.Millisecond)
+		return l.of(sent.Add(-age-way), sent.Add(way+held), dateTime(sent.Add(ahead))).Round(time.Millisecond)
 	}
 	want := func(what string, got, want time.Duration) {
 		t.Helper()
@@ -31,27 +32,27 @@ func TestLag(t *testing.T) {
 	}
 	for _, off := range []time.Duration{0, 2 * time.Hour, -400 * 24 * time.Hour} {
 		l, ahead = lag{}, off
-		want("the first", at(0, 0), 0)
-		want("held up", at(time.Second, 30*time.Second), 30*time.Second)
-		want("behind it", at(31*time.Second, 0), 0)
-		want("held up for longer than anything is remembered", at(time.Minute, time.Hour), time.Hour)
-		want("behind that", at(61*time.Minute, 0), 0)
-		ahead += time.Hour
-		want("the server's clock is set forward", at(62*time.Minute, 0), 0)
-		want("held up then", at(63*time.Minute, 8*time.Second), 8*time.Second)
-		ahead -= 10 * time.Minute
-		want("it is set back", at(64*time.Minute, 0), 10*time.Minute)
-		for n := range 24 {
-			at(65*time.Minute+time.Duration(n)*30*time.Second, 0)
+		want("the first, which took long", at(0, time.Second, 0), time.Second+2*way)
+		want("one that took the shortest way", at(time.Second, 0, 0), 2*way)
+		want("held up", at(2*time.Second, 10*time.Second, 30*time.Second), 30*time.Second+2*way)
+		want("behind it", at(31*time.Second, 10*time.Second, 0), 2*way)
+		for n := range 100 {
+			want("the path is slow for good", at(time.Minute+time.Duration(n)*time.Minute, 10*time.Second, 8*time.Second), 8*time.Second+2*way)
 		}
-		want("that is forgotten", at(77*time.Minute, 0), 0)
-		want("held up after all that", at(78*time.Minute, 5*time.Second), 5*time.Second)
+		ahead += time.Hour
+		want("the server's clock is set forward", at(162*time.Minute, 10*time.Second, 0), 2*way)
+		want("held up then", at(163*time.Minute, 10*time.Second, 8*time.Second), 8*time.Second+2*way)
+		ahead -= 10 * time.Minute
+		want("it is set back", at(164*time.Minute, 10*time.Second, 0), 10*time.Second+2*way)
+		want("held up then", at(165*time.Minute, 10*time.Second, 5*time.Second), 15*time.Second+2*way)
+		want("another took the shortest way", at(166*time.Minute, 0, 0), 2*way)
+		want("behind that", at(167*time.Minute, 10*time.Second, 0), 2*way)
 	}
 	for name, sent := range map[string]int64{"none": 0, "before 1601": -5, "the year 1601": 1, "the year 9999": lastTick - firstTick, "behind all": 1<<63 - 1, "the year 2300": dateTime(time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC))} {
-		want(name, l.of(begin, sent), 0)
+		want(name, l.of(begin.Add(-time.Second), begin, sent), time.Second)
 	}
-	want("no time changes nothing", at(79*time.Minute, 5*time.Second), 5*time.Second)
-	if n := testing.AllocsPerRun(10, func() { l.of(begin, dateTime(begin)) }); n != 0 {
+	want("no time changes nothing", at(179*time.Minute, 10*time.Second, 5*time.Second), 5*time.Second+2*way)
+	if n := testing.AllocsPerRun(10, func() { l.of(begin, begin, dateTime(begin)) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -84,7 +85,7 @@ func TestLateMessages(t *testing.T) {
 	overflow.MonitoredItems[1].Value.Status = overflowed
 	take := func(name string, body []byte, want ...time.Duration) {
 		t.Helper()
-		f.came = time.Now()
+		f.sought, f.came = begin.Add(-time.Hour), time.Now()
 		if err := f.answer(body, nil); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -96,7 +97,7 @@ func TestLateMessages(t *testing.T) {
 			t.Errorf("%s: pushes tell %v ago, want %v", name, got, want)
 		}
 	}
-	f.lag.of(begin, dateTime(begin)) // the answer to the request for its items
+	f.lag.of(begin, begin, dateTime(begin)) // the answer to the request for its items
 	sequence := uint32(0)
 	next := func(ago time.Duration, more bool, parts ...any) []byte {
 		sequence++

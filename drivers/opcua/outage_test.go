@@ -194,6 +194,26 @@ func (j *journal) account(c *counted) (silent, named []int64) {
 	return silent, named
 }
 
+// story tells what came about the values that are missing in no gap, and the gaps.
+func (j *journal) story(c *counted, silent []int64) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	begin := j.lines[0].at
+	var b strings.Builder
+	for _, l := range j.lines {
+		switch near := func(n int64) bool { return l.value-n >= -3 && l.value-n <= 3 }; {
+		case isGap(l):
+			fmt.Fprintf(&b, "%.3f gap %q from %.3f to %.3f\n", l.at.Sub(begin).Seconds(), l.gap, l.from.Sub(begin).Seconds(), l.to.Sub(begin).Seconds())
+		case slices.ContainsFunc(silent, near):
+			fmt.Fprintf(&b, "%.3f value %d, sampled %.3f\n", l.at.Sub(begin).Seconds(), l.value, c.sampled(l.value).Sub(begin).Seconds())
+		}
+	}
+	for _, n := range silent {
+		fmt.Fprintf(&b, "value %d was sampled %.3f and did not come\n", n, c.sampled(n).Sub(begin).Seconds())
+	}
+	return b.String()
+}
+
 // told returns how many gaps there are, and how long they are together.
 func (j *journal) told() (n int, length time.Duration) {
 	j.mu.Lock()
@@ -290,9 +310,9 @@ const testQuiet = 3 * time.Second
 
 // watched subscribes to a server that counts.
 func watched(t *testing.T, o *outage, watch bool) (*plant, *journal) {
-	var options opcuasim.Options
+	options := opcuasim.Options{OneClient: true}
 	if o.secured {
-		options = opcuasim.Options{Identity: identity(t), Policies: uris("basic256sha256")}
+		options.Identity, options.Policies = identity(t), uris("basic256sha256")
 	}
 	s := start(t, options, 0)
 	proxy, err := opcuasim.NewProxy(s.Addr())
@@ -372,7 +392,7 @@ func TestOutages(t *testing.T) {
 			}
 			silent, named := j.account(p.n)
 			if len(silent) != 0 {
-				t.Errorf("%d values are missing in no gap: %v", len(silent), silent)
+				t.Errorf("%d values are missing in no gap: %v\n%s", len(silent), silent, j.story(p.n, silent))
 			}
 			gaps, longest := j.told()
 			t.Logf("FIGURES F22 %s: noticed after %.1f s, resumed %.1f s after; %d values, %d more in gaps that were told (%d, the longest %.1f s), %d silent losses, %d sessions",

@@ -230,7 +230,6 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if s.listens == 0 {
 		s.listens = micros(ticksOf(r.Clock))
 	}
-	f.lag.of(time.Now(), r.Clock)
 	var again []int
 	for _, tag := range tags {
 		i := r.item()
@@ -256,7 +255,7 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if len(again) == 0 {
 		return bad, nil
 	}
-	more, err := f.create(ctx, s, again, got)
+	more, err := f.monitor(ctx, s, again, got)
 	return append(bad, more...), err
 }
 

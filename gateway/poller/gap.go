@@ -18,12 +18,13 @@ type Gap struct {
 	Reason        string
 }
 
-// Lag is how long before the last push of a device a reading may be from that it never pushed, at most: one that it had no room for in that, and that its
-// next would have had; or one that it sampled while the push was under way.
+// Lag is how long before a moment at which a device counted as heard a reading may be from that it never pushed, at most: it may have been silent for a while that
+// nobody had noticed yet; before that it may have had no room for the reading in its last push, or sampled it while that was under way.
 const (
-	travel  = time.Second
-	publish = 5 * time.Second // between two pushes, at most, of a device that has more
-	Lag     = travel + publish
+	travel    = time.Second
+	publish   = 5 * time.Second  // between two pushes, at most, of a device that has more
+	unnoticed = 15 * time.Second // of silence: drivers/opcua, unless the server insists on longer times between two signs of life
+	Lag       = travel + publish + unnoticed
 )
 
 // outage is a time in which nothing was pushed.

@@ -48,6 +48,8 @@ type Options struct {
 
 	// MaxItems is how many items a subscription may have, 0 = no limit.
 	MaxItems int
+	// OneClient ends what a session was subscribed to when another begins: of a closed connection a server may learn late, and what it samples then is for nobody.
+	OneClient bool
 	// RefuseDeadband, when set, is the status with which an item with a deadband is refused.
 	RefuseDeadband uint32
 	// RefuseRefresh, when set, is the status with which a ConditionRefresh is refused.
@@ -374,9 +376,9 @@ func (s *Server) serve(tcp *net.TCPConn) {
 	}
 	channel := &secured{SecureChannel: opened, config: config, tcp: tcp}
 	defer func() {
-		tcp.Close() // first: Close would send
-		channel.Close()
 		s.orphan(opened)
+		tcp.Close() // before Close, which would send
+		channel.Close()
 	}()
 	ctx := context.Background()
 	for {

@@ -188,6 +188,9 @@ func (s *Server) createSession(channel *secured, r *ua.CreateSessionRequest) (ua
 	if s.opts.Forge && len(signature) > 0 {
 		signature[0] ^= 1
 	}
+	if s.opts.OneClient {
+		s.endSubscriptions()
+	}
 	token := ua.NewByteStringNodeID(1, nonce())
 	made := &session{channel: channel.SecureChannel, nonce: nonce(), certificate: r.ClientCertificate}
 	if !s.admit(token.String(), made) {

@@ -122,6 +122,14 @@ func (m *subscriptions) drop(how Drop) {
 	m.waiting = nil
 }
 
+// endSubscriptions stops all that there are. Nobody is told.
+func (s *Server) endSubscriptions() {
+	s.mu.RLock()
+	all := slices.Collect(maps.Values(s.sessions))
+	s.mu.RUnlock()
+	endAll(all)
+}
+
 // end stops the goroutines of a session's subscriptions.
 func (m *subscriptions) end() {
 	m.mu.Lock()
@@ -317,6 +325,11 @@ func (s *Server) cycle(sub *subscription, now time.Time) bool {
 	m := &sub.session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	select {
+	case <-sub.stop: // while it waited for its turn: what is sampled now is for nobody
+		return false
+	default:
+	}
 	for _, i := range sub.items {
 		if !now.Before(i.due) {
 			i.due = now.Add(i.sampling - sub.interval/2)

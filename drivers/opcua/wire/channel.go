@@ -86,6 +86,7 @@ type Call struct {
 	size   int
 	chunks int
 	err    error
+	sent   time.Time
 	at     time.Time
 	done   chan *Call
 	open   *opening // of an OpenSecureChannel request

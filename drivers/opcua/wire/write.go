@@ -26,6 +26,9 @@ func NewCalls(n int) ([]*Call, <-chan *Call) {
 // Take returns the body of the answer, which is valid until the Call is used again.
 func (call *Call) Take() ([]byte, error) { return call.body, call.err }
 
+// Sent returns when the request was sent, or a little before.
+func (call *Call) Sent() time.Time { return call.sent }
+
 // At returns when the answer had come, however long it waited to be taken.
 func (call *Call) At() time.Time { return call.at }
 
@@ -110,6 +113,7 @@ func (c *Channel) wait(call *Call, left, timeout time.Duration) ([]byte, error) 
 // Start sends a request, for at most the timeout, and does not wait for its answer. After an error the call is not under way.
 func (c *Channel) Start(call *Call, timeout time.Duration, build func(b []byte, request uint32) ([]byte, error)) error {
 	call.reset()
+	call.sent = time.Now()
 	c.write.Lock()
 	defer c.write.Unlock()
 	c.request++
