@@ -63,10 +63,15 @@ var stateRows = map[string]struct {
 		s.Devices[0].Bad, s.Devices[0].BadTag, s.Devices[0].BadReason = 1, "t7", "timeout"
 	},
 		`1 of 48 tags bad, first "t7": timeout`, "attention"},
-	"device late":             {late("poll"), `group "fast" misses polls: one takes longer than its interval of 1s; poll it less often`, "attention"},
-	"device late, by line":    {late("line"), `group "fast" misses polls: other polls and jobs of its line take the time`, "attention"},
-	"device late, by machine": {late("machine"), `group "fast" misses polls: the machine does not give the gateway its time`, "attention"},
-	"device late, not polled": {func(s *web.Snapshot) { s.Devices[0].Groups[0].LastAt = judged.Add(-time.Minute) }, `group "fast" was last polled at 2026-03-01T12:29:00Z`, "attention"},
+	"device late":             {late("poll"), `group "fast" misses polls of every 1s: one takes 1.8s; poll it less often, or fewer tags`, "attention"},
+	"device late, by answers": {func(s *web.Snapshot) { late("poll")(s); s.Devices[0].Groups[0].Planned = 120 * time.Millisecond }, `one takes 1.8s where the plan has 120ms: the device answers slowly; poll it`, "attention"},
+	"device late, by line":    {late("line"), `one waits 1.8s for others of its line, the longest 1.5s for group "g" of "d", which gives no answer; poll those`, "attention"},
+	"device late, by machine": {late("machine"), `one begins 1.8s late because the machine does not give the gateway its time`, "attention"},
+	"device late, by store":   {late("store"), `the store takes 1.8s for the readings of one; see whether its disk is slow`, "attention"},
+	"device late, not polled": {func(s *web.Snapshot) { s.Devices[0].Groups[0].LastAt = judged.Add(-time.Minute) }, `group "fast" was last polled at 2026-03-01T12:29:00Z; see what else`, "attention"},
+	"device late, by one poll": {func(s *web.Snapshot) {
+		s.Devices[0].Groups[0].LastAt, s.Devices[0].LineAt = judged.Add(-time.Minute), `a poll of group "g" of "d" for 55s`
+	}, `at 2026-03-01T12:29:00Z: its line is at a poll of group "g" of "d" for 55s; see what`, "attention"},
 	"device contested": {func(s *web.Snapshot) {
 		s.Devices[0].Trouble = web.Trouble{State: web.StateContested, Since: judged, What: "two callers", Mend: "choose"}
 	}, "contested since 2026-03-01T12:30:00Z: two callers; choose", "attention"},

@@ -26,7 +26,10 @@ func TestLateEnds(t *testing.T) {
 func late(cause string) func(s *web.Snapshot) {
 	return func(s *web.Snapshot) {
 		g := &s.Devices[0].Groups[0]
-		g.Behind, g.MissedAt = cause, judged.Add(-time.Second)
+		g.Behind, g.BehindFor, g.MissedAt = cause, 1800*time.Millisecond, judged.Add(-time.Second)
+		if cause == "line" {
+			g.BehindBy = `1.5s for group "g" of "d", which gives no answer`
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/buffer"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/poller"
 	"millrace/gateway/web"
 )
@@ -162,13 +163,19 @@ func (g *Gateway) configView() web.Config {
 	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
 }
 
+// longAt is how long a poll or a job lasts that is worth a word.
+const longAt = 2 * time.Second
+
 func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, destinations []*destination) web.Device {
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.name, Driver: d.driver, URL: d.shown, Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
+	if stats.Lasts >= longAt {
+		v.LineAt = fmt.Sprintf("%s for %s", stats.At, telemetry.Short(stats.Lasts.Round(time.Second)))
+	}
 	v.Groups = make([]web.Group, 0, len(ds.Groups))
 	for _, gs := range ds.Groups {
 		v.Groups = append(v.Groups, web.Group{Name: gs.Name, Interval: gs.Interval, Tags: gs.Tags, Polls: gs.Polls, Failed: gs.Failed,
-			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, Behind: string(gs.Behind), LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
+			Pushed: gs.Pushed, Pushes: gs.Pushes, Lost: gs.Lost, Overruns: gs.Overruns, MissedAt: gs.MissedAt, Behind: string(gs.Behind.Cause), BehindFor: gs.Behind.For, BehindBy: gs.Behind.By, LastPoll: gs.Last, MaxLate: gs.MaxLate, LastAt: gs.LastAt})
 	}
 	if a == nil {
 		return v

@@ -121,7 +121,9 @@ func (p *Poller) backfill(ctx context.Context) error {
 	}
 	begin := time.Now()
 	wanted, err, full := p.past(ctx, f, to)
-	p.fills.due = time.Now().Add(fillPause)
+	end := time.Now()
+	p.held(hold{of: f.group, end: end, took: end.Sub(begin)})
+	p.fills.due = end.Add(fillPause)
 	switch {
 	case full != nil:
 		return full
@@ -137,7 +139,7 @@ func (p *Poller) backfill(ctx context.Context) error {
 	if f.refused == nil {
 		f.refused = err
 	}
-	switch took := time.Since(begin); {
+	switch took := end.Sub(begin); {
 	case took < quickFill:
 		f.span = min(2*f.span, maxSpan)
 	case took > slowFill:
@@ -152,7 +154,7 @@ func (p *Poller) backfill(ctx context.Context) error {
 
 // past reads the history of a group up to a time. The last error is the sink's.
 func (p *Poller) past(ctx context.Context, f *fill, to time.Time) (wanted bool, err, full error) {
-	p.reading.begin()
+	p.reading.begin(f.group)
 	defer p.reading.end()
 	err = guard(func() error {
 		h := p.driver.(drivers.Historian)

@@ -9,10 +9,15 @@ import (
 type busy struct {
 	base  time.Time // its monotonic part is the clock
 	since atomic.Int64
+	of    atomic.Pointer[group] // nil = of none
 }
 
-func (b *busy) begin() { b.since.Store(max(int64(time.Since(b.base)), 1)) }
-func (b *busy) end()   { b.since.Store(0) }
+func (b *busy) begin(of *group) {
+	b.of.Store(of)
+	b.since.Store(max(int64(time.Since(b.base)), 1))
+}
+
+func (b *busy) end() { b.since.Store(0) }
 
 func (b *busy) lasts() time.Duration {
 	since := b.since.Load()
@@ -29,5 +34,8 @@ func (p *Poller) Busy() (what string, lasts time.Duration) {
 	if dial > poll {
 		return "an attempt to connect", dial
 	}
-	return "a poll", poll
+	if g := p.reading.of.Load(); g != nil {
+		return "a poll of " + g.String(), poll
+	}
+	return "a job", poll
 }

@@ -89,9 +89,10 @@ func (p *Poller) run(j *job) {
 	if !j.taken.CompareAndSwap(false, true) {
 		return // given up
 	}
-	p.reading.begin()
+	p.reading.begin(nil)
 	defer p.reading.end()
-	defer func() { p.free = time.Now() }()
+	begin := time.Now()
+	defer func() { end := time.Now(); p.held(hold{end: end, took: end.Sub(begin)}) }()
 	err := p.down()
 	if err == nil {
 		err = j.ctx.Err()

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/drivers"
 )
 
 // TestBehind: one slow poll of many makes no group late, some do, and it is over when eight in a row were in time.
@@ -19,8 +21,8 @@ func TestBehind(t *testing.T) {
 		run(t, f, time.Minute, []time.Duration{interval}, func(p *Poller) {
 			say := func(when string, want Cause) {
 				t.Helper()
-				if g := p.Stats().Devices[0].Groups[0]; g.Behind != want {
-					t.Errorf("%s: behind by %q, want %q; %+v", when, g.Behind, want, g)
+				if g := p.Stats().Devices[0].Groups[0]; g.Behind.Cause != want {
+					t.Errorf("%s: behind by %q, want %q; %+v", when, g.Behind.Cause, want, g)
 				}
 			}
 			slow(0, 10*time.Second)
@@ -49,8 +51,11 @@ func TestBehindLine(t *testing.T) {
 		run(t, f, time.Minute, []time.Duration{200 * time.Millisecond, time.Second}, func(p *Poller) {
 			time.Sleep(20 * time.Second)
 			s := p.Stats()
-			if a, b := s.Devices[0].Groups[0].Behind, s.Devices[1].Groups[0].Behind; a != BusyLine || b != OnTime {
+			if a, b := s.Devices[0].Groups[0].Behind.Cause, s.Devices[1].Groups[0].Behind.Cause; a != BusyLine || b != OnTime {
 				t.Errorf("behind by %q and %q, want the first by %q", a, b, BusyLine)
+			}
+			if got := s.Devices[0].Groups[0].Behind; got.By != `900ms for group "g" of "d1"` || got.For < 600*time.Millisecond || got.For > 900*time.Millisecond {
+				t.Errorf("behind by %+v", got)
 			}
 		})
 	})
@@ -62,12 +67,8 @@ func TestCause(t *testing.T) {
 		took
 		want Cause
 	}{{took{0, 0, 300 * ms}, SlowPoll}, {took{300 * ms, 0, ms}, BusyLine}, {took{ms, 300 * ms, ms}, BusyMachine}, {took{100 * ms, 90 * ms, 110 * ms}, SlowPoll}} {
-		var s GroupStats
-		for range 2 {
-			s.count(time.Now(), c.took, 1, nil)
-		}
-		if s.Behind != c.want {
-			t.Errorf("%+v: %q, want %q", c.took, s.Behind, c.want)
+		if got := new(Poller).delay(time.Now(), c.took); got.Cause != c.want {
+			t.Errorf("%+v: %q, want %q", c.took, got, c.want)
 		}
 	}
 }
@@ -80,7 +81,7 @@ func TestBehindNoConnect(t *testing.T) {
 			say := func(when string) {
 				t.Helper()
 				for _, d := range p.Stats().Devices {
-					if g := d.Groups[0]; g.Behind != OnTime || g.Overruns != 0 {
+					if g := d.Groups[0]; g.Behind.Cause != OnTime || g.Overruns != 0 {
 						t.Errorf("%s: behind by %q, %d ticks missed", when, g.Behind, g.Overruns)
 					}
 				}
@@ -105,12 +106,12 @@ func TestBehindThenPushed(t *testing.T) {
 		f := &pushing{fake: &fake{slow: map[int]time.Duration{0: 500 * time.Millisecond}}, polled: true}
 		run(t, f, time.Minute, []time.Duration{200 * time.Millisecond}, func(p *Poller) {
 			time.Sleep(10 * time.Second)
-			if g := p.Stats().Devices[0].Groups[0]; g.Behind != SlowPoll || g.Pushed {
+			if g := p.Stats().Devices[0].Groups[0]; g.Behind.Cause != SlowPoll || g.Pushed {
 				t.Errorf("%+v: this tests nothing", g)
 			}
 			f.change(func() { f.linkErr, f.polled = errors.New("cut"), false })
 			time.Sleep(10 * time.Second)
-			if g := p.Stats().Devices[0].Groups[0]; g.Behind != OnTime || !g.Pushed {
+			if g := p.Stats().Devices[0].Groups[0]; g.Behind.Cause != OnTime || !g.Pushed {
 				t.Errorf("pushed, and behind by %q: %+v", g.Behind, g)
 			}
 			overruns := p.Stats().Devices[0].Groups[0].Overruns
@@ -119,6 +120,45 @@ func TestBehindThenPushed(t *testing.T) {
 			time.Sleep(400 * time.Millisecond) // it does not push again, and is polled
 			if g := p.Stats().Devices[0].Groups[0]; g.Overruns > overruns+2 {
 				t.Errorf("%d ticks missed while it was pushed", g.Overruns-overruns)
+			}
+		})
+	})
+}
+
+// TestBehindStore: a group that waits until its own readings, or those of another one, are taken is not blamed on the machine or the line.
+func TestBehindStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{slow: map[int]time.Duration{0: time.Millisecond, 1: time.Millisecond}, keeps: 900 * time.Millisecond}
+		run(t, f, 30*time.Second, []time.Duration{200 * time.Millisecond, time.Second}, func(p *Poller) {
+			time.Sleep(20 * time.Second)
+			if got := p.Stats().Devices[0].Groups[0].Behind; got != (Delay{BusyStore, 900 * time.Millisecond, ""}) {
+				t.Errorf("behind by %+v", got)
+			}
+		})
+	})
+}
+
+// TestBehindJob: what a write or another job takes is told as that, and one that does not end is told while it lasts.
+func TestBehindJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run(t, &fake{}, time.Minute, []time.Duration{200 * time.Millisecond}, func(p *Poller) {
+			time.Sleep(5 * time.Second)
+			for range 4 {
+				done := make(chan error)
+				go func() {
+					done <- p.Do(soon(t, time.Minute), func(drivers.Driver) error { time.Sleep(3 * time.Second); return nil })
+				}()
+				time.Sleep(2500 * time.Millisecond)
+				if s := p.Stats(); s.At != "a job" || s.Lasts != 2500*time.Millisecond {
+					t.Errorf("at %q for %v", s.At, s.Lasts)
+				}
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				time.Sleep(250 * time.Millisecond)
+			}
+			if got := p.Stats().Devices[0].Groups[0].Behind; got.Cause != BusyLine || got.By != "3s for a write, or another job by hand" {
+				t.Errorf("behind by %+v", got)
 			}
 		})
 	})

@@ -40,7 +40,7 @@ func (p *Poller) connect(ctx context.Context) {
 
 // dial connects and subscribes.
 func (p *Poller) dial(ctx context.Context) (r dialled) {
-	p.dialling.begin()
+	p.dialling.begin(nil)
 	defer p.dialling.end()
 	r.err = guard(func() error {
 		leave, err := p.enter()

@@ -13,11 +13,10 @@ import (
 // poll reads one group once and hands its readings on, bad ones if need be.
 func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.jobLast = false
-	p.reading.begin()
+	p.reading.begin(g)
 	defer p.reading.end()
-	now := time.Now()
-	t := took{line: min(max(p.free.Sub(g.next), 0), now.Sub(g.next))}
-	t.machine = now.Sub(g.next) - t.line
+	now, due := time.Now(), g.next
+	t := p.waited(due, now)
 	p.scratch = p.buffers.lend(g.tags)
 	asked := p.link.up
 	readings, err := p.read(ctx, g, now)
@@ -29,10 +28,15 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	if !asked { // what the connection costs makes no poll late
 		missed = 0
 	}
-	p.free, t.poll = end, end.Sub(now)
+	t.poll = end.Sub(now)
+	var late Delay
+	if missed > 0 {
+		late = p.delay(due, t)
+	}
 	p.mu.Lock()
-	g.stat.count(end, t, missed, err)
+	g.stat.count(end, t, late, missed, err)
 	p.mu.Unlock()
+	h := hold{of: g, took: t.poll, failed: err != nil}
 	if err != nil {
 		readings = p.bad(g, err.Error())
 	} else {
@@ -40,6 +44,9 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	}
 	p.warn()
 	err = g.sink(end, readings)
+	h.end = time.Now()
+	h.stored = h.end.Sub(end)
+	p.held(h)
 	p.buffers.giveBack(readings)
 	p.scratch = nil
 	p.describe(g)

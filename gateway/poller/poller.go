@@ -67,7 +67,8 @@ type Poller struct {
 	scratch  []telemetry.Reading // lent during a poll
 	jobs     chan *job
 	jobLast  bool          // a job ran since the last poll
-	free     time.Time     // when the last poll or job ended
+	free     time.Time     // when the last poll, push or job ended
+	longest  hold          // of those since the line was idle
 	ending   chan struct{} // closed by Stop
 	end      sync.Once
 	over     chan struct{} // closed when Run ends

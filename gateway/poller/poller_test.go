@@ -33,6 +33,7 @@ type fake struct {
 	warning   string
 	told      []telemetry.Details // what Options.Details was told last
 	slow      map[int]time.Duration
+	keeps     time.Duration // what a sink takes
 	connects  int
 	reads     int
 	closes    int
@@ -167,6 +168,7 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 				f.unchanged++
 				return nil
 			}
+			time.Sleep(f.keeps)
 			got = append(got, tick{time.Since(start), i, rs[0].Quality == telemetry.Good, rs[0].Reason, len(rs)})
 			return nil
 		}})

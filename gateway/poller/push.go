@@ -55,6 +55,7 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	p.mu.Unlock()
 	p.tell(g, &push, now)
 	p.describe(g)
+	defer func() { end := time.Now(); p.held(hold{of: g, end: end, stored: end.Sub(now)}) }()
 	if len(push.Readings) > 0 {
 		if err := g.sink(now, push.Readings); err != nil {
 			return err

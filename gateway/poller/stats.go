@@ -11,7 +11,9 @@ type Stats struct {
 	Reason        string // why the link is down
 	Connects      uint64 // attempts to connect
 	ConnectErrors uint64
-	IdleCloses    uint64 // connections that the device had closed while idle, and that were made again under a poll
+	IdleCloses    uint64        // connections that the device had closed while idle, and that were made again under a poll
+	At            string        // what it is at, a poll or a job or an attempt to connect
+	Lasts         time.Duration // for how long; 0 when it waits for its next tick
 	Devices       []DeviceStats
 }
 
@@ -35,39 +37,14 @@ type GroupStats struct {
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
 	MissedAt time.Time     // when a tick was last missed; zero when never
-	Behind   Cause         // ticks are missed again and again, and what takes the time
+	Behind   Delay         // ticks are missed again and again, and what takes the time
 	MaxLate  time.Duration // the latest start of a poll after its tick
 	LastAt   time.Time     // when the last poll ended or the last push was taken; zero before the first
 	Tags     int
 	misses   uint8 // of the last eight polls, the newest lowest: ticks were missed
 }
 
-// Cause is what takes the time of polls that come too late.
-type Cause string
-
-// The causes.
-const (
-	OnTime      Cause = ""        // nothing: they come in time
-	SlowPoll    Cause = "poll"    // its own polls
-	BusyLine    Cause = "line"    // other polls and jobs of its connection
-	BusyMachine Cause = "machine" // nothing of the connection's: the process does not get its turn
-)
-
-// took is how long a tick took from its time to the end of its poll.
-type took struct{ line, machine, poll time.Duration }
-
-// cause returns what took most of it.
-func (t took) cause() Cause {
-	switch {
-	case t.poll >= max(t.line, t.machine):
-		return SlowPoll
-	case t.line >= t.machine:
-		return BusyLine
-	}
-	return BusyMachine
-}
-
-func (s *GroupStats) count(at time.Time, t took, missed uint64, err error) {
+func (s *GroupStats) count(at time.Time, t took, d Delay, missed uint64, err error) {
 	s.Polls++
 	if err != nil {
 		s.Failed++
@@ -78,16 +55,16 @@ func (s *GroupStats) count(at time.Time, t took, missed uint64, err error) {
 	}
 	switch {
 	case s.misses == 0:
-		s.Behind = OnTime
+		s.Behind = Delay{}
 	case missed > 0 && bits.OnesCount8(s.misses) > 1: // once is chance
-		s.Behind = t.cause()
+		s.Behind = d
 	}
 	s.Last, s.LastAt = t.poll, at
 	s.MaxLate = max(s.MaxLate, t.line+t.machine)
 }
 
 // inTime forgets the polls that came too late.
-func (s *GroupStats) inTime() { s.misses, s.Behind = 0, OnTime }
+func (s *GroupStats) inTime() { s.misses, s.Behind = 0, Delay{} }
 
 func (s *GroupStats) countPush(at time.Time, lost int) {
 	s.Pushes++
@@ -101,6 +78,7 @@ func (p *Poller) Stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{Up: p.link.up, Reason: p.link.reason, Connects: p.stats.connects, ConnectErrors: p.stats.connectErrors,
 		IdleCloses: p.stats.idleCloses, Devices: make([]DeviceStats, len(p.devices))}
+	s.At, s.Lasts = p.Busy()
 	for i, d := range p.devices {
 		s.Devices[i] = DeviceStats{Name: d.name, Reason: d.reason, Since: d.since}
 	}

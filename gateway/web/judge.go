@@ -247,19 +247,36 @@ func (d *Device) late(now time.Time) (why, do string) {
 	for i := range d.Groups {
 		g := &d.Groups[i]
 		if !d.Ended && !g.Pushed && !g.LastAt.IsZero() && now.Sub(g.LastAt) > 3*g.Interval+5*time.Second {
-			return fmt.Sprintf("group %q was last polled at %s", g.Name, g.LastAt.UTC().Format(time.RFC3339)), "see what else is on its line"
+			why = fmt.Sprintf("group %q was last polled at %s", g.Name, g.LastAt.UTC().Format(time.RFC3339))
+			if d.LineAt != "" {
+				return why + ": its line is at " + d.LineAt, "see what that waits for; a shorter timeout ends it sooner"
+			}
+			return why, "see what else is on its line, and on the machine"
 		}
 		if g.Behind == "" || now.Sub(g.MissedAt) >= max(lateFor, 3*g.Interval) {
 			continue
 		}
-		misses := fmt.Sprintf("group %q misses polls: ", g.Name)
-		switch g.Behind {
-		case "line":
-			return misses + "other polls and jobs of its line take the time", "poll those on its line less often"
-		case "machine":
-			return misses + "the machine does not give the gateway its time", "see what else runs there, and what limits the gateway's processors"
-		}
-		return misses + "one takes longer than its interval of " + g.Interval.String(), "poll it less often"
+		return g.missing()
 	}
 	return "", ""
+}
+
+// missing says in words why the group misses polls, and what to do.
+func (g *Group) missing() (why, do string) {
+	why, took := fmt.Sprintf("group %q misses polls of every %s: ", g.Name, telemetry.Short(g.Interval)), telemetry.Short(g.BehindFor.Round(time.Millisecond))
+	switch g.Behind {
+	case "line":
+		if why += "one waits " + took + " for others of its line"; g.BehindBy != "" {
+			why += ", the longest " + g.BehindBy
+		}
+		return why, "poll those on its line less often; mend what gives no answer, or shorten its timeout"
+	case "store":
+		return why + "the store takes " + took + " for the readings of one", "see whether its disk is slow; buffer.commit_interval: 0 waits for it at each poll"
+	case "machine":
+		return why + "one begins " + took + " late because the machine does not give the gateway its time", "see what else runs there, and what limits the gateway's processors"
+	}
+	if why += "one takes " + took; g.Planned > 0 && g.BehindFor > 2*g.Planned {
+		return why + " where the plan has " + telemetry.Short(g.Planned.Round(time.Millisecond)) + ": the device answers slowly", "poll it less often, or see what delays it and its line"
+	}
+	return why, "poll it less often, or fewer tags; `millrace check` prints its requests"
 }

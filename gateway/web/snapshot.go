@@ -112,6 +112,7 @@ type Device struct {
 	Exchanged  bool      `json:"-"`                     // it was up until a moment ago, when a reload exchanged its connection, and was not tried since
 	Ended      bool      `json:"-"`                     // it is not polled any more, because the gateway stops
 	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
+	LineAt     string    `json:"line_at"`               // what its connection has been at for over two seconds, and for how long; "" = nothing
 	Since      time.Time `json:"since"`                 // when Connected or Reason last changed; zero when unknown
 	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config
 	Path       string    `json:"path,omitempty"`        // in use, where there are several
@@ -142,21 +143,23 @@ type Trouble struct {
 
 // Group counts the polls of one poll group.
 type Group struct {
-	Name     string        `json:"name"`
-	Interval time.Duration `json:"-"`
-	Tags     int           `json:"tags"`
-	Polls    uint64        `json:"polls"`     // ticks served, good or bad
-	Failed   uint64        `json:"failed"`    // ticks for which no tag could be read
-	Pushed   bool          `json:"pushed"`    // the device pushes the readings
-	Pushes   uint64        `json:"pushes"`    // taken
-	Lost     uint64        `json:"lost"`      // readings known to be missing between pushes
-	Overruns uint64        `json:"overruns"`  // ticks missed because the one before took too long
-	LastPoll time.Duration `json:"-"`         // how long the last poll took
-	Planned  time.Duration `json:"-"`         // how long one should take by the plan, 0 = not known
-	MissedAt time.Time     `json:"missed_at"` // when a tick was last missed; zero when never
-	Behind   string        `json:"behind"`    // ticks are missed again and again: what takes the time, poll, line or machine; "" = they are not
-	MaxLate  time.Duration `json:"-"`         // the latest start of a poll after its tick
-	LastAt   time.Time     `json:"last_at"`   // when the last poll ended; zero when unknown
+	Name      string        `json:"name"`
+	Interval  time.Duration `json:"-"`
+	Tags      int           `json:"tags"`
+	Polls     uint64        `json:"polls"`     // ticks served, good or bad
+	Failed    uint64        `json:"failed"`    // ticks for which no tag could be read
+	Pushed    bool          `json:"pushed"`    // the device pushes the readings
+	Pushes    uint64        `json:"pushes"`    // taken
+	Lost      uint64        `json:"lost"`      // readings known to be missing between pushes
+	Overruns  uint64        `json:"overruns"`  // ticks missed because the one before took too long
+	LastPoll  time.Duration `json:"-"`         // how long the last poll took
+	Planned   time.Duration `json:"-"`         // how long one should take by the plan, 0 = not known
+	MissedAt  time.Time     `json:"missed_at"` // when a tick was last missed; zero when never
+	Behind    string        `json:"behind"`    // ticks are missed again and again: what takes the time, poll, line, store or machine; "" = they are not
+	BehindFor time.Duration `json:"-"`         // how long that took of the last tick that made the group miss others
+	BehindBy  string        `json:"behind_by"` // what of the line took the most of it, in words; "" = not known
+	MaxLate   time.Duration `json:"-"`         // the latest start of a poll after its tick
+	LastAt    time.Time     `json:"last_at"`   // when the last poll ended; zero when unknown
 }
 
 // BadCounts counts bad readings or tags by the class of their reason.
@@ -303,11 +306,12 @@ func (g Group) MarshalJSON() ([]byte, error) {
 	type plain Group
 	return json.Marshal(struct {
 		plain
-		Interval float64 `json:"interval_seconds"`
-		LastPoll float64 `json:"last_poll_seconds"`
-		Planned  float64 `json:"planned_poll_seconds"`
-		MaxLate  float64 `json:"max_late_seconds"`
-	}{plain(g), g.Interval.Seconds(), g.LastPoll.Seconds(), g.Planned.Seconds(), g.MaxLate.Seconds()})
+		Interval  float64 `json:"interval_seconds"`
+		LastPoll  float64 `json:"last_poll_seconds"`
+		Planned   float64 `json:"planned_poll_seconds"`
+		MaxLate   float64 `json:"max_late_seconds"`
+		BehindFor float64 `json:"behind_seconds"`
+	}{plain(g), g.Interval.Seconds(), g.LastPoll.Seconds(), g.Planned.Seconds(), g.MaxLate.Seconds(), g.BehindFor.Seconds()})
 }
 
 // MarshalJSON writes durations in seconds.
