@@ -208,3 +208,18 @@ func writeFile(path string, size int64, r io.Reader) error {
 	}
 	return errors.Join(err, f.Sync(), f.Close())
 }
+
+// removeUnused gives the active segment up when nothing was written to it, because all was acknowledged while it was made:
+// state.db would name a segment that holds nothing. commitMu is held.
+func (b *Buffer) removeUnused() error {
+	s := b.active
+	if s == nil || !s.empty() {
+		return nil
+	}
+	s.closeActive()
+	b.mu.Lock()
+	b.active, s.sealed = nil, true
+	b.forgetSegment(s)
+	b.mu.Unlock()
+	return b.discard(s.path)
+}

@@ -295,21 +295,6 @@ func (b *Buffer) createSegment(first uint64) error {
 	return nil
 }
 
-// removeUnused gives the active segment up when nothing was written to it, because all was acknowledged while it was made:
-// state.db would name a segment that holds nothing. commitMu is held.
-func (b *Buffer) removeUnused() error {
-	s := b.active
-	if s == nil || !s.empty() {
-		return nil
-	}
-	s.closeActive()
-	b.mu.Lock()
-	b.active, s.sealed = nil, true
-	b.forgetSegment(s)
-	b.mu.Unlock()
-	return b.discard(s.path)
-}
-
 // discard removes a segment file of which nothing was promised: first state.db stops naming it.
 func (b *Buffer) discard(path string) error {
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
