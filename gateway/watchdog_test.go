@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,9 +113,19 @@ func TestNothingHangsTheStop(t *testing.T) {
 			if n := strings.Count(log.String(), "goroutines="); n != 1 {
 				t.Errorf("%d dumps of goroutines in the log, want 1", n)
 			}
+			if !stopping() {
+				t.Error("nothing hangs any more: the test shows nothing")
+			}
 			close(free)
+			waitFor(t, "the end of what hung", func() bool { return !stopping() }) // it writes to the store
 		})
 	}
+}
+
+// stopping reports whether a stop is under way, in time or given up.
+func stopping() bool {
+	stacks := make([]byte, 1<<20)
+	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("(*Gateway).bounded.func1("))
 }
 
 // TestReadersAndReloadsHang: a reload, and a reading of the store that makes no step, are said in /healthz, with one dump of
