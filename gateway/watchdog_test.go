@@ -65,17 +65,7 @@ func TestNothingHangsTheStop(t *testing.T) {
 			}
 			defer broker.Stop()
 			dir := filepath.Join(t.TempDir(), "store")
-			file := filepath.Join(t.TempDir(), "millrace.yaml")
-			text := "gateway: shop\ngrace_time: 1s\nweb: {enabled: false}\nbuffer: {path: " + dir + ", commit_interval: 100ms}\n" +
-				"destinations:\n  - {name: cloud, url: \"mqtt://" + broker.Addr() + "\"}\ndevices:\n  - name: press-1\n    driver: " + c.driver +
-				"\n    url: tcp://x\n    groups:\n      - {name: g, interval: 100ms, tags: [{name: n, address: a}]}\n"
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			cfg, err := config.Load(file, protocols, config.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg := hanging(t, dir, broker.Addr(), c.driver, protocols)
 			log := &safeBuffer{}
 			g, err := New(t.Context(), cfg, Options{Version: "test", Log: slog.New(holding{slog.NewTextHandler(log, nil), c.logAt, free})})
 			if err != nil {
@@ -120,6 +110,23 @@ func TestNothingHangsTheStop(t *testing.T) {
 			waitFor(t, "the end of what hung", func() bool { return !stopping() }) // it writes to the store
 		})
 	}
+}
+
+// hanging is a config of one device of a driver, whose gateway stops within a second.
+func hanging(t *testing.T, dir, broker, driver string, protocols []drivers.Protocol) *config.Config {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	text := "gateway: shop\ngrace_time: 1s\nweb: {enabled: false}\nbuffer: {path: " + dir + ", commit_interval: 100ms}\n" +
+		"destinations:\n  - {name: cloud, url: \"mqtt://" + broker + "\"}\ndevices:\n  - name: press-1\n    driver: " + driver +
+		"\n    url: tcp://x\n    groups:\n      - {name: g, interval: 100ms, tags: [{name: n, address: a}]}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file, protocols, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 // stopping reports whether a stop is under way, in time or given up.
