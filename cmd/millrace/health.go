@@ -92,6 +92,10 @@ func askPage(ctx context.Context, url string, out io.Writer) error {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var h web.Health
+	if err := json.Unmarshal(body, &h); err != nil || h.Status == "" { // whatever else answers there says nothing of a gateway
+		return &exitError{exitFailed, fmt.Errorf("%q answers %s, and not as the health page of a gateway does; write http://HOST:PORT/healthz", url, resp.Status)}
+	}
 	fmt.Fprintf(out, "%s\n", body)
 	if resp.StatusCode != http.StatusOK {
 		return &exitError{exitFailed, fmt.Errorf("the gateway at %q answers %s", url, resp.Status)}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,6 +31,18 @@ func TestHealth(t *testing.T) {
 	}
 	if got := execute([]string{"health", "--config", file, "--path", dir}, io.Discard); got != exitUsage {
 		t.Errorf("with two addresses it exits with %d", got)
+	}
+}
+
+// TestHealthPage: only what answers as a gateway's page does says that a gateway is healthy.
+func TestHealthPage(t *testing.T) {
+	for body, want := range map[string]int{`{"status":"ok","problems":[]}`: exitOK, "hello": exitFailed, "{}": exitFailed, "": exitFailed} {
+		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+		var out bytes.Buffer
+		if got := execute([]string{"health", "--url", page.URL}, &out); got != want || (out.Len() > 0) != (want == exitOK) {
+			t.Errorf("%q: exits with %d, want %d: %s", body, got, want, &out)
+		}
+		page.Close()
 	}
 }
 
