@@ -64,7 +64,7 @@ var stateRows = map[string]struct {
 	},
 		`1 of 48 tags bad, first "t7": timeout`, "attention"},
 	"device late":             {late("poll"), `group "fast" misses polls of every 1s: one takes 1.8s; poll it less often, or fewer tags`, "attention"},
-	"device late, by answers": {func(s *web.Snapshot) { late("poll")(s); s.Devices[0].Groups[0].Planned = 120 * time.Millisecond }, `one takes 1.8s where the plan has 120ms: the device answers slowly; poll it`, "attention"},
+	"device late, by answers": {func(s *web.Snapshot) { late("poll")(s); s.Devices[0].Groups[0].Planned = 120 * time.Millisecond }, `one takes 1.8s where the plan has 120ms: the device answers slowly, or only when it is asked again after its timeout; see what`, "attention"},
 	"device late, by line":    {late("line"), `one waits 1.8s for others of its line, the longest 1.5s for group "g" of "d", which gives no answer; poll those`, "attention"},
 	"device late, by machine": {late("machine"), `one begins 1.8s late because the machine does not give the gateway its time`, "attention"},
 	"device late, by store":   {late("store"), `the store takes 1.8s for the readings of one; see whether its disk is slow`, "attention"},

@@ -276,7 +276,7 @@ func (g *Group) missing() (why, do string) {
 		return why + "one begins " + took + " late because the machine does not give the gateway its time", "see what else runs there, and what limits the gateway's processors"
 	}
 	if why += "one takes " + took; g.Planned > 0 && g.BehindFor > 2*g.Planned {
-		return why + " where the plan has " + telemetry.Short(g.Planned.Round(time.Millisecond)) + ": the device answers slowly", "poll it less often, or see what delays it and its line"
+		return why + " where the plan has " + telemetry.Short(g.Planned.Round(time.Millisecond)) + ": the device answers slowly, or only when it is asked again after its timeout", "see what delays or loses answers on its line, or poll it less often"
 	}
 	return why, "poll it less often, or fewer tags; `millrace check` prints its requests"
 }
