@@ -157,12 +157,6 @@ func TestBufferExport(t *testing.T) {
 			}
 		}
 	}
-	for device, want := range map[string]bool{"nobody": true, "press-1": false} {
-		told := stderrOf(t, func() { mustSay(t, nil, "buffer", "export", "--path", dir, "--device", device) })
-		if strings.Contains(told, "no such record is in the store") != want {
-			t.Errorf("export of %s says %q", device, told)
-		}
-	}
 	rows, _ := csv.NewReader(strings.NewReader(mustSay(t, nil, "buffer", "export", "--format", "csv", "--path", dir))).ReadAll()
 	if got := strings.Join(rows[3], "|"); got != "2|2023-11-14T22:13:21.000Z|2023-11-14T22:13:20.990Z|press-1|ram|force|0.5|kN|good|" {
 		t.Errorf("row %s", got)
