@@ -131,6 +131,27 @@ func (q *request) findRTU(in []byte) []byte {
 	return nil
 }
 
+// begunRTU returns how much of the right answer stands at the end of what came, and how long it is; 0 for nothing.
+func (q *request) begunRTU(in []byte) (have, whole int) {
+	for i := range in {
+		rest := in[i:]
+		if rest[0] != q.unit && !q.units.takes(int(rest[0])) || len(rest) == 1 && i > 0 {
+			continue
+		}
+		whole = q.length(q.pdu) + 3
+		switch {
+		case len(rest) > 1 && rest[1] == q.pdu[0]|exceptionBit:
+			whole = 5
+		case len(rest) > 1 && rest[1] != q.pdu[0], len(rest) > 2 && q.want >= 0 && int(rest[2]) != q.want:
+			continue
+		}
+		if len(rest) < whole {
+			return len(rest), whole
+		}
+	}
+	return 0, 0
+}
+
 // other reports whether some whole RTU frame of another unit came, for the words.
 func (q *request) other(in []byte) (unit int, ok bool) {
 	for i := 0; i+5 <= len(in); i++ {
