@@ -286,7 +286,7 @@ func (d *driver) request(ctx context.Context, b *block) error {
 	if p.caller != d.link.calls {
 		p.mixed = "its callers change within a poll"
 	}
-	p.lastAt = middle(d.now(), d.link.took)
+	p.lastAt = middle(d.now().Add(-time.Since(d.link.last)), d.link.took) // an answer may have been held back to see whether it is alone
 	p.decode(b, pdu[2:], p.lastAt.UnixMicro(), p.out)
 	return nil
 }

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -230,7 +231,8 @@ func (f framing) stray(b []byte) (body []byte, n int) {
 		}
 		return nil, len(b)
 	case rtu:
-		for _, n := range strayLengths(b) {
+		short, long := strayLengths(b)
+		for _, n := range [2]int{min(short, long), max(short, long)} { // the shorter first: a frame and two zeros are one, too
 			if n <= len(b) && crc16(b[:n-2]) == binary.LittleEndian.Uint16(b[n-2:]) {
 				return b[:n-2], n
 			}
@@ -241,24 +243,26 @@ func (f framing) stray(b []byte) (body []byte, n int) {
 }
 
 // strayLengths is how long an RTU frame may be that begins like this: a request or an answer of the functions that are in use.
-func strayLengths(b []byte) [2]int {
+func strayLengths(b []byte) (one, other int) {
+	const none = 1 << 16
 	if len(b) < 5 {
-		return [2]int{1 << 16, 1 << 16}
+		return none, none
 	}
-	switch code := b[1]; code &^ exceptionBit {
-	case readCoils, readDiscretes, readHolding, readInput, writeCoil, writeRegister, writeCoils, writeRegisters:
-		if code&exceptionBit != 0 {
-			return [2]int{5, 1 << 16}
+	switch code := b[1]; code {
+	case readCoils, readDiscretes, readHolding, readInput:
+		return 8, int(b[2]) + 5
+	case writeCoil, writeRegister:
+		return 8, none
+	case writeCoils, writeRegisters:
+		if len(b) > 6 {
+			return 8, int(b[6]) + 9
 		}
-		if code <= readInput {
-			return [2]int{8, int(b[2]) + 5}
+	default:
+		if code&exceptionBit != 0 && code&^exceptionBit <= writeRegisters {
+			return 5, none
 		}
-		if code >= writeCoils && len(b) > 6 {
-			return [2]int{8, int(b[6]) + 9}
-		}
-		return [2]int{8, 1 << 16}
 	}
-	return [2]int{1 << 16, 1 << 16}
+	return none, none
 }
 
 func strayASCII(b []byte) (body []byte, n int) {
@@ -341,17 +345,22 @@ func (w *wire) follows(ctx context.Context, guard time.Duration) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	n, err := w.Read(w.in[w.have:])
-	switch {
-	case n > 0:
-		w.strays.note(strayRival, w.in[w.have:w.have+n], time.Now())
-		return true, nil
-	case ctx.Err() != nil:
-		return false, ctx.Err()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return false, nil
+	for {
+		n, err := w.Read(w.in[w.have:])
+		came := w.in[w.have : w.have+n]
+		switch {
+		case n > 0 && w.heartbeat != nil && len(came)%len(w.heartbeat) == 0 && bytes.Count(came, w.heartbeat) == len(came)/len(w.heartbeat):
+		case n > 0:
+			w.strays.note(strayRival, came, time.Now())
+			return true, nil
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return false, nil
+		default:
+			return false, &loss{kind: lossClosed, cause: err}
+		}
 	}
-	return false, &loss{kind: lossClosed, cause: err}
 }
 
 // size is how long the frame of a PDU is.
