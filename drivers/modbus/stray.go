@@ -61,7 +61,7 @@ type sighting struct {
 type owed struct {
 	request
 	until time.Time
-	code  [1]byte // of the request: all that is kept of its PDU
+	begin [8]byte // of its PDU, as much as an answer repeats
 }
 
 func (s *sighting) fresh(now time.Time) bool {
@@ -70,13 +70,13 @@ func (s *sighting) fresh(now time.Time) bool {
 
 // keep keeps what an answer to a request looks like.
 func (o *owed) keep(q *request, until time.Time) {
-	*o = owed{request: *q, until: until, code: [1]byte{q.pdu[0]}}
-	o.pdu = o.code[:]
+	*o = owed{request: *q, until: until}
+	o.pdu = o.begin[:copy(o.begin[:], q.pdu)]
 }
 
-// takes reports whether a stray is that answer: only of a read, because a write's shows by its content.
+// takes reports whether a stray may be that answer.
 func (o *owed) takes(body []byte, now time.Time) bool {
-	return now.Before(o.until) && o.want >= 0 && len(body) > 2 && body[0] == o.unit && (o.fits(body[1:]) || o.refusal(body[1:]))
+	return now.Before(o.until) && len(body) > 2 && o.from(body[0]) && (o.fits(body[1:]) || o.refusal(body[1:]))
 }
 
 // settled notes that a request was answered, or given up.
@@ -99,7 +99,6 @@ func (k *strays) judge(body []byte, came when, ours bool, now time.Time) {
 	for i := range k.owed {
 		if k.owed[i].takes(body, now) {
 			k.owed[i].until, kind = time.Time{}, strayLate
-			k.lates[body[0]] = min(k.lates[body[0]]+1, fewStrays)
 			break
 		}
 	}
@@ -121,6 +120,12 @@ func (k *strays) note(kind strayKind, body []byte, now time.Time) {
 	s := &k.seen[kind]
 	if now.Sub(s.last) >= contestTime {
 		s.since, s.times = now, 0
+		if kind == strayLate {
+			clear(k.lates[:])
+		}
+	}
+	if kind == strayLate {
+		k.lates[body[0]] = min(k.lates[body[0]]+1, fewStrays)
 	}
 	s.last, s.times, s.frame = now, s.times+1, hex.EncodeToString(body[:min(len(body), 16)])
 	if kind >= strayRival {
@@ -210,7 +215,7 @@ func (w *wire) look(b []byte, came when) {
 		body, n := w.framing.stray(b)
 		switch {
 		case body == nil, w.framing == mbap && w.number-binary.BigEndian.Uint16(b) > lateTransactions:
-		case came == beside && string(body) == string(w.strays.given):
+		case came == beside && string(body[1:]) == string(w.strays.given[1:]):
 			came = unasked
 		default:
 			w.strays.judge(body, came, w.framing == mbap, time.Now())

@@ -9,6 +9,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/modbus/modbussim"
+	"millrace/drivers/telemetry"
 )
 
 // rival is a second master behind a converter that lets every client hear all answers.
@@ -164,5 +165,48 @@ func TestTwiceIsTold(t *testing.T) {
 				t.Errorf("%s: %q, %+v", transport, warned, b.driver.Trouble())
 			}
 		})
+	}
+}
+
+// TestNoMaster: what a device and its adapter do of their own is not taken for another master.
+func TestNoMaster(t *testing.T) {
+	delay := modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Match: func(q modbussim.Request) bool { return q.Write != 0 }}
+	for name, f := range map[string]modbussim.Fault{"slow writes": delay, "another unit id": {Kind: modbussim.WrongUnit}, "two bytes too few": {Kind: modbussim.ShortValues}, "another function": {Kind: modbussim.WrongFunction}} {
+		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
+			for _, accept := range []bool{false, true} {
+				bubble(t, func(t *testing.T) {
+					network := newMemory(false)
+					echo := func(to io.Writer, frame []byte) bool { _, err := to.Write(frame); return err == nil }
+					if accept { // and noise around each answer
+						echo = func(to io.Writer, frame []byte) bool {
+							_, err := to.Write(append(append([]byte{0xff, 0}, frame...), 0, 0))
+							return err == nil
+						}
+					}
+					b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: echo}), dialer: network.dial}
+					b.conn.URL = b.sim.URL()
+					b.sim.Unit(1).Fill(b.fill)
+					b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags(campaignTags()...)))
+					if accept {
+						b.option("accept_unit", "any")
+					}
+					b.open(t)
+					b.sim.Inject(f)
+					for i := range 10 {
+						if _, err := b.pollAll(); wrong(err) {
+							t.Fatal(err)
+						}
+						if name == "slow writes" {
+							_ = b.driver.Write(t.Context(), []drivers.Write{{Tag: i, Value: telemetry.Uint(7)}})
+						}
+					}
+					time.Sleep(time.Second)
+					b.pollAll()
+					if tr := b.driver.Trouble(); tr.State != "" || !b.driver.link.strays.rival.IsZero() {
+						t.Errorf("%s, %s, accept_unit %t: %+v, %+v", name, transport, accept, tr, b.driver.link.strays.seen)
+					}
+				})
+			}
+		}
 	}
 }

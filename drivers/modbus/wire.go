@@ -315,7 +315,7 @@ func (w *wire) judge(q *request, frame []byte) ([]byte, error) {
 		w.strange.foreign = true
 		return nil, nil
 	}
-	if unit != q.unit && !q.units.takes(int(unit)) {
+	if !q.from(unit) {
 		if !right {
 			return nil, nil
 		}
