@@ -45,12 +45,12 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 	for again := false; ; again = true {
 		p.begin(g, out, d.now())
 		p.most = d.link.mostSilent()
-		doubts := d.link.strays.doubts()
+		doubts := d.link.strays.doubts
 		if err := d.asks(ctx); err != nil {
 			return err
 		}
 		p.learn()
-		if d.link.strays.doubts() != doubts && p.mixed == "" {
+		if d.link.strays.doubts != doubts && p.mixed == "" {
 			p.mixed = crowdWords
 		}
 		if p.mixed == "" {
@@ -286,7 +286,8 @@ func (d *driver) request(ctx context.Context, b *block) error {
 	if p.caller != d.link.calls {
 		p.mixed = "its callers change within a poll"
 	}
-	p.lastAt = middle(d.now().Add(-time.Since(d.link.last)), d.link.took) // an answer may have been held back to see whether it is alone
+	held := time.Since(d.link.last) // to see whether the answer is alone
+	p.lastAt = middle(d.now().Add(-held), d.link.took)
 	p.decode(b, pdu[2:], p.lastAt.UnixMicro(), p.out)
 	return nil
 }

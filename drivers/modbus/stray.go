@@ -17,16 +17,16 @@ import (
 
 // A frame that answers nothing we asked for is a stray: an answer that was given up, the same answer twice, or the traffic of another
 // master on the line. The last is the one that is dangerous where no transaction id tells answers apart: as long as another master
-// is known to be there, an answer is believed only when nothing else came before it and shortly after it.
+// is known to be there, the line is listened to before each request, and an answer is believed only when nothing else came with it or
+// shortly after it.
 
 // strayKind is what a stray is.
 type strayKind uint8
 
 const (
-	strayLate   strayKind = iota // the answer to a request that was given up
-	strayTwice                   // the last answer once more
-	strayRival                   // what nobody here asked for
-	strayDouble                  // likewise, and it fits the request before, whose answer it may be
+	strayLate  strayKind = iota // the answer to a request that was given up
+	strayTwice                  // the last answer once more
+	strayRival                  // what nobody here asked for
 	strayKinds
 )
 
@@ -38,16 +38,19 @@ const owedTime = 30 * time.Second
 
 // strays is what came over a line unasked. Other goroutines look at it.
 type strays struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // of what other goroutines look at
 	seen  [strayKinds]sighting
-	rival time.Time  // when another master was last there; only the driver looks
-	owed  [8]owed    // the last requests that were given up, and
-	next  int        // which of them is overwritten next
-	last  owed       // the last request that was answered, and
-	frame []byte     // its answer: unit and PDU
-	lates [256]uint8 // by unit: answers that came late
-	given []byte     // the answer to the request that is judged now, likewise
-	asked []byte     // the last request, likewise: some serial adapters hear themselves
+	lates [256]uint8 // by unit: answers that came late, up to fewStrays
+
+	rival  time.Time  // when another master was last there
+	doubts int        // strays that may be the answer to a request that another one was taken for
+	owed   [16]owed   // the last requests that were given up, and
+	next   int        // which of them is overwritten next
+	last   owed       // the last request that was answered, and
+	frame  []byte     // the PDU of its answer
+	asked  []byte     // the last request, unit and PDU: some serial adapters hear themselves
+	units  acceptance // of it
+	given  []byte     // the PDU of its answer, as long as that is judged
 }
 
 // sighting is what is known of one kind of strays.
@@ -90,28 +93,36 @@ func (k *strays) settled(q *request, given bool, now time.Time) {
 	k.frame, k.given = k.given, k.frame[:0]
 }
 
+// from reports whether a frame may come from the unit that was asked last.
+func (k *strays) from(unit byte) bool { return unit == k.asked[0] || k.units.takes(int(unit)) }
+
+// echoes reports whether a frame is the last request itself.
+func (k *strays) echoes(body []byte) bool { return string(body) == string(k.asked) }
+
+// repeats reports whether a frame is the last answer once more.
+func (k *strays) repeats(body []byte) bool {
+	return string(body[1:]) == string(k.frame) && k.last.from(body[0]) || string(body[1:]) == string(k.given) && k.from(body[0])
+}
+
 // judge says what a stray is, and notes it; ours says that its transaction id is one of ours.
 func (k *strays) judge(body []byte, came when, ours bool, now time.Time) {
-	if string(body) == string(k.asked) {
-		return
-	}
-	kind := strayRival
 	for i := range k.owed {
 		if k.owed[i].takes(body, now) {
-			k.owed[i].until, kind = time.Time{}, strayLate
-			break
+			k.owed[i].until = time.Time{}
+			k.note(strayLate, body, now)
+			return
 		}
 	}
 	switch {
-	case kind == strayLate:
-	case came == instead && body[0] == k.asked[0]:
-		return // the device's own, and wrong
-	case ours || string(body) == string(k.frame) || string(body) == string(k.given):
-		kind = strayTwice
-	case k.last.takes(body, now):
-		kind = strayDouble
+	case came == instead && k.from(body[0]): // the device's own, and wrong
+	case ours || k.repeats(body):
+		k.note(strayTwice, body, now)
+	default:
+		if k.last.takes(body, now) {
+			k.doubts++
+		}
+		k.note(strayRival, body, now)
 	}
-	k.note(kind, body, now)
 }
 
 func (k *strays) note(kind strayKind, body []byte, now time.Time) {
@@ -128,7 +139,7 @@ func (k *strays) note(kind strayKind, body []byte, now time.Time) {
 		k.lates[body[0]] = min(k.lates[body[0]]+1, fewStrays)
 	}
 	s.last, s.times, s.frame = now, s.times+1, hex.EncodeToString(body[:min(len(body), 16)])
-	if kind >= strayRival {
+	if kind == strayRival {
 		k.rival = now
 	}
 }
@@ -140,61 +151,44 @@ func (k *strays) late(unit uint8, now time.Time) bool {
 	return k.lates[unit] >= fewStrays && k.seen[strayLate].fresh(now)
 }
 
-// doubts returns how many strays may be the answer to a request that another one was taken for.
-func (k *strays) doubts() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.seen[strayDouble].times
-}
-
-// rivals returns what is known of another master.
-func (k *strays) rivals() sighting {
-	s, d := k.seen[strayRival], k.seen[strayDouble]
-	if d.last.After(s.last) {
-		s.last, s.frame = d.last, d.frame
-	}
-	if s.since.IsZero() || !d.since.IsZero() && d.since.Before(s.since) {
-		s.since = d.since
-	}
-	s.times += d.times
-	return s
-}
-
 const rivalMend = "stop the other one, or ask through it; where a converter serves several masters, let it answer only the one that asked"
 
 // trouble says that another master is on the line.
 func (k *strays) trouble(now time.Time) (t drivers.Trouble) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s := k.rivals(); s.fresh(now) {
+	if s := &k.seen[strayRival]; s.fresh(now) {
 		t = drivers.Trouble{State: drivers.Contested, Since: s.since, What: s.rivalWords(), Mend: rivalMend}
 	}
 	return t
 }
 
 func (s *sighting) rivalWords() string {
-	return fmt.Sprintf("another master speaks on this line: %s that nobody here asked for, the last %s", telemetry.Count(s.times, "frame"), s.frame)
+	which := "the last " + s.frame
+	if s.frame == "" {
+		which = "with transaction ids of its own"
+	}
+	return fmt.Sprintf("another master speaks on this line: %s that nobody here asked for, %s", telemetry.Count(s.times, "frame"), which)
 }
 
 // warning says what came unasked, each kind once a minute at most.
 func (k *strays) warning(now time.Time) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	due := func(s *sighting, known sighting) bool {
-		if !known.fresh(now) || known.last.Before(s.warned) || now.Sub(s.warned) < warnEvery {
+	due := func(s *sighting) bool {
+		if !s.fresh(now) || s.last.Before(s.warned) || now.Sub(s.warned) < warnEvery {
 			return false
 		}
 		s.warned = now
 		return true
 	}
-	rivals := k.rivals()
-	late, twice := &k.seen[strayLate], &k.seen[strayTwice]
+	rival, late, twice := &k.seen[strayRival], &k.seen[strayLate], &k.seen[strayTwice]
 	switch {
-	case due(&k.seen[strayRival], rivals):
-		return rivals.rivalWords() + "; " + rivalMend
-	case due(late, *late):
+	case due(rival):
+		return rival.rivalWords() + "; " + rivalMend
+	case due(late):
 		return fmt.Sprintf("answers come later than timeout: %s so far; raise timeout", telemetry.Count(late.times, "answer"))
-	case due(twice, *twice):
+	case due(twice):
 		return fmt.Sprintf("answers come twice: %s so far; look for a converter that repeats, or for two on one line", telemetry.Count(twice.times, "answer"))
 	}
 	return ""
@@ -209,19 +203,27 @@ const (
 	instead             // of the answer
 )
 
-// look judges every whole frame in what came.
-func (w *wire) look(b []byte, came when) {
-	for w.strays != nil && len(b) > 0 {
+// look judges every whole frame in what came, and returns how many bytes are neither the request, nor the answer, nor a heartbeat.
+func (w *wire) look(b []byte, came when) (odd int) {
+	for k := w.strays; k != nil && len(b) > 0; {
 		body, n := w.framing.stray(b)
-		switch {
+		switch beat := len(w.heartbeat); {
+		case beat > 0 && bytes.HasPrefix(b, w.heartbeat) && (body == nil || n == beat):
+			n = beat
 		case body == nil, w.framing == mbap && w.number-binary.BigEndian.Uint16(b) > lateTransactions:
-		case came == beside && string(body[1:]) == string(w.strays.given[1:]):
+			odd += n
+		case k.echoes(body):
+		case came == beside && string(body[1:]) == string(k.given) && k.from(body[0]):
 			came = unasked
 		default:
-			w.strays.judge(body, came, w.framing == mbap, time.Now())
+			if !k.repeats(body) {
+				odd += n
+			}
+			k.judge(body, came, w.framing == mbap, time.Now())
 		}
 		b = b[n:]
 	}
+	return odd
 }
 
 // stray returns the unit and PDU of a whole frame at the beginning of b, nil for none, and where to look for the next.
@@ -296,28 +298,26 @@ func strayASCII(b []byte) (body []byte, n int) {
 // besides notes what came besides the answer to a request, and what answers may come yet.
 func (l *link) besides(q *request, pdu []byte, err error) {
 	w, k := l.wire, &l.strays
-	code, refused := err.(exception)
-	if refused {
-		pdu = []byte{q.pdu[0] | exceptionBit, byte(code)}
+	k.asked, k.units = append(append(k.asked[:0], q.unit), q.pdu...), q.units
+	k.given = append(k.given[:0], pdu...)
+	if code, refused := err.(exception); refused {
+		k.given = append(k.given, q.pdu[0]|exceptionBit, byte(code))
 	}
-	k.asked = append(append(k.asked[:0], q.unit), q.pdu...)
-	k.given = append(append(k.given[:0], q.unit), pdu...)
-	defer k.settled(q, pdu != nil, l.last)
+	size, given := l.framing.size(len(k.given)), len(k.given) > 0
+	defer k.settled(q, given, l.last)
 	lost := asLoss(err)
 	switch {
 	case lost != nil && lost.kind == lossUnit: // more likely the device's own mistake
-	case l.framing == mbap && lost == nil && w.strange.foreign:
+	case l.framing == mbap && given && w.strange.foreign:
 		k.note(strayRival, nil, l.last)
+	case given && w.have <= size:
+	case l.framing == mbap && given:
+		w.look(w.in[size:w.have], unasked)
 	case l.framing == mbap:
-		if n := l.framing.size(len(pdu)); pdu != nil && w.have > n {
-			w.look(w.in[n:w.have], unasked)
-		}
-	case pdu == nil || w.have > l.framing.size(len(pdu)):
-		came := beside
-		if pdu == nil {
-			came = instead
-		}
-		w.look(w.in[:w.have], came)
+	case given:
+		w.look(w.in[:w.have], beside)
+	default:
+		w.look(w.in[:w.have], instead)
 	}
 }
 
@@ -326,46 +326,50 @@ func (l *link) crowded(now time.Time) bool {
 	return l.framing != mbap && !l.strays.rival.IsZero() && now.Sub(l.strays.rival) < contestTime
 }
 
-// alone makes sure that no answer but this one came while the request was under way, nor within a time after it. It is a *loss otherwise.
-func (l *link) alone(ctx context.Context, q *request, crowd bool, guard time.Duration) error {
-	w, err := l.wire, error(nil)
-	if crowd = crowd || w.have == len(w.in); !crowd {
-		if crowd, err = w.follows(ctx, guard); err != nil {
+// leastFrame is how many bytes the shortest answer has on lines without transaction ids: what is shorter is noise.
+const leastFrame = 5
+
+// alone makes sure that no other answer follows within a time, nor came with this one, which crowd says. It is a *loss otherwise.
+func (l *link) alone(ctx context.Context, crowd bool, guard time.Duration) error {
+	l.strays.last.until = time.Time{} // what comes from now on casts no doubt on it: the other's answers are often as long
+	if !crowd {
+		odd, err := l.wire.follows(ctx, guard)
+		if err != nil {
 			return err
 		}
+		crowd = odd >= leastFrame
 	}
-	if !crowd {
-		return nil
+	if crowd {
+		l.strays.frame = l.strays.frame[:0]
+		return &loss{kind: lossCrowd}
 	}
-	l.strays.settled(q, false, time.Now())
-	l.strays.last, l.strays.frame = owed{}, l.strays.frame[:0] // it is not believed
-	return &loss{kind: lossCrowd}
+	return nil
 }
 
-// follows reports whether anything comes within a time.
-func (w *wire) follows(ctx context.Context, guard time.Duration) (bool, error) {
-	if err := w.SetReadDeadline(time.Now().Add(guard)); err != nil {
-		return false, &loss{kind: lossClosed, cause: err}
+// follows returns how many bytes that may be another answer's come within a time, besides an answer that stands in w.in.
+func (w *wire) follows(ctx context.Context, within time.Duration) (odd int, err error) {
+	if err := w.SetReadDeadline(time.Now().Add(within)); err != nil {
+		return 0, &loss{kind: lossClosed, cause: err}
 	}
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return 0, err
 	}
-	for {
+	start := w.have
+	for w.have < len(w.in) {
 		n, err := w.Read(w.in[w.have:])
-		came := w.in[w.have : w.have+n]
+		w.have += n
 		switch {
-		case n > 0 && w.heartbeat != nil && len(came)%len(w.heartbeat) == 0 && bytes.Count(came, w.heartbeat) == len(came)/len(w.heartbeat):
-		case n > 0:
-			w.strays.note(strayRival, came, time.Now())
-			return true, nil
+		case err == nil:
 		case ctx.Err() != nil:
-			return false, ctx.Err()
+			return 0, ctx.Err()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return false, nil
+			return w.look(w.in[start:w.have], unasked), nil
 		default:
-			return false, &loss{kind: lossClosed, cause: err}
+			return 0, &loss{kind: lossClosed, cause: err}
 		}
 	}
+	w.look(w.in[start:], unasked)
+	return len(w.in), nil // there may be more
 }
 
 // size is how long the frame of a PDU is.

@@ -118,16 +118,22 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	if time.Now().Before(u.late) && timeout < u.timeout {
 		return nil, &loss{kind: lossSilent} // to wait for a late answer now costs the others more than a try
 	}
-	if d.link.wire != nil && time.Now().Before(u.late) {
+	quiet := u.late
+	if now := time.Now(); d.link.crowded(now) && now.Add(u.guard()).After(quiet) {
+		quiet = now.Add(u.guard()) // a request that comes while the device serves the other master may be lost
+	}
+	if d.link.wire != nil && time.Now().Before(quiet) {
 		d.link.watch.follow(ctx)
-		if err := d.link.wire.settle(ctx, u.late); err != nil {
+		if err := d.link.wire.settle(ctx, quiet); err != nil {
 			return nil, err
 		}
 	}
 	before := d.link.strays.rival
 	pdu, err := d.link.ask(ctx, q, timeout)
-	if err == nil && q.want >= 0 && d.link.crowded(time.Now()) {
-		err = d.link.alone(ctx, q, before != d.link.strays.rival, min(2*u.slowest+crowdWait, u.timeout))
+	if _, refused := err.(exception); (err == nil && q.want >= 0 || refused) && d.link.crowded(time.Now()) { // a write's answer shows what it is to
+		if e := d.link.alone(ctx, before != d.link.strays.rival, u.guard()); e != nil {
+			pdu, err = nil, e
+		}
 	}
 	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
 		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
@@ -145,7 +151,9 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	}
 	if l := asLoss(err); l != nil {
 		u.steady(l)
-		u.silent++
+		if l.kind != lossCrowd {
+			u.silent++
+		}
 		if timeout == u.timeout {
 			u.tested = time.Now()
 		}
@@ -172,6 +180,9 @@ const (
 	briefLeast = 100 * time.Millisecond // USB converters alone need 16
 	briefSpan  = 50                     // timeouts that pass until a silent unit gets a whole one again
 )
+
+// guard is for how long another master's line is listened to before a request, and after its answer: the device would have answered by then.
+func (u *unit) guard() time.Duration { return min(2*u.slowest+crowdWait, u.timeout) }
 
 // steady keeps the words of answers that drip in the same from one attempt to the next: about as much of them comes each time.
 func (u *unit) steady(l *loss) {
