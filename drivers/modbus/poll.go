@@ -278,6 +278,9 @@ func (d *driver) request(ctx context.Context, b *block) error {
 	p := &d.poll
 	pdu, err := d.exchange(ctx, p.unit, d.readRequest(p.unit, b))
 	if err != nil {
+		if l := asLoss(err); l != nil && l.kind == lossCrowd {
+			p.spoke++ // it may have been the unit
+		}
 		return err
 	}
 	if p.answered == 0 {

@@ -1,8 +1,11 @@
 package modbus
 
 import (
+	"bytes"
+	"context"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -47,16 +50,22 @@ func (v *rival) other(frame []byte) []byte {
 	return v.seal(frame, body)
 }
 
+// wireBench is a device whose answers go through write.
+func wireBench(t *testing.T, transport string, write func(to io.Writer, frame []byte) bool) *bench {
+	network := newMemory(strings.Contains(transport, "udp"))
+	b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: write}), dialer: network.dial}
+	b.conn.URL = b.sim.URL()
+	b.sim.Unit(1).Fill(b.fill)
+	b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags(append(campaignTags(), "holding:600 uint32")...)))
+	return b
+}
+
 // rivalBench is a device on a line that another master uses, too.
 func rivalBench(t *testing.T, transport string, seed uint64) (*bench, *rival) {
-	network := newMemory(strings.Contains(transport, "udp"))
 	v := &rival{mangler: &mangler{r: rand.New(rand.NewPCG(seed, 1))}}
-	b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: v.write}), dialer: network.dial}
-	b.conn.URL = b.sim.URL()
+	b := wireBench(t, transport, v.write)
 	e, _ := parseURL(b.conn.URL)
 	v.framing = e.framing
-	b.sim.Unit(1).Fill(b.fill)
-	b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags(campaignTags()...)))
 	return b.open(t), v
 }
 
@@ -88,7 +97,8 @@ func TestSecondMaster(t *testing.T) {
 				if wrong(err) {
 					t.Fatalf("%s: %v", transport, err)
 				}
-				good, all = good+len(campaignTags())-bad, all+len(campaignTags())
+				n := len(b.conn.Devices[0].Groups[0].Tags)
+				good, all = good+n-bad, all+n
 				time.Sleep(time.Second)
 			}
 			t.Logf("FIGURES %s: %d of %d readings good while a fifth of the answers is crossed", transport, good, all)
@@ -141,20 +151,23 @@ func TestLateAnswersAreTold(t *testing.T) {
 	}
 }
 
+func twice(to io.Writer, frame []byte) bool {
+	_, err := to.Write(append(frame[:len(frame):len(frame)], frame...))
+	return err == nil
+}
+
+func noisy(to io.Writer, frame []byte) bool {
+	_, err := to.Write(append(append([]byte{0xff, 0}, frame...), 0, 0))
+	return err == nil
+}
+
+func plainly(to io.Writer, frame []byte) bool { _, err := to.Write(frame); return err == nil }
+
 // TestTwiceIsTold: answers that come twice cost no reading, and are told.
 func TestTwiceIsTold(t *testing.T) {
 	for _, transport := range []string{"tcp", "rtuovertcp", "asciiovertcp"} {
 		bubble(t, func(t *testing.T) {
-			network, warned := newMemory(false), ""
-			twice := func(to io.Writer, frame []byte) bool {
-				_, err := to.Write(append(frame[:len(frame):len(frame)], frame...))
-				return err == nil
-			}
-			b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: twice}), dialer: network.dial}
-			b.conn.URL = b.sim.URL()
-			b.sim.Unit(1).Fill(b.fill)
-			b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags(campaignTags()...)))
-			b.open(t)
+			warned, b := "", wireBench(t, transport, twice).open(t)
 			for range 10 {
 				if bad, err := b.pollAll(); bad > 0 || err != nil {
 					t.Errorf("%s: %d bad, %v", transport, bad, err)
@@ -175,20 +188,9 @@ func TestNoMaster(t *testing.T) {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
 			for _, accept := range []bool{false, true} {
 				bubble(t, func(t *testing.T) {
-					network := newMemory(false)
-					echo := func(to io.Writer, frame []byte) bool { _, err := to.Write(frame); return err == nil }
+					b := wireBench(t, transport, plainly)
 					if accept { // and noise around each answer
-						echo = func(to io.Writer, frame []byte) bool {
-							_, err := to.Write(append(append([]byte{0xff, 0}, frame...), 0, 0))
-							return err == nil
-						}
-					}
-					b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: echo}), dialer: network.dial}
-					b.conn.URL = b.sim.URL()
-					b.sim.Unit(1).Fill(b.fill)
-					b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags(campaignTags()...)))
-					if accept {
-						b.option("accept_unit", "any")
+						b = wireBench(t, transport, noisy).option("accept_unit", "any")
 					}
 					b.open(t)
 					b.sim.Inject(f)
@@ -197,7 +199,7 @@ func TestNoMaster(t *testing.T) {
 							t.Fatal(err)
 						}
 						if name == "slow writes" {
-							_ = b.driver.Write(t.Context(), []drivers.Write{{Tag: i, Value: telemetry.Uint(7)}})
+							_ = b.driver.Write(t.Context(), []drivers.Write{{Tag: len(campaignTags()), Value: telemetry.Uint(uint64(i))}})
 						}
 					}
 					time.Sleep(time.Second)
@@ -208,5 +210,114 @@ func TestNoMaster(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// hearing is a connection over an adapter that hears itself.
+type hearing struct{ *memoryConn }
+
+func (c hearing) Write(b []byte) (int, error) {
+	c.change(func() { c.chunks = append(c.chunks, append([]byte(nil), b...)) })
+	return c.memoryConn.Write(b)
+}
+
+// TestOneStray: where another master may have been heard once, a healthy line keeps all its readings, whatever its manners, and they do not
+// keep it suspected.
+func TestOneStray(t *testing.T) {
+	const beat = "\x01\x03beat"
+	beating := func(to io.Writer, frame []byte) bool {
+		_, err := to.Write([]byte(beat + string(frame) + beat + beat))
+		return err == nil
+	}
+	for name, write := range map[string]func(io.Writer, []byte) bool{"noise": noisy, "twice": twice, "heartbeats": beating, "echo": plainly} {
+		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
+			bubble(t, func(t *testing.T) {
+				b := wireBench(t, transport, write).option("accept_unit", "any")
+				if dial := b.dialer; name == "echo" {
+					b.dialer = func(ctx context.Context, network, address string) (net.Conn, drain, error) {
+						c, d, err := dial(ctx, network, address)
+						return hearing{c.(*memoryConn)}, d, err
+					}
+				}
+				b.open(t)
+				if name == "heartbeats" {
+					b.driver.link.wire.heartbeat = []byte(beat)
+				}
+				b.pollAll()
+				stray, k := time.Now(), &b.driver.link.strays
+				k.note(strayRival, []byte{9, 3, 2, 1, 1}, stray)
+				for range 20 {
+					if bad, err := b.pollAll(); bad > 0 || err != nil {
+						t.Errorf("%s, %s: %d bad, %v", name, transport, bad, err)
+					}
+					time.Sleep(time.Second)
+				}
+				if k.rival != stray {
+					t.Errorf("%s, %s: %+v", name, transport, k.seen[strayRival])
+				}
+			})
+		}
+	}
+}
+
+// TestBusyRival: another master that asks the same device for the same things all the time, and gets exceptions, too, costs some readings,
+// and makes none of them wrong, nor gives them its reasons.
+func TestBusyRival(t *testing.T) {
+	for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
+		bubble(t, func(t *testing.T) {
+			b, v := rivalBench(t, transport, 1)
+			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 5 * time.Millisecond})
+			b.pollAll()
+			line, stop, r := v.line, make(chan struct{}), rand.New(rand.NewPCG(2, 1))
+			go func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Duration(200+r.IntN(200)) * time.Millisecond):
+					}
+					other := []byte{1, 0x83, 2}
+					if r.IntN(2) == 0 {
+						other = append([]byte{1, 3, 18}, bytes.Repeat([]byte{byte(r.Uint32())}, 18)...)
+					}
+					_, _ = line.Write(v.seal([]byte{0}, other))
+				}
+			}()
+			time.Sleep(time.Second)
+			b.pollAll() // and hears of it
+			good, all := 0, 0
+			for range 300 {
+				bad, err := b.pollAll()
+				if wrong(err) {
+					t.Fatalf("%s: %v", transport, err)
+				}
+				n := len(b.conn.Devices[0].Groups[0].Tags)
+				good, all = good+n-bad, all+n
+				for _, reading := range b.last {
+					if strings.Contains(reading.Reason, "exception") {
+						t.Fatalf("%s: %+v", transport, reading)
+					}
+				}
+				time.Sleep(time.Second)
+			}
+			close(stop)
+			t.Logf("FIGURES %s: %d of %d readings good beside a busy master", transport, good, all)
+			if good < all/2 || b.driver.Trouble().State != drivers.Contested {
+				t.Errorf("%s: only %d of %d readings good, %+v", transport, good, all, b.driver.Trouble())
+			}
+		})
+	}
+}
+
+// TestDoubts: each stray that fits an answer taken before casts doubt on it, also one that comes when those before are forgotten.
+func TestDoubts(t *testing.T) {
+	k, now := &strays{asked: []byte{1, 3, 0, 0, 0, 1}}, time.Now()
+	for i := range 3 {
+		k.last.keep(&request{unit: 1, pdu: []byte{3, 0, 0, 0, 1}, want: 2}, now.Add(owedTime))
+		k.judge([]byte{1, 3, 2, 0, byte(i)}, unasked, false, now)
+		if k.doubts != i+1 || k.seen[strayRival].times != 1 {
+			t.Errorf("%d doubts, %d times", k.doubts, k.seen[strayRival].times)
+		}
+		now = now.Add(contestTime)
 	}
 }
