@@ -203,9 +203,10 @@ const (
 	instead             // of the answer
 )
 
-// look judges every whole frame in what came, and returns how many bytes are neither the request, nor the answer, nor a heartbeat.
-func (w *wire) look(b []byte, came when) (odd int) {
-	for k := w.strays; k != nil && len(b) > 0; {
+// look judges every whole frame in what came. It returns how many bytes are neither the request, nor the answer, nor a heartbeat, and where
+// the last frame ends.
+func (w *wire) look(b []byte, came when) (odd, end int) {
+	for k, whole := w.strays, len(b); k != nil && len(b) > 0; {
 		body, n := w.framing.stray(b)
 		switch beat := len(w.heartbeat); {
 		case beat > 0 && bytes.HasPrefix(b, w.heartbeat) && (body == nil || n == beat):
@@ -221,9 +222,11 @@ func (w *wire) look(b []byte, came when) (odd int) {
 			}
 			k.judge(body, came, w.framing == mbap, time.Now())
 		}
-		b = b[n:]
+		if b = b[n:]; body != nil {
+			end = whole - len(b)
+		}
 	}
-	return odd
+	return odd, end
 }
 
 // stray returns the unit and PDU of a whole frame at the beginning of b, nil for none, and where to look for the next.
@@ -311,11 +314,13 @@ func (l *link) besides(q *request, pdu []byte, err error) {
 	case l.framing == mbap && given && w.strange.foreign:
 		k.note(strayRival, nil, l.last)
 	case given && w.have <= size:
+		w.judged = w.have
 	case l.framing == mbap && given:
 		w.look(w.in[size:w.have], unasked)
 	case l.framing == mbap:
 	case given:
-		w.look(w.in[:w.have], beside)
+		_, w.judged = w.look(w.in[:w.have], beside)
+		w.judged = max(w.judged, size) // look does not know the answers of all functions
 	default:
 		w.look(w.in[:w.have], instead)
 	}
@@ -354,7 +359,6 @@ func (w *wire) follows(ctx context.Context, within time.Duration) (odd int, err 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	start := w.have
 	for w.have < len(w.in) {
 		n, err := w.Read(w.in[w.have:])
 		w.have += n
@@ -363,12 +367,13 @@ func (w *wire) follows(ctx context.Context, within time.Duration) (odd int, err 
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return w.look(w.in[start:w.have], unasked), nil
+			odd, _ = w.look(w.in[w.judged:w.have], unasked) // a frame may have begun with the end of the answer
+			return odd, nil
 		default:
 			return 0, &loss{kind: lossClosed, cause: err}
 		}
 	}
-	w.look(w.in[start:], unasked)
+	w.look(w.in[w.judged:], unasked)
 	return len(w.in), nil // there may be more
 }
 

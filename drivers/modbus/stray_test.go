@@ -221,6 +221,16 @@ func (c hearing) Write(b []byte) (int, error) {
 	return c.memoryConn.Write(b)
 }
 
+// pieces writes a few bytes at a time.
+type pieces struct{ io.Writer }
+
+func (p pieces) Write(b []byte) (n int, err error) {
+	for i := 0; i < len(b) && err == nil; i += n {
+		n, err = p.Writer.Write(b[i:min(i+3, len(b))])
+	}
+	return len(b), err
+}
+
 // TestOneStray: where another master may have been heard once, a healthy line keeps all its readings, whatever its manners, and they do not
 // keep it suspected.
 func TestOneStray(t *testing.T) {
@@ -232,7 +242,7 @@ func TestOneStray(t *testing.T) {
 	for name, write := range map[string]func(io.Writer, []byte) bool{"noise": noisy, "twice": twice, "heartbeats": beating, "echo": plainly} {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
 			bubble(t, func(t *testing.T) {
-				b := wireBench(t, transport, write).option("accept_unit", "any")
+				b := wireBench(t, transport, func(to io.Writer, frame []byte) bool { return write(pieces{to}, frame) }).option("accept_unit", "any")
 				if dial := b.dialer; name == "echo" {
 					b.dialer = func(ctx context.Context, network, address string) (net.Conn, drain, error) {
 						c, d, err := dial(ctx, network, address)
@@ -269,6 +279,7 @@ func TestBusyRival(t *testing.T) {
 			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 5 * time.Millisecond})
 			b.pollAll()
 			line, stop, r := v.line, make(chan struct{}), rand.New(rand.NewPCG(2, 1))
+			defer close(stop)
 			go func() {
 				for {
 					select {
@@ -300,12 +311,22 @@ func TestBusyRival(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-			close(stop)
 			t.Logf("FIGURES %s: %d of %d readings good beside a busy master", transport, good, all)
 			if good < all/2 || b.driver.Trouble().State != drivers.Contested {
 				t.Errorf("%s: only %d of %d readings good, %+v", transport, good, all, b.driver.Trouble())
 			}
 		})
+	}
+}
+
+// TestOwnMistake: what an accepted unit says instead of the answer is its own mistake.
+func TestOwnMistake(t *testing.T) {
+	k := &strays{asked: []byte{1, 3, 0, 0, 0, 1}, units: acceptance{given: true, value: anyUnit}}
+	if k.judge([]byte{5, 3, 1, 0}, instead, false, time.Now()); k.seen[strayRival].times > 0 {
+		t.Errorf("%+v", k.seen[strayRival])
+	}
+	if k.judge([]byte{5, 3, 1, 0}, unasked, false, time.Now()); k.seen[strayRival].times != 1 {
+		t.Errorf("%+v", k.seen[strayRival])
 	}
 }
 

@@ -27,6 +27,7 @@ type wire struct {
 	out     [maxFrame]byte
 	in      [2048]byte
 	have    int // bytes in in
+	judged  int // of them, up to the end of the last whole frame
 	text    [maxPDU + 3]byte
 	strange strange
 	strays  *strays // nil = nobody wants to know
