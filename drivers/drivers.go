@@ -342,7 +342,7 @@ type Trouble struct {
 
 // The states of a connection that is in trouble.
 const (
-	Contested = "contested"     // more than one device calls for it
+	Contested = "contested"     // more than one device calls for it, or another master speaks on it
 	OnSpare   = "on spare path" // its first path failed
 )
 

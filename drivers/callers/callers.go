@@ -5,11 +5,13 @@
 package callers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -52,6 +54,23 @@ func (w *Waiting) Close() {
 		_ = c.Close()
 	}
 }
+
+// Listen opens a port for the calls of whose (a device, a server). Where another program has it, the error says inUse: what to do about that.
+func Listen(ctx context.Context, address, whose, inUse string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err == nil {
+		return l, nil
+	}
+	cure := "choose another address or port"
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaInUse) {
+		cure = "another program has it, perhaps a millrace that runs; " + inUse
+	}
+	return nil, fmt.Errorf("listen on %q for the %s to call: %w; %s", address, whose, err, cure)
+}
+
+// wsaInUse is what Windows says instead of EADDRINUSE.
+const wsaInUse = syscall.Errno(10048)
 
 // Accept gives each call to greet until the listener is closed.
 func Accept(l net.Listener, greet func(net.Conn)) {

@@ -107,3 +107,19 @@ func FuzzParseAllowed(f *testing.F) {
 		a.Takes(&call{from: from})
 	})
 }
+
+// TestListenInUse: a port that another program has is told with what to do about it, any other mistake with another.
+func TestListenInUse(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0", "device", "stop that")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = Listen(t.Context(), l.Addr().String(), "device", "stop that")
+	if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("listen on %q for the device to call: ", l.Addr())) || !strings.HasSuffix(err.Error(), "; another program has it, perhaps a millrace that runs; stop that") {
+		t.Error(err)
+	}
+	if _, err = Listen(t.Context(), "192.0.2.1:0", "device", "stop that"); err == nil || !strings.HasSuffix(err.Error(), "; choose another address or port") {
+		t.Error(err)
+	}
+}

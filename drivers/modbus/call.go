@@ -71,9 +71,12 @@ func (l *link) incoming(ctx context.Context) error {
 	return l.open(ctx)
 }
 
-// Warning says which callers were refused, to which path the line has moved, or which further connection failed: see
+// Warning says what came unasked, which callers were refused, to which path the line has moved, or which further connection failed: see
 // drivers.Warner.
 func (d *driver) Warning() string {
+	if text := d.link.strays.warning(time.Now()); text != "" {
+		return text
+	}
 	if d.link.slot.listener == nil {
 		if text := d.link.spares.warning(time.Now()); text != "" {
 			return text

@@ -85,11 +85,14 @@ func (l *link) yields(u *unit) bool {
 	return l.mute >= deadWires || u.silent == 1 && !l.slot.contest.on(time.Now())
 }
 
-// Trouble says that two callers want to be the device, or that the line is on its spare path: see drivers.Troubled.
+// Trouble says that two callers want to be the device, that another master speaks on the line, or that it is on its spare path: see drivers.Troubled.
 func (d *driver) Trouble() drivers.Trouble {
 	if t := d.link.spares.trouble(); t.State != "" {
 		return t
 	}
 	l := &d.link
-	return l.slot.contest.trouble(l.slot.address, l.slot.registration, time.Now())
+	if t := l.slot.contest.trouble(l.slot.address, l.slot.registration, time.Now()); t.State != "" {
+		return t
+	}
+	return l.strays.trouble(time.Now())
 }

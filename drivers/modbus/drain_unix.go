@@ -12,14 +12,13 @@ import (
 type drainer struct {
 	raw   syscall.RawConn
 	read  func(fd uintptr) bool // made once, so that a request costs no allocation
-	junk  [512]byte
+	into  []byte
 	total int
 	err   error
 }
 
-// drainOf returns a function that throws away what lies unread in a socket, at most a little over maxStray bytes, and says
-// how much that was and whether the peer has ended the connection; nil where the system has none.
-func drainOf(c net.Conn, packets bool) func() (int, error) {
+// drainOf returns the drain of a socket, nil where the system has none.
+func drainOf(c net.Conn, packets bool) drain {
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return nil
@@ -31,7 +30,7 @@ func drainOf(c net.Conn, packets bool) func() (int, error) {
 	d := &drainer{raw: raw}
 	d.read = func(fd uintptr) bool {
 		for d.total <= maxStray {
-			n, err := syscall.Read(int(fd), d.junk[:])
+			n, err := syscall.Read(int(fd), d.into[min(d.total, len(d.into)/2):])
 			switch {
 			case err == syscall.EINTR:
 				continue
@@ -51,10 +50,24 @@ func drainOf(c net.Conn, packets bool) func() (int, error) {
 	return d.drain
 }
 
-func (d *drainer) drain() (int, error) {
-	d.total, d.err = 0, nil
+func (d *drainer) drain(into []byte) (int, error) {
+	d.into, d.total, d.err = into, 0, nil
 	if err := d.raw.Read(d.read); err != nil {
 		return d.total, err
 	}
 	return d.total, d.err
+}
+
+// drain reads what came unread.
+func (p *serialPort) drain(into []byte) (total int, err error) {
+	if err := p.SetReadTimeout(0); err != nil {
+		return 0, err
+	}
+	for total <= maxStray {
+		n, err := p.read(into[min(total, len(into)/2):])
+		if total += n; n == 0 || err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }

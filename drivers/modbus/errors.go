@@ -53,8 +53,15 @@ const (
 	lossPart                    // its begin came in time, and not the rest
 	lossUnit                    // it came from another unit id
 	lossClosed                  // the connection ended
+	lossCrowd                   // another master is on the line, and something else came besides it
 	lossFlood                   // the peer sends without end what nobody asked for
 )
+
+// crowdWords is why an answer is not believed.
+const crowdWords = "another master speaks on this line, and its answers cannot be told from the device's"
+
+// lateWords is what is added where an answer was given up too soon.
+const lateWords = "; answers come later than that: raise timeout"
 
 // loss is a request without an answer.
 type loss struct {
@@ -62,6 +69,8 @@ type loss struct {
 	begun   bool   // in the midst of an answer
 	idle    bool   // seen before the request was sent
 	unit    int    // lossUnit: whose answer it was
+	have    int    // lossPart: how many bytes came
+	whole   int    // of so many
 	instead string // what came instead, for people
 	cause   error
 }
@@ -77,9 +86,15 @@ func (l *loss) words(timeout time.Duration) string {
 	case lossInvalid:
 		return "the answer is not valid Modbus"
 	case lossPart:
-		return fmt.Sprintf("the answer was not whole within %v; raise timeout, if the device is slow", timeout)
+		came := ""
+		if l.whole > 0 {
+			came = fmt.Sprintf(": %d of %d bytes", l.have, l.whole)
+		}
+		return fmt.Sprintf("the answer was incomplete after %v%s; raise timeout, if the device is slow", timeout, came)
 	case lossUnit:
 		return fmt.Sprintf("the answer came from another unit id, %d; accept_unit: %d takes it, if that is right", l.unit, l.unit)
+	case lossCrowd:
+		return crowdWords
 	case lossFlood:
 		return "the device sends without end what nobody asked for"
 	}

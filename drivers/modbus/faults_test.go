@@ -283,8 +283,16 @@ func TestReasons(t *testing.T) {
 		framing  framing
 		in, want string
 	}{
-		{mbap, "0008 0000 0009 11 03 06", "the answer was not whole within 1s; raise timeout, if the device is slow"},
-		{mbap, "0008 0000", "the answer was not whole within 1s; raise timeout, if the device is slow"},
+		{mbap, "0008 0000 0009 11 03 06", "the answer was incomplete after 1s: 9 of 15 bytes; raise timeout, if the device is slow"},
+		{mbap, "0008 0000", "the answer was incomplete after 1s: 4 of 15 bytes; raise timeout, if the device is slow"},
+		{rtu, "11", "the answer was incomplete after 1s: 1 of 11 bytes; raise timeout, if the device is slow"},
+		{rtu, "ff 00 11 03 06 022b 0000", "the answer was incomplete after 1s: 7 of 11 bytes; raise timeout, if the device is slow"},
+		{rtu, "11 83 02", "the answer was incomplete after 1s: 3 of 5 bytes; raise timeout, if the device is slow"},
+		{rtu, "11 03 08 022b 0000", "the answer is not valid Modbus"},
+		{rtu, "11 03 06 022b 0000 0064 0000", "the answer is not valid Modbus"},
+		{rtu, "ff 00 11", "the answer is not valid Modbus"},
+		{ascii, hex.EncodeToString([]byte("?:120306\r\n:110306022B")), "the answer was incomplete after 1s: 11 of 23 bytes; raise timeout, if the device is slow"},
+		{ascii, hex.EncodeToString([]byte("110306022B")), "the answer is not valid Modbus"},
 		{ascii, hex.EncodeToString([]byte(":120306022B0000006454\r\n")), "the answer came from another unit id, 18; accept_unit: 18 takes it, if that is right"},
 		{ascii, hex.EncodeToString([]byte(":120306022B0000006453\r\n")), "the answer is not valid Modbus"},
 	} {
@@ -294,5 +302,34 @@ func TestReasons(t *testing.T) {
 		if l := asLoss(err); l == nil || l.words(time.Second) != c.want {
 			t.Errorf("framing %d, %s: %v, want %q", c.framing, c.in, err, c.want)
 		}
+	}
+}
+
+// TestDrip has an answer come a byte at a time: what comes is bounded by the device's timeout as a whole, and the words are the same at each poll.
+func TestDrip(t *testing.T) {
+	for transport, want := range map[string]string{"tcp": "14 of 17", "rtuovertcp": "10 of 13", "asciiovertcp": "21 of 27"} {
+		bubble(t, func(t *testing.T) {
+			network := newMemory(false)
+			drip := func(to io.Writer, frame []byte) bool {
+				for i := range frame {
+					_, _ = to.Write(frame[i : i+1])
+					time.Sleep(260 * time.Millisecond / time.Duration(max(len(frame), 13))) // all of it within two timeouts
+				}
+				return true
+			}
+			b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: drip}), dialer: network.dial}
+			b.conn.URL = b.sim.URL()
+			b.sim.Unit(1).Fill(b.fill)
+			b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, 1, tags("holding:100 uint64")))
+			b.open(t)
+			for range 6 {
+				start := time.Now()
+				_, err := b.read(drivers.Ref{})
+				words := "device gives no usable answer: unit 1: the answer was incomplete after 200ms: " + want + " bytes; raise timeout, if the device is slow"
+				if took := time.Since(start); err == nil || err.Error() != words || took > 2*maxSilent*200*time.Millisecond {
+					t.Errorf("%s: %v after %v; want %s", transport, err, took, words)
+				}
+			}
+		})
 	}
 }

@@ -63,6 +63,9 @@ func (q *request) length(pdu []byte) int {
 	return q.echo
 }
 
+// from reports whether an answer may come from a unit id.
+func (q *request) from(unit byte) bool { return unit == q.unit || q.units.takes(int(unit)) }
+
 // fits reports whether a PDU is the right answer: of the same function, and as long as it says and as was asked for.
 func (q *request) fits(pdu []byte) bool {
 	if len(pdu) != q.length(pdu) || pdu[0] != q.pdu[0] {
@@ -114,7 +117,7 @@ func (q *request) findRTU(in []byte) []byte {
 		if len(rest) < 5 {
 			return nil
 		}
-		if rest[0] != q.unit && !q.units.takes(int(rest[0])) {
+		if !q.from(rest[0]) {
 			continue
 		}
 		n := q.length(rest[1:])
@@ -129,6 +132,27 @@ func (q *request) findRTU(in []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// begunRTU returns how much of the right answer stands at the end of what came, and how long it is; 0 for nothing.
+func (q *request) begunRTU(in []byte) (have, whole int) {
+	for i := range in {
+		rest := in[i:]
+		if !q.from(rest[0]) || len(rest) == 1 && i > 0 {
+			continue
+		}
+		whole = q.length(q.pdu) + 3
+		switch {
+		case len(rest) > 1 && rest[1] == q.pdu[0]|exceptionBit:
+			whole = 5
+		case len(rest) > 1 && rest[1] != q.pdu[0], len(rest) > 2 && q.want >= 0 && int(rest[2]) != q.want:
+			continue
+		}
+		if len(rest) < whole {
+			return len(rest), whole
+		}
+	}
+	return 0, 0
 }
 
 // other reports whether some whole RTU frame of another unit came, for the words.
@@ -172,7 +196,7 @@ func (q *request) findASCII(dst, in []byte) (pdu []byte, unit int) {
 		if sum != 0 || !q.fits(pdu) && !q.refusal(pdu) {
 			continue
 		}
-		if dst[0] == q.unit || q.units.takes(int(dst[0])) {
+		if q.from(dst[0]) {
 			return pdu, -1
 		}
 		unit = int(dst[0])

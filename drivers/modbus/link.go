@@ -43,6 +43,7 @@ type link struct {
 
 	dialer    dialer
 	spares    spares
+	strays    strays
 	listeners *listeners // that the lines of a process share
 	slot      struct {
 		slot
@@ -67,6 +68,7 @@ func (l *link) open(ctx context.Context) error {
 		return err
 	}
 	l.watch.set(w)
+	w.strays = &l.strays
 	l.wire, l.opened, l.answered, l.away = w, time.Now(), false, false
 	l.owing, l.wire.number = nil, l.number
 	l.heard = l.opened
@@ -114,9 +116,9 @@ func (l *link) dial(ctx context.Context) (*wire, error) {
 }
 
 // dialer makes a connection, and what throws away the bytes that lie unread in it. It is a seam: tests without a network have their own.
-type dialer func(ctx context.Context, network, address string) (net.Conn, func() (int, error), error)
+type dialer func(ctx context.Context, network, address string) (net.Conn, drain, error)
 
-func dialSocket(ctx context.Context, network, address string) (net.Conn, func() (int, error), error) {
+func dialSocket(ctx context.Context, network, address string) (net.Conn, drain, error) {
 	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, nil, err
@@ -199,6 +201,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 	pdu, err := l.wire.exchange(ctx, q, timeout)
 	l.last = time.Now()
 	l.took = l.last.Sub(sent)
+	l.besides(q, pdu, err)
 	if f := l.trace.Load(); f != nil {
 		l.show(*f, q, pdu, err, sent, timeout)
 	}

@@ -80,10 +80,9 @@ func (ls *listeners) join(ctx context.Context, address string, s *slot) (*listen
 	if l != nil {
 		return l, l.add(s)
 	}
-	var lc net.ListenConfig
-	n, err := lc.Listen(ctx, "tcp", address)
+	n, err := callers.Listen(ctx, address, "device", "stop that, or go through it: --config names its config; or choose another port")
 	if err != nil {
-		return nil, fmt.Errorf("listen on %q for the device to call: %w; choose another address or port", address, err)
+		return nil, err
 	}
 	l = &listener{address: address, net: n, slots: []*slot{s}}
 	if ls.all == nil {

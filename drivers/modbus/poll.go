@@ -29,7 +29,7 @@ type poll struct {
 	dead     string    // why the unit is silent, "" = it is not
 	changed  bool      // some block is not as it was
 	caller   int       // whose call it was that was answered first
-	mixed    bool      // another caller answered, too
+	mixed    string    // why not all values are one device's, "" = they are
 	splits   []split
 }
 
@@ -45,15 +45,19 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 	for again := false; ; again = true {
 		p.begin(g, out, d.now())
 		p.most = d.link.mostSilent()
+		doubts := d.link.strays.doubts
 		if err := d.asks(ctx); err != nil {
 			return err
 		}
 		p.learn()
-		if !p.mixed {
+		if d.link.strays.doubts != doubts && p.mixed == "" {
+			p.mixed = crowdWords
+		}
+		if p.mixed == "" {
 			break
 		}
 		if again {
-			return fmt.Errorf("%w: its callers change within a poll", drivers.ErrDevice)
+			return fmt.Errorf("%w: %s", drivers.ErrDevice, p.mixed)
 		}
 	}
 	if d.link.closeAfter {
@@ -274,13 +278,19 @@ func (d *driver) request(ctx context.Context, b *block) error {
 	p := &d.poll
 	pdu, err := d.exchange(ctx, p.unit, d.readRequest(p.unit, b))
 	if err != nil {
+		if l := asLoss(err); l != nil && l.kind == lossCrowd {
+			p.spoke++ // it may have been the unit
+		}
 		return err
 	}
 	if p.answered == 0 {
 		p.caller = d.link.calls
 	}
-	p.mixed = p.mixed || p.caller != d.link.calls
-	p.lastAt = middle(d.now(), d.link.took)
+	if p.caller != d.link.calls {
+		p.mixed = "its callers change within a poll"
+	}
+	held := time.Since(d.link.last) // to see whether the answer is alone
+	p.lastAt = middle(d.now().Add(-held), d.link.took)
 	p.decode(b, pdu[2:], p.lastAt.UnixMicro(), p.out)
 	return nil
 }

@@ -110,6 +110,3 @@ func (p *serialPort) read(b []byte) (n int, err error) {
 	}()
 	return p.Port.Read(b)
 }
-
-// drain throws away what came unread.
-func (p *serialPort) drain() (int, error) { return 0, p.ResetInputBuffer() }

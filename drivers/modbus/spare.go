@@ -161,6 +161,7 @@ func (s *spares) warning(now time.Time) string {
 // setSpares reads the further urls of the line. They may stand at any device on it.
 func (l *link) setSpares(c *drivers.Connection, r *reporter) {
 	var given []string
+	first := 0 // the device that has them
 	for i := range c.Devices {
 		urls := c.Devices[i].Spares
 		if urls != nil && given != nil && !slices.Equal(urls, given) {
@@ -168,9 +169,10 @@ func (l *link) setSpares(c *drivers.Connection, r *reporter) {
 			r.add("urls", fmt.Sprintf("urls: another device on the same line has the other paths %q", given), "say the same, or say it once")
 		}
 		if given == nil {
-			given, r.device = urls, i
+			given, first = urls, i
 		}
 	}
+	r.device = first
 	all := []endpoint{l.endpoint}
 	for _, text := range given {
 		e, m := parseURL(text)

@@ -81,7 +81,7 @@ func severalPaths(t *testing.T, paths, units int, timeout time.Duration) (b *ben
 		urls = append(urls, "tcp://"+address)
 		further = append(further, startSim(t, modbussim.Options{Listener: at[address]}))
 	}
-	b.dialer = func(ctx context.Context, network, address string) (net.Conn, func() (int, error), error) {
+	b.dialer = func(ctx context.Context, network, address string) (net.Conn, drain, error) {
 		if m := at[address]; m != nil {
 			return m.dial(ctx, network, address)
 		}

@@ -10,15 +10,16 @@ import (
 type unit struct {
 	settings
 	timeout time.Duration
-	limits  [2]limit      // learned: of registers, of bits
-	gaps    gapState      // learned: of requests across gaps
-	late    time.Time     // until when an answer to an earlier request may come, where no transaction id tells it apart
-	silent  int           // requests without any answer since the last one
-	slowest time.Duration // learned: how long it takes to answer at most, what the characters take left aside
-	tested  time.Time     // when it last met the whole timeout with silence
-	missed  string        // the PDU of the last of them
-	many    bool          // learned: it writes only with the functions for several
-	noMask  bool          // learned: it does not know function 22
+	limits  [2]limit                  // learned: of registers, of bits
+	gaps    gapState                  // learned: of requests across gaps
+	late    time.Time                 // until when an answer to an earlier request may come, where no transaction id tells it apart
+	silent  int                       // requests without any answer since the last one
+	slowest time.Duration             // learned: how long it takes to answer at most, what the characters take left aside
+	tested  time.Time                 // when it last met the whole timeout with silence
+	part    struct{ have, whole int } // bytes of the last answer that was incomplete
+	missed  string                    // the PDU of the last of them
+	many    bool                      // learned: it writes only with the functions for several
+	noMask  bool                      // learned: it does not know function 22
 	weather
 	cuts int     // how often it was learned anew what may be read together
 	told manners // what of it is shown
@@ -38,6 +39,7 @@ const (
 	busyWait  = 60 * time.Millisecond // doubled each time: 420 ms in all
 	deadWires = 3                     // requests without an answer, and
 	deadTime  = 10 * time.Second      // time without one, before a connection counts as dead
+	crowdWait = 20 * time.Millisecond // for another answer where another master is
 )
 
 // downError says that the connection is lost and could not be made again.
@@ -116,13 +118,23 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	if time.Now().Before(u.late) && timeout < u.timeout {
 		return nil, &loss{kind: lossSilent} // to wait for a late answer now costs the others more than a try
 	}
-	if d.link.wire != nil && time.Now().Before(u.late) {
+	quiet := u.late
+	if now := time.Now(); d.link.crowded(now) && now.Add(u.guard()).After(quiet) {
+		quiet = now.Add(u.guard()) // a request that comes while the device serves the other master may be lost
+	}
+	if d.link.wire != nil && time.Now().Before(quiet) {
 		d.link.watch.follow(ctx)
-		if err := d.link.wire.settle(ctx, u.late); err != nil {
+		if err := d.link.wire.settle(ctx, quiet); err != nil {
 			return nil, err
 		}
 	}
+	before := d.link.strays.rival
 	pdu, err := d.link.ask(ctx, q, timeout)
+	if _, refused := err.(exception); (err == nil && q.want >= 0 || refused) && d.link.crowded(time.Now()) { // a write's answer shows what it is to
+		if e := d.link.alone(ctx, before != d.link.strays.rival, u.guard()); e != nil {
+			pdu, err = nil, e
+		}
+	}
 	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
 		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
 	}
@@ -138,9 +150,15 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		return pdu, err
 	}
 	if l := asLoss(err); l != nil {
-		u.silent++
+		u.steady(l)
+		if l.kind != lossCrowd {
+			u.silent++
+		}
 		if timeout == u.timeout {
 			u.tested = time.Now()
+		}
+		if l.kind == lossSilent && l.instead == "" && d.link.strays.late(u.id, time.Now()) {
+			l.instead = lateWords
 		}
 		if l.kind == lossSilent {
 			d.link.pace.silent()
@@ -162,6 +180,20 @@ const (
 	briefLeast = 100 * time.Millisecond // USB converters alone need 16
 	briefSpan  = 50                     // timeouts that pass until a silent unit gets a whole one again
 )
+
+// guard is for how long another master's line is listened to before a request, and after its answer: the device would have answered by then.
+func (u *unit) guard() time.Duration { return min(2*u.slowest+crowdWait, u.timeout) }
+
+// steady keeps the words of answers that drip in the same from one attempt to the next: about as much of them comes each time.
+func (u *unit) steady(l *loss) {
+	if l.kind != lossPart {
+		return
+	}
+	if l.whole == u.part.whole && 4*max(l.have-u.part.have, u.part.have-l.have) <= l.whole {
+		l.have = u.part.have
+	}
+	u.part.have, u.part.whole = l.have, l.whole
+}
 
 // patience is how long to wait for the answer to a request. Where a serial line is shared, each wait for a silent unit costs the others, so
 // it is brief, by what the unit itself or the others needed so far. One that has become slower is found by a whole timeout now and then.

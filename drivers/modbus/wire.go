@@ -21,17 +21,23 @@ type port interface {
 type wire struct {
 	port
 	framing framing
-	packets bool                // what is read at once is one datagram
-	drain   func() (int, error) // throws away what lies there unread, and how much; nil = nothing can lie there
-	number  uint16              // of the last transaction
+	packets bool   // what is read at once is one datagram
+	drain   drain  // nil = nothing can lie there
+	number  uint16 // of the last transaction
 	out     [maxFrame]byte
 	in      [2048]byte
 	have    int // bytes in in
+	judged  int // of them, up to the end of the last whole frame
 	text    [maxPDU + 3]byte
 	strange strange
+	strays  *strays // nil = nobody wants to know
 
 	heartbeat []byte // what the peer sends now and then of its own accord, nil = nothing
 }
+
+// drain throws away what lies unread, at most a little over maxStray bytes, and says how much that was and whether the peer has ended the
+// connection. Its beginning stands in into, up to half of that.
+type drain func(into []byte) (int, error)
 
 // strange is what came in place of an answer, for the words and the bounds.
 type strange struct {
@@ -73,8 +79,33 @@ func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) 
 			return answer(q, pdu)
 		}
 		if err := w.more(ctx); err != nil {
+			w.count(q, asLoss(err))
 			return nil, err
 		}
+	}
+}
+
+// count tells a loss of which the answer began to come from another, and says how much of it came.
+func (w *wire) count(q *request, l *loss) {
+	if l == nil || l.kind != lossPart && (l.kind != lossInvalid || w.framing == mbap) {
+		return
+	}
+	have, whole := w.have, w.framing.size(q.length(q.pdu))
+	switch {
+	case w.framing == mbap && w.have >= 6:
+		whole = int(binary.BigEndian.Uint16(w.in[4:])) + 6
+	case q.varies:
+		return
+	case w.framing == rtu:
+		have, whole = q.begunRTU(w.in[:w.have])
+	case w.framing == ascii:
+		have -= max(bytes.LastIndexByte(w.in[:w.have], ':'), 0)
+		if w.have == 0 || w.in[w.have-have] != ':' {
+			return
+		}
+	}
+	if have > 0 && have < whole {
+		l.kind, l.have, l.whole = lossPart, have, whole
 	}
 }
 
@@ -92,10 +123,11 @@ func (w *wire) begin() error {
 	if w.drain == nil {
 		return nil
 	}
-	n, err := w.drain()
+	n, err := w.drain(w.in[:])
 	if w.heartbeat == nil { // those of a long pause are no flood
 		w.strange.bytes += n
 	}
+	w.look(w.in[:min(n, len(w.in)/2)], unasked)
 	if err != nil {
 		return &loss{kind: lossClosed, idle: true, cause: err}
 	}
@@ -144,7 +176,7 @@ func (w *wire) silence() error {
 	l := &loss{kind: lossSilent, begun: w.framing == mbap && w.have > 0 && !w.packets}
 	switch {
 	case s.late:
-		l.instead = "; answers come later than that: raise timeout"
+		l.instead = lateWords
 	case s.zero:
 		l.instead = "; answers came with transaction id 0: accept_transaction_id: 0 takes them, if the device always does so"
 	case s.foreign:
@@ -278,12 +310,13 @@ func (w *wire) judge(q *request, frame []byte) ([]byte, error) {
 		return nil, nil
 	case w.number-id <= lateTransactions:
 		w.strange.late = true
+		w.look(frame, unasked)
 		return nil, nil
 	default:
 		w.strange.foreign = true
 		return nil, nil
 	}
-	if unit != q.unit && !q.units.takes(int(unit)) {
+	if !q.from(unit) {
 		if !right {
 			return nil, nil
 		}
@@ -303,13 +336,19 @@ func (w *wire) settle(ctx context.Context, until time.Time) error {
 	if err := w.SetReadDeadline(until); err != nil {
 		return &loss{kind: lossClosed, cause: err}
 	}
+	w.have = 0
 	for total := 0; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := w.Read(w.in[:])
+		n, err := w.Read(w.in[w.have:])
+		w.have += n
 		if total += n; total > maxStray {
 			return &loss{kind: lossFlood}
+		}
+		if err != nil || w.have == len(w.in) {
+			w.look(w.in[:w.have], unasked)
+			w.have = 0
 		}
 		switch {
 		case err == nil:

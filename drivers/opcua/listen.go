@@ -77,10 +77,9 @@ func (ls *listeners) join(ctx context.Context, address string, hello time.Durati
 	if l != nil {
 		return l, l.add(s)
 	}
-	var lc net.ListenConfig
-	n, err := lc.Listen(ctx, "tcp", address)
+	n, err := callers.Listen(ctx, address, "server", "stop that for the while, or choose another port")
 	if err != nil {
-		return nil, fmt.Errorf("listen on %q for the server to call: %w; choose another address or port", address, err)
+		return nil, err
 	}
 	l = &listener{address: address, net: n, hello: hello, hold: holdTime, slots: []*slot{s}, changed: make(chan struct{})}
 	if ls.all == nil {
