@@ -69,6 +69,16 @@ func (s *span) gaps(lo, hi int) iter.Seq[int] {
 	}
 }
 
+// unknown reports whether a block reads across a gap of which nothing is known.
+func (b *block) unknown() bool {
+	for i := range b.gaps(b.lo, b.hi) {
+		if b.cuts[i] == joined {
+			return true
+		}
+	}
+	return false
+}
+
 // suspect cuts the atoms lo to hi at each gap of which nothing is known, and returns how many there were.
 func (s *span) suspect(lo, hi int) (n int) {
 	for i := range s.gaps(lo, hi) {

@@ -69,6 +69,7 @@ type block struct {
 	proved       bool    // it was answered as it is
 	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
+	run          int     // requests for it in a row that failed
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
 	trial        bool    // beside the plan, to learn whether a longer request is answered
 	across       int     // of a trial: the boundary across which it reads, 0 = it is about the length
