@@ -337,7 +337,7 @@ func (p *poll) learn() {
 		case split.pieces > 0 && split.good < split.pieces:
 			split.clear()
 		case split.pieces == 0 && !split.explained(p.unit.limitOf(split.table)):
-			split.cuts[split.mid] = parted
+			p.part(split.span, split.mid)
 		}
 	}
 	for _, a := range p.areas {

@@ -26,6 +26,7 @@ type group struct {
 	doubt   doubt     // the one that is
 	retried time.Time // when cuts were last tried again, and
 	turn    int       // which one is next
+	seams   []seam    // cuts that are tried again sooner
 }
 
 // area is a table of a group, as a device may refuse it whole.

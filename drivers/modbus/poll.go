@@ -20,9 +20,10 @@ type poll struct {
 	answered int       // answers with values
 	spoke    int       // answers of any kind that the unit itself gave
 	refused  int       // exceptions
-	lost     int       // requests without an answer,
-	vain     int       // of these, since the last answer, and
-	sought   int       // of what is known to be bad, or looked for
+	lost     int       // requests without an answer:
+	vain     int       // of these, since the last answer,
+	failed   int       // for blocks that were not answered when asked again either, and
+	sought   int       // for what is known to be bad, or looked for
 	most     int       // of these, of a unit that answers none
 	probes   int       // known bad registers asked again
 	last     *block    // the last block that was answered, and
@@ -198,11 +199,13 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 		d.gather()
 	}
 	p.amiss(b, err)
+	failed := p.failed
 	for n := 0; n < p.unit.retries && p.again(b, err, &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
 	switch e := err.(type) {
 	case nil:
+		p.failed = failed
 		p.took(b)
 	case exception:
 		p.refuse(b, e)
@@ -395,12 +398,14 @@ func (p *poll) fails(b *block, err error) {
 	}
 	p.lost++
 	p.vain++
+	p.failed++
 	if b.reason != "" && !b.chance || b.half.words != "" {
 		p.sought++
 	}
 }
 
-// enough reports whether the poll would have cost enough timeouts with so many more: some in a row, or half as many as there were answers.
+// enough reports whether so many more losses would be enough for one poll: some in a row, on a line that loses many anyway a few more, or many
+// as against the answers.
 func (p *poll) enough(more int) bool {
-	return p.vain+more >= maxLost || p.lost+more >= maxLost+p.answered/2
+	return p.vain+more >= maxLost+(p.lost-p.vain)/maxLost || p.failed+more >= maxLost+p.answered/2
 }
