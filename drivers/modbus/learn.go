@@ -208,6 +208,7 @@ func (p *poll) took(b *block) {
 	p.unit.limitOf(b.table).answered(b.count)
 	if !b.proved {
 		p.cross(b)
+		b.proved = true
 	}
 	switch {
 	case b.trial:
@@ -325,13 +326,9 @@ func (a *area) shut(r refusal, p *poll) {
 
 // learn ends the poll: it makes the plan of the next one from what this one found.
 func (p *poll) learn() {
-	if p.answered > 0 && !p.steady {
-		p.prove()
-	}
 	if !p.changed {
 		return
 	}
-	p.steady = false
 	for _, split := range slices.Backward(p.splits) { // the deepest first: they explain those above them
 		switch {
 		case split.pieces > 0 && split.good < split.pieces:
@@ -353,16 +350,6 @@ func (p *poll) learn() {
 		s.join()
 	}
 	p.unit.cuts++
-}
-
-// prove marks the blocks that were answered as a whole.
-func (p *poll) prove() {
-	for _, s := range p.spans {
-		for _, b := range s.blocks {
-			b.proved = b.proved || b.reason == "" && b.half.words == "" && b.area.answered && b.area.reason == ""
-		}
-	}
-	p.steady = !p.changed
 }
 
 // giveUp shuts a table of which every part was refused.

@@ -255,7 +255,7 @@ func (p *pace) forget() {
 
 // forget forgets what the device refuses.
 func (g *group) forget() {
-	g.steady, g.doubts, g.doubt, g.seams = false, false, doubt{}, nil
+	g.doubts, g.doubt, g.seams = false, doubt{}, nil
 	for _, a := range g.areas {
 		a.health, a.turn = health{}, 0
 	}

@@ -21,7 +21,6 @@ type group struct {
 	texts   []kept    // the last text of each string tag, by tag; nil without strings
 	polls   int       // how many polls there were
 	exact   int       // the poll up to which even the last answer keeps its own time
-	steady  bool      // every block is proved
 	doubts  bool      // some gap is to be tried
 	doubt   doubt     // the one that is
 	retried time.Time // when cuts were last tried again, and
