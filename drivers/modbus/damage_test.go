@@ -99,3 +99,27 @@ func TestDamageIsNotAmplified(t *testing.T) {
 		}
 	}
 }
+
+// TestLossTeachesNoPause loses answers of devices that need no pause, from the first request on, and in lists of one request and of several.
+func TestLossTeachesNoPause(t *testing.T) {
+	for _, share := range []int{15, 30} {
+		for seed := range uint64(40) {
+			for _, words := range [][]string{run("holding", 0, 10), blocksOf(5)} {
+				for _, close := range []string{"false", "true"} {
+					bubble(t, func(t *testing.T) {
+						r := rand.New(rand.NewPCG(seed, uint64(share)))
+						b := newBubbleBench(t, modbussim.Options{}, 1, tags(words...)).option("close_after_poll", close).open(t)
+						b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: func(modbussim.Request) bool { return r.IntN(100) < share }})
+						for n := range 60 {
+							b.read(drivers.Ref{})
+							if l := b.driver.Learned(0); l != nil {
+								t.Fatalf("%d %% lost, seed %d, %d tags: poll %d: learned %q", share, seed, len(words), n, l)
+							}
+							time.Sleep(200 * time.Millisecond)
+						}
+					})
+				}
+			}
+		}
+	}
+}

@@ -52,13 +52,7 @@ func (d *driver) publish(u *unit) {
 }
 
 func (u *unit) manners(p *pace) manners {
-	m := manners{cuts: u.cuts}
-	if p.learnedBetween {
-		m.between = p.between
-	}
-	if p.learnedDeaf {
-		m.connect = p.connect
-	}
+	m := manners{cuts: u.cuts, between: p.told(trialBetween), connect: p.told(trialConnect)}
 	if most, ok := u.limits[0].known(); ok {
 		m.registers = most
 	}
@@ -148,9 +142,11 @@ func (d *driver) Restore(device int, learned map[string]string) error {
 	}
 	if t, _ := r.duration(learned, "pause_between_requests", longestPause); t > 0 && !p.betweenGiven {
 		p.between, p.learnedBetween, p.tried[trialBetween] = max(p.between, t), true, time.Now()
+		p.proof[trialBetween] = enoughProof
 	}
 	if t, _ := r.duration(learned, "pause_after_connect", longestDeaf); t > 0 && !p.connectGiven {
 		p.connect, p.learnedDeaf, p.tried[trialConnect] = max(p.connect, t), true, time.Now()
+		p.proof[trialConnect] = enoughProof
 	}
 	u.limits[0].restore(r.number(learned, "max_registers", 0, 1, defaultMaxRegisters), u.maxRegisters, d.now())
 	u.limits[1].restore(r.number(learned, "max_bits", 0, 1, 16*defaultMaxRegisters), u.maxBits, d.now())

@@ -58,7 +58,7 @@ func (e *downError) Unwrap() error { return e.err }
 // after an earlier answer is made anew. Its error is an exception, a *loss after which the connection is fit for use, a
 // *downError, or that of ctx.
 func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, error) {
-	renewed, turned, busies := false, false, 0
+	renewed, turned, tested, busies := false, false, false, 0
 	for {
 		pdu, err := d.once(ctx, u, q)
 		l := asLoss(err)
@@ -72,6 +72,8 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 			busies++
 		case l == nil:
 			return nil, err
+		case d.link.pace.vain != noTrial && !tested:
+			tested = true // it was too soon on purpose
 		case l.kind == lossClosed && !l.begun && !renewed && (l.idle || d.link.answered && !q.writes):
 			renewed = true // an idle close, or the manner of a device that closes after each answer
 			if err := d.renew(ctx, u, l); err != nil {
@@ -148,6 +150,8 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 				d.link.owing = u
 			}
 			u.missed = string(q.pdu)
+		} else {
+			d.link.pace.doubt()
 		}
 		if d.link.framing != mbap {
 			u.late = time.Now().Add(u.timeout)
