@@ -61,7 +61,8 @@ type loss struct {
 	kind    lossKind
 	begun   bool   // in the midst of an answer
 	idle    bool   // seen before the request was sent
-	unit    int    // lossUnit: whose answer it was
+	unit    int    // lossUnit: whose answer it was, and
+	often   bool   // it is always that one's
 	instead string // what came instead, for people
 	cause   error
 }
@@ -79,6 +80,9 @@ func (l *loss) words(timeout time.Duration) string {
 	case lossPart:
 		return fmt.Sprintf("the answer was not whole within %v; raise timeout, if the device is slow", timeout)
 	case lossUnit:
+		if !l.often { // the number may be damaged
+			return "the answer came from another unit id"
+		}
 		return fmt.Sprintf("the answer came from another unit id, %d; accept_unit: %d takes it, if that is right", l.unit, l.unit)
 	case lossFlood:
 		return "the device sends without end what nobody asked for"

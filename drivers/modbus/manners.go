@@ -100,18 +100,52 @@ func (d *driver) longest(device int) (most uint32) {
 	return most
 }
 
-// between returns the stretches between tags that the device refuses to have read across.
+// between returns the stretches between tags that the device refuses to have read across, less what tags of other groups read there: to
+// forbid that would be a mistake in the config.
 func (d *driver) between(device int) (list []stretch) {
 	for _, g := range d.groups[device] {
 		for _, s := range g.spans {
 			for i := range s.gaps(0, len(s.atoms)) {
-				if gap := s.before(i); s.cuts[i] == refused && !slices.Contains(list, gap) && len(list) < maxLearned {
-					list = append(list, gap)
+				if s.cuts[i] != refused {
+					continue
+				}
+				for _, gap := range d.unasked(device, s.before(i)) {
+					if !slices.Contains(list, gap) && len(list) < maxLearned {
+						list = append(list, gap)
+					}
 				}
 			}
 		}
 	}
 	return list
+}
+
+// unasked returns what no tag of a device reads of a stretch.
+func (d *driver) unasked(device int, all stretch) []stretch {
+	free := []stretch{all}
+	for _, g := range d.groups[device] {
+		for i := range g.fields {
+			f := &g.fields[i]
+			if f.table != all.table {
+				continue
+			}
+			var left []stretch
+			for _, s := range free {
+				if end := f.number + uint32(f.count); end <= s.first || f.number > s.last {
+					left = append(left, s)
+				} else {
+					if f.number > s.first {
+						left = append(left, stretch{s.table, s.first, f.number - 1})
+					}
+					if end <= s.last {
+						left = append(left, stretch{s.table, end, s.last})
+					}
+				}
+			}
+			free = left
+		}
+	}
+	return free
 }
 
 // before returns the registers that nobody asked for before an atom.

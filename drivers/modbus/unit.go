@@ -17,6 +17,8 @@ type unit struct {
 	slowest time.Duration // learned: how long it takes to answer at most, what the characters take left aside
 	tested  time.Time     // when it last met the whole timeout with silence
 	missed  string        // the PDU of the last of them
+	foreign int           // the unit id that answered last in its place
+	strange int           // how often in a row that one did, since its own last answer
 	many    bool          // learned: it writes only with the functions for several
 	noMask  bool          // learned: it does not know function 22
 	weather
@@ -132,7 +134,7 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		if u.silent > 0 {
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
 		}
-		u.silent, u.missed = 0, ""
+		u.silent, u.missed, u.strange = 0, "", 0
 		u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
 		if d.link.owing == u {
 			d.link.owing = nil
@@ -141,6 +143,7 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	}
 	if l := asLoss(err); l != nil {
 		u.silent++
+		u.names(l)
 		if timeout == u.timeout {
 			u.tested = time.Now()
 		}
@@ -158,6 +161,21 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		}
 	}
 	return pdu, err
+}
+
+// sureForeign is how often another unit must have answered in place of one until it is named: a damaged answer has any number.
+const sureForeign = 3
+
+// names says whether the answer of another unit is always of the same one.
+func (u *unit) names(l *loss) {
+	if l.kind != lossUnit {
+		return
+	}
+	if u.strange == 0 || l.unit != u.foreign {
+		u.foreign, u.strange = l.unit, 0
+	}
+	u.strange++
+	l.often = u.strange >= sureForeign
 }
 
 // The bounds of a brief wait.
