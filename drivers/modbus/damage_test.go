@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +15,8 @@ import (
 // damagedLine is a device of which a share of the answers, of 100, comes to harm by chance.
 type damagedLine struct {
 	*bench
-	share  int
-	off    bool
-	answer map[string]modbussim.Fault // by way
+	share int
+	off   atomic.Bool
 }
 
 // randomHarm is how an answer comes to harm by chance, and on which transport.
@@ -27,7 +27,7 @@ var randomHarm = []struct{ name, transport string }{
 func newDamagedLine(t *testing.T, way, transport string, share int, seed uint64, words []string) *damagedLine {
 	r := rand.New(rand.NewPCG(seed, 1))
 	l := &damagedLine{share: share}
-	strikes := func(modbussim.Request) bool { return !l.off && r.IntN(100) < l.share }
+	strikes := func(modbussim.Request) bool { return !l.off.Load() && r.IntN(100) < l.share }
 	o := modbussim.Options{Transport: transport}
 	if way == "damaged" && transport != "tcp" {
 		o.Wire = func(to io.Writer, frame []byte) bool {
@@ -74,7 +74,7 @@ func (l *damagedLine) polls(t *testing.T, n int) (h harmed) {
 	}
 	h.good = 100 - 100*float64(bad)/float64(all)
 	h.learned = l.driver.Learned(0)
-	l.off = true
+	l.off.Store(true)
 	for range 20 {
 		l.read(drivers.Ref{})
 		time.Sleep(time.Second)
@@ -93,6 +93,10 @@ func TestDamageIsNotAmplified(t *testing.T) {
 			for _, share := range []int{0, 5, 10, 20, 30} {
 				bubble(t, func(t *testing.T) {
 					h := newDamagedLine(t, w.name, w.transport, share, 7, list.words).polls(t, 300)
+					single := 1 - float64(share*share)/1e4 // of a request that is made twice
+					if least := 100*single*single*single - float64(share)/2; h.good < least || len(list.words) <= 1000 && w.transport == "tcp" && h.after > 40 {
+						t.Errorf("%s, %s, %s, %d %%: %.1f %% good, want %.1f; %.0f requests when all is well", list.name, w.transport, w.name, share, h.good, least, h.after)
+					}
 					t.Log(fmt.Sprintf("FIGURES %s, %s, %s, %d %%: %.1f %% good, %.1f requests a poll, %.0f when all is well, %v a poll, learned %v", list.name, w.transport, w.name, share, h.good, h.requests, h.after, h.took.Round(time.Millisecond), h.learned))
 				})
 			}

@@ -200,7 +200,7 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 	}
 	p.amiss(b, err)
 	failed := p.failed
-	for n := 0; n < p.unit.retries && p.again(b, err, &d.link.pace); n++ {
+	for n := 0; (n < p.unit.retries || n < askedAgain && asLoss(err) == nil) && p.again(b, err, &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
 	switch e := err.(type) {
@@ -368,6 +368,9 @@ func (p *poll) miss(b *block, l *loss) {
 		p.silence(r)
 	}
 }
+
+// askedAgain is how often a request that is refused by an exception is made again at once where it may be chance: that costs no timeout.
+const askedAgain = 2
 
 // again reports whether a request that failed is worth making again at once: when it was answered before and that may be chance, or when it
 // may have come too soon after the last answer.
