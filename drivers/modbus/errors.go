@@ -68,7 +68,8 @@ type loss struct {
 	kind    lossKind
 	begun   bool   // in the midst of an answer
 	idle    bool   // seen before the request was sent
-	unit    int    // lossUnit: whose answer it was
+	unit    int    // lossUnit: whose answer it was, and
+	often   bool   // it is always that one's
 	have    int    // lossPart: how many bytes came
 	whole   int    // of so many
 	instead string // what came instead, for people
@@ -92,6 +93,9 @@ func (l *loss) words(timeout time.Duration) string {
 		}
 		return fmt.Sprintf("the answer was incomplete after %v%s; raise timeout, if the device is slow", timeout, came)
 	case lossUnit:
+		if !l.often { // the number may be damaged
+			return "the answer came from another unit id"
+		}
 		return fmt.Sprintf("the answer came from another unit id, %d; accept_unit: %d takes it, if that is right", l.unit, l.unit)
 	case lossCrowd:
 		return crowdWords

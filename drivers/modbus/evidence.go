@@ -39,3 +39,25 @@ func (p *poll) amiss(b *block, err error) {
 		p.unit.noise++
 	}
 }
+
+// The bounds of chance: how many requests for a block must fail in a row until it is searched for what the device refuses. A line that loses
+// three answers of ten loses four in a row with one of 120.
+const (
+	enoughLost    = 4 // losses of what may well be answered
+	enoughWords   = 2 // exceptions of what was answered before
+	enoughUnknown = 2 // losses of what reads across a gap of which nothing is known, which is the likely cause
+)
+
+// enough is how many requests for a block must fail in a row until it is searched; chance: in a way in which a bad line does it, too.
+func (u *unit) enough(b *block, chance bool) int {
+	likely := b.hi-b.lo > 1 && b.count <= u.limitOf(b.table).best // no longer than what was answered
+	switch {
+	case b.half.words != "" || b.unasked || !b.proved && !(chance && likely):
+		return 1
+	case !chance:
+		return enoughWords
+	case !b.proved && b.unknown():
+		return enoughUnknown
+	}
+	return enoughLost
+}

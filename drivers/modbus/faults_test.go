@@ -248,10 +248,30 @@ func TestReasonsAreStable(t *testing.T) {
 	} {
 		b := newBench(t, 1, tags("holding:1")).open(t)
 		b.sim.Inject(f)
+		b.read(drivers.Ref{}) // whether another unit always answers is known after three answers
 		for range 2 {
 			if _, err := b.read(drivers.Ref{}); err == nil || err.Error() != want {
 				t.Errorf("%v, want %q", err, want)
 			}
+		}
+	}
+}
+
+// TestDamagedUnitIsNotNamed has answers whose unit id is damaged: the reason is the same each time, and names no number and no option.
+func TestDamagedUnitIsNotNamed(t *testing.T) {
+	n := byte(0)
+	b := newBench(t, 1, tags("holding:1"))
+	b.sim = startSim(t, modbussim.Options{Wire: func(to io.Writer, frame []byte) bool {
+		n++
+		frame[6] = 10 + n
+		_, err := to.Write(frame)
+		return err == nil
+	}})
+	b.conn.URL, b.conn.Devices[0].URL = b.sim.URL(), b.sim.URL()
+	b.open(t)
+	for range 5 {
+		if _, err := b.read(drivers.Ref{}); err == nil || err.Error() != "device gives no usable answer: unit 1: the answer came from another unit id" {
+			t.Errorf("%v", err)
 		}
 	}
 }
@@ -293,7 +313,7 @@ func TestReasons(t *testing.T) {
 		{rtu, "ff 00 11", "the answer is not valid Modbus"},
 		{ascii, hex.EncodeToString([]byte("?:120306\r\n:110306022B")), "the answer was incomplete after 1s: 11 of 23 bytes; raise timeout, if the device is slow"},
 		{ascii, hex.EncodeToString([]byte("110306022B")), "the answer is not valid Modbus"},
-		{ascii, hex.EncodeToString([]byte(":120306022B0000006454\r\n")), "the answer came from another unit id, 18; accept_unit: 18 takes it, if that is right"},
+		{ascii, hex.EncodeToString([]byte(":120306022B0000006454\r\n")), "the answer came from another unit id"},
 		{ascii, hex.EncodeToString([]byte(":120306022B0000006453\r\n")), "the answer is not valid Modbus"},
 	} {
 		s := &script{portion: 3, end: os.ErrDeadlineExceeded, in: fromHex(t, c.in)}

@@ -1,7 +1,9 @@
 package modbus
 
 import (
+	"cmp"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -32,6 +34,7 @@ type gapState struct {
 	next   int               // the poll of the next trial
 	at     time.Time
 	apart  int // gaps that the device refuses, since one was answered
+	stride int // more gaps that one trial reads across: as many again after each that was answered
 }
 
 // sureGaps is how many gaps must be refused, and none as narrow answered, to tell how wide one may be.
@@ -67,6 +70,16 @@ func (s *span) gaps(lo, hi int) iter.Seq[int] {
 			end = max(end, s.atoms[i].reg+s.atoms[i].count)
 		}
 	}
+}
+
+// unknown reports whether a block reads across a gap of which nothing is known.
+func (b *block) unknown() bool {
+	for i := range b.gaps(b.lo, b.hi) {
+		if b.cuts[i] == joined {
+			return true
+		}
+	}
+	return false
 }
 
 // suspect cuts the atoms lo to hi at each gap of which nothing is known, and returns how many there were.
@@ -130,12 +143,13 @@ func (p *poll) cross(b *block) {
 		b.cuts[b.across] = crossed
 		p.unit.gaps.strict[b.table] = false
 		p.unit.gaps.wait, p.unit.gaps.next, p.unit.gaps.apart = 0, 0, 0
+		p.unit.gaps.stride = min(2*p.unit.gaps.stride+1, 1<<10)
 	}
 }
 
 // acrossTrial returns a request across a gap that others were refused for, nil for none.
 func (p *poll) acrossTrial() *block {
-	if b := p.rejoin(); b != nil {
+	if b := cmp.Or(p.rejoin(), p.mended()); b != nil {
 		return b
 	}
 	if !p.doubts || !p.unit.gaps.due(p.now) {
@@ -151,13 +165,75 @@ func (p *poll) acrossTrial() *block {
 			if s.area.reason != "" || s.badAt(i-1) || s.badAt(i) {
 				continue
 			}
-			if b := s.block(i-1, i+1); b.count <= s.limit() {
+			if b := s.block(i-1, s.onward(i, p.unit.gaps.stride)); b.count <= s.limit() {
 				b.trial, b.across = true, i
 				return b
 			}
 		}
 	}
 	return nil
+}
+
+// onward returns the atom up to which a trial across one gap reads across so many more, as far as one request reaches and all is good.
+func (s *span) onward(gap, more int) int {
+	first := s.atoms[gap-1].reg
+	for hi := gap + 1; ; hi++ {
+		if hi == len(s.atoms) || s.cuts[hi] > suspected || s.badAt(hi) || s.atoms[hi].reg+s.atoms[hi].count-first > s.limit() {
+			return hi
+		}
+		if s.cuts[hi] == suspected {
+			if more == 0 {
+				return hi
+			}
+			more--
+		}
+	}
+}
+
+// seam is a cut between what is good, made by chance for all that is known: it is tried again soon, and ever more rarely as long as that fails.
+type seam struct {
+	span       *span
+	at         int
+	wait, next int // polls
+}
+
+// The bounds of trying a seam, in polls. Beyond the last it is left to the trial each hour.
+const (
+	firstSeam = 2
+	lastSeam  = 1 << 10
+)
+
+// part cuts before an atom for want of a better explanation.
+func (p *poll) part(s *span, at int) {
+	s.cuts[at] = parted
+	if !slices.ContainsFunc(p.seams, func(m seam) bool { return m.span == s && m.at == at }) {
+		p.seams = append(p.seams, seam{s, at, firstSeam, p.polls + firstSeam})
+	}
+}
+
+// mended returns what lies on both sides of the next seam that is due as one request, nil for none.
+func (p *poll) mended() *block {
+	p.seams = slices.DeleteFunc(p.seams, func(m seam) bool { return m.span.cuts[m.at] != parted || m.wait > lastSeam })
+	for _, m := range p.seams {
+		if b := p.seamless(m.span, m.at); b != nil && p.polls >= m.next {
+			return b
+		}
+	}
+	return nil
+}
+
+// seamless returns what lies on both sides of a cut as one request, where all that is good and one request holds it; else nil.
+func (p *poll) seamless(s *span, at int) *block {
+	i := slices.IndexFunc(s.blocks, func(b *block) bool { return b.lo == at })
+	if i < 1 || s.area.reason != "" || s.blocks[i].reason != "" || s.blocks[i-1].reason != "" {
+		return nil
+	}
+	b := s.block(s.blocks[i-1].lo, s.blocks[i].hi)
+	if b.count > s.limit() {
+		return nil
+	}
+	b.trial, b.across = true, at
+	return b
 }
 
 // rejoin returns, once an hour, what lies on both sides of a cut as one request, of another cut each time; nil for none.
@@ -171,12 +247,11 @@ func (p *poll) rejoin() *block {
 	p.retried = p.now
 	var all []*block
 	for _, s := range p.spans {
-		for i, right := range s.blocks {
-			if i == 0 || s.area.reason != "" || right.reason != "" || s.blocks[i-1].reason != "" || s.cuts[right.lo] < parted {
+		for _, right := range s.blocks {
+			if s.cuts[right.lo] < parted {
 				continue
 			}
-			if b := s.block(s.blocks[i-1].lo, right.hi); b.count <= s.limit() {
-				b.trial, b.across = true, right.lo
+			if b := p.seamless(s, right.lo); b != nil {
 				all = append(all, b)
 			}
 		}
@@ -191,10 +266,20 @@ func (p *poll) rejoin() *block {
 // notAcross is called when the trial of a gap failed. Only what is refused alike each time, and nothing else beside it, is the device's doing.
 func (p *poll) notAcross(b *block, r refusal) {
 	c := &b.cuts[b.across]
-	if *c != suspected {
-		return // and stays apart for an hour more
-	}
 	d, m := &p.doubt, &p.unit.gaps
+	if *c != suspected { // and stays apart for longer
+		for i := range p.seams {
+			if s := &p.seams[i]; s.span == b.span && s.at == b.across {
+				s.wait *= 2
+				s.next = p.polls + s.wait
+			}
+		}
+		return
+	}
+	if m.stride > 0 { // one of several gaps: no more is known of this one
+		m.stride = 0
+		return
+	}
 	if d.span != b.span || d.at != b.across {
 		*d = doubt{span: b.span, at: b.across}
 	}
@@ -207,7 +292,8 @@ func (p *poll) notAcross(b *block, r refusal) {
 		*c, *d = refused, doubt{}
 		m.apart++
 	case d.tries >= mostTrials:
-		*c, *d = parted, doubt{}
+		*d = doubt{}
+		p.part(b.span, b.across)
 	}
 	m.wait = min(max(2*m.wait, 1), 1<<20)
 	m.next = m.tick + m.wait

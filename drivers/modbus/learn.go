@@ -14,7 +14,7 @@ import (
 // The bounds of learning.
 const (
 	maxRefused = 24              // exceptions in one poll: enough to find three bad registers of 125
-	maxLost    = 4               // requests of one poll without an answer, of a device that answers others
+	maxLost    = 4               // requests of one poll without an answer in a row, or in a search, of a device that answers others
 	maxSilent  = 2               // of one that answers none
 	maxAlone   = 2               // single registers of a table tried alone in one poll to learn whether it answers at all
 	maxProbes  = 4               // known bad registers asked again in one poll
@@ -27,6 +27,7 @@ type health struct {
 	reason  string // why it is bad; "" = good
 	lost    bool   // no right answer, as against an exception
 	unasked bool   // bad only as a half of a bad one: it was not asked itself yet
+	chance  bool   // it was answered before, and may be again: asked at the next poll like a good one
 	wait    int    // polls from the last failure to the next try
 	next    int    // the poll of the next try
 	at      time.Time
@@ -49,6 +50,7 @@ type refusal struct {
 	sweeping bool // it may be about the whole device, or about the whole function
 	function bool // the latter
 	damaged  bool // something came that was not the answer: it says nothing about what the device has
+	chance   bool // a bad line does the same: no right answer, or a gateway's word for that
 }
 
 // split remembers a split of this poll: the atoms lo to hi were refused together, mid is where they were cut.
@@ -75,13 +77,14 @@ func (p *poll) setback(b *block, r refusal) {
 			b.area.shut(r, p)
 		}
 		return
-	case b.hi-b.lo == 1 && (b.half.words != "" || !r.sweeping || p.known(b, r)):
-		p.isolated(b, r)
 	case r.sweeping && !p.known(b, r) && b.half.words == "":
 		b.waiting = r
 		p.pending = append(p.pending, b)
-	case r.lost && b.reason == "" && b.proved: // it was answered before: once is chance
-		b.fail(r.words, true, p)
+	case b.run < p.unit.enough(b, r.chance):
+		b.fail(r.words, r.lost, p)
+		b.wait, b.next, b.chance = 0, p.polls+1, true
+	case b.hi-b.lo == 1:
+		p.isolated(b, r)
 	default:
 		p.divide(b, r)
 	}
@@ -145,7 +148,7 @@ func (p *poll) insert(at int, blocks ...*block) {
 }
 
 // spent reports whether the poll has no more requests to give for searching.
-func (p *poll) spent() bool { return p.refused >= maxRefused || p.lost >= maxLost }
+func (p *poll) spent() bool { return p.refused >= maxRefused || p.sought >= maxLost }
 
 // postpone leaves a half of a refused block to the next poll.
 func (p *poll) postpone(b *block) {
@@ -186,13 +189,11 @@ func (p *poll) resolve() bool {
 func (p *poll) settle(b *block) {
 	r := b.waiting
 	switch {
-	case r.lost && b.proved && b.reason == "": // asked once more, because it was answered before
-		b.reason, b.lost, b.next, b.twice = r.words, true, p.polls, true
+	case r.chance && b.reason == "": // asked once more, while the unit is known to answer
+		b.reason, b.lost, b.next, b.twice = r.words, r.lost, p.polls, true
 		p.queue = append(p.queue, b)
-	case b.hi-b.lo == 1:
-		p.isolated(b, r)
 	default:
-		p.divide(b, r)
+		p.setback(b, r)
 	}
 }
 
@@ -200,12 +201,14 @@ func (p *poll) settle(b *block) {
 func (p *poll) took(b *block) {
 	p.answered++
 	p.spoke++
+	p.vain, b.run = 0, 0
 	p.last = b
 	b.area.answered = true
 	p.unit.right++
 	p.unit.limitOf(b.table).answered(b.count)
 	if !b.proved {
 		p.cross(b)
+		b.proved = true
 	}
 	switch {
 	case b.trial:
@@ -235,6 +238,7 @@ func (p *poll) recovered(b *block) {
 		p.unit.noise++ // so that it was none of the register's doing
 	}
 	switch {
+	case was.chance:
 	case was.lost:
 		p.revive()
 	case was.unasked:
@@ -322,19 +326,15 @@ func (a *area) shut(r refusal, p *poll) {
 
 // learn ends the poll: it makes the plan of the next one from what this one found.
 func (p *poll) learn() {
-	if p.answered > 0 && !p.steady {
-		p.prove()
-	}
 	if !p.changed {
 		return
 	}
-	p.steady = false
 	for _, split := range slices.Backward(p.splits) { // the deepest first: they explain those above them
 		switch {
 		case split.pieces > 0 && split.good < split.pieces:
 			split.clear()
 		case split.pieces == 0 && !split.explained(p.unit.limitOf(split.table)):
-			split.cuts[split.mid] = parted
+			p.part(split.span, split.mid)
 		}
 	}
 	for _, a := range p.areas {
@@ -352,22 +352,12 @@ func (p *poll) learn() {
 	p.unit.cuts++
 }
 
-// prove marks the blocks that were answered as a whole.
-func (p *poll) prove() {
-	for _, s := range p.spans {
-		for _, b := range s.blocks {
-			b.proved = b.proved || b.reason == "" && b.half.words == "" && b.area.answered && b.area.reason == ""
-		}
-	}
-	p.steady = !p.changed
-}
-
 // giveUp shuts a table of which every part was refused.
 func (p *poll) giveUp(a *area) {
 	r := refusal{}
 	for _, s := range a.spans {
 		for _, b := range s.blocks {
-			if b.reason == "" {
+			if b.reason == "" || b.chance {
 				return
 			}
 			if !b.unasked {

@@ -362,3 +362,27 @@ func TestPausesAreTriedAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestForbiddenNamesNoTag: registers between the tags of one group that a tag of another group reads are not said to be forbidden, so that the
+// config line that is shown loads and takes no reading away; a restart with it asks around them.
+func TestForbiddenNamesNoTag(t *testing.T) {
+	b := newBench(t, 1, tags(append(run("holding", 0, 10), run("holding", 20, 10)...)...), tags("holding:12 uint32")).patient().open(t)
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 2, Match: modbussim.Touching(1, modbussim.Holding, 15, 15)})
+	for range 100 {
+		b.pollAll()
+	}
+	want := map[string]string{"forbidden": "holding:10-11, holding:14-19"}
+	if l := b.driver.Learned(0); !maps.Equal(l, want) {
+		t.Fatalf("learned %q, want %q", l, want)
+	}
+	b.again(t, want)
+	if n := b.requests(func() { b.read(drivers.Ref{}) }); n != 2 || !maps.Equal(b.driver.Learned(0), want) {
+		t.Errorf("%d requests after a restart, want 2; learned %q", n, b.driver.Learned(0))
+	}
+	b.option("forbidden", want["forbidden"]).again(t)
+	for range 3 {
+		if bad, err := b.pollAll(); bad > 0 || err != nil {
+			t.Errorf("with it in the config: %d bad, %v", bad, err)
+		}
+	}
+}

@@ -52,13 +52,7 @@ func (d *driver) publish(u *unit) {
 }
 
 func (u *unit) manners(p *pace) manners {
-	m := manners{cuts: u.cuts}
-	if p.learnedBetween {
-		m.between = p.between
-	}
-	if p.learnedDeaf {
-		m.connect = p.connect
-	}
+	m := manners{cuts: u.cuts, between: p.told(trialBetween), connect: p.told(trialConnect)}
 	if most, ok := u.limits[0].known(); ok {
 		m.registers = most
 	}
@@ -106,18 +100,52 @@ func (d *driver) longest(device int) (most uint32) {
 	return most
 }
 
-// between returns the stretches between tags that the device refuses to have read across.
+// between returns the stretches between tags that the device refuses to have read across, less what tags of other groups read there: to
+// forbid that would be a mistake in the config.
 func (d *driver) between(device int) (list []stretch) {
 	for _, g := range d.groups[device] {
 		for _, s := range g.spans {
 			for i := range s.gaps(0, len(s.atoms)) {
-				if gap := s.before(i); s.cuts[i] == refused && !slices.Contains(list, gap) && len(list) < maxLearned {
-					list = append(list, gap)
+				if s.cuts[i] != refused {
+					continue
+				}
+				for _, gap := range d.unasked(device, s.before(i)) {
+					if !slices.Contains(list, gap) && len(list) < maxLearned {
+						list = append(list, gap)
+					}
 				}
 			}
 		}
 	}
 	return list
+}
+
+// unasked returns what no tag of a device reads of a stretch.
+func (d *driver) unasked(device int, all stretch) []stretch {
+	free := []stretch{all}
+	for _, g := range d.groups[device] {
+		for i := range g.fields {
+			f := &g.fields[i]
+			if f.table != all.table {
+				continue
+			}
+			var left []stretch
+			for _, s := range free {
+				if end := f.number + uint32(f.count); end <= s.first || f.number > s.last {
+					left = append(left, s)
+				} else {
+					if f.number > s.first {
+						left = append(left, stretch{s.table, s.first, f.number - 1})
+					}
+					if end <= s.last {
+						left = append(left, stretch{s.table, end, s.last})
+					}
+				}
+			}
+			free = left
+		}
+	}
+	return free
 }
 
 // before returns the registers that nobody asked for before an atom.
@@ -148,9 +176,11 @@ func (d *driver) Restore(device int, learned map[string]string) error {
 	}
 	if t, _ := r.duration(learned, "pause_between_requests", longestPause); t > 0 && !p.betweenGiven {
 		p.between, p.learnedBetween, p.tried[trialBetween] = max(p.between, t), true, time.Now()
+		p.proof[trialBetween] = enoughProof
 	}
 	if t, _ := r.duration(learned, "pause_after_connect", longestDeaf); t > 0 && !p.connectGiven {
 		p.connect, p.learnedDeaf, p.tried[trialConnect] = max(p.connect, t), true, time.Now()
+		p.proof[trialConnect] = enoughProof
 	}
 	u.limits[0].restore(r.number(learned, "max_registers", 0, 1, defaultMaxRegisters), u.maxRegisters, d.now())
 	u.limits[1].restore(r.number(learned, "max_bits", 0, 1, 16*defaultMaxRegisters), u.maxBits, d.now())
@@ -255,7 +285,7 @@ func (p *pace) forget() {
 
 // forget forgets what the device refuses.
 func (g *group) forget() {
-	g.steady, g.doubts, g.doubt = false, false, doubt{}
+	g.doubts, g.doubt, g.seams = false, doubt{}, nil
 	for _, a := range g.areas {
 		a.health, a.turn = health{}, 0
 	}

@@ -132,34 +132,47 @@ func TestLostAnswerKeepsConnection(t *testing.T) {
 	}
 }
 
-// TestDeafAfterHaste (M4): a device that ignores what comes within 100 ms after its last answer is learned, not shouted at.
+// TestDeafAfterHaste (M4): a device that ignores what comes within 100 ms after its last answer is not shouted at after the first poll, no reading
+// is lost by it, and the pause is told once haste has met silence often enough.
 func TestDeafAfterHaste(t *testing.T) {
-	t.Parallel() // it mostly waits
-	b := newBench(t, 1, tags(blocksOf(4)...))
+	bubble(t, testDeafAfterHaste)
+}
+
+func testDeafAfterHaste(t *testing.T) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(4)...))
 	b.conn.Devices[0].Timeout = 400 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Hasty, Wait: 100 * time.Millisecond})
-	lost := 0
-	for range 3 {
-		bad, err := b.read(drivers.Ref{})
-		if err != nil {
-			t.Fatal(err)
+	for poll := range 20 {
+		bad, n, err := 0, 0, error(nil)
+		n = b.requests(func() { bad, err = b.read(drivers.Ref{}) })
+		if err != nil || bad > 0 || poll > 1 && n > 5 || poll > 15 && n != 4 {
+			t.Errorf("poll %d: %d bad, %d requests, %v", poll, bad, n, err)
 		}
-		lost += bad
-	}
-	if lost > 2 {
-		t.Errorf("%d readings lost before it was learned", lost)
-	}
-	if n := b.requests(func() {
-		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-			t.Errorf("afterwards: %d bad, %v", bad, err)
-		}
-	}); n != 4 {
-		t.Errorf("%d requests a poll afterwards, want 4", n)
+		time.Sleep(time.Second)
 	}
 	if learned := b.driver.Learned(0); len(learned) != 1 || learned["pause_between_requests"] == "" {
 		t.Errorf("learned %q", learned)
 	}
+}
+
+// TestDeafAtEachConnect (M4) has a device that says nothing for a second after a connect, and is connected to for each poll.
+func TestDeafAtEachConnect(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(2)...)).option("close_after_poll", "true")
+		b.conn.Devices[0].Timeout = 2 * time.Second
+		b.open(t)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
+		for poll := range 20 {
+			if bad, err := b.read(drivers.Ref{}); poll > 1 && (bad > 0 || err != nil) {
+				t.Errorf("poll %d: %d bad, %v", poll, bad, err)
+			}
+			time.Sleep(time.Second)
+		}
+		if learned := b.driver.Learned(0); len(learned) != 1 || learned["pause_after_connect"] == "" {
+			t.Errorf("learned %q", learned)
+		}
+	})
 }
 
 // TestSilentRegisterTeachesNoPause holds that a register met by silence is not taken for haste.

@@ -21,11 +21,11 @@ type group struct {
 	texts   []kept    // the last text of each string tag, by tag; nil without strings
 	polls   int       // how many polls there were
 	exact   int       // the poll up to which even the last answer keeps its own time
-	steady  bool      // every block is proved
 	doubts  bool      // some gap is to be tried
 	doubt   doubt     // the one that is
 	retried time.Time // when cuts were last tried again, and
 	turn    int       // which one is next
+	seams   []seam    // cuts that are tried again sooner
 }
 
 // area is a table of a group, as a device may refuse it whole.
@@ -69,6 +69,7 @@ type block struct {
 	proved       bool    // it was answered as it is
 	asked        bool    // in this poll, while the lanes worked
 	twice        bool    // it is asked once more in this poll
+	run          int     // requests for it in a row that failed
 	probe        bool    // one register alone, beside the plan, to learn whether anything answers
 	trial        bool    // beside the plan, to learn whether a longer request is answered
 	across       int     // of a trial: the boundary across which it reads, 0 = it is about the length

@@ -20,7 +20,10 @@ type poll struct {
 	answered int       // answers with values
 	spoke    int       // answers of any kind that the unit itself gave
 	refused  int       // exceptions
-	lost     int       // requests without an answer
+	lost     int       // requests without an answer:
+	vain     int       // of these, since the last answer,
+	failed   int       // for blocks that were not answered when asked again either, and
+	sought   int       // for what is known to be bad, or looked for
 	most     int       // of these, of a unit that answers none
 	probes   int       // known bad registers asked again
 	last     *block    // the last block that was answered, and
@@ -119,9 +122,9 @@ func (p *poll) enterBad(s *span) {
 		}
 		p.bad(b, b.reason)
 		single := b.hi-b.lo == 1
-		if b.due(p.polls, p.now) && (!single || p.probes < maxProbes) {
+		if b.due(p.polls, p.now) && (!single || b.chance || p.probes < maxProbes) {
 			p.queue = append(p.queue, b)
-			if single {
+			if single && !b.chance {
 				p.probes++
 			}
 		}
@@ -200,11 +203,13 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 		d.gather()
 	}
 	p.amiss(b, err)
-	for n := 0; n < p.unit.retries && p.again(b, asLoss(err), &d.link.pace); n++ {
+	failed := p.failed
+	for n := 0; (n < p.unit.retries || n < askedAgain && asLoss(err) == nil) && p.again(b, err, &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
 	switch e := err.(type) {
 	case nil:
+		p.failed = failed
 		p.took(b)
 	case exception:
 		p.refuse(b, e)
@@ -236,12 +241,12 @@ func (p *poll) worth(b *block) bool {
 		p.postpone(b)
 		return false
 	case b.trial:
-		return p.answered > 0 && p.lost == 0
-	case b.reason == "" || b.probe || b.twice:
+		return p.answered > 0 && p.vain == 0 && 2*p.lost <= p.answered
+	case b.reason == "" || b.probe || b.twice || b.chance:
 		b.twice = false
 		return true
 	}
-	return !p.spent() && !(b.lost && b.hi-b.lo == 1 && p.lost > 0)
+	return !p.spent() && !(b.lost && b.hi-b.lo == 1 && p.sought > 0)
 }
 
 // leave is what becomes of a block for which the poll has no more time.
@@ -348,14 +353,11 @@ func (p *poll) bad(b *block, reason string) {
 
 // refuse is called when a block was answered with an exception.
 func (p *poll) refuse(b *block, e exception) {
-	r := refusal{words: e.Error(), sweeping: e == illegalFunction || e.passing() || e.gateway(), function: e == illegalFunction}
+	r := refusal{words: e.Error(), sweeping: e == illegalFunction || e.passing() || e.gateway(), function: e == illegalFunction, chance: e.gateway()}
 	if !b.trial {
 		p.bad(b, r.words)
 	}
-	if !e.gateway() {
-		p.spoke++
-	}
-	p.refused++
+	p.fails(b, e)
 	p.setback(b, r)
 	if e.gateway() && p.spoke == 0 && (p.refused >= maxSilent || b.probe) {
 		p.silence(r)
@@ -364,12 +366,12 @@ func (p *poll) refuse(b *block, e exception) {
 
 // miss is called when a block was met by silence, by a wrong answer or by the end of the connection.
 func (p *poll) miss(b *block, l *loss) {
-	r := refusal{words: l.words(p.unit.timeout), lost: true, sweeping: true, damaged: l.damaged()}
+	r := refusal{words: l.words(p.unit.timeout), lost: true, sweeping: true, damaged: l.damaged(), chance: true}
 	if !b.trial {
 		p.bad(b, r.words)
 	}
-	if p.lost++; p.lost >= maxLost {
-		p.over = r.words // enough for one poll
+	if p.fails(b, l); p.enough(0) {
+		p.over = r.words
 	}
 	p.setback(b, r)
 	if p.spoke == 0 && (p.lost >= p.most || b.probe && (p.most == maxSilent || b.area.reason != "")) {
@@ -377,19 +379,46 @@ func (p *poll) miss(b *block, l *loss) {
 	}
 }
 
-// again reports whether a request without an answer is worth asking again at once: of a device that answers otherwise, when
-// the same request was answered before, or when it may have come too soon after the last answer.
-func (p *poll) again(b *block, l *loss, pace *pace) bool {
-	if l == nil || b.trial || b.probe || p.spoke == 0 || p.lost+1 >= maxLost {
+// askedAgain is how often a request that is refused by an exception is made again at once where it may be chance: that costs no timeout.
+const askedAgain = 2
+
+// again reports whether a request that failed is worth making again at once: when it was answered before and that may be chance, or when it
+// may have come too soon after the last answer.
+func (p *poll) again(b *block, err error, pace *pace) bool {
+	l := asLoss(err)
+	e, refused := err.(exception)
+	if l == nil && (!refused || e.passing()) || b.trial || b.probe || l != nil && (p.spoke == 0 || p.enough(1)) {
 		return false
 	}
-	well := b.reason == "" && b.half.words == "" && b.proved
-	if !well {
-		if l.kind != lossSilent || !pace.hasty() {
+	if b.run+1 >= p.unit.enough(b, l != nil || e.gateway()) {
+		if l == nil || l.kind != lossSilent || !pace.hasty() {
 			return false
 		}
 		pace.futile++
 	}
-	p.lost++
+	p.fails(b, err)
 	return true
+}
+
+// fails counts a request that was not answered with values.
+func (p *poll) fails(b *block, err error) {
+	b.run++
+	if e, refused := err.(exception); refused {
+		if p.refused++; !e.gateway() {
+			p.spoke++
+		}
+		return
+	}
+	p.lost++
+	p.vain++
+	p.failed++
+	if b.reason != "" && !b.chance || b.half.words != "" {
+		p.sought++
+	}
+}
+
+// enough reports whether so many more losses would be enough for one poll: some in a row, on a line that loses many anyway a few more, or many
+// as against the answers.
+func (p *poll) enough(more int) bool {
+	return p.vain+more >= maxLost+(p.lost-p.vain)/maxLost || p.failed+more >= maxLost+p.answered/2
 }

@@ -18,6 +18,8 @@ type unit struct {
 	tested  time.Time                 // when it last met the whole timeout with silence
 	part    struct{ have, whole int } // bytes of the last answer that was incomplete
 	missed  string                    // the PDU of the last of them
+	foreign int                       // the unit id that answered last in its place
+	strange int                       // how often in a row that one did, since its own last answer
 	many    bool                      // learned: it writes only with the functions for several
 	noMask  bool                      // learned: it does not know function 22
 	weather
@@ -60,7 +62,7 @@ func (e *downError) Unwrap() error { return e.err }
 // after an earlier answer is made anew. Its error is an exception, a *loss after which the connection is fit for use, a
 // *downError, or that of ctx.
 func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, error) {
-	renewed, turned, busies := false, false, 0
+	renewed, turned, tested, busies := false, false, false, 0
 	for {
 		pdu, err := d.once(ctx, u, q)
 		l := asLoss(err)
@@ -74,6 +76,8 @@ func (d *driver) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 			busies++
 		case l == nil:
 			return nil, err
+		case d.link.pace.vain != noTrial && !tested:
+			tested = true // it was too soon on purpose
 		case l.kind == lossClosed && !l.begun && !renewed && (l.idle || d.link.answered && !q.writes):
 			renewed = true // an idle close, or the manner of a device that closes after each answer
 			if err := d.renew(ctx, u, l); err != nil {
@@ -142,7 +146,7 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		if u.silent > 0 {
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
 		}
-		u.silent, u.missed = 0, ""
+		u.silent, u.missed, u.strange = 0, "", 0
 		u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
 		if d.link.owing == u {
 			d.link.owing = nil
@@ -154,6 +158,7 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 		if l.kind != lossCrowd {
 			u.silent++
 		}
+		u.names(l)
 		if timeout == u.timeout {
 			u.tested = time.Now()
 		}
@@ -166,12 +171,29 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 				d.link.owing = u
 			}
 			u.missed = string(q.pdu)
+		} else {
+			d.link.pace.doubt()
 		}
 		if d.link.framing != mbap {
 			u.late = time.Now().Add(u.timeout)
 		}
 	}
 	return pdu, err
+}
+
+// sureForeign is how often another unit must have answered in place of one until it is named: a damaged answer has any number.
+const sureForeign = 3
+
+// names says whether the answer of another unit is always of the same one.
+func (u *unit) names(l *loss) {
+	if l.kind != lossUnit {
+		return
+	}
+	if u.strange == 0 || l.unit != u.foreign {
+		u.foreign, u.strange = l.unit, 0
+	}
+	u.strange++
+	l.often = u.strange >= sureForeign
 }
 
 // The bounds of a brief wait.

@@ -29,9 +29,7 @@ func TestNothingUntrueIsLearned(t *testing.T) {
 				lines++
 				for option, text := range learned {
 					untrue[option]++
-					if option != "pause_between_requests" && option != "pause_after_connect" { // of silence they are learned at once: see pace.go
-						t.Errorf("%s, %d %%: learned %s: %s", name, share, option, text)
-					}
+					t.Errorf("%s, %d %%: learned %s: %s", name, share, option, text)
 				}
 			}
 		}
