@@ -148,7 +148,9 @@ func (p *poll) insert(at int, blocks ...*block) {
 }
 
 // spent reports whether the poll has no more requests to give for searching.
-func (p *poll) spent() bool { return p.refused >= maxRefused || p.sought >= maxLost }
+func (p *poll) spent() bool {
+	return p.refused >= maxRefused || p.sought >= maxLost || p.failed >= p.bearable()
+}
 
 // postpone leaves a half of a refused block to the next poll.
 func (p *poll) postpone(b *block) {

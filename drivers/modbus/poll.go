@@ -417,8 +417,16 @@ func (p *poll) fails(b *block, err error) {
 	}
 }
 
+// bearable is how many losses in vain a poll bears: a few, and half as many as there were answers, in a search those of long polls only.
+func (p *poll) bearable() int {
+	if p.sought > 0 {
+		return maxLost + max(0, p.answered-2*maxLost)/2
+	}
+	return maxLost + p.answered/2
+}
+
 // enough reports whether so many more losses would be enough for one poll: some in a row, on a line that loses many anyway a few more, or many
 // as against the answers.
 func (p *poll) enough(more int) bool {
-	return p.vain+more >= maxLost+(p.lost-p.vain)/maxLost || p.failed+more >= maxLost+p.answered/2
+	return p.vain+more >= maxLost+(p.lost-p.vain)/maxLost || p.failed+more >= p.bearable()
 }
