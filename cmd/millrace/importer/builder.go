@@ -150,7 +150,7 @@ func (b *builder) group(where string, d *Device, name string, interval time.Dura
 			return g
 		}
 	}
-	g := &Group{Name: b.clean(where, name), Interval: interval, names: map[string]bool{}}
+	g := &Group{Name: b.clean(where, name), Interval: interval, names: map[string]int{}}
 	for _, other := range d.Groups {
 		if other.Name == g.Name {
 			g.Name = b.clean(where, name+"-"+telemetry.Short(interval))
@@ -187,8 +187,9 @@ func (b *builder) add(where string, g *Group, t Tag) {
 		return
 	}
 	t.Name = name
-	for n := 2; g.names[t.Name]; n++ {
-		t.Name = fmt.Sprintf("%s_%d", name, n)
+	for g.names[t.Name] > 0 {
+		g.names[name]++ // so that a name that stands there often is not searched from the beginning
+		t.Name = fmt.Sprintf("%s_%d", name, g.names[name])
 	}
 	if len(t.Name) > 255 {
 		b.problem(where, "left out: its name is taken, and too long for a number behind it; name it by hand")
@@ -197,7 +198,7 @@ func (b *builder) add(where string, g *Group, t Tag) {
 	if t.Name != name {
 		b.problem(where, "its name is taken in group %q; it became %q", g.Name, t.Name)
 	}
-	g.names[t.Name] = true
+	g.names[t.Name] = 1
 	g.Tags = append(g.Tags, t)
 	b.result.Tags++
 }

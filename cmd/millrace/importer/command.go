@@ -29,7 +29,7 @@ func New(failed func(error) error) *cobra.Command {
 		Example: "  millrace import kepware-csv press.csv --device press-1 --url tcp://192.168.1.10:502 --unit 1 > devices/press-1.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("import takes a format and a file, and these are %d arguments; the formats are %s", len(args), strings.Join(Formats(), ", "))
+				return fmt.Errorf("import takes a format and a file, and not %s; the formats are %s", web.Count(uint64(len(args)), "argument"), strings.Join(Formats(), ", "))
 			}
 			if formats[args[0]] == nil {
 				return fmt.Errorf("there is no format %q; use one of %s", args[0], strings.Join(Formats(), ", "))
@@ -72,6 +72,9 @@ func report(w io.Writer, r *Result) {
 	}
 	if r.Unnamed > 0 {
 		fmt.Fprintf(w, "and %d more remarks\n", r.Unnamed)
+	}
+	if r.Tags == 0 {
+		return
 	}
 	fmt.Fprintf(w, "%s imported; run millrace check before you use the output\n", web.Count(uint64(r.Tags), "tag"))
 }

@@ -51,7 +51,7 @@ type Group struct {
 	Name     string
 	Interval time.Duration
 	Tags     []Tag
-	names    map[string]bool
+	names    map[string]int // how often each was wanted
 }
 
 // Tag is one tag in the words of the config.
