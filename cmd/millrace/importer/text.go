@@ -19,9 +19,9 @@ func asText(b *builder, data []byte, table bool) ([]byte, error) {
 	case bytes.HasPrefix(data, []byte("\xfe\xff")):
 		data = fromUTF16(binary.BigEndian, data[2:])
 	}
-	begin := bytes.TrimSpace(data[:min(len(data), 1000)])
+	begin := bytes.TrimSpace(data)
 	switch {
-	case len(begin) == 0 && len(bytes.TrimSpace(data)) == 0:
+	case len(begin) == 0:
 		return nil, errors.New("the file is empty; export it again")
 	case isWorkbook(data):
 		return nil, errors.New("the file is an Excel workbook or another archive; give the text file itself")

@@ -46,6 +46,7 @@ func TestWrongFiles(t *testing.T) {
 		{"telegraf", " \n", "the file is empty"},
 		{"telegraf", "\x7fELF\x00\x01", "the file is binary and no text"},
 		{"kepware-json", "<?xml version=\"1.0\"?><a/>", "the file is XML or HTML"},
+		{"openmodbus", strings.Repeat(" ", 3000) + "<a/>", "the file is XML or HTML"},
 		{"kepware-json", "PK\x03\x04abc", "the file is an Excel workbook or another archive"},
 		{"openmodbus", "registers: {'1': {name: \"\xb0\"}}", "the file is not UTF-8"},
 		{"openmodbus", file("kepware.json"), "looks like kepware-json, so write millrace import kepware-json"},
