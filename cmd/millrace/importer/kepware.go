@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -325,8 +326,9 @@ func kepwareJSON(b *builder, data []byte) error {
 // driverKey is a property of a device of one of the Modbus drivers.
 var driverKey = regexp.MustCompile(`^modbus\w*\.(DEVICE_\w+)$`)
 
-// oneDriver gives the properties of all Modbus drivers the same names, wherever they stand.
+// oneDriver gives the properties that are read the same names with all Modbus drivers, wherever they stand.
 func oneDriver(v any) {
+	properties, device := &document{tag: "json"}, reflect.ValueOf(kepwareDevice{})
 	switch v := v.(type) {
 	case []any:
 		for _, one := range v {
@@ -335,7 +337,7 @@ func oneDriver(v any) {
 	case map[string]any:
 		for _, key := range slices.Collect(maps.Keys(v)) {
 			oneDriver(v[key])
-			if m := driverKey.FindStringSubmatch(key); m != nil {
+			if m := driverKey.FindStringSubmatch(key); m != nil && properties.field(device, "modbus."+m[1]).IsValid() {
 				one := v[key]
 				delete(v, key)
 				v["modbus."+m[1]] = one
