@@ -77,7 +77,7 @@ func (b *Buffer) place(name string, at StartAt, quarantined map[string]int) (fre
 // which they came tells of those that left before this process. mu is held.
 func (b *Buffer) leastUsed(quarantined map[string]int) (least *Destination) {
 	for _, d := range b.slots {
-		if d == nil || d.known || d.backlog > 0 || quarantined[d.name] > 0 {
+		if d == nil || d.known || d.backlog > 0 || quarantined[d.name] > 0 || b.untoldTo(d.slot) > 0 {
 			continue
 		}
 		if least == nil || cmp.Or(cmp.Compare(d.left, least.left), cmp.Compare(d.origin, least.origin)) < 0 {

@@ -243,6 +243,16 @@ func (b *Buffer) gapsDue() bool {
 	return false
 }
 
+// untoldTo returns how many losses a slot's destination is still to be told of. mu is held.
+func (b *Buffer) untoldTo(slot int) (n int) {
+	for key := range b.gaps {
+		if key.to&bit(slot) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // untell forgets the losses that a slot's destination was still to be told. mu is held.
 func (b *Buffer) untell(slot int) {
 	gaps, order := b.gaps, b.gapOrder

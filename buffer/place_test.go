@@ -21,6 +21,11 @@ func fullHouse(t *testing.T, dir string, keep map[int]string) {
 		seq, _ := appendN(t, b, s, 1)
 		switch keep[i] {
 		case "a record":
+		case "a loss":
+			b.mu.Lock()
+			b.missing(s.account, bit(d.slot), &Gap{Count: 2, Cause: CauseFull, FirstSeq: seq, LastSeq: seq})
+			b.mu.Unlock()
+			readAll(t, d, true)
 		case "quarantine":
 			readAll(t, d, false)
 			if err := d.Reject(seq, "no"); err != nil {
@@ -52,7 +57,17 @@ func namesOf(b *Buffer) string {
 // ago gives way, at Open and while the store is in use.
 func TestEmptyPlacesGiveWay(t *testing.T) {
 	dir := t.TempDir() + "/store"
-	fullHouse(t, dir, map[int]string{0: "a record", 1: "quarantine"})
+	fullHouse(t, dir, map[int]string{0: "a record", 1: "quarantine", 8: "a loss"})
+	ro, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range ro.Stats().Destinations {
+		if want := d.Name == "old-08"; (d.Untold == 1) != want || !d.Keeps() && want {
+			t.Errorf("%s: %d losses to tell", d.Name, d.Untold)
+		}
+	}
+	ro.Close()
 	o := testOptions()
 	o.Destinations = []string{"new", "cloud", "old-02"} // the new one first: it must not take the place of one that is named behind it
 	b := mustOpen(t, dir, o)
@@ -67,7 +82,7 @@ func TestEmptyPlacesGiveWay(t *testing.T) {
 	if err := b.RemoveDestination("old-02"); err != nil { // keeps two now
 		t.Fatal(err)
 	}
-	for i := range 3 {
+	for i := range 8 { // of the nine that keep nothing
 		name := fmt.Sprintf("later-%d", i)
 		d, err := b.AddDestination(name, StartNow)
 		if err != nil {
@@ -79,8 +94,8 @@ func TestEmptyPlacesGiveWay(t *testing.T) {
 		}
 		checkLedger(t, b)
 	}
-	if got := namesOf(b); strings.Contains(got, "old-04") || strings.Contains(got, "old-05") || strings.Contains(got, "old-06") || !strings.Contains(got, "old-07") || !strings.Contains(got, "old-02") {
-		t.Errorf("after three more: %s", got)
+	if got := namesOf(b); !strings.Contains(got, "old-08") || !strings.Contains(got, "old-02") || strings.Count(got, "old-") != 6 || !strings.Contains(got, "old-14") {
+		t.Errorf("after eight more: %s", got)
 	}
 	commitNow(t, b)
 	want := namesOf(b)

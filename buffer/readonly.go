@@ -58,7 +58,6 @@ func openReadOnly(dir string) (*Buffer, error) {
 	if err := b.settle(old); err != nil {
 		return nil, err
 	}
-	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
 	b.stateSize = fileSize(filepath.Join(dir, stateName), 0)
 	b.old = old
 	return b, nil

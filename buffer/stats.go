@@ -41,6 +41,7 @@ type DestinationStats struct {
 
 	Backlog     uint64 `json:"backlog"`      // records not acknowledged, those in flight included
 	Quarantined int    `json:"quarantined"`  // entries
+	Untold      int    `json:"untold"`       // losses that it is still to be told of; they wait while it is not in use
 	InFlight    int    `json:"in_flight"`    // records
 	OldestSeq   uint64 `json:"oldest_seq"`   // the first one not acknowledged, or the next one when there is none
 	OldestAt    int64  `json:"oldest_at_us"` // its time in µs since 1970, interpolated within its segment; 0 when there is none
@@ -49,7 +50,7 @@ type DestinationStats struct {
 }
 
 // Keeps reports whether the store keeps anything for the destination: one that is not in use and keeps nothing takes no place.
-func (d *DestinationStats) Keeps() bool { return d.Backlog > 0 || d.Quarantined > 0 }
+func (d *DestinationStats) Keeps() bool { return d.Backlog > 0 || d.Quarantined > 0 || d.Untold > 0 }
 
 // Stats returns the state of the buffer.
 func (b *Buffer) Stats() Stats {
@@ -64,7 +65,7 @@ func (b *Buffer) Stats() Stats {
 	for _, d := range b.slots {
 		if d != nil {
 			s.Destinations = append(s.Destinations, DestinationStats{Name: d.name, Configured: d.known,
-				Backlog: d.backlog, Quarantined: aside[d.name], InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
+				Backlog: d.backlog, Quarantined: aside[d.name], Untold: b.untoldTo(d.slot), InFlight: len(d.flight), OldestSeq: d.acked.next(0), OldestAt: b.oldestAt(d), Ranges: len(d.acked.s), Ignored: d.skipped})
 		}
 	}
 	return s

@@ -80,7 +80,7 @@ func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
 	for _, d := range buf.Stats().Destinations {
 		if !d.Configured && d.Keeps() {
 			log.Warn("a destination is gone from the config: it gets nothing new, and the store keeps what it has not acknowledged; if it was renamed, that does not go to the new name",
-				"destination", d.Name, "records", d.Backlog, "quarantined", d.Quarantined, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
+				"destination", d.Name, "records", d.Backlog, "quarantined", d.Quarantined, "losses_to_tell", d.Untold, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
 		}
 	}
 }

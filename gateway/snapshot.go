@@ -169,6 +169,9 @@ const longAt = 2 * time.Second
 func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, destinations []*destination) web.Device {
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.name, Driver: d.driver, URL: d.shown, Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
+	if stats.Up && v.Reason == poller.NotYet {
+		v.Reason = "connected, and its first poll is not over yet"
+	}
 	if stats.Lasts >= longAt {
 		v.LineAt = fmt.Sprintf("%s for %s", stats.At, telemetry.Short(stats.Lasts.Round(time.Second)))
 	}

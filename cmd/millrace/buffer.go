@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +46,7 @@ type openedStore struct {
 
 // on opens the store and calls do with it. SIGINT ends do's context.
 func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *openedStore) error) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(cmd)
 	defer stop()
 	s := &openedStore{dir: f.path}
 	var maxSize int64

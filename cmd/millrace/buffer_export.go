@@ -117,12 +117,16 @@ func export(ctx context.Context, s *openedStore, q web.Query, format string, w i
 	if n := len(st.Segments); n > 0 {
 		first = max(first, st.Segments[0].FirstSeq)
 	}
-	p := newProgress("exported")
+	p, found := newProgress("exported"), false
 	err = s.Scan(ctx, q, func(r *web.StoredRecord) error {
+		found = true
 		p.records(r.Seq-min(first, r.Seq), q.To-min(first, q.To))
 		return e.write(r)
 	})
 	p.end()
+	if err == nil && !found {
+		fmt.Fprintln(os.Stderr, "no such record is in the store; it keeps what a destination has not acknowledged yet")
+	}
 	return errors.Join(err, e.end(), incomplete(st))
 }
 

@@ -112,6 +112,9 @@ func (p *planWriter) absent(cfg *config.Config) {
 			if d.Quarantined > 0 {
 				kept += fmt.Sprintf(" and %d in quarantine", d.Quarantined)
 			}
+			if d.Untold > 0 {
+				kept += " and " + web.Count(uint64(d.Untold), "gap message")
+			}
 			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name, and nothing new is for it; if it was renamed, nothing goes over to the new name; `millrace buffer forget %s` ends this",
 				kept, d.Name, d.Name))
 		}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,9 +31,8 @@ with what arrived: exit 0 when every reading came, in order, else 1. Nothing is 
 			if err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := interruptible(cmd)
 			defer stop()
-			go func() { <-ctx.Done(); stop() }() // a second signal ends the process at once
 			o.Log, o.Protocols = log, protocols()
 			if _, err := demo.Run(ctx, o); err != nil {
 				return &exitError{exitFailed, err}

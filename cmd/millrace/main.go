@@ -4,12 +4,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -82,6 +85,13 @@ func withNegatives(root *cobra.Command, args []string) []string {
 		}
 	}
 	return args
+}
+
+// interruptible returns a context that SIGINT or SIGTERM ends; a second signal ends the process at once.
+func interruptible(cmd *cobra.Command) (context.Context, func()) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 func newRoot() *cobra.Command {

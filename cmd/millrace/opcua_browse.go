@@ -5,11 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,9 +58,8 @@ itself puts below Server (i=2253) and Aliases (i=23470) is listed only when NODE
 			if !slices.Contains(browseFormats, f.format) {
 				return fmt.Errorf("output %q is unknown; use one of %s", f.format, strings.Join(browseFormats, ", "))
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := interruptible(cmd)
 			defer stop()
-			go func() { <-ctx.Done(); stop() }() // a second signal ends the process at once
 			return failed(f.browse(ctx, cmd.OutOrStdout(), args[0], node))
 		},
 	}

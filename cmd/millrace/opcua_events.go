@@ -1,22 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"millrace/drivers"
 	"millrace/drivers/telemetry"
 )
 
@@ -35,46 +30,25 @@ it is interrupted or for so long as --for says. The conditions that stand are as
   millrace opcua events opc.tcp://192.168.1.20:4840 "ns=2;s=Press" --type i=2915 --min-severity 500 --for 1m -o json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := knownFormat(w.format); err != nil {
-				return err
-			}
 			if w.node = serverObject; len(args) == 2 {
 				w.node = args[1]
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			if w.lasts > 0 {
-				var cancel func()
-				ctx, cancel = context.WithTimeout(ctx, w.lasts)
-				defer cancel()
-			}
-			err := w.watch(ctx, cmd.OutOrStdout(), &f, args[0])
-			switch {
-			case ctx.Err() == nil:
-				return failed(err)
-			case w.shown == 0 && errors.Is(ctx.Err(), context.DeadlineExceeded):
-				return failed(fmt.Errorf("no event came within %v%s; watch longer", w.lasts, w.unheld))
-			}
-			return nil
+			return w.run(cmd, "event", func(ctx context.Context) error { return w.watch(ctx, cmd.OutOrStdout(), &f, args[0]) })
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().DurationVar(&w.lasts, "for", 0, "how long; 0 = until it is interrupted")
+	w.register(cmd)
 	cmd.Flags().IntVar(&w.severity, "min-severity", 0, "only events that are so severe, 1 to 1000")
 	cmd.Flags().StringVar(&w.kind, "type", "", "only events of this type and its subtypes, by `NODEID`, such as i=2915 (alarms) or i=2782 (conditions)")
-	cmd.Flags().StringVarP(&w.format, "output", "o", "table", "table or json (one object a line)")
 	return cmd
 }
 
 // eventWatch shows the events of a node.
 type eventWatch struct {
+	pushWatch
 	node     string
 	kind     string
 	severity int
-	lasts    time.Duration
-	format   string
-	shown    int
-	unheld   string
 }
 
 // tag is what the gateway would have in its config.
@@ -90,9 +64,6 @@ func (w *eventWatch) tag() telemetry.Tag {
 }
 
 func (w *eventWatch) watch(ctx context.Context, out io.Writer, f *serverFlags, url string) error {
-	if w.lasts < 0 {
-		return fmt.Errorf("--for %v is no time; leave it out to watch until it is interrupted", w.lasts)
-	}
 	c, err := f.dial(ctx, url, []telemetry.Tag{w.tag()}, 250*time.Millisecond, "subscribe")
 	if err != nil {
 		return err
@@ -103,31 +74,8 @@ func (w *eventWatch) watch(ctx context.Context, out io.Writer, f *serverFlags, u
 	} else if !tells {
 		fmt.Fprintf(os.Stderr, "%s does not say that it tells events, and may have none; i=2253 is the server itself, and millrace opcua browse shows what else\n", safe(w.node))
 	}
-	if pushed, err := c.Subscribe(ctx, drivers.Ref{}); err != nil || !pushed {
-		return cmp.Or(err, errors.New("the server pushes nothing"))
-	}
 	p := w.printer(out)
-	for pushes := c.Pushed(); ; {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case push, open := <-pushes:
-			switch {
-			case push.Err != nil:
-				return push.Err
-			case !open:
-				return errors.New("the connection is lost")
-			case push.Note != "":
-				fmt.Fprintln(os.Stderr, safe(push.Note))
-			}
-			if push.Lost > 0 {
-				fmt.Fprintf(os.Stderr, "%d events are missing before the next ones\n", push.Lost)
-			}
-			if err := w.take(push.Readings, p); err != nil {
-				return err
-			}
-		}
-	}
+	return w.follow(ctx, c, "events", func(readings []telemetry.Reading) error { return w.take(readings, p) })
 }
 
 // take shows the events of a push.
@@ -143,7 +91,7 @@ func (w *eventWatch) take(readings []telemetry.Reading, p eventPrinter) error {
 		}
 		if e.Subscribed {
 			if e.Note != "" {
-				w.unheld = ", and the server does not tell which conditions stand"
+				w.also = ", and the server does not tell which conditions stand"
 			}
 			fmt.Fprintf(os.Stderr, "the events of %s come from now on\n", w.node)
 			continue
@@ -213,7 +161,7 @@ func (w *eventWatch) printer(out io.Writer) eventPrinter {
 		}, func() error { return nil }}
 	}
 	t := &table{out: out}
-	t.add("TIME", "SEVERITY", "SOURCE", "CONDITION", "STATE", "ACKED", "MESSAGE", "TYPE")
+	t.head("TIME", "SEVERITY", "SOURCE", "CONDITION", "STATE", "ACKED", "MESSAGE", "TYPE")
 	return eventPrinter{func(e *shownEvent, _ string) error {
 		severity := ""
 		if e.Severity > 0 {
@@ -221,10 +169,5 @@ func (w *eventWatch) printer(out io.Writer) eventPrinter {
 		}
 		t.add(e.Time, severity, e.Source, e.Name, e.state(), yesNo(e.Acked), cut(e.Message, 200), e.Type)
 		return nil
-	}, func() error {
-		if w.shown == 0 { // the heads get their widths from the first events
-			return nil
-		}
-		return t.flush()
-	}}
+	}, t.flush}
 }

@@ -33,14 +33,14 @@ func TestOPCUAEvents(t *testing.T) {
 		}
 		return out.seen.String()
 	}
-	table := watch(eventWatch{node: "i=2253", format: "table"}, "part")
+	table := watch(eventWatch{node: "i=2253", pushWatch: pushWatch{format: "table"}}, "part")
 	if lines := strings.Split(table, "\n"); !strings.HasPrefix(lines[0], "TIME ") || !strings.Contains(table, "  600       Spindle  Overload   active High, stands  no     the load is high") || strings.Contains(table, "\x1b") {
 		t.Errorf("shown:\n%s", table)
 	}
-	if out := watch(eventWatch{node: "ns=2;s=Machine", format: "json", kind: "i=2915"}, `"message":"the load is high","condition":"ns=2;s=Overload","name":"Overload","retain":true,"enabled":true,"acked":false,"active":true,"limit":"High","refresh":true}`); strings.Contains(out, "part") {
+	if out := watch(eventWatch{node: "ns=2;s=Machine", pushWatch: pushWatch{format: "json"}, kind: "i=2915"}, `"message":"the load is high","condition":"ns=2;s=Overload","name":"Overload","retain":true,"enabled":true,"acked":false,"active":true,"limit":"High","refresh":true}`); strings.Contains(out, "part") {
 		t.Errorf("of alarms:\n%s", out)
 	}
-	if out := watch(eventWatch{node: "ns=2;s=Machine", format: "json", severity: 500}, `"severity":600`); strings.Contains(out, "part") {
+	if out := watch(eventWatch{node: "ns=2;s=Machine", pushWatch: pushWatch{format: "json"}, severity: 500}, `"severity":600`); strings.Contains(out, "part") {
 		t.Errorf("of severity 500:\n%s", out)
 	}
 	events := func(want int, args ...string) string {
@@ -53,7 +53,7 @@ func TestOPCUAEvents(t *testing.T) {
 	contains(t, events(exitFailed, "ns=2;s=Machine", "--type", "i=2041", "--for", "1ns"), "no event came within 1ns; watch longer")
 	contains(t, events(exitFailed, "--for", "1m", "--min-severity", "1001"), `min_severity "1001" is no severity; use 1`)
 	contains(t, events(exitFailed, "--for", "1m", "--type", "alarm"), `event_type "alarm": `)
-	contains(t, events(exitFailed, "--for", "-1s"), "leave it out")
+	contains(t, events(exitUsage, "--for", "-1s"), "leave it out")
 	silent, _ := plantServer(t, opcuasim.Options{RefuseRefresh: 0x80750000}, 10*time.Minute)
 	contains(t, both(t, exitFailed, "events", silent.Endpoint(), "--option", "security_policy=none", "ns=2;s=Machine", "--type", "i=2915", "--for", "2s"),
 		"the server does not tell which conditions stand (ConditionRefresh: BadMethodInvalid: ", "no event came within 2s, and the server does not tell which conditions stand; watch longer")

@@ -2,15 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,9 +35,8 @@ server that is interrupted forgets where it was.
 			if err := h.parse(from, to); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := interruptible(cmd)
 			defer stop()
-			go func() { <-ctx.Done(); stop() }() // a second signal ends the process at once
 			return failed(h.show(ctx, cmd.OutOrStdout(), &f, args[0], args[1:]))
 		},
 	}
@@ -98,7 +93,7 @@ func (h *nodeHistory) show(ctx context.Context, out io.Writer, f *serverFlags, u
 		return err
 	}
 	defer c.Close()
-	p := h.printer(out)
+	p := newReadingPrinter(out, h.format)
 	shown, kept := 0, 0
 	for i, node := range nodes {
 		n, keeps, err := h.one(ctx, c, i, node, p)
@@ -125,7 +120,7 @@ var (
 
 // one shows what there is of one node. A request that is under way is waited for: to give it up costs the connection, and the server would keep its
 // place in the history.
-func (h *nodeHistory) one(ctx context.Context, c *opcua.Client, group int, node string, p *pastPrinter) (shown int, keeps bool, err error) {
+func (h *nodeHistory) one(ctx context.Context, c *opcua.Client, group int, node string, p *readingPrinter) (shown int, keeps bool, err error) {
 	more := int64(0)
 	refused, err := c.Past(context.WithoutCancel(ctx), drivers.Ref{Group: group}, h.from, h.to, func(readings []telemetry.Reading) error {
 		for i := range readings {
@@ -153,32 +148,4 @@ func (h *nodeHistory) one(ctx context.Context, c *opcua.Client, group int, node 
 		fmt.Fprintf(os.Stderr, "%s: the server keeps its history, and has no value of this time\n", safe(node))
 	}
 	return shown, refused == "", nil
-}
-
-// pastPrinter prints values in one of the formats.
-type pastPrinter struct {
-	value func(node string, r *telemetry.Reading)
-	flush func() error
-}
-
-func (h *nodeHistory) printer(out io.Writer) *pastPrinter {
-	switch h.format {
-	case "json":
-		enc := json.NewEncoder(out)
-		var problem error
-		return &pastPrinter{func(node string, r *telemetry.Reading) {
-			problem = errors.Join(problem, enc.Encode(watchedNode{node, jsonValue(r.Value), r.Quality.String(), r.Reason, sourceText(r)}))
-		}, func() error { return problem }}
-	case "csv":
-		w := csv.NewWriter(out)
-		w.Write([]string{"source_time", "node", "value", "quality", "reason"}) // Error tells
-		return &pastPrinter{func(node string, r *telemetry.Reading) {
-			w.Write([]string{sourceText(r), node, valueText(r.Value, 0), r.Quality.String(), r.Reason})
-		}, func() error { w.Flush(); return w.Error() }}
-	}
-	t := &table{out: out}
-	t.add("SOURCE TIME", "NODE", "VALUE", "QUALITY", "REASON")
-	return &pastPrinter{func(node string, r *telemetry.Reading) {
-		t.add(sourceText(r), node, shortText(r.Value), r.Quality.String(), r.Reason)
-	}, t.flush}
 }

@@ -130,17 +130,12 @@ func (l *listing) csv(w *csv.Writer) (show func(p *place), end func() error) {
 
 func (l *listing) table() (show func(p *place), end func() error) {
 	t := &table{out: l.out, widest: 80}
-	t.add("PATH", "NODE", "CLASS", "TYPE", "UNIT", "ACCESS", "DESCRIPTION")
+	t.head("PATH", "NODE", "CLASS", "TYPE", "UNIT", "ACCESS", "DESCRIPTION")
 	show = func(p *place) {
 		n := listed(p)
 		t.add(n.cells()...)
 	}
-	return show, func() error {
-		if len(t.rows) == 1 { // nothing but the head
-			return nil
-		}
-		return t.flush()
-	}
+	return show, t.flush
 }
 
 func (l *listing) head(url string) {

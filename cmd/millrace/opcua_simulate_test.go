@@ -206,10 +206,10 @@ func TestOPCUAFaultsOfSubscriptions(t *testing.T) {
 				ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
 			}
 			defer cancel()
-			w := nodeWatch{nodes: []string{"ns=2;s=Machine.Beat"}, interval: 100 * time.Millisecond, format: "json"}
+			w := nodeWatch{pushWatch: pushWatch{format: "json"}, interval: 100 * time.Millisecond}
 			var err error
 			told := stderrOf(t, func() {
-				err = w.watch(ctx, &struck{begin: changes[0].do, end: cancel, enough: c.enough}, options, s.Endpoint())
+				err = w.watch(ctx, &struck{begin: changes[0].do, end: cancel, enough: c.enough}, options, s.Endpoint(), []string{"ns=2;s=Machine.Beat"})
 			})
 			if got := fmt.Sprint(told, err); !strings.Contains(got, c.want) || c.fault == "skip:2" && strings.Contains(got, "missing") {
 				t.Errorf("%s\nwant %s", got, c.want)

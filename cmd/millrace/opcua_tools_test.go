@@ -169,8 +169,8 @@ func TestOPCUAWatch(t *testing.T) {
 		n.Store(0)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		out := untilSeen{words: words, end: cancel}
-		w := nodeWatch{nodes: []string{"ns=2;s=beat", "ns=2;s=none"}, interval: 50 * time.Millisecond, format: format}
-		err := w.watch(ctx, &out, &serverFlags{pki: &pkiFlags{path: "pki"}, options: map[string]string{"security_policy": "none"}, timeout: 10 * time.Second}, s.Endpoint())
+		w := nodeWatch{pushWatch: pushWatch{format: format}, interval: 50 * time.Millisecond}
+		err := w.watch(ctx, &out, &serverFlags{pki: &pkiFlags{path: "pki"}, options: map[string]string{"security_policy": "none"}, timeout: 10 * time.Second}, s.Endpoint(), []string{"ns=2;s=beat", "ns=2;s=none"})
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%v\n%s", err, out.seen.String())
 		}
@@ -187,13 +187,12 @@ func TestOPCUAWatch(t *testing.T) {
 // TestOPCUAWatchHeads: the heads stand above their columns, also where the server's first sign of life has no value.
 func TestOPCUAWatchHeads(t *testing.T) {
 	var out bytes.Buffer
-	w := nodeWatch{nodes: []string{"ns=2;s=Counter"}, format: "table"}
-	show, flush := w.printer(&out)
-	if err := flush(); err != nil {
+	p := newReadingPrinter(&out, "table")
+	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	show(&telemetry.Reading{Value: telemetry.Float64(676380402), Time: 1_700_000_000_250_000})
-	if err := flush(); err != nil {
+	p.value("ns=2;s=Counter", &telemetry.Reading{Value: telemetry.Float64(676380402), Time: 1_700_000_000_250_000})
+	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
 	want := `SOURCE TIME                  NODE            VALUE      QUALITY  REASON

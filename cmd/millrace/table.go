@@ -15,10 +15,17 @@ type table struct {
 	widest int // column; 0 = widest
 	widths []int
 	rows   [][]string // not written yet
+	bare   bool       // the only row is the head, which gets its widths from the first of the others
 }
 
 // widest is how wide a column grows: one long text must not push the others away for good.
 const widest = 40
+
+// head adds the names of the columns. They are written with the first row, and not without one.
+func (t *table) head(names ...string) {
+	t.add(names...)
+	t.bare = true
+}
 
 func (t *table) add(cells ...string) {
 	t.widths = append(t.widths, make([]int, max(0, len(cells)-len(t.widths)))...)
@@ -26,7 +33,7 @@ func (t *table) add(cells ...string) {
 		cells[i] = strings.Map(printable, c)
 		t.widths[i] = max(t.widths[i], min(utf8.RuneCountInString(cells[i]), cmp.Or(t.widest, widest)))
 	}
-	t.rows = append(t.rows, cells)
+	t.rows, t.bare = append(t.rows, cells), false
 }
 
 // cut shortens a text to so many characters, the last of which says so.
@@ -52,6 +59,9 @@ func printable(r rune) rune {
 }
 
 func (t *table) flush() error {
+	if t.bare {
+		return nil
+	}
 	var out strings.Builder
 	for _, cells := range t.rows {
 		line := ""

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +40,7 @@ characters; json and csv have all of it.`,
 				return err
 			}
 			device, tag, _ := strings.Cut(strings.Join(args, ""), "/")
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := interruptible(cmd)
 			defer stop()
 			err := f.show(ctx, cmd.OutOrStdout(), device, tag)
 			if err != nil && ctx.Err() == nil {

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
@@ -191,6 +193,21 @@ func repeated(pairs []*yaml.Node) func(i int) int {
 // formerly are keys that other words have replaced, and those.
 var formerly = map[string]string{"spare_url": `write "urls: [URL, SPARE]" in place of url and spare_url`}
 
+// foreign are the words of other gateways and of manuals for keys of ours, in lower case.
+var foreign = map[string]string{"slave": "unit", "slave_id": "unit", "slaveid": "unit", "unit_id": "unit", "unitid": "unit", "station": "unit",
+	"host": "url", "ip": "url", "server": "url", "broker": "url", "controller": "url", "endpoint": "url", "poll_interval": "interval", "scan_rate": "interval",
+	"period": "interval", "register": "address", "offset_address": "address", "node_id": "address", "nodeid": "address", "node": "address",
+	"datatype": "type", "data_type": "type", "byte_order": "order", "byteorder": "order", "word_order": "order", "endianness": "order",
+	"factor": "scale", "multiplier": "scale", "gain": "scale", "units": "unit", "eu": "unit", "protocol": "driver"}
+
+// meantKey returns the key that was probably meant by a word, "" for none.
+func meantKey(word string, known []string) string {
+	if key := foreign[strings.ToLower(word)]; key != "" && slices.Contains(known, key) {
+		return key
+	}
+	return Nearest(word, known)
+}
+
 // unknownKey reports a key that nobody knows, and returns the key that was probably meant, if any.
 func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (meant string) {
 	if l.full() {
@@ -201,13 +218,16 @@ func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (me
 		known = append(known, o.Name)
 	}
 	word, _, _ := strings.Cut(f.name, ":")
-	mend := didYouMean(word, known, "its keys are")
-	if now := formerly[word]; now != "" {
-		mend = now
-	} else if meant = Nearest(word, known); meant == "" {
-		if home := l.home(word, f.in); home != "" {
-			mend = home
+	mend := formerly[word]
+	if mend == "" {
+		if meant = meantKey(word, known); meant != "" {
+			mend = fmt.Sprintf("did you mean %q?", meant)
+		} else if mend = l.home(word, f.in); mend == "" {
+			mend = didYouMean(word, known, "its keys are")
 		}
+	}
+	if _, err := strconv.Atoi(f.name); err == nil {
+		mend = "a number has a point, not a comma; a text with a comma stands in quotes"
 	}
 	if strings.Contains(f.name, ":") {
 		mend = "put a space after the colon"

@@ -13,20 +13,7 @@ import (
 // hangs, so that it goes on for its grace time, and reloaded with another device: afterwards every number has come, those of the outages marked as what they are.
 func TestInteropBackfill(t *testing.T) {
 	t.Parallel()
-	need(t, mosquitto(), nodeOPCUA())
-	server := startNodeOPCUA(t)
-	path, err := NewProxy(server.addr)
-	must(t, err)
-	t.Cleanup(path.Close)
-	device := strings.Replace(subscribedDevice(server, "Beat", unsecured), server.addr+"\n", path.Addr()+"\n    backfill: history\n", 1)
-	b := newBed(t, 0, Setup{More: device})
-	b.start()
-	more := func(what string) {
-		t.Helper()
-		_, before := b.beats()
-		b.until(60*time.Second, "beats "+what, func() bool { _, n := b.beats(); return n > before+20 })
-	}
-	more("at first")
+	b, path, more := throughPath(t, "Beat", unsecured+"    backfill: history\n")
 	path.Refuse()
 	path.Cut()
 	time.Sleep(pick(8*time.Second, 5*time.Minute))

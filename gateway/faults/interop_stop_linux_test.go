@@ -63,19 +63,7 @@ func TestStopsAreTold(t *testing.T) {
 // TestInteropStops is the same with what node-opcua counts.
 func TestInteropStops(t *testing.T) {
 	t.Parallel()
-	need(t, mosquitto(), nodeOPCUA())
-	server := startNodeOPCUA(t)
-	path, err := NewProxy(server.addr)
-	must(t, err)
-	t.Cleanup(path.Close)
-	b := newBed(t, 0, Setup{More: strings.Replace(subscribedDevice(server, "Tick", unsecured), server.addr+"\n", path.Addr()+"\n", 1)})
-	b.start()
-	more := func(what string) {
-		t.Helper()
-		_, before := b.beats()
-		b.until(60*time.Second, "beats "+what, func() bool { _, n := b.beats(); return n > before+10 })
-	}
-	more("at first")
+	b, path, more := throughPath(t, "Tick", unsecured)
 	b.stopEachWay(path, more)
 	time.Sleep(12 * time.Second) // a gap may wait for ten
 	silent, n := b.beats()

@@ -13,10 +13,28 @@ import (
 
 // subscribedDevice is subscribed to what node-opcua counts by itself: Beat each 100 ms, or Tick each 400 ms. It is sampled more often: of two changes within
 // one sample the server would tell the second only.
-func subscribedDevice(server *peer, counter, security string) string {
+func subscribedDevice(addr, counter, options string) string {
 	return fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n%s    timeout: 2s\n    groups:\n"+
-		"      - name: all\n        interval: 20ms\n        tags:\n", server.addr, security) +
+		"      - name: all\n        interval: 20ms\n        tags:\n", addr, options) +
 		fmt.Sprintf(tagLine+tagLine+tagLine, "beat", counter, "text", "String", "missing", "Missing")
+}
+
+// throughPath starts node-opcua, and a gateway that is subscribed to a counter of it over a path that can break. more waits for further changes.
+func throughPath(t *testing.T, counter, options string) (b *bed, path *Proxy, more func(what string)) {
+	t.Helper()
+	need(t, mosquitto(), nodeOPCUA())
+	path, err := NewProxy(startNodeOPCUA(t).addr)
+	must(t, err)
+	t.Cleanup(path.Close)
+	b = newBed(t, 0, Setup{More: subscribedDevice(path.Addr(), counter, options)})
+	b.start()
+	more = func(what string) {
+		t.Helper()
+		_, before := b.beats()
+		b.until(60*time.Second, "beats "+what, func() bool { _, n := b.beats(); return n > before+10 })
+	}
+	more("at first")
+	return b, path, more
 }
 
 const unsecured = "    security_policy: none\n"
@@ -51,7 +69,7 @@ func TestInteropSubscribed(t *testing.T) {
 }
 
 func breakNodeOPCUA(t *testing.T, p *peer, security string) {
-	b := newBed(t, 0, Setup{More: subscribedDevice(p, "Tick", security)})
+	b := newBed(t, 0, Setup{More: subscribedDevice(p.addr, "Tick", security)})
 	b.start()
 	b.until(60*time.Second, "beats", func() bool { _, n := b.beats(); return n > 10 })
 	m := b.messages("beats")

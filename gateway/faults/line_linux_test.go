@@ -303,9 +303,14 @@ func (b *bed) await(n int, d time.Duration) {
 // until waits for a condition and fails the test when it does not come.
 func (b *bed) until(d time.Duration, what string, done func() bool) {
 	b.t.Helper()
+	waitFor(b.t, d, what, done)
+}
+
+func waitFor(t *testing.T, d time.Duration, what string, done func() bool) {
+	t.Helper()
 	for end := time.Now().Add(d); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.t.Fatalf("waited %s for %s, and it did not come", d, what)
+			t.Fatalf("waited %s for %s, and it did not come", d, what)
 		}
 	}
 }

@@ -123,12 +123,3 @@ func (s systemd) show(t *testing.T, property string) string {
 	t.Helper()
 	return strings.TrimSpace(s.do(t, true, "systemctl", "show", "millrace", "--value", "-p", property))
 }
-
-func waitFor(t *testing.T, d time.Duration, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(d); !done(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain for %s", d, what)
-		}
-	}
-}

@@ -14,7 +14,7 @@ const (
 // Stats is what a Publisher knows of itself. Counters begin with the process.
 type Stats struct {
 	State     State
-	Since     time.Time // when the session began, or the link was lost: an attempt in vain changes State and not Since
+	Since     time.Time // when the session began, or the link was lost: an attempt in vain, or a session that got nothing through, changes State and not Since
 	LastError string    // the last trouble, with what happens next; "" = none yet
 
 	Sessions   uint64        // logins accepted
@@ -33,6 +33,7 @@ type Stats struct {
 	Held           int            // of them those held back by circuit breakers
 	Breakers       []BreakerStats // those that are not closed; at most 64
 
+	before       *Stats // when the session began
 	liveInFlight int    // of those in flight the live ones
 	livePos      uint64 // where the live lane stands
 }
@@ -102,10 +103,16 @@ func (p *Publisher) show(f func(*Stats)) {
 
 func (p *Publisher) setState(state State) {
 	p.show(func(s *Stats) {
-		if s.State != state && (s.State == Connected) != (state == Connected) {
-			s.Since = time.Now()
+		was := s.State == Connected
+		if s.State = state; was == (state == Connected) {
+			return
 		}
-		s.State = state
+		if before := s.before; was && s.Sent > before.Sent && s.Acked == before.Acked {
+			s.Since = before.Since
+			return
+		}
+		s.before = &Stats{Since: s.Since, Sent: s.Sent, Acked: s.Acked}
+		s.Since = time.Now()
 	})
 }
 

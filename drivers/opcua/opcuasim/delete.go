@@ -26,13 +26,11 @@ func (s *Server) deleteSubscriptions(session *session, r *ua.DeleteSubscriptions
 
 // deleteItems takes items out of a subscription.
 func (s *Server) deleteItems(session *session, r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[r.SubscriptionID]
+	sub, unlock := session.subs.get(r.SubscriptionID)
 	if sub == nil {
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
+	defer unlock()
 	res := &ua.DeleteMonitoredItemsResponse{}
 	for _, id := range r.MonitoredItemIDs {
 		at, status := slices.IndexFunc(sub.items, func(i *item) bool { return i.id == id }), ua.StatusOK

@@ -194,13 +194,11 @@ func (s *Server) refreshConditions(made *session, r *ua.CallMethodRequest) ua.St
 		return ua.StatusBadArgumentsMissing
 	}
 	which, _ := r.InputArguments[0].Value().(uint32)
-	m := &made.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[which]
+	sub, unlock := made.subs.get(which)
 	if sub == nil {
 		return ua.StatusBadSubscriptionIDInvalid
 	}
+	defer unlock()
 	mark := func(i *item, kind uint32) {
 		s.tell(i, &Event{Type: kind, Time: time.Now(), Source: "Server", Severity: 100, serial: s.serial.Add(1), Node: strings.TrimPrefix(i.key.identifier, "s=")})
 	}

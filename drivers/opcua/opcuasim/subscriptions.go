@@ -195,19 +195,26 @@ func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRe
 		RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
 }
 
+// get returns a subscription with the lock held, nil and no lock when there is none.
+func (m *subscriptions) get(id uint32) (sub *subscription, unlock func()) {
+	m.mu.Lock()
+	if sub = m.all[id]; sub == nil {
+		m.mu.Unlock()
+	}
+	return sub, m.mu.Unlock
+}
+
 func (s *Server) createItems(session *session, r *ua.CreateMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
 	if n := s.opts.MaxItemsPerCall; n > 0 && len(r.ItemsToCreate) > n {
 		return nil, ua.StatusBadTooManyOperations
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[r.SubscriptionID]
+	sub, unlock := session.subs.get(r.SubscriptionID)
 	if sub == nil {
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
+	defer unlock()
 	res := &ua.CreateMonitoredItemsResponse{}
 	for _, want := range r.ItemsToCreate {
 		res.Results = append(res.Results, s.createItem(sub, want))
@@ -286,13 +293,11 @@ func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.
 }
 
 func (s *Server) republish(session *session, r *ua.RepublishRequest) (ua.Response, ua.StatusCode) {
-	m := &session.subs
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sub := m.all[r.SubscriptionID]
+	sub, unlock := session.subs.get(r.SubscriptionID)
 	if sub == nil {
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
+	defer unlock()
 	message := sub.sent[r.RetransmitSequenceNumber]
 	if message == nil {
 		return nil, ua.StatusBadMessageNotAvailable
