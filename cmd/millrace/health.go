@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	neturl "net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +44,7 @@ nobody answers.`,
 			dir, mistakes := path, error(nil)
 			if dir == "" {
 				if dir, mistakes = storePath(file); dir == "" {
-					return &exitError{exitFailed, mistakes}
+					return &exitError{exitFailed, elsewhere(file, mistakes)}
 				}
 			}
 			err := askSocket(ctx, dir, cmd.OutOrStdout())
@@ -55,6 +59,14 @@ nobody answers.`,
 	cmd.Flags().StringVar(&url, "url", "", "health page of the gateway, instead of a config")
 	cmd.MarkFlagsMutuallyExclusive("config", "path", "url")
 	return cmd
+}
+
+// elsewhere adds, where there is no config, how else a gateway can be named.
+func elsewhere(file string, err error) error {
+	if _, missing := os.Stat(file); !errors.Is(missing, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("there is no config %q; name the gateway's with --config FILE, or its store with --path DIR, or its page with --url http://HOST:PORT/healthz", file)
 }
 
 // askSocket asks through the local socket, and answers as the health page does.
@@ -82,11 +94,20 @@ func askSocket(ctx context.Context, dir string, out io.Writer) error {
 }
 
 func askPage(ctx context.Context, url string, out io.Writer) error {
+	if scheme, rest, ok := strings.Cut(url, "://"); !ok {
+		return &exitError{exitFailed, fmt.Errorf("--url %q does not begin with http:// or https://; write %s", url, pageOf(url))}
+	} else if scheme != "http" && scheme != "https" || rest == "" {
+		return &exitError{exitFailed, fmt.Errorf("--url %q is no page of a gateway; write %s", url, pageOf(rest))}
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return &exitError{exitFailed, fmt.Errorf("--url %q cannot be read; write http://HOST:PORT/healthz", url)}
 	}
 	resp, err := http.DefaultClient.Do(req)
+	var of *neturl.Error
+	if errors.As(err, &of) {
+		err = of.Err // the url is named below
+	}
 	if err != nil {
 		return &exitError{exitFailed, fmt.Errorf("ask %q: %w; is the gateway running?", url, err)}
 	}
@@ -101,4 +122,10 @@ func askPage(ctx context.Context, url string, out io.Writer) error {
 		return &exitError{exitFailed, fmt.Errorf("the gateway at %q answers %s", url, resp.Status)}
 	}
 	return nil
+}
+
+// pageOf is the health page at a host and port, as far as rest names them.
+func pageOf(rest string) string {
+	host, path, _ := strings.Cut(rest, "/")
+	return "http://" + cmp.Or(host, "HOST:PORT") + "/" + cmp.Or(path, "healthz")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -43,6 +44,36 @@ func TestHealthPage(t *testing.T) {
 			t.Errorf("%q: exits with %d, want %d: %s", body, got, want, &out)
 		}
 		page.Close()
+	}
+}
+
+// TestHealthSaysHow: without a scheme, or without a config, the command says how the gateway is named.
+func TestHealthSaysHow(t *testing.T) {
+	t.Chdir(t.TempDir())
+	page := httptest.NewServer(http.NotFoundHandler())
+	host := strings.TrimPrefix(page.URL, "http://")
+	page.Close() // nobody listens there any more
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, `there is no config "millrace.yaml"; name the gateway's with --config FILE, or its store with --path DIR, or its page with --url http://HOST:PORT/healthz`},
+		{[]string{"--config", "none.yaml"}, `there is no config "none.yaml"; name`},
+		{[]string{"--url", "localhost:9280"}, `--url "localhost:9280" does not begin with http:// or https://; write http://localhost:9280/healthz`},
+		{[]string{"--url", "192.168.1.7:9280/healthz"}, `write http://192.168.1.7:9280/healthz`},
+		{[]string{"--url", "mqtt://a:1"}, `--url "mqtt://a:1" is no page of a gateway; write http://a:1/healthz`},
+		{[]string{"--url", "http://"}, `write http://HOST:PORT/healthz`},
+		{[]string{"--url", "http://a b"}, `--url "http://a b" cannot be read`},
+		{[]string{"--url", page.URL}, `ask "` + page.URL + `": dial tcp ` + host + `: connect: connection refused; is the gateway running?`},
+	} {
+		cmd := newHealth()
+		cmd.SilenceUsage, cmd.SilenceErrors = true, true
+		cmd.SetArgs(c.args)
+		err := cmd.Execute()
+		var e *exitError
+		if !errors.As(err, &e) || e.code != exitFailed || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("health %q: %v, want %s", c.args, err, c.want)
+		}
 	}
 }
 

@@ -56,6 +56,12 @@ func parseManual(text string, first int) (manual, error) {
 	return a, nil
 }
 
+// unscale takes the scaling away from a tag that can have none.
+func (t *Tag) unscale() {
+	t.unscaled = t.Scale != 0 && t.Scale != 1 || t.Offset != 0 || t.Clamp != ""
+	t.Scale, t.Offset, t.Clamp = 0, 0, ""
+}
+
 // settle fills in where the tag stands and checks that its type fits there.
 func (t *Tag) settle(table string, number, bit int) error {
 	if number < 0 || number > lastRegister {
@@ -63,7 +69,8 @@ func (t *Tag) settle(table string, number, bit int) error {
 	}
 	t.Address = fmt.Sprintf("%s:%d", table, number)
 	if table == "coil" || table == "discrete" {
-		t.Type, t.Scale, t.Offset, t.Order = "", 0, 0, ""
+		t.Type, t.Order = "", ""
+		t.unscale()
 		return nil
 	}
 	if bit >= 0 {
@@ -71,11 +78,13 @@ func (t *Tag) settle(table string, number, bit int) error {
 			return fmt.Errorf("a register has no bit %d; use 0 to 15", bit)
 		}
 		t.Address += fmt.Sprintf(".%d", bit)
-		t.Type, t.Scale, t.Offset, t.Order = "", 0, 0, ""
+		t.Type, t.Order = "", ""
+		t.unscale()
 		return nil
 	}
 	words := types[t.Type] / 16
 	if t.Type == "string" || t.Type == "bytes" {
+		t.unscale()
 		if t.Length < 1 || t.Length > 250 {
 			return fmt.Errorf("a length of %d bytes is out of range; use 1 to 250", t.Length)
 		}

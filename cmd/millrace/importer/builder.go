@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/drivers/telemetry"
+	"millrace/gateway/web"
 )
 
 // placeholder is an address of RFC 5737: it is valid, and nobody answers there.
@@ -18,14 +19,18 @@ type builder struct {
 	result  *Result
 	options Options
 	devices map[string]*Device
+	tallies []tally
 	full    bool
+}
+
+// tally is a remark that many tags share, which is made once.
+type tally struct {
+	what string
+	tags int
 }
 
 func newBuilder(o Options) *builder {
 	o.Device = cmp.Or(o.Device, "imported")
-	if o.Interval <= 0 {
-		o.Interval = time.Second
-	}
 	return &builder{result: &Result{}, options: o, devices: map[string]*Device{}}
 }
 
@@ -35,6 +40,36 @@ func (b *builder) problem(where, format string, args ...any) {
 		return
 	}
 	b.result.Problems = append(b.result.Problems, Problem{clip(where, maxRemark), clip(fmt.Sprintf(format, args...), maxRemark)})
+}
+
+// count adds a tag to those that share a remark.
+func (b *builder) count(what string) {
+	for i := range b.tallies {
+		if b.tallies[i].what == what {
+			b.tallies[i].tags++
+			return
+		}
+	}
+	b.tallies = append(b.tallies, tally{what, 1})
+}
+
+// sayTallies makes the remarks that tags share.
+func (b *builder) sayTallies() {
+	for _, t := range b.tallies {
+		b.problem(web.Count(uint64(t.tags), "tag"), "%s", t.what)
+	}
+}
+
+// writable is what tags share that others can write.
+const writable = "writable there and only read here; name under writes of the config what a command may write"
+
+// unit is the unit id of a device whose file has none.
+func (b *builder) unit(where string) int {
+	if b.options.Unit != nil {
+		return *b.options.Unit
+	}
+	b.problem(where, "the file does not say the unit id of the device, so 1 was taken; give --unit where it is another")
+	return 1
 }
 
 // clip bounds what a foreign file can make us print.
@@ -97,7 +132,16 @@ func (b *builder) clean(where, name string) string {
 
 // group returns the group of the device with that name and interval.
 func (b *builder) group(where string, d *Device, name string, interval time.Duration) *Group {
-	interval = min(max(cmp.Or(interval, b.options.Interval), 10*time.Millisecond), 24*time.Hour)
+	if interval == 0 {
+		if interval = b.options.Interval; interval == 0 {
+			interval = time.Second
+			b.count("no interval in the file, so 1s was taken; --interval sets another")
+		}
+	}
+	if bounded := min(max(interval, 10*time.Millisecond), 24*time.Hour); bounded != interval {
+		b.count(fmt.Sprintf("the interval of %s became %s; an interval is 10ms to 24h", interval, telemetry.Short(bounded)))
+		interval = bounded
+	}
 	if name == "" {
 		name = "every-" + telemetry.Short(interval)
 	}
@@ -106,7 +150,7 @@ func (b *builder) group(where string, d *Device, name string, interval time.Dura
 			return g
 		}
 	}
-	g := &Group{Name: b.clean(where, name), Interval: interval, names: map[string]bool{}}
+	g := &Group{Name: b.clean(where, name), Interval: interval, names: map[string]int{}}
 	for _, other := range d.Groups {
 		if other.Name == g.Name {
 			g.Name = b.clean(where, name+"-"+telemetry.Short(interval))
@@ -134,14 +178,18 @@ func (b *builder) add(where string, g *Group, t Tag) {
 		b.problem(where, "its scaling is not a number; set scale and offset by hand")
 		t.Scale, t.Offset = 0, 0
 	}
+	if t.unscaled {
+		b.problem(where, "its scaling was left out, because a bit or a text has none; remove it there or choose another type by hand")
+	}
 	name := strings.ToValidUTF8(strings.TrimSpace(t.Name), "-")
 	if name == "" || len(name) > 255 {
 		b.problem(where, "left out: a tag needs a name of 1 to 255 bytes; name it by hand")
 		return
 	}
 	t.Name = name
-	for n := 2; g.names[t.Name]; n++ {
-		t.Name = fmt.Sprintf("%s_%d", name, n)
+	for g.names[t.Name] > 0 {
+		g.names[name]++ // so that a name that stands there often is not searched from the beginning
+		t.Name = fmt.Sprintf("%s_%d", name, g.names[name])
 	}
 	if len(t.Name) > 255 {
 		b.problem(where, "left out: its name is taken, and too long for a number behind it; name it by hand")
@@ -150,7 +198,7 @@ func (b *builder) add(where string, g *Group, t Tag) {
 	if t.Name != name {
 		b.problem(where, "its name is taken in group %q; it became %q", g.Name, t.Name)
 	}
-	g.names[t.Name] = true
+	g.names[t.Name] = 1
 	g.Tags = append(g.Tags, t)
 	b.result.Tags++
 }

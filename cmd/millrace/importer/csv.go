@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,16 +19,13 @@ type table struct {
 	filled  map[string]string // columns that hold something in some row, and their names as written
 	names   []string
 	decimal bool // a comma is the decimal point, as spreadsheets with semicolons have it
+	builder *builder
 }
 
 // openTable finds the header: the first row that has all the columns wanted. Rows above it are skipped, 20 at most.
-func openTable(data []byte, wanted ...string) (*table, error) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return nil, errors.New("the file is UTF-16; save it as UTF-8")
-	}
+func openTable(b *builder, data []byte, wanted ...string) (*table, error) {
 	for _, comma := range []rune{',', ';', '\t'} {
-		t := &table{reader: csv.NewReader(bytes.NewReader(data)), decimal: comma == ';'}
+		t := &table{reader: csv.NewReader(bytes.NewReader(data)), decimal: comma == ';', builder: b}
 		t.reader.Comma, t.reader.FieldsPerRecord, t.reader.LazyQuotes, t.reader.ReuseRecord = comma, -1, true, true
 		for range 20 {
 			row, err := t.reader.Read()
@@ -37,11 +33,12 @@ func openTable(data []byte, wanted ...string) (*table, error) {
 				break
 			}
 			if t.header(row, wanted) {
+				t.sayTwice()
 				return t, nil
 			}
 		}
 	}
-	return nil, fmt.Errorf("no row has the columns %s; check that the format is right", strings.Join(wanted, ", "))
+	return nil, fmt.Errorf("none of the first 20 rows has the columns %s; see whether it is the right file, and keep the row of headings in it", strings.Join(wanted, ", "))
 }
 
 func (t *table) header(row, wanted []string) bool {
@@ -60,27 +57,58 @@ func (t *table) header(row, wanted []string) bool {
 	return true
 }
 
+// sayTwice names the headings that two columns have.
+func (t *table) sayTwice() {
+	for i, name := range t.names {
+		if last, ok := t.columns[columnName(name)]; ok && last != i {
+			t.builder.problem("the file", "two columns are called %q, and the last was taken; delete the other", strings.TrimSpace(name))
+		}
+	}
+}
+
 func columnName(s string) string {
 	return strings.NewReplacer(" ", "", "_", "").Replace(strings.ToLower(strings.TrimSpace(s)))
 }
 
-// next reads a row and returns where it stands; io.EOF ends the table.
+// next reads a row that has something in it and returns where it stands; io.EOF ends the table.
 func (t *table) next() (string, error) {
-	row, err := t.reader.Read()
-	if errors.Is(err, io.EOF) {
-		return "", err
-	}
-	if err != nil {
-		return "", fmt.Errorf("read the table: %w", err)
-	}
-	t.row = row
-	for i, text := range row {
-		if i < len(t.names) && strings.TrimSpace(text) != "" {
-			t.filled[columnName(t.names[i])] = strings.TrimSpace(t.names[i])
+	for {
+		row, err := t.reader.Read()
+		var wrong *csv.ParseError
+		if errors.As(err, &wrong) {
+			return "", fmt.Errorf("line %d, column %d: %w; mend the row there", wrong.Line, wrong.Column, wrong.Err)
+		}
+		if err != nil {
+			return "", err
+		}
+		t.row = row
+		line, _ := t.reader.FieldPos(0)
+		where := fmt.Sprintf("line %d", line)
+		if t.look(where) {
+			return where, nil
 		}
 	}
-	line, _ := t.reader.FieldPos(0)
-	return fmt.Sprintf("line %d", line), nil
+}
+
+// look notes which columns have something in this row, and says what may be wrong with its form. It reports whether
+// there is anything in it.
+func (t *table) look(where string) (something bool) {
+	for i, text := range t.row {
+		if lines := strings.Count(text, "\n"); lines > 0 {
+			t.builder.problem(where, "one of its texts goes on for %d more lines, and rows in it are not read; see whether a quotation mark is missing", lines)
+		}
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		something = true
+		if i < len(t.names) {
+			t.filled[columnName(t.names[i])] = strings.TrimSpace(t.names[i])
+		} else {
+			t.builder.problem(where, "%q stands behind the last heading, so others may be under the wrong one; see whether a text with a comma lacks its quotation marks", clip(text, 60))
+			break
+		}
+	}
+	return something
 }
 
 // get returns the first of the columns that has a text.
@@ -112,7 +140,7 @@ func (t *table) number(name string) (x float64, ok bool) {
 }
 
 // sayUnread names the columns that hold something and were not asked for.
-func (t *table) sayUnread(b *builder) {
+func (t *table) sayUnread() {
 	var names []string
 	for column, name := range t.filled {
 		if column != "" && !t.asked[column] {
@@ -120,5 +148,5 @@ func (t *table) sayUnread(b *builder) {
 		}
 	}
 	slices.Sort(names)
-	sayUnread(b, "the file", "columns", names)
+	sayUnread(t.builder, "the file", "columns", names)
 }

@@ -23,7 +23,8 @@ const (
 type Options struct {
 	Device   string        // name of the device where the file has none, "" = imported
 	URL      string        // where it is, "" = a placeholder that `check` accepts and nobody answers at
-	Interval time.Duration // of the groups where the file has none, 0 = 1s
+	Unit     *int          // unit id of the device where the file has none, 0 to 255; nil = 1, which is then said
+	Interval time.Duration // of the groups where the file has none, 0 = 1s, which is then said
 }
 
 // Result is what was understood, and Problems is the rest.
@@ -50,7 +51,7 @@ type Group struct {
 	Name     string
 	Interval time.Duration
 	Tags     []Tag
-	names    map[string]bool
+	names    map[string]int // how often each was wanted
 }
 
 // Tag is one tag in the words of the config.
@@ -63,6 +64,7 @@ type Tag struct {
 	Clamp                                  string // a range of scaled values
 	Invalid                                string // raw values that mean "not available", as the driver takes them
 	Length                                 int    // of a string, in bytes
+	unscaled                               bool   // it had a scaling that its type cannot have
 }
 
 // Problem is something that was not translated, or not wholly.
@@ -92,27 +94,46 @@ func Formats() []string {
 // Import translates a file. An error means that nothing of it could be read; what is wrong with single tags stands in
 // Result.Problems. It reads 32 MiB and 100,000 tags at most.
 func Import(format string, data []byte, o Options) (*Result, error) {
-	read, ok := formats[format]
-	if !ok {
-		return nil, fmt.Errorf("import: there is no format %q; use one of %s", format, strings.Join(Formats(), ", "))
+	if formats[format] == nil {
+		return nil, fmt.Errorf("there is no format %q; use one of %s", format, strings.Join(Formats(), ", "))
 	}
 	if len(data) > maxInput {
-		return nil, fmt.Errorf("import %s: the file has over %d MiB; split it", format, maxInput>>20)
-	}
-	if strings.HasSuffix(format, "-csv") && isWorkbook(data) {
-		var err error
-		if data, err = fromWorkbook(data); err != nil {
-			return nil, fmt.Errorf("import %s: %w", format, err)
-		}
+		return nil, fmt.Errorf("the file has over %d MiB; split it", maxInput>>20)
 	}
 	b := newBuilder(o)
-	if err := read(b, data); err != nil {
-		return nil, fmt.Errorf("import %s: %w", format, err)
+	err := read(b, format, data)
+	if err == nil {
+		b.sayTallies()
+		return b.result, nil
 	}
-	if b.result.Tags == 0 && len(b.result.Problems) == 0 {
-		return nil, fmt.Errorf("import %s: %w", format, errNothing)
+	for _, other := range Formats() {
+		if other != format && read(newBuilder(o), other, data) == nil {
+			cause, _, _ := strings.Cut(err.Error(), ";")
+			return nil, fmt.Errorf("%s; the file looks like %s, so write millrace import %s", cause, other, other)
+		}
 	}
-	return b.result, nil
+	return nil, err
 }
 
-var errNothing = errors.New("the file holds no Modbus tags; check that the format is right")
+// read translates a file of that format. One that holds nothing of the format is an error.
+func read(b *builder, format string, data []byte) error {
+	var err error
+	switch csv := strings.HasSuffix(format, "-csv"); {
+	case csv && isWorkbook(data):
+		data, err = fromWorkbook(data)
+	case csv:
+		data, err = asText(b, data, true)
+	default:
+		data, err = asText(b, data, false)
+	}
+	if err != nil {
+		return err
+	}
+	if err := formats[format](b, data); err != nil {
+		return err
+	}
+	if b.result.Tags == 0 && len(b.result.Problems) == 0 {
+		return errors.New("the file holds no tags; see whether it is the right one")
+	}
+	return nil
+}

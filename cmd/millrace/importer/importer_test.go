@@ -87,19 +87,19 @@ var importCases = []struct {
 		"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Run coil:7",
 		"imported tcp://192.0.2.1:502 1 CDAB|every-100ms 100ms|Press.Door holding:119.3",
 		"imported tcp://192.0.2.1:502 1 CDAB|every-10s 10s|Press.Serial input:40 string length 12",
-	}, []string{"put its url", "first word low", "the array became 10 tags", `scaling "Square Root"`, "these columns were not translated: Client Access, Respect Data Type, Scaled Data Type"}},
+	}, []string{"the unit id of the device", "put its url", "first word low", "the array became 10 tags", `scaling "Square Root"`, "these columns were not translated: Respect Data Type", "1 tag: writable there"}},
 	{"kepware-json", []string{
 		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Speed holding:0 int16",
 		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-500ms 500ms|Oil.Temp input:9 float32",
 		"Press-1 tcp://192.168.1.10:1502 7 ABCD|every-1s 1s|Oil.Raw input:19 uint16 *-0.05-0 bar",
-	}, []string{`"Press/1" became "Press-1"`, "only Modbus"}},
+	}, []string{`"Press/1" became "Press-1"`, "only Modbus", "1 tag: no interval"}},
 	{"neuron-csv", []string{
 		"imported tcp://192.0.2.1:502 1 |fast 100ms|temperature holding:0 float32 CDAB *0.1-5",
 		"imported tcp://192.0.2.1:502 1 |fast 100ms|run coil:6",
 		"imported tcp://192.0.2.1:502 1 |fast 100ms|door holding:9.4",
 		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|name holding:19 string length 10 BADC",
 		"imported-2 tcp://192.0.2.1:502 2 |slow 1m|count input:4 uint32",
-	}, []string{"put its url", "put its url", "order of bytes", "a length such as .20H belongs", "static tag", "columns were not translated: precision"}},
+	}, []string{"its first register", "put its url", "put its url", "order of bytes", "a length such as .20H belongs", "static tag", "columns were not translated: precision", "1 tag: sent there when changed"}},
 	{"telegraf", []string{
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|door discrete:2",
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|run coil:7",
@@ -108,7 +108,7 @@ var importCases = []struct {
 		"Meter tcp://192.168.1.20:502 3 |every-10s 10s|energy holding:20 uint32 CDAB *0.01+0",
 		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|work input:2 uint64 DCBA",
 		"Drive rtuovertcp://192.168.1.21:502 5 |motor 2s|fault input:7.11",
-	}, []string{"do not follow each other", "old fixed point", `"speed": left out: byte order "DCBA" swaps`, `"half": left out: byte order "DCBA" swaps`}},
+	}, []string{"do not follow each other", "old fixed point", `"speed": left out: byte order "DCBA" swaps`, `"half": left out: byte order "DCBA" swaps`, "3 tags: true and false here"}},
 	{"benthos-umh", []string{
 		"imported tcp://192.168.1.30:502 1 |every-5s 5s|power holding:100 float32 CDAB",
 		"imported tcp://192.168.1.30:502 1 |every-5s 5s|run coil:3",
@@ -119,7 +119,7 @@ var importCases = []struct {
 		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|bit input:9.2",
 		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|low holding:5 uint8",
 		"imported-2 tcp://192.168.1.30:502 2 |every-5s 5s|only input:7 int16 *0.5+0",
-	}, nil},
+	}, []string{"4 tags: true and false here"}},
 }
 
 func TestImport(t *testing.T) {
@@ -278,7 +278,7 @@ func TestHostileTextStaysText(t *testing.T) {
 
 func TestCommand(t *testing.T) {
 	var out, remarks bytes.Buffer
-	cmd := New()
+	cmd := New(func(err error) error { return err })
 	cmd.SetOut(&out)
 	cmd.SetErr(&remarks)
 	cmd.SetArgs([]string{"kepware-csv", "testdata/kepware.csv", "--device", "press-1", "--url", "tcp://192.168.1.10:502"})

@@ -2,11 +2,13 @@ package importer
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +16,7 @@ import (
 
 // kepwareTypes are Kepware's names of data types in ours. Those that are missing have no counterpart.
 var kepwareTypes = map[string]string{"short": "int16", "word": "uint16", "long": "int32", "dword": "uint32", "float": "float32",
-	"double": "float64", "llong": "int64", "qword": "uint64", "bcd": "bcd16", "lbcd": "bcd32", "string": "string", "boolean": "bool", "default": "uint16", "": "uint16"}
+	"double": "float64", "llong": "int64", "qword": "uint64", "bcd": "bcd16", "lbcd": "bcd32", "string": "string", "boolean": "bool"}
 
 // kepwareCodes are the numbers that a JSON project has for them.
 var kepwareCodes = map[int]string{-1: "default", 0: "string", 1: "boolean", 2: "char", 3: "byte", 4: "short", 5: "word", 6: "long",
@@ -27,48 +29,67 @@ type kepwareTag struct {
 	scaling                                    string // "", none, linear or another
 	rawLow, rawHigh, low, high                 float64
 	clampLow, clampHigh, negate                bool
-	first                                      int // what the device calls its first register
+	access, scaledType                         string
+	notNumber                                  string // a limit that is none
+	device                                     *kepwareManner
 }
+
+// kepwareManner is how a device counts and orders; the zero value is not Kepware's default, kepwareDefault is.
+type kepwareManner struct {
+	first       int    // what the first register is called
+	firstBit    int    // what the first bit of a register is called
+	bitsAround  bool   // bit 0 is the most significant
+	order       string // of numbers of several registers
+	no64        bool   // the order of 64 bits is none that the driver has
+	decimalLong bool   // Long and DWord are two registers of four decimal digits
+}
+
+var kepwareDefault = kepwareManner{first: 1, order: "CDAB"}
 
 // kepwareCSV reads the export of a device's tags.
 func kepwareCSV(b *builder, data []byte) error {
-	t, err := openTable(data, "Tag Name", "Address", "Data Type")
+	t, err := openTable(b, data, "Tag Name", "Address", "Data Type")
 	if err != nil {
 		return err
 	}
-	d := b.device("the file", "", "", 1)
-	d.Order = "CDAB"
-	b.problem("the file", "it does not say the device's order of words, so Kepware's default CDAB (\"first word low\") was taken; change the order where that was off")
+	var d *Device
 	for {
 		line, err := t.next()
 		if errors.Is(err, io.EOF) {
-			t.sayUnread(b)
+			t.sayUnread()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if d == nil {
+			d = b.device("the file", "", "", b.unit("the file"))
+			d.Order = kepwareDefault.order
+			b.problem("the file", "it does not say how the device orders words and counts, so Kepware's defaults were taken: CDAB (\"first word low\"), the first register is 400001, the first bit .0; "+
+				"change order and addresses where that was off")
+		}
 		k := kepwareTag{name: t.get("Tag Name"), address: t.get("Address"), dataType: t.get("Data Type"), unit: t.get("Eng Units", "Engineering Units"),
-			description: t.get("Description"), scaling: t.get("Scaling"), first: 1}
+			description: t.get("Description"), scaling: t.get("Scaling"), access: t.get("Client Access"), scaledType: t.get("Scaled Data Type"), device: &kepwareDefault}
 		where := fmt.Sprintf("%s, tag %q", line, k.name)
 		ms, ok := t.number("Scan Rate")
 		if !ok {
 			b.problem(where, "scan rate %q is no number; the default was taken", t.get("Scan Rate"))
 		}
 		k.interval = millis(ms)
-		k.numbers(b, where, t)
+		k.numbers(t)
 		k.add(b, where, d)
 	}
 }
 
-func (k *kepwareTag) numbers(b *builder, where string, t *table) {
-	var ok [4]bool
-	k.rawLow, ok[0] = t.number("Raw Low")
-	k.rawHigh, ok[1] = t.number("Raw High")
-	k.low, ok[2] = t.number("Scaled Low")
-	k.high, ok[3] = t.number("Scaled High")
-	if ok != [4]bool{true, true, true, true} {
-		k.scaling = "unreadable"
+func (k *kepwareTag) numbers(t *table) {
+	for _, c := range []struct {
+		name string
+		x    *float64
+	}{{"Raw Low", &k.rawLow}, {"Raw High", &k.rawHigh}, {"Scaled Low", &k.low}, {"Scaled High", &k.high}} {
+		var ok bool
+		if *c.x, ok = t.number(c.name); !ok {
+			k.notNumber = c.name + " " + strconv.Quote(clip(t.get(c.name), 60))
+		}
 	}
 	k.clampLow, k.clampHigh = yes(t.get("Clamp Low")), yes(t.get("Clamp High"))
 	k.negate = yes(t.get("Negate Value"))
@@ -112,27 +133,21 @@ func (k *kepwareTag) add(b *builder, where string, d *Device) {
 		k.elements(b, where, d, m[1], m[2])
 		return
 	}
-	a, err := parseManual(k.address, k.first)
+	if access := strings.ToUpper(k.access); access == "WO" {
+		b.problem(where, "left out: it can only be written (Client Access WO)")
+		return
+	} else if strings.Contains(access, "W") {
+		b.count(writable)
+	}
+	a, err := parseManual(k.address, k.device.first)
 	if err != nil {
 		b.problem(where, "left out: %v", err)
 		return
 	}
-	typ, ok := kepwareTypes[strings.ToLower(k.dataType)]
-	if !ok {
-		b.problem(where, "left out: data type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", k.dataType)
+	tag := Tag{Name: k.name, Unit: k.unit, Description: k.description, Length: a.length}
+	if err := k.typed(b, where, &tag, &a); err != nil {
+		b.problem(where, "left out: %v", err)
 		return
-	}
-	bits := a.table == "coil" || a.table == "discrete"
-	if typ == "bool" && !bits && a.bit < 0 || typ == "string" && a.length == 0 {
-		b.problem(where, "left out: address %q has no bit (such as 400101.3) or length (such as 400101.20H) for a %s; write it by hand", k.address, typ)
-		return
-	}
-	tag := Tag{Name: k.name, Type: typ, Unit: k.unit, Description: k.description, Length: a.length}
-	if a.length > 0 {
-		tag.Type = "string"
-		if a.low {
-			tag.Order = "BADC"
-		}
 	}
 	k.scale(b, where, &tag)
 	if err := tag.settle(a.table, a.number, a.bit); err != nil {
@@ -142,14 +157,64 @@ func (k *kepwareTag) add(b *builder, where string, d *Device) {
 	b.add(where, b.group(where, d, "", k.interval), tag)
 }
 
+// typed sets the type of the tag, and its order and bit as the device has them.
+func (k *kepwareTag) typed(b *builder, where string, tag *Tag, a *manual) error {
+	word := strings.ToLower(k.dataType)
+	bits := a.table == "coil" || a.table == "discrete"
+	switch typ, ok := kepwareTypes[word]; {
+	case a.length > 0:
+		tag.Type = "string"
+		if a.low {
+			tag.Order = "BADC"
+		}
+		return nil
+	case bits || a.bit >= 0:
+		tag.Type = "bool"
+	case word == "" || word == "default":
+		tag.Type = "uint16"
+		b.problem(where, "its data type is %s, so Kepware's own for a register, Word, was taken (uint16); set type where the device has another", cmp.Or(k.dataType, "empty"))
+	case !ok:
+		return fmt.Errorf("data type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", k.dataType)
+	case typ == "bool" || typ == "string":
+		return fmt.Errorf("address %q has no bit (such as 400101.3) or length (such as 400101.20H) for a %s; write it by hand", k.address, typ)
+	default:
+		tag.Type = typ
+	}
+	if a.bit >= 0 {
+		if a.bit -= k.device.firstBit; a.bit < 0 || a.bit > 15 {
+			return fmt.Errorf("address %q has no bit of a register whose bits are %d to %d; write it by hand", k.address, k.device.firstBit, k.device.firstBit+15)
+		}
+		if k.device.bitsAround {
+			a.bit = 15 - a.bit
+		}
+	}
+	if k.device.decimalLong && (word == "long" || word == "dword") {
+		return errors.New("the device holds it as registers of four decimal digits each; write it by hand, with type mod10k32")
+	}
+	if k.device.no64 && types[tag.Type] == 64 {
+		return errors.New("\"first word low\" and \"first dword low\" of the device differ, which none of ABCD, BADC, CDAB and DCBA says; write two tags of 32 bits by hand")
+	}
+	if bits {
+		return nil
+	}
+	err := tag.setOrder(k.device.order, &a.bit)
+	tag.Order = "" // the device's
+	return err
+}
+
 // scale turns two pairs of limits into scale and offset.
 func (k *kepwareTag) scale(b *builder, where string, t *Tag) {
-	switch strings.ToLower(k.scaling) {
-	case "", "none":
-	case "linear":
+	switch scaling := strings.ToLower(k.scaling); {
+	case scaling == "" || scaling == "none":
+	case scaling == "linear" && k.notNumber != "":
+		b.problem(where, "%s is no number, so values are raw; set scale and offset by hand", k.notNumber)
+	case scaling == "linear":
 		if k.rawHigh == k.rawLow || k.high == k.low {
 			b.problem(where, "its scaling goes from one value to the same; set scale and offset by hand")
 			break
+		}
+		if whole := strings.ToLower(k.scaledType); whole != "" && whole != "float" && whole != "double" {
+			b.count(fmt.Sprintf("scaled to whole numbers there (Scaled Data Type %s), with decimals here", clip(k.scaledType, 60)))
 		}
 		t.Scale = (k.high - k.low) / (k.rawHigh - k.rawLow)
 		t.Offset = k.low - k.rawLow*t.Scale
@@ -169,10 +234,11 @@ func (k *kepwareTag) scale(b *builder, where string, t *Tag) {
 	}
 }
 
-// The parts of a JSON project that matter. Kepware writes properties under dotted names.
+// The parts of a JSON project that matter. Kepware writes properties under dotted names, of which the first part is the
+// driver's: modbus_ethernet and others, here all modbus.
 type (
 	kepwareProject struct {
-		Project struct {
+		Project *struct {
 			Channels []kepwareChannel `json:"channels"`
 		} `json:"project"`
 	}
@@ -182,13 +248,23 @@ type (
 		Devices []kepwareDevice `json:"devices"`
 	}
 	kepwareDevice struct {
-		Name      string `json:"common.ALLTYPES_NAME"`
-		ID        string `json:"servermain.DEVICE_ID_STRING"`
-		Port      *int   `json:"modbus_ethernet.DEVICE_ETHERNET_PORT_NUMBER"`
-		ZeroBased *bool  `json:"modbus_ethernet.DEVICE_ZERO_BASED_ADDRESSING"`
-		ByteOrder *bool  `json:"modbus_ethernet.DEVICE_MODBUS_BYTE_ORDER"`
-		WordLow   *bool  `json:"modbus_ethernet.DEVICE_FIRST_WORD_LOW"`
-		DWordLow  *bool  `json:"modbus_ethernet.DEVICE_FIRST_DWORD_LOW"`
+		Name      string  `json:"common.ALLTYPES_NAME"`
+		ID        string  `json:"servermain.DEVICE_ID_STRING"`
+		Collected *bool   `json:"servermain.DEVICE_DATA_COLLECTION"`
+		Simulated bool    `json:"servermain.DEVICE_SIMULATED"`
+		ScanMode  int     `json:"servermain.DEVICE_SCAN_MODE"`
+		ScanRate  float64 `json:"servermain.DEVICE_SCAN_MODE_RATE_MS"`
+		Timeout   float64 `json:"servermain.DEVICE_REQUEST_TIMEOUT_MILLISECONDS"`
+		Delay     float64 `json:"servermain.DEVICE_INTER_REQUEST_DELAY_MILLISECONDS"`
+		Port      *int    `json:"modbus.DEVICE_ETHERNET_PORT_NUMBER"`
+		Protocol  *int    `json:"modbus.DEVICE_ETHERNET_IP_PROTOCOL"` // 0 UDP, 1 TCP
+		ZeroBased *bool   `json:"modbus.DEVICE_ZERO_BASED_ADDRESSING"`
+		ZeroBits  *bool   `json:"modbus.DEVICE_ZERO_BASED_BIT_ADDRESSING"`
+		ByteOrder *bool   `json:"modbus.DEVICE_MODBUS_BYTE_ORDER"`
+		WordLow   *bool   `json:"modbus.DEVICE_FIRST_WORD_LOW"`
+		DWordLow  *bool   `json:"modbus.DEVICE_FIRST_DWORD_LOW"`
+		BitOrder  bool    `json:"modbus.DEVICE_MODICON_BIT_ORDER"`
+		Decimal   bool    `json:"modbus.DEVICE_TREAT_LONGS_AS_DOUBLE_PRECISION_UNSIGNED_DECIMAL"`
 		kepwareFolder
 	}
 	kepwareFolder struct {
@@ -204,10 +280,12 @@ type (
 		Description string  `json:"common.ALLTYPES_DESCRIPTION"`
 		Address     string  `json:"servermain.TAG_ADDRESS"`
 		Type        *int    `json:"servermain.TAG_DATA_TYPE"`
+		Access      any     `json:"servermain.TAG_READ_WRITE_ACCESS"` // 0 or false: it is only read
 		Rate        float64 `json:"servermain.TAG_SCAN_RATE_MILLISECONDS"`
 		Scaling     int     `json:"servermain.TAG_SCALING_TYPE"`
 		RawLow      float64 `json:"servermain.TAG_SCALING_RAW_LOW"`
 		RawHigh     float64 `json:"servermain.TAG_SCALING_RAW_HIGH"`
+		ScaledType  *int    `json:"servermain.TAG_SCALING_SCALED_DATA_TYPE"`
 		Low         float64 `json:"servermain.TAG_SCALING_SCALED_LOW"`
 		High        float64 `json:"servermain.TAG_SCALING_SCALED_HIGH"`
 		ClampLow    bool    `json:"servermain.TAG_SCALING_CLAMP_LOW"`
@@ -219,13 +297,18 @@ type (
 
 // kepwareJSON reads a whole project.
 func kepwareJSON(b *builder, data []byte) error {
-	var p kepwareProject
-	if err := json.Unmarshal(data, &p); err != nil {
-		return fmt.Errorf("read JSON: %w", err)
+	all, err := fromJSON(data)
+	if err != nil {
+		return err
 	}
-	var all any
-	if err := json.Unmarshal(data, &all); err != nil {
-		return fmt.Errorf("read JSON: %w", err)
+	oneDriver(all)
+	var p kepwareProject
+	doc, err := fill(b, "json", all, &p)
+	if err != nil {
+		return err
+	}
+	if p.Project == nil {
+		return errors.New("it has no project, as a project that Kepware saved as JSON has; save the whole project (File, Save As, JSON)")
 	}
 	for _, ch := range p.Project.Channels {
 		if !strings.Contains(strings.ToLower(ch.Driver), "modbus") {
@@ -233,29 +316,90 @@ func kepwareJSON(b *builder, data []byte) error {
 			continue
 		}
 		for _, d := range ch.Devices {
-			d.read(b, fmt.Sprintf("channel %q, device %q", ch.Name, d.Name))
+			d.read(b, fmt.Sprintf("channel %q, device %q", ch.Name, d.Name), ch.Driver)
 		}
 	}
-	unread(b, "json", all, p)
+	doc.sayStrays()
 	return nil
+}
+
+// driverKey is a property of a device of one of the Modbus drivers.
+var driverKey = regexp.MustCompile(`^modbus\w*\.(DEVICE_\w+)$`)
+
+// oneDriver gives the properties that are read the same names with all Modbus drivers, wherever they stand.
+func oneDriver(v any) {
+	properties, device := &document{tag: "json"}, reflect.ValueOf(kepwareDevice{})
+	switch v := v.(type) {
+	case []any:
+		for _, one := range v {
+			oneDriver(one)
+		}
+	case map[string]any:
+		for _, key := range slices.Collect(maps.Keys(v)) {
+			oneDriver(v[key])
+			if m := driverKey.FindStringSubmatch(key); m != nil && properties.field(device, "modbus."+m[1]).IsValid() {
+				one := v[key]
+				delete(v, key)
+				v["modbus."+m[1]] = one
+			}
+		}
+	}
 }
 
 // idForm is a device's ID: <192.168.1.5>.1, or the unit id alone on a serial channel.
 var idForm = regexp.MustCompile(`^(?:<([^<>/\s"]{1,253})>\.)?(\d{1,3})$`)
 
-func (k *kepwareDevice) read(b *builder, where string) {
+func (k *kepwareDevice) read(b *builder, where, driver string) {
 	unit, url := 1, ""
 	if m := idForm.FindStringSubmatch(k.ID); m == nil {
-		b.problem(where, "ID %q has no unit id; 1 was taken", k.ID)
+		b.problem(where, "ID %q has no unit id, so 1 was taken; set unit where it is another", k.ID)
 	} else if unit, _ = strconv.Atoi(m[2]); unit > 255 {
-		b.problem(where, "unit id %d is out of range; 1 was taken", unit)
+		b.problem(where, "unit id %d is out of range, so 1 was taken; set unit to one of 0 to 255", unit)
 		unit = 1
 	} else if m[1] != "" {
-		url = "tcp://" + m[1] + ":" + strconv.Itoa(k.port(b, where))
+		url = k.scheme(driver) + m[1] + ":" + strconv.Itoa(k.port(b, where))
+	}
+	if url == "" && strings.Contains(strings.ToLower(driver), "serial") {
+		b.problem(where, "it stands on a serial line (%s), which was not translated; its url is such as rtu:///dev/ttyUSB0?baud=9600&parity=none", driver)
 	}
 	d := b.device(where, k.Name, url, unit)
-	d.Order = k.order(b, where)
-	k.walk(b, where, d, "", k.first(), maxDepth)
+	manner := k.manner()
+	d.Order = manner.order
+	k.timing(b, where, d)
+	k.walk(b, where, d, "", manner, maxDepth)
+}
+
+// scheme is that of the url of a device with an address.
+func (k *kepwareDevice) scheme(driver string) string {
+	driver = strings.ToLower(driver)
+	switch udp := k.Protocol != nil && *k.Protocol == 0; {
+	case strings.Contains(driver, "ascii"):
+		return "asciiovertcp://"
+	case strings.Contains(driver, "rtu"):
+		return "rtuovertcp://"
+	case udp:
+		return "udp://"
+	}
+	return "tcp://"
+}
+
+// timing translates how the device is asked, and says what is special about it.
+func (k *kepwareDevice) timing(b *builder, where string, d *Device) {
+	d.Timeout = millis(k.Timeout)
+	around := workarounds{}
+	if k.Delay > 0 {
+		around.between = millis(k.Delay).String()
+	}
+	around.set(b, where, d, true)
+	if k.Collected != nil && !*k.Collected {
+		b.problem(where, "its data collection is off there, and here it is read; delete it where that is not wanted")
+	}
+	if k.Simulated {
+		b.problem(where, "it is simulated there, and here it is read; delete it where that is not wanted")
+	}
+	if k.ScanMode != 0 {
+		b.problem(where, "its scan mode is %d with %g ms, and the scan rates of its tags were taken; compare the intervals", k.ScanMode, k.ScanRate)
+	}
 }
 
 func (k *kepwareDevice) port(b *builder, where string) int {
@@ -269,35 +413,31 @@ func (k *kepwareDevice) port(b *builder, where string) int {
 	return *k.Port
 }
 
-// first is what the device calls its first register; Kepware subtracts 1 unless told otherwise.
-func (k *kepwareDevice) first() int {
-	if k.ZeroBased != nil && !*k.ZeroBased {
-		return 0
-	}
-	return 1
-}
-
-// order translates Kepware's switches, all on by default.
-func (k *kepwareDevice) order(b *builder, where string) string {
+// manner translates Kepware's switches. Those that are pointers are on by default.
+func (k *kepwareDevice) manner() *kepwareManner {
 	on := func(p *bool) bool { return p == nil || *p }
-	if on(k.WordLow) != on(k.DWordLow) {
-		b.problem(where, "\"first word low\" and \"first dword low\" differ, which none of ABCD, BADC, CDAB and DCBA says; set the order of 64 bit tags by hand")
+	m := &kepwareManner{order: "BADC", bitsAround: k.BitOrder, no64: on(k.WordLow) != on(k.DWordLow), decimalLong: k.Decimal}
+	if on(k.ZeroBased) {
+		m.first = 1 // Kepware subtracts 1
+	}
+	if !on(k.ZeroBits) {
+		m.firstBit = 1
 	}
 	switch {
 	case on(k.ByteOrder) && on(k.WordLow):
-		return "CDAB"
+		m.order = "CDAB"
 	case on(k.ByteOrder):
-		return "ABCD"
+		m.order = "ABCD"
 	case on(k.WordLow):
-		return "DCBA"
+		m.order = "DCBA"
 	}
-	return "BADC"
+	return m
 }
 
 // walk reads a folder of tags and those in it; a tag's name begins with those of its folders.
-func (f *kepwareFolder) walk(b *builder, where string, d *Device, prefix string, first, depth int) {
+func (f *kepwareFolder) walk(b *builder, where string, d *Device, prefix string, manner *kepwareManner, depth int) {
 	for i := range f.Tags {
-		f.Tags[i].add(b, where, d, prefix, first)
+		f.Tags[i].add(b, where, d, prefix, manner)
 	}
 	if depth == 0 && len(f.Groups) > 0 {
 		b.problem(where, "left out: the tag groups under %q, which nest over %d deep; write their tags by hand", prefix, maxDepth)
@@ -305,11 +445,11 @@ func (f *kepwareFolder) walk(b *builder, where string, d *Device, prefix string,
 	}
 	for i := range f.Groups {
 		g := &f.Groups[i]
-		g.walk(b, where, d, prefix+g.Name+".", first, depth-1)
+		g.walk(b, where, d, prefix+g.Name+".", manner, depth-1)
 	}
 }
 
-func (j *kepwareJSONTag) add(b *builder, where string, d *Device, prefix string, first int) {
+func (j *kepwareJSONTag) add(b *builder, where string, d *Device, prefix string, manner *kepwareManner) {
 	code := -1
 	if j.Type != nil {
 		code = *j.Type
@@ -327,6 +467,12 @@ func (j *kepwareJSONTag) add(b *builder, where string, d *Device, prefix string,
 		scaling = fmt.Sprintf("number %d", j.Scaling)
 	}
 	k := kepwareTag{name: prefix + j.Name, address: j.Address, dataType: typ, unit: j.Units, description: j.Description, interval: millis(j.Rate),
-		scaling: scaling, rawLow: j.RawLow, rawHigh: j.RawHigh, low: j.Low, high: j.High, clampLow: j.ClampLow, clampHigh: j.ClampHigh, negate: j.Negate, first: first}
+		scaling: scaling, rawLow: j.RawLow, rawHigh: j.RawHigh, low: j.Low, high: j.High, clampLow: j.ClampLow, clampHigh: j.ClampHigh, negate: j.Negate, device: manner}
+	if j.ScaledType != nil {
+		k.scaledType = kepwareCodes[*j.ScaledType]
+	}
+	if j.Access != nil && j.Access != false && j.Access != int64(0) {
+		k.access = "R/W"
+	}
 	k.add(b, fmt.Sprintf("%s, tag %q", where, k.name), d)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,45 +24,83 @@ var (
 
 // neuronCSV reads the tags of a node as Neuron exports them, saved as CSV.
 func neuronCSV(b *builder, data []byte) error {
-	t, err := openTable(data, "group", "name", "address", "type")
+	t, err := openTable(b, data, "group", "name", "address", "type")
 	if err != nil {
 		return err
 	}
-	said := false
+	saidOrder, saidFirst := false, false
 	for {
 		line, err := t.next()
 		if errors.Is(err, io.EOF) {
-			t.sayUnread(b)
+			t.sayUnread()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		where := fmt.Sprintf("%s, tag %q", line, t.get("name"))
+		ms, ok := t.number("interval")
+		group, node := t.get("group"), t.get("node")
 		tag, unit, a, err := neuronTag(t)
+		if err == nil {
+			err = neuronAccess(b, t.get("attribute"))
+		}
+		if err == nil {
+			err = tag.settle(a.table, a.number, a.bit)
+		}
 		if err != nil {
 			b.problem(where, "left out: %v", err)
 			continue
 		}
-		if !said && types[tag.Type] > 16 && tag.Order == "" {
+		if !saidFirst {
+			b.problem("the file", "it does not say what the node calls its first register, so Neuron's default was taken, 1; where its start address is 0 add 1 to each address")
+			saidFirst = true
+		}
+		if !saidOrder && types[tag.Type] > 16 && tag.Order == "" {
 			b.problem("the file", "it does not say the node's order of bytes, so ABCD was taken; change the order where the node has another")
-			said = true
+			saidOrder = true
 		}
-		if err := tag.settle(a.table, a.number, a.bit); err != nil {
-			b.problem(where, "left out: %v", err)
-			continue
-		}
-		ms, ok := t.number("interval")
 		if !ok {
 			b.problem(where, "interval %q is no number; the default was taken", t.get("interval"))
 		}
-		if strings.Contains(strings.ToLower(t.get("attribute")), "static") {
-			b.problem(where, "left out: a static tag has a fixed value and is read from no device")
-			continue
-		}
-		d := b.device("the file", t.get("node"), "", unit)
-		b.add(where, b.group(where, d, t.get("group"), millis(ms)), tag)
+		d := b.device("the file", node, "", unit)
+		b.add(where, b.group(where, d, group, millis(ms)), tag)
 	}
+}
+
+// neuronAttributes are the bits of an attribute that is a number, and their names.
+var neuronAttributes = []string{"read", "write", "subscribe", "static"}
+
+// neuronAccess says what a tag's attribute means here, or why it is none that is read.
+func neuronAccess(b *builder, text string) error {
+	has := map[string]bool{}
+	if n, err := strconv.ParseUint(text, 0, 4); err == nil {
+		for bit, name := range neuronAttributes {
+			has[name] = n>>bit&1 == 1
+		}
+	} else {
+		for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune(" ,;|/&+\n", r) }) {
+			if !slices.Contains(neuronAttributes, word) {
+				return fmt.Errorf("its attribute %q is none of Read, Write, Subscribe and Static; write it by hand", text)
+			}
+			has[word] = true
+		}
+	}
+	switch {
+	case has["static"]:
+		return errors.New("a static tag has a fixed value and is read from no device")
+	case has["write"] && !has["read"] && !has["subscribe"]:
+		return errors.New("it can only be written (attribute Write)")
+	case !has["read"] && !has["subscribe"]:
+		b.count("without an attribute and taken as tags to read; delete what is none")
+	}
+	if has["write"] {
+		b.count(writable)
+	}
+	if has["subscribe"] {
+		b.count("sent there when changed (Subscribe) and here after each poll; set report: on-change where that is wanted")
+	}
+	return nil
 }
 
 // neuronTag reads a row: the address is 1!400001, 1!400001.4, 1!400001.20H or 1!400001#BB.
@@ -91,6 +130,9 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 			return tag, 0, a, fmt.Errorf("the order #%.20q is not known; choose an order by hand", suffix)
 		}
 	}
+	if swapped := tag.Order == "BADC" || tag.Order == "DCBA"; swapped && types[tag.Type] == 16 {
+		return tag, 0, a, fmt.Errorf("the order #%s %s", suffix, swapsOne)
+	}
 	if tag.Length = a.length; a.length > 0 && a.low {
 		tag.Order = "BADC"
 	}
@@ -105,11 +147,12 @@ func neuronTag(t *table) (tag Tag, unit int, a manual, err error) {
 }
 
 func neuronScale(t *table, tag *Tag) error {
-	scale, ok1 := t.number("decimal")
-	bias, ok2 := t.number("bias")
-	if !ok1 || !ok2 {
-		return errors.New("its decimal or bias is no number; write the tag with scale and offset by hand")
+	var ok [2]bool
+	if tag.Scale, ok[0] = t.number("decimal"); !ok[0] {
+		return fmt.Errorf("its decimal %q is no number; write the tag with scale by hand", clip(t.get("decimal"), 60))
 	}
-	tag.Scale, tag.Offset = scale, bias
+	if tag.Offset, ok[1] = t.number("bias"); !ok[1] {
+		return fmt.Errorf("its bias %q is no number; write the tag with offset by hand", clip(t.get("bias"), 60))
+	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package importer
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
-	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 
 	"millrace/configs/templates"
 )
@@ -70,16 +68,17 @@ var openOrders = map[string]string{"": "", "ABCD": "ABCD", "BADC": "BADC", "CDAB
 
 // openModbus reads a device profile of OpenModbusSpecs.
 func openModbus(b *builder, data []byte) error {
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth), loaderlimits.AliasValue(0))))
+	all, err := fromYAML(data)
 	if err != nil {
-		return fmt.Errorf("read YAML: %w", err)
+		return err
 	}
 	var p openProfile
-	if err := loader.Load(&p); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read YAML: %w", err)
+	doc, err := fill(b, "yaml", all, &p)
+	if err != nil {
+		return err
 	}
-	if len(p.Registers) == 0 {
-		return errNothing
+	if len(p.Registers) == 0 && len(b.result.Problems) == 0 {
+		return errors.New("it has no registers, as a device profile of OpenModbusSpecs has; see whether it is the right file")
 	}
 	if p.Version != openModbusVersion {
 		b.problem("version", "it is %q, and the form was read as %s; compare the output with the file", p.Version, openModbusVersion)
@@ -88,21 +87,30 @@ func openModbus(b *builder, data []byte) error {
 	if !ok {
 		b.problem("device", "default_byte_order %q is not known; set the order by hand", p.Device.Order)
 	}
-	url := ""
-	if b.options.URL == "" && p.Device.Protocol == "modbus_udp" {
-		url = strings.Replace(placeholder, "tcp:", "udp:", 1)
-		b.problem("device", "the file does not say where the device is; put its host in place of that of %s", url)
-	}
-	d := b.device("device", p.Device.ID, cmp.Or(b.options.URL, url), 1)
+	d := b.device("device", p.Device.ID, p.Device.url(b), b.unit("device"))
 	d.Order = order
-	g := b.group("device", d, "registers", 0)
 	for _, key := range inOrder(p.Registers) {
 		r := p.Registers[key]
-		r.read(b, g, fmt.Sprintf("register %s, %q", key, r.Name), key, &p.Device)
+		r.read(b, d, fmt.Sprintf("register %s, %q", key, r.Name), key, &p.Device)
 	}
-	all, err := anyYAML(data)
-	unread(b, "yaml", all, p)
-	return err
+	doc.sayStrays()
+	return nil
+}
+
+// url says what the file does of where the device is, "" = nothing.
+func (d *openDevice) url(b *builder) string {
+	switch {
+	case b.options.URL != "" || d.Protocol == "modbus_tcp":
+	case d.Protocol == "modbus_udp":
+		url := strings.Replace(placeholder, "tcp:", "udp:", 1)
+		b.problem("device", "the file does not say where the device is; put its host in place of that of %s", url)
+		return url
+	case d.Protocol == "modbus_rtu":
+		b.problem("device", "it stands on a serial line (modbus_rtu); its url is such as rtu:///dev/ttyUSB0?baud=9600&parity=none")
+	default:
+		b.problem("device", "its protocol %q is none of modbus_tcp, modbus_rtu and modbus_udp; see to its url", d.Protocol)
+	}
+	return b.options.URL
 }
 
 // inOrder returns the keys of registers or bits by their number.
@@ -115,13 +123,16 @@ func inOrder[T any](m map[string]T) []string {
 	return keys
 }
 
-func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevice) {
+func (r *openRegister) read(b *builder, d *Device, where, key string, of *openDevice) {
 	if r.Readable != nil && !*r.Readable {
 		b.problem(where, "left out: it can only be written (read_access: false)")
 		return
 	}
 	number, err := strconv.ParseUint(key, 10, 16)
-	table := cmp.Or(r.Table, d.Table, "holding")
+	table := cmp.Or(r.Table, of.Table, "holding")
+	if r.Table == "" && of.Table == "" {
+		b.count("no register_type, so holding was taken; change the addresses where that is off")
+	}
 	if table == "discrete_input" {
 		table = "discrete"
 	}
@@ -130,16 +141,14 @@ func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevi
 		return
 	}
 	tag := Tag{Name: r.Name, Type: r.Type, Unit: r.Unit, Description: cmp.Or(r.Display, r.Notes)}
+	if err := r.order(b, &tag, of); err != nil {
+		b.problem(where, "left out: %v", err)
+		return
+	}
 	if r.Type == "string" {
 		tag.Length = 2 * min(r.Length, 1000)
 	} else if want := types[r.Type] / 16; r.Length != 0 && want != 0 && r.Length != want {
 		b.problem(where, "its length of %d registers does not fit its type %s, which was taken; compare both", r.Length, r.Type)
-	}
-	if order, ok := openOrders[r.Order]; !ok {
-		b.problem(where, "left out: byte_order %q is not known; write the tag with its order by hand", r.Order)
-		return
-	} else if r.Type != "string" {
-		tag.Order = order
 	}
 	if s := r.Scaling; s != nil {
 		tag.Offset, tag.Scale = s.Offset, 1
@@ -153,13 +162,43 @@ func (r *openRegister) read(b *builder, g *Group, where, key string, d *openDevi
 	bit := -1
 	if r.Type == "bool" {
 		bit = 0
+		if table == "holding" || table == "input" {
+			b.problem(where, "it is a bool in a register, and the form does not say which bit, so the lowest was taken, .0; change the address where it is another")
+		}
 	}
 	if err := tag.settle(table, int(number), bit); err != nil {
 		b.problem(where, "left out: %v", err)
 		return
 	}
+	if r.Writable {
+		b.count(writable)
+	}
+	g := b.group(where, d, "registers", 0)
 	b.add(where, g, tag)
 	r.readBits(b, g, where, table, int(number))
+}
+
+// order sets the order of the bytes of a tag. That of the device is for numbers of several registers.
+func (r *openRegister) order(b *builder, tag *Tag, of *openDevice) error {
+	order, ok := openOrders[r.Order]
+	switch swapped := order == "BADC" || order == "DCBA"; {
+	case !ok:
+		return fmt.Errorf("byte_order %q is not known; write the tag with its order by hand", r.Order)
+	case r.Type == "string" && swapped:
+		tag.Order = "BADC"
+	case r.Type == "string":
+	case types[r.Type] == 16 && swapped && r.Type != "int8" && r.Type != "uint8":
+		return fmt.Errorf("byte_order %q %s", r.Order, swapsOne)
+	case r.Type == "int8" || r.Type == "uint8":
+		if b.count("one byte of a register, and the form does not say which, so the lower was taken; set byte: high where it is the other"); swapped {
+			tag.Byte = "high"
+		}
+	default:
+		if tag.Order = order; order == "" && of.Order == "" && types[r.Type] > 16 {
+			b.count("no byte order, for itself or for the device, so ABCD was taken; set order where the device has another")
+		}
+	}
+	return nil
 }
 
 // readBits adds a tag for each bit that has a name, beside the register as a number.

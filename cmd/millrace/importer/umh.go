@@ -1,15 +1,10 @@
 package importer
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-
-	yaml "go.yaml.in/yaml/v4"
-	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
 
 // The parts of a benthos-umh config that matter.
@@ -40,7 +35,7 @@ type (
 		Address  *int    `yaml:"address"`
 		Type     string  `yaml:"type"`
 		Length   int     `yaml:"length"`
-		Bit      int     `yaml:"bit"`
+		Bit      *int    `yaml:"bit"`
 		Scale    float64 `yaml:"scale"`
 		SlaveID  *int    `yaml:"slaveID"`
 	}
@@ -48,17 +43,18 @@ type (
 
 // umh reads the modbus input of a benthos-umh config.
 func umh(b *builder, data []byte) error {
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth), loaderlimits.AliasValue(0))))
+	all, err := fromYAML(data)
 	if err != nil {
-		return fmt.Errorf("read YAML: %w", err)
+		return err
 	}
 	var f umhFile
-	if err := loader.Load(&f); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read YAML: %w", err)
+	doc, err := fill(b, "yaml", all, &f)
+	if err != nil {
+		return err
 	}
 	m := f.Input.Modbus
 	if m == nil {
-		return errNothing
+		return errors.New("it has no input.modbus, as a config of benthos-umh for Modbus has; see whether it is the right file, and take the input out of others that it stands in")
 	}
 	units := m.units(b)
 	for i := range m.Addresses {
@@ -76,21 +72,8 @@ func umh(b *builder, data []byte) error {
 			m.add(b, where, unit, tag)
 		}
 	}
-	all, err := anyYAML(data)
-	unread(b, "yaml", all, f)
-	return err
-}
-
-// anyYAML reads a document without knowing its form.
-func anyYAML(data []byte) (all any, err error) {
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth), loaderlimits.AliasValue(0))))
-	if err == nil {
-		err = loader.Load(&all)
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read YAML: %w", err)
-	}
-	return all, nil
+	doc.sayStrays()
+	return nil
 }
 
 func (m *umhModbus) around() *workarounds {
@@ -108,7 +91,7 @@ func (m *umhModbus) units(b *builder) []int {
 		units = units[:255]
 	}
 	if len(units) == 0 {
-		units = []int{1}
+		units = []int{b.unit("input.modbus")}
 	}
 	return units
 }
@@ -125,11 +108,12 @@ func (m *umhModbus) add(b *builder, where string, unit int, tag Tag) {
 		b.problem(where, "left out: unit id %d is out of range; use 0 to 255", unit)
 		return
 	}
-	url, remark := controllerURL(m.Controller, 0, "", 0, 0, m.Mode)
+	countBool(b, &tag)
+	url, remarks := controllerURL(m.Controller, 0, "", 0, 0, m.Mode)
 	before := len(b.result.Devices)
 	d := b.device("input.modbus", "", url, unit)
 	if len(b.result.Devices) > before {
-		if remark != "" {
+		for _, remark := range remarks {
 			b.problem("input.modbus", "%s", remark)
 		}
 		d.Timeout = duration(b, "input.modbus", m.Timeout)
@@ -146,23 +130,22 @@ func (a *umhAddress) tag(order string) (Tag, error) {
 	if table != "coil" && table != "discrete" && table != "input" && table != "holding" {
 		return Tag{}, fmt.Errorf("there is no register %q; use holding, input, coil or discrete", a.Register)
 	}
-	tag, bit := Tag{Name: a.Name, Scale: a.Scale}, -1
-	if table == "input" || table == "holding" {
-		if tag.Type = telegrafTypes[strings.ToUpper(a.Type)]; tag.Type == "" {
-			return Tag{}, fmt.Errorf("type %q has no counterpart; choose a type of drivers/modbus/README.md by hand", a.Type)
-		}
-		if tag.Type == "string" {
-			tag.Length = 2 * min(a.Length, 1000) // registers
-		}
-		if tag.Type == "bool" {
-			bit = max(a.Bit, 0)
-		}
-		if strings.HasSuffix(strings.ToUpper(a.Type), "8H") {
-			tag.Byte = "high"
-		}
-		if err := tag.setOrder(order, &bit); err != nil {
+	tag := Tag{Name: a.Name, Scale: a.Scale}
+	if table == "coil" || table == "discrete" {
+		if err := onlyBit(a.Bit, "COIL"); err != nil {
 			return Tag{}, err
 		}
+		return tag, tag.settle(table, *a.Address, -1)
+	}
+	bit, err := tag.typed(strings.ToUpper(a.Type), a.Bit)
+	if err != nil {
+		return Tag{}, err
+	}
+	if tag.Type == "string" {
+		tag.Length = 2 * min(a.Length, 1000) // registers
+	}
+	if err := tag.setOrder(order, &bit); err != nil {
+		return Tag{}, err
 	}
 	return tag, tag.settle(table, *a.Address, bit)
 }

@@ -3,6 +3,7 @@ package importer
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ type workarounds struct {
 	afterConnect, between string
 	closeAfter            bool
 	location              string // of a character in a register: lower, upper, both or ""
+	registers             int    // the most of a request, 0 = not said
 }
 
 // options returns those that are options of ours.
@@ -31,6 +33,9 @@ func (w *workarounds) options(b *builder, where string) [][2]string {
 		if d > 0 {
 			out = append(out, [2]string{o.name, telemetry.Short(d)})
 		}
+	}
+	if w.registers > 0 && w.registers < 125 {
+		out = append(out, [2]string{"max_registers", strconv.Itoa(w.registers)})
 	}
 	if w.closeAfter {
 		out = append(out, [2]string{"close_after_poll", "true"})

@@ -24,7 +24,7 @@ func (r *Result) WriteYAML(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "# %s imported", web.Count(uint64(r.Tags), "tag"))
 	if n := len(r.Problems) + r.Unnamed; n > 0 {
-		fmt.Fprintf(out, "; %d remarks:", n)
+		fmt.Fprintf(out, "; %s:", web.Count(uint64(n), "remark"))
 	}
 	fmt.Fprintln(out)
 	for _, p := range r.Problems {

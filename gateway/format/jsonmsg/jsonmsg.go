@@ -154,7 +154,7 @@ type stream struct {
 func newStream(o *Options, s *record.Schema, scratch *scratch) (*stream, error) {
 	e := &stream{bigText: o.BigIntsAsText, scratch: scratch}
 	gateway := cmp.Or(s.Gateway, o.Gateway) // in a store that an older version wrote the schema has none
-	e.topic = placeholders(topicLevel(gateway), topicLevel(s.Device), topicLevel(s.Group)).Replace(o.Topic)
+	e.topic = placeholders(topicLevel(gateway), topicLevel(s.Device), topicLevel(cmp.Or(s.Group, gapLevel))).Replace(o.Topic)
 	if len(e.topic) > maxTopic || e.topic == "" {
 		return nil, fmt.Errorf("topic of device %q group %q has %d bytes; MQTT allows 1 to %d", s.Device, s.Group, len(e.topic), maxTopic)
 	}
@@ -178,6 +178,10 @@ func (s *stream) tags() int { return len(s.ends) - 1 }
 
 // maxTopic is the longest topic that MQTT can carry, in bytes (MQTT 3.1.1 section 1.5.3).
 const maxTopic = 65535
+
+// gapLevel stands for the group in the topic of a gap message, which concerns a device and no group of it: brokers and
+// cloud services refuse an empty level, or do not match it. A group has a name, so the underscore keeps them apart.
+const gapLevel = "_gap"
 
 // topicLevel makes a name fit for a topic: what MQTT forbids there becomes "_". A slash stays and so
 // makes levels.

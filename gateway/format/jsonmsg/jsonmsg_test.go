@@ -227,6 +227,11 @@ func TestTopic(t *testing.T) {
 			t.Errorf("template %q: topic %q, want %q (%v)", template, s.topic, want, err)
 		}
 	}
+	for template, want := range map[string]string{"telemetry/{gateway}/{device}/{group}": "telemetry/gw/d/_gap", "{group}/{device}": "_gap/d", "{device}": "d"} {
+		if s, err := newStream(&Options{Gateway: "gw", Topic: template}, &record.Schema{Device: "d"}, &scratch{}); err != nil || s.topic != want {
+			t.Errorf("a gap's topic of template %q is %q, want %q (%v)", template, s.topic, want, err)
+		}
+	}
 	if _, err := newStream(&Options{Topic: strings.Repeat("{device}", 100)}, &record.Schema{Device: strings.Repeat("d", 1000)}, &scratch{}); err == nil {
 		t.Error("a topic of 100,000 bytes is accepted")
 	}
