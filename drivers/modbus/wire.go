@@ -23,6 +23,7 @@ type wire struct {
 	framing framing
 	packets bool                // what is read at once is one datagram
 	drain   func() (int, error) // throws away what lies there unread, and how much; nil = nothing can lie there
+	prompt  *prompt             // nil = it cannot be done at once
 	number  uint16              // of the last transaction
 	out     [maxFrame]byte
 	in      [2048]byte
@@ -57,12 +58,10 @@ func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) 
 	if err := ctx.Err(); err != nil {
 		return nil, err // ended before the deadline was set, which would have hidden it
 	}
-	if err := w.begin(); err != nil {
-		return nil, err
-	}
+	w.have = 0
 	w.number++
-	if _, err := w.Write(w.framing.pack(w.out[:0], w.number, q)); err != nil {
-		return nil, w.broken(ctx, err)
+	if err := w.send(ctx, w.framing.pack(w.out[:0], w.number, q)); err != nil {
+		return nil, err
 	}
 	for {
 		pdu, err := w.find(q)
@@ -76,6 +75,27 @@ func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) 
 			return nil, err
 		}
 	}
+}
+
+// send sends a request, and reads what comes first where that can be done at once.
+func (w *wire) send(ctx context.Context, frame []byte) error {
+	sent := 0
+	if w.prompt != nil {
+		var got int
+		var err error
+		if sent, got, err = w.prompt.ask(frame, w.in[:]); sent == len(frame) {
+			return w.came(ctx, got, err)
+		}
+	}
+	if sent == 0 {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	if _, err := w.Write(frame[sent:]); err != nil {
+		return w.broken(ctx, err)
+	}
+	return nil
 }
 
 // answer tells an exception from values.
@@ -114,6 +134,11 @@ func (w *wire) more(ctx context.Context) error {
 		w.have = copy(w.in[:], w.in[w.have-maxFrame:w.have])
 	}
 	n, err := w.Read(w.in[w.have:])
+	return w.came(ctx, n, err)
+}
+
+// came counts what was read.
+func (w *wire) came(ctx context.Context, n int, err error) error {
 	w.have += n
 	if w.framing != mbap {
 		w.strange.bytes += n
