@@ -57,7 +57,7 @@ func (l *link) pick() (*wire, error) {
 		return nil, neverCalled
 	}
 	l.calls++
-	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), heartbeat: l.slot.heartbeat}, nil
+	return &wire{framing: l.framing, port: c, drain: drainOf(c, false), prompt: promptOf(c, false), heartbeat: l.slot.heartbeat}, nil
 }
 
 // incoming makes the newest call the connection of the line, where it has none.

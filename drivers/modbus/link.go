@@ -108,7 +108,7 @@ func (l *link) dial(ctx context.Context) (*wire, error) {
 		return nil, err
 	}
 	if l.network != netTLS {
-		w.port, w.drain = c, drain
+		w.port, w.drain, w.prompt = c, drain, promptOf(c, w.packets)
 		return w, nil
 	}
 	w.port, err = l.secure(ctx, c)

@@ -21,9 +21,10 @@ type port interface {
 type wire struct {
 	port
 	framing framing
-	packets bool   // what is read at once is one datagram
-	drain   drain  // nil = nothing can lie there
-	number  uint16 // of the last transaction
+	packets bool    // what is read at once is one datagram
+	drain   drain   // nil = nothing can lie there
+	prompt  *prompt // nil = it cannot be done at once
+	number  uint16  // of the last transaction
 	out     [maxFrame]byte
 	in      [2048]byte
 	have    int // bytes in in
@@ -63,12 +64,10 @@ func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) 
 	if err := ctx.Err(); err != nil {
 		return nil, err // ended before the deadline was set, which would have hidden it
 	}
-	if err := w.begin(); err != nil {
-		return nil, err
-	}
+	w.have = 0
 	w.number++
-	if _, err := w.Write(w.framing.pack(w.out[:0], w.number, q)); err != nil {
-		return nil, w.broken(ctx, err)
+	if err := w.send(ctx, w.framing.pack(w.out[:0], w.number, q)); err != nil {
+		return nil, err
 	}
 	for {
 		pdu, err := w.find(q)
@@ -109,6 +108,27 @@ func (w *wire) count(q *request, l *loss) {
 	}
 }
 
+// send sends a request, and reads what comes first where that can be done at once.
+func (w *wire) send(ctx context.Context, frame []byte) error {
+	sent := 0
+	if w.prompt != nil {
+		var got int
+		var err error
+		if sent, got, err = w.prompt.ask(frame, w.in[:]); sent == len(frame) {
+			return w.came(ctx, got, err)
+		}
+	}
+	if sent == 0 {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	if _, err := w.Write(frame[sent:]); err != nil {
+		return w.broken(ctx, err)
+	}
+	return nil
+}
+
 // answer tells an exception from values.
 func answer(q *request, pdu []byte) ([]byte, error) {
 	if q.refusal(pdu) {
@@ -146,6 +166,11 @@ func (w *wire) more(ctx context.Context) error {
 		w.have = copy(w.in[:], w.in[w.have-maxFrame:w.have])
 	}
 	n, err := w.Read(w.in[w.have:])
+	return w.came(ctx, n, err)
+}
+
+// came counts what was read.
+func (w *wire) came(ctx context.Context, n int, err error) error {
 	w.have += n
 	if w.framing != mbap {
 		w.strange.bytes += n
