@@ -92,12 +92,7 @@ func eioOnce(t *testing.T, disk *bad, what string, page int, rng *rand.Rand) (me
 		st := b.Stats()
 		visible = visible || st.Damages > 0 || st.Health != "ok"
 		checkLedger(t, b)
-		took(t, "read", func() {
-			r := d.Reader(0, 0)
-			var rec Record
-			for ok, err := r.Next(&rec); ok && err == nil; ok, err = r.Next(&rec) {
-			}
-		})
+		took(t, "read", func() { look(d) })
 	}
 	st := b.Stats()
 	met = disk.set("heal") > 0
@@ -119,6 +114,15 @@ func eioOnce(t *testing.T, disk *bad, what string, page int, rng *rand.Rand) (me
 		t.Errorf("%d records lost, gap records tell of %d readings", lost, told)
 	}
 	return met, lost
+}
+
+// look reads what a destination has not acknowledged, as far as that goes, and returns why it goes no further.
+func look(d *Destination) (err error) {
+	r, ok := d.Reader(0, 0), true
+	for rec := (Record{}); ok && err == nil; {
+		ok, err = r.Next(&rec)
+	}
+	return err
 }
 
 // toldOf opens a store, takes from due what is there, and returns how many readings gap records tell of.

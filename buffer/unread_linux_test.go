@@ -35,11 +35,7 @@ func TestUnreadable(t *testing.T) {
 			var err error
 			for page := 2; page < 16 && err == nil; page++ { // the next that a reader needs
 				disk.set("read %s %d", filepath.Join(filepath.Base(b.dir), filepath.Base(file)), page)
-				r := d.Reader(0, 0)
-				var rec Record
-				for ok := true; ok && err == nil; {
-					ok, err = r.Next(&rec)
-				}
+				err = look(d)
 			}
 			if !errors.Is(err, ErrUnreadable) {
 				t.Fatalf("the reader was told %v", err)
