@@ -34,6 +34,7 @@ func (b *Buffer) abandon(cause error) {
 		}
 	case empty:
 		b.supersede(s, cause)
+	case damaged && unreadable(s.path) && b.wait(s, cause):
 	case damaged:
 		b.salvageNow(s, cause)
 	}

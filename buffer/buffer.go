@@ -107,18 +107,20 @@ func (o Options) withDefaults() (Options, error) {
 
 // Buffer is the store. All methods may be called from any goroutine.
 type Buffer struct {
-	dir      string
-	o        Options
-	log      *slog.Logger
-	fs       files
-	lock     *os.File
-	lockInfo os.FileInfo
-	looked   time.Time  // whether the lock is still under its name; guarded by commitMu
-	store    uint64     // the store's own number, made when it was created; ties the files of it together
-	epoch    epoch      // of the records that this process takes
-	readOnly bool       // it is only looked at
-	old      *stateData // what state.db had, when readOnly
-	start    time.Time  // when this process opened the store; its monotonic part measures age
+	dir          string
+	o            Options
+	log          *slog.Logger
+	fs           files
+	lock         *os.File
+	lockInfo     os.FileInfo
+	looked       time.Time     // whether the lock is still under its name; guarded by commitMu
+	asked        time.Time     // for pages that the disk fails to give; likewise
+	readPatience time.Duration // a constant but for tests
+	store        uint64        // the store's own number, made when it was created; ties the files of it together
+	epoch        epoch         // of the records that this process takes
+	readOnly     bool          // it is only looked at
+	old          *stateData    // what state.db had, when readOnly
+	start        time.Time     // when this process opened the store; its monotonic part measures age
 
 	// commitMu is held by whoever writes files; it is taken before mu. mu guards everything below.
 	commitMu sync.Mutex

@@ -19,6 +19,8 @@ var (
 	ErrNewer = errors.New("store was written by a newer version")
 	// ErrNoDestination means that a destination is not known to the store.
 	ErrNoDestination = errors.New("no such destination")
+	// ErrUnreadable means that the disk gives an error for what is to be read: it is asked for again for a minute before that is believed.
+	ErrUnreadable = errors.New("the disk does not give it now; it is asked for again")
 	// ErrNotFound means that there is no such record or entry.
 	ErrNotFound = errors.New("not found")
 

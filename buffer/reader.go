@@ -50,7 +50,7 @@ func (d *Destination) Reader(from, to uint64) *Reader {
 func (r *Reader) Close() { r.closed = true }
 
 // Next fills in the next record. It does not wait: false means that there is nothing now, or that the reader's end is
-// reached. Errors: ErrClosed, ErrNoDestination when the destination was removed, or why the disk could not be read; the
+// reached. Errors: ErrClosed, ErrUnreadable, ErrNoDestination when the destination was removed, or why the disk could not be read; the
 // next call tries again then.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b
@@ -75,7 +75,7 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 			continue
 		}
 		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, of, err)) {
-			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, err)
+			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, b.later(s, err))
 		}
 	}
 }

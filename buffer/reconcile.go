@@ -369,6 +369,9 @@ func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
 		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
 		return true
 	}
+	if (errors.Is(cause, syscall.EIO) || unreadable(s.path)) && b.wait(s, cause) {
+		return false
+	}
 	return b.salvageNow(s, cause)
 }
 

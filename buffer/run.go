@@ -111,6 +111,7 @@ func (b *Buffer) turn(early bool) {
 	if err := b.stillOurs(); err != nil {
 		return // Stats tells; what is in the directory is not ours to change
 	}
+	b.askAgain()
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)
 	}

@@ -78,6 +78,11 @@ type segment struct {
 	ended   bool   // found sound at its end: no commit is missing there
 	cause   error  // why it is damaged
 
+	unread struct { // the disk fails to give pages of it: see unread.go
+		since time.Time // zero = it does not
+		cause error
+	}
+
 	// Only the one segment being written has these; commitMu guards them.
 	leaf     leaf // where its records end
 	ids      map[*Stream]uint32

@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -102,6 +103,9 @@ func (b *Buffer) health() string {
 		return "failing: " + b.st.takenErr.Error()
 	case b.stuck():
 		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.commitSince().Format(time.TimeOnly))
+	case b.unread() != nil:
+		s := b.unread()
+		return fmt.Sprintf("failing: the disk gives an error for pages of %s since %s; they are asked for again for %v, then what stands on them is given up", filepath.Base(s.path), s.unread.since.Format(time.TimeOnly), b.readPatience)
 	case b.st.commitErr != nil:
 		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:

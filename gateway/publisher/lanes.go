@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -148,6 +149,9 @@ func (l *lane) read(rec *buffer.Record) (bool, error) {
 		l.reader = l.dest.Reader(l.pos, l.end)
 	}
 	ok, err := l.reader.Next(rec)
+	if errors.Is(err, buffer.ErrUnreadable) {
+		return false, nil // the lane stays there
+	}
 	if err != nil {
 		return false, fmt.Errorf("read the buffer: %w", err)
 	}
