@@ -66,7 +66,8 @@ type Publisher struct {
 	schemas  map[*buffer.Stream]*record.Schema
 	lanes    lanes
 	breakers breakers
-	throttle throttle
+	messages bucket // the throttle of the backlog lane
+	bytes    bucket
 	retry    backoff
 	outage   outage
 	short    int    // sessions in a row that the receiver ended soon
@@ -99,7 +100,7 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 	p := &Publisher{o: o, buf: buf, dest: dest, log: o.Log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
 	p.born = time.Now()
 	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
-	p.throttle = throttle{bucket{rate: o.BacklogMessages}, bucket{rate: o.BacklogBytes}}
+	p.messages.rate, p.bytes.rate = o.BacklogMessages, o.BacklogBytes
 	p.retry = backoff{min: o.RetryMin, max: o.RetryMax}
 	p.shown = Stats{State: Stopped, Since: time.Now()}
 	return p, nil

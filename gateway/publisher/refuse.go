@@ -37,9 +37,7 @@ func (s *session) refused(u *unit, now time.Time, asFirst, silent bool) *breaker
 // refusals of others.
 func (p *Publisher) flowed(u *unit, now time.Time) {
 	q := &p.breakers
-	if u.try == nil {
-		q.flowing = true
-	}
+	q.flowing = q.flowing || u.try == nil
 	switch b := q.find(u.stream); {
 	case b == nil:
 	case u.try == b && b.suspect != 0 && u.seqs[0] > b.suspect:

@@ -263,7 +263,7 @@ func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 		}
 	}
 	if l.backlog.any() && s.win.space(oldest) {
-		if wait := s.p.throttle.wait(now); wait > 0 {
+		if wait := max(s.p.messages.wait(now), s.p.bytes.wait(now)); wait > 0 {
 			return wait, nil
 		}
 		if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
@@ -307,8 +307,10 @@ func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 	if err == nil {
 		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
 	}
-	if err == nil {
-		err = s.tooLarge()
+	for i := range s.messages {
+		if n := len(s.messages[i].Payload); err == nil && s.p.o.MaxMessage > 0 && n > s.p.o.MaxMessage {
+			err = fmt.Errorf("message of %d bytes is over the limit of %d", n, s.p.o.MaxMessage)
+		}
 	}
 	if err != nil {
 		s.p.reject(err.Error(), u.seqs...)
@@ -365,15 +367,6 @@ func (s *session) decode(i int, schema *record.Schema, l *lane) error {
 		r.Time = r.Record.Time
 	}
 	s.recs[i] = r
-	return nil
-}
-
-func (s *session) tooLarge() error {
-	for i := range s.messages {
-		if n := len(s.messages[i].Payload); s.p.o.MaxMessage > 0 && n > s.p.o.MaxMessage {
-			return fmt.Errorf("message of %d bytes is over the limit of %d", n, s.p.o.MaxMessage)
-		}
-	}
 	return nil
 }
 

@@ -83,7 +83,8 @@ func (p *Publisher) update(x *session) {
 
 // sending counts a unit that goes out.
 func (p *Publisher) sending(u *unit) {
-	p.throttle.spend(u.bytes)
+	p.messages.spend(1)
+	p.bytes.spend(float64(u.bytes))
 	again := u.lane != nil && u.seqs[0] < u.lane.sent
 	p.show(func(s *Stats) {
 		s.Sent++

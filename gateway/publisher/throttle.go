@@ -5,31 +5,16 @@ import (
 	"time"
 )
 
-// throttle holds a lane to messages a second and bytes a second. Every message of the connection counts, but
-// only the throttled lane waits: live messages may run into debt, at most one second's worth.
-type throttle struct {
-	messages, bytes bucket
-}
-
-// wait returns how long the lane must wait; 0 = it may send now.
-func (t *throttle) wait(now time.Time) time.Duration {
-	return max(t.messages.wait(now), t.bytes.wait(now))
-}
-
-// spend counts a message of so many bytes.
-func (t *throttle) spend(bytes int) {
-	t.messages.spend(1)
-	t.bytes.spend(float64(bytes))
-}
-
-// bucket holds up to a quarter of a second's worth; rate 0 = no limit. What does not fit is paid for later,
-// so that one large message passes a small limit too.
+// bucket holds the backlog lane to so many messages or bytes a second: up to a quarter of a second's worth at once. Every
+// message of the connection counts, but only that lane waits; live messages may run into debt, at most one second's worth.
+// What does not fit is paid for later, so that one large message passes a small limit too.
 type bucket struct {
-	rate float64 // per second
+	rate float64 // per second; 0 = no limit
 	have float64
 	last time.Time
 }
 
+// wait returns how long the lane must wait; 0 = it may send now.
 func (b *bucket) wait(now time.Time) time.Duration {
 	if b.rate <= 0 {
 		return 0

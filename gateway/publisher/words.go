@@ -3,8 +3,8 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"millrace/gateway/link"
@@ -66,12 +66,8 @@ func (p *Publisher) drained() {
 
 // complain notes trouble that does not end the session.
 func (p *Publisher) complain(err error) {
-	news := false
-	p.show(func(s *Stats) {
-		news = s.LastError != err.Error()
-		s.LastError = err.Error()
-	})
-	if news {
+	if p.shown.LastError != err.Error() {
+		p.show(func(s *Stats) { s.LastError = err.Error() })
 		p.log.Warn("publisher in trouble", "cause", err)
 	}
 }
@@ -92,7 +88,7 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	if o.since.IsZero() {
 		o.since, o.next, o.draining = now, time.Minute, time.Time{}
 	}
-	switch down, cause := now.Sub(o.since), wordsOf(what); {
+	switch down, cause := now.Sub(o.since), digits.ReplaceAllString(what, ""); {
 	case o.cause == "" && e.progress: // the breaker says what there is to say
 	case cause == o.cause && down >= o.next:
 		o.next = min(4*o.next, o.next+time.Hour)
@@ -107,15 +103,8 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 	}
 }
 
-// wordsOf is a text without its numbers: ports and times differ from one attempt to the next.
-func wordsOf(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' {
-			return -1
-		}
-		return r
-	}, text)
-}
+// digits are left out where causes are compared: ports and times differ from one attempt to the next.
+var digits = regexp.MustCompile(`\d+`)
 
 // hint says what may be behind sessions that end soon.
 func (p *Publisher) hint(e *ending) string {
@@ -128,10 +117,12 @@ func (p *Publisher) hint(e *ending) string {
 	switch {
 	case pending && e.acked == 0 && p.short > 1:
 		return "; it closes the connection on every message: perhaps it limits the rate of this client (see backlog_limit), or a policy forbids it to publish; nothing is given up"
-	case p.short >= fight && e.acked > 0:
-		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps it limits the rate (see backlog_limit), or another client uses the same client id", p.short)
-	case p.short >= fight:
-		return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps another client uses the same client id", p.short)
+	case p.short < fight:
+		return ""
 	}
-	return ""
+	rate := ""
+	if e.acked > 0 {
+		rate = "it limits the rate (see backlog_limit), or "
+	}
+	return fmt.Sprintf("; it closed %d connections in a row soon after the login: perhaps %sanother client uses the same client id", p.short, rate)
 }

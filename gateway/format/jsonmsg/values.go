@@ -2,6 +2,7 @@ package jsonmsg
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -124,8 +125,6 @@ func appendThousandths(dst []byte, n int64) []byte {
 	return bytes.TrimRight(dst, "0")
 }
 
-const hex = "0123456789abcdef"
-
 // appendText appends a quoted string. Bytes that are not UTF-8 become U+FFFD.
 func appendText(dst []byte, text string) []byte {
 	dst = append(dst, '"')
@@ -149,5 +148,5 @@ func appendEscape(dst []byte, r rune) []byte {
 	if r == utf8.RuneError {
 		return append(dst, "\uFFFD"...)
 	}
-	return append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+	return fmt.Appendf(dst, `\u%04x`, r)
 }

@@ -63,8 +63,10 @@ func (d *Dialer) Certificates() []link.Certificate { return d.seen.list() }
 
 // Dial opens a session: see link.Dialer.
 func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error) {
-	if err := fitWill(will); err != nil {
-		return nil, err
+	if will != nil {
+		if err := fit(will, maxTopic); err != nil { // MQTT 3.1.1 section 3.1.3.3
+			return nil, fmt.Errorf("will: %w", err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.within)
 	defer cancel()
@@ -95,18 +97,4 @@ func late(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
-}
-
-// fitWill refuses a will that a login cannot carry (MQTT 3.1.1 section 3.1.3.3).
-func fitWill(will *link.Message) error {
-	switch {
-	case will == nil:
-		return nil
-	case len(will.Payload) > maxTopic:
-		return fmt.Errorf("will: %w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(will.Payload), maxTopic)
-	}
-	if err := fit(will); err != nil {
-		return fmt.Errorf("will: %w", err)
-	}
-	return nil
 }

@@ -82,14 +82,12 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case t.web:
+	conn = raw
+	if t.web {
 		conn, err = t.openWeb(ctx, raw, config)
-	case t.secure:
+	} else if t.secure {
 		secure := tls.Client(raw, config)
 		conn, err = secure, secure.HandshakeContext(ctx)
-	default:
-		conn = raw
 	}
 	if err != nil {
 		_ = raw.Close()

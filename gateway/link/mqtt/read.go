@@ -75,7 +75,10 @@ func (s *session) packet(unasked *budget) error {
 	case first&0xf0 == packetPublish:
 		return s.inbound(first, size, unasked)
 	case first == packetPingresp && size == 0:
-		return s.pong(unasked)
+		if s.asked.Swap(false) {
+			return nil
+		}
+		return unasked.answer("answers to pings that were not sent")
 	case first == packetSuback && size >= 3 && size <= 2+maxFilters:
 		return s.suback(size, unasked)
 	case size == 2 && (first == packetPuback || first == packetPubrec || first == packetPubrel || first == packetPubcomp):
@@ -98,17 +101,6 @@ func (s *session) short() (uint16, error) {
 	}
 	_, _ = s.r.Discard(2)
 	return binary.BigEndian.Uint16(b), nil
-}
-
-func (s *session) pong(unasked *budget) error {
-	s.mu.Lock()
-	asked := s.asked
-	s.asked = false
-	s.mu.Unlock()
-	if asked {
-		return nil
-	}
-	return unasked.answer("answers to pings that were not sent")
 }
 
 func (s *session) suback(size int, unasked *budget) error {

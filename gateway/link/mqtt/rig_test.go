@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"runtime"
@@ -29,6 +30,14 @@ func broker(t testing.TB, o brokersim.Options) *brokersim.Broker {
 	}
 	t.Cleanup(b.Stop)
 	return b
+}
+
+// secureBroker is one behind TLS; it returns the address too.
+func secureBroker(t testing.TB, config *tls.Config) (*brokersim.Broker, string) {
+	t.Helper()
+	b := brokersim.New(brokersim.Options{})
+	t.Cleanup(b.Stop)
+	return b, serve(t, func(c net.Conn) { b.Serve(tls.Server(c, config)) })
 }
 
 func dialer(t testing.TB, o Options) *Dialer {

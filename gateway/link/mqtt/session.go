@@ -33,10 +33,10 @@ type session struct {
 	filters    [][]string  // by level
 	subID      uint16      // of the SUBSCRIBE that is unanswered; 0 = none
 	granted    chan []byte // its answer's codes
-	asked      bool        // a PINGREQ is unanswered
 	closing    bool
 
 	born           time.Time
+	asked          atomic.Bool   // a PINGREQ is unanswered
 	heard, written atomic.Int64  // nanoseconds since born
 	wire           atomic.Uint64 // bytes given to the network, the ones being written included
 	stats          struct{ stray, discarded atomic.Uint64 }
@@ -118,7 +118,7 @@ func (s *session) Inbox() <-chan link.Message { return s.inbox }
 
 // Send queues one PUBLISH: see link.Link.
 func (s *session) Send(m link.Message) error {
-	if err := fit(&m); err != nil {
+	if err := fit(&m, maxPacket-maxTopic-4); err != nil {
 		return err
 	}
 	if err := s.Err(); err != nil {
@@ -145,15 +145,15 @@ func (s *session) Send(m link.Message) error {
 	return nil
 }
 
-// fit refuses what MQTT cannot carry.
-func fit(m *link.Message) error {
+// fit refuses what MQTT cannot carry, and a payload of more bytes than most.
+func fit(m *link.Message, most int) error {
 	switch {
 	case m.Topic == "" || len(m.Topic) > maxTopic:
 		return fmt.Errorf("%w: its topic has %d bytes; MQTT allows 1 to %d", link.ErrMessage, len(m.Topic), maxTopic)
 	case strings.ContainsAny(m.Topic, "+#\x00"):
 		return fmt.Errorf("%w: its topic %q holds one of + # and NUL", link.ErrMessage, m.Topic)
-	case len(m.Payload) > maxPacket-maxTopic-4:
-		return fmt.Errorf("%w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(m.Payload), maxPacket)
+	case len(m.Payload) > most:
+		return fmt.Errorf("%w: it has %d bytes; MQTT allows %d", link.ErrMessage, len(m.Payload), most)
 	case m.QoS > 2:
 		return fmt.Errorf("%w: there is no QoS %d", link.ErrMessage, m.QoS)
 	}
@@ -258,12 +258,12 @@ func (s *session) watch() {
 	if s.closing || s.Err() != nil {
 		return
 	}
-	if s.asked && silent >= limit {
+	if s.asked.Load() && silent >= limit {
 		go s.fail(fmt.Errorf("%w to a ping for %v", link.ErrSilent, silent.Round(time.Second)))
 		return
 	}
-	if !s.asked && (quiet >= ping || silent >= ping) {
-		s.asked, quiet = true, 0
+	if (quiet >= ping || silent >= ping) && !s.asked.Swap(true) {
+		quiet = 0
 		s.out = append(s.out, packetPingreq, 0)
 		s.Flush()
 	}

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"millrace/gateway/link"
-	"millrace/gateway/link/mqtt/brokersim"
 )
 
 // authority is a test CA.
@@ -115,8 +114,8 @@ func TestCertificates(t *testing.T) {
 		{"expired", ca.pair(t, "127.0.0.1", past), link.Certificate{Name: "127.0.0.1", NotAfter: past}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{c.cert}}})
-			d := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: TLS{CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile}})
+			_, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{c.cert}})
+			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: TLS{CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile}})
 			if got := d.Certificates(); len(got) > 0 {
 				t.Errorf("before the first dial: %v", got)
 			}
@@ -156,8 +155,8 @@ func TestTLS(t *testing.T) {
 		{"expired", ca.pair(t, "127.0.0.1", time.Now().Add(-time.Minute)), "", []string{"expired", "this machine's clock"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{c.cert}}})
-			d := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: TLS{CAFile: ca.file(t), ServerName: c.name2}})
+			b, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{c.cert}})
+			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: TLS{CAFile: ca.file(t), ServerName: c.name2}})
 			l, err := d.Dial(context.Background(), nil)
 			if c.words != nil {
 				says(t, err, nil, append(c.words, "connect: ")...)
@@ -185,13 +184,13 @@ func TestClientCertificate(t *testing.T) {
 	hour := time.Now().Add(time.Hour)
 	for version, name := range map[uint16]string{tls.VersionTLS12: "TLS 1.2", tls.VersionTLS13: "TLS 1.3"} {
 		t.Run(name, func(t *testing.T) {
-			b := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", hour)}, MaxVersion: version,
-				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(ca)}})
+			_, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", hour)}, MaxVersion: version,
+				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(ca)})
 			dir := t.TempDir()
 			files := TLS{CAFile: filepath.Join(dir, "ca.pem")}
 			with := TLS{CAFile: files.CAFile, CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
 			dial := func(f TLS) error {
-				l, err := dialer(t, Options{URL: "mqtts://" + b.Addr(), TLS: f}).Dial(context.Background(), nil)
+				l, err := dialer(t, Options{URL: "mqtts://" + addr, TLS: f}).Dial(context.Background(), nil)
 				if err == nil {
 					_ = l.Close()
 				}

@@ -81,10 +81,7 @@ func alerted(err error) bool { return strings.Contains(err.Error(), "remote erro
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
 	if is[tls.RecordHeaderError](err) {
-		plain := "mqtt"
-		if t.web {
-			plain = "ws"
-		}
+		plain := map[bool]string{false: "mqtt", true: "ws"}[t.web]
 		return fmt.Errorf("%w; this port does not speak TLS; use %s:// in the url, or the port for TLS", link.ErrProtocol, plain)
 	}
 	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)

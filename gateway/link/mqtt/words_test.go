@@ -66,7 +66,7 @@ func TestWordsOfTheLogin(t *testing.T) {
 func hosts(t *testing.T) map[string]string {
 	ca := newAuthority(t, "ca")
 	plain := broker(t, brokersim.Options{})
-	secure := broker(t, brokersim.Options{TLS: &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", time.Now().Add(time.Hour))}}})
+	_, secure := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", time.Now().Add(time.Hour))}})
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func hosts(t *testing.T) map[string]string {
 	}
 	closed.Close()
 	return map[string]string{
-		"mqtt": plain.Addr(), "mqtts": secure.Addr(), "http": web.Listener.Addr().String(), "nobody": closed.Addr().String(),
+		"mqtt": plain.Addr(), "mqtts": secure, "http": web.Listener.Addr().String(), "nobody": closed.Addr().String(),
 		"ssh":      serve(t, func(c net.Conn) { fmt.Fprintf(c, "SSH-2.0-OpenSSH_9\r\n"); _, _ = io.Copy(io.Discard, c) }),
 		"openssl":  serve(t, answering([]byte{0x15, 3, 1, 0, 2, 2, 70})),
 		"nginx":    serve(t, answering([]byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))),

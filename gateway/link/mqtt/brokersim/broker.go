@@ -8,7 +8,6 @@ package brokersim
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,8 +21,6 @@ import (
 
 // Options say what the broker is like.
 type Options struct {
-	TLS *tls.Config // nil = plain
-
 	// OnPublish is called for every message that arrives, before it is acknowledged and passed on; it may be called by
 	// several goroutines at once.
 	OnPublish func(Message)
@@ -79,9 +76,6 @@ func (b *Broker) Start() (err error) {
 			conn, err := b.listener.Accept()
 			if err != nil {
 				return
-			}
-			if b.o.TLS != nil {
-				conn = tls.Server(conn, b.o.TLS)
 			}
 			b.wg.Go(func() { b.Serve(conn) })
 		}
