@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -248,5 +249,38 @@ func TestDocumentsNameKeysThatExist(t *testing.T) {
 	})
 	if err != nil || seen < 30 {
 		t.Errorf("%d keys are named in documents; %v", seen, err)
+	}
+}
+
+// TestDocumentedWalk: where the README leads through the source, each file that it links has the function named behind it, and each
+// file named in brackets is in the folder of the link before it.
+func TestDocumentedWalk(t *testing.T) {
+	_, text, ok := strings.Cut(readFile(t, "../../README.md"), "\n## Reading the source\n")
+	if text, _, _ = strings.Cut(text, "\n## "); !ok {
+		t.Fatal("the README has no such section")
+	}
+	functions, files, folder := 0, 0, ""
+	for _, m := range regexp.MustCompile("\\]\\(([^)]+)\\)(?:\\s+`(\\w+)`)?|`(\\w+\\.go)`").FindAllStringSubmatch(text, -1) {
+		switch link, function, file := m[1], m[2], m[3]; {
+		case file != "":
+			files++
+			readFile(t, filepath.Join("../..", folder, file))
+		case function == "":
+			folder = filepath.Dir(link)
+		default:
+			functions++
+			folder = filepath.Dir(link)
+			sources := link
+			if filepath.Ext(link) == ".md" {
+				sources = filepath.Join(folder, "*.go")
+			}
+			paths, _ := filepath.Glob(filepath.Join("../..", sources))
+			if !slices.ContainsFunc(paths, func(p string) bool { return regexp.MustCompile(`(?m)^func (\(.*\) )?` + function + `\(`).MatchString(readFile(t, p)) }) {
+				t.Errorf("%s has no %s", link, function)
+			}
+		}
+	}
+	if functions < 10 || files < 5 {
+		t.Errorf("the walk names %d functions and %d files", functions, files)
 	}
 }
