@@ -275,7 +275,9 @@ func TestDocumentedWalk(t *testing.T) {
 				sources = filepath.Join(folder, "*.go")
 			}
 			paths, _ := filepath.Glob(filepath.Join("../..", sources))
-			if !slices.ContainsFunc(paths, func(p string) bool { return regexp.MustCompile(`(?m)^func (\(.*\) )?` + function + `\(`).MatchString(readFile(t, p)) }) {
+			if !slices.ContainsFunc(paths, func(p string) bool {
+				return regexp.MustCompile(`(?m)^func (\(.*\) )?` + function + `\(`).MatchString(readFile(t, p))
+			}) {
 				t.Errorf("%s has no %s", link, function)
 			}
 		}
