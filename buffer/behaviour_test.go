@@ -288,7 +288,7 @@ func TestQuarantine(t *testing.T) {
 	}
 	checkLedger(t, b)
 	again := readAll(t, d, true)
-	if len(again) != 1 || again[0].Seq != seq || string(again[0].Payload) != string(q.Payload) {
+	if len(again) != 1 || again[0].Seq != seq || string(again[0].Payload) != string(q.Payload) || !again[0].Retried || recs[2].Retried || gap[0].Retried {
 		t.Errorf("after the retry: %+v", again)
 	}
 	if l := b.Ledger()[0].Destinations[1]; l.Lost() != 0 || l.Delivered != 10 {

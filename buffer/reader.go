@@ -16,6 +16,7 @@ type Record struct {
 	At       int64  // µs since 1970
 	Readings int
 	Gap      *Gap // not nil: a gap record, with an empty payload
+	Retried  bool // put back from the quarantine: newer ones of its stream may have gone before
 }
 
 // Reader looks at the records that a destination has not acknowledged, in order, and changes nothing: Take says that one
@@ -119,7 +120,7 @@ func (r *Reader) step(rec *Record) (found bool, load *segment) {
 
 // fromTail fills in an entry of the tail. mu is held.
 func (r *Reader) fromTail(e *entry, rec *Record) {
-	*rec = Record{Epoch: r.d.b.epoch.name, Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap}
+	*rec = Record{Epoch: r.d.b.epoch.name, Seq: r.pos, Stream: e.stream, Payload: e.payload, At: e.at, Readings: int(e.readings), Gap: e.gap, Retried: e.to != everyone && e.gap == nil}
 	if e.gap != nil {
 		rec.Payload = nil
 	}
@@ -155,7 +156,7 @@ func (r *Reader) fill(h *head, rec *Record) bool {
 	if int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || end > len(r.payloads) {
 		return false
 	}
-	*rec = Record{Epoch: r.epoch, Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings)}
+	*rec = Record{Epoch: r.epoch, Seq: h.seq, Stream: r.dict[h.stream], Payload: r.payloads[r.offset:end:end], At: h.at, Readings: int(h.readings), Retried: h.flags&(headAddressed|headGap) == headAddressed}
 	if h.flags&headGap != 0 {
 		gap, err := parseGap(rec.Payload)
 		if err != nil {

@@ -20,6 +20,7 @@ type destination struct {
 	*publisher.Publisher
 	cfg       config.Destination
 	certified link.Certified // nil = it has no certificates
+	trend     trend
 	*task
 }
 

@@ -85,6 +85,7 @@ var stateRows = map[string]struct {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
 	}, "connecting: connection refused", "failing"},
 	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, `it refuses messages of press-1 on topic "a"`, "attention"},
+	"destination late":       {func(s *web.Snapshot) { s.Destinations[0].Behind = judged }, "it takes fewer records than come, and what waits grows; see what slows", "attention"},
 	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
 	"destination losing data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}

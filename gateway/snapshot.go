@@ -65,6 +65,7 @@ func (g *Gateway) state() *web.Snapshot {
 				v.OldestAge = now.Sub(time.UnixMicro(o.OldestAt))
 			}
 		}
+		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
 	for i := range st.Destinations {

@@ -59,7 +59,7 @@ func TestDerived(t *testing.T) {
 	}
 }
 
-// TestClamp: after scaling, good becomes uncertain and worse stays; what is in the range, and what is no number, is untouched.
+// TestClamp: after scaling, good becomes uncertain and worse stays; what is in the range, and what is no number, is not clamped.
 func TestClamp(t *testing.T) {
 	see := &shown{}
 	tags := []telemetry.Tag{{Name: "a", Scale: 2}, {Name: "b"}, {Name: "c"}, {Name: "d"}, {Name: "e"}, {Name: "f"}}
@@ -72,6 +72,7 @@ func TestClamp(t *testing.T) {
 	want := slices.Clone(in)
 	want[0] = telemetry.Reading{Tag: 0, Time: 1, Value: telemetry.Float64(10), Quality: telemetry.Uncertain, Reason: clamped}
 	want[1] = telemetry.Reading{Tag: 1, Time: 1, Value: telemetry.Float32(-1), Quality: telemetry.Uncertain, Reason: clamped}
+	want[3].Quality, want[3].Reason = telemetry.Bad, "not a number"
 	want[4].Value = telemetry.Float64(10)
 	if err := g.Take(poll, in); err != nil || !slices.Equal(see.last, want) {
 		t.Errorf("%v\n%+v\nwant\n%+v", err, see.last, want)

@@ -89,6 +89,7 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	if len(g.clamps) > 0 {
 		applyClamps(g.clamps, readings)
 	}
+	applyFinite(readings)
 	if g.derived != nil {
 		readings = g.derived.add(g.record.Time, readings)
 	}
@@ -123,6 +124,7 @@ func (g *Group) Past(at time.Time, readings []telemetry.Reading) error {
 	if len(g.clamps) > 0 {
 		applyClamps(g.clamps, readings)
 	}
+	applyFinite(readings)
 	g.types.see(readings)
 	g.sink.Count(len(readings), 0)
 	g.record.Time, g.record.ClockUnset, g.record.Backfill = at.UnixMicro(), g.unset != nil && g.unset(), true

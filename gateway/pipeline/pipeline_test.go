@@ -293,3 +293,30 @@ func BenchmarkTake1000(b *testing.B) {
 		})
 	}
 }
+
+// TestNotFinite: what is no number is bad, whether the device sent it or a scale made it, also in what the device kept.
+func TestNotFinite(t *testing.T) {
+	for _, c := range []struct {
+		value telemetry.Value
+		want  string
+	}{
+		{telemetry.Float64(math.NaN()), "not a number"},
+		{telemetry.Float32(float32(math.NaN())), "not a number"},
+		{telemetry.Float64(math.Inf(1)), "+infinity"},
+		{telemetry.Float32(float32(math.Inf(-1))), "-infinity"},
+		{telemetry.Float64(math.MaxFloat64), "+infinity"}, // times the scale
+		{telemetry.Float32(12.5), ""},
+		{telemetry.String("NaN"), ""},
+	} {
+		s := &sink{}
+		g := newGroup([]telemetry.Tag{{Name: "t", Scale: 1000}}, make([]Report, 1), s)
+		if err := errors.Join(g.Take(poll, []telemetry.Reading{good(0, 0, c.value)}), g.Past(poll, []telemetry.Reading{good(0, 1, c.value)})); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range s.records {
+			if rd := r.Readings[0]; rd.Reason != c.want || (rd.Quality == telemetry.Bad) != (c.want != "") {
+				t.Errorf("%v in record %d: %s %q, want %q", c.value, i, rd.Quality, rd.Reason, c.want)
+			}
+		}
+	}
+}

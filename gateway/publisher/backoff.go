@@ -17,12 +17,11 @@ type backoff struct {
 
 // The bounds that are not options.
 const (
-	settled     = 5 * time.Second        // a session that lived so long was a good one
-	flapping    = 500 * time.Millisecond // longest wait after a short session in which the receiver did acknowledge
-	patient     = 16                     // short sessions in a row after which it doubles, up to four times as long
-	refusedMin  = 5 * time.Second
-	refusedMax  = time.Minute
-	largestStep = 20
+	settled    = 5 * time.Second        // a session that lived so long was a good one
+	flapping   = 500 * time.Millisecond // longest wait after a short session in which the receiver did acknowledge
+	patient    = 16                     // short sessions in a row after which it doubles, up to four times as long
+	refusedMin = 5 * time.Second
+	refusedMax = time.Minute
 )
 
 // next returns the wait after a session that ended so.
@@ -38,7 +37,7 @@ func (b *backoff) next(e *ending) time.Duration {
 	case e.acked > 0:
 		high = max(b.min, min(flapping<<min(b.level/patient, 2), b.max))
 	}
-	d := min(low<<min(b.level, largestStep), high)
+	d := min(low<<min(b.level, 20), high)
 	b.level++
 	if d > 1 {
 		d = d/2 + rand.N(d/2+1)

@@ -9,6 +9,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,10 +95,8 @@ func New(buf *buffer.Buffer, o Options) (*Publisher, error) {
 		return nil, fmt.Errorf("BUG: open publisher of %q with a window of %d, %d bytes, an ack timeout of %v, retries after %v to %v",
 			o.Destination, o.Window, o.WindowBytes, o.AckTimeout, o.RetryMin, o.RetryMax)
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	p := &Publisher{o: o, buf: buf, dest: dest, log: o.Log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
+	log := cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	p := &Publisher{o: o, buf: buf, dest: dest, log: log.With("destination", o.Destination), schemas: map[*buffer.Stream]*record.Schema{}}
 	p.born = time.Now()
 	p.lanes = lanes{p: p, live: lane{dest: dest}, backlog: lane{dest: dest}}
 	p.messages.rate, p.bytes.rate = o.BacklogMessages, o.BacklogBytes
@@ -202,10 +201,10 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		s := p.Stats()
-		switch {
-		case s.State == Connected && p.live(&s) == 0:
+		switch up := s.State == Connected || s.State == Unanswered; {
+		case up && p.live(&s) == 0:
 			return nil
-		case s.State != Connected && s.State != Connecting:
+		case !up && s.State != Connecting:
 			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)
 		}
 		select {

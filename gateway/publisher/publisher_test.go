@@ -316,3 +316,32 @@ func TestBusyWhileDialling(t *testing.T) {
 		}
 	})
 }
+
+// TestRetried: a record out of the quarantine is marked historical, because newer ones of its stream have gone before it.
+func TestRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		refuse := true
+		r.rec.answerNo = func(*got) bool { return refuse }
+		r.start()
+		r.feed(100*time.Millisecond, 100*time.Millisecond, "a")
+		r.settle(10 * time.Second)
+		list, err := r.buf.Quarantine()
+		if err != nil || len(list) == 0 {
+			t.Fatal(list, err)
+		}
+		r.rec.set(func(*receiver) { refuse = false })
+		r.feed(time.Second, 100*time.Millisecond, "a")
+		r.settle(10 * time.Second)
+		seq, err := r.buf.Retry(list[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.settle(10 * time.Second)
+		last := r.got()[len(r.got())-1]
+		if last.seq != seq || !last.historical || r.got()[1].historical {
+			t.Errorf("the record tried again came as %+v, after %+v", last, r.got()[1])
+		}
+		r.stop()
+	})
+}

@@ -159,7 +159,9 @@ func (s *session) acknowledged(u *unit, at time.Time) {
 		}
 		n.AckMax = max(n.AckMax, took)
 	})
-	s.acked++
+	if s.acked++; s.p.shown.State == Unanswered {
+		s.p.setState(Connected)
+	}
 	if len(s.p.breakers.order) > 0 && len(u.seqs) > 0 {
 		s.p.flowed(u, at)
 	}
@@ -351,7 +353,7 @@ func (s *session) gather(u *unit) (n int, err error) {
 // decode makes the i-th record of a unit of the record read last.
 func (s *session) decode(i int, schema *record.Schema, l *lane) error {
 	rec := &s.rec
-	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(l, rec.Seq), Schema: schema, Time: rec.At}
+	r := format.Record{Epoch: rec.Epoch, Seq: rec.Seq, Historical: s.p.lanes.historical(l, rec.Seq) || rec.Retried, Schema: schema, Time: rec.At}
 	if g := rec.Gap; g != nil {
 		r.Gap = &format.Gap{From: g.From, To: g.To, FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Count: g.Count, Unknown: g.Unknown, Cause: g.Cause.String(), Reason: g.Reason, Tags: g.Tags}
 	} else {

@@ -7,6 +7,7 @@ const (
 	Stopped    State = "stopped"    // Run is not at work
 	Connecting State = "connecting" // dialling or logging in
 	Connected  State = "connected"  // logged in
+	Unanswered State = "unanswered" // logged in, and nothing is acknowledged yet, nor was in the session before
 	Waiting    State = "waiting"    // between two attempts
 	Refused    State = "refused"    // likewise, and the receiver answered the last login with no
 )
@@ -33,7 +34,7 @@ type Stats struct {
 	Held           int            // of them those held back by circuit breakers
 	Breakers       []BreakerStats // those that are not closed; at most 64
 
-	before       *Stats // when the session began
+	before       *Stats // when it was last Connected
 	liveInFlight int    // of those in flight the live ones
 	livePos      uint64 // where the live lane stands
 }
@@ -102,18 +103,21 @@ func (p *Publisher) show(f func(*Stats)) {
 	f(&p.shown)
 }
 
+// setState changes the state. After a session in which nothing was acknowledged, only an acknowledgement makes it Connected.
 func (p *Publisher) setState(state State) {
 	p.show(func(s *Stats) {
-		was := s.State == Connected
-		if s.State = state; was == (state == Connected) {
-			return
+		unanswered, was := s.before != nil && s.Sent > s.before.Sent && s.Acked == s.before.Acked, s.State
+		switch s.State = state; {
+		case state == Connected && unanswered:
+			s.State = Unanswered
+		case state == Connected:
+			s.before = &Stats{Since: s.Since, Sent: s.Sent, Acked: s.Acked}
+			s.Since = time.Now()
+		case was == Connected && unanswered:
+			s.Since = s.before.Since
+		case was == Connected:
+			s.Since = time.Now()
 		}
-		if before := s.before; was && s.Sent > before.Sent && s.Acked == before.Acked {
-			s.Since = before.Since
-			return
-		}
-		s.before = &Stats{Since: s.Since, Sent: s.Sent, Acked: s.Acked}
-		s.Since = time.Now()
 	})
 }
 

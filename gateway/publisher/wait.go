@@ -57,10 +57,7 @@ func (s *session) renew(now time.Time) {
 }
 
 func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return slices.MaxFunc([]time.Time{a, b}, time.Time.Compare)
 }
 
 // silent puts aside a unit that gets no answer while later ones do, and with it all of its stream that is in flight.

@@ -188,6 +188,9 @@ func (d *Destination) judge() State {
 	}
 	if text := d.refuses(); text != "" {
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, d.Breakers[0].Since, text, "the page has its reasons; see its policy for these topics"
+	} else if !d.Behind.IsZero() {
+		st.State, st.Since, st.Reason = StateLate, d.Behind, "it takes fewer records than come, and what waits grows"
+		st.Do = "see what slows the link or its broker, or send less: report: on-change, longer intervals"
 	}
 	return st
 }

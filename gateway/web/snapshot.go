@@ -226,6 +226,7 @@ type Destination struct {
 	BacklogReadings uint64        `json:"backlog_readings"`
 	InFlight        uint64        `json:"in_flight"` // records
 	OldestAge       time.Duration `json:"-"`         // age of the oldest record not yet acknowledged
+	Behind          time.Time     `json:"behind"`    // since when it takes fewer records than come, though it is connected; zero when it does not
 	Held            uint64        `json:"held_back"` // records of the streams whose breaker is open
 	Breakers        []Breaker     `json:"breakers,omitempty"`
 }
