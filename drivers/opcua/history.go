@@ -41,20 +41,37 @@ func (e *historyError) Error() string {
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
 }
 
-// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian.
-func (d *driver) Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error) {
+// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian. A server that does not tell its time has put it on its answer.
+func (d *driver) Backfill(ctx context.Context) (asked bool, least, most time.Duration, err error) {
 	defer caught(&err)
 	if !d.set.backfill {
-		return false, 0, nil
+		return false, 0, 0, nil
 	}
 	if d.link == nil {
-		return true, 0, errors.New("not connected")
+		return true, 0, 0, errors.New("not connected")
 	}
-	now, err := d.readOne(ctx, id.Server_ServerStatus_CurrentTime)
-	if v := now.Value; err == nil && v.Kind == telemetry.KindTime {
-		ahead = time.Until(v.AsTime())
+	ask, err := valueOf(ua.NewNumericNodeID(0, id.Server_ServerStatus_CurrentTime))
+	if err != nil {
+		return true, 0, 0, fmt.Errorf("BUG: encode a node id: %w", err)
 	}
-	return true, ahead, err
+	before := time.Now().Round(0)
+	r, err := d.request(ctx, [][]byte{ask})
+	after := time.Now().Round(0)
+	if err != nil && !splittable(err) {
+		return true, 0, 0, err
+	}
+	ticks := ticksOf(r.Clock)
+	if v := r.DataValue(0); err == nil && r.Err == nil {
+		d.decode.ctx, d.decode.group = ctx, nil
+		if now := d.reading(0, &v, wanted{}); now.Value.Kind == telemetry.KindTime {
+			ticks = int64(now.Value.Bits)
+		}
+	}
+	if ticks <= firstTick || ticks >= lastTick {
+		return true, 0, 0, nil
+	}
+	now := time.UnixMicro(micros(ticks))
+	return true, now.Sub(after), now.Sub(before), nil
 }
 
 // History reads what the server has kept of the group's nodes: drivers.Historian (OPC 10000-11, 6.5.3, ReadRawModifiedDetails). Values without a
