@@ -131,7 +131,7 @@ func TestPortionsMeet(t *testing.T) {
 // TestBackfillMeetsTheFirstValue: what a device stamps its values with is another clock than the one that it tells. The history begins behind what was pushed before the outage, and ends
 // at the first value that is pushed behind it, however late that comes.
 func TestBackfillMeetsTheFirstValue(t *testing.T) {
-	for _, skew := range []time.Duration{-time.Hour, 30 * time.Minute} {
+	for skew, known := range map[time.Duration]bool{-time.Hour: true, 30 * time.Minute: true, 20 * time.Minute: false} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &keeping{pushing: &pushing{fake: &fake{}}, ahead: 2 * time.Hour, skew: skew}
 			now := func() (all []telemetry.Reading) {
@@ -142,9 +142,14 @@ func TestBackfillMeetsTheFirstValue(t *testing.T) {
 			}
 			got := filledBy(t, f, 0, func(*Poller) {
 				f.current() <- drivers.Push{Readings: now()}
-				f.current() <- drivers.Push{Readings: now()}
+				if known {
+					f.current() <- drivers.Push{Readings: now()}
+				}
 				f.down(300 * time.Second)
-				time.Sleep(40 * time.Second)
+				for before := f.current(); f.current() == before; {
+					time.Sleep(time.Second)
+				}
+				time.Sleep(5 * time.Second)
 				f.current() <- drivers.Push{Readings: now()}
 			})
 			wantSeconds(t, got, 10, 309, 3700)
