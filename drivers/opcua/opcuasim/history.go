@@ -68,11 +68,18 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 	if page := s.opts.HistoryPage; page > 0 {
 		most = min(most, page)
 	}
+	if cut := s.opts.HistoryCut; cut > 0 {
+		most = min(most, cut)
+	}
 	data := &ua.HistoryData{}
 	for ; at < end && len(data.DataValues) < most && past.at(at).SourceTimestamp.Before(d.EndTime); at++ {
 		data.DataValues = append(data.DataValues, past.at(at))
 	}
-	if at < end && past.at(at).SourceTimestamp.Before(d.EndTime) {
+	if at < end && past.at(at).SourceTimestamp.Before(d.EndTime) && most != s.opts.HistoryCut {
+		if n := s.opts.HistoryPlaces; n > 0 && s.Continuations() >= n {
+			result.StatusCode = ua.StatusBadNoContinuationPoints
+			return result
+		}
 		s.continuations.Add(1)
 		result.ContinuationPoint = binary.LittleEndian.AppendUint32(nil, uint32(at))
 	}
