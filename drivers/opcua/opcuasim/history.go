@@ -3,6 +3,7 @@ package opcuasim
 import (
 	"encoding/binary"
 	"sort"
+	"time"
 
 	"github.com/gopcua/opcua/ua"
 )
@@ -23,6 +24,17 @@ func (s *Server) SetHistory(name string, values []*ua.DataValue) {
 	if values == nil {
 		delete(s.past, key)
 	}
+}
+
+// AddBeat adds a variable to the first namespace that is one more each time so long has passed by the server's clock, and keeps a past of it since now.
+func (s *Server) AddBeat(name string, every time.Duration) {
+	start := s.now()
+	beats := func() int { return int(s.now().Sub(start)/every) + 1 }
+	at := func(i int) *ua.DataValue { return dataValue(int64(i), start.Add(time.Duration(i)*every)) }
+	s.AddVariable(name, func() any { return at(beats() - 1) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past[node{s.opts.Namespaces[0], "s=" + name}] = past{beats, at}
 }
 
 // Continuations returns how many readings of history clients have begun and neither ended nor released.
