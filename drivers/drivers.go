@@ -215,9 +215,9 @@ type Node struct {
 
 // Historian is a driver whose device keeps past readings.
 type Historian interface {
-	// Backfill says whether the gateway shall ask for what the device would have pushed while it could not be heard, and by
-	// how much the device's clock is ahead of ours. An error means that the link is down.
-	Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error)
+	// Backfill says whether the gateway shall ask for what the device would have pushed while it could not be heard, and
+	// between which bounds the device's clock is ahead of ours. An error means that the link is down.
+	Backfill(ctx context.Context) (wanted bool, least, most time.Duration, err error)
 	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
 	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends. An error that wraps
 	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down.

@@ -162,7 +162,9 @@ func (f *full) Browse(ctx context.Context, parent string) iter.Seq2[drivers.Node
 	}
 }
 
-func (f *full) Backfill(context.Context) (bool, time.Duration, error) { return true, 0, nil }
+func (f *full) Backfill(context.Context) (bool, time.Duration, time.Duration, error) {
+	return true, 0, 0, nil
+}
 
 func (f *full) History(ctx context.Context, _ drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
 	if ctx.Err() != nil && f.fault != "remembers on" {

@@ -41,15 +41,16 @@ func Protocol() drivers.Protocol {
 
 // driver serves one server: drivers.Driver, drivers.Subscriber, drivers.Writer and others that are optional.
 type driver struct {
-	set    settings
-	groups [][]group
-	link   *link // nil when not connected
-	most   int   // nodes a request may ask for, as far as known
-	feed   *feed // what the server pushes; nil when not connected, or when all is polled
-	parts  []telemetry.Reading
-	lapses atomic.Int32 // see maxLapses
-	finder finder
-	seek   time.Time // when to look next whether the namespaces are others: see renumber.go
+	set     settings
+	groups  [][]group
+	link    *link // nil when not connected
+	most    int   // nodes a request may ask for, as far as known
+	feed    *feed // what the server pushes; nil when not connected, or when all is polled
+	parts   []telemetry.Reading
+	lapses  atomic.Int32 // see maxLapses
+	longest int          // values that an answer had of the history of a node
+	finder  finder
+	seek    time.Time // when to look next whether the namespaces are others: see renumber.go
 	converter
 
 	spaces   namespaces

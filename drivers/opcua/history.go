@@ -41,20 +41,37 @@ func (e *historyError) Error() string {
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
 }
 
-// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian.
-func (d *driver) Backfill(ctx context.Context) (wanted bool, ahead time.Duration, err error) {
+// Backfill says whether the config wants the past, and how the server's clock differs from ours: drivers.Historian. A server that does not tell its time has put it on its answer.
+func (d *driver) Backfill(ctx context.Context) (asked bool, least, most time.Duration, err error) {
 	defer caught(&err)
 	if !d.set.backfill {
-		return false, 0, nil
+		return false, 0, 0, nil
 	}
 	if d.link == nil {
-		return true, 0, errors.New("not connected")
+		return true, 0, 0, errors.New("not connected")
 	}
-	now, err := d.readOne(ctx, id.Server_ServerStatus_CurrentTime)
-	if v := now.Value; err == nil && v.Kind == telemetry.KindTime {
-		ahead = time.Until(v.AsTime())
+	ask, err := valueOf(ua.NewNumericNodeID(0, id.Server_ServerStatus_CurrentTime))
+	if err != nil {
+		return true, 0, 0, fmt.Errorf("BUG: encode a node id: %w", err)
 	}
-	return true, ahead, err
+	before := time.Now().Round(0)
+	r, err := d.request(ctx, [][]byte{ask})
+	after := time.Now().Round(0)
+	if err != nil && !splittable(err) {
+		return true, 0, 0, err
+	}
+	ticks := ticksOf(r.Clock)
+	if v := r.DataValue(0); err == nil && r.Err == nil {
+		d.decode.ctx, d.decode.group = ctx, nil
+		if now := d.reading(0, &v, wanted{}); now.Value.Kind == telemetry.KindTime {
+			ticks = int64(now.Value.Bits)
+		}
+	}
+	if ticks <= firstTick || ticks >= lastTick {
+		return true, 0, 0, nil
+	}
+	now := time.UnixMicro(micros(ticks))
+	return true, now.Sub(after), now.Sub(before), nil
 }
 
 // History reads what the server has kept of the group's nodes: drivers.Historian (OPC 10000-11, 6.5.3, ReadRawModifiedDetails). Values without a
@@ -108,9 +125,12 @@ type history struct {
 	driver   *driver
 	group    *group
 	from, to int64
+	begin    int64 // of the request at hand, a DateTime: from, or the last value when what is behind it is asked for
 	emit     func([]telemetry.Reading) error
 	refused  *historyError
 	asked    []past // of the next request
+	ended    []past // whose answers said that there is no more, which is not believed yet
+	alone    bool   // the server has continuation points for one node at a time only
 	readings []telemetry.Reading
 }
 
@@ -120,6 +140,16 @@ type past struct {
 	node  []byte // its HistoryReadValueId but for the continuation point
 	point []byte // that, without its length
 	empty int    // answers in a row that gave no value
+
+	at       int64 // a DateTime: its latest value; 0 = none has come
+	equal    int   // values with that time
+	known    int64 // at and equal when it was asked from begin on: what comes again is passed over
+	again    int
+	got, new int  // values that have come since, and those of them that had not come before
+	step     bool // it is asked from behind at on, because all that comes from at on is known
+	many     bool // these are several
+	lapsed   bool // the server has lost its place since a value came
+	short    bool // it was told that some may be missing
 }
 
 // historyNode makes what a HistoryReadValueId (OPC 10000-4, 5.11.3) says before its continuation point, of an encoded ReadValueId, which differs in
@@ -137,8 +167,77 @@ func (h *history) refuse(tag int, reason string) {
 	}
 }
 
-// all asks until the nodes at hand have no more.
+// all reads the nodes at hand to their ends.
 func (h *history) all(ctx context.Context) error {
+	h.begin = dateTimeOf(h.from)
+	err := h.pages(ctx)
+	for err == nil && len(h.ended) > 0 {
+		n := len(h.ended)
+		if h.alone {
+			n = 1
+		}
+		h.asked = append(h.asked[:0], h.ended[:n]...)
+		h.ended = append(h.ended[:0], h.ended[n:]...)
+		h.begin = h.asked[0].next(h.from)
+		for i := range h.asked {
+			h.begin = min(h.begin, h.asked[i].next(h.from))
+		}
+		for i := range h.asked {
+			p := &h.asked[i]
+			p.known, p.again, p.got, p.new = p.at, p.equal, 0, 0
+		}
+		err = h.pages(ctx)
+	}
+	return err
+}
+
+// next returns from when on what may be missing of a node has to be asked for, a DateTime.
+func (p *past) next(from int64) int64 {
+	switch {
+	case p.at == 0:
+		return dateTimeOf(from)
+	case p.step:
+		return p.at + 1
+	}
+	return p.at
+}
+
+// end takes the end of the answers of a node, which said nothing of more. Servers have been seen to cut an answer short without that: the node is at its end when it is asked once more,
+// from its last value on, and nothing new comes. Where others are asked with it, and from earlier on, that counts only of an answer that is far from the longest one. Where all that comes has the one time, and may
+// be what of it fits in, what is behind that time is asked for.
+func (h *history) end(p *past) {
+	first, whole := p.known == 0, 2*p.got < h.driver.longest
+	switch {
+	case p.at == 0:
+		return
+	case first:
+	case p.new > 0 && p.step && p.many && !p.short:
+		p.short = true
+		h.refuse(p.tag, "more values have the same time than the server puts into an answer; some may be missing")
+	case p.new > 0:
+	case p.got == 0 || whole || p.step && h.begin == p.next(h.from):
+		return
+	case h.begin == p.next(h.from):
+		p.step, p.many = true, p.equal > 1
+		h.ended = append(h.ended, *p)
+		return
+	}
+	p.step = p.step && p.new == 0
+	h.ended = append(h.ended, *p)
+}
+
+// lapse takes that the server has lost the place of a node, or has none for it: it is asked for from its last value on, unless that happens again without a value.
+func (h *history) lapse(p *past) bool {
+	if p.lapsed && h.alone {
+		return false
+	}
+	p.lapsed, h.alone, p.point = true, true, p.point[:0]
+	h.ended = append(h.ended, *p)
+	return true
+}
+
+// pages asks until the nodes at hand say that they have no more.
+func (h *history) pages(ctx context.Context) error {
 	for len(h.asked) > 0 {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(err, h.release())
@@ -166,7 +265,7 @@ func (h *history) each(ctx context.Context, why error) error {
 	}
 	for _, p := range slices.Clone(h.asked) {
 		h.asked = append(h.asked[:0], p)
-		if err := h.all(ctx); err != nil {
+		if err := h.pages(ctx); err != nil {
 			return err
 		}
 	}
@@ -205,7 +304,7 @@ func (h *history) encode(b []byte, release bool) []byte {
 	b = append(b, 1) // as bytes
 	b = binary.LittleEndian.AppendUint32(b, 1+8+8+4+1)
 	b = append(b, 0) // raw, not what was modified
-	b = binary.LittleEndian.AppendUint64(b, uint64(dateTimeOf(h.from)))
+	b = binary.LittleEndian.AppendUint64(b, uint64(h.begin))
 	b = binary.LittleEndian.AppendUint64(b, uint64(dateTimeOf(h.to)))
 	b = binary.LittleEndian.AppendUint32(b, historyValues)
 	b = append(b, 0) // no values from outside
@@ -261,31 +360,45 @@ func (h *history) take(r *reader) error {
 
 // one emits the values of one node.
 func (h *history) one(p *past, x *result) error {
-	if x.status>>31 != 0 {
+	switch {
+	case (x.status == ua.StatusBadContinuationPointInvalid || x.status == ua.StatusBadNoContinuationPoints) && h.lapse(p):
+		return nil
+	case x.status>>31 != 0:
 		h.refuse(p.tag, h.driver.texts.reason(x.status))
 		p.point = p.point[:0]
 		return nil
 	}
-	n, err := h.values(p.tag, x.kind, x.body)
+	before := p.new
+	n, err := h.values(p, x.kind, x.body)
+	if err != nil {
+		return err
+	}
+	p.got += n
+	h.driver.longest = max(h.driver.longest, n)
+	p.lapsed = p.lapsed && p.new == before
 	if p.empty++; n > 0 {
 		p.empty = 0
 	}
-	if p.empty > 2 && err == nil {
+	if p.empty > 2 {
 		h.refuse(p.tag, "the server goes on without a value and without an end")
 		p.point = p.point[:0]
+		return nil
 	}
-	return err
+	if len(p.point) == 0 {
+		h.end(p)
+	}
+	return nil
 }
 
 // values emits what a HistoryData (OPC 10000-11, 6.6.2) holds and returns how many values it had.
-func (h *history) values(tag int, kind uint32, body []byte) (int, error) {
+func (h *history) values(p *past, kind uint32, body []byte) (int, error) {
 	if kind == 0 {
 		return 0, nil
 	}
 	if kind != id.HistoryData_Encoding_DefaultBinary {
 		return 0, protocolError(fmt.Sprintf("the server answered with structure %d in place of history", kind))
 	}
-	h.readings, h.driver.decode.tag = h.readings[:0], tag
+	h.readings, h.driver.decode.tag = h.readings[:0], p.tag
 	r := newReader(body)
 	all := r.Count(1)
 	for n := all; n > 0 && r.Err == nil && len(h.readings) <= historyValues; n-- {
@@ -293,14 +406,31 @@ func (h *history) values(tag int, kind uint32, body []byte) (int, error) {
 		if r.Err != nil {
 			break
 		}
-		if x := h.driver.reading(tag, &v, h.group.tags[tag].want); x.Time >= h.from && x.Time < h.to && x.Time != 0 {
-			h.readings = append(h.readings, x)
+		if at := timeOf(&v); at >= h.from && at < h.to && at != 0 && p.isNew(v.Source) {
+			h.readings = append(h.readings, h.driver.reading(p.tag, &v, h.group.tags[p.tag].want))
 		}
 	}
 	if r.Err != nil || len(h.readings) == 0 {
 		return all, r.Err
 	}
 	return all, h.emit(h.readings)
+}
+
+// isNew takes the time of a value, and reports whether it has not come before: of those with the latest time, so many have.
+func (p *past) isNew(at int64) bool {
+	switch {
+	case at < p.known:
+		return false
+	case at == p.known && p.again > 0:
+		p.again--
+		return false
+	case at > p.at:
+		p.at, p.equal = at, 1
+	case at == p.at:
+		p.equal++
+	}
+	p.new++
+	return true
 }
 
 // dateTimeOf is a time in µs since 1970 as a DateTime.

@@ -21,17 +21,57 @@ const (
 	slowFill   = 500 * time.Millisecond
 	maxSpan    = time.Hour
 	minSpan    = time.Second
+	maxSkew    = 24 * time.Hour // between a device's clock and what it stamps values with: another time zone, and a summer; what is beyond is a wrong stamp
+	settling   = 2 * publish    // for the first values of a subscription, until the history before it is done without knowing them
 	fillFailed = "a device gave no history of a time when it could not be heard"
 	fillPartly = "a device gave only a part of its history of a time when it could not be heard"
 )
 
-// fill is a time of which the history of a group is to be read, by the gateway's clock.
+// fill is a time of which the history of a group is to be read. Its portions are cut by the device's clock alone, so that they meet whatever is found of how
+// the two clocks differ meanwhile.
 type fill struct {
-	group          *group
-	from, to, left time.Time // left: what is before it has been read
-	span           time.Duration
-	readings       int
-	refused        error // the first
+	group     *group
+	from, to  time.Time     // by the gateway's clock
+	left, end int64         // the same by the device's, µs since 1970, what has been read left out; end 0 = neither is known yet
+	ahead     time.Duration // the device's clock is ahead of ours by so much at most, as far as was found
+	skew      time.Duration // of what it stamped fresh values with, before the outage; 0 = not known
+	live      int64         // the latest source time of the first values that were pushed afterwards
+	settled   time.Time     // when it is done though these have not come
+	span      time.Duration
+	readings  int
+	refused   error // the first
+}
+
+// place says what a fill is by the device's clock, which is ahead of ours by between least and most. What a device stamps values with may be another clock, such as that of a
+// controller behind it: the wider of the two counts, and the first value that was pushed again lies within.
+func (f *fill) place(least, most time.Duration) {
+	if f.skew != 0 && (f.skew-least).Abs() <= maxSkew {
+		least, most = min(least, f.skew), max(most, f.skew)
+	}
+	if f.end == 0 {
+		f.left = f.from.Add(least).UnixMicro()
+	}
+	f.ahead = max(f.ahead, most)
+	f.end = max(f.end, f.to.Add(most+travel).UnixMicro())
+	f.meet()
+}
+
+// meet moves the end behind the first values that were pushed again.
+func (f *fill) meet() {
+	if f.end != 0 && f.live >= f.end && f.live-f.end <= maxSkew.Microseconds() {
+		f.end = f.live + 1
+	}
+}
+
+// read reports whether all of it has been read, as far as is known.
+func (f *fill) read() bool { return f.end != 0 && f.left >= f.end }
+
+// begin returns from when on a fill is not read, by the gateway's clock or before.
+func (f *fill) begin() time.Time {
+	if f.end == 0 {
+		return f.from
+	}
+	return time.UnixMicro(f.left).Add(-f.ahead)
 }
 
 // fills are those that wait, and when the next portion is due.
@@ -61,7 +101,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 	}
 	for i := range p.fills.list { // a loss behind a loss
 		if f := &p.fills.list[i]; f.group == g && !from.Before(f.from) && !from.After(f.to) {
-			f.to = to
+			f.to, f.settled = to, time.Now().Add(settling)
 			return
 		}
 	}
@@ -74,7 +114,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 	if len(p.fills.list) == 0 {
 		p.fills.due = time.Now()
 	}
-	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, left: from, span: firstSpan})
+	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, skew: g.skew, settled: time.Now().Add(settling), span: firstSpan})
 }
 
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
@@ -94,7 +134,7 @@ func (p *Poller) Missing(device int) (from time.Time) {
 	}
 	for i := range p.fills.list {
 		if f := &p.fills.list[i]; f.group.device == d {
-			earlier(f.left)
+			earlier(f.begin())
 		}
 	}
 	return from.Round(0)
@@ -105,7 +145,33 @@ func (p *Poller) wakeFill() time.Time {
 	if !p.link.up || len(p.fills.list) == 0 {
 		return time.Time{}
 	}
+	if f := &p.fills.list[0]; f.read() && f.group.first() && p.fills.due.Before(f.settled) {
+		return f.settled
+	}
 	return p.fills.due
+}
+
+// dated takes the source times of what was pushed: the first values of a subscription say where the history before it ends at the earliest, and fresh ones what clock they are stamped by.
+func (p *Poller) dated(g *group, readings []telemetry.Reading, now time.Time) {
+	last := int64(0)
+	for i := range readings {
+		last = max(last, readings[i].Time)
+	}
+	first := g.first()
+	g.seen = min(g.seen+len(readings), g.tags)
+	switch skew := time.UnixMicro(last).Sub(now.Round(0)); {
+	case last == 0:
+	case !first && (!g.fresh || skew > g.skew):
+		g.fresh, g.skew = true, skew
+	case first:
+		for i := range p.fills.list {
+			if f := &p.fills.list[len(p.fills.list)-1-i]; f.group == g {
+				f.live = max(f.live, last)
+				f.meet()
+				return
+			}
+		}
+	}
 }
 
 // backfill reads one portion of history when that is due. What a lost link leaves is read after the next connect.
@@ -115,12 +181,13 @@ func (p *Poller) backfill(ctx context.Context) error {
 		return nil
 	}
 	f := &p.fills.list[0]
-	to := f.left.Add(f.span)
-	if to.After(f.to) {
-		to = f.to
+	if f.read() {
+		p.filled(f)
+		p.fills.list = append(p.fills.list[:0], p.fills.list[1:]...)
+		return nil
 	}
 	begin := time.Now()
-	wanted, err, full := p.past(ctx, f, to)
+	wanted, err, full := p.past(ctx, f)
 	end := time.Now()
 	p.held(hold{of: f.group, end: end, took: end.Sub(begin)})
 	p.fills.due = end.Add(fillPause)
@@ -145,28 +212,31 @@ func (p *Poller) backfill(ctx context.Context) error {
 	case took > slowFill:
 		f.span = max(f.span/2, minSpan)
 	}
-	if f.left = to; !f.left.Before(f.to) {
-		p.filled(f)
-		p.fills.list = append(p.fills.list[:0], p.fills.list[1:]...)
-	}
 	return nil
 }
 
-// past reads the history of a group up to a time. The last error is the sink's.
-func (p *Poller) past(ctx context.Context, f *fill, to time.Time) (wanted bool, err, full error) {
+// past reads the next portion of the history of a group. The last error is the sink's.
+func (p *Poller) past(ctx context.Context, f *fill) (wanted bool, err, full error) {
 	p.reading.begin(f.group)
 	defer p.reading.end()
 	err = guard(func() error {
 		h := p.driver.(drivers.Historian)
-		ahead, err := time.Duration(0), error(nil)
-		if wanted, ahead, err = h.Backfill(ctx); err != nil || !wanted {
+		var least, most time.Duration
+		var err error
+		if wanted, least, most, err = h.Backfill(ctx); err != nil || !wanted {
 			return err
 		}
-		return h.History(ctx, f.group.ref, f.left.Add(ahead).UnixMicro(), to.Add(ahead).UnixMicro(), func(readings []telemetry.Reading) error {
+		f.place(least, most)
+		to := min(f.left+f.span.Microseconds(), f.end)
+		err = h.History(ctx, f.group.ref, f.left, to, func(readings []telemetry.Reading) error {
 			f.readings += len(readings)
 			full = f.group.past(time.Now(), readings)
 			return full
 		})
+		if full == nil && (err == nil || errors.Is(err, drivers.ErrDevice)) {
+			f.left = to
+		}
+		return err
 	})
 	if err == nil {
 		p.link.used = time.Now()

@@ -24,15 +24,19 @@ type keeping struct {
 	always  error
 	asks    int
 	shared  *Refusals
+	error   time.Duration // half as wide as the bounds that are found of ahead, which wander within them
+	skew    time.Duration // of what values are stamped with, against the clock that is told
 }
 
-func (f *keeping) Backfill(context.Context) (bool, time.Duration, error) {
-	return !f.unasked, f.ahead, nil
+func (f *keeping) Backfill(context.Context) (bool, time.Duration, time.Duration, error) {
+	least := f.ahead - time.Duration(f.asks%3)*f.error
+	return !f.unasked, least, least + 2*f.error, nil
 }
 
 func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
 	var always error
 	f.change(func() { f.asks++; always = f.always })
+	from, to = from-f.skew.Microseconds(), to-f.skew.Microseconds()
 	if always != nil {
 		return always
 	}
@@ -70,7 +74,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 	go func() { done <- p.Run(t.Context()) }()
 	time.Sleep(10 * time.Second)
 	during(p)
-	time.Sleep(30 * time.Second)
+	time.Sleep(45 * time.Second)
 	p.Stop()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -109,6 +113,46 @@ func TestBackfill(t *testing.T) {
 			if !strings.Contains(f.log.String(), "history of a time when it could not be heard was read") {
 				t.Errorf("log: %s", &f.log)
 			}
+		})
+	}
+}
+
+// TestPortionsMeet: how far the device's clock is ahead is found a little differently each time, and no second falls between two portions or comes twice.
+func TestPortionsMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}, ahead: -90 * time.Minute, error: 2 * time.Second}
+		got := filledBy(t, f, 0, func(*Poller) { f.down(600 * time.Second) })
+		if wantSeconds(t, got, 10, 609, 45); f.asks < 4 {
+			t.Errorf("%d portions: this tests nothing", f.asks)
+		}
+	})
+}
+
+// TestBackfillMeetsTheFirstValue: what a device stamps its values with is another clock than the one that it tells. The history begins behind what was pushed before the outage, and ends
+// at the first value that is pushed behind it, however late that comes.
+func TestBackfillMeetsTheFirstValue(t *testing.T) {
+	for skew, known := range map[time.Duration]bool{-time.Hour: true, 30 * time.Minute: true, 20 * time.Minute: false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &keeping{pushing: &pushing{fake: &fake{}}, ahead: 2 * time.Hour, skew: skew}
+			now := func() (all []telemetry.Reading) {
+				for tag := range uint32(3) {
+					all = append(all, telemetry.Reading{Tag: tag, Time: time.Now().Add(f.ahead + skew).UnixMicro()})
+				}
+				return all
+			}
+			got := filledBy(t, f, 0, func(*Poller) {
+				f.current() <- drivers.Push{Readings: now()}
+				if known {
+					f.current() <- drivers.Push{Readings: now()}
+				}
+				f.down(300 * time.Second)
+				for before := f.current(); f.current() == before; {
+					time.Sleep(time.Second)
+				}
+				time.Sleep(5 * time.Second)
+				f.current() <- drivers.Push{Readings: now()}
+			})
+			wantSeconds(t, got, 10, 309, 3700)
 		})
 	}
 }

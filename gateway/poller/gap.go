@@ -124,6 +124,7 @@ func (p *Poller) resumed(now time.Time) {
 	}
 	for _, g := range p.groups {
 		g.heard = now
+		g.seen, g.fresh = 0, false
 	}
 }
 

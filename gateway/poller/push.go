@@ -47,6 +47,7 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	}
 	now := time.Now()
 	p.heard(g, &push, now)
+	p.dated(g, push.Readings, now)
 	if p.link.up {
 		p.answered(g.device)
 	}

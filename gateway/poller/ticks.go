@@ -24,7 +24,15 @@ type group struct {
 	heard    time.Time // when the last push came, or the subscription was made
 	told     time.Time // when the sink was last told that values are unchanged
 	stat     GroupStats
+
+	// Of the source times that are pushed: see dated.
+	seen  int           // readings since the subscription was made, up to the number of tags
+	fresh bool          // skew is from this subscription
+	skew  time.Duration // how far fresh values were ahead of our clock, at most; 0 = not known
 }
+
+// first reports whether the first values of the group's subscription have not all come: there is one of each tag.
+func (g *group) first() bool { return g.seen < g.tags }
 
 // start lays the ticks: each group keeps a phase of its own, by a hash of its name, so that a
 // thousand devices do not answer in the same millisecond. The first poll comes within a second.

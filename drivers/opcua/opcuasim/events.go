@@ -63,7 +63,7 @@ func (s *Server) Raise(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.serial = s.serial.Add(1); e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = s.now()
 	}
 	if e.Type == 0 {
 		e.Type = id.BaseEventType
@@ -200,7 +200,7 @@ func (s *Server) refreshConditions(made *session, r *ua.CallMethodRequest) ua.St
 	}
 	defer unlock()
 	mark := func(i *item, kind uint32) {
-		s.tell(i, &Event{Type: kind, Time: time.Now(), Source: "Server", Severity: 100, serial: s.serial.Add(1), Node: strings.TrimPrefix(i.key.identifier, "s=")})
+		s.tell(i, &Event{Type: kind, Time: s.now(), Source: "Server", Severity: 100, serial: s.serial.Add(1), Node: strings.TrimPrefix(i.key.identifier, "s=")})
 	}
 	for _, i := range sub.items {
 		mark(i, id.RefreshStartEventType)

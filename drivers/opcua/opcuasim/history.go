@@ -3,6 +3,7 @@ package opcuasim
 import (
 	"encoding/binary"
 	"sort"
+	"time"
 
 	"github.com/gopcua/opcua/ua"
 )
@@ -23,6 +24,17 @@ func (s *Server) SetHistory(name string, values []*ua.DataValue) {
 	if values == nil {
 		delete(s.past, key)
 	}
+}
+
+// AddBeat adds a variable to the first namespace that is one more each time so long has passed by the server's clock, and keeps a past of it since now.
+func (s *Server) AddBeat(name string, every time.Duration) {
+	start := s.now()
+	beats := func() int { return int(s.now().Sub(start)/every) + 1 }
+	at := func(i int) *ua.DataValue { return dataValue(int64(i), start.Add(time.Duration(i)*every)) }
+	s.AddVariable(name, func() any { return at(beats() - 1) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past[node{s.opts.Namespaces[0], "s=" + name}] = past{beats, at}
 }
 
 // Continuations returns how many readings of history clients have begun and neither ended nor released.
@@ -68,11 +80,18 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 	if page := s.opts.HistoryPage; page > 0 {
 		most = min(most, page)
 	}
+	if cut := s.opts.HistoryCut; cut > 0 {
+		most = min(most, cut)
+	}
 	data := &ua.HistoryData{}
 	for ; at < end && len(data.DataValues) < most && past.at(at).SourceTimestamp.Before(d.EndTime); at++ {
 		data.DataValues = append(data.DataValues, past.at(at))
 	}
-	if at < end && past.at(at).SourceTimestamp.Before(d.EndTime) {
+	if at < end && past.at(at).SourceTimestamp.Before(d.EndTime) && most != s.opts.HistoryCut {
+		if n := s.opts.HistoryPlaces; n > 0 && s.Continuations() >= n {
+			result.StatusCode = ua.StatusBadNoContinuationPoints
+			return result
+		}
 		s.continuations.Add(1)
 		result.ContinuationPoint = binary.LittleEndian.AppendUint32(nil, uint32(at))
 	}

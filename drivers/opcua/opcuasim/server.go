@@ -57,6 +57,11 @@ type Options struct {
 
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int
+	// HistoryCut is the like number, but that there are more is not said. HistoryPlaces is how many places in histories the server keeps, 0 for as many as are asked for.
+	HistoryCut, HistoryPlaces int
+
+	// Ahead is how far the server's clock is ahead of ours.
+	Ahead time.Duration
 
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
@@ -278,6 +283,9 @@ func endAll(sessions []*session) {
 		made.subs.end()
 	}
 }
+
+// now is the time by the server's clock.
+func (s *Server) now() time.Time { return time.Now().Add(s.opts.Ahead) }
 
 // Addr returns host:port, once started.
 func (s *Server) Addr() string {

@@ -13,7 +13,7 @@ import (
 func (s *Server) addStandardNodes() {
 	numeric := func(n uint32) string { return fmt.Sprintf("i=%d", n) }
 	s.AddNode(uaURI, numeric(id.Server_NamespaceArray), func() any { return s.namespaces })
-	s.AddNode(uaURI, numeric(id.Server_ServerStatus_CurrentTime), func() any { return time.Now().UTC() })
+	s.AddNode(uaURI, numeric(id.Server_ServerStatus_CurrentTime), func() any { return s.now().UTC() })
 	s.AddNode(uaURI, numeric(id.Server_ServerStatus_State), func() any { return int32(ua.ServerStateRunning) })
 	if n := s.opts.MaxNodesPerRead; n > 0 && !s.opts.HideLimit {
 		s.AddNode(uaURI, numeric(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead), func() any { return uint32(n) })
@@ -78,7 +78,7 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	if status != ua.StatusOK {
 		res = &ua.ServiceFault{}
 	}
-	res.SetHeader(header(req.Header().RequestHandle, status))
+	res.SetHeader(header(s.now(), req.Header().RequestHandle, status))
 	return res
 }
 
@@ -110,9 +110,9 @@ func (s *Server) attended(made *session, req ua.Request) (res ua.Response, statu
 	return res, status, true
 }
 
-func header(handle uint32, status ua.StatusCode) *ua.ResponseHeader {
+func header(now time.Time, handle uint32, status ua.StatusCode) *ua.ResponseHeader {
 	return &ua.ResponseHeader{
-		Timestamp:          time.Now(),
+		Timestamp:          now,
 		RequestHandle:      handle,
 		ServiceResult:      status,
 		ServiceDiagnostics: &ua.DiagnosticInfo{},
@@ -298,7 +298,7 @@ func (s *Server) read(r *ua.ReadRequest) (ua.Response, ua.StatusCode) {
 			return nil, ua.StatusCode(code)
 		}
 	}
-	now := time.Now()
+	now := s.now()
 	res := &ua.ReadResponse{Results: make([]*ua.DataValue, len(r.NodesToRead))}
 	for i, n := range r.NodesToRead {
 		res.Results[i] = withTimes(s.readNode(n, now), r.TimestampsToReturn)

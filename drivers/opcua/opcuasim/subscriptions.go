@@ -29,6 +29,7 @@ type asked struct {
 	channel *secured
 	request uint32
 	handle  uint32
+	ahead   time.Duration // of the server's clock
 }
 
 // subscription is one of a session. Its goroutine ends with stop.
@@ -156,7 +157,7 @@ func (s *Server) orphan(channel *uasc.SecureChannel) {
 func (sub *subscription) end() { sub.once.Do(func() { close(sub.stop) }) }
 
 func (a *asked) answer(res ua.Response, status ua.StatusCode) {
-	res.SetHeader(header(a.handle, status))
+	res.SetHeader(header(time.Now().Add(a.ahead), a.handle, status))
 	_ = a.channel.send(context.Background(), a.request, res)
 }
 
@@ -167,7 +168,7 @@ func (m *subscriptions) send(sub *subscription, message *ua.NotificationMessage)
 	}
 	a := m.waiting[0]
 	m.waiting = m.waiting[1:]
-	message.PublishTime = time.Now()
+	message.PublishTime = time.Now().Add(a.ahead)
 	a.answer(&ua.PublishResponse{SubscriptionID: sub.id, AvailableSequenceNumbers: sub.order, NotificationMessage: message}, ua.StatusOK)
 	return true
 }
@@ -288,7 +289,7 @@ func (s *Server) wait(session *session, channel *secured, request uint32, r *ua.
 	case n > 0 && len(m.waiting) >= n:
 		return nil, ua.StatusBadTooManyPublishRequests
 	}
-	m.waiting = append(m.waiting, asked{channel, request, r.RequestHeader.RequestHandle})
+	m.waiting = append(m.waiting, asked{channel, request, r.RequestHeader.RequestHandle, s.opts.Ahead})
 	return nil, ua.StatusOK
 }
 
@@ -338,7 +339,7 @@ func (s *Server) cycle(sub *subscription, now time.Time) bool {
 	for _, i := range sub.items {
 		if !now.Before(i.due) {
 			i.due = now.Add(i.sampling - sub.interval/2)
-			s.sample(i, now)
+			s.sample(i, s.now())
 		}
 	}
 	if s.silent.Load() || s.unpublished.Load() {

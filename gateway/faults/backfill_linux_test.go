@@ -1,0 +1,53 @@
+package faults
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"millrace/drivers/opcua/opcuasim"
+)
+
+// TestBackfillSkewed: a server whose clock is hours off keeps what it counts, and cuts each answer of its history short without a word. The path to it breaks, and the gateway is killed:
+// every number comes, none is missing where two portions of history meet or where history ends and values are pushed again.
+func TestBackfillSkewed(t *testing.T) {
+	need(t, mosquitto())
+	for ahead, cut := range map[time.Duration]int{3 * time.Hour: 7, -90 * time.Minute: 40} {
+		t.Run(fmt.Sprint(ahead), func(t *testing.T) {
+			t.Parallel()
+			s, err := opcuasim.New(opcuasim.Options{Ahead: ahead, HistoryCut: cut, OneClient: true})
+			must(t, err)
+			s.AddBeat("n", 50*time.Millisecond)
+			must(t, s.Start())
+			t.Cleanup(s.Close)
+			path, err := NewProxy(s.Addr())
+			must(t, err)
+			t.Cleanup(path.Close)
+			b := newBed(t, 0, Setup{More: fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n%s    backfill: history\n    timeout: 2s\n    groups:\n"+
+				"      - name: all\n        interval: 20ms\n        tags:\n          - {name: beat, address: \"ns=2;s=n\"}\n", path.Addr(), unsecured)})
+			b.start()
+			more := func(what string) {
+				t.Helper()
+				_, before, _ := b.backfilled()
+				b.until(60*time.Second, "beats "+what, func() bool { _, n, _ := b.backfilled(); return n > before+10 })
+			}
+			more("at first")
+			path.Refuse()
+			path.Cut()
+			time.Sleep(pick(8*time.Second, 5*time.Minute))
+			must(t, path.Accept())
+			more("after the path was broken")
+			b.kill()
+			time.Sleep(pick(4*time.Second, time.Minute))
+			b.start()
+			more("after a kill")
+			end := time.Now()
+			b.until(60*time.Second, "the last of the past", func() bool { missing, _, _ := b.backfilled(); return missing == 0 || time.Since(end) > 20*time.Second })
+			missing, all, past := b.backfilled()
+			t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing", t.Name(), all, past, missing)
+			if missing > 0 || past < 100 {
+				t.Errorf("%d of %d numbers are missing, %d came from history", missing, all, past)
+			}
+		})
+	}
+}
