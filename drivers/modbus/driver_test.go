@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"millrace/drivers"
@@ -68,7 +69,11 @@ func TestConformanceSoon(t *testing.T) {
 		}
 		sim := startSim(t, modbussim.Options{Listener: m})
 		s := suite(p, sim, 200*time.Millisecond)
-		s.Up = func() { m.open(); sim.Up() }
+		s.Up = func() {
+			synctest.Wait() // until what listened before has ended
+			m.open()
+			sim.Up()
+		}
 		s.Soon = time.Second
 		return s
 	})
