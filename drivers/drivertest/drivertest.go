@@ -52,18 +52,33 @@ type Suite struct {
 
 // Run runs every check of the suite as a subtest.
 func Run(t *testing.T, s Suite) {
+	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) { s.check(t, c) })
+	}
+}
+
+// RunIn is Run with each check in a world of its own, such as one with its own clock (synctest.Test): begin makes it, and the suite is made
+// within. There Soon is a bound that no slow machine exceeds.
+func RunIn(t *testing.T, begin func(*testing.T, func(*testing.T)), suite func(*testing.T) Suite) {
+	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) {
+			begin(t, func(t *testing.T) {
+				s := suite(t)
+				s.check(t, c)
+			})
+		})
+	}
+}
+
+func (s *Suite) check(t *testing.T, c check) {
 	if s.Soon == 0 {
 		s.Soon = 5 * time.Second
 	}
-	for _, c := range checks {
-		t.Run(c.name, func(t *testing.T) {
-			if c.needs != nil && !c.needs(&s) {
-				t.Skipf("the suite of %q does not describe a device for this", s.Protocol.Name)
-			}
-			if err := c.run(&s); err != nil {
-				t.Error(err)
-			}
-		})
+	if c.needs != nil && !c.needs(s) {
+		t.Skipf("the suite of %q does not describe a device for this", s.Protocol.Name)
+	}
+	if err := c.run(s); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -40,11 +40,29 @@ func newBubbleBench(t *testing.T, o modbussim.Options, units int, groups ...[]te
 type memory struct {
 	packets bool // what is written at once is read at once
 	calls   chan net.Conn
-	closed  chan struct{}
+	mu      sync.Mutex
+	closed  chan struct{} // of the listener; another one after open
 }
 
 func newMemory(packets bool) *memory {
-	return &memory{packets, make(chan net.Conn), make(chan struct{})}
+	return &memory{packets: packets, calls: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// open lets the port be listened on again after Close.
+func (m *memory) open() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.closed:
+		m.closed = make(chan struct{})
+	default:
+	}
+}
+
+func (m *memory) done() chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
 }
 
 func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, drain, error) {
@@ -53,7 +71,7 @@ func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, drain, error)
 	select {
 	case m.calls <- far:
 		return near, near.drain, nil
-	case <-m.closed:
+	case <-m.done():
 		return nil, nil, errors.New("connection refused")
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
@@ -64,12 +82,12 @@ func (m *memory) Accept() (net.Conn, error) {
 	select {
 	case c := <-m.calls:
 		return c, nil
-	case <-m.closed:
+	case <-m.done():
 		return nil, net.ErrClosed
 	}
 }
 
-func (m *memory) Close() error   { close(m.closed); return nil }
+func (m *memory) Close() error   { close(m.done()); return nil }
 func (m *memory) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 502} }
 
 // pipe is one direction of a connection. Writing never waits, as with a socket.

@@ -112,7 +112,8 @@ func TestLossTeachesNoPause(t *testing.T) {
 				for _, close := range []string{"false", "true"} {
 					bubble(t, func(t *testing.T) {
 						r := rand.New(rand.NewPCG(seed, uint64(share)))
-						b := newBubbleBench(t, modbussim.Options{}, 1, tags(words...)).option("close_after_poll", close).open(t)
+						retries := fmt.Sprint(seed % 4 % 3) // 0, 1, 2, 0
+						b := newBubbleBench(t, modbussim.Options{}, 1, tags(words...)).option("close_after_poll", close).option("retries", retries).open(t)
 						b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: func(modbussim.Request) bool { return r.IntN(100) < share }})
 						for n := range 60 {
 							b.read(drivers.Ref{})

@@ -133,13 +133,15 @@ func TestLostAnswerKeepsConnection(t *testing.T) {
 }
 
 // TestDeafAfterHaste (M4): a device that ignores what comes within 100 ms after its last answer is not shouted at after the first poll, no reading
-// is lost by it, and the pause is told once haste has met silence often enough.
+// is lost by it, and the pause is told once haste has met silence often enough; also where the config says `retries: 0`.
 func TestDeafAfterHaste(t *testing.T) {
-	bubble(t, testDeafAfterHaste)
+	for _, retries := range []string{"1", "0"} {
+		bubble(t, func(t *testing.T) { testDeafAfterHaste(t, retries) })
+	}
 }
 
-func testDeafAfterHaste(t *testing.T) {
-	b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(4)...))
+func testDeafAfterHaste(t *testing.T, retries string) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(4)...)).option("retries", retries)
 	b.conn.Devices[0].Timeout = 400 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Hasty, Wait: 100 * time.Millisecond})
@@ -158,21 +160,25 @@ func testDeafAfterHaste(t *testing.T) {
 
 // TestDeafAtEachConnect (M4) has a device that says nothing for a second after a connect, and is connected to for each poll.
 func TestDeafAtEachConnect(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(2)...)).option("close_after_poll", "true")
-		b.conn.Devices[0].Timeout = 2 * time.Second
-		b.open(t)
-		b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
-		for poll := range 20 {
-			if bad, err := b.read(drivers.Ref{}); poll > 1 && (bad > 0 || err != nil) {
-				t.Errorf("poll %d: %d bad, %v", poll, bad, err)
-			}
-			time.Sleep(time.Second)
+	for _, retries := range []string{"1", "0"} {
+		bubble(t, func(t *testing.T) { testDeafAtEachConnect(t, retries) })
+	}
+}
+
+func testDeafAtEachConnect(t *testing.T, retries string) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(2)...)).option("close_after_poll", "true").option("retries", retries)
+	b.conn.Devices[0].Timeout = 2 * time.Second
+	b.open(t)
+	b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
+	for poll := range 20 {
+		if bad, err := b.read(drivers.Ref{}); poll > 1 && (bad > 0 || err != nil) {
+			t.Errorf("poll %d: %d bad, %v", poll, bad, err)
 		}
-		if learned := b.driver.Learned(0); len(learned) != 1 || learned["pause_after_connect"] == "" {
-			t.Errorf("learned %q", learned)
-		}
-	})
+		time.Sleep(time.Second)
+	}
+	if learned := b.driver.Learned(0); len(learned) != 1 || learned["pause_after_connect"] == "" {
+		t.Errorf("learned %q", learned)
+	}
 }
 
 // TestSilentRegisterTeachesNoPause holds that a register met by silence is not taken for haste.

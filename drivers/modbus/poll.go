@@ -204,7 +204,7 @@ func (d *driver) ask(ctx context.Context, b *block) error {
 	}
 	p.amiss(b, err)
 	failed := p.failed
-	for n := 0; (n < p.unit.retries || n < askedAgain && asLoss(err) == nil) && p.again(b, err, &d.link.pace); n++ {
+	for n := 0; p.again(b, err, n, &d.link.pace); n++ {
 		err = d.request(ctx, b)
 	}
 	switch e := err.(type) {
@@ -382,16 +382,18 @@ func (p *poll) miss(b *block, l *loss) {
 // askedAgain is how often a request that is refused by an exception is made again at once where it may be chance: that costs no timeout.
 const askedAgain = 2
 
-// again reports whether a request that failed is worth making again at once: when it was answered before and that may be chance, or when it
-// may have come too soon after the last answer.
-func (p *poll) again(b *block, err error, pace *pace) bool {
+// again reports whether a request that failed, and was made again n times, is worth making again at once: when it was answered before and that
+// may be chance, or when it may have come too soon after the last answer, which is tried once whatever `retries` says: every second request of
+// such a device would be lost for ever.
+func (p *poll) again(b *block, err error, n int, pace *pace) bool {
 	l := asLoss(err)
 	e, refused := err.(exception)
 	if l == nil && (!refused || e.passing()) || b.trial || b.probe || l != nil && (p.spoke == 0 || p.enough(1)) {
 		return false
 	}
-	if b.run+1 >= p.unit.enough(b, l != nil || e.gateway()) {
-		if l == nil || l.kind != lossSilent || !pace.hasty() {
+	allowed := n < p.unit.retries || l == nil && n < askedAgain
+	if !allowed || b.run+1 >= p.unit.enough(b, l != nil || e.gateway()) {
+		if !allowed && n > 0 || l == nil || l.kind != lossSilent || !pace.hasty() {
 			return false
 		}
 		pace.futile++

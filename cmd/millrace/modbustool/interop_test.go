@@ -72,7 +72,7 @@ func TestForeignServer(t *testing.T) {
 	if out, err = run(t, "scan", url, "--units", "15-17", "--to", "299", "--pause", "0", "--fine", "1", "--tables", "holding,coil"); err != nil {
 		t.Fatal(err)
 	}
-	has(t, out, "unit 17\n  holding: 100-179\n  coil: 5-5\n1 of 3 unit ids answer")
+	has(t, out, "unit 17\n  holding: 100-179\n  coil: 5\n1 of 3 unit ids answer")
 	if out, err = run(t, "write", url, "holding:120", "1.5", "--unit", "17", "--type", "float32", "--order", "CDAB", "--yes"); err != nil {
 		t.Fatal(err)
 	}

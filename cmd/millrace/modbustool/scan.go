@@ -33,7 +33,8 @@ func newScan(h Host) *cobra.Command {
 		Use:   "scan URL",
 		Short: "Find the unit ids on a line and the registers that each lets you read",
 		Long: `Ask each unit id for one register, and of those that answer find out which ranges of each table can be read. It makes one
-request at a time with a pause after each. A refused block is halved down to --fine registers; smaller islands stay unseen.
+request at a time with a pause after each. A refused block is halved down to --fine registers; smaller islands stay unseen. Where too
+much meets silence, the rest of a block, or of a table after three silent blocks, is left out, and the report says what.
 With --out every finished block is written to a file at once; the same command with the same file goes on where it was
 interrupted. On a line of a running gateway each silent unit id costs the others a timeout. Reading can have effects on a few
 devices (counters that a read clears): look into the manual first.`,
@@ -150,6 +151,7 @@ type found struct {
 	There  bool     `json:"there,omitempty"`  // the unit answers
 	Read   [][2]int `json:"read,omitempty"`   // first and last address of what can be read
 	Reason string   `json:"reason,omitempty"` // why the rest cannot
+	Left   [][2]int `json:"left,omitempty"`   // what was not looked at, because too much met silence
 	Shut   bool     `json:"shut,omitempty"`   // the device refuses the whole table
 	Silent bool     `json:"silent,omitempty"` // nothing was answered
 }
@@ -257,15 +259,19 @@ type blockScan struct {
 	*scanner
 	unit, table byte
 	found
-	lost int // requests without an answer
+	lost, row int // requests without an answer, and of these since the last answer
 }
 
-// maxBlockLost is how many requests of one block may go without an answer.
-const maxBlockLost = 8
+// How many requests of one block may go without an answer. One silent register costs eight in a row before its neighbours are asked.
+const (
+	maxBlockLost = 24
+	maxLostInRow = 10
+)
 
 // look finds the ranges of a block that can be read, by halving what is refused or met by silence.
 func (b *blockScan) look(ctx context.Context, first, last int) error {
-	if b.lost >= maxBlockLost {
+	if b.lost >= maxBlockLost || b.row >= maxLostInRow {
+		b.Left = join(b.Left, [2]int{first, last})
 		return nil // a device that is silent where others refuse: enough of it
 	}
 	answer, err := b.pausing(ctx, b.unit, b.table, first, last-first+1)
@@ -274,14 +280,15 @@ func (b *blockScan) look(ctx context.Context, first, last int) error {
 		return ctx.Err()
 	case errors.Is(err, drivers.ErrDevice):
 		b.lost++
+		b.row++
 		b.Reason = err.Error()
 	case err != nil:
 		return err
 	case refusal(answer) == "":
-		b.add(first, last)
+		b.row, b.Silent, b.Read = 0, false, join(b.Read, [2]int{first, last})
 		return nil
 	default:
-		b.Reason, b.Shut, b.Silent = refusal(answer), answer[1] == illegalFunction, false
+		b.row, b.Reason, b.Shut, b.Silent = 0, refusal(answer), answer[1] == illegalFunction, false
 	}
 	near := len(b.Read) > 0 && b.Read[len(b.Read)-1][1] == first-1 // the edge of a range is found exactly
 	if size := last - first + 1; b.Shut || size == 1 || size <= b.flags.fine && !near {
@@ -294,14 +301,13 @@ func (b *blockScan) look(ctx context.Context, first, last int) error {
 	return b.look(ctx, mid+1, last)
 }
 
-// add notes a range that can be read.
-func (b *blockScan) add(first, last int) {
-	b.Silent = false
-	if n := len(b.Read); n > 0 && b.Read[n-1][1] == first-1 {
-		b.Read[n-1][1] = last
-		return
+// join adds a range to those before it.
+func join(list [][2]int, r [2]int) [][2]int {
+	if n := len(list); n > 0 && list[n-1][1] == r[0]-1 {
+		list[n-1][1] = r[1]
+		return list
 	}
-	b.Read = append(b.Read, [2]int{first, last})
+	return append(list, r)
 }
 
 // report prints what is known.
@@ -314,34 +320,52 @@ func (s *scanner) report(w io.Writer, units, tables []byte) {
 		there++
 		fmt.Fprintf(w, "unit %d\n", u)
 		for _, t := range tables {
-			ranges, reason := s.ranges(u, t)
-			if len(ranges) == 0 && reason != "" {
-				ranges = []string{"nothing: " + reason}
+			read, left, reason := s.ranges(u, t)
+			text := words(read)
+			if text == "" && reason != "" {
+				text = "nothing: " + reason
 			}
-			fmt.Fprintf(w, "  %s: %s\n", tableNames[t], strings.Join(ranges, ", "))
+			if len(left) > 0 {
+				text = strings.TrimPrefix(text+"; not looked at: "+words(left), "; ")
+			}
+			fmt.Fprintf(w, "  %s: %s\n", tableNames[t], text)
 		}
 	}
 	fmt.Fprintf(w, "%d of %d unit ids answer; %s%s\n", there, len(units), web.Count(uint64(s.asked), "request"), s.through())
 }
 
-// ranges joins what was found in the blocks of a table.
-func (s *scanner) ranges(unit, table byte) (list []string, reason string) {
-	var all [][2]int
+// ranges joins what was found in the blocks of a table, and what was left out: for too much silence, or by an interruption.
+func (s *scanner) ranges(unit, table byte) (read, left [][2]int, reason string) {
 	for first := s.flags.from; first <= s.flags.to; first += s.flags.block {
-		f := s.done[piece{unit, table, first}]
+		f, asked := s.done[piece{unit, table, first}]
+		if !asked {
+			left = join(left, [2]int{first, min(first+s.flags.block-1, s.flags.to)})
+		}
 		if f.Reason != "" {
 			reason = f.Reason
 		}
 		for _, r := range f.Read {
-			if n := len(all); n > 0 && all[n-1][1] == r[0]-1 {
-				all[n-1][1] = r[1]
-			} else {
-				all = append(all, r)
-			}
+			read = join(read, r)
+		}
+		for _, r := range f.Left {
+			left = join(left, r)
+		}
+		if f.Shut {
+			break
 		}
 	}
-	for _, r := range all {
-		list = append(list, fmt.Sprintf("%d-%d", r[0], r[1]))
+	return read, left, reason
+}
+
+// words writes ranges as "5-72, 120".
+func words(list [][2]int) string {
+	var text []string
+	for _, r := range list {
+		if r[0] == r[1] {
+			text = append(text, strconv.Itoa(r[0]))
+		} else {
+			text = append(text, fmt.Sprintf("%d-%d", r[0], r[1]))
+		}
 	}
-	return list, reason
+	return strings.Join(text, ", ")
 }

@@ -106,7 +106,7 @@ func (s *scanner) known(b []byte) error {
 			return fmt.Errorf("there is no table %q", l.Table)
 		}
 	}
-	for _, r := range l.Read {
+	for _, r := range slices.Concat(l.Read, l.Left) {
 		if r[0] < 0 || r[1] > 65535 || r[0] > r[1] {
 			return fmt.Errorf("%d to %d is no range", r[0], r[1])
 		}

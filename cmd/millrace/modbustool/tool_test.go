@@ -307,17 +307,33 @@ func TestScanResumes(t *testing.T) {
 
 // TestScanSilent: a device that is silent where others refuse is scanned, too, and a unit whose tables are silent costs a bounded time.
 func TestScanSilent(t *testing.T) {
+	t.Parallel() // it mostly waits
 	sim := startSim(t)
 	sim.Unit(1)
 	sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 61, 65535)})
 	sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Input, 0, 65535)})
-	out, err := run(t, "scan", sim.URL(), "--units", "1", "--tables", "holding,input", "--block", "50", "--timeout", "30ms", "--pause", "0")
+	out, err := run(t, "scan", sim.URL(), "--units", "1", "--tables", "holding,input", "--block", "50", "--timeout", "200ms", "--pause", "0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	has(t, out, "unit 1\n  holding: 0-60\n  input: nothing: ", "no answer within 30ms")
+	has(t, out, "unit 1\n  holding: 0-60; not looked at: ", ", 225-9999\n  input: nothing: ", "no answer within 200ms; not looked at: ", ", 125-9999\n")
 	if n := sim.Requests(); n > 100 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// TestScanOneSilentRegister: what lies behind a register that is met by silence is found.
+func TestScanOneSilentRegister(t *testing.T) {
+	t.Parallel() // it mostly waits
+	for _, at := range []uint16{0, 50, 99} {
+		sim := startSim(t)
+		sim.Unit(1)
+		sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Input, at, at)})
+		out, err := run(t, "scan", sim.URL(), "--units", "1", "--tables", "input", "--to", "99", "--fine", "1", "--timeout", "200ms", "--pause", "0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		has(t, out, map[uint16]string{0: "input: 1-99\n", 50: "input: 0-49, 51-99\n", 99: "input: 0-98\n"}[at])
 	}
 }
 
