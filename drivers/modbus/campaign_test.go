@@ -50,6 +50,7 @@ type campaignLine struct {
 // that happen in the test itself, so what is wrong just after such a stall is counted apart. "memory" has the transports of the network
 // on a clock of its own, where nothing stalls and nothing is excused.
 func TestCampaign(t *testing.T) {
+	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
@@ -59,12 +60,15 @@ func TestCampaign(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			t.Skip("no pseudo-terminals here")
 		}
+		t.Parallel()
 		realCampaigns(t, seed, "rtu", "ascii")
 	})
 	t.Run("network", func(t *testing.T) {
+		t.Parallel()
 		realCampaigns(t, seed, "tcp", "tcp+tls", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp")
 	})
 	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
 		for i, name := range []string{"tcp", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp"} {
 			bubble(t, func(t *testing.T) {
 				c := newCampaign(t, name, seed, 10+i, lineOpener(t, name, campaignTimeout(), true))
