@@ -182,7 +182,7 @@ func TestNodeOPCUAQuietTokens(t *testing.T) {
 // token is renewed meanwhile.
 func TestNodeOPCUASlowLogin(t *testing.T) {
 	t.Parallel()
-	url := nodeOPCUA(t)
+	url, _ := nodeOPCUAIn(t, t.TempDir())
 	c := nodeDevice(t, url, nodeGroup(time.Second, "Interop.Double"))
 	trusted := c.Devices[0].Options
 	for _, mode := range []string{"sign", "sign-and-encrypt"} {
