@@ -127,13 +127,16 @@ type bed struct {
 	brokerKilled bool
 	patience     time.Duration // of settle
 	peakRSS      int64
+
+	reading   sync.Mutex
+	ofDevices map[string]*ofDevice
 }
 
 // newBed starts everything but the gateway. setup says what is not usual about the config.
 func newBed(t *testing.T, devices int, setup Setup) *bed {
 	t.Helper()
 	need(t, mosquitto())
-	b := &bed{t: t, dir: t.TempDir(), setup: setup, begin: time.Now(), patience: 60 * time.Second, excused: map[string]bool{}}
+	b := &bed{t: t, dir: t.TempDir(), setup: setup, begin: time.Now(), patience: 60 * time.Second, excused: map[string]bool{}, ofDevices: map[string]*ofDevice{}}
 	must(t, b.plant(devices))
 	var err error
 	b.broker, err = StartMosquitto(b.dir)
