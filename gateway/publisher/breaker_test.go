@@ -141,7 +141,7 @@ func TestStreamIsRefusedForAWhile(t *testing.T) {
 		}
 	}
 	t.Logf("%d records passed an older one of their stream in %d runs", passed, runs)
-	if passed > runs/5 {
+	if passed > 3+runs*3/20 { // 5 in 60 runs are usual
 		t.Errorf("%d records passed an older one of their stream", passed)
 	}
 }
