@@ -50,7 +50,6 @@ type campaignLine struct {
 // that happen in the test itself, so what is wrong just after such a stall is counted apart. "memory" has the transports of the network
 // on a clock of its own, where nothing stalls and nothing is excused.
 func TestCampaign(t *testing.T) {
-	t.Parallel()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())

@@ -35,7 +35,6 @@ func usual(l *link, fields []field, gap, most uint32) (requests int, took time.D
 // TestCheaperThanUsual plans 1,000 random lists on serial lines of several speeds: never more bus time than the usual plan with
 // a gap of 50 registers takes, and less for most; on a network never more requests.
 func TestCheaperThanUsual(t *testing.T) {
-	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -85,7 +85,6 @@ func (l *damagedLine) polls(t *testing.T, n int) (h harmed) {
 
 // TestDamageIsNotAmplified has a share of the answers lost or damaged by chance.
 func TestDamageIsNotAmplified(t *testing.T) {
-	t.Parallel()
 	for _, list := range []struct {
 		name  string
 		words []string
@@ -111,7 +110,6 @@ func TestDamageIsNotAmplified(t *testing.T) {
 
 // TestLossTeachesNoPause loses answers of devices that need no pause, from the first request on, and in lists of one request and of several.
 func TestLossTeachesNoPause(t *testing.T) {
-	t.Parallel()
 	for _, share := range []int{15, 30} {
 		for seed := range uint64(40) {
 			for _, words := range [][]string{run("holding", 0, 10), blocksOf(5)} {

@@ -68,7 +68,6 @@ func faults() []named {
 // TestFaults injects each fault into one answer, into the answers of one unit, and into all of them, and
 // polls on. Every good reading must be right, and the driver well again soon after the device is.
 func TestFaults(t *testing.T) {
-	t.Parallel()
 	for _, f := range faults() {
 		for _, when := range []string{"once", "unit 1", "all"} {
 			bubble(t, func(t *testing.T) {

@@ -53,7 +53,6 @@ func refusing(t *testing.T, polls, n, gap int, match func(modbussim.Request) boo
 // TestGapsRefused has a device that refuses each request across a gap, in each way: no reading is bad after the first poll, and what is
 // asked beside the plan is a request now and then that becomes ever rarer.
 func TestGapsRefused(t *testing.T) {
-	t.Parallel()
 	for _, n := range []int{2, 20, 100} {
 		for _, gap := range []int{1, 20} {
 			extra := 0
@@ -74,7 +73,6 @@ func TestGapsRefused(t *testing.T) {
 
 // TestOneGapRefused has a device that refuses to be read across one gap of 99, and only that: it is found, and the others are read across.
 func TestOneGapRefused(t *testing.T) {
-	t.Parallel()
 	hole := modbussim.Touching(1, modbussim.Holding, 260, 260)
 	refusing(t, 200, 100, 20, hole, func(poll, bad, requests int) error {
 		if poll > 0 && bad > 0 || poll > 150 && requests > 20+1 {
@@ -86,7 +84,6 @@ func TestOneGapRefused(t *testing.T) {
 
 // TestOneRefusedBesideGaps is TestOneRefusedOfThousand with gaps between the registers.
 func TestOneRefusedBesideGaps(t *testing.T) {
-	t.Parallel()
 	for _, at := range []uint16{0, 2, 2502} {
 		one := modbussim.Touching(1, modbussim.Holding, at, at)
 		refusing(t, 30, 200, 20, one, func(poll, bad, requests int) error {
@@ -100,7 +97,6 @@ func TestOneRefusedBesideGaps(t *testing.T) {
 
 // TestLengthRefusedOfThousand has a device that refuses long requests, of 1,000 registers that need many.
 func TestLengthRefusedOfThousand(t *testing.T) {
-	t.Parallel()
 	for _, most := range []uint16{1, 10, 60} {
 		long := func(q modbussim.Request) bool { return q.Count > most }
 		refusing(t, 70, 200, 0, long, func(poll, bad, requests int) error {

@@ -110,7 +110,6 @@ func TestNothingIsLearnedFromSeveral(t *testing.T) {
 
 // TestFaultsInParallel: under every fault no value goes to a wrong tag, and all is well soon after it.
 func TestFaultsInParallel(t *testing.T) {
-	t.Parallel()
 	for _, f := range faults() {
 		for _, when := range []string{"once", "all"} {
 			bubble(t, func(t *testing.T) {

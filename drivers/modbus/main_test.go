@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestMain runs eight of the tests at once that say t.Parallel: those have a clock of their own, or excuse what a busy machine does, and
-// mostly wait. All others run one after the other, before them.
+// TestMain runs eight of the tests at once that say t.Parallel, which mostly wait. All others run one after the other, before them: in a bubble a
+// test takes all of a processor, which would be missing to those that wait for a device.
 func TestMain(m *testing.M) {
 	goflag.Parse()
 	if f := goflag.Lookup("test.parallel"); f.Value.String() == f.DefValue {

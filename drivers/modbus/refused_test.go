@@ -20,7 +20,6 @@ func ways() map[string]modbussim.Fault {
 // TestOneRefusedOfThousand has one register of 1,000 refused, in each way and at several places: 999 are good within ten
 // polls, within two where an exception says so, and at most two requests a poll are made for it afterwards.
 func TestOneRefusedOfThousand(t *testing.T) {
-	t.Parallel()
 	for way, f := range ways() {
 		for _, at := range []uint16{0, 3, 124, 500, 999} {
 			if f.Code == 5 && at != 3 {
