@@ -128,7 +128,7 @@ func checkParts(t *testing.T, b *Buffer) {
 
 // TestAbsentGetsNothingNew: through refusals, commits, crashes and restarts, and its account balances at every step.
 func TestAbsentGetsNothingNew(t *testing.T) {
-	for _, seed := range seeds(t, 6, 200) {
+	for _, seed := range seeds(t, 3, 200) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			dir, o := t.TempDir()+"/store", fullOptions(Policy(seed%2))

@@ -59,12 +59,15 @@ func TestCampaign(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			t.Skip("no pseudo-terminals here")
 		}
+		t.Parallel()
 		realCampaigns(t, seed, "rtu", "ascii")
 	})
 	t.Run("network", func(t *testing.T) {
+		t.Parallel()
 		realCampaigns(t, seed, "tcp", "tcp+tls", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp")
 	})
 	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
 		for i, name := range []string{"tcp", "udp", "rtuovertcp", "rtuoverudp", "asciiovertcp", "asciioverudp"} {
 			bubble(t, func(t *testing.T) {
 				c := newCampaign(t, name, seed, 10+i, lineOpener(t, name, campaignTimeout(), true))

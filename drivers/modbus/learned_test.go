@@ -305,7 +305,6 @@ func TestLearnedFromOutside(t *testing.T) {
 // TestPausesAreTriedAgain: a learned pause is left out once an hour. A device that needs it still costs one request more and
 // no reading; of one that does not the pause is forgotten.
 func TestPausesAreTriedAgain(t *testing.T) {
-	t.Parallel() // it mostly waits
 	for name, c := range map[string]struct {
 		trial trial
 		fault modbussim.Fault
@@ -314,9 +313,8 @@ func TestPausesAreTriedAgain(t *testing.T) {
 		"between": {trialBetween, modbussim.Fault{Kind: modbussim.Hasty, Wait: 100 * time.Millisecond}, map[string]string{"pause_between_requests": "150ms"}},
 		"connect": {trialConnect, modbussim.Fault{Kind: modbussim.Deaf, Wait: 400 * time.Millisecond}, map[string]string{"pause_after_connect": "500ms"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, 1, tags(blocksOf(2)...)).patient().open(t)
+		bubble(t, func(t *testing.T) {
+			b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(2)...)).patient().open(t)
 			if err := b.mustBeWell("at first", 1); err != nil { // so that its blocks are known to be good
 				t.Fatal(err)
 			}
@@ -339,25 +337,25 @@ func TestPausesAreTriedAgain(t *testing.T) {
 				}
 				return b.requests(func() {
 					if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-						t.Errorf("%d bad, %v", bad, err)
+						t.Errorf("%s: %d bad, %v", name, bad, err)
 					}
 				})
 			}
 			b.sim.Inject(c.fault)
 			if n := poll(); n != 2 || !maps.Equal(b.driver.Learned(0), c.known) {
-				t.Errorf("%d requests within the hour, want 2; learned %q", n, b.driver.Learned(0))
+				t.Errorf("%s: %d requests within the hour, want 2; learned %q", name, n, b.driver.Learned(0))
 			}
 			pace.tried[c.trial] = time.Now().Add(-2 * trialEvery)
 			if n := poll(); n != 3 || !maps.Equal(b.driver.Learned(0), c.known) {
-				t.Errorf("%d requests with the trial, want 3; learned %q", n, b.driver.Learned(0))
+				t.Errorf("%s: %d requests with the trial, want 3; learned %q", name, n, b.driver.Learned(0))
 			}
 			if n := poll(); n != 2 {
-				t.Errorf("%d requests after the trial, want 2", n)
+				t.Errorf("%s: %d requests after the trial, want 2", name, n)
 			}
 			b.sim.Mend()
 			pace.tried[c.trial] = time.Now().Add(-2 * trialEvery)
 			if n := poll(); n != 2 || b.driver.Learned(0) != nil {
-				t.Errorf("%d requests of a device that needs no pause, want 2; learned %q", n, b.driver.Learned(0))
+				t.Errorf("%s: %d requests of a device that needs no pause, want 2; learned %q", name, n, b.driver.Learned(0))
 			}
 		})
 	}

@@ -152,7 +152,8 @@ func trafficFor(t *testing.T, c drivers.Connection, life, lasts time.Duration) e
 // connection stands; who wants it for longer writes -long.
 func TestNodeOPCUAQuietTokens(t *testing.T) {
 	t.Parallel()
-	c := nodeDevice(t, nodeOPCUA(t), nodeGroup(50*time.Millisecond, "Interop.String"))
+	url, _ := nodeOPCUAIn(t, t.TempDir())
+	c := nodeDevice(t, url, nodeGroup(50*time.Millisecond, "Interop.String"))
 	withTokens(t, 2*time.Second, func(life time.Duration) error {
 		lasts := 6 * life
 		if *long {
@@ -182,7 +183,7 @@ func TestNodeOPCUAQuietTokens(t *testing.T) {
 // token is renewed meanwhile.
 func TestNodeOPCUASlowLogin(t *testing.T) {
 	t.Parallel()
-	url := nodeOPCUA(t)
+	url, _ := nodeOPCUAIn(t, t.TempDir())
 	c := nodeDevice(t, url, nodeGroup(time.Second, "Interop.Double"))
 	trusted := c.Devices[0].Options
 	for _, mode := range []string{"sign", "sign-and-encrypt"} {

@@ -24,9 +24,13 @@ import (
 
 const nodeFolder = "../../gateway/faults/testdata/opcua"
 
-// nodeOPCUA starts npm's node-opcua, which shares no code with us, with every policy and mode. Without it the test skips.
+// nodeOPCUA starts npm's node-opcua, which shares no code with us, with every policy and mode. Without it the test skips. Where nothing more is asked
+// for, it is one for all tests.
 func nodeOPCUA(t *testing.T, more ...string) (endpoint string) {
 	t.Helper()
+	if len(more) == 0 {
+		return common.start(t)
+	}
 	endpoint, _ = nodeOPCUAIn(t, t.TempDir(), more...)
 	return endpoint
 }
@@ -34,20 +38,29 @@ func nodeOPCUA(t *testing.T, more ...string) (endpoint string) {
 // nodeOPCUAIn starts it with its certificates in a directory. said passes on what it prints of writes, as long as somebody takes it.
 func nodeOPCUAIn(t *testing.T, dir string, more ...string) (endpoint string, said <-chan string) {
 	t.Helper()
+	endpoint, said, end := startNode(t, dir, more)
+	t.Cleanup(end)
+	return endpoint, said
+}
+
+// startNode starts it until somebody calls end.
+func startNode(t *testing.T, dir string, more []string) (endpoint string, said <-chan string, end func()) {
+	t.Helper()
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
 		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
 	for range 3 { // another process may take the port first
-		if endpoint, said = startNode(t, dir, more); endpoint != "" {
-			return endpoint, said
+		if endpoint, said, end = tryNode(t, dir, more); endpoint != "" {
+			return endpoint, said, end
 		}
+		end()
 	}
 	t.Fatal("node-opcua does not start")
-	return "", nil
+	return "", nil, nil
 }
 
-// startNode returns no endpoint when node-opcua has ended before it served.
-func startNode(t *testing.T, dir string, more []string) (endpoint string, said <-chan string) {
+// tryNode returns no endpoint when node-opcua has ended before it served.
+func tryNode(t *testing.T, dir string, more []string) (endpoint string, said <-chan string, end func()) {
 	t.Helper()
 	port := drivertest.FreePort(t)
 	// Basic128Rsa15 pads as node has forbidden since.
@@ -60,7 +73,7 @@ func startNode(t *testing.T, dir string, more []string) (endpoint string, said <
 	if err := cmd.Start(); err != nil {
 		t.Skipf("node cannot be run: %v", err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	end = func() { cmd.Process.Kill(); cmd.Wait() }
 	lines, held := bufio.NewScanner(out), make(chan string, 1000)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "READY") {
@@ -72,10 +85,10 @@ func startNode(t *testing.T, dir string, more []string) (endpoint string, said <
 				}
 				close(held)
 			}()
-			return fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), held
+			return fmt.Sprintf("opc.tcp://127.0.0.1:%d", port), held, end
 		}
 	}
-	return "", nil
+	return "", nil, end
 }
 
 // nodeUser is one way to log in to node-opcua, and one that it refuses.
@@ -243,7 +256,7 @@ func judgeMissing(t *testing.T, before []uint64, longest time.Duration) {
 // and a node that is not there say what is wrong.
 func TestNodeOPCUASubscribed(t *testing.T) {
 	t.Parallel()
-	url := nodeOPCUA(t)
+	url, _ := nodeOPCUAIn(t, t.TempDir()) // of its own: no change may be missing
 	dir := t.TempDir()
 	ownIn(t, dir)
 	host, err := os.Hostname()

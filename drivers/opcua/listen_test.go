@@ -338,7 +338,7 @@ func TestNewestCall(t *testing.T) {
 func TestNodeOPCUACallsUs(t *testing.T) {
 	door := open(t, time.Minute)
 	t.Setenv("REVERSE", "opc.tcp://"+door.address)
-	nodeOPCUA(t)
+	nodeOPCUAIn(t, t.TempDir())
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)

@@ -19,10 +19,13 @@ func TestSpoiltNotifications(t *testing.T) {
 			begin := time.Now()
 			p.Spoil(&n)
 			eventually(t, "a spoilt notification", time.Minute, func() bool { return p.Spoilt() > 0 })
-			eventually(t, "its outcome", time.Minute, func() bool {
-				_, gap := j.since(begin, isGap)
-				return gap || p.Spoilt() > 20 // it costs a reading, or nothing
-			})
+			for gap := false; !gap && p.Spoilt() <= 20; { // it costs a reading, or nothing
+				before := p.Spoilt() // 30,000 values take a slow machine a while
+				eventually(t, "its outcome, or another one", time.Minute, func() bool {
+					_, gap = j.since(begin, isGap)
+					return gap || p.Spoilt() > before
+				})
+			}
 			// The simulated server's own memory, and the test's, are included.
 			if cost, most := allocated()-before, 64<<20+p.Spoilt()*mayAllocate(len(n.Body)); cost > most {
 				t.Errorf("%d of them cost %d KB", p.Spoilt(), cost>>10)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -192,20 +193,36 @@ func caseFirstTag(t *testing.T, first string) {
 	}
 }
 
-// messages returns what arrived of a device, in order.
-func (b *bed) messages(device string) (all []Message) {
+// ofDevice is what arrived of a device, as far as it was read.
+type ofDevice struct {
+	read     int // of all arrivals
+	messages []Message
+}
+
+// messages returns what arrived of a device, in order. Each message is parsed once, however often a test looks.
+func (b *bed) messages(device string) []Message {
 	b.t.Helper()
 	whose, err := json.Marshal(device)
 	must(b.t, err)
-	for _, a := range b.sub.Arrivals() {
-		if !bytes.Contains(a.Payload, append([]byte(`"device":`), whose...)) { // to read all of them takes long under the race detector
+	whose = append([]byte(`"device":`), whose...)
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	d := b.ofDevices[device]
+	if d == nil {
+		d = &ofDevice{}
+		b.ofDevices[device] = d
+	}
+	all := b.sub.Arrivals()
+	for _, a := range all[d.read:] {
+		if !bytes.Contains(a.Payload, whose) { // to read all of them takes long under the race detector
 			continue
 		}
 		m, err := ParseMessage(a.Payload)
 		must(b.t, err)
 		if m.Device == device {
-			all = append(all, m)
+			d.messages = append(d.messages, m)
 		}
 	}
-	return all
+	d.read = len(all)
+	return slices.Clip(d.messages)
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -95,6 +96,29 @@ func (d *Device) Served() []Served {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]Served(nil), d.served...)
+}
+
+// AwaitIdle waits until no client is connected and all that clients which are gone had asked for is answered: what such a client asked may
+// otherwise be answered, and counted as served, long after it died. It returns an error after patience.
+func (d *Device) AwaitIdle(patience time.Duration) error {
+	if c, err := net.DialTimeout("tcp", d.addr, patience); err == nil { // connections are accepted in their order: this one is the last
+		c.(*net.TCPConn).CloseWrite()
+		c.SetReadDeadline(time.Now().Add(patience))
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
+	for end := time.Now().Add(patience); d.clients() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("device %q: %d clients are connected after %s, want none", d.Name, d.clients(), patience)
+		}
+	}
+	return nil
+}
+
+func (d *Device) clients() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.conns)
 }
 
 func (d *Device) accept(l net.Listener) {

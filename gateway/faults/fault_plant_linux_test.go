@@ -25,8 +25,8 @@ func faultDeadAndSlow(t *testing.T) {
 	dead.Freeze(false)
 	slow.Slow(0)
 	control := max(before, b.jitter("after", interval, pick(5*time.Second, time.Minute)))
-	// A device that held others up would do so for its time-out of 1 s.
-	if p99 > interval || p99 > interval/20 && control < interval/40 {
+	// A device that held others up would do so for its time-out of 1 s. A busy machine holds up the gateway, too.
+	if p99 > max(interval, 2*control) || p99 > interval/20 && control < interval/40 {
 		t.Errorf("p99 of the jitter is %s, %s without the two devices, want at most 5 %% of %s: the dead device holds others up", p99, control, interval)
 	}
 	b.judge()
@@ -35,24 +35,32 @@ func faultDeadAndSlow(t *testing.T) {
 // jitter returns the 99th percentile of the jitter of the healthy devices in the time to come.
 func (b *bed) jitter(when string, interval, length time.Duration) time.Duration {
 	b.t.Helper()
+	const least = 500
 	from := time.Now()
-	time.Sleep(length)
-	to := time.Now()
 	var all []time.Duration
+	for tries := 0; len(all) < least; tries++ {
+		if tries == 10 { // a machine that stands still most of the time takes longer
+			b.t.Fatalf("%s: only %d polls of the healthy devices in %s", when, len(all), time.Since(from))
+		}
+		time.Sleep(length)
+		all = b.healthy(from, time.Now(), interval)
+	}
+	slices.Sort(all)
+	p99 := all[len(all)*99/100]
+	b.t.Logf("FIGURES %s, %s: %d polls of 48 healthy devices: jitter of %s p50 %s, p99 %s (%.1f %%), max %s", b.t.Name(), when, len(all), interval,
+		all[len(all)/2].Round(time.Microsecond), p99.Round(time.Microsecond), 100*p99.Seconds()/interval.Seconds(), all[len(all)-1].Round(time.Microsecond))
+	return p99
+}
+
+// healthy returns the jitter of the healthy devices where the machine itself did not stand still.
+func (b *bed) healthy(from, to time.Time, interval time.Duration) (all []time.Duration) {
 	still := b.stoodStill(interval / 2)
 	for _, d := range b.devices {
 		if !b.excused[d.Name] {
 			all = append(all, jitters(d.Served(), from, to, interval, still)...)
 		}
 	}
-	slices.Sort(all)
-	if len(all) < 500 {
-		b.t.Fatalf("%s: only %d polls of the healthy devices", when, len(all))
-	}
-	p99 := all[len(all)*99/100]
-	b.t.Logf("FIGURES %s, %s: %d polls of 48 healthy devices: jitter of %s p50 %s, p99 %s (%.1f %%), max %s", b.t.Name(), when, len(all), interval,
-		all[len(all)/2].Round(time.Microsecond), p99.Round(time.Microsecond), 100*p99.Seconds()/interval.Seconds(), all[len(all)-1].Round(time.Microsecond))
-	return p99
+	return all
 }
 
 // jitters returns by how much each interval between two polls differs from the configured one, where the machine

@@ -127,13 +127,16 @@ type bed struct {
 	brokerKilled bool
 	patience     time.Duration // of settle
 	peakRSS      int64
+
+	reading   sync.Mutex
+	ofDevices map[string]*ofDevice
 }
 
 // newBed starts everything but the gateway. setup says what is not usual about the config.
 func newBed(t *testing.T, devices int, setup Setup) *bed {
 	t.Helper()
 	need(t, mosquitto())
-	b := &bed{t: t, dir: t.TempDir(), setup: setup, begin: time.Now(), patience: 60 * time.Second, excused: map[string]bool{}}
+	b := &bed{t: t, dir: t.TempDir(), setup: setup, begin: time.Now(), patience: 60 * time.Second, excused: map[string]bool{}, ofDevices: map[string]*ofDevice{}}
 	must(t, b.plant(devices))
 	var err error
 	b.broker, err = StartMosquitto(b.dir)
@@ -257,10 +260,14 @@ func (b *bed) start() {
 	must(b.t, b.gateway.Start())
 }
 
-// kill ends the gateway with SIGKILL.
+// kill ends the gateway with SIGKILL, and waits until the devices have answered what it had asked: on a busy machine such an answer
+// may otherwise be given after the restart, and count as one to the new process.
 func (b *bed) kill() {
 	b.noteRSS()
 	b.kills = append(b.kills, Kill{At: b.gateway.Kill()})
+	for _, d := range b.devices {
+		must(b.t, d.AwaitIdle(time.Minute))
+	}
 }
 
 // stop ends the gateway with SIGTERM; it must exit 0.

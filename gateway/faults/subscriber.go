@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,11 +60,11 @@ func (s *Subscriber) Sessions() int {
 	return s.sessions
 }
 
-// Arrivals returns a copy of what was received so far, in order.
+// Arrivals returns what was received so far, in order. It is not to be changed.
 func (s *Subscriber) Arrivals() []Arrival {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Arrival(nil), s.arrivals...)
+	return slices.Clip(s.arrivals) // what is there stays as it is
 }
 
 // Close ends the recording.

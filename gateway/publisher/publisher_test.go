@@ -191,7 +191,11 @@ func TestBatches(t *testing.T) {
 func TestNothingHealthyIsLost(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for i := range 12 {
+	runs := 6
+	if long() {
+		runs = 12
+	}
+	for i := range runs {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			r := newRig(t, func(o *Options) {

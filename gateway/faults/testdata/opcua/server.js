@@ -55,6 +55,7 @@ async function main() {
     ...users,
     registerServerMethod: opcua.RegisterServerMethod.HIDDEN,
     buildInfo: { productName: "millrace interop" },
+    serverCapabilities: { maxSessions: 100 }, // a test that runs its connections into the wall leaves some; the default is 10
     disableDiscovery: true,
     nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
     ...(name && {
