@@ -109,18 +109,14 @@ func TestNothingIsLearnedFromSeveral(t *testing.T) {
 
 // TestFaultsInParallel: under every fault no value goes to a wrong tag, and all is well soon after it.
 func TestFaultsInParallel(t *testing.T) {
-	var wg sync.WaitGroup
-	few := make(chan struct{}, 20) // so that a slow machine does not make timeouts of its own
 	for _, f := range faults() {
 		for _, when := range []string{"once", "all"} {
-			few <- struct{}{}
-			b := newBench(t, 2, faultTags()).option("connections", "3")
-			for i := range b.conn.Devices {
-				b.conn.Devices[i].Timeout = 400 * time.Millisecond
-			}
-			b.open(t)
-			wg.Go(func() {
-				defer func() { <-few }()
+			bubble(t, func(t *testing.T) {
+				b := newBubbleBench(t, modbussim.Options{}, 2, faultTags()).option("connections", "3")
+				for i := range b.conn.Devices {
+					b.conn.Devices[i].Timeout = 400 * time.Millisecond
+				}
+				b.open(t)
 				err := b.mustBeWell("at first", 2)
 				for i := 0; i < 2 && err == nil; i++ { // over whichever connection it comes
 					err = b.survive(f.Fault, when)
@@ -131,7 +127,6 @@ func TestFaultsInParallel(t *testing.T) {
 			})
 		}
 	}
-	wg.Wait()
 }
 
 // TestFewerConnections: a device that has two connections is polled over two, no reading is lost, and it is said.
