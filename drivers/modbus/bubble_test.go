@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,7 +26,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 // newBubbleBench is newBench within a bubble: device and driver talk through memory.
 func newBubbleBench(t *testing.T, o modbussim.Options, units int, groups ...[]telemetry.Tag) *bench {
 	t.Helper()
-	m := newMemory(false)
+	m := newMemory(strings.Contains(o.Transport, "udp"))
 	o.Listener = m
 	b := &bench{sim: startSim(t, o), dialer: m.dial}
 	b.conn.URL = b.sim.URL()

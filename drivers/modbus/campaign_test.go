@@ -72,7 +72,7 @@ func TestCampaign(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				c := newCampaign(t, name, seed, 10+i, lineOpener(t, name, campaignTimeout(), true))
 				c.calm, c.want = true, max(c.want, 3000) // it costs little time
-				runCampaign(t, func() bool { return false }, c)
+				runCampaign(t, func(time.Time) bool { return false }, c)
 			})
 		}
 	})
@@ -114,7 +114,7 @@ func newCampaign(t *testing.T, name string, seed uint64, i int, open func(*rand.
 	return c
 }
 
-func runCampaign(t *testing.T, stall func() bool, c *campaign) {
+func runCampaign(t *testing.T, stall stalls, c *campaign) {
 	var wg sync.WaitGroup
 	for _, l := range c.lines {
 		wg.Go(func() { c.run(t, l, stall) })
@@ -124,14 +124,15 @@ func runCampaign(t *testing.T, stall func() bool, c *campaign) {
 }
 
 // run polls one line until all have had enough, and then until it is well.
-func (c *campaign) run(t *testing.T, l *campaignLine, stall func() bool) {
+func (c *campaign) run(t *testing.T, l *campaignLine, stall stalls) {
 	for c.struck() < c.want && !t.Failed() {
+		since := time.Now()
 		bad, err := l.pollAll()
-		if wrong(err) && !c.calm && l.excuse(stall) {
-			if c.excused.Add(1); !l.overdue() {
+		if wrong(err) && !c.calm && l.excuse(stall, since) {
+			if c.excused.Add(1); !l.overdue(since) {
 				c.unproved.Add(1)
 			}
-			t.Logf("%s: excused, overdue %t: %v; the last answers: %v", c.name, l.overdue(), err, l.lately())
+			t.Logf("%s: excused, overdue %t: %v; the last answers: %v", c.name, l.overdue(since), err, l.lately())
 		} else if wrong(err) {
 			t.Errorf("%s: %v; the last answers: %v", c.name, err, l.lately())
 			return
@@ -150,8 +151,9 @@ func (c *campaign) run(t *testing.T, l *campaignLine, stall func() bool) {
 		most = 200 // a busy machine makes timeouts of its own
 	}
 	for n := range most {
+		since := time.Now()
 		bad, err = l.pollAll()
-		if l.clock += time.Minute; wrong(err) && (c.calm || !l.excuse(stall)) {
+		if l.clock += time.Minute; wrong(err) && (c.calm || !l.excuse(stall, since)) {
 			t.Errorf("%s, mended: %v", c.name, err)
 			return
 		} else if bad == 0 && err == nil {
@@ -163,9 +165,9 @@ func (c *campaign) run(t *testing.T, l *campaignLine, stall func() bool) {
 	t.Errorf("%s: the device is well, the line is not after %d polls: %d bad, %v\n%q\n%q", c.name, most, bad, err, l.driver.Plan(drivers.Ref{}), l.driver.Plan(drivers.Ref{Device: 1}))
 }
 
-// excuse reports whether the machine stood still so that an answer came later than the driver can know.
-func (l *campaignLine) excuse(stall func() bool) bool {
-	return l.framing != mbap && (stall() || l.overdue())
+// excuse reports whether the machine stood still in a poll, or shortly before it, so that an answer came later than the driver can know.
+func (l *campaignLine) excuse(stall stalls, since time.Time) bool {
+	return l.framing != mbap && (stall(since) || l.overdue(since))
 }
 
 // struck is how many answers were damaged.
@@ -309,9 +311,12 @@ func spoilTo(near, far net.Conn, due *atomic.Bool, r *rand.Rand) {
 	}
 }
 
-// watchStalls polls a healthy device beside the others and returns a function that reports whether one of its answers took longer than most a
-// moment ago, or does now: this process stood still, or the kernel's worker that carries bytes through a pseudo-terminal did.
-func watchStalls(t *testing.T, transport string, most time.Duration) func() bool {
+// stalls reports whether the machine stood still since a poll began, or shortly before.
+type stalls func(since time.Time) bool
+
+// watchStalls polls a healthy device beside the others: where one of its answers takes longer than most, this process stands still, or the
+// kernel's worker that carries bytes through a pseudo-terminal does.
+func watchStalls(t *testing.T, transport string, most time.Duration) stalls {
 	b := benchOn(t, transport, 1, time.Minute, tags("holding:0")).open(t)
 	var last, begun atomic.Int64
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -334,7 +339,7 @@ func watchStalls(t *testing.T, transport string, most time.Duration) func() bool
 		}
 	}()
 	t.Cleanup(func() { close(stop); <-stopped })
-	return func() bool {
-		return time.Since(time.Unix(0, begun.Load())) > most || time.Since(time.Unix(0, last.Load())) < 40*most
+	return func(since time.Time) bool {
+		return time.Since(time.Unix(0, begun.Load())) > most || time.Unix(0, last.Load()).After(since.Add(-40*most))
 	}
 }

@@ -319,9 +319,9 @@ func (m *mangler) note(e *drivers.Exchange) {
 	m.sent = append(m.sent[max(0, len(m.sent)-99):], event{[4]byte(e.Request[:4]), e.At})
 }
 
-// overdue reports whether an answer left a moment ago more than two timeouts after its request was sent: never by the mangler's
-// doing, so the machine was busy with other things.
-func (m *mangler) overdue() bool {
+// overdue reports whether an answer left since a poll began, or shortly before, more than two timeouts after its request was sent: never by
+// the mangler's doing, so the machine was busy with other things.
+func (m *mangler) overdue(since time.Time) bool {
 	m.books.Lock()
 	defer m.books.Unlock()
 	sent := append([]event(nil), m.sent...)
@@ -330,7 +330,7 @@ func (m *mangler) overdue() bool {
 			if s.what != w.what || s.at.After(w.at) || w.at.Sub(s.at) > 8*m.timeout {
 				continue
 			}
-			if w.at.Sub(s.at) > 2*m.timeout && time.Since(w.at) < 20*m.timeout {
+			if w.at.Sub(s.at) > 2*m.timeout && w.at.After(since.Add(-20*m.timeout)) {
 				return true
 			}
 			sent[i].what = [4]byte{} // answered
