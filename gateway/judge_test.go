@@ -68,6 +68,9 @@ var stateRows = map[string]struct {
 	"device late, by line":    {late("line"), `one waits 1.8s for others of its line, the longest 1.5s for group "g" of "d", which gives no answer; poll those`, "attention"},
 	"device late, by machine": {late("machine"), `one begins 1.8s late because the machine does not give the gateway its time`, "attention"},
 	"device late, by store":   {late("store"), `the store takes 1.8s for the readings of one; see whether its disk is slow`, "attention"},
+	"device late, at first": {func(s *web.Snapshot) {
+		s.Devices[0].Beginning, s.Devices[0].LineAt = true, `a poll of group "g" of "d" for 5s`
+	}, `its first poll is not over yet: its line is at a poll of group "g" of "d" for 5s; see what`, "attention"},
 	"device late, not polled": {func(s *web.Snapshot) { s.Devices[0].Groups[0].LastAt = judged.Add(-time.Minute) }, `group "fast" was last polled at 2026-03-01T12:29:00Z; see what else`, "attention"},
 	"device late, by one poll": {func(s *web.Snapshot) {
 		s.Devices[0].Groups[0].LastAt, s.Devices[0].LineAt = judged.Add(-time.Minute), `a poll of group "g" of "d" for 55s`

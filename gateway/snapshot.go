@@ -171,7 +171,7 @@ func deviceView(d deviceConfig, stats *poller.Stats, i int, a *buffer.Account, d
 	ds := &stats.Devices[i]
 	v := web.Device{Name: d.name, Driver: d.driver, URL: d.shown, Connected: stats.Up, Reason: ds.Reason, Since: ds.Since}
 	if stats.Up && v.Reason == poller.NotYet {
-		v.Reason = "connected, and its first poll is not over yet"
+		v.Reason, v.Beginning = "", true
 	}
 	if stats.Lasts >= longAt {
 		v.LineAt = fmt.Sprintf("%s for %s", stats.At, telemetry.Short(stats.Lasts.Round(time.Second)))

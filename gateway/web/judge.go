@@ -218,6 +218,11 @@ func (d *Device) judge(now time.Time) State {
 	}
 	switch late, do := d.late(now); {
 	case d.Exchanged:
+	case d.Beginning:
+		st.State, st.Reason, st.Do = StateLate, "it is connected, and its first poll is not over yet", "see what takes so long"
+		if d.LineAt != "" {
+			st.Reason += ": its line is at " + d.LineAt
+		}
 	case d.Reason != "" || !d.Connected:
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:

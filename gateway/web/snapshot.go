@@ -110,6 +110,7 @@ type Device struct {
 	Up         bool      `json:"up"`                    // by Judge: it is not down
 	Connected  bool      `json:"connected"`             // its connection stands
 	Exchanged  bool      `json:"-"`                     // it was up until a moment ago, when a reload exchanged its connection, and was not tried since
+	Beginning  bool      `json:"-"`                     // it is connected, and its first poll is not over
 	Ended      bool      `json:"-"`                     // it is not polled any more, because the gateway stops
 	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
 	LineAt     string    `json:"line_at"`               // what its connection has been at for over two seconds, and for how long; "" = nothing
