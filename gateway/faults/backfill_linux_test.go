@@ -42,11 +42,14 @@ func TestBackfillSkewed(t *testing.T) {
 			b.start()
 			more("after a kill")
 			end := time.Now()
-			b.until(60*time.Second, "the last of the past", func() bool { missing, _, _ := b.backfilled(); return missing == 0 || time.Since(end) > 20*time.Second })
+			b.until(60*time.Second, "the last of the past", func() bool {
+				missing, _, _ := b.backfilled()
+				return len(missing) == 0 || time.Since(end) > 20*time.Second
+			})
 			missing, all, past := b.backfilled()
-			t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing", t.Name(), all, past, missing)
-			if missing > 0 || past < 100 {
-				t.Errorf("%d of %d numbers are missing, %d came from history", missing, all, past)
+			t.Logf("FIGURES %s: %d numbers, %d of them from history, missing %d", t.Name(), all, past, missing)
+			if len(missing) > 0 || past < 100 {
+				t.Errorf("missing %d of %d numbers, %d came from history", missing, all, past)
 			}
 		})
 	}
