@@ -8,6 +8,7 @@ package poller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,9 +24,10 @@ type Sink func(at time.Time, readings []telemetry.Reading) error
 
 // Options say how a connection is polled.
 type Options struct {
-	Sinks   [][]Sink // Sinks[device][group] takes the readings of that group
-	Pasts   [][]Sink // likewise takes what the device has kept of a time when it could not be heard; nil = it is not asked
-	Buffers *Buffers // shared with other pollers; nil = of its own
+	Sinks   [][]Sink          // Sinks[device][group] takes the readings of that group
+	Pasts   [][]Sink          // likewise takes what the device has kept of a time when it could not be heard; nil = it is not asked
+	Beats   [][]time.Duration // likewise says after how long the sink of a group that is pushed is told that its values are as they were, when nothing comes; nil or 0 = never
+	Buffers *Buffers          // shared with other pollers; nil = of its own
 
 	Refusals *Refusals // shared likewise; nil = of its own
 
@@ -100,6 +102,9 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 			g := &c.Devices[i].Groups[j]
 			p.groups = append(p.groups, &group{ref: drivers.Ref{Device: i, Group: j}, device: dev, name: g.Name,
 				tags: len(g.Tags), interval: g.Interval, sink: o.Sinks[i][j], pushes: pushes(d, drivers.Ref{Device: i, Group: j})})
+			if o.Beats != nil {
+				p.groups[len(p.groups)-1].beat = o.Beats[i][j]
+			}
 			if o.Pasts != nil {
 				p.groups[len(p.groups)-1].past = o.Pasts[i][j]
 			}
@@ -171,7 +176,7 @@ func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 	ran := p.runWaiting()
 	n, err := p.takePushes(maxPushes)
 	if err == nil {
-		err = p.backfill(ctx)
+		err = errors.Join(p.beats(time.Now()), p.backfill(ctx))
 	}
 	switch {
 	case err != nil:

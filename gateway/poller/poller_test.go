@@ -20,7 +20,8 @@ import (
 // fake is a driver whose link, devices and speed a test turns by hand.
 type fake struct {
 	log       bytes.Buffer
-	unchanged int // times that a sink was told so
+	unchanged int               // times that a sink was told so
+	beats     [][]time.Duration // see Options.Beats
 	mu        sync.Mutex
 	conn      *drivers.Connection
 	connectIn time.Duration
@@ -174,7 +175,7 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Enter: f.enter, Gaps: f.gaps, Since: f.since, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
+	p := New(c, d, Options{Sinks: sinks, Beats: f.beats, Enter: f.enter, Gaps: f.gaps, Since: f.since, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
 		Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()

@@ -77,6 +77,26 @@ func (p *Poller) unchanged(g *group, now time.Time) error {
 	return g.sink(now, nil)
 }
 
+// beats tells the sinks of groups of which nothing has come for their beat: while the link is up, silence means that nothing has changed.
+func (p *Poller) beats(now time.Time) error {
+	for _, g := range p.groups {
+		if at := p.beatAt(g); !at.IsZero() && !now.Before(at) {
+			if err := p.unchanged(g, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// beatAt returns when the group's sink is to be told though nothing comes, zero for never. Before anything has come there is nothing to repeat.
+func (p *Poller) beatAt(g *group) time.Time {
+	if g.beat == 0 || g.told.IsZero() || !p.served(g) {
+		return time.Time{}
+	}
+	return g.told.Add(max(g.beat, unchangedEvery))
+}
+
 // tell logs what a person should know of a push.
 func (p *Poller) tell(g *group, push *drivers.Push, now time.Time) {
 	if push.Lost == 0 && push.Note != "" {

@@ -21,8 +21,9 @@ type group struct {
 	base     time.Time // ticks are base + n*interval
 	next     time.Time
 	lost     damped
-	heard    time.Time // when the last push came, or the subscription was made
-	told     time.Time // when the sink was last told that values are unchanged
+	heard    time.Time     // when the last push came, or the subscription was made
+	told     time.Time     // when the sink was last told that values are unchanged
+	beat     time.Duration // see Options.Beats
 	stat     GroupStats
 
 	// Of the source times that are pushed: see dated.
@@ -77,6 +78,11 @@ func (p *Poller) wake(g *group) time.Time {
 	next := time.Now().Add(time.Hour) // all groups are pushed, and whatever comes wakes us
 	if g != nil {
 		next = g.next
+	}
+	for _, g := range p.groups {
+		if at := p.beatAt(g); !at.IsZero() && at.Before(next) {
+			next = at
+		}
 	}
 	if due := p.wakeFill(); !due.IsZero() && due.Before(next) {
 		return due
