@@ -15,8 +15,11 @@ const leastOfServers = "a server must take 1 with 2 items by the Micro profile, 
 func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 	groups := d.groups[ref.Device]
 	g := &groups[ref.Group]
+	if g.rule != nil {
+		lines = append(lines, g.rule.String())
+	}
 	if d.set.subscribing == modeRead {
-		return d.reads(g)
+		return append(lines, d.reads(g)...)
 	}
 	lines = append(lines, d.subscribes(g))
 	if d.set.subscribing == modeAuto {

@@ -60,6 +60,8 @@ type Options struct {
 
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
+	// MaxNodesPerBrowse is how many nodes one such request may name, 0 = no limit.
+	MaxNodesPerBrowse int
 
 	// Attribute, when set, says what an attribute other than the value is of a node such as "ns=2;i=3001"; nil = it has none. Refers names the
 	// nodes that a node refers to by a type of reference of namespace 0; nil = none.
