@@ -42,6 +42,7 @@ type connection struct {
 	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	upUntil   []time.Time       // by device; until then it counts as up while it was not tried: see succeed
+	following *following        // nil = none of its groups has a rule
 	still     bool              // some of its values are recorded only when they change
 	*task
 }
@@ -88,8 +89,9 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 	return out
 }
 
-// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
-func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig) (*connection, error) {
+// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller. source are the devices that have rules without the
+// tags that these have selected.
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig, source map[string]config.Device) (*connection, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
@@ -129,6 +131,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)
 	}
+	conn.following = followingOf(&c, d, source)
 	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed
