@@ -89,8 +89,9 @@ type group struct {
 	follows  map[int]int   // these, and that tag
 	about    describing
 
-	rule *rule // nil = it has none
-	walk *walk // by which it is being followed; nil = it is not
+	rule    *rule    // nil = it has none
+	walk    *walk    // by which it is being followed; nil = it is not
+	written []string // with a rule: the tags' addresses, as the config has them
 
 	silence time.Duration // see silence; 0 = for ever
 	keeps   bool          // a silent tag keeps its value
@@ -144,6 +145,9 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], s.subscribing, i, j, k)...)
+				if groups[i][j].rule != nil {
+					groups[i][j].written = append(groups[i][j].written, g.Tags[k].Address)
+				}
 			}
 			if groups[i][j].silence > 0 && len(groups[i][j].bands()) > 0 {
 				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "max_silence", What: "max_silence of a group with server_deadband: a value that stays within it is never told", Mend: "remove one of them"})

@@ -42,6 +42,7 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 			return s, d.broken(err)
 		}
 		g.walk = newWalk(g.rule, names)
+		g.walk.known = g.known()
 	}
 	defer func(most int) { d.most = most }(d.most) // what is asked here may be refused for its number where values are not
 	c := &Client{driver: d, typeNames: map[string]string{}}
@@ -67,7 +68,8 @@ func (d *driver) Models() uint64 { return d.models.Load() }
 // walk goes down from the root of a rule, level by level, so that each node has its place on a shortest path. It stops where the rule has all that it may.
 type walk struct {
 	*rule
-	names []string // the server's namespaces
+	names []string          // the server's namespaces
+	known map[string]string // addresses of the group's tags as the config has them, by encoded node
 
 	next   []spot   // nodes below which was not looked
 	begun  []begun  // of which the server has not said all
@@ -106,6 +108,17 @@ type found struct{ path, address string }
 
 func newWalk(r *rule, names []string) *walk {
 	return &walk{rule: r, names: names, next: []spot{{id: r.root, level: -1}}, together: maxTogether, each: maxBrowsed, seen: map[string]bool{}}
+}
+
+// known returns how the config has the nodes of the group's tags, which have more than one address.
+func (g *group) known() map[string]string {
+	all := map[string]string{}
+	for tag, ask := range g.ask.ids {
+		if ask != nil {
+			all[string(askedNode(ask))] = g.written[tag]
+		}
+	}
+	return all
 }
 
 func (w *walk) over() bool {
@@ -180,7 +193,7 @@ func (w *walk) look(above *spot, nodes []Child) {
 	for _, n := range nodes {
 		path := pathBelow(above.path, n.Name)
 		switch {
-		case n.ID == "" || n.Source || w.seen[n.ID] || len(path) > maxPath || w.skips(path):
+		case !usable(n.ID) || n.Source || w.seen[n.ID] || len(path) > maxPath || w.skips(path):
 			continue
 		case len(w.seen) == maxWalked || w.bytes+len(n.ID)+len(path) > maxWalkText:
 			w.crowded = true
@@ -195,6 +208,12 @@ func (w *walk) look(above *spot, nodes []Child) {
 			w.next = append(w.next, spot{n.ID, path, above.level + 1})
 		}
 	}
+}
+
+// usable reports whether a node's id can stand in a config.
+func usable(address string) bool {
+	_, m := parseAddress(address)
+	return m == nil
 }
 
 // standardBranch reports whether a node is one of those that OPC UA itself puts below Objects: the server, in hundreds of nodes, and names for nodes that
@@ -221,7 +240,7 @@ func (w *walk) inspect(ctx context.Context, c *Client) error {
 			w.many = true
 			return nil
 		default:
-			w.found = append(w.found, found{some[i].path, n.Address})
+			w.found = append(w.found, found{some[i].path, cmp.Or(w.known[string(n.node)], n.Address)})
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
 	"millrace/drivers/opcua/wire"
+	"millrace/drivers/telemetry"
 )
 
 // selectAll follows the rule of the first group to its end.
@@ -84,6 +85,20 @@ func readAll(t *testing.T, d drivers.Driver) (reasons []string) {
 		reasons = append(reasons, r.Reason)
 	}
 	return reasons
+}
+
+// TestRuleKnown: a node that the group has already comes with the address that the config has, in whatever way that names it.
+func TestRuleKnown(t *testing.T) {
+	s := start(t, opcuasim.Options{Browsable: true}, 0)
+	s.AddMachineTree(time.Now())
+	c := ruled(s.Endpoint(), "browse", "/Objects/2:Machine/2:Spindle")
+	for i, address := range []string{"/Objects/2:Machine/2:Spindle/2:Load", "ns=2;s=Spindle.Speed", "ns=2;s=None"} {
+		c.Devices[0].Groups[0].Tags = append(c.Devices[0].Groups[0].Tags, telemetry.Tag{Name: fmt.Sprint(i), Address: address})
+	}
+	got, err := selectAll(t, connect(t, c))
+	if err != nil || len(got.Tags) != 2 || got.Tags[0].Address != "/Objects/2:Machine/2:Spindle/2:Load" || got.Tags[1].Address != "ns=2;s=Spindle.Speed" {
+		t.Errorf("%v %+v", err, got)
+	}
 }
 
 // TestRuleBounds: what is more than a rule may have is left out and said, and so is a root that is not there.
