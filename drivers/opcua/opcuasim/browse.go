@@ -18,7 +18,7 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 	res := &ua.BrowseResponse{}
 	for _, b := range r.NodesToBrowse {
 		if b.BrowseDirection == ua.BrowseDirectionInverse {
-			res.Results = append(res.Results, browseType(b))
+			res.Results = append(res.Results, s.above(b))
 		} else {
 			res.Results = append(res.Results, s.below(b.NodeID.String()))
 		}

@@ -121,6 +121,8 @@ type Server struct {
 	methods    map[node]*Method
 	past       map[node]past
 	about      map[node]About
+	types      map[node]*dataType
+	encodings  map[node]node    // of structures, and these
 	notifiers  map[node]bool    // that tell events
 	standing   map[string]Event // conditions, by name
 	muted      map[node]bool    // of which subscriptions say nothing
@@ -173,7 +175,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
 		root: newRoot(), placed: map[node]bool{}, writable: map[node]*Writable{}, methods: map[node]*Method{},
-		past: map[node]past{}, about: map[node]About{}, notifiers: map[node]bool{}, standing: map[string]Event{},
+		past: map[node]past{}, about: map[node]About{}, types: map[node]*dataType{}, encodings: map[node]node{}, notifiers: map[node]bool{}, standing: map[string]Event{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
 	if o.Identity == nil && (o.Username != "" || o.UserCertificate != nil || len(o.Policies) > 0) {
