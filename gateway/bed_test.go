@@ -37,6 +37,7 @@ type plant struct {
 
 	nodes  []string // that rules select, by the addresses of tags
 	models uint64
+	most   int // tags of a rule; 0 = 5
 }
 
 func newPlant() *plant {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -312,11 +313,12 @@ type groupSink struct {
 	bad        *badReadings // of the device
 	skew       *skew        // of the device
 	clockUnset func() bool
+	log        *slog.Logger
 }
 
 // newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
 func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load}
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load, log: g.log}
 	read := len(group.Tags)
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
 		Tags: make([]record.Tag, read, read+len(group.Derived)), Data: slices.Clone(types)}
@@ -395,11 +397,12 @@ func report(r config.TagReport) pipeline.Report {
 	return pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
 }
 
-// use takes another schema: one that knows more of its data types.
-func (s *groupSink) use(schema *record.Schema) (err error) {
+// use takes another schema: one that knows more of its data types. One that the store has no room for leaves the stream as it is.
+func (s *groupSink) use(schema *record.Schema) error {
 	s.schema = schema
-	s.stream, err = s.buf.Stream(s.device, record.AppendSchema(nil, schema))
+	stream, err := s.buf.Stream(s.device, record.AppendSchema(nil, schema))
 	if err == nil {
+		s.stream = stream
 		s.schemas.Store(s.stream, schema)
 	}
 	return err
@@ -435,8 +438,9 @@ func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppr
 // a closed buffer does.
 func (s *groupSink) Append(schema *record.Schema, payload []byte, readings int, at int64) error {
 	if schema != s.schema {
-		if err := s.use(schema); err != nil {
-			return err
+		if err := s.use(schema); err != nil { // the records mean the same without it
+			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it; split the group, or raise buffer.max_size",
+				"device", s.device, "group", schema.Group, "cause", err)
 		}
 	}
 	_, err := s.buf.Append(s.stream, payload, readings, at)

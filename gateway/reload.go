@@ -130,7 +130,9 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
 			if conn, err = g.newConnection(cfg, c, devices, source); err != nil {
-				return err
+				if conn, err = g.withoutSelected(cfg, &c, source, err); err != nil {
+					return err
+				}
 			}
 		}
 		next.connections = append(next.connections, conn)
@@ -142,10 +144,10 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 			}
 		}
 		next.writes[conn] = may
-		links[i] = config.Connection{}
-		for _, d := range c.Devices {
+		for _, d := range links[i].Devices {
 			d.Groups = nil // so that the config goes as what is built of it comes
 		}
+		links[i] = config.Connection{}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/gateway/config"
+	"millrace/gateway/poller"
 )
 
 // following is how the gateway follows the rules of the groups of one connection. Only the goroutine that does has what is no atomic.
@@ -26,6 +27,8 @@ type following struct {
 	models uint64 // when it began, and when it ended last
 	seen   uint64
 	at     time.Time // not before
+
+	changes int // of the tags, in this run: each makes the next one wait for twice as long
 }
 
 // ruledGroup is a group with a rule.
@@ -41,6 +44,11 @@ const (
 	selectEvery = 30 * time.Second // at most, however often the device says that it has changed
 	selectAgain = time.Minute      // where it was refused
 	selectTime  = 10 * time.Second // for a portion to begin
+
+	// Each change of the tags is a new stream of the store, which it has until the next start: what a server makes up must not fill the memory.
+	maxDoublings = 7         // of selectEvery: an hour
+	calm         = time.Hour // without a change, after which the wait is the first again
+	maxSelected  = 500_000   // tags of all changes in a run
 )
 
 // followingOf returns how to follow the rules of a connection, nil when none of its groups has one. source are its devices without the tags that were selected.
@@ -102,10 +110,16 @@ func (g *Gateway) follow(ctx context.Context, c *connection) {
 			return
 		}
 	}
-	f.next, f.seen, f.at = 0, f.models, time.Now().Add(g.selections.every)
-	if g.selections.take(f, g.log) {
+	now := time.Now()
+	if now.Sub(f.at) > calm {
+		f.changes = 0
+	}
+	f.next, f.seen, f.at = 0, f.models, now.Add(g.selections.every<<f.changes)
+	if g.selections.take(f, g.log) && g.selections.afford(f) {
+		f.changes = min(f.changes+1, maxDoublings)
 		if err := g.reselect(ctx, c); err != nil && ctx.Err() == nil {
-			g.log.Error("the tags that a rule selects cannot be put into force; they will be when the device has changed again", "device", c.devices[0].name, "cause", err)
+			g.selections.drop(f)
+			g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another; select fewer, split the group, or raise buffer.max_size", "device", c.devices[0].name, "cause", err)
 		}
 	}
 }
@@ -139,7 +153,7 @@ func (f *following) portion(ctx context.Context, c *connection) error {
 		return nil
 	case err == nil:
 		f.found[f.next] = &s
-	case limited.Err() != nil || errors.Is(err, drivers.ErrLink):
+	case limited.Err() != nil || errors.Is(err, drivers.ErrLink) || errors.Is(err, poller.ErrBusy) || errors.Is(err, poller.ErrOver):
 		return err
 	default:
 		f.found[f.next] = &drivers.Selection{Note: "nothing can be selected: " + err.Error()}
@@ -193,8 +207,36 @@ func (g *Gateway) reselect(ctx context.Context, was *connection) error {
 	return nil
 }
 
-// succeed takes over what was said, so that it is not said again.
+// withoutSelected builds a connection without the tags that its rules have selected, when it cannot be built with them: they do not fit the store, and that must not keep a gateway from its
+// start. c becomes the connection that was built.
+func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, source map[string]config.Device, why error) (*connection, error) {
+	var devices []config.Device
+	selects := false
+	for _, d := range c.Devices {
+		was, ok := source[d.Name]
+		if !ok {
+			was = *d
+		}
+		devices, selects = append(devices, was), selects || ok
+	}
+	if !selects {
+		return nil, why
+	}
+	*c = cfg.Only(devices).Connections()[0]
+	conn, err := g.newConnection(cfg, *c, deviceConfigs(c), source)
+	if err != nil {
+		return nil, err
+	}
+	g.log.Error("a device has only the tags that its config lists until its rules have been followed, because those that they had selected do not fit", "device", devices[0].Name, "cause", why)
+	if conn.following != nil {
+		g.selections.drop(conn.following)
+	}
+	return conn, nil
+}
+
+// succeed takes over what was said, so that it is not said again, and when there is something to do.
 func (f *following) succeed(was *following) {
+	f.changes, f.at = was.changes, was.at
 	for i := range f.rules {
 		for j := range was.rules {
 			if f.rules[i].key == was.rules[j].key {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
+	"millrace/gateway/record"
 )
 
 // has reports whether the plant has a node.
@@ -41,7 +43,7 @@ func (m *machine) Select(context.Context, drivers.Ref) (drivers.Selection, error
 	if m.plant.nodes == nil {
 		return drivers.Selection{}, errors.New("no root")
 	}
-	s := drivers.Selection{Done: true, Whole: true, Most: 5}
+	s := drivers.Selection{Done: true, Whole: true, Most: cmp.Or(m.plant.most, 5)}
 	for _, n := range m.plant.nodes {
 		s.Tags = append(s.Tags, telemetry.Tag{Name: "at " + n, Address: n})
 	}
@@ -195,5 +197,73 @@ func TestSelectionsKept(t *testing.T) {
 	s.forget(nil)
 	if len(s.by) != 0 {
 		t.Errorf("%v", s.by)
+	}
+}
+
+// TestSelectedTooMany: tags that do not fit the store are not put into force; the other devices go on, and a reload, or a start, is not kept from the rest.
+func TestSelectedTooMany(t *testing.T) {
+	p := plan{devices: []string{device("a"), ruledDevice}, tune: func(g *Gateway) { g.selections.every = 0 }}
+	b := newGatewayBed(t, p)
+	b.polled(2, "a", "r")
+	var nodes []string
+	for i := range 3000 { // 600 kB, and a store of 16 MiB takes 256 KiB of a group
+		nodes = append(nodes, fmt.Sprintf("%0200d", i))
+	}
+	b.plant.mu.Lock()
+	b.plant.most = len(nodes)
+	b.plant.mu.Unlock()
+	b.plant.grow(nodes...)
+	b.lookAgain(false)
+	waitFor(t, "they are refused", func() bool { return strings.Contains(b.log.String(), "cannot be put into force") })
+	b.polled(3, "a", "r")
+	b.g.reloading.Lock() // as if a start found them
+	of := b.g.running.connections[1].following.rules[0].key.of
+	b.g.reloading.Unlock()
+	var tags []selectedTag
+	for _, n := range nodes {
+		tags = append(tags, selectedTag{Name: n, Address: n})
+	}
+	b.plant.grow("x")
+	b.g.selections.mu.Lock()
+	b.g.selections.by["r/g"] = selection{of, tags}
+	b.g.selections.mu.Unlock()
+	p.devices = append(p.devices, device("b"))
+	b.reload(p)
+	b.polled(3, "a", "b", "r")
+	b.told(`"at x":`)
+	if !strings.Contains(b.log.String(), "has only the tags that its config lists") {
+		t.Error("it was not said")
+	}
+	b.g.selections.mu.Lock()
+	b.g.selections.made = maxSelected
+	b.g.selections.mu.Unlock()
+	b.plant.grow("x", "y")
+	waitFor(t, "it is said that there are too many changes", func() bool { return strings.Contains(b.log.String(), "at the next start, or at a reload") })
+	b.reload(p)
+	b.told(`"at y":`)
+}
+
+// TestTooMuchDescribed: what a device says of its tags may be too much for the store; the readings go on.
+func TestTooMuchDescribed(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(1, "a")
+	log := &safeBuffer{}
+	small := &record.Schema{Gateway: "g", Device: "a", Group: "x", Tags: []record.Tag{{Name: "n"}}}
+	s := &groupSink{buf: b.g.buf, schemas: &b.g.schemas, device: "a", log: slog.New(slog.NewTextHandler(log, nil))}
+	if err := s.use(small); err != nil {
+		t.Fatal(err)
+	}
+	large := &record.Schema{Gateway: "g", Device: "a", Group: "x"}
+	for range 3000 {
+		large.Tags = append(large.Tags, record.Tag{Name: strings.Repeat("n", 200)})
+	}
+	payload := record.Append(nil, &record.Record{Time: 1, Readings: []telemetry.Reading{{Time: 1, Value: telemetry.Int(1)}}})
+	for range 2 {
+		if err := s.Append(large, payload, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "is not kept, because there is no room"); n != 1 {
+		t.Errorf("said %d times", n)
 	}
 }

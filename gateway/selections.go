@@ -28,6 +28,7 @@ type selections struct {
 	mu   sync.Mutex
 	by   map[string]selection // by device and group
 	left int                  // groups for which the file had no room
+	made int                  // tags, of all changes that were put into force
 }
 
 // groupKey names a group, and the device and rule that its tags are of.
@@ -286,6 +287,32 @@ func (s *selections) encode() (body []byte, left int) {
 		body = append(append(append(body, key...), ':'), value...)
 	}
 	return append(body, "}\n"...), left
+}
+
+// afford reports whether the tags that a connection has now may be put into force: see maxSelected.
+func (s *selections) afford(f *following) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tags := 0
+	for i := range f.rules {
+		tags += len(s.by[f.rules[i].key.text()].Tags)
+	}
+	if s.made+tags > maxSelected {
+		s.log.Warn("rules have selected other tags so often that these would take too much memory; they come into force at the next start, or at a reload", "device", f.rules[0].key.device)
+		return false
+	}
+	s.made += tags
+	return true
+}
+
+// drop gives up what was selected for a connection: it cannot be put into force.
+func (s *selections) drop(f *following) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range f.rules {
+		delete(s.by, f.rules[i].key.text())
+	}
+	s.save()
 }
 
 // forget gives up what was selected for groups that the config does not have any more.
