@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
@@ -25,7 +26,7 @@ func offline(tags int) (*feed, *subscription) {
 	l.channel.Close()
 	f := newFeed(l, &settings{queue: defaultQueue, quiet: minQuiet})
 	f.pushes = make(chan drivers.Push, 4096)
-	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1}
+	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1, reasons: map[int]string{}, items: make([]uint32, tags), dead: map[int]uint32{}, refreshing: map[int]bool{}}
 	f.subs[s.id] = s
 	return f, s
 }
@@ -169,9 +170,13 @@ func FuzzPublish(f *testing.F) {
 		}
 		f.Add(published(raw))
 	}
+	f.Add(published([]byte{2, 0, 0, 0x34, 0x80})) // BadNodeIdUnknown
+	events := publishResponse(f, 1, &ua.EventNotificationList{Events: []*ua.EventFieldList{{EventFields: []*ua.Variant{ua.MustVariant(ua.NewNumericNodeID(0, id.GeneralModelChangeEventType))}}}})[head:]
+	f.Add(append([]byte{9}, events[1:]...))
 	before := publishResponse(f, 1)[:head:head]
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		x, _ := offline(4)
+		x.models, x.modelsMoved = &modelWatch{9}, func() {}
 		body := append(before, raw...)
 		used := allocated()
 		err := x.answer(body, nil)
