@@ -156,6 +156,19 @@ func published(value []byte) []byte {
 	return append(b, value...)
 }
 
+// TestMalformedEvent: events that are not what they should be have the group polled from then on, as values have; else they would end each session anew.
+func TestMalformedEvent(t *testing.T) {
+	f, s := offline(1)
+	body := append(publishResponse(t, 1)[:28], published(make([]byte, 14))...)
+	part := len(body) - 8 - 14 - 4 - 5
+	copy(body[part:], []byte{1, 0, 0x94, 0x03})       // an EventNotificationList, of one event
+	copy(body[len(body)-14:], []byte{5, 0, 0, 0, 63}) // of five fields, the first of a type that there is not
+	var malformed malformedError
+	if err := f.answer(body, nil); !errors.As(err, &malformed) || !s.group.spoilt {
+		t.Errorf("%v, polled %v", err, s.group.spoilt)
+	}
+}
+
 // FuzzPublish holds that whatever a server publishes becomes well-formed readings of tags that there are, at a bounded cost.
 func FuzzPublish(f *testing.F) {
 	const head = 4 + 24 // the type, and the header of the response
