@@ -43,6 +43,9 @@ type Protocol struct {
 	// given.
 	Connections string
 
+	// Rule is a group option, "" for none: a group that has it may list no tags, because the option selects them when the device is there: see Selector.
+	Rule string
+
 	// New parses every address and plans the requests. It does not touch the network, so that
 	// `check` and `plan` need no plant. All mistakes come back at once: errors.Join of *ConfigError.
 	New func(Connection) (Driver, error)
@@ -211,6 +214,25 @@ type Node struct {
 	Unit        string
 	Description string
 	Writable    bool
+}
+
+// Selector is a driver whose groups may have a rule that selects tags among what the device has: see Protocol.Rule.
+type Selector interface {
+	// Select goes on with looking for what the rule of a group selects, for about 200 ms, until the Selection is Done. It begins anew with
+	// each Connect, and behind a Selection that was Done. An error that wraps ErrLink says that the link is down, every other one why nothing can be selected.
+	Select(ctx context.Context, g Ref) (Selection, error)
+	// Models returns another number whenever the device may have other things than before: after each Connect, and when the device
+	// says so. It may be called from any goroutine.
+	Models() uint64
+}
+
+// Selection is what a rule selects of what the device has now.
+type Selection struct {
+	Done  bool            // else all that follows is not known yet
+	Tags  []telemetry.Tag // in an order, and with names, that follow from what the device has; names may be there twice
+	Most  int             // so many tags the rule may have
+	Whole bool            // nothing was left out: what is not among Tags is gone
+	Note  string          // what was left out, and what to do about it; "" = nothing
 }
 
 // Historian is a driver whose device keeps past readings.

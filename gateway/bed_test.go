@@ -34,6 +34,10 @@ type plant struct {
 	slow  time.Duration  // each read
 	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
 	dial  chan error     // how each attempt to connect ends, if it is not nil
+
+	nodes  []string // that rules select, by the addresses of tags
+	models uint64
+	most   int // tags of a rule; 0 = 5
 }
 
 func newPlant() *plant {
@@ -41,7 +45,7 @@ func newPlant() *plant {
 }
 
 func (p *plant) protocols() []drivers.Protocol {
-	return []drivers.Protocol{{Name: "fake", Shares: true, DeviceOptions: []drivers.Option{{Name: "unit"}}, New: func(c drivers.Connection) (drivers.Driver, error) {
+	return []drivers.Protocol{{Name: "fake", Shares: true, Rule: "browse", GroupOptions: []drivers.Option{{Name: "browse"}}, DeviceOptions: []drivers.Option{{Name: "unit"}}, New: func(c drivers.Connection) (drivers.Driver, error) {
 		if strings.Contains(c.URL, "unbuildable") {
 			return nil, &drivers.ConfigError{Group: -1, Tag: -1, Field: "url", What: "no such equipment", Mend: "buy some"}
 		}
@@ -125,6 +129,10 @@ func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Readi
 		return nil, ctx.Err()
 	}
 	for i := range d.Groups[r.Group].Tags {
+		if d.Groups[r.Group].Options["browse"] != "" && !p.has(d.Groups[r.Group].Tags[i].Address) {
+			dst = append(dst, telemetry.BadReading(i, 0, "no such node"))
+			continue
+		}
 		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(n)), Time: time.Now().UnixMicro()})
 	}
 	return dst, nil
@@ -168,6 +176,7 @@ type plan struct {
 	cloud   string   // further keys of the destination
 	buffer  string   // further keys
 	devices []string // lines of devices
+	tune    func(*Gateway)
 }
 
 func device(name string, more ...string) string {
@@ -211,6 +220,9 @@ func newGatewayBed(t testing.TB, p plan) *gatewayBed {
 		SetLogLevel: func(level string) { b.level = append(b.level, level) }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if p.tune != nil {
+		p.tune(b.g)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

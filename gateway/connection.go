@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type connection struct {
 	exposed   drivers.Exposed   // nil = it gives up no protection
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	upUntil   []time.Time       // by device; until then it counts as up while it was not tried: see succeed
+	following *following        // nil = none of its groups has a rule
 	still     bool              // some of its values are recorded only when they change
 	*task
 }
@@ -88,8 +90,9 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 	return out
 }
 
-// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
-func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig) (*connection, error) {
+// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller. source are the devices that have rules without the
+// tags that these have selected.
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig, source map[string]config.Device) (*connection, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
@@ -129,6 +132,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)
 	}
+	conn.following = followingOf(&c, d, source)
 	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed
@@ -309,11 +313,12 @@ type groupSink struct {
 	bad        *badReadings // of the device
 	skew       *skew        // of the device
 	clockUnset func() bool
+	log        *slog.Logger
 }
 
 // newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
 func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
-	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load}
+	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load, log: g.log}
 	read := len(group.Tags)
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
 		Tags: make([]record.Tag, read, read+len(group.Derived)), Data: slices.Clone(types)}
@@ -392,11 +397,12 @@ func report(r config.TagReport) pipeline.Report {
 	return pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
 }
 
-// use takes another schema: one that knows more of its data types.
-func (s *groupSink) use(schema *record.Schema) (err error) {
+// use takes another schema: one that knows more of its data types. One that the store has no room for leaves the stream as it is.
+func (s *groupSink) use(schema *record.Schema) error {
 	s.schema = schema
-	s.stream, err = s.buf.Stream(s.device, record.AppendSchema(nil, schema))
+	stream, err := s.buf.Stream(s.device, record.AppendSchema(nil, schema))
 	if err == nil {
+		s.stream = stream
 		s.schemas.Store(s.stream, schema)
 	}
 	return err
@@ -432,8 +438,9 @@ func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppr
 // a closed buffer does.
 func (s *groupSink) Append(schema *record.Schema, payload []byte, readings int, at int64) error {
 	if schema != s.schema {
-		if err := s.use(schema); err != nil {
-			return err
+		if err := s.use(schema); err != nil { // the records mean the same without it
+			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it; split the group, or raise buffer.max_size",
+				"device", s.device, "group", schema.Group, "cause", err)
 		}
 	}
 	_, err := s.buf.Append(s.stream, payload, readings, at)

@@ -44,6 +44,7 @@ type Gateway struct {
 	judge       *judge
 	losses      *losses
 	learned     *learned
+	selections  *selections
 	watchdog    watchdog
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
@@ -74,6 +75,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
+	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
 	g.tellUnclean(cfg)
 	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
@@ -122,6 +124,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
 	publishing.start(g.watch)
+	publishing.start(g.followRules)
 	g.missing.runs(g.running.connections)
 	cfg, hash := g.begin(polling, publishing)
 	g.giveBack()

@@ -313,6 +313,7 @@ func (g *Gateway) ResetLearned(device, who string) ([]string, error) {
 	}
 	was := configLines(conn.learner.Learned(i))
 	conn.learner.Forget(i)
+	lookAgain([]*connection{conn}, true)
 	g.log.Info("what was learned of a device is forgotten, as was asked for", "device", device, "by", who, "forgotten", was)
 	if err := g.keepLearned(true); err != nil {
 		return nil, fmt.Errorf("what was learned of device %q is forgotten for now, and comes back at a restart: %w", device, err)

@@ -70,6 +70,8 @@ func (g *Gateway) reload(ctx context.Context) (*web.Change, error) {
 		return nil, err
 	}
 	g.missing.runs(next.connections)
+	g.selections.forget(next.connections)
+	lookAgain(next.connections, false)
 	g.warn(cfg)
 	return change, g.release(gone)
 }
@@ -117,6 +119,7 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 	now := map[string]*connection{}
 	next.writes = map[*connection]allowed{}
+	source := g.selections.apply(cfg)
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
@@ -126,8 +129,10 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
 		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
-			if conn, err = g.newConnection(cfg, c, devices); err != nil {
-				return err
+			if conn, err = g.newConnection(cfg, c, devices, source); err != nil {
+				if conn, err = g.withoutSelected(cfg, &c, source, err); err != nil {
+					return err
+				}
 			}
 		}
 		next.connections = append(next.connections, conn)
@@ -139,10 +144,10 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 			}
 		}
 		next.writes[conn] = may
-		links[i] = config.Connection{}
-		for _, d := range c.Devices {
+		for _, d := range links[i].Devices {
 			d.Groups = nil // so that the config goes as what is built of it comes
 		}
+		links[i] = config.Connection{}
 	}
 	return nil
 }

@@ -47,7 +47,8 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.w = w
 	out.printf("gateway %q: %s, %s\n", cfg.Gateway, web.Count(uint64(len(cfg.Devices)), "device"), web.Count(uint64(len(cfg.Destinations)), "destination"))
 	var total load
-	out.learned = gateway.Learned(cfg)
+	hash := cfg.Hash() // of what the file says
+	out.learned, out.selected = gateway.Learned(cfg), gateway.Select(cfg)
 	for _, c := range cfg.Connections() {
 		d, err := c.Protocol.New(c.Connection)
 		if err != nil {
@@ -65,7 +66,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.place(cfg)
 	out.absent(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
-	out.printf("config %s; the page of a gateway shows the one that is in force\n", cfg.Hash())
+	out.printf("config %s; the page of a gateway shows the one that is in force\n", hash)
 	for _, w := range cfg.Warnings {
 		out.warnings = append(out.warnings, w.Error())
 	}
@@ -149,6 +150,7 @@ type planWriter struct {
 	problem  error               // why run would not start
 	warnings []string            // said again at the end
 	learned  map[string][]string // by device, as lines of the config
+	selected map[[2]string]int   // tags that rules have selected, by device and group
 }
 
 func (p *planWriter) printf(format string, args ...any) {
@@ -193,6 +195,9 @@ func (p *planWriter) connection(c *config.Connection, d drivers.Driver) (total l
 			p.printf("\n")
 			for _, line := range plan {
 				p.printf("      %s\n", line)
+			}
+			if g.Selects {
+				p.printf("      selected so far, as the gateway keeps it: %s\n", web.Count(uint64(p.selected[[2]string{dev.Name, g.Name}]), "tag"))
 			}
 			for _, t := range g.Derived {
 				p.printf("      derive %s = %s\n", t.Name, t.Expr)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,9 +24,17 @@ const uaFaultHelp = `  silent                       answers nothing; connections
   garbage                      pushes noise in place of values
   mute:VARIABLE                says nothing of a variable, such as mute:Spindle.Load
   bad:VARIABLE                 it is BadNoCommunication
-  remove:VARIABLE              it is deleted
+  poison:VARIABLE              a Read request with it and others is refused as a whole
+  remove:VARIABLE              it is deleted, and the server tells that its nodes have changed
+  grow:NAME                    a variable Grown.NAME comes, and that is told
+  rate:HERTZ                   the counters count so often a second, 0 to 1000
   namespaces                   the machine's namespace gets another index
-  wrong-nonce                  proves its identity with another nonce than it has told (on secured channels)`
+  wrong-nonce                  proves its identity with another nonce than it has told (on secured channels)
+  cut                          all connections are cut
+  unreachable                  nothing gets through, either way; connections stay
+  held                         what the server says is held up, and comes at the end
+  expired-token                its next message is under a token that it has not given
+  chunk:WHAT                   of its next chunk one thing is wrong: message, type, size, channel, token, sequence, request, body or renewal`
 
 // uaChange is what becomes of the server at a moment.
 type uaChange struct {
@@ -35,7 +44,7 @@ type uaChange struct {
 }
 
 // planUAFaults reads faults such as "mute:Spindle.Load@30s-1m", and returns when which begins and ends, in order.
-func planUAFaults(s *opcuasim.Server, faults []string) (all []uaChange, err error) {
+func planUAFaults(s *simulatedUA, faults []string) (all []uaChange, err error) {
 	for _, text := range faults {
 		name, when, _ := strings.Cut(text, "@")
 		from, to, err := parseSpan(when)
@@ -76,7 +85,7 @@ func parseSpan(text string) (from, to time.Duration, err error) {
 }
 
 // uaFaultOf returns how a fault begins and ends; end is nil where it is over at once, or stays.
-func uaFaultOf(s *opcuasim.Server, kind, what string) (begin, end func() error, err error) {
+func uaFaultOf(s *simulatedUA, kind, what string) (begin, end func() error, err error) {
 	toggled := func(set func(on bool)) (begin, end func() error, err error) {
 		if what != "" {
 			return nil, nil, fmt.Errorf("nothing stands after %s", kind)
@@ -105,8 +114,8 @@ func uaFaultOf(s *opcuasim.Server, kind, what string) (begin, end func() error, 
 			}
 		})
 	case "off":
-		begin, _, err = toggled(func(bool) { s.Close() })
-		return begin, s.Start, err
+		_, _, err = toggled(nil)
+		return s.off, s.on, err
 	case "restart":
 		_, _, err = toggled(nil)
 		return s.Restart, nil, err
@@ -114,11 +123,14 @@ func uaFaultOf(s *opcuasim.Server, kind, what string) (begin, end func() error, 
 		begin, _, err = toggled(func(bool) { s.DropSessions() })
 		return begin, nil, err
 	}
+	if begin, end, known, err := uaFaultOfPath(s, kind, what); known {
+		return begin, end, err
+	}
 	return uaFaultWith(s, kind, what)
 }
 
 // uaFaultWith is uaFaultOf for those that take something.
-func uaFaultWith(s *opcuasim.Server, kind, what string) (begin, end func() error, err error) {
+func uaFaultWith(s *simulatedUA, kind, what string) (begin, end func() error, err error) {
 	do := func(f func()) func() error { return func() error { f(); return nil } }
 	switch kind {
 	case "drop-subscriptions":
@@ -133,7 +145,18 @@ func uaFaultWith(s *opcuasim.Server, kind, what string) (begin, end func() error
 			return nil, nil, fmt.Errorf("%q is no number from 1 to 10000; write %s:3", what, kind)
 		}
 		return do(func() { s.SkipMessages(n, kind == "lose") }), nil, nil
-	case "mute", "bad", "remove":
+	case "grow":
+		if !uaGrown.MatchString(what) {
+			return nil, nil, fmt.Errorf("%q is no name of up to 64 letters, digits, - and _; write grow:Sensor2", what)
+		}
+		return do(func() { s.machine.Grow(what) }), nil, nil
+	case "rate":
+		rate, err := strconv.ParseFloat(what, 64)
+		if err != nil || !(rate >= 0 && rate <= 1000) {
+			return nil, nil, fmt.Errorf("%q is no number from 0 to 1000; write rate:50", what)
+		}
+		return do(func() { s.counters.SetRate(rate) }), do(func() { s.counters.SetRate(s.rate) }), nil
+	case "mute", "bad", "poison", "remove":
 		known := s.Identifiers(machineURI)
 		if !slices.Contains(known, "s="+what) {
 			return nil, nil, fmt.Errorf("the machine has no variable %q; it has %s", what, strings.ReplaceAll(strings.Join(known, ", "), "s=", ""))
@@ -148,5 +171,11 @@ func uaFaultWith(s *opcuasim.Server, kind, what string) (begin, end func() error
 		const badNoCommunication = 0x80310000
 		return do(func() { s.SetStatus(what, badNoCommunication) }), do(func() { s.SetStatus(what, 0) }), nil
 	}
-	return do(func() { s.RemoveVariable(what) }), nil, nil
+	if kind == "poison" {
+		return do(func() { s.poison("s="+what, true) }), do(func() { s.poison("s="+what, false) }), nil
+	}
+	return do(func() { s.machine.Remove(what) }), nil, nil
 }
+
+// uaGrown is what a variable that comes may be called.
+var uaGrown = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,8 @@ type simulateFlags struct {
 	secured            bool
 	faults             []string
 	lasts              time.Duration
+	counters           int
+	rate               float64
 
 	certificate []byte // what is served, in DER
 }
@@ -37,8 +40,8 @@ func newOPCUASimulate() *cobra.Command {
 		Use:   "simulate",
 		Short: "Serve a milling machine over OPC UA, without hardware",
 		Long: `Serve a machine below Objects/Machine, with units and descriptions, values that move, a history (a value each second of the last hour, and from
-then on), events (each part that is done), two alarms that come and go, a value to write (Feed.Override) and a method to call
-(Move). It takes every client's certificate, and anybody unless --username is given. It ends with Ctrl-C, or after --for.
+then on), events (each part that is done), two alarms that come and go, a structure (Program.Step), an enumeration (Machine.Mode), counters
+that change as often as --rate says, a value to write (Feed.Override) and a method to call (Move). It takes every client's certificate, and anybody unless --username is given. It ends with Ctrl-C, or after --for.
 
 Faults, as KIND, KIND@30s (30 s after the start) or KIND@30s-1m10s (until then):
 ` + uaFaultHelp,
@@ -47,10 +50,13 @@ Faults, as KIND, KIND@30s (30 s after the start) or KIND@30s-1m10s (until then):
   millrace opcua simulate --fault silent@30s-1m10s --fault drop-subscriptions:quietly@2m --fault mute:Spindle.Load`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.counters < 0 || f.counters > maxCounters || !(f.rate >= 0 && f.rate <= 1000) {
+				return fmt.Errorf("--counters takes 0 to %d, and --rate 0 to 1000", maxCounters)
+			}
 			if f.lasts < 0 || f.password != "" && f.username == "" {
 				return errors.New("--for takes a time from 0 on, and --password a --username beside it")
 			}
-			s, m, err := f.machine()
+			s, err := f.machine()
 			if err != nil {
 				return failed(err)
 			}
@@ -60,7 +66,7 @@ Faults, as KIND, KIND@30s (30 s after the start) or KIND@30s-1m10s (until then):
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			return failed(f.serve(ctx, cmd.OutOrStdout(), s, m, changes))
+			return failed(f.serve(ctx, cmd.OutOrStdout(), s, changes))
 		},
 	}
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:4840", "host:port; port 0: any")
@@ -69,14 +75,16 @@ Faults, as KIND, KIND@30s (30 s after the start) or KIND@30s-1m10s (until then):
 	cmd.Flags().StringVar(&f.password, "password", "", "that user's")
 	cmd.Flags().BoolVar(&f.secured, "secured", false, "no endpoint without security")
 	cmd.Flags().StringArrayVar(&f.faults, "fault", nil, "a `FAULT` on demand, see above; may be repeated")
+	cmd.Flags().IntVar(&f.counters, "counters", 3, "variables Machine.Counters.N0 and so on, 0 to 10000")
+	cmd.Flags().Float64Var(&f.rate, "rate", 10, "how often a second they count, 0 to 1000")
 	cmd.Flags().DurationVar(&f.lasts, "for", 0, "end after this time (default: at Ctrl-C)")
 	return cmd
 }
 
 // serve serves the machine until ctx ends, or for a while.
-func (f *simulateFlags) serve(ctx context.Context, out io.Writer, s *opcuasim.Server, m *opcuasim.Machine, changes []uaChange) error {
-	defer s.Close()
-	if err := s.Start(); err != nil {
+func (f *simulateFlags) serve(ctx context.Context, out io.Writer, s *simulatedUA, changes []uaChange) error {
+	defer s.end()
+	if err := s.start(slices.ContainsFunc(f.faults, onPath)); err != nil {
 		return fmt.Errorf("listen on %s: %w; --listen takes another host:port", f.listen, err)
 	}
 	if err := f.greet(out, s); err != nil {
@@ -87,18 +95,22 @@ func (f *simulateFlags) serve(ctx context.Context, out io.Writer, s *opcuasim.Se
 		ctx, cancel = context.WithTimeout(ctx, f.lasts)
 		defer cancel()
 	}
-	return errors.Join(workUA(ctx, out, s, m, changes), farewellUA(out, s))
+	return errors.Join(workUA(ctx, out, s.machine, changes), farewellUA(out, s.Server))
 }
 
 // machine makes the server.
-func (f *simulateFlags) machine() (*opcuasim.Server, *opcuasim.Machine, error) {
+func (f *simulateFlags) machine() (*simulatedUA, error) {
 	listen := strings.TrimSuffix(strings.TrimPrefix(f.listen, "opc.tcp://"), "/")
 	who, err := uaIdentity(f.identity, listen)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f.certificate = who.Certificate
-	o := opcuasim.Options{Listen: listen, Browsable: true, MaxQueue: 10_000, Identity: who, NoneToo: !f.secured, Username: f.username, Password: f.password}
+	sim := &simulatedUA{listen: listen, rate: f.rate}
+	if slices.ContainsFunc(f.faults, onPath) { // then clients come to a proxy
+		listen = "127.0.0.1:0"
+	}
+	o := opcuasim.Options{Listen: listen, OnRead: sim.onRead, Browsable: true, MaxQueue: 10_000, Identity: who, NoneToo: !f.secured, Username: f.username, Password: f.password}
 	for _, p := range wire.Policies() {
 		if p != wire.None() && !p.Insecure {
 			o.Policies = append(o.Policies, p.URI)
@@ -106,19 +118,24 @@ func (f *simulateFlags) machine() (*opcuasim.Server, *opcuasim.Machine, error) {
 	}
 	s, err := opcuasim.New(o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	m := s.AddMachineTree(time.Now().Add(-time.Hour))
+	m.AddTypes()
+	sim.Server, sim.machine, sim.counters = s, m, m.AddCounters(f.counters, f.rate)
 	s.AddMethod("Move", opcuasim.Method{
 		Inputs:  []opcuasim.Argument{{Name: "to", Type: 11, Rank: -1}}, // Double
 		Outputs: []opcuasim.Argument{{Name: "distance", Type: 11, Rank: -1}},
 		Call:    func(args []any) ([]any, uint32) { return []any{args[0]}, 0 },
 	})
-	return s, m, nil
+	return sim, nil
 }
 
+// maxCounters bounds the variables that count.
+const maxCounters = 10_000
+
 // greet says what is served.
-func (f *simulateFlags) greet(out io.Writer, s *opcuasim.Server) error {
+func (f *simulateFlags) greet(out io.Writer, s *simulatedUA) error {
 	policies := "secured: basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss, each signed or encrypted; and none"
 	try := " --option security_policy=none"
 	if f.secured {
@@ -129,12 +146,12 @@ func (f *simulateFlags) greet(out io.Writer, s *opcuasim.Server) error {
 		keeps = f.identity
 	}
 	_, err := fmt.Fprintf(out, "%s  a milling machine below Objects/Machine\n%s\ncertificate %s (%s)\nuser %s; every client's certificate is taken\ntry: millrace opcua browse %s%s\n",
-		s.Endpoint(), policies, opcua.Thumbprint(f.certificate), keeps, cmp.Or(f.username, "anybody"), s.Endpoint(), try)
+		s.url(), policies, opcua.Thumbprint(f.certificate), keeps, cmp.Or(f.username, "anybody"), s.url(), try)
 	return err
 }
 
 // workUA lets the machine work, and faults begin and end.
-func workUA(ctx context.Context, out io.Writer, s *opcuasim.Server, m *opcuasim.Machine, changes []uaChange) error {
+func workUA(ctx context.Context, out io.Writer, m *opcuasim.Machine, changes []uaChange) error {
 	start := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -87,15 +87,15 @@ var oneIdentity = sync.OnceValues(func() (string, error) {
 })
 
 // faulty is a simulated machine, and what a fault does to it.
-func faulty(t *testing.T, fault string) (*opcuasim.Server, []uaChange) {
+func faulty(t *testing.T, fault string) (*simulatedUA, []uaChange) {
 	t.Helper()
-	f := simulateFlags{listen: "127.0.0.1:0", identity: filepath.Join(t.TempDir(), "machine.pem")}
+	f := simulateFlags{listen: "127.0.0.1:0", identity: filepath.Join(t.TempDir(), "machine.pem"), faults: []string{fault}, counters: 2, rate: 10}
 	if made, err := oneIdentity(); err != nil {
 		t.Fatal(err)
 	} else {
 		writeFile(t, f.identity, made)
 	}
-	s, _, err := f.machine()
+	s, err := f.machine()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +103,20 @@ func faulty(t *testing.T, fault string) (*opcuasim.Server, []uaChange) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(); err != nil {
+	if err := s.start(onPath(fault)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(s.end)
+	return s, changes
+}
+
+// faultyOn is what a fault does to a machine that is served.
+func faultyOn(t *testing.T, s *simulatedUA, fault string) (*simulatedUA, []uaChange) {
+	t.Helper()
+	changes, err := planUAFaults(s, []string{fault})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return s, changes
 }
 
@@ -122,14 +132,14 @@ func TestOPCUAFaults(t *testing.T) {
 	} {
 		s, changes := faulty(t, c.fault)
 		read := func(want int, timeout string) string {
-			return both(t, want, "read", s.Endpoint(), load, "--timeout", timeout, "--option", "security_policy=none")
+			return both(t, want, "read", s.url(), load, "--timeout", timeout, "--option", "security_policy=none")
 		}
 		if err := changes[0].do(); err != nil {
 			t.Error(err)
 		}
 		contains(t, read(exitFailed, "300ms"), c.want)
 		if len(changes) == 1 {
-			if out := both(t, 0, "browse", s.Endpoint(), "--option", "security_policy=none"); strings.Contains(out, "Spindle.Load") {
+			if out := both(t, 0, "browse", s.url(), "--option", "security_policy=none"); strings.Contains(out, "Spindle.Load") {
 				t.Errorf("it is still listed:\n%s", out)
 			}
 			continue
@@ -141,7 +151,7 @@ func TestOPCUAFaults(t *testing.T) {
 	}
 	s, changes := faulty(t, "wrong-nonce@1s-2s")
 	pki := []string{"--pki", filepath.Join(t.TempDir(), "pki")}
-	read := append([]string{"read", s.Endpoint(), load}, pki...)
+	read := append([]string{"read", s.url(), load}, pki...)
 	m := regexp.MustCompile(`thumbprint ([0-9a-f]{40})`).FindStringSubmatch(both(t, exitFailed, read...))
 	both(t, 0, append([]string{"trust", "add", m[1]}, pki...)...)
 	plain := filepath.Join(t.TempDir(), "plain.pem")
@@ -198,6 +208,17 @@ func TestOPCUAFaultsOfSubscriptions(t *testing.T) {
 		{"lose:2", "values are missing before the next ones", 20},
 		{"skip:2", "context canceled", 20}, // they were asked for again
 		{"mute:Machine.Beat@1s-2s", "context deadline exceeded", 5},
+		{"cut", "connection", 0},
+		{"unreachable@1s-2s", "context deadline exceeded", 5},
+		{"held@1s-2s", "context deadline exceeded", 5},
+		{"expired-token", "another secure channel", 0},
+		{"chunk:message", `the server answered with "\x18SGF"`, 0},
+		{"chunk:type", `the server answered with "MSG\x13"`, 0},
+		{"chunk:size", "a chunk of 1426063", 0},
+		{"chunk:channel", "another secure channel", 0},
+		{"chunk:sequence", "out of sequence", 0},
+		{"chunk:request", "answered another request", 0},
+		{"chunk:body", "the server answered with message", 0},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
 			s, changes := faulty(t, c.fault)
@@ -209,12 +230,48 @@ func TestOPCUAFaultsOfSubscriptions(t *testing.T) {
 			w := nodeWatch{pushWatch: pushWatch{format: "json"}, interval: 100 * time.Millisecond}
 			var err error
 			told := stderrOf(t, func() {
-				err = w.watch(ctx, &struck{begin: changes[0].do, end: cancel, enough: c.enough}, options, s.Endpoint(), []string{"ns=2;s=Machine.Beat"})
+				err = w.watch(ctx, &struck{begin: changes[0].do, end: cancel, enough: c.enough}, options, s.url(), []string{"ns=2;s=Machine.Beat"})
 			})
 			if got := fmt.Sprint(told, err); !strings.Contains(got, c.want) || c.fault == "skip:2" && strings.Contains(got, "missing") {
 				t.Errorf("%s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestOPCUASimulatedTypes: structures and enumerations are described, counters count at their rate, variables come, and one spoils a request with others.
+func TestOPCUASimulatedTypes(t *testing.T) {
+	s, changes := faulty(t, "rate:1000@1s-2s")
+	none := func(args ...string) []string { return append(args, "--option", "security_policy=none") }
+	contains(t, both(t, 0, none("read", s.url(), "ns=2;s=Program.Step", "ns=2;s=Machine.Mode", "ns=2;s=Counters.N1")...), `{\"number\":`, `\"tool\":\"T0`, `\"target\":[`, "structure  Good", "Int32      Good", "UInt32     Good")
+	contains(t, both(t, 0, none("browse", s.url(), "-o", "csv")...), "Machine.Program.Step,nsu=urn:millrace:machine;s=Program.Step,variable,StepType,", "Machine.Mode,nsu=urn:millrace:machine;s=Machine.Mode,variable,ModeType,", "Machine.Counters.N1,")
+	before := s.counters.Count()
+	for i, want := range []bool{true, false} { // 1000 a second, 10 again
+		if err := changes[i].do(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		now := s.counters.Count()
+		if counted := now - before; want && counted < 500 || !want && counted > 1_000_000 {
+			t.Errorf("counted %d", counted)
+		}
+		before = now
+	}
+	_, changes = faultyOn(t, s, "grow:Sensor2")
+	if err := changes[0].do(); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, both(t, 0, none("browse", s.url(), "--filter", "grown")...), "Machine.Grown.Sensor2 = ")
+	_, changes = faultyOn(t, s, "poison:Spindle.Load@1s-2s")
+	if err := changes[0].do(); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.onRead([]string{"s=a", "s=Spindle.Load"}); got == 0 || s.onRead([]string{"s=Spindle.Load"}) != 0 || s.onRead([]string{"s=a", "s=b"}) != 0 {
+		t.Errorf("%#x", got)
+	}
+	contains(t, both(t, 0, none("read", s.url(), "ns=2;s=Spindle.Load", "ns=2;s=Spindle.Speed")...), "Float   Good", "Double  Good")
+	if err := changes[1].do(); err != nil || s.onRead([]string{"s=a", "s=Spindle.Load"}) != 0 {
+		t.Errorf("it does not end: %v", err)
 	}
 }
 
@@ -228,6 +285,12 @@ func TestOPCUAFaultMistakes(t *testing.T) {
 		"restart@1s-2s":         "it has no end; write @1s",
 		"skip:all":              `"all" is no number from 1 to 10000; write skip:3`,
 		"mute:Spindle":          `the machine has no variable "Spindle"; it has Alarm.Active, `,
+		"poison:Spindle":        `the machine has no variable "Spindle"`,
+		"grow:a b":              `"a b" is no name`,
+		"rate:-1":               `"-1" is no number from 0 to 1000; write rate:50`,
+		"chunk:x":               `"x" is not known; use one of body, channel, message, `,
+		"held:x":                "nothing stands after held",
+		"cut@1s-2s":             "it has no end; write @1s",
 		"drop-subscriptions:no": `"no" is not known; use told, refused or quietly`,
 	} {
 		contains(t, both(t, exitUsage, "simulate", "--listen", "127.0.0.1:0", "--for", "1ns", "--fault", fault), fmt.Sprintf("fault %q: ", fault), want)
@@ -235,7 +298,8 @@ func TestOPCUAFaultMistakes(t *testing.T) {
 	f := regexp.MustCompile(`(?m)^  ([a-z-]+)`)
 	s, _ := faulty(t, "silent")
 	for _, name := range f.FindAllStringSubmatch(uaFaultHelp, -1) {
-		what := map[string]string{"skip": "3", "lose": "3", "mute": "Spindle.Load", "bad": "Spindle.Load", "remove": "Spindle.Load"}[name[1]]
+		what := map[string]string{"skip": "3", "lose": "3", "mute": "Spindle.Load", "bad": "Spindle.Load", "remove": "Spindle.Load",
+			"poison": "Spindle.Load", "grow": "x", "rate": "1", "chunk": "size"}[name[1]]
 		if _, _, err := uaFaultOf(s, name[1], what); err != nil {
 			t.Errorf("the help has %s: %v", name[1], err)
 		}

@@ -144,13 +144,22 @@ func encodeNode(text string, names []string) ([]byte, error) {
 
 // encodeBrowseAll returns the body of a Browse request for everything right below a node.
 func encodeBrowseAll(node []byte, most uint32) func(b []byte) ([]byte, error) {
+	return encodeBrowseMany([][]byte{node}, most)
+}
+
+// encodeBrowseMany is encodeBrowseAll for some nodes, with at most so many references each.
+func encodeBrowseMany(nodes [][]byte, most uint32) func(b []byte) ([]byte, error) {
 	return func(b []byte) ([]byte, error) {
 		b = append(b, make([]byte, 2+8+4)...) // no view with its time and version
 		b = binary.LittleEndian.AppendUint32(b, most)
-		b = append(binary.LittleEndian.AppendUint32(b, 1), node...)
-		b = append(b, 0, 0, 0, 0, 0, id.HierarchicalReferences, 1) // forward; with subtypes
-		b = binary.LittleEndian.AppendUint32(b, 0)                 // of every class
-		return binary.LittleEndian.AppendUint32(b, browseMask), nil
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(nodes)))
+		for _, node := range nodes {
+			b = append(b, node...)
+			b = append(b, 0, 0, 0, 0, 0, id.HierarchicalReferences, 1) // forward; with subtypes
+			b = binary.LittleEndian.AppendUint32(b, 0)                 // of every class
+			b = binary.LittleEndian.AppendUint32(b, browseMask)
+		}
+		return b, nil
 	}
 }
 
@@ -171,9 +180,16 @@ func (r *reader) children(names []string) (all []Child, more []byte, err error) 
 	if r.Count(1) == 0 {
 		return nil, nil, r.Err
 	}
-	if status := ua.StatusCode(r.U32()); status&0x80000000 != 0 {
-		return nil, nil, fmt.Errorf("the node cannot be browsed: %s", statusTexts{}.reason(status))
+	var status statusError
+	if all, more, err = r.below(names); errors.As(err, &status) {
+		err = fmt.Errorf("the node cannot be browsed: %s", statusTexts{}.reason(ua.StatusCode(status)))
 	}
+	return all, more, err
+}
+
+// below takes a BrowseResult (OPC 10000-4, 7.6). An error is its status, or that of the reader.
+func (r *reader) below(names []string) (all []Child, more []byte, err error) {
+	status := ua.StatusCode(r.U32())
 	more = r.Bytes()
 	for n := r.Count(10); n > 0 && r.Err == nil; n-- {
 		reference := r.NodeID()
@@ -198,6 +214,9 @@ func (r *reader) children(names []string) (all []Child, more []byte, err error) 
 		}
 		c.refer(reference)
 		all = append(all, c)
+	}
+	if r.Err == nil && status>>31 != 0 {
+		return nil, nil, statusError(status)
 	}
 	return all, more, r.Err
 }

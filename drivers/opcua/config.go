@@ -89,6 +89,10 @@ type group struct {
 	follows  map[int]int   // these, and that tag
 	about    describing
 
+	rule    *rule    // nil = it has none
+	walk    *walk    // by which it is being followed; nil = it is not
+	written []string // with a rule: the tags' addresses, as the config has them
+
 	silence time.Duration // see silence; 0 = for ever
 	keeps   bool          // a silent tag keeps its value
 
@@ -133,12 +137,17 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 		groups[i] = make([]group, len(d.Groups))
 		for j, g := range d.Groups {
 			groups[i][j].interval = g.Interval
-			groups[i][j].parseSilence(g.Options, func(field, what, mend string) {
+			wrong := func(field, what, mend string) {
 				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: field, What: what, Mend: mend})
-			})
+			}
+			groups[i][j].parseSilence(g.Options, wrong)
+			groups[i][j].rule = parseRule(g.Options, wrong)
 			groups[i][j].tags = make([]tag, len(g.Tags))
 			for k := range g.Tags {
 				errs = append(errs, parseTag(&groups[i][j].tags[k], &g.Tags[k], s.subscribing, i, j, k)...)
+				if groups[i][j].rule != nil {
+					groups[i][j].written = append(groups[i][j].written, g.Tags[k].Address)
+				}
 			}
 			if groups[i][j].silence > 0 && len(groups[i][j].bands()) > 0 {
 				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "max_silence", What: "max_silence of a group with server_deadband: a value that stays within it is never told", Mend: "remove one of them"})
@@ -304,10 +313,10 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 }
 
 func groupOptions() []drivers.Option {
-	return []drivers.Option{
+	return append(ruleOptions(), []drivers.Option{
 		{Name: "max_silence", Example: "5m", Help: "a tag that was neither pushed nor confirmed by verify_interval for so long is not good any more, 1s to 24h (default: never)"},
 		{Name: "on_silence", Example: "bad", Help: "what it is then: bad (default: good values only), or last-known (uncertain, with the last value and its time)"},
-	}
+	}...)
 }
 
 func (g *group) parseSilence(o map[string]string, fail func(field, what, mend string)) {

@@ -33,7 +33,7 @@ func Protocol() drivers.Protocol {
 		}
 		return d, err
 	}
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Identity: []string{"server_uri"}, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Identity: []string{"server_uri"}, Rule: ruleOption, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path; opc.tcp-listen://:port for a server that calls",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}
@@ -57,6 +57,8 @@ type driver struct {
 	before   *census // nil = there was no connect yet
 	news     string  // what has changed since
 	failures int     // of the census
+
+	models atomic.Uint64 // see Models
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -102,6 +104,11 @@ func (d *driver) Close() error {
 
 // hangUp ends the session. A server that answers is told, within a second.
 func (d *driver) hangUp() {
+	for i := range d.groups {
+		for j := range d.groups[i] {
+			d.groups[i][j].walk = nil
+		}
+	}
 	if d.feed != nil {
 		d.feed.end()
 		d.link.dead = d.link.dead || d.feed.silent
@@ -144,6 +151,7 @@ func (d *driver) learn(ctx context.Context) error {
 	if err := d.findPaths(ctx, names, reason); err != nil {
 		return err
 	}
+	d.models.Add(1)
 	now := time.Now()
 	d.spaces.look(names, now)
 	d.seek = now.Add(asideTime)

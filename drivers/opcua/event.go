@@ -213,7 +213,7 @@ func (f *feed) events(s *subscription, r *reader) error {
 		kind, at, err := f.happened(r, &e)
 		switch {
 		case err != nil:
-			return err
+			return f.spoilt(s, err)
 		case tag >= len(s.group.tags) || s.group.tags[tag].event == nil:
 			return protocolError("the server reports an event that was not asked for")
 		case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:

@@ -55,6 +55,9 @@ type feed struct {
 	acks  []ack
 	items int // that one request may ask for; 0 when not known yet
 
+	models      *modelWatch // nil = none
+	modelsMoved func()      // is called when it says so
+
 	finder finder
 	converter
 }
@@ -209,7 +212,8 @@ func (f *feed) answer(body []byte, err error) error {
 	switch {
 	case r.Err != nil:
 		return f.spoilt(nil, r.Err)
-	case s == nil: // one that the server has not ended
+	case s == nil: // that of the models, or one that the server has not ended
+		f.told(of, sequence, &r, parts)
 		return nil
 	}
 	s.heard, f.at = time.Now(), s.came // until now nothing is missing; if something is, it is behind that

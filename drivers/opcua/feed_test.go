@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
@@ -25,7 +26,7 @@ func offline(tags int) (*feed, *subscription) {
 	l.channel.Close()
 	f := newFeed(l, &settings{queue: defaultQueue, quiet: minQuiet})
 	f.pushes = make(chan drivers.Push, 4096)
-	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1}
+	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1, reasons: map[int]string{}, items: make([]uint32, tags), dead: map[int]uint32{}, refreshing: map[int]bool{}}
 	f.subs[s.id] = s
 	return f, s
 }
@@ -155,6 +156,19 @@ func published(value []byte) []byte {
 	return append(b, value...)
 }
 
+// TestMalformedEvent: events that are not what they should be have the group polled from then on, as values have; else they would end each session anew.
+func TestMalformedEvent(t *testing.T) {
+	f, s := offline(1)
+	body := append(publishResponse(t, 1)[:28], published(make([]byte, 14))...)
+	part := len(body) - 8 - 14 - 4 - 5
+	copy(body[part:], []byte{1, 0, 0x94, 0x03})       // an EventNotificationList, of one event
+	copy(body[len(body)-14:], []byte{5, 0, 0, 0, 63}) // of five fields, the first of a type that there is not
+	var malformed malformedError
+	if err := f.answer(body, nil); !errors.As(err, &malformed) || !s.group.spoilt {
+		t.Errorf("%v, polled %v", err, s.group.spoilt)
+	}
+}
+
 // FuzzPublish holds that whatever a server publishes becomes well-formed readings of tags that there are, at a bounded cost.
 func FuzzPublish(f *testing.F) {
 	const head = 4 + 24 // the type, and the header of the response
@@ -169,9 +183,13 @@ func FuzzPublish(f *testing.F) {
 		}
 		f.Add(published(raw))
 	}
+	f.Add(published([]byte{2, 0, 0, 0x34, 0x80})) // BadNodeIdUnknown
+	events := publishResponse(f, 1, &ua.EventNotificationList{Events: []*ua.EventFieldList{{EventFields: []*ua.Variant{ua.MustVariant(ua.NewNumericNodeID(0, id.GeneralModelChangeEventType))}}}})[head:]
+	f.Add(append([]byte{9}, events[1:]...))
 	before := publishResponse(f, 1)[:head:head]
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		x, _ := offline(4)
+		x.models, x.modelsMoved = &modelWatch{9}, func() {}
 		body := append(before, raw...)
 		used := allocated()
 		err := x.answer(body, nil)

@@ -15,8 +15,11 @@ const leastOfServers = "a server must take 1 with 2 items by the Micro profile, 
 func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 	groups := d.groups[ref.Device]
 	g := &groups[ref.Group]
+	if g.rule != nil {
+		lines = append(lines, g.rule.String())
+	}
 	if d.set.subscribing == modeRead {
-		return d.reads(g)
+		return append(lines, d.reads(g)...)
 	}
 	lines = append(lines, d.subscribes(g))
 	if d.set.subscribing == modeAuto {
@@ -30,6 +33,9 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 			items += len(groups[i].asked())
 		}
 		line := fmt.Sprintf("in all %s with %s; %s", telemetry.Count(len(groups), "subscription"), telemetry.Count(items, "item"), leastOfServers)
+		if d.hasRule() {
+			line += "; and one subscription more, if the server has it, to hear when its nodes change"
+		}
 		if d.set.subscribing == modeSubscribe {
 			line += "; `mode: auto` polls what is refused"
 		}

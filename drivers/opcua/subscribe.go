@@ -46,6 +46,9 @@ func (d *driver) Subscribe(ctx context.Context, ref drivers.Ref) (pushed bool, e
 	for i := 0; i < maxHints && err == nil; i++ {
 		err = d.explain(ctx, g, d.feed.first[len(d.feed.first)-1].Readings)
 	}
+	if err == nil && ref.Group == len(d.groups[ref.Device])-1 {
+		err = d.watchModels(ctx)
+	}
 	var code statusError
 	switch {
 	case err == nil:
@@ -120,8 +123,12 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 // unsubscribe has the server forget a subscription, whose group is polled then.
 func (f *feed) unsubscribe(ctx context.Context, s *subscription) error {
 	delete(f.subs, s.id)
+	return f.deleteSubscription(ctx, s.id)
+}
+
+func (f *feed) deleteSubscription(ctx context.Context, number uint32) error {
 	_, err := f.call(ctx, id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, id.DeleteSubscriptionsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
-		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, 1), s.id), nil
+		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, 1), number), nil
 	})
 	return unlessRefused(err)
 }

@@ -154,6 +154,9 @@ type Group struct {
 	Derived []Derived     // tags that no driver reads
 	// By tag, those of Derived after those that are read: record one value of each window rather than every reading.
 	Aggregates map[int]Aggregate
+
+	Selects  bool      // it has a rule that selects tags when the device is there: see drivers.Protocol.Rule
+	Selected TagReport // how these are reported
 }
 
 // Aggregate is min, max, mean or rate over a window; the zero value is none.

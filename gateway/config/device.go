@@ -31,7 +31,9 @@ func deviceTable(group *table[groupDraft]) *table[deviceDraft] {
 	driver := wordKind(func(d *deviceDraft) *string { return &d.Driver }, maxName)
 	driver.set = func(l *loader, f field, d *deviceDraft) bool { return l.driver(f, &d.Driver) }
 	groups := listKind(group, func(d *deviceDraft) iter.Seq[*groupDraft] {
-		return drafts(d.Groups, func(g *Group) *groupDraft { return &groupDraft{Group: *g, device: d} })
+		return drafts(d.Groups, func(g *Group) *groupDraft {
+			return &groupDraft{Group: *g, device: d, reporting: reporting{TagReport: g.Selected}}
+		})
 	}, func(_ *loader, f field, d *deviceDraft) { d.groups = f })
 	return &table[deviceDraft]{in: "a device", options: deviceOptions, given: func(d *deviceDraft) (*drivers.Protocol, map[string]string) { return d.protocol, d.Options },
 		keys: []key[deviceDraft]{
@@ -132,6 +134,7 @@ func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 			if g.Report != nil {
 				t.TagReport = g.Report[i]
 			}
+			t.always = g.Selected.OnChange
 			if r, ok := g.Clamps[i]; ok {
 				t.clamped = &r
 			}
@@ -141,7 +144,7 @@ func tagDrafts(g *groupDraft) iter.Seq[*tagDraft] {
 		}
 		for i := range g.Derived {
 			t := &g.Derived[i]
-			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, aggregate: g.Aggregates[len(g.Tags)+i], reporting: reporting{TagReport: t.Report}}) {
+			if !yield(&tagDraft{Tag: t.Tag, text: t.Expr, group: g, aggregate: g.Aggregates[len(g.Tags)+i], reporting: reporting{TagReport: t.Report, always: g.Selected.OnChange}}) {
 				return
 			}
 		}
@@ -252,13 +255,18 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	h := l.optionHooks(d.protocol, groupOptions(d.protocol), &values)
 	h.note = func(f field, ok bool) { place.note(l, f, ok) }
 	seen := read(l, v, l.tables.group, g, h)
+	if g.Selects = selects(d.protocol, values); g.Selects {
+		seen |= l.tables.group.bit("tags")
+	}
 	lack(l, v, l.tables.group, seen, called("group", g.Name))
 	place.faulty = l.mistakes.total > before
 	if g.Interval == 0 {
 		g.Interval = time.Second // a mistake is reported: this lets the driver check the rest
 	}
 	g.Options = l.options(values)
-	l.settle(&g.reporting, g.Interval)
+	if l.settle(&g.reporting, g.Interval); g.Selects {
+		g.Selected = g.TagReport
+	}
 	if g.tags.v.n != nil {
 		l.readTags(g, &place)
 	}
@@ -271,6 +279,11 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)
 	d.places.groups = append(d.places.groups, place)
+}
+
+// selects reports whether a group has a rule.
+func selects(p *drivers.Protocol, given []option) bool {
+	return p != nil && p.Rule != "" && slices.ContainsFunc(given, func(o option) bool { return o.name == p.Rule && o.text != "" })
 }
 
 func (l *loader) uniqueGroup(f field, g *groupDraft) {

@@ -34,7 +34,8 @@ func protocols() []drivers.Protocol {
 		{
 			Name:          "opcua",
 			Example:       drivers.Example{Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", Address: "ns=2;s=Speed"},
-			GroupOptions:  []drivers.Option{{Name: "queue_size"}},
+			GroupOptions:  []drivers.Option{{Name: "queue_size"}, {Name: "browse"}},
+			Rule:          "browse",
 			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },

@@ -273,7 +273,7 @@ func TestSecretNeverPrints(t *testing.T) {
 }
 
 func TestPrintLoadsAgain(t *testing.T) {
-	for _, name := range []string{"everything", "minimal", "anchors", "derived", "template", "csv"} {
+	for _, name := range []string{"everything", "minimal", "anchors", "derived", "template", "csv", "select"} {
 		c := mustLoad(t, "testdata/"+name+".good.yaml")
 		for i := range c.Destinations {
 			if !c.Destinations[i].Password.IsZero() {

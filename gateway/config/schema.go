@@ -57,10 +57,14 @@ func (s *section) schema(p *drivers.Protocol) schema {
 	for i := range s.entries {
 		e := &s.entries[i]
 		properties[e.name] = e.schema(p)
+		or := e.or
+		if e.name == "tags" && p != nil { // a rule may select them
+			or = p.Rule
+		}
 		switch {
 		case e.need == "" || s.in == "the top level": // another file may have it
-		case e.or != "":
-			either = append(either, schema{"anyOf": []schema{{"required": []string{e.name}}, {"required": []string{e.or}}}})
+		case or != "":
+			either = append(either, schema{"anyOf": []schema{{"required": []string{e.name}}, {"required": []string{or}}}})
 		default:
 			required = append(required, e.name)
 		}

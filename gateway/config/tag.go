@@ -320,6 +320,7 @@ type reporting struct {
 	percent   bool
 	heartbeat time.Duration
 	beatGiven bool
+	always    bool   // where it is printed, it must be said
 	written   [2]pos // keys deadband and heartbeat at this level; line 0 = not here
 }
 
@@ -333,6 +334,12 @@ func reportKeys[T any](of func(*T) *reporting) []key[T] {
 			return ""
 		}
 	}
+	report := func(t *T) string {
+		if r := of(t); r.always && !r.OnChange {
+			return "always"
+		}
+		return shown(func(*TagReport) string { return "on-change" })(t)
+	}
 	return []key[T]{
 		{name: "report", def: "always", help: "a tag may say otherwise than its group, as with the next two", kind: kind[T]{
 			set: func(l *loader, f field, t *T) bool {
@@ -341,7 +348,7 @@ func reportKeys[T any](of func(*T) *reporting) []key[T] {
 				of(t).onChange = word == "on-change"
 				return ok
 			},
-			get:  shown(func(*TagReport) string { return "on-change" }),
+			get:  report,
 			form: form{words: "always or on-change: only when value, quality or reason changed", schema: orExpanded(schema{"enum": []string{"always", "on-change"}})}}},
 		{name: "deadband", show: "0.5", help: "with report: on-change. A change of a number that does not count: a number, or percent of the last reported value as 1%", kind: kind[T]{
 			set:  func(l *loader, f field, t *T) bool { return l.deadband(f, of(t)) },

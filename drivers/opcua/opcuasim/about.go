@@ -14,6 +14,7 @@ type About struct {
 	Low, High   float64 // its range, with a unit
 
 	datatype uint32 // of namespace 0; 0 = that of the value
+	own      node   // its data type where that is the server's own
 }
 
 // Describe makes the server say the data type, rank, access level and description of a variable of the first namespace.
@@ -31,6 +32,9 @@ func (s *Server) attribute(key node, attribute ua.AttributeID, now time.Time) *u
 	case attribute == ua.AttributeIDUserExecutable && s.methods[key] != nil:
 		return dataValue(true, now)
 	}
+	if t := s.types[key]; t != nil {
+		return t.attribute(s, attribute, now)
+	}
 	if w := s.writable[key]; w != nil {
 		if v := w.attribute(attribute, now); v != nil {
 			return v
@@ -45,6 +49,10 @@ func (s *Server) attribute(key node, attribute ua.AttributeID, now time.Time) *u
 		return dataValue(ua.NewLocalizedText(about.Description), now)
 	case ua.AttributeIDAccessLevel, ua.AttributeIDUserAccessLevel:
 		return dataValue(s.accessLevel(key), now)
+	case ua.AttributeIDDataType:
+		if about.own != (node{}) {
+			return dataValue(s.nodeID(about.own), now)
+		}
 	}
 	v, err := ua.NewVariant(s.nodes[key]())
 	if err != nil {

@@ -8,19 +8,28 @@ import (
 	"github.com/gopcua/opcua/ua"
 )
 
-// browse answers a Browse request for one node: every variable lies in Objects, and nothing below a variable.
+// browse answers a Browse request: every variable lies in Objects unless it has a place, and nothing below a variable.
 func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
-	if len(r.NodesToBrowse) != 1 {
+	if n := s.opts.MaxNodesPerBrowse; n > 0 && len(r.NodesToBrowse) > n {
 		return nil, ua.StatusBadTooManyOperations
-	}
-	if b := r.NodesToBrowse[0]; b.BrowseDirection == ua.BrowseDirectionInverse {
-		return &ua.BrowseResponse{Results: []*ua.BrowseResult{browseType(b)}}, ua.StatusOK
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	res := &ua.BrowseResponse{}
+	for _, b := range r.NodesToBrowse {
+		if b.BrowseDirection == ua.BrowseDirectionInverse {
+			res.Results = append(res.Results, s.above(b))
+		} else {
+			res.Results = append(res.Results, s.below(b.NodeID.String()))
+		}
+	}
+	return res, ua.StatusOK
+}
+
+// below lists what is right below a node. mu is held.
+func (s *Server) below(asked string) *ua.BrowseResult {
 	result := &ua.BrowseResult{StatusCode: ua.StatusBadNodeIDUnknown}
 	objects := ua.NewNumericNodeID(0, id.ObjectsFolder).String()
-	asked := r.NodesToBrowse[0].NodeID.String()
 	if p := s.root.find(s, asked); p != nil {
 		result.StatusCode, result.References = ua.StatusOK, p.references(s)
 	}
@@ -45,7 +54,7 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 		}
 	}
 	s.browseMethods(asked == objects, asked, result)
-	return &ua.BrowseResponse{Results: []*ua.BrowseResult{result}}, ua.StatusOK
+	return result
 }
 
 // refers answers a Browse request by what Options.Refers says.

@@ -32,6 +32,7 @@ type Event struct {
 var supertypes = map[uint32]uint32{
 	id.ExclusiveLimitAlarmType: id.LimitAlarmType, id.LimitAlarmType: id.AlarmConditionType, id.AlarmConditionType: id.AcknowledgeableConditionType,
 	id.AcknowledgeableConditionType: id.ConditionType, id.ConditionType: id.BaseEventType,
+	id.GeneralModelChangeEventType: id.BaseModelChangeEventType, id.BaseModelChangeEventType: id.BaseEventType,
 	id.RefreshStartEventType: id.SystemEventType, id.RefreshEndEventType: id.SystemEventType, id.SystemEventType: id.BaseEventType,
 }
 
@@ -51,6 +52,11 @@ func (s *Server) AddNotifier(name string) {
 	defer s.mu.Unlock()
 	s.notifiers[node{s.opts.Namespaces[0], "s=" + name}] = true
 	s.notifiers[serverNode] = true
+}
+
+// ModelChanged tells those who listen to the server that nodes have come or gone.
+func (s *Server) ModelChanged() {
+	s.Raise(Event{Type: id.GeneralModelChangeEventType, Source: "Server", Severity: 100, Message: "nodes have come or gone"})
 }
 
 var serverNode = node{uaURI, "i=2253"}

@@ -25,8 +25,11 @@ type Proxy struct {
 }
 
 // NewProxy listens on a free loopback port and forwards to target, host:port.
-func NewProxy(target string) (*Proxy, error) {
-	p := &Proxy{target: target, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}}
+func NewProxy(target string) (*Proxy, error) { return NewProxyOn("127.0.0.1:0", target) }
+
+// NewProxyOn is NewProxy for another address to listen on.
+func NewProxyOn(listen, target string) (*Proxy, error) {
+	p := &Proxy{target: target, addr: listen, conns: map[net.Conn]struct{}{}}
 	p.awake = sync.NewCond(&p.mu)
 	p.mu.Lock()
 	defer p.mu.Unlock()

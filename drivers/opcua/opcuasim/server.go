@@ -65,6 +65,8 @@ type Options struct {
 
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
+	// MaxNodesPerBrowse is how many nodes one such request may name, 0 = no limit.
+	MaxNodesPerBrowse int
 
 	// Attribute, when set, says what an attribute other than the value is of a node such as "ns=2;i=3001"; nil = it has none. Refers names the
 	// nodes that a node refers to by a type of reference of namespace 0; nil = none.
@@ -124,6 +126,8 @@ type Server struct {
 	methods    map[node]*Method
 	past       map[node]past
 	about      map[node]About
+	types      map[node]*dataType
+	encodings  map[node]node    // of structures, and these
 	notifiers  map[node]bool    // that tell events
 	standing   map[string]Event // conditions, by name
 	muted      map[node]bool    // of which subscriptions say nothing
@@ -176,7 +180,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opts: o, addr: o.Listen, nodes: map[node]func() any{}, bad: map[node]ua.StatusCode{}, muted: map[node]bool{},
 		root: newRoot(), placed: map[node]bool{}, writable: map[node]*Writable{}, methods: map[node]*Method{},
-		past: map[node]past{}, about: map[node]About{}, notifiers: map[node]bool{}, standing: map[string]Event{},
+		past: map[node]past{}, about: map[node]About{}, types: map[node]*dataType{}, encodings: map[node]node{}, notifiers: map[node]bool{}, standing: map[string]Event{},
 		conns: map[net.Conn]struct{}{}, sessions: map[string]*session{},
 	}
 	if o.Identity == nil && (o.Username != "" || o.UserCertificate != nil || len(o.Policies) > 0) {

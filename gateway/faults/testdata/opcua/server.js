@@ -2,7 +2,7 @@
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
 // and knows the user "operator" with the password "päss", "slow", whose login takes 10 s, and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
-// adds what costs: "alarms" events all the time, "many COUNT [MILLISECONDS]" variables that count, once a second by default. "certificate NAME"
+// adds what costs: "alarms" events all the time, "many COUNT [MILLISECONDS]" variables that count, once a second by default, "growing" a variable more each second, which the server tells. "certificate NAME"
 // "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
 // makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
@@ -75,6 +75,7 @@ async function main() {
     await build(server.engine.addressSpace, { mass_variables: false });
   }
   if (process.argv[6] === "fleeting") addFleeting(server);
+  if (process.argv[6] === "growing") addGrowing(server);
   if (process.argv[6] === "many") addMany(server, Number(process.argv[7]), Number(process.argv[8] || 1000));
   await server.start();
   process.removeAllListeners("SIGTERM");
@@ -256,6 +257,19 @@ function addFleeting(server) {
     setTimeout(() => (now = add()), 1000);
   }, 20000);
   setTimeout(() => ns.addObject({ organizedBy: "ObjectsFolder", browseName: "Late", nodeId: "s=Late", eventNotifier: 1, eventSourceOf: ns.addressSpace.rootFolder.objects.server }), 5000);
+}
+
+// addGrowing adds a variable each second below Interop, whose NodeVersion makes node-opcua tell that by a GeneralModelChangeEvent.
+function addGrowing(server) {
+  const addressSpace = server.engine.addressSpace;
+  const ns = addressSpace.getOwnNamespace();
+  const folder = addressSpace.findNode("ns=1;s=Interop");
+  ns.addVariable({ propertyOf: folder, browseName: { name: "NodeVersion", namespaceIndex: 0 }, dataType: DataType.String, value: { dataType: DataType.String, value: "1" } });
+  let n = 0;
+  setInterval(() => {
+    addressSpace.modelChangeTransaction(() =>
+      ns.addVariable({ componentOf: folder, browseName: "Grown" + ++n, nodeId: "s=Interop.Grown" + n, dataType: DataType.UInt32, value: { dataType: DataType.UInt32, value: n } }));
+  }, 1000);
 }
 
 // What clients may write. Each change is told on stdout: "HOLDS NAME TYPE JSON".

@@ -1,0 +1,291 @@
+package opcua
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers"
+	"millrace/drivers/telemetry"
+)
+
+// Bounds of looking for what a rule selects.
+const (
+	maxWalked   = 50_000  // nodes
+	maxWalkText = 8 << 20 // bytes of their ids and paths
+	maxPath     = 512     // bytes of a path
+	maxTagName  = 200     // bytes of a tag's name: the end of a longer path
+	maxTogether = 20      // nodes below which is looked in one request
+	walkTime    = 200 * time.Millisecond
+)
+
+// Select goes on with looking for what the rule of a group selects: drivers.Selector.
+func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selection, err error) {
+	defer caught(&err)
+	g := &d.groups[ref.Device][ref.Group]
+	switch {
+	case g.rule == nil:
+		return drivers.Selection{Done: true}, nil
+	case d.link == nil:
+		return s, fmt.Errorf("%w: not connected", drivers.ErrLink)
+	case g.walk == nil:
+		names, err := d.namespaces(ctx)
+		if err != nil {
+			return s, d.broken(err)
+		}
+		g.walk = newWalk(g.rule, names)
+		g.walk.known = g.known()
+	}
+	defer func(most int) { d.most = most }(d.most) // what is asked here may be refused for its number where values are not
+	c := &Client{driver: d, typeNames: map[string]string{}}
+	for begin := time.Now(); !g.walk.over(); {
+		if err := g.walk.step(ctx, c); err != nil {
+			g.walk = nil
+			if d.link.channel.Err() == nil {
+				return s, unfit(err.Error())
+			}
+			return s, d.broken(err)
+		}
+		if time.Since(begin) > walkTime {
+			return s, ctx.Err()
+		}
+	}
+	s, g.walk = g.walk.selection(), nil
+	return s, nil
+}
+
+// Models is another number after each connect, and after each event by which the server says that its nodes have changed: drivers.Selector.
+func (d *driver) Models() uint64 { return d.models.Load() }
+
+// walk goes down from the root of a rule, level by level, so that each node has its place on a shortest path. It stops where the rule has all that it may.
+type walk struct {
+	*rule
+	names []string          // the server's namespaces
+	known map[string]string // addresses of the group's tags as the config has them, by encoded node
+
+	next   []spot   // nodes below which was not looked
+	begun  []begun  // of which the server has not said all
+	looked []looked // variables of which it is not known yet what they are
+	found  []found
+
+	together int    // nodes below which is looked in one request
+	each     uint32 // and references that one of them may answer with
+	seen     map[string]bool
+	bytes    int
+	closed   int  // nodes that the server does not let us look below
+	crowded  bool // there are too many nodes
+	many     bool // there are more tags than the rule may have
+}
+
+// spot is a node below which to look.
+type spot struct {
+	id, path string
+	level    int // -1 = the root
+}
+
+// begun is where the server goes on below a node.
+type begun struct {
+	spot
+	point []byte
+}
+
+// looked is a variable at its place.
+type looked struct {
+	Child
+	path string
+}
+
+// found is a variable that becomes a tag.
+type found struct{ path, address string }
+
+func newWalk(r *rule, names []string) *walk {
+	return &walk{rule: r, names: names, next: []spot{{id: r.root, level: -1}}, together: maxTogether, each: maxBrowsed, seen: map[string]bool{}}
+}
+
+// known returns how the config has the nodes of the group's tags, which have more than one address.
+func (g *group) known() map[string]string {
+	all := map[string]string{}
+	for tag, ask := range g.ask.ids {
+		if ask != nil {
+			all[string(askedNode(ask))] = g.written[tag]
+		}
+	}
+	return all
+}
+
+func (w *walk) over() bool {
+	return w.many || w.crowded || len(w.next)+len(w.begun)+len(w.looked) == 0
+}
+
+// step makes one request for nodes, or a few for what some of them are. An error is of the link, or of the root.
+func (w *walk) step(ctx context.Context, c *Client) error {
+	switch {
+	case len(w.looked) > 0:
+		return w.inspect(ctx, c)
+	case len(w.begun) > 0:
+		from := w.begun[0]
+		w.begun = w.begun[1:]
+		return w.browse(ctx, c, id.BrowseNextRequest_Encoding_DefaultBinary, id.BrowseNextResponse_Encoding_DefaultBinary, encodeBrowseNext(from.point, false), []spot{from.spot})
+	}
+	spots := w.next[:min(w.together, len(w.next))]
+	w.next = w.next[len(spots):]
+	nodes := make([][]byte, len(spots))
+	for i, s := range spots {
+		var err error
+		if nodes[i], err = c.node(ctx, s.id, w.names); err != nil { // the root: other ids are the server's own
+			return err
+		}
+	}
+	return w.browse(ctx, c, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeBrowseMany(nodes, w.each), spots)
+}
+
+// browse asks for the nodes below some. Where the server refuses so many, it is asked for fewer.
+func (w *walk) browse(ctx context.Context, c *Client, kind, answer uint16, ask func([]byte) ([]byte, error), spots []spot) error {
+	r, err := c.link.call(ctx, kind, answer, ask)
+	if err == nil && r.Count(9) != len(spots) {
+		err = protocolError("the server answered about other nodes than it was asked for")
+	}
+	for i := 0; err == nil && i < len(spots); i++ {
+		var nodes []Child
+		var point []byte
+		nodes, point, err = r.below(w.names)
+		switch {
+		case r.Err != nil:
+			err = r.Err
+			spots = spots[i:]
+			continue
+		case err == errNoPoint && len(spots) > 1:
+			w.together = 1
+			w.next = append([]spot{spots[i]}, w.next...)
+		case err != nil && spots[i].level < 0:
+			return err
+		case err != nil:
+			w.closed++
+		case len(point) > 0:
+			w.begun = append(w.begun, begun{spots[i], bytes.Clone(point)})
+		}
+		err = nil
+		w.look(&spots[i], nodes)
+	}
+	switch {
+	case err == nil:
+	case c.link.channel.Err() != nil || len(spots) == 1 && spots[0].level < 0:
+		return err
+	case len(spots) > 1:
+		w.together = len(spots) / 2
+		w.next = slices.Concat(spots, w.next)
+	default:
+		w.closed++
+	}
+	return nil
+}
+
+// look gives nodes their places: it remembers the variables that may become tags, and below what to look.
+func (w *walk) look(above *spot, nodes []Child) {
+	for _, n := range nodes {
+		path := pathBelow(above.path, n.Name)
+		switch {
+		case !usable(n.ID) || n.Source || w.seen[n.ID] || len(path) > maxPath || w.skips(path):
+			continue
+		case len(w.seen) == maxWalked || w.bytes+len(n.ID)+len(path) > maxWalkText:
+			w.crowded = true
+			return
+		}
+		w.seen[n.ID] = true
+		w.bytes += len(n.ID) + len(path)
+		if n.Class == "variable" && w.takes(path, n.Property) {
+			w.looked = append(w.looked, looked{n, path})
+		}
+		if n.Class != "method" && above.level+2 < w.depth && !standardBranch(n.ID) {
+			w.next = append(w.next, spot{n.ID, path, above.level + 1})
+		}
+	}
+}
+
+// usable reports whether a node's id can stand in a config.
+func usable(address string) bool {
+	_, m := parseAddress(address)
+	return m == nil
+}
+
+// standardBranch reports whether a node is one of those that OPC UA itself puts below Objects: the server, in hundreds of nodes, and names for nodes that
+// have a place of their own.
+func standardBranch(node string) bool {
+	return node == fmt.Sprintf("i=%d", id.Server) || node == "i=23470" // Aliases (OPC 10000-17)
+}
+
+// inspect asks what some variables are, and takes those that the rule wants and the user may read.
+func (w *walk) inspect(ctx context.Context, c *Client) error {
+	some := w.looked[:min(inspected, len(w.looked))]
+	w.looked = w.looked[len(some):]
+	nodes := make([]Child, len(some))
+	for i := range some {
+		nodes[i] = some[i].Child
+	}
+	if err := c.inspect(ctx, nodes); err != nil {
+		return err
+	}
+	for i := range nodes {
+		switch n := &nodes[i]; {
+		case !w.typed(n) || n.Access != "" && !strings.Contains(n.Access, "read"):
+		case len(w.found) == w.most:
+			w.many = true
+			return nil
+		default:
+			w.found = append(w.found, found{some[i].path, cmp.Or(w.known[string(n.node)], n.Address)})
+		}
+	}
+	return nil
+}
+
+// selection returns what was found, in the order of the paths.
+func (w *walk) selection() drivers.Selection {
+	slices.SortFunc(w.found, func(a, b found) int {
+		return cmp.Or(strings.Compare(a.path, b.path), strings.Compare(a.address, b.address))
+	})
+	s := drivers.Selection{Done: true, Most: w.most, Whole: !w.many && !w.crowded && w.closed == 0, Note: w.note()}
+	for _, f := range w.found {
+		s.Tags = append(s.Tags, telemetry.Tag{Name: tagName(f.path), Address: f.address})
+	}
+	return s
+}
+
+func (w *walk) note() string {
+	switch {
+	case w.many:
+		return fmt.Sprintf("it selects more than %s, and the rest is left out; narrow it by browse_include, browse_exclude or browse_depth, or raise browse_max", telemetry.Count(w.most, "tag"))
+	case w.crowded:
+		return fmt.Sprintf("there are too many nodes below %s: %d were looked at; begin at one of them, or leave some out by browse_exclude", clip(w.root), len(w.seen))
+	case w.closed > 0:
+		return "the server does not let us look below " + telemetry.Count(w.closed, "node")
+	}
+	return ""
+}
+
+// tagName is the name of a tag by its path: one line of text, the end of it where it is long.
+func tagName(path string) string {
+	path = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return '?'
+		}
+		return c
+	}, strings.ToValidUTF8(path, "?"))
+	if n := len(path) - maxTagName; n > 0 {
+		for !utf8.RuneStart(path[n]) {
+			n++
+		}
+		path = path[n:]
+	}
+	return cmp.Or(strings.TrimSpace(path), "?")
+}
+
+// errNoPoint is why a server does not say all that is below a node: it keeps no more continuation points.
+var errNoPoint = statusError(ua.StatusBadNoContinuationPoints)

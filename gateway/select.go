@@ -1,0 +1,259 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"millrace/drivers"
+	"millrace/gateway/config"
+	"millrace/gateway/poller"
+)
+
+// following is how the gateway follows the rules of the groups of one connection. Only the goroutine that does has what is no atomic.
+type following struct {
+	selector drivers.Selector
+	source   []config.Device // without the tags that were selected
+	rules    []ruledGroup
+
+	again, anew atomic.Bool // somebody wants it; and only what is there now
+
+	next   int // of rules
+	found  []*drivers.Selection
+	models uint64 // when it began, and when it ended last
+	seen   uint64
+	at     time.Time // not before
+
+	changes int // of the tags, in this run: each makes the next one wait for twice as long
+}
+
+// ruledGroup is a group with a rule.
+type ruledGroup struct {
+	ref  drivers.Ref
+	key  groupKey
+	said string // what was said last of it
+}
+
+// How often the device is looked through.
+const (
+	followEvery = time.Second      // what there is to do
+	selectEvery = 30 * time.Second // at most, however often the device says that it has changed
+	selectAgain = time.Minute      // where it was refused
+	selectTime  = 10 * time.Second // for a portion to begin
+
+	// Each change of the tags is a new stream of the store, which it has until the next start: what a server makes up must not fill the memory.
+	maxDoublings = 7         // of selectEvery: an hour
+	calm         = time.Hour // without a change, after which the wait is the first again
+	maxSelected  = 500_000   // tags of all changes in a run
+)
+
+// followingOf returns how to follow the rules of a connection, nil when none of its groups has one. source are its devices without the tags that were selected.
+func followingOf(c *config.Connection, d drivers.Driver, source map[string]config.Device) *following {
+	f := &following{}
+	f.selector, _ = d.(drivers.Selector)
+	for i, dev := range c.Devices {
+		was, ok := source[dev.Name]
+		if !ok {
+			was = *dev
+		}
+		f.source = append(f.source, was)
+		for j := range dev.Groups {
+			if dev.Groups[j].Selects {
+				f.rules = append(f.rules, ruledGroup{ref: drivers.Ref{Device: i, Group: j}, key: keyOf(c, dev, &dev.Groups[j])})
+			}
+		}
+	}
+	if f.selector == nil || len(f.rules) == 0 {
+		return nil
+	}
+	f.found = make([]*drivers.Selection, len(f.rules))
+	return f
+}
+
+// followRules looks for what the rules of groups select: after each connect, when the device says that it has changed, and when somebody wants it.
+func (g *Gateway) followRules(ctx context.Context) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		g.mu.Lock()
+		connections := g.running.connections
+		g.mu.Unlock()
+		for _, c := range connections {
+			if c.following != nil && ctx.Err() == nil {
+				g.follow(ctx, c)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// follow goes on with the rules of a connection, for about as long as followEvery, and puts into force what they select.
+func (g *Gateway) follow(ctx context.Context, c *connection) {
+	f := c.following
+	if !f.due(time.Now()) {
+		return
+	}
+	for begin := time.Now(); f.next < len(f.rules); {
+		if err := f.portion(ctx, c); err != nil { // the link is down, or the device is busy
+			f.next = 0
+			return
+		}
+		if time.Since(begin) > followEvery {
+			return
+		}
+	}
+	now := time.Now()
+	if now.Sub(f.at) > calm {
+		f.changes = 0
+	}
+	f.next, f.seen, f.at = 0, f.models, now.Add(g.selections.every<<f.changes)
+	if g.selections.take(f, g.log) && g.selections.afford(f) {
+		f.changes = min(f.changes+1, maxDoublings)
+		if err := g.reselect(ctx, c); err != nil && ctx.Err() == nil {
+			g.selections.drop(f)
+			g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another; select fewer, split the group, or raise buffer.max_size", "device", c.devices[0].name, "cause", err)
+		}
+	}
+}
+
+// due reports whether there is something to do, and begins with it.
+func (f *following) due(now time.Time) bool {
+	if f.next > 0 {
+		return true
+	}
+	models := f.selector.Models()
+	wanted := f.again.Swap(false) || f.anew.Load()
+	if !wanted && (models == f.seen || now.Before(f.at)) {
+		return false
+	}
+	f.models = models
+	return true
+}
+
+// portion goes on with one rule. What cannot be selected is said, and tried again after a while.
+func (f *following) portion(ctx context.Context, c *connection) error {
+	rule := &f.rules[f.next]
+	limited, cancel := context.WithTimeout(ctx, selectTime)
+	defer cancel()
+	var s drivers.Selection
+	err := c.poller.Do(limited, func(d drivers.Driver) (err error) {
+		s, err = f.selector.Select(limited, rule.ref)
+		return err
+	})
+	switch {
+	case err == nil && !s.Done:
+		return nil
+	case err == nil:
+		f.found[f.next] = &s
+	case limited.Err() != nil || errors.Is(err, drivers.ErrLink) || errors.Is(err, poller.ErrBusy) || errors.Is(err, poller.ErrOver):
+		return err
+	default:
+		f.found[f.next] = &drivers.Selection{Note: "nothing can be selected: " + err.Error()}
+	}
+	f.next++
+	return nil
+}
+
+// say logs what is the matter with a rule, once.
+func (r *ruledGroup) say(log *slog.Logger, note string) {
+	if note != r.said && note != "" {
+		log.Warn("the browse rule of a group: "+note, "device", r.key.device, "group", r.key.group)
+	}
+	r.said = note
+}
+
+// reselect exchanges a connection for one with the tags that its rules select now. All others go on untouched.
+func (g *Gateway) reselect(ctx context.Context, was *connection) error {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	if ctx.Err() != nil || !slices.Contains(g.running.connections, was) { // a reload was faster
+		return ctx.Err()
+	}
+	cfg := g.running.cfg.Only(was.following.source)
+	source := g.selections.apply(cfg)
+	c := cfg.Connections()[0]
+	devices := deviceConfigs(&c)
+	if slices.Equal(devices, was.devices) {
+		return nil
+	}
+	g.learned.look(g.running.connections)
+	conn, err := g.newConnection(cfg, c, devices, source)
+	if err != nil {
+		return err
+	}
+	conn.following.succeed(was.following)
+	next := g.running
+	next.writes = map[*connection]allowed{}
+	next.connections = slices.Clone(g.running.connections)
+	next.connections[slices.Index(next.connections, was)] = conn
+	for _, other := range next.connections {
+		next.writes[other] = g.running.writes[other]
+	}
+	if next.writes[conn], err = allow(conn, &c, rulesFor(cfg, &c)); err != nil {
+		return err
+	}
+	if _, err := g.apply(&next); err != nil {
+		return fmt.Errorf("exchange the connection: %w", err)
+	}
+	g.missing.runs(next.connections)
+	return nil
+}
+
+// withoutSelected builds a connection without the tags that its rules have selected, when it cannot be built with them: they do not fit the store, and that must not keep a gateway from its
+// start. c becomes the connection that was built.
+func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, source map[string]config.Device, why error) (*connection, error) {
+	var devices []config.Device
+	selects := false
+	for _, d := range c.Devices {
+		was, ok := source[d.Name]
+		if !ok {
+			was = *d
+		}
+		devices, selects = append(devices, was), selects || ok
+	}
+	if !selects {
+		return nil, why
+	}
+	*c = cfg.Only(devices).Connections()[0]
+	conn, err := g.newConnection(cfg, *c, deviceConfigs(c), source)
+	if err != nil {
+		return nil, err
+	}
+	g.log.Error("a device has only the tags that its config lists until its rules have been followed, because those that they had selected do not fit", "device", devices[0].Name, "cause", why)
+	if conn.following != nil {
+		g.selections.drop(conn.following)
+	}
+	return conn, nil
+}
+
+// succeed takes over what was said, so that it is not said again, and when there is something to do.
+func (f *following) succeed(was *following) {
+	f.changes, f.at = was.changes, was.at
+	for i := range f.rules {
+		for j := range was.rules {
+			if f.rules[i].key == was.rules[j].key {
+				f.rules[i].said = was.rules[j].said
+			}
+		}
+	}
+}
+
+// lookAgain has all rules followed once more. anew drops the tags whose nodes are gone.
+func lookAgain(connections []*connection, anew bool) {
+	for _, c := range connections {
+		if f := c.following; f != nil {
+			f.again.Store(true)
+			if anew {
+				f.anew.Store(true)
+			}
+		}
+	}
+}
