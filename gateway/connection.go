@@ -102,7 +102,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
 		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}
 	for i, dev := range c.Devices {
-		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))
+		sinks, pasts, beats := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups)), make([]time.Duration, len(dev.Groups))
 		formulas, err := compile(dev)
 		if err != nil {
 			return nil, err
@@ -117,9 +117,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 			conn.groups = append(conn.groups, s)
 			p := s.pipeline(&dev.Groups[j], derived, formulas[j])
 			conn.pipelines = append(conn.pipelines, p)
-			sinks[j], pasts[j] = p.Take, p.Past
+			sinks[j], pasts[j], beats[j] = p.Take, p.Past, beat(&dev.Groups[j])
 		}
-		o.Sinks, o.Pasts = append(o.Sinks, sinks), append(o.Pasts, pasts)
+		o.Sinks, o.Pasts, o.Beats = append(o.Sinks, sinks), append(o.Pasts, pasts), append(o.Beats, beats)
 		conn.groupsOf = append(conn.groupsOf, len(sinks))
 	}
 	o.Details = conn.describe
@@ -138,6 +138,22 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)
 	return conn, nil
+}
+
+// beat returns how often a group that is pushed must be looked at, so that no heartbeat and no window's end is late by more than a tenth, or a second; 0 = never.
+func beat(g *config.Group) (least time.Duration) {
+	take := func(d time.Duration) {
+		if d > 0 && (least == 0 || d/10 < least) {
+			least = max(d/10, 1)
+		}
+	}
+	for _, r := range g.Report {
+		take(r.Heartbeat)
+	}
+	for _, a := range g.Aggregates {
+		take(a.Over)
+	}
+	return least
 }
 
 // missed counts what a device has pushed in vain, and tells the destinations.
