@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"millrace/drivers"
@@ -100,6 +101,8 @@ type group struct {
 	spoilt bool   // one of its values spoils what is pushed: it is polled
 	noted  string // what was said last of its subscription
 	unheld string // why the server does not tell which conditions stand; "" = it does
+
+	doubts atomic.Pointer[[]string] // by tag, why its value may be another node's; nil = none may
 }
 
 // mode says how the server is asked for values.

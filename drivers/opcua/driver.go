@@ -154,6 +154,7 @@ func (d *driver) learn(ctx context.Context) error {
 	d.models.Add(1)
 	now := time.Now()
 	d.spaces.look(names, now)
+	d.doubt()
 	d.seek = now.Add(asideTime)
 	return d.notice(ctx, names)
 }

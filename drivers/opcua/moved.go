@@ -141,11 +141,40 @@ func (d *driver) Changed() drivers.Change {
 func (d *driver) Accept() {
 	n := &d.spaces
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	for _, ns := range n.moved() {
 		n.meant[ns] = n.now[ns]
 	}
 	n.compare(time.Now())
+	n.mu.Unlock()
+	d.doubt()
+}
+
+// doubt has the values of tags marked whose addresses may mean other nodes.
+func (d *driver) doubt() {
+	d.spaces.mu.Lock()
+	defer d.spaces.mu.Unlock()
+	moved := d.spaces.moved()
+	for i := range d.groups {
+		for j := range d.groups[i] {
+			d.groups[i][j].doubt(&d.spaces, moved)
+		}
+	}
+}
+
+// doubt says why each tag may be another node's; the mutex of spaces is held.
+func (g *group) doubt(spaces *namespaces, moved []uint16) {
+	if g.doubts.Store(nil); len(moved) == 0 {
+		return
+	}
+	doubts := make([]string, len(g.tags))
+	for i := range g.tags {
+		for _, ns := range g.tags[i].addr.indexes() {
+			if slices.Contains(moved, ns) {
+				doubts[i] = fmt.Sprintf("namespace %d of its address was %.100q when the server was first reached, and is not any more: it may be another node; write nsu=", ns, spaces.meant[ns])
+			}
+		}
+	}
+	g.doubts.Store(&doubts)
 }
 
 // Learned returns what the indexes in addresses stand for: drivers.Learner.

@@ -8,6 +8,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/telemetry"
 )
 
 // moving is a driver of a server whose namespaces move.
@@ -21,6 +22,7 @@ type moving struct {
 func newMoving(t *testing.T) *moving {
 	t.Helper()
 	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:more"}}, 2)
+	s.AddNode("urn:more", "s=v0", func() any { return int32(7) }) // another of the same name
 	m := &moving{t: t, s: s, c: polled(connection(s.Endpoint(), 5*time.Second, "ns=2;s=v0", "/Objects/2:Machine", "nsu=urn:more;s=v1", "i=2258"))}
 	m.restored(nil)
 	m.again("")
@@ -53,6 +55,23 @@ func (m *moving) again(want string) {
 	}
 }
 
+// marks reads the first tags, of which so many are marked, if they can be read at all.
+func (m *moving) marks(want int) {
+	m.t.Helper()
+	readings, err := m.Read(m.t.Context(), drivers.Ref{}, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for i, r := range readings {
+		if r.Quality == telemetry.Bad {
+			continue
+		}
+		if got := strings.HasPrefix(r.Reason, "namespace 2 of its address was "); got != (i < want) || got != (r.Quality == telemetry.Uncertain) {
+			m.t.Errorf("tag %d is %s: %q", i, r.Quality, r.Reason)
+		}
+	}
+}
+
 func (m *moving) learns(want string) {
 	m.t.Helper()
 	if got := m.Learned(0)[namespacesOption]; got != want {
@@ -69,8 +88,10 @@ const (
 func TestNamespaceMoved(t *testing.T) {
 	m := newMoving(t)
 	m.again("")
+	m.marks(0)
 	m.s.SetNamespaces("urn:more", machineURI)
 	m.again(movedWords)
+	m.marks(1)
 	since := m.Changed().Since
 	m.again(movedWords)
 	if got := m.Changed().Since; !got.Equal(since) {
@@ -84,6 +105,7 @@ func TestNamespaceMoved(t *testing.T) {
 	m.s.SetNamespaces("urn:more")
 	m.again(movedWords)
 	m.Accept()
+	m.marks(0)
 	m.learns("2=urn:more")
 	m.again("")
 	m.s.SetNamespaces(machineURI)

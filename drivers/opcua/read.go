@@ -192,6 +192,11 @@ func (d *converter) convert(tag int, v *wire.DataValue, want wanted) telemetry.R
 	if want.part != nil && d.decode.nameless && r.Quality == telemetry.Good {
 		r.Quality, r.Reason = telemetry.Uncertain, "the value has no text in enum"
 	}
+	if g := d.decode.group; g != nil && r.Quality == telemetry.Good {
+		if doubts := g.doubts.Load(); doubts != nil && (*doubts)[tag] != "" {
+			r.Quality, r.Reason = telemetry.Uncertain, (*doubts)[tag]
+		}
+	}
 	return r
 }
 
