@@ -45,6 +45,7 @@ type subscription struct {
 	order             []uint32 // of sent
 	quiet, unanswered uint32   // publishing intervals
 	begun             bool
+	ticker            *time.Ticker
 	stop              chan struct{}
 	once              sync.Once
 }
@@ -186,14 +187,32 @@ func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRe
 	m := &session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if n := s.opts.MaxSubscriptions; n > 0 && len(m.all) >= n {
+		return nil, ua.StatusBadTooManySubscriptions
+	}
 	if m.all == nil {
 		m.all = map[uint32]*subscription{}
 	}
+	sub.ticker = time.NewTicker(sub.interval)
 	m.all[sub.id] = sub
 	s.wg.Add(1)
 	go s.publish(sub)
 	return &ua.CreateSubscriptionResponse{SubscriptionID: sub.id, RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond),
 		RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
+}
+
+// modifySubscription changes how often a subscription publishes.
+func (s *Server) modifySubscription(session *session, r *ua.ModifySubscriptionRequest) (ua.Response, ua.StatusCode) {
+	sub, unlock := session.subs.get(r.SubscriptionID)
+	if sub == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	defer unlock()
+	sub.interval = max(time.Duration(r.RequestedPublishingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)
+	sub.keepAlive = max(r.RequestedMaxKeepAliveCount, 1)
+	sub.life = max(r.RequestedLifetimeCount, 3*sub.keepAlive)
+	sub.ticker.Reset(sub.interval)
+	return &ua.ModifySubscriptionResponse{RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond), RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
 }
 
 // get returns a subscription with the lock held, nil and no lock when there is none.
@@ -310,13 +329,12 @@ func (s *Server) republish(session *session, r *ua.RepublishRequest) (ua.Respons
 // publish samples and publishes until the subscription ends.
 func (s *Server) publish(sub *subscription) {
 	defer s.wg.Done()
-	ticker := time.NewTicker(sub.interval)
-	defer ticker.Stop()
+	defer sub.ticker.Stop()
 	for {
 		select {
 		case <-sub.stop:
 			return
-		case now := <-ticker.C:
+		case now := <-sub.ticker.C:
 			if !s.cycle(sub, now) {
 				return
 			}
