@@ -230,7 +230,7 @@ func (f *feed) monitor(ctx context.Context, m *member, tags []int, got *revised)
 // create creates items in one request.
 func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) (bad []telemetry.Reading, err error) {
 	r, err := f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary,
-		encodeMonitor(m.id, &m.group.ask, tags, m.group.interval, f.set.queue))
+		encodeMonitor(m.id, m.base, &m.group.ask, tags, m.group.interval, f.set.queue))
 	if err != nil {
 		return nil, err
 	}
