@@ -201,20 +201,6 @@ func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRe
 		RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
 }
 
-// modifySubscription changes how often a subscription publishes.
-func (s *Server) modifySubscription(session *session, r *ua.ModifySubscriptionRequest) (ua.Response, ua.StatusCode) {
-	sub, unlock := session.subs.get(r.SubscriptionID)
-	if sub == nil {
-		return nil, ua.StatusBadSubscriptionIDInvalid
-	}
-	defer unlock()
-	sub.interval = max(time.Duration(r.RequestedPublishingInterval*float64(time.Millisecond)), s.opts.MinPublishing, 10*time.Millisecond)
-	sub.keepAlive = max(r.RequestedMaxKeepAliveCount, 1)
-	sub.life = max(r.RequestedLifetimeCount, 3*sub.keepAlive)
-	sub.ticker.Reset(sub.interval)
-	return &ua.ModifySubscriptionResponse{RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond), RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
-}
-
 // get returns a subscription with the lock held, nil and no lock when there is none.
 func (m *subscriptions) get(id uint32) (sub *subscription, unlock func()) {
 	m.mu.Lock()
