@@ -154,7 +154,7 @@ func (m *member) shared(full string) string {
 func (f *feed) signs(s *subscription, all bool) {
 	f.at = s.came
 	for _, m := range s.members {
-		if all || s.came.Sub(m.told) >= min(m.group.interval, maxPublishing) {
+		if all || s.came.After(m.told) && s.came.Sub(m.told) >= min(m.group.interval, maxPublishing) {
 			f.push(m, drivers.Push{})
 		}
 	}
