@@ -39,6 +39,7 @@ func subscribeAll(t *testing.T, d *driver) <-chan drivers.Push {
 
 // TestShared: at a server with one subscription, or two, all groups are pushed, each at its own interval; what they share publishes as often as the fastest wants, and that is said.
 func TestShared(t *testing.T) {
+	t.Parallel()
 	for most, want := range map[int]string{
 		1: "the server has no more subscriptions (BadTooManySubscriptions: %): 3 groups share one that publishes every 50ms, and each is sampled at its own interval",
 		2: "the server has no more subscriptions (BadTooManySubscriptions: %): 2 groups share one that publishes every 400ms, and each is sampled at its own interval",
