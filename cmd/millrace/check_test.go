@@ -273,7 +273,7 @@ func TestPlanOfSubscriptions(t *testing.T) {
 			"      - {name: f, interval: 100ms, tags: [{name: a, address: 'ns=2;s=a'}, {name: b, address: 'ns=2;s=b', type: event}, {name: c, address: 'ns=2;s=c', field: x}, {name: d, address: 'ns=2;s=c', field: y}]}\n"+
 			"      - {name: s, interval: 1m, tags: [{name: a, address: 'ns=2;s=a'}]}\n")
 	}
-	const all = "\n      in all 2 subscriptions with 4 items; a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard; `mode: auto` polls what is refused\n"
+	const all = "\n      in all 2 subscriptions with 4 items; a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard; groups share one, published as often as the fastest of them, where the server has too few; `mode: auto` polls what is refused\n"
 	for _, c := range []struct {
 		keys string
 		want []string

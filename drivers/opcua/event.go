@@ -206,19 +206,30 @@ func notifierOf(n *ua.NodeID) ([]byte, error) {
 
 // events hands on the events of an EventNotificationList (OPC 10000-4, 7.25.3).
 func (f *feed) events(s *subscription, r *reader) error {
-	p := drivers.Push{Group: s.ref}
+	var p drivers.Push
+	var now *member // whose events p has
 	for n := r.Count(8); n > 0 && r.Err == nil; n-- {
-		tag := int(r.U32())
+		m, tag, stray := s.of(r.U32())
 		var e happened
 		kind, at, err := f.happened(r, &e)
 		switch {
 		case err != nil:
 			return f.spoilt(s, err)
-		case tag >= len(s.group.tags) || s.group.tags[tag].event == nil:
+		case stray == nil && m == nil:
+			continue
+		case stray != nil || m.group.tags[tag].event == nil:
 			return protocolError("the server reports an event that was not asked for")
+		}
+		if m != now {
+			if now != nil {
+				f.pushPart(now, p, false)
+			}
+			now, p = m, drivers.Push{}
+		}
+		switch {
 		case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:
-			if delete(s.refreshing, tag); kind == id.RefreshStartEventType {
-				s.refreshing[tag] = true
+			if delete(m.refreshing, tag); kind == id.RefreshStartEventType {
+				m.refreshing[tag] = true
 			}
 			continue
 		case kind == id.RefreshRequiredEventType:
@@ -229,17 +240,19 @@ func (f *feed) events(s *subscription, r *reader) error {
 			p.Tags, p.Note = append(p.Tags, uint32(tag)), "the server had no room for all events, and discarded some"
 			continue
 		}
-		if !s.group.tags[tag].event.passes(&e) {
+		if !m.group.tags[tag].event.passes(&e) {
 			continue
 		}
-		e.Refresh = s.refreshing[tag] || e.Condition != "" && f.before(s, at)
+		e.Refresh = m.refreshing[tag] || e.Condition != "" && f.before(m, at)
 		p.Readings = append(p.Readings, e.reading(tag, at))
 		if len(p.Readings) == maxPush {
-			f.push(p)
-			p = drivers.Push{Group: s.ref}
+			f.push(m, p)
+			p = drivers.Push{}
 		}
 	}
-	f.pushPart(s, p, r.Err == nil)
+	if now != nil {
+		f.pushPart(now, p, r.Err == nil)
+	}
 	return f.spoilt(s, r.Err)
 }
 
@@ -320,14 +333,20 @@ func (f *feed) refresh(s *subscription) error {
 	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
 		InputArguments: []*ua.Variant{ua.MustVariant(s.id)}}
 	r, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
-	before, g := s.group.unheld, s.group
-	if g.unheld = ""; err != nil {
-		g.unheld = err.Error()
+	unheld := ""
+	if err != nil {
+		unheld = err.Error()
 	} else if status := ua.StatusCode(first(&r)); status>>31 != 0 && status != ua.StatusBadRefreshInProgress {
-		g.unheld = statusText(status)
+		unheld = statusText(status)
 	}
-	if f.running() && g.unheld != "" && g.unheld != before {
-		f.push(drivers.Push{Group: s.ref, Note: "the server " + g.unheldWords()})
+	for _, m := range s.members {
+		if len(m.group.ask.filters) == 0 {
+			continue
+		}
+		before := m.group.unheld
+		if m.group.unheld = unheld; f.first == nil && unheld != "" && unheld != before {
+			f.push(m, drivers.Push{Note: "the server " + m.group.unheldWords()})
+		}
 	}
 	return unlessRefused(err)
 }
@@ -347,17 +366,17 @@ func first(r *reader) uint32 {
 
 // before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some
 // servers put the marks of a refresh among the events of the server itself only.
-func (f *feed) before(s *subscription, at int64) bool {
-	return at != 0 && at < s.listens && f.came.Sub(s.asked) < refreshTime
+func (f *feed) before(m *member, at int64) bool {
+	return at != 0 && at < m.listens && f.came.Sub(m.asked) < refreshTime
 }
 
 // begun returns what those of the tags read from now on that are of events and are monitored: that they come.
-func (s *subscription) begun(tags []int) (readings []telemetry.Reading) {
+func (m *member) begun(tags []int) (readings []telemetry.Reading) {
 	for _, tag := range tags {
-		if _, refused := s.reasons[tag]; s.group.tags[tag].event != nil && !refused {
+		if _, refused := m.reasons[tag]; m.group.tags[tag].event != nil && !refused {
 			e := happened{Subscribed: true}
-			if s.group.unheld != "" {
-				e.Note = "the server " + s.group.unheldWords()
+			if m.group.unheld != "" {
+				e.Note = "the server " + m.group.unheldWords()
 			}
 			readings = append(readings, e.reading(tag, 0))
 		}

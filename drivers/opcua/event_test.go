@@ -163,10 +163,11 @@ func eventList(t testing.TB) []byte {
 }
 
 // takeEvents has a feed take a list.
-func takeEvents(data []byte) (all []drivers.Push, s *subscription, err error) {
+func takeEvents(data []byte) (all []drivers.Push, m *member, err error) {
 	g := &group{tags: []tag{{event: &event{}}, {}}}
 	f := &feed{subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, 1<<12), ctx: context.Background()}
-	s = &subscription{group: g, refreshing: map[int]bool{}}
+	s := &subscription{}
+	m = s.add(drivers.Ref{}, g, 0)
 	f.subs[1] = s
 	r := newReader(data)
 	err = f.events(s, &r)
@@ -174,7 +175,7 @@ func takeEvents(data []byte) (all []drivers.Push, s *subscription, err error) {
 	for p := range f.pushes {
 		all = append(all, p)
 	}
-	return all, s, err
+	return all, m, err
 }
 
 func TestEventsOfAList(t *testing.T) {

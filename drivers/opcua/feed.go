@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -32,7 +31,8 @@ type feed struct {
 	subs   map[uint32]*subscription
 	rooms  [maxPushes + 2][]telemetry.Reading // of the pushes that wait, the one being taken and the one being filled
 	room   int                                // the next of rooms
-	first  []drivers.Push                     // what is known before anything is published
+	first  []opening                          // what is told before anything is published
+	full   string                             // why the server has no more subscriptions
 	pushes chan drivers.Push
 	off    bool // tests: nothing is missed
 
@@ -60,29 +60,6 @@ type feed struct {
 
 	finder finder
 	converter
-}
-
-// subscription is one group that is pushed.
-type subscription struct {
-	terms
-	ref        drivers.Ref
-	group      *group
-	next       uint32         // the sequence number of its next message
-	heard      time.Time      // when the last one was taken
-	came       time.Time      // up to then the server has sent all that it had: when the last one would have come without a lag
-	behind     int            // messages in a row behind which it had more to send
-	quiet      time.Duration  // how long it may say nothing
-	refused    []int          // tags that the server does not monitor, tried again now and then
-	reasons    map[int]string // why
-	items      []uint32       // the ids of its monitored items, by tag; 0 = none
-	dead       map[int]uint32 // tags whose nodes are gone, and the status that said so
-	retry      time.Time
-	*verified               // nil = it is not
-	refresh    bool         // the server wants to be asked for its conditions
-	refreshing map[int]bool // tags of events to which it tells them
-	listens    int64        // µs since 1970, by the server's clock: since when it monitors for us
-	asked      time.Time    // when it was asked for its conditions
-	silence    *silence     // nil = its tags may be silent for as long as they like
 }
 
 func newFeed(l *link, set *settings) *feed {
@@ -123,17 +100,16 @@ func (f *feed) run() {
 	defer close(f.ended)
 	defer close(f.pushes)
 	if err := f.serve(); err != nil && f.ctx.Err() == nil {
-		f.push(drivers.Push{Err: err, Since: f.since})
+		f.hand(drivers.Push{Err: err, Since: f.since, At: f.at})
 	}
 }
 
 // serve keeps Publish requests at the server and hands on what it answers, until the link is lost or has ended.
 func (f *feed) serve() (err error) {
 	defer caught(&err)
-	for _, p := range f.first {
-		f.push(p)
+	if err := f.begin(); err != nil {
+		return err
 	}
-	f.first = nil
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for err == nil {
@@ -153,9 +129,14 @@ func (f *feed) serve() (err error) {
 	return err
 }
 
-// push hands one push on, however long that takes.
-func (f *feed) push(p drivers.Push) {
-	p.At = f.at
+// push hands one push of a group on, however long that takes.
+func (f *feed) push(m *member, p drivers.Push) {
+	p.Group, p.At = m.ref, f.at
+	m.told = f.at
+	f.hand(p)
+}
+
+func (f *feed) hand(p drivers.Push) {
 	select {
 	case f.pushes <- p:
 	case <-f.ctx.Done():
@@ -163,11 +144,13 @@ func (f *feed) push(p drivers.Push) {
 }
 
 // pushPart hands on a portion of the part at hand of a message, the last of it or not. Until all of a message was handed on, what is missing began before it.
-func (f *feed) pushPart(s *subscription, p drivers.Push, last bool) {
+func (f *feed) pushPart(m *member, p drivers.Push, last bool) {
+	before := f.at
 	if f.last && last {
-		f.at = s.came
+		f.at = m.came
 	}
-	f.push(p)
+	f.push(m, p)
+	f.at = before
 }
 
 // publish sends as many Publish requests as should wait at the server. They say what has come.
@@ -226,8 +209,7 @@ func (f *feed) answer(body []byte, err error) error {
 	}
 	s.arrived(f.came.Add(-f.lag.of(f.sought, f.came, sent)), more)
 	if parts == 0 {
-		f.at = s.came
-		f.push(drivers.Push{Group: s.ref})
+		f.signs(s, true)
 		return nil
 	}
 	s.next = after(sequence)
@@ -235,6 +217,7 @@ func (f *feed) answer(body []byte, err error) error {
 		return err
 	}
 	f.acks = append(f.acks, ack{s.id, sequence})
+	f.signs(s, false)
 	return nil
 }
 
@@ -297,7 +280,9 @@ func (f *feed) between(s *subscription, sequence uint32) error {
 		}
 	}
 	if lost > 0 {
-		f.push(drivers.Push{Group: s.ref, Lost: lost, Note: "messages of the subscription are lost, and the server does not have them any more"})
+		for _, m := range s.members {
+			f.push(m, drivers.Push{Lost: lost, Note: "messages of the subscription are lost, and the server does not have them any more"})
+		}
 	}
 	return nil
 }
@@ -368,55 +353,15 @@ func (f *feed) changed(status ua.StatusCode) error {
 	return fmt.Errorf("the server has ended the subscription: %w", statusError(status))
 }
 
-// data hands on the values of a DataChangeNotification (OPC 10000-4, 7.25.2).
-func (f *feed) data(s *subscription, r *reader) error {
-	for n := r.Count(5); n > 0 && r.Err == nil; {
-		p := drivers.Push{Group: s.ref, Readings: slices.Grow(f.rooms[f.room][:0], min(n, maxPush))}
-		for ; n > 0 && len(p.Readings) < maxPush; n-- {
-			tag := int(r.U32())
-			v := r.DataValue(0)
-			if r.Err != nil {
-				break
-			}
-			if tag >= len(s.group.tags) {
-				return protocolError("the server reports a value that was not asked for")
-			}
-			if v.Status&overflowed == overflowed {
-				p.Lost += 1 + len(s.group.also[tag])
-				p.Tags = append(p.Tags, uint32(tag))
-				for _, other := range s.group.also[tag] {
-					p.Tags = append(p.Tags, uint32(other))
-				}
-			}
-			if s.group.ask.bands[tag] == 0 { // else a read may say another value
-				s.note(tag, &v, s.heard, s.came)
-			}
-			if !f.lives(s, tag, &v) {
-				continue
-			}
-			from := len(p.Readings)
-			p.Readings = f.readings(f.ctx, s.group, tag, &v, p.Readings)
-			for i := from; i < len(p.Readings); i++ {
-				s.silence.note(&p.Readings[i], s.heard)
-			}
-		}
-		f.rooms[f.room] = p.Readings
-		f.room = (f.room + 1) % len(f.rooms)
-		f.pushPart(s, p, n == 0)
-	}
-	return f.spoilt(s, r.Err)
-}
-
-// overflowed is set in the status of a value before which the server has discarded others (OPC 10000-4, 7.39.1).
-const overflowed = 0x480
-
-// spoilt remembers that a group cannot be pushed, nil for any, because one of its values spoils the messages: polls find out which.
-func (f *feed) spoilt(group *subscription, err error) error {
+// spoilt remembers that the groups of a subscription cannot be pushed, nil for any, because one of its values spoils the messages: polls find out which.
+func (f *feed) spoilt(of *subscription, err error) error {
 	if err == nil || !splittable(err) {
 		return err
 	}
 	for _, s := range f.subs {
-		s.group.spoilt = s.group.spoilt || group == nil || s == group
+		for _, m := range s.members {
+			m.group.spoilt = m.group.spoilt || of == nil || s == of
+		}
 	}
 	return fmt.Errorf("%w; the tags are polled from now on", err)
 }
@@ -424,27 +369,32 @@ func (f *feed) spoilt(group *subscription, err error) error {
 // wake returns when there is something to do though the server says nothing.
 func (f *feed) wake() time.Time {
 	at, _ := f.link.channel.Times()
+	soon := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
 	for _, s := range f.subs {
-		if due := s.heard.Add(s.quiet); due.Before(at) {
-			at = due
-		}
-		if len(s.refused) > 0 && s.retry.Before(at) {
-			at = s.retry
-		}
-		if s.verified != nil && s.due.Before(at) {
-			at = s.due
-		}
-		if !s.group.about.over && s.group.about.next.Before(at) {
-			at = s.group.about.next
-		}
-		if s.silence != nil && s.silence.due.Before(at) {
-			at = s.silence.due
+		soon(s.heard.Add(s.quiet))
+		for _, m := range s.members {
+			if len(m.refused) > 0 {
+				soon(m.retry)
+			}
+			if m.verified != nil {
+				soon(m.due)
+			}
+			if !m.group.about.over {
+				soon(m.group.about.next)
+			}
+			if m.silence != nil {
+				soon(m.silence.due)
+			}
 		}
 	}
 	return at
 }
 
-// overdue looks for subscriptions that say nothing, and tries refused tags again.
+// overdue looks for subscriptions that say nothing, and for what is due of their groups.
 func (f *feed) overdue(now time.Time) error {
 	select {
 	case call := <-f.done: // it says something after all
@@ -462,22 +412,32 @@ func (f *feed) overdue(now time.Time) error {
 			f.silent = true
 			return silentError(s.quiet)
 		}
-		if len(s.refused) > 0 && !now.Before(s.retry) {
-			if err := f.retryRefused(s, now); err != nil {
+		for _, m := range s.members {
+			if err := f.due(m, now); err != nil {
 				return err
 			}
 		}
-		if s.group.about.due(now) {
-			f.link.types.details(f.ctx, s.group, now)
+	}
+	return nil
+}
+
+// due tries refused tags of a group again, and looks after the others.
+func (f *feed) due(m *member, now time.Time) error {
+	if len(m.refused) > 0 && !now.Before(m.retry) {
+		if err := f.retryRefused(m, now); err != nil {
+			return err
 		}
-		if s.verified != nil && !now.Before(s.due) {
-			if err := f.verify(s, now); err != nil {
-				return err
-			}
+	}
+	if m.group.about.due(now) {
+		f.link.types.details(f.ctx, m.group, now)
+	}
+	if m.verified != nil && !now.Before(m.due) {
+		if err := f.verify(m, now); err != nil {
+			return err
 		}
-		if s.silence != nil && !now.Before(s.silence.due) {
-			f.hush(s, now)
-		}
+	}
+	if m.silence != nil && !now.Before(m.silence.due) {
+		f.hush(m, now)
 	}
 	return nil
 }

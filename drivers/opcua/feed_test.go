@@ -19,16 +19,16 @@ import (
 )
 
 // offline returns a feed with one subscription, number 7 of so many tags, whose link is closed.
-func offline(tags int) (*feed, *subscription) {
+func offline(tags int) (*feed, *member) {
 	ours, theirs := net.Pipe()
 	theirs.Close()
 	l := &link{channel: wire.New(ours, wire.Unsecured(), func(uint32) string { return "" }), timeout: time.Second}
 	l.channel.Close()
 	f := newFeed(l, &settings{queue: defaultQueue, quiet: minQuiet})
 	f.pushes = make(chan drivers.Push, 4096)
-	s := &subscription{terms: terms{id: 7}, group: &group{tags: make([]tag, tags)}, next: 1, reasons: map[int]string{}, items: make([]uint32, tags), dead: map[int]uint32{}, refreshing: map[int]bool{}}
+	s := &subscription{terms: terms{id: 7}, next: 1}
 	f.subs[s.id] = s
-	return f, s
+	return f, s.add(drivers.Ref{}, &group{tags: make([]tag, tags)}, 0)
 }
 
 // publishResponse is the body of a Publish response, by the library.
@@ -197,7 +197,7 @@ func FuzzPublish(f *testing.F) {
 			t.Fatalf("%d bytes cost %d", len(raw), got)
 		}
 		var malformed malformedError
-		if errors.As(err, &malformed) && !x.subs[7].group.spoilt {
+		if errors.As(err, &malformed) && !x.subs[7].members[0].group.spoilt {
 			t.Fatal("a malformed message, and the group is not polled")
 		}
 		for len(x.pushes) > 0 {

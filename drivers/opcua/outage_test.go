@@ -25,6 +25,8 @@ type journal struct {
 	starts int
 	heard  time.Time // up to then nothing is missing
 	open   *line     // the outage that is not over
+
+	interval time.Duration // of the group; 0 = 50 ms
 }
 
 // line is a value, or a gap with its name.
@@ -36,7 +38,9 @@ type line struct {
 }
 
 // margin is what the poller allows for the way of a push.
-const margin = time.Second + 50*time.Millisecond
+func (j *journal) margin() time.Duration {
+	return time.Second + cmp.Or(j.interval, 50*time.Millisecond)
+}
 
 func (j *journal) add(l line) {
 	j.mu.Lock()
@@ -60,7 +64,7 @@ func (j *journal) cut(since time.Time, err error) {
 	if j.open != nil || j.heard.IsZero() || err == nil {
 		return
 	}
-	j.open = &line{gap: err.Error(), from: j.heard.Add(-margin), to: time.Now()}
+	j.open = &line{gap: err.Error(), from: j.heard.Add(-j.margin()), to: time.Now()}
 	if !since.IsZero() && since.Before(j.open.from) {
 		j.open.from = since
 	}
@@ -127,7 +131,7 @@ func (j *journal) take(p *drivers.Push, ok bool) error {
 	case p.Err != nil:
 		return p.Err
 	case p.Lost > 0:
-		j.add(line{gap: fmt.Sprintf("%d lost of %v: %s", p.Lost, p.Tags, p.Note), from: j.heard.Add(-margin), to: time.Now()})
+		j.add(line{gap: fmt.Sprintf("%d lost of %v: %s", p.Lost, p.Tags, p.Note), from: j.heard.Add(-j.margin()), to: time.Now()})
 	}
 	if p.At.IsZero() {
 		p.At = time.Now()

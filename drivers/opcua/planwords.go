@@ -33,6 +33,9 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 			items += len(groups[i].asked())
 		}
 		line := fmt.Sprintf("in all %s with %s; %s", telemetry.Count(len(groups), "subscription"), telemetry.Count(items, "item"), leastOfServers)
+		if len(groups) > 1 {
+			line += "; groups share one, published as often as the fastest of them, where the server has too few"
+		}
 		if d.hasRule() {
 			line += "; and one subscription more, if the server has it, to hear when its nodes change"
 		}

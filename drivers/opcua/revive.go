@@ -20,47 +20,47 @@ func gone(status uint32) bool {
 }
 
 // lives takes the status of a pushed value, and reports whether it is news: an item made anew for a node that is still gone may say so again.
-func (f *feed) lives(s *subscription, tag int, v *wire.DataValue) (news bool) {
-	before, dead := s.dead[tag]
+func (f *feed) lives(m *member, tag int, v *wire.DataValue) (news bool) {
+	before, dead := m.dead[tag]
 	if !gone(v.Status) {
 		if dead {
-			delete(s.dead, tag)
-			s.accept(tag)
+			delete(m.dead, tag)
+			m.accept(tag)
 		}
 		return true
 	}
-	if _, refused := s.reasons[tag]; !refused {
-		if len(s.refused) == 0 {
-			s.retry = time.Now().Add(asideTime)
+	if _, refused := m.reasons[tag]; !refused {
+		if len(m.refused) == 0 {
+			m.retry = time.Now().Add(asideTime)
 		}
-		s.refuse(tag, f.texts.reason(ua.StatusCode(v.Status)))
+		m.refuse(tag, f.texts.reason(ua.StatusCode(v.Status)))
 	}
-	s.dead[tag] = v.Status
-	s.verified.forget(tag)
+	m.dead[tag] = v.Status
+	m.verified.forget(tag)
 	return !dead || before != v.Status
 }
 
 // accept takes a tag out of those that are tried again.
-func (s *subscription) accept(tag int) {
-	if _, refused := s.reasons[tag]; refused {
-		delete(s.reasons, tag)
-		s.refused = slices.DeleteFunc(s.refused, func(t int) bool { return t == tag })
+func (m *member) accept(tag int) {
+	if _, refused := m.reasons[tag]; refused {
+		delete(m.reasons, tag)
+		m.refused = slices.DeleteFunc(m.refused, func(t int) bool { return t == tag })
 	}
 }
 
 // bury deletes the items of the tags that have one.
-func (f *feed) bury(s *subscription, tags []int) error {
+func (f *feed) bury(m *member, tags []int) error {
 	var items []uint32
 	for _, tag := range tags {
-		if s.items[tag] != 0 {
-			items = append(items, s.items[tag])
-			s.items[tag] = 0
+		if m.items[tag] != 0 {
+			items = append(items, m.items[tag])
+			m.items[tag] = 0
 		}
 	}
 	if len(items) == 0 {
 		return nil
 	}
-	_, err := f.call(f.ctx, id.DeleteMonitoredItemsRequest_Encoding_DefaultBinary, id.DeleteMonitoredItemsResponse_Encoding_DefaultBinary, encodeDeleteItems(s.id, items))
+	_, err := f.call(f.ctx, id.DeleteMonitoredItemsRequest_Encoding_DefaultBinary, id.DeleteMonitoredItemsResponse_Encoding_DefaultBinary, encodeDeleteItems(m.id, items))
 	return unlessRefused(err)
 }
 

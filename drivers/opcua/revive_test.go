@@ -65,7 +65,7 @@ func TestNodeComesBack(t *testing.T) {
 
 // TestLives: a tag whose node is gone is told of once, also by an item that was made anew; one that the server revives is not tried again.
 func TestLives(t *testing.T) {
-	f, s := &feed{converter: converter{texts: statusTexts{}}}, &subscription{reasons: map[int]string{}, dead: map[int]uint32{}}
+	f, s := &feed{converter: converter{texts: statusTexts{}}}, &member{reasons: map[int]string{}, dead: map[int]uint32{}}
 	dead, good := wire.DataValue{Status: uint32(ua.StatusBadNodeIDUnknown)}, wire.DataValue{}
 	told := []bool{f.lives(s, 3, &dead), f.lives(s, 3, &dead)}
 	s.refused = nil // as a retry takes it, and the server then monitors it

@@ -59,7 +59,7 @@ func TestRequestsAreTheLibrarys(t *testing.T) {
 			NodesToBrowse: []*ua.BrowseDescription{{NodeID: ua.NewTwoByteNodeID(85), ReferenceTypeID: ua.NewTwoByteNodeID(id.HierarchicalReferences), IncludeSubtypes: true, NodeClassMask: uint32(ua.NodeClassVariable)}}}},
 		{id.CreateSubscriptionRequest_Encoding_DefaultBinary, encodeCreateSubscription(terms{publish: 250 * time.Millisecond, life: 60, keepAlive: 7}, 1000),
 			&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 250, RequestedLifetimeCount: 60, RequestedMaxKeepAliveCount: 7, MaxNotificationsPerPublish: 1000, PublishingEnabled: true}},
-		{id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, encodeMonitor(9, &plan{ids: own}, []int{1, 0}, 1500*time.Microsecond, 10),
+		{id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, encodeMonitor(9, 0, &plan{ids: own}, []int{1, 0}, 1500*time.Microsecond, 10),
 			&ua.CreateMonitoredItemsRequest{SubscriptionID: 9, TimestampsToReturn: ua.TimestampsToReturnBoth, ItemsToCreate: []*ua.MonitoredItemCreateRequest{
 				{ItemToMonitor: nodes[1], MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: &ua.MonitoringParameters{ClientHandle: 1, SamplingInterval: 1.5, Filter: ua.NewExtensionObject(nil), QueueSize: 10, DiscardOldest: true}},
 				{ItemToMonitor: nodes[0], MonitoringMode: ua.MonitoringModeReporting, RequestedParameters: &ua.MonitoringParameters{SamplingInterval: 1.5, Filter: ua.NewExtensionObject(nil), QueueSize: 10, DiscardOldest: true}}}}},

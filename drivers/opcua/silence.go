@@ -54,29 +54,29 @@ func (s *silence) note(r *telemetry.Reading, now time.Time) {
 }
 
 // holds takes a value that a read has found unchanged, and pushes it when it had counted as silent.
-func (f *feed) holds(s *subscription, tag int, value *wire.DataValue, now time.Time) {
-	if s.silence == nil {
+func (f *feed) holds(m *member, tag int, value *wire.DataValue, now time.Time) {
+	if m.silence == nil {
 		return
 	}
-	told := s.silence.told[tag]
-	all := f.readings(f.ctx, s.group, tag, value, nil)
+	told := m.silence.told[tag]
+	all := f.readings(f.ctx, m.group, tag, value, nil)
 	for i := range all {
-		s.silence.note(&all[i], now)
+		m.silence.note(&all[i], now)
 	}
 	if told {
-		f.pushOf(s, all)
+		f.pushOf(m, all)
 	}
 }
 
 // pushOf pushes readings that are no sign of life of the subscription.
-func (f *feed) pushOf(s *subscription, readings []telemetry.Reading) {
-	f.at = s.came
-	f.push(drivers.Push{Group: s.ref, Readings: readings})
+func (f *feed) pushOf(m *member, readings []telemetry.Reading) {
+	f.at = m.came
+	f.push(m, drivers.Push{Readings: readings})
 }
 
 // hush pushes the tags that have become silent. Those that the server does not monitor are bad with its reason.
-func (f *feed) hush(s *subscription, now time.Time) {
-	q := s.silence
+func (f *feed) hush(m *member, now time.Time) {
+	q := m.silence
 	if late := now.Sub(q.due); late > time.Second { // it was us who slept, or who could not hand on
 		q.due = now.Add(grace)
 		return
@@ -84,14 +84,14 @@ func (f *feed) hush(s *subscription, now time.Time) {
 	q.due = now.Add(q.group.silence / 8)
 	var silent []telemetry.Reading
 	for tag, heard := range q.heard {
-		if _, refused := s.reasons[s.group.nodeOf(tag)]; refused || heard.IsZero() || q.told[tag] || now.Sub(heard) < q.group.silence {
+		if _, refused := m.reasons[m.group.nodeOf(tag)]; refused || heard.IsZero() || q.told[tag] || now.Sub(heard) < q.group.silence {
 			continue
 		}
 		q.told[tag] = true
 		silent = append(silent, q.reading(tag))
 	}
 	for part := range slices.Chunk(silent, maxPush) {
-		f.pushOf(s, part)
+		f.pushOf(m, part)
 	}
 }
 

@@ -3,7 +3,6 @@ package opcua
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -44,7 +43,7 @@ func (d *driver) Subscribe(ctx context.Context, ref drivers.Ref) (pushed bool, e
 		err = d.feed.subscribe(ctx, ref, g)
 	}
 	for i := 0; i < maxHints && err == nil; i++ {
-		err = d.explain(ctx, g, d.feed.first[len(d.feed.first)-1].Readings)
+		err = d.explain(ctx, g, d.feed.first[len(d.feed.first)-1].readings)
 	}
 	if err == nil && ref.Group == len(d.groups[ref.Device])-1 {
 		err = d.watchModels(ctx)
@@ -79,58 +78,62 @@ func (d *driver) Pushed() <-chan drivers.Push {
 	return d.feed.pushes
 }
 
-// subscribe creates the subscription of a group and its items.
+// opening is what is told of a group before anything is published.
+type opening struct {
+	member   *member
+	asked    terms
+	got      revised
+	readings []telemetry.Reading // of tags that are refused
+}
+
+// subscribe creates the subscription of a group, or lets it share one, and its items.
 func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 	asked := termsFor(g.interval, f.set.quiet)
-	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
+	s, err := f.carrier(ctx, asked)
 	if err != nil {
 		return err
 	}
-	s := &subscription{terms: r.terms(), ref: ref, group: g, next: 1, reasons: map[int]string{}, items: make([]uint32, len(g.tags)), dead: map[int]uint32{}, refreshing: map[int]bool{}, retry: time.Now().Add(asideTime),
-		verified: newVerified(f.set.verify, len(g.tags)), silence: newSilence(g, time.Now())}
-	if r.Err != nil {
-		return r.Err
-	}
-	s.quiet = quiet(s.terms, f.set.quiet)
-	f.subs[s.id] = s
+	m := s.add(ref, g, f.set.verify)
 	var bad []telemetry.Reading
 	for tag, reason := range g.ask.reasons {
 		switch {
 		case g.isLost(tag), g.homeless(tag):
-			bad = append(bad, s.refuse(tag, reason))
+			bad = append(bad, m.refuse(tag, reason))
 		case reason != "" && reason != shared && reason != eventsOnly:
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
-	more, err := f.monitor(ctx, s, append(slices.Clone(g.ask.tags), g.listening()...), &got)
+	more, err := f.monitor(ctx, m, append(slices.Clone(g.ask.tags), g.listening()...), &got)
 	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
 		err = statusError(ua.StatusBadTooManyMonitoredItems)
 	}
 	if refused := statusError(0); errors.As(err, &refused) {
-		return cmp.Or(f.unsubscribe(ctx, s), err)
-	}
-	if err == nil && len(g.ask.filters) > 0 {
-		err = f.refresh(s)
+		return cmp.Or(f.leave(ctx, m), err)
 	}
 	if err != nil {
 		return err
 	}
-	f.first = append(f.first, drivers.Push{Group: ref, Readings: append(g.spreadBad(append(bad, more...)), s.begun(g.listening())...), Note: g.news(got.note(asked, f, s))})
+	f.first = append(f.first, opening{m, asked, got, g.spreadBad(append(bad, more...))})
 	return nil
 }
 
-// unsubscribe has the server forget a subscription, whose group is polled then.
-func (f *feed) unsubscribe(ctx context.Context, s *subscription) error {
-	delete(f.subs, s.id)
-	return f.deleteSubscription(ctx, s.id)
-}
-
-func (f *feed) deleteSubscription(ctx context.Context, number uint32) error {
-	_, err := f.call(ctx, id.DeleteSubscriptionsRequest_Encoding_DefaultBinary, id.DeleteSubscriptionsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
-		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, 1), number), nil
-	})
-	return unlessRefused(err)
+// begin asks for the conditions of each subscription, once for all groups that share it, and tells what is known before anything is published.
+func (f *feed) begin() error {
+	for _, s := range f.subs {
+		if slices.ContainsFunc(s.members, func(m *member) bool { return len(m.group.ask.filters) > 0 }) {
+			if err := f.refresh(s); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range f.first {
+		o := &f.first[i]
+		m, g := o.member, o.member.group
+		f.push(m, drivers.Push{Readings: append(o.readings, m.begun(g.listening())...), Note: g.news(o.got.note(o.asked, f, m))})
+	}
+	f.first = nil
+	return nil
 }
 
 // listening returns the tags of events whose nodes are known.
@@ -161,13 +164,16 @@ type revised struct {
 }
 
 // note says in words where the server does not do what was asked for, "" when it does all.
-func (v *revised) note(asked terms, f *feed, s *subscription) string {
+func (v *revised) note(asked terms, f *feed, m *member) string {
 	var words []string
-	if s.publish > asked.publish {
-		words = append(words, fmt.Sprintf("publishes every %s, not every %s", say(s.publish), say(asked.publish)))
+	if text := m.shared(f.full); text != "" {
+		words = append(words, text)
 	}
-	if v.sampling > s.group.interval {
-		words = append(words, fmt.Sprintf("samples some tags every %s, not every %s", say(v.sampling), say(s.group.interval)))
+	if m.publish > asked.publish {
+		words = append(words, fmt.Sprintf("publishes every %s, not every %s", say(m.publish), say(asked.publish)))
+	}
+	if v.sampling > m.group.interval {
+		words = append(words, fmt.Sprintf("samples some tags every %s, not every %s", say(v.sampling), say(m.group.interval)))
 	}
 	if v.queue < uint32(f.set.queue) {
 		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.set.queue))
@@ -175,11 +181,11 @@ func (v *revised) note(asked terms, f *feed, s *subscription) string {
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
 	}
-	if s.group.unheld != "" {
-		words = append(words, s.group.unheldWords())
+	if m.group.unheld != "" {
+		words = append(words, m.group.unheldWords())
 	}
-	if usual := quiet(asked, f.set.quiet); s.quiet > usual {
-		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(s.quiet), say(usual)))
+	if usual := quiet(asked, f.set.quiet); m.quiet > usual {
+		words = append(words, fmt.Sprintf("may be silent for %s, not %s, until that is noticed", say(m.quiet), say(usual)))
 	}
 	if len(words) == 0 {
 		return ""
@@ -198,12 +204,12 @@ func (g *group) news(note string) string {
 
 // monitor creates items for some tags, in requests that shrink when the server refuses them for their size or for one of their nodes. It
 // returns readings of the tags that are refused.
-func (f *feed) monitor(ctx context.Context, s *subscription, tags []int, got *revised) (bad []telemetry.Reading, err error) {
+func (f *feed) monitor(ctx context.Context, m *member, tags []int, got *revised) (bad []telemetry.Reading, err error) {
 	limit, refusals := f.items, 0
 	bytes := min(maxRequest, f.link.channel.Request()/2)
 	for len(tags) > 0 {
-		n := s.group.fit(tags, min(limit, bytes/2/itemSize), bytes/2)
-		more, err := f.create(ctx, s, tags[:n], got)
+		n := m.group.fit(tags, min(limit, bytes/2/itemSize), bytes/2)
+		more, err := f.create(ctx, m, tags[:n], got)
 		switch {
 		case err == nil:
 			bad, tags = append(bad, more...), tags[n:]
@@ -216,7 +222,7 @@ func (f *feed) monitor(ctx context.Context, s *subscription, tags []int, got *re
 			refusals++
 		default:
 			for _, tag := range tags[:n] {
-				bad = append(bad, s.refuse(tag, err.Error()))
+				bad = append(bad, m.refuse(tag, err.Error()))
 			}
 			limit, tags = f.items, tags[n:]
 		}
@@ -225,17 +231,17 @@ func (f *feed) monitor(ctx context.Context, s *subscription, tags []int, got *re
 }
 
 // create creates items in one request.
-func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *revised) (bad []telemetry.Reading, err error) {
+func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) (bad []telemetry.Reading, err error) {
 	r, err := f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary,
-		encodeMonitor(s.id, &s.group.ask, tags, s.group.interval, f.set.queue))
+		encodeMonitor(m.id, m.base, &m.group.ask, tags, m.group.interval, f.set.queue))
 	if err != nil {
 		return nil, err
 	}
 	if n := r.Count(4); r.Err == nil && n != len(tags) {
 		return nil, protocolError(fmt.Sprintf("the server answered with %d results for %d items", n, len(tags)))
 	}
-	if s.listens == 0 {
-		s.listens = micros(ticksOf(r.Clock))
+	if m.listens == 0 {
+		m.listens = micros(ticksOf(r.Clock))
 	}
 	var again []int
 	for _, tag := range tags {
@@ -243,17 +249,17 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 		switch {
 		case r.Err != nil:
 			return nil, r.Err
-		case s.group.ask.bands[tag] > 0 && noDeadband(i.status):
-			delete(s.group.ask.bands, tag)
+		case m.group.ask.bands[tag] > 0 && noDeadband(i.status):
+			delete(m.group.ask.bands, tag)
 			got.unfit++
 			again = append(again, tag)
 		case i.status>>31 != 0:
 			got.crowded = got.crowded || i.status&0xFFFF0000 == ua.StatusBadTooManyMonitoredItems
-			bad = append(bad, s.refuse(tag, f.texts.reason(i.status)))
+			bad = append(bad, m.refuse(tag, f.texts.reason(i.status)))
 		default:
-			delete(s.reasons, tag)
-			s.items[tag] = i.id
-			if s.group.tags[tag].event != nil {
+			delete(m.reasons, tag)
+			m.items[tag] = i.id
+			if m.group.tags[tag].event != nil {
 				continue
 			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
@@ -262,18 +268,18 @@ func (f *feed) create(ctx context.Context, s *subscription, tags []int, got *rev
 	if len(again) == 0 {
 		return bad, nil
 	}
-	more, err := f.monitor(ctx, s, again, got)
+	more, err := f.monitor(ctx, m, again, got)
 	return append(bad, more...), err
 }
 
 // retryRefused tries once more some of the tags that the server does not monitor, and says where the reason is another.
-func (f *feed) retryRefused(s *subscription, now time.Time) error {
-	s.retry = now.Add(asideTime)
-	n := min(len(s.refused), f.items)
-	tags := slices.Clone(s.refused[:n])
-	s.refused = slices.Delete(s.refused, 0, n)
-	before := maps.Clone(s.reasons)
-	if err := f.bury(s, tags); err != nil {
+func (f *feed) retryRefused(m *member, now time.Time) error {
+	m.retry = now.Add(asideTime)
+	n := min(len(m.refused), f.items)
+	tags := slices.Clone(m.refused[:n])
+	m.refused = slices.Delete(m.refused, 0, n)
+	before := maps.Clone(m.reasons)
+	if err := f.bury(m, tags); err != nil {
 		return err
 	}
 	moved, err := f.finder.renumbered(f.ctx, &f.converter)
@@ -283,34 +289,34 @@ func (f *feed) retryRefused(s *subscription, now time.Time) error {
 	if moved {
 		return renumberedError
 	}
-	tags, bad, err := f.searchLost(s, tags)
+	tags, bad, err := f.searchLost(m, tags)
 	if err != nil {
 		return err
 	}
-	more, err := f.monitor(f.ctx, s, tags, new(revised))
+	more, err := f.monitor(f.ctx, m, tags, new(revised))
 	if err != nil {
 		return err
 	}
 	bad = append(bad, more...)
 	bad = slices.DeleteFunc(bad, func(r telemetry.Reading) bool { return before[int(r.Tag)] == r.Reason })
-	begun := s.begun(tags)
-	if f.at = s.came; len(bad)+len(begun) > 0 {
-		f.push(drivers.Push{Group: s.ref, Readings: append(s.group.spreadBad(bad), begun...)})
+	begun := m.begun(tags)
+	if f.at = m.came; len(bad)+len(begun) > 0 {
+		f.push(m, drivers.Push{Readings: append(m.group.spreadBad(bad), begun...)})
 	}
 	if len(begun) > 0 {
-		return f.refresh(s)
+		return f.refresh(m.subscription)
 	}
 	return nil
 }
 
 // searchLost looks again for the nodes of those of the tags whose browse paths have led to none, or to one that is gone; those without a namespace wait for the next session. It returns the tags that have one, and
 // readings of the others.
-func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telemetry.Reading, err error) {
+func (f *feed) searchLost(m *member, tags []int) (found []int, bad []telemetry.Reading, err error) {
 	var lost []int
 	for _, tag := range tags {
-		if s.group.homeless(tag) {
-			s.refuse(tag, s.group.ask.reasons[tag])
-		} else if _, dead := s.dead[tag]; s.group.isLost(tag) || dead && s.group.tags[tag].addr.kind == byPath {
+		if m.group.homeless(tag) {
+			m.refuse(tag, m.group.ask.reasons[tag])
+		} else if _, dead := m.dead[tag]; m.group.isLost(tag) || dead && m.group.tags[tag].addr.kind == byPath {
 			lost = append(lost, tag)
 		} else {
 			found = append(found, tag)
@@ -319,13 +325,13 @@ func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telem
 	if len(lost) == 0 {
 		return found, nil, nil
 	}
-	still, err := f.finder.locate(f.ctx, s.group, lost)
+	still, err := f.finder.locate(f.ctx, m.group, lost)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, tag := range lost {
 		if slices.Contains(still, tag) {
-			bad = append(bad, s.refuse(tag, s.group.ask.reasons[tag]))
+			bad = append(bad, m.refuse(tag, m.group.ask.reasons[tag]))
 		} else {
 			found = append(found, tag)
 		}
@@ -334,8 +340,8 @@ func (f *feed) searchLost(s *subscription, tags []int) (found []int, bad []telem
 }
 
 // refuse remembers that the server does not monitor a tag.
-func (s *subscription) refuse(tag int, reason string) telemetry.Reading {
-	s.refused = append(s.refused, tag)
-	s.reasons[tag] = reason
+func (m *member) refuse(tag int, reason string) telemetry.Reading {
+	m.refused = append(m.refused, tag)
+	m.reasons[tag] = reason
 	return telemetry.BadReading(tag, 0, reason)
 }

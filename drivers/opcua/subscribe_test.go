@@ -144,7 +144,7 @@ func TestBadNodesAmongMany(t *testing.T) {
 			}
 			t.Logf("FIGURES %d of 1000 good after %.2f s", good, time.Since(begin).Seconds())
 			for _, s := range d.feed.subs {
-				if len(s.refused) != 10 || len(s.reasons) != 10 {
+				if s := s.members[0]; len(s.refused) != 10 || len(s.reasons) != 10 {
 					t.Errorf("%d refused, %d reasons", len(s.refused), len(s.reasons))
 				}
 			}

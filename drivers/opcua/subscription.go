@@ -41,8 +41,8 @@ func (r *reader) terms() terms {
 }
 
 // encodeMonitor returns the body of a CreateMonitoredItems request for some tags of a group, by encoded ReadValueIds. The handle of
-// an item is its tag.
-func encodeMonitor(subscription uint32, p *plan, tags []int, sampling time.Duration, queue int) func(b []byte) ([]byte, error) {
+// an item is its tag, counted from base.
+func encodeMonitor(subscription uint32, base int, p *plan, tags []int, sampling time.Duration, queue int) func(b []byte) ([]byte, error) {
 	return func(b []byte) ([]byte, error) {
 		for _, v := range [...]uint32{subscription, uint32(ua.TimestampsToReturnBoth), uint32(len(tags))} {
 			b = binary.LittleEndian.AppendUint32(b, v)
@@ -50,7 +50,7 @@ func encodeMonitor(subscription uint32, p *plan, tags []int, sampling time.Durat
 		for _, tag := range tags {
 			b = append(b, p.ids[tag]...)
 			b = binary.LittleEndian.AppendUint32(b, uint32(ua.MonitoringModeReporting))
-			b = binary.LittleEndian.AppendUint32(b, uint32(tag))
+			b = binary.LittleEndian.AppendUint32(b, uint32(base+tag))
 			if filter := p.filters[tag]; filter != nil {
 				b = append(appendFloat(b, 0), filter...)
 				b = binary.LittleEndian.AppendUint32(b, eventQueue)

@@ -114,7 +114,7 @@ func TestLostPathsAreTriedAgain(t *testing.T) {
 		}
 		s.AddPath(paths[0], "", constant(0))
 		for _, sub := range d.feed.subs {
-			sub.retry = time.Now()
+			sub.members[0].retry = time.Now()
 		}
 		last := map[uint32]telemetry.Reading{}
 		timeout := time.After(30 * time.Second)

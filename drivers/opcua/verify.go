@@ -73,8 +73,8 @@ func (v *verified) idle(now time.Time) (tags []int) {
 }
 
 // verify reads some idle tags, those first that are suspect.
-func (f *feed) verify(s *subscription, now time.Time) error {
-	v := s.verified
+func (f *feed) verify(m *member, now time.Time) error {
+	v := m.verified
 	v.due = now.Add(v.every)
 	tags := make([]int, 0, len(v.suspect))
 	for tag, found := range v.suspect {
@@ -85,7 +85,7 @@ func (f *feed) verify(s *subscription, now time.Time) error {
 	if len(tags) == 0 {
 		tags = v.idle(now)
 	}
-	tags = tags[:s.group.fit(tags, maxVerified, min(maxRequest, f.link.channel.Request()/2))]
+	tags = tags[:m.group.fit(tags, maxVerified, min(maxRequest, f.link.channel.Request()/2))]
 	before := v.suspect
 	v.suspect = map[int]image{}
 	if len(tags) == 0 {
@@ -93,7 +93,7 @@ func (f *feed) verify(s *subscription, now time.Time) error {
 	}
 	nodes := make([][]byte, len(tags))
 	for i, tag := range tags {
-		nodes[i] = s.group.ask.ids[tag]
+		nodes[i] = m.group.ask.ids[tag]
 	}
 	r, err := f.call(f.ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(nodes))
 	if n := r.Count(1); err == nil && (r.Err != nil || n != len(tags)) {
@@ -109,12 +109,12 @@ func (f *feed) verify(s *subscription, now time.Time) error {
 		}
 		if v.hash(&value) == v.pushed[tag].hash {
 			v.pushed[tag].held = now
-			f.holds(s, tag, &value, now)
+			f.holds(m, tag, &value, now)
 			continue
 		}
 		if _, again := before[tag]; again {
 			f.since = v.pushed[tag].held
-			return s.mute(tag)
+			return m.mute(tag)
 		}
 		v.suspect[tag] = image{v.hash(&value), now, now}
 	}
@@ -122,8 +122,8 @@ func (f *feed) verify(s *subscription, now time.Time) error {
 }
 
 // mute gives up on a subscription of which one tag is not reported. When that happens again the group is polled.
-func (s *subscription) mute(tag int) error {
-	g, name := s.group, s.group.tags[tag].addr
+func (m *member) mute(tag int) error {
+	g, name := m.group, m.group.tags[tag].addr
 	if !g.muted {
 		g.muted = true
 		return fmt.Errorf("the server does not report changes of %q any more", name)

@@ -196,6 +196,7 @@ func holds(all []*ua.ContentFilterElement, at int, e *Event) bool {
 
 // refreshConditions tells the standing conditions again to the items of a subscription (OPC 10000-9, 5.5.7).
 func (s *Server) refreshConditions(made *session, r *ua.CallMethodRequest) ua.StatusCode {
+	s.refreshes.Add(1)
 	if len(r.InputArguments) != 1 {
 		return ua.StatusBadArgumentsMissing
 	}

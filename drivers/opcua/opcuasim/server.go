@@ -46,6 +46,8 @@ type Options struct {
 	MinPublishing        time.Duration
 	MaxQueue, MaxPublish int
 
+	// MaxSubscriptions is how many a session may have, 0 = no limit.
+	MaxSubscriptions int
 	// MaxItems is how many items a subscription may have, 0 = no limit.
 	MaxItems int
 	// OneClient ends what a session was subscribed to when another begins: of a closed connection a server may learn late, and what it samples then is for nobody.
@@ -148,6 +150,7 @@ type Server struct {
 	reads, writes       atomic.Uint64 // requests seen
 	logins              atomic.Uint64
 	continuations       atomic.Int64 // of history
+	refreshes           atomic.Int64
 	wg                  sync.WaitGroup
 }
 
@@ -246,6 +249,9 @@ func (s *Server) SetWrongNonce(wrong bool) { s.wrongNonce.Store(wrong) }
 
 // Reads returns how many Read requests the server has seen.
 func (s *Server) Reads() uint64 { return s.reads.Load() }
+
+// Refreshes returns how many times clients have asked for the standing conditions of a subscription.
+func (s *Server) Refreshes() int { return int(s.refreshes.Load()) }
 
 // Logins returns how many ActivateSession requests, which hold the password, the server has seen.
 func (s *Server) Logins() uint64 { return s.logins.Load() }

@@ -125,6 +125,8 @@ func (s *Server) subscribed(made *session, channel *secured, request uint32, req
 	switch r := req.(type) {
 	case *ua.CreateSubscriptionRequest:
 		return s.createSubscription(made, r)
+	case *ua.ModifySubscriptionRequest:
+		return s.modifySubscription(made, r)
 	case *ua.CreateMonitoredItemsRequest:
 		return s.createItems(made, r)
 	case *ua.DeleteSubscriptionsRequest:

@@ -45,6 +45,7 @@ type subscription struct {
 	order             []uint32 // of sent
 	quiet, unanswered uint32   // publishing intervals
 	begun             bool
+	ticker            *time.Ticker
 	stop              chan struct{}
 	once              sync.Once
 }
@@ -186,9 +187,13 @@ func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRe
 	m := &session.subs
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if n := s.opts.MaxSubscriptions; n > 0 && len(m.all) >= n {
+		return nil, ua.StatusBadTooManySubscriptions
+	}
 	if m.all == nil {
 		m.all = map[uint32]*subscription{}
 	}
+	sub.ticker = time.NewTicker(sub.interval)
 	m.all[sub.id] = sub
 	s.wg.Add(1)
 	go s.publish(sub)
@@ -310,13 +315,12 @@ func (s *Server) republish(session *session, r *ua.RepublishRequest) (ua.Respons
 // publish samples and publishes until the subscription ends.
 func (s *Server) publish(sub *subscription) {
 	defer s.wg.Done()
-	ticker := time.NewTicker(sub.interval)
-	defer ticker.Stop()
+	defer sub.ticker.Stop()
 	for {
 		select {
 		case <-sub.stop:
 			return
-		case now := <-ticker.C:
+		case now := <-sub.ticker.C:
 			if !s.cycle(sub, now) {
 				return
 			}
