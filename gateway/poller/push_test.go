@@ -308,17 +308,20 @@ func TestBeats(t *testing.T) {
 		f := &pushing{fake: &fake{beats: [][]time.Duration{{2 * time.Second}}}}
 		run(t, f, 40*time.Second, []time.Duration{time.Second}, func(p *Poller) {
 			time.Sleep(5 * time.Second)
+			synctest.Wait()
 			if f.unchanged != 0 {
 				t.Errorf("the sink was told %d times before anything came", f.unchanged)
 			}
 			f.send(0, 1, 0)
 			time.Sleep(20*time.Second + time.Millisecond)
+			synctest.Wait()
 			if f.unchanged != 11 {
 				t.Errorf("the sink was told %d times in 20 s of silence, want 11", f.unchanged)
 			}
 			f.change(func() { f.connectIn = time.Minute })
 			f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
 			time.Sleep(10 * time.Second)
+			synctest.Wait()
 			if f.unchanged != 11 {
 				t.Errorf("the sink was told %d times after the link was lost", f.unchanged-11)
 			}
