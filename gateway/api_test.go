@@ -52,7 +52,7 @@ func TestAPI(t *testing.T) {
 	if change, err := c.Reload(t.Context()); err != nil || change.String() != "removed: b; connections untouched: 1" {
 		t.Errorf("reload: %v, %v", change, err)
 	}
-	for { // its poller may be handing on a last poll
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // its poller may be handing on a last poll
 		list, err := c.Values(t.Context(), "b", "", false)
 		if err != nil && strings.Contains(err.Error(), `no device "b"`) {
 			break
