@@ -25,7 +25,8 @@ calls nothing. Arguments are read as the types that the server says they have; a
 
 ` + ownSession,
 		Example: `  millrace opcua call opc.tcp://192.168.1.20:4840 "ns=2;s=Machine" Home
-  millrace opcua call opc.tcp://192.168.1.20:4840 "ns=2;s=Machine" "ns=2;s=Machine.Move" 12.5 fast --yes`,
+  millrace opcua call opc.tcp://192.168.1.20:4840 "ns=2;s=Machine" "ns=2;s=Machine.Move" 12.5 fast --yes
+  millrace opcua call opc.tcp://127.0.0.1:4840 i=85 Move 12.5 --yes     # of millrace opcua simulate; i=85 is Objects`,
 		Args: cobra.MinimumNArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.dial(cmd.Context(), args[0], nil, time.Hour, "read")

@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 
 	"millrace/drivers/telemetry"
 )
@@ -58,6 +62,9 @@ func (f *field) encodeBits(v telemetry.Value) (bits, mask uint16, err error) {
 	return uint16(n) << low & mask, mask, err
 }
 
+// maxNamed is how many texts of an enum are named in an error.
+const maxNamed = 8
+
 // unnamed returns the number of a text of the tag's enum.
 func (f *field) unnamed(v telemetry.Value) (telemetry.Value, error) {
 	c := f.check()
@@ -69,7 +76,14 @@ func (f *field) unnamed(v telemetry.Value) (telemetry.Value, error) {
 			return telemetry.Int(n), nil
 		}
 	}
-	return v, cannot("%q is not in enum", v.Text)
+	var some []string
+	for _, n := range slices.Sorted(maps.Keys(c.enum))[:min(len(c.enum), maxNamed)] {
+		some = append(some, strconv.Quote(c.enum[n]))
+	}
+	if len(some) < len(c.enum) {
+		some = append(some, "…")
+	}
+	return v, cannot("%q is not in enum, which has %s", v.Text, strings.Join(some, ", "))
 }
 
 // whole returns a number as an integer of so many bits, exactly.
@@ -188,8 +202,11 @@ func (f *field) encodeText(words []byte, v telemetry.Value) error {
 			return cannot("%d bytes take %d hex digits", length, 2*length)
 		}
 	}
-	if !ok || len(b) > length {
-		return cannot("the text has more than %d bytes or characters that the code page has not", length)
+	switch {
+	case !ok:
+		return cannot("the text has a character that the tag's code page has not")
+	case len(b) > length:
+		return cannot("the text has %d bytes, and the tag %d", len(b), length)
 	}
 	copy(words, b)
 	if f.order == orderBADC {

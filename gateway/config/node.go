@@ -190,8 +190,8 @@ func repeated(pairs []*yaml.Node) func(i int) int {
 	}
 }
 
-// formerly are keys that other words have replaced, and those.
-var formerly = map[string]string{"spare_url": `write "urls: [URL, SPARE]" in place of url and spare_url`}
+// formerly are keys that other words have replaced, or that stand elsewhere, and what to write.
+var formerly = map[string]string{"spare_url": `write "urls: [URL, SPARE]" in place of url and spare_url`, "csv": `write "tags: {csv: FILE}" in place of the list`}
 
 // foreign are the words of other gateways and of manuals for keys of ours, in lower case.
 var foreign = map[string]string{"slave": "unit", "slave_id": "unit", "slaveid": "unit", "unit_id": "unit", "unitid": "unit", "station": "unit",
