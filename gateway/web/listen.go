@@ -6,6 +6,7 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,14 +23,20 @@ type Bounds struct {
 	Admit func() bool // whether one more may stay, as far as the process is concerned; nil = always
 }
 
-// Listener listens at the page's address. It has a bound of connections at once and closes further ones as they come.
+// Listener listens at the page's address. It has a bound of connections at once. Beyond it a new one takes the place of that which
+// has asked nothing for longest, so that who opens many and leaves them does not shut out a health check; where all are at work it is closed.
 type Listener struct {
 	net.Listener
 	bounds  Bounds
-	open    atomic.Int64
 	refused atomic.Uint64
 	warn    *damped
+
+	mu   sync.Mutex
+	open map[*counted]struct{}
 }
+
+// leastIdle is how long a connection that asks nothing keeps its place at least.
+const leastIdle = time.Second
 
 // Listen opens the address "host:port" for Run. What goes wrong with it later is logged, at most a line a minute.
 func Listen(ctx context.Context, address string, b Bounds, log *slog.Logger) (*Listener, error) {
@@ -48,16 +55,20 @@ func limit(l net.Listener, b Bounds, log *slog.Logger) *Listener {
 	if b.Admit == nil {
 		b.Admit = func() bool { return true }
 	}
-	return &Listener{Listener: l, bounds: b, warn: &damped{log: log}}
+	return &Listener{Listener: l, bounds: b, warn: &damped{log: log}, open: map[*counted]struct{}{}}
 }
 
 // Most returns how many connections there may be.
 func (l *Listener) Most() int { return l.bounds.Most }
 
 // Open returns how many connections there are.
-func (l *Listener) Open() int { return int(l.open.Load()) }
+func (l *Listener) Open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
 
-// Refused returns how many connections were closed because there were as many as there may be, or no descriptor could be spared.
+// Refused returns how many connections were closed, new or idle ones, because there were as many as there may be, or no descriptor could be spared.
 func (l *Listener) Refused() uint64 { return l.refused.Load() }
 
 // Accept returns the next connection for which there is space. One goroutine calls it.
@@ -67,25 +78,68 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.open.Load() < int64(l.bounds.Most) && l.bounds.Admit() {
-			l.open.Add(1)
-			return &counted{Conn: c, open: &l.open}, nil
+		full := l.Open() >= l.bounds.Most || !l.bounds.Admit()
+		if !full {
+			return l.count(c), nil
 		}
 		l.refused.Add(1)
-		_ = c.Close()
+		idle := l.idlest(time.Now())
+		if idle != nil {
+			_ = idle.Close()
+		} else {
+			_ = c.Close()
+		}
 		l.warn.say("connections closed at once: there are as many as there may be, or the last file descriptors are kept for the store and the brokers; see who opens them", "at", l.Addr().String(), "most", l.bounds.Most, "refused", l.Refused())
+		if idle != nil {
+			return l.count(c), nil
+		}
+	}
+}
+
+func (l *Listener) count(c net.Conn) net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := &counted{Conn: c, of: l}
+	l.open[x] = struct{}{}
+	return x
+}
+
+// idlest returns the connection that has asked nothing for longest, nil when none has for leastIdle.
+func (l *Listener) idlest(now time.Time) (best *counted) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		if !c.idle.IsZero() && now.Sub(c.idle) >= leastIdle && (best == nil || c.idle.Before(best.idle)) {
+			best = c
+		}
+	}
+	return best
+}
+
+// note takes what the HTTP server says of a connection: new and between two requests it is idle.
+func (l *Listener) note(c net.Conn, state http.ConnState) {
+	x, ok := c.(*counted)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x.idle = (time.Time{}); state == http.StateNew || state == http.StateIdle {
+		x.idle = time.Now()
 	}
 }
 
 // counted is a connection that is counted until it is closed.
 type counted struct {
 	net.Conn
-	open *atomic.Int64
-	once sync.Once
+	of   *Listener
+	idle time.Time // since when it asks nothing; zero = it does. Guarded by of.mu
 }
 
 func (c *counted) Close() error {
-	defer c.once.Do(func() { c.open.Add(-1) })
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
 	return c.Conn.Close()
 }
 

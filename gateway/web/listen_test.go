@@ -168,3 +168,55 @@ func TestServerLinesDoNotHideOneAnother(t *testing.T) {
 		t.Errorf("log:\n%s", &text)
 	}
 }
+
+// TestIdleGivesWay: connections that are opened and left do not shut out a health check; those at work keep their places.
+func TestIdleGivesWay(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := Listen(ctx, "127.0.0.1:0", Bounds{Most: 4}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, release, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		ended <- Run(ctx, l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				begun <- struct{}{}
+				<-release
+			}
+		}), slog.New(slog.DiscardHandler))
+	}()
+	url := "http://" + l.Addr().String()
+	slow := make(chan error)
+	go func() {
+		r, err := http.Get(url + "/slow")
+		if err == nil {
+			err = r.Body.Close()
+		}
+		slow <- err
+	}()
+	<-begun
+	for range 40 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if r, err := client.Get(url + "/healthz"); err == nil {
+			_ = r.Body.Close()
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("a health check is shut out by idle connections: %v", err)
+		}
+	}
+	close(release)
+	if err := <-slow; err != nil {
+		t.Errorf("a request that was at work: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

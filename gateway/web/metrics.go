@@ -287,7 +287,7 @@ func (e *exposition) buffer(b *Buffer) {
 func (e *exposition) page(p *Page) {
 	e.family("millrace_page_connections", "gauge", "Connections to the page's address, this one included.")
 	e.count(uint64(p.Connections))
-	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed at once because there were too many.")
+	e.family("millrace_page_connections_refused_total", "counter", "Connections to the page's address closed, new or idle ones, because there were too many.")
 	e.count(p.Refused)
 }
 

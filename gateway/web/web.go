@@ -75,6 +75,7 @@ func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logge
 		IdleTimeout:       2 * time.Minute,  // longer than any scrape interval
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog(log),
+		ConnState:         l.note,
 	}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
