@@ -47,7 +47,7 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 	p := &d.poll
 	for again := false; ; again = true {
 		p.begin(g, out, d.now())
-		p.most = d.link.mostSilent()
+		p.most = d.link.mostSilent(g.unit)
 		doubts := d.link.strays.doubts
 		if err := d.asks(ctx); err != nil {
 			return err
@@ -314,7 +314,7 @@ func (u *unit) read(b *block, q *request, pdu []byte) *request {
 		want = int(b.count+7) / 8
 	}
 	pdu = append(pdu, code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	*q = request{unit: u.id, want: want, brief: b.probe, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	*q = request{unit: u.id, want: want, brief: b.probe || u.down, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
 	return q
 }
 
@@ -359,7 +359,7 @@ func (p *poll) refuse(b *block, e exception) {
 	}
 	p.fails(b, e)
 	p.setback(b, r)
-	if e.gateway() && p.spoke == 0 && (p.refused >= maxSilent || b.probe) {
+	if e.gateway() && p.spoke == 0 && (p.refused >= min(p.most, maxSilent) || b.probe) {
 		p.silence(r)
 	}
 }

@@ -68,6 +68,7 @@ type Poller struct {
 	jobs     chan *job
 	jobLast  bool          // a job ran since the last poll
 	free     time.Time     // when the last poll, push or job ended
+	probed   time.Time     // when a device of a shared line last gave no answer
 	longest  hold          // of those since the line was idle
 	ending   chan struct{} // closed by Stop
 	end      sync.Once
