@@ -88,8 +88,9 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 	return out
 }
 
-// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
-func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig) (*connection, error) {
+// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller. Answering has the names of the
+// devices that answer now.
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig, answering map[string]bool) (*connection, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
@@ -97,8 +98,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices)), upUntil: make([]time.Time, len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices), Answered: make([]bool, len(devices))}
 	for i, dev := range c.Devices {
+		o.Answered[i] = answering[dev.Name]
 		sinks, pasts := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups))
 		formulas, err := compile(dev)
 		if err != nil {

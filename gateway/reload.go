@@ -115,10 +115,13 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 }
 
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
-	now := map[string]*connection{}
+	now, answering := map[string]*connection{}, map[string]bool{}
 	next.writes = map[*connection]allowed{}
 	for _, c := range g.running.connections {
 		now[c.key()] = c
+		for _, d := range c.poller.Stats().Devices {
+			answering[d.Name] = d.Reason == ""
+		}
 	}
 	links := cfg.Connections()
 	for i := range links {
@@ -126,7 +129,7 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
 		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
-			if conn, err = g.newConnection(cfg, c, devices); err != nil {
+			if conn, err = g.newConnection(cfg, c, devices, answering); err != nil {
 				return err
 			}
 		}

@@ -15,7 +15,7 @@ type device struct {
 	reason string  // why its readings are bad; "" = it answers
 	since  time.Time
 	outage outage // of what it pushes
-	heard  bool   // it has answered
+	heard  bool   // it has answered, maybe before Run
 	tries  int    // made in vain since then
 }
 
@@ -38,7 +38,7 @@ func (p *Poller) alive(d *device) {
 	if d.reason == "" {
 		return
 	}
-	if d.heard || d.tries > 0 { // else it was only not asked yet
+	if d.reason != NotYet {
 		p.sameCause(d)
 	}
 	d.heard, d.tries = true, 0

@@ -43,6 +43,8 @@ type Options struct {
 	// words it is asked for only. Run calls it when it begins. Nil, or a zero time = nothing is missing.
 	Since func(device int) (from time.Time, reason string)
 
+	Answered []bool // by device: it did so before Run, so that it is asked before those of which nothing is known; nil = nothing is known of any
+
 	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
 
 	Log *slog.Logger
@@ -96,6 +98,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	}
 	for i := range c.Devices {
 		dev := &device{name: c.Devices[i].Name, reason: NotYet}
+		dev.heard = o.Answered != nil && o.Answered[i]
 		p.devices = append(p.devices, dev)
 		for j := range c.Devices[i].Groups {
 			g := &c.Devices[i].Groups[j]

@@ -93,11 +93,14 @@ func (p *Poller) probes(d *device, now time.Time) bool {
 	return len(p.devices) > 1 && p.link.up && d.reason != "" && d.retry.due(now)
 }
 
-// before reports whether a group is probed before another one: of those that are due the one whose device was tried least, in the order of
-// the config.
+// before reports whether a group is probed before another one: of those that are due the one whose device was tried least, then what has
+// answered, then in the order of the config.
 func (g *group) before(o *group, now time.Time) bool {
 	if g.next.After(now) || o.next.After(now) || g.device == o.device {
 		return g.next.Before(o.next)
+	}
+	if g.device.tries == o.device.tries && g.device.heard != o.device.heard {
+		return g.device.heard
 	}
 	return cmp.Or(cmp.Compare(g.device.tries, o.device.tries), cmp.Compare(g.ref.Device, o.ref.Device)) < 0
 }
