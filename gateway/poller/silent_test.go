@@ -81,7 +81,7 @@ func TestSilentUnitsAtAStart(t *testing.T) {
 						good := l.goodPolls(t, at, all, answered, 3*time.Minute)
 						name := fmt.Sprintf("%d silent, %d groups, good at %d, reload %t", silent, groups, at, reload)
 						if len(good) == 0 || good[0] > most {
-							t.Fatalf("%s: first reading of %d after %v, want it within %v", name, len(good), good, most)
+							t.Fatalf("%s: first reading of %d after %v, want it within %v", name, len(good), good[:min(len(good), 1)], most)
 						}
 						for i := range good[1:] {
 							if pause := good[i+1] - good[i]; pause > interval+timeout+interval {
@@ -103,7 +103,7 @@ func TestProbesOnAFullLine(t *testing.T) {
 		time.AfterFunc(back, func() { l.change(func() { l.deadUnit = nil }) })
 		good := l.goodPolls(t, 2, []int{1, 1, 2}, nil, back+2*time.Minute)
 		if len(good) == 0 || good[0] > back+time.Minute+5*time.Second {
-			t.Errorf("back after %v; first read at %v", back, good)
+			t.Errorf("back after %v; first read at %v", back, good[:min(len(good), 1)])
 		}
 	})
 }
