@@ -71,7 +71,7 @@ type Poller struct {
 	jobLast  bool          // a job ran since the last poll
 	free     time.Time     // when the last poll, push or job ended
 	probed   time.Time     // when a device of a shared line last gave no answer
-	longest  hold          // of those since the line was idle
+	holds    []hold        // since the line was idle, each with none as long behind it: so the first after a tick is the longest since then
 	ending   chan struct{} // closed by Stop
 	end      sync.Once
 	over     chan struct{} // closed when Run ends

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 type silentLine struct {
 	fake
 	timeout, healthy time.Duration
+	less             time.Duration // by which each timeout is shorter than the one before
 }
 
 func (l *silentLine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
@@ -23,6 +26,7 @@ func (l *silentLine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Re
 	l.change(func() {
 		if l.deadUnit[r.Device] {
 			took = l.timeout
+			l.timeout -= l.less
 		}
 	})
 	time.Sleep(took)
@@ -93,6 +97,20 @@ func TestSilentUnitsAtAStart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSilentUnitsMakeLate: the unit that answers is late meanwhile, and it is told what held its line.
+func TestSilentUnitsMakeLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &silentLine{fake: fake{deadUnit: map[int]bool{1: true, 2: true, 3: true}}, timeout: 2 * time.Second, healthy: 20 * time.Millisecond, less: time.Millisecond}
+		run(t, l, 20*time.Second, slices.Repeat([]time.Duration{time.Second}, 4), func(p *Poller) {
+			time.Sleep(9 * time.Second)
+			got := p.Stats().Devices[0].Groups[0].Behind
+			if got.Cause != BusyLine || !strings.HasPrefix(got.By, "1.99") || !strings.HasSuffix(got.By, ", which gives no answer") {
+				t.Errorf("behind by %+v", got)
+			}
+		})
+	})
 }
 
 // TestProbesOnAFullLine: where the others' polls take more time than there is, a silent unit is still probed, and read again when it is back.
