@@ -34,6 +34,8 @@ type plant struct {
 	slow  time.Duration  // each read
 	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
 	dial  chan error     // how each attempt to connect ends, if it is not nil
+
+	silent func(device string) bool // which give no answer, after a while, if it is not nil; mu is held
 }
 
 func newPlant() *plant {
@@ -112,7 +114,12 @@ func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Readi
 	p.mu.Lock()
 	p.reads[d.Name]++
 	n, slow, busy := p.reads[d.Name], p.slow, p.busy
+	silent := p.silent != nil && p.silent(d.Name)
 	p.mu.Unlock()
+	if silent {
+		time.Sleep(300 * time.Millisecond)
+		return nil, drivers.ErrDevice
+	}
 	if busy != nil {
 		select {
 		case busy <- struct{}{}:

@@ -303,6 +303,7 @@ func (d *driver) request(ctx context.Context, b *block) error {
 // readRequest makes the request of a block in the driver's one request.
 func (d *driver) readRequest(u *unit, b *block) *request {
 	q := u.read(b, &d.query, d.pdu[:0])
+	q.brief = q.brief || u.down
 	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
 	return q
 }
@@ -314,7 +315,7 @@ func (u *unit) read(b *block, q *request, pdu []byte) *request {
 		want = int(b.count+7) / 8
 	}
 	pdu = append(pdu, code, byte(b.first>>8), byte(b.first), byte(b.count>>8), byte(b.count))
-	*q = request{unit: u.id, want: want, brief: b.probe || u.down, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
+	*q = request{unit: u.id, want: want, brief: b.probe, units: u.acceptUnit, transactions: u.acceptTransaction, pdu: pdu}
 	return q
 }
 
