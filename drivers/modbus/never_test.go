@@ -68,24 +68,29 @@ func TestOneLostAnswerOnASharedLine(t *testing.T) {
 	})
 }
 
-// TestSilenceIsTheUnits: what one group has found out holds for the others: of a unit that fell silent, the first is asked twice, then each once.
+// TestSilenceIsTheUnits: what one group has found out holds for the others, also where the line has several connections: of a unit that fell
+// silent, the first is asked twice, then each once.
 func TestSilenceIsTheUnits(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBubbleBench(t, modbussim.Options{}, 2, tags("holding:1", "input:500"), tags("holding:300", "coil:7"), tags("input:9"))
-		for i := range b.conn.Devices {
-			b.conn.Devices[i].Timeout = 2 * time.Second
-		}
-		b.open(t)
-		if bad, err := b.pollAll(); bad > 0 || err != nil {
-			t.Fatal(bad, err)
-		}
-		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(2)})
-		before := b.sim.Requests()
-		if _, err := b.read(drivers.Ref{Device: 1}); !errors.Is(err, drivers.ErrDevice) || b.sim.Requests()-before != 2 {
-			t.Errorf("%d requests, want 2: %v", b.sim.Requests()-before, err)
-		}
-		for group := range 3 {
-			b.askedOnce(t, "tcp", drivers.Ref{Device: 1, Group: group})
-		}
-	})
+	for _, connections := range []string{"1", "3"} {
+		bubble(t, func(t *testing.T) {
+			four := tags("holding:1", "input:500", "holding:300", "coil:7")
+			b := newBubbleBench(t, modbussim.Options{}, 2, four, four, four).option("connections", connections)
+			for i := range b.conn.Devices {
+				b.conn.Devices[i].Timeout = 2 * time.Second
+			}
+			b.open(t)
+			if bad, err := b.pollAll(); bad > 0 || err != nil {
+				t.Fatal(bad, err)
+			}
+			b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(2)})
+			before := b.sim.Requests()
+			if _, err := b.read(drivers.Ref{Device: 1}); !errors.Is(err, drivers.ErrDevice) || connections == "1" && b.sim.Requests()-before != 2 {
+				t.Errorf("%d requests, want 2: %v", b.sim.Requests()-before, err)
+			}
+			for group := range 3 {
+				time.Sleep(laneRest + time.Second) // until further connections are used again
+				b.askedOnce(t, connections+" connections", drivers.Ref{Device: 1, Group: group})
+			}
+		})
+	}
 }
