@@ -90,9 +90,24 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 	return out
 }
 
-// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller. source are the devices that have rules without the
-// tags that these have selected.
-func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig, source map[string]config.Device) (*connection, error) {
+// known is what is known of devices when their connections are built.
+type known struct {
+	source    map[string]config.Device // those that have rules, without the tags that these have selected
+	answering map[string]bool          // by name, whether they answer the connections that run
+}
+
+func (g *Gateway) knownOf(cfg *config.Config, running []*connection) known {
+	k := known{g.selections.apply(cfg), map[string]bool{}}
+	for _, c := range running {
+		for _, d := range c.poller.Stats().Devices {
+			k.answering[d.Name] = d.Reason == ""
+		}
+	}
+	return k
+}
+
+// newConnection builds the driver of a connection, the way of its readings into the buffer, and the poller.
+func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices []deviceConfig, known known) (*connection, error) {
 	d, err := c.Protocol.New(c.Connection)
 	if err != nil {
 		return nil, fmt.Errorf("prepare device %q: %w", c.Devices[0].Name, err)
@@ -100,8 +115,9 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices)), upUntil: make([]time.Time, len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices)}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices), Answered: make([]bool, len(devices))}
 	for i, dev := range c.Devices {
+		o.Answered[i] = known.answering[dev.Name]
 		sinks, pasts, beats := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups)), make([]time.Duration, len(dev.Groups))
 		formulas, err := compile(dev)
 		if err != nil {
@@ -132,7 +148,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		conn.learner, conn.learning = l, learningOf(&c)
 		g.learned.restore(l, conn.learning)
 	}
-	conn.following = followingOf(&c, d, source)
+	conn.following = followingOf(&c, d, known.source)
 	conn.exposed, _ = d.(drivers.Exposed)
 	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed

@@ -117,9 +117,8 @@ func (g *Gateway) prepare(ctx context.Context, cfg *config.Config) (*running, er
 }
 
 func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
-	now := map[string]*connection{}
+	now, known := map[string]*connection{}, g.knownOf(cfg, g.running.connections)
 	next.writes = map[*connection]allowed{}
-	source := g.selections.apply(cfg)
 	for _, c := range g.running.connections {
 		now[c.key()] = c
 	}
@@ -129,8 +128,8 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 		conn, devices := now[c.Devices[0].Name], deviceConfigs(&c)
 		if conn == nil || !slices.Equal(conn.devices, devices) {
 			var err error
-			if conn, err = g.newConnection(cfg, c, devices, source); err != nil {
-				if conn, err = g.withoutSelected(cfg, &c, source, err); err != nil {
+			if conn, err = g.newConnection(cfg, c, devices, known); err != nil {
+				if conn, err = g.withoutSelected(cfg, &c, known, err); err != nil {
 					return err
 				}
 			}

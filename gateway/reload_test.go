@@ -109,6 +109,31 @@ func TestReloadMovesADeviceBetweenLines(t *testing.T) {
 	b.delivered("a", "b", "c")
 }
 
+// TestReloadAsksFirstWhatAnswered: of the devices on a line the one that answered before is asked before those that a reload puts in front of it;
+// one of these may be asked before that, because its tick comes first.
+func TestReloadAsksFirstWhatAnswered(t *testing.T) {
+	on := func(name string) string { return strings.Replace(device(name), `"fake://`+name, `"fake://one`, 1) }
+	b := newGatewayBed(t, plan{devices: []string{on("good")}})
+	b.polled(2, "good")
+	var order []string
+	b.plant.mu.Lock()
+	b.plant.silent = func(name string) bool {
+		order = append(order, name)
+		return name != "good"
+	}
+	b.plant.mu.Unlock()
+	b.reload(plan{devices: []string{on("a"), on("b"), on("c"), on("good")}})
+	b.plant.mu.Lock()
+	order = nil
+	b.plant.mu.Unlock()
+	b.polled(1, "a", "b", "c")
+	b.plant.mu.Lock()
+	defer b.plant.mu.Unlock()
+	if i := slices.Index(order, "good"); i < 0 || i > 1 {
+		t.Errorf("asked %q", order)
+	}
+}
+
 func TestReloadOfADestination(t *testing.T) {
 	b := newGatewayBed(t, plan{devices: []string{device("a")}})
 	b.polled(5, "a")

@@ -178,14 +178,14 @@ func (g *Gateway) reselect(ctx context.Context, was *connection) error {
 		return ctx.Err()
 	}
 	cfg := g.running.cfg.Only(was.following.source)
-	source := g.selections.apply(cfg)
+	known := g.knownOf(cfg, []*connection{was})
 	c := cfg.Connections()[0]
 	devices := deviceConfigs(&c)
 	if slices.Equal(devices, was.devices) {
 		return nil
 	}
 	g.learned.look(g.running.connections)
-	conn, err := g.newConnection(cfg, c, devices, source)
+	conn, err := g.newConnection(cfg, c, devices, known)
 	if err != nil {
 		return err
 	}
@@ -209,11 +209,11 @@ func (g *Gateway) reselect(ctx context.Context, was *connection) error {
 
 // withoutSelected builds a connection without the tags that its rules have selected, when it cannot be built with them: they do not fit the store, and that must not keep a gateway from its
 // start. c becomes the connection that was built.
-func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, source map[string]config.Device, why error) (*connection, error) {
+func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, known known, why error) (*connection, error) {
 	var devices []config.Device
 	selects := false
 	for _, d := range c.Devices {
-		was, ok := source[d.Name]
+		was, ok := known.source[d.Name]
 		if !ok {
 			was = *d
 		}
@@ -223,7 +223,7 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, sour
 		return nil, why
 	}
 	*c = cfg.Only(devices).Connections()[0]
-	conn, err := g.newConnection(cfg, *c, deviceConfigs(c), source)
+	conn, err := g.newConnection(cfg, *c, deviceConfigs(c), known)
 	if err != nil {
 		return nil, err
 	}

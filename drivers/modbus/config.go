@@ -63,7 +63,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "max_gap", Example: "50", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 50, on a serial line what its speed makes worth it, behind a network with one 16; less is learned"},
 		{Name: "forbidden", Example: "holding:40-49", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
 		{Name: "order", Example: "ABCD", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
-		{Name: "retries", Example: "1", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise (one that answers nothing is asked twice whatever this says); default 1"},
+		{Name: "retries", Example: "1", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise (one that answers nothing any more is asked twice whatever this says); default 1"},
 		{Name: "accept_unit", Example: "any", Help: "unit id, or any, that is taken in answers besides the right one; default none"},
 		{Name: "accept_transaction_id", Example: "0", Help: "transaction id, or any, that is taken in answers besides the right one; default none"},
 		{Name: "invalid", Example: `"int16:0x8000, float32:nan"`, Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},

@@ -42,7 +42,7 @@ func (d *driver) spread(ctx context.Context) {
 	p, ls := &d.poll, &d.lanes
 	ls.blocks = ls.blocks[:0]
 	ls.next.Store(0)
-	if len(ls.all) == 0 {
+	if len(ls.all) == 0 || p.unit.down { // which is asked once
 		return
 	}
 	for _, b := range p.queue {

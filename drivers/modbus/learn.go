@@ -309,7 +309,7 @@ func (p *poll) revive() {
 
 // silence gives the unit up for this poll, and for the next ones until a single register answers.
 func (p *poll) silence(r refusal) {
-	p.over, p.dead, p.changed = r.words, r.words, true
+	p.over, p.dead, p.changed, p.unit.down = r.words, r.words, true, true
 	for _, a := range p.areas {
 		if a.reason == "" || !a.lost {
 			r.lost = true

@@ -47,7 +47,7 @@ func (d *driver) run(ctx context.Context, g *group, out []telemetry.Reading) err
 	p := &d.poll
 	for again := false; ; again = true {
 		p.begin(g, out, d.now())
-		p.most = d.link.mostSilent()
+		p.most = d.link.mostSilent(g.unit)
 		doubts := d.link.strays.doubts
 		if err := d.asks(ctx); err != nil {
 			return err
@@ -303,6 +303,7 @@ func (d *driver) request(ctx context.Context, b *block) error {
 // readRequest makes the request of a block in the driver's one request.
 func (d *driver) readRequest(u *unit, b *block) *request {
 	q := u.read(b, &d.query, d.pdu[:0])
+	q.brief = q.brief || u.down
 	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
 	return q
 }
@@ -359,7 +360,7 @@ func (p *poll) refuse(b *block, e exception) {
 	}
 	p.fails(b, e)
 	p.setback(b, r)
-	if e.gateway() && p.spoke == 0 && (p.refused >= maxSilent || b.probe) {
+	if e.gateway() && p.spoke == 0 && (p.refused >= min(p.most, maxSilent) || b.probe) {
 		p.silence(r)
 	}
 }

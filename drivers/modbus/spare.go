@@ -111,9 +111,12 @@ func (l *link) worn() bool {
 func (s *spares) turned() { s.futile = min(s.futile+1, maxFutileTurns*(len(s.all)-1)) }
 
 // mostSilent is how many requests of a poll may meet silence before a unit is given up that answers none. With one unit, and another path, as
-// many as it takes to try that.
-func (l *link) mostSilent() int {
-	if l.spares.all != nil && !l.several {
+// many as it takes to try that; with several one of a unit that is known to be silent or never answered, because each costs the others a timeout.
+func (l *link) mostSilent(u *unit) int {
+	switch {
+	case l.several && (u.down || !u.heard):
+		return 1
+	case l.spares.all != nil && !l.several:
 		return wornPath
 	}
 	return maxSilent

@@ -14,6 +14,8 @@ type unit struct {
 	gaps    gapState                  // learned: of requests across gaps
 	late    time.Time                 // until when an answer to an earlier request may come, where no transaction id tells it apart
 	silent  int                       // requests without any answer since the last one
+	heard   bool                      // it has answered
+	down    bool                      // it was given up, and has not answered since
 	slowest time.Duration             // learned: how long it takes to answer at most, what the characters take left aside
 	tested  time.Time                 // when it last met the whole timeout with silence
 	part    struct{ have, whole int } // bytes of the last answer that was incomplete
@@ -113,7 +115,7 @@ func (d *driver) turns(u *unit, l *loss) bool {
 // blocked reports whether a unit that answered so far may be silent because the gateway before it still waits for another
 // unit: many serve a connection strictly in turn, and a new one at once.
 func (d *driver) blocked(u *unit, l *loss) bool {
-	return l.kind == lossSilent && u.silent == 1 && d.link.owing != nil && d.link.owing != u && (d.link.network == netTCP || d.link.network == netTLS)
+	return l.kind == lossSilent && u.heard && u.silent == 1 && d.link.owing != nil && d.link.owing != u && (d.link.network == netTCP || d.link.network == netTLS)
 }
 
 // once makes one exchange. Where no transaction id tells a late answer, it waits first until none can come any more.
@@ -142,11 +144,14 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
 		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
 	}
-	if _, refused := err.(exception); err == nil || refused {
+	if e, refused := err.(exception); err == nil || refused {
 		if u.silent > 0 {
 			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
 		}
 		u.silent, u.missed, u.strange = 0, "", 0
+		if !refused || !e.gateway() {
+			u.heard, u.down = true, false
+		}
 		u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
 		if d.link.owing == u {
 			d.link.owing = nil

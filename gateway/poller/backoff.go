@@ -35,13 +35,19 @@ func (l limits) after(there bool) limits {
 // share is how many times as long as a try takes a device waits that shares its line: a dead one has a fiftieth of the line.
 const share = 50
 
+// newShare is likewise the least for a device that never answered: no reading of it is lost.
+const newShare = 5
+
 // demoted returns the limits for a device that does not answer and shares its line, of which a try took so long. While others answer,
 // it may wait for twice as long as a connection.
-func (l limits) demoted(took time.Duration, others bool) limits {
+func (l limits) demoted(took time.Duration, others, heard bool) limits {
 	if others {
 		l.most *= 2
 	}
 	l.most = min(max(share*took, l.there), l.most)
+	if !heard {
+		l.least = min(max(newShare*took, l.least), l.most)
+	}
 	return l
 }
 

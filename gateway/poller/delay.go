@@ -2,6 +2,7 @@ package poller
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"millrace/drivers/telemetry"
@@ -54,28 +55,43 @@ func (h *hold) String() string {
 
 func (g *group) String() string { return fmt.Sprintf("group %q of %q", g.name, g.device.name) }
 
-// holdFor is how long the longest hold of a line that is never idle is remembered.
-const holdFor = 10 * time.Second
+// maxHolds is how many holds of a line that is never idle are remembered: as long and as many are more than a tick waits for.
+const maxHolds = 16
 
 // held notes that the connection is free again, and what held it.
 func (p *Poller) held(h hold) {
-	if p.free = h.end; h.lasts() >= p.longest.lasts() || h.end.Sub(p.longest.end) > holdFor {
-		p.longest = h
+	p.free = h.end
+	n := len(p.holds)
+	for n > 0 && p.holds[n-1].lasts() <= h.lasts() {
+		n--
 	}
+	if p.holds = append(p.holds[:n], h); len(p.holds) > maxHolds {
+		p.holds = slices.Delete(p.holds, 0, 1)
+	}
+}
+
+// since returns the longest hold that ended after a tick; zero = there was none.
+func (p *Poller) since(due time.Time) hold {
+	for _, h := range p.holds {
+		if h.end.After(due) {
+			return h
+		}
+	}
+	return hold{}
 }
 
 // waited returns what came between a tick and its poll. A tick that did not wait for the line ends what it is blamed for.
 func (p *Poller) waited(due, now time.Time) took {
 	line := min(max(p.free.Sub(due), 0), now.Sub(due))
 	if line == 0 {
-		p.longest = hold{}
+		p.holds = p.holds[:0]
 	}
 	return took{line: line, machine: now.Sub(due) - line}
 }
 
 // delay returns what took most of a tick.
 func (p *Poller) delay(due time.Time, t took) Delay {
-	switch h := &p.longest; {
+	switch h := p.since(due); {
 	case t.poll >= max(t.line, t.machine):
 		return Delay{Cause: SlowPoll, For: t.poll}
 	case t.line < t.machine:

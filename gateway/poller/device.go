@@ -15,6 +15,8 @@ type device struct {
 	reason string  // why its readings are bad; "" = it answers
 	since  time.Time
 	outage outage // of what it pushes
+	heard  bool   // it has answered, maybe before Run
+	tries  int    // made in vain since then
 }
 
 func (d *device) set(reason string) {
@@ -36,7 +38,10 @@ func (p *Poller) alive(d *device) {
 	if d.reason == "" {
 		return
 	}
-	p.sameCause(d)
+	if d.reason != NotYet {
+		p.sameCause(d)
+	}
+	d.heard, d.tries = true, 0
 	d.retry.succeed()
 	p.log.Info("device answers", "device", d.name)
 	p.mu.Lock()
@@ -62,8 +67,10 @@ func (p *Poller) sameCause(d *device) {
 func (p *Poller) demote(d *device, err error, now time.Time) {
 	limits := p.limits.after(true)
 	if len(p.devices) > 1 {
-		limits = p.limits.demoted(time.Since(now), slices.ContainsFunc(p.devices, func(o *device) bool { return o.reason == "" }))
+		limits = p.limits.demoted(time.Since(now), slices.ContainsFunc(p.devices, func(o *device) bool { return o.reason == "" }), d.heard)
+		p.probed = time.Now()
 	}
+	d.tries++
 	wait := d.retry.fail(now, limits)
 	if errors.Is(err, drivers.ErrAbsent) {
 		d.retry.succeed() // it costs nothing to ask at each tick

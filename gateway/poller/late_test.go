@@ -61,6 +61,31 @@ func TestBehindLine(t *testing.T) {
 	})
 }
 
+// TestBehindShorterHolds: what held the line last is named, also where what held it before that was longer.
+func TestBehindShorterHolds(t *testing.T) {
+	start := time.Now()
+	at := func(n int) time.Time { return start.Add(time.Duration(n) * 100 * time.Millisecond) }
+	p := new(Poller)
+	g := func(name string) *group { return &group{name: name, device: new(device)} }
+	for i, lasts := range []int{30, 20, 1, 15, 1} {
+		p.held(hold{of: g(string(rune('a' + i))), end: at([]int{30, 50, 51, 66, 67}[i]), took: at(lasts).Sub(start), failed: true})
+	}
+	for due, want := range map[int]string{0: "a", 29: "a", 30: "b", 49: "b", 50: "d", 51: "d", 66: "e"} {
+		if got := p.since(at(due)); got.of.name != want {
+			t.Errorf("tick at %d: %v, want %q", due, &got, want)
+		}
+	}
+	if got := p.since(at(67)); got.of != nil {
+		t.Errorf("after all: %v", &got)
+	}
+	for i := range 10 * maxHolds {
+		p.held(hold{of: g("x"), end: at(100 + 100*i), took: time.Duration(10*maxHolds-i) * time.Millisecond})
+	}
+	if len(p.holds) > maxHolds {
+		t.Errorf("%d holds kept", len(p.holds))
+	}
+}
+
 func TestCause(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {

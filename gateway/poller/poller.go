@@ -45,6 +45,8 @@ type Options struct {
 	// words it is asked for only. Run calls it when it begins. Nil, or a zero time = nothing is missing.
 	Since func(device int) (from time.Time, reason string)
 
+	Answered []bool // by device: it did so before Run, so that it is asked before those of which nothing is known; nil = nothing is known of any
+
 	Gaps func(*Gap) // is told what devices that push have, or may have, and nobody got; nil = nobody asks
 
 	Log *slog.Logger
@@ -70,7 +72,8 @@ type Poller struct {
 	jobs     chan *job
 	jobLast  bool          // a job ran since the last poll
 	free     time.Time     // when the last poll, push or job ended
-	longest  hold          // of those since the line was idle
+	probed   time.Time     // when a device of a shared line last gave no answer
+	holds    []hold        // since the line was idle, each with none as long behind it: so the first after a tick is the longest since then
 	ending   chan struct{} // closed by Stop
 	end      sync.Once
 	over     chan struct{} // closed when Run ends
@@ -97,6 +100,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	}
 	for i := range c.Devices {
 		dev := &device{name: c.Devices[i].Name, reason: NotYet}
+		dev.heard = o.Answered != nil && o.Answered[i]
 		p.devices = append(p.devices, dev)
 		for j := range c.Devices[i].Groups {
 			g := &c.Devices[i].Groups[j]

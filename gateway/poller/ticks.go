@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"time"
@@ -63,14 +64,46 @@ func onGrid(t time.Time, interval time.Duration) time.Time {
 // served reports whether the group needs no polls now, because the device pushes it.
 func (p *Poller) served(g *group) bool { return g.stat.Pushed && p.link.up }
 
-// soonest returns the group whose tick comes next, nil when all are pushed.
-func (p *Poller) soonest() (best *group) {
+// soonest returns the group whose tick comes next, nil when all are pushed. What probes a device waits until every group that is due and costs
+// no time-out has been polled since the last probe, so that many silent devices cost their line one time-out between two polls of the others.
+func (p *Poller) soonest() *group {
+	var plain, probe *group
+	now, owed := time.Now(), false
 	for _, g := range p.groups {
-		if !p.served(g) && (best == nil || g.next.Before(best.next)) {
-			best = g
+		switch {
+		case p.served(g):
+		case p.probes(g.device, now):
+			if probe == nil || g.before(probe, now) {
+				probe = g
+			}
+		default:
+			owed = owed || !g.next.After(now) && !g.stat.LastAt.After(p.probed)
+			if plain == nil || g.next.Before(plain.next) {
+				plain = g
+			}
 		}
 	}
-	return best
+	if probe == nil || plain != nil && (owed || !probe.next.Before(plain.next)) {
+		return plain
+	}
+	return probe
+}
+
+// probes reports whether a poll of a device now asks one that is not known to answer, which may cost the others on its line a time-out.
+func (p *Poller) probes(d *device, now time.Time) bool {
+	return len(p.devices) > 1 && p.link.up && d.reason != "" && d.retry.due(now)
+}
+
+// before reports whether a group is probed before another one: of those that are due the one whose device was tried least, then what has
+// answered, then in the order of the config.
+func (g *group) before(o *group, now time.Time) bool {
+	if g.next.After(now) || o.next.After(now) || g.device == o.device {
+		return g.next.Before(o.next)
+	}
+	if g.device.tries == o.device.tries && g.device.heard != o.device.heard {
+		return g.device.heard
+	}
+	return cmp.Or(cmp.Compare(g.device.tries, o.device.tries), cmp.Compare(g.ref.Device, o.ref.Device)) < 0
 }
 
 // wake returns when there is something to do: the group's tick, a portion of history, or the next attempt to connect.
