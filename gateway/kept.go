@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
+	"slices"
 )
 
 // kept is a small file beside the store's that outlasts a restart. Before what it holds stands a line with its kind and a checksum; a file that is lost or
@@ -64,4 +67,23 @@ func (k *kept) write(body []byte) error {
 		err = os.Rename(k.path+".new", k.path)
 	}
 	return err
+}
+
+// encodeWithin returns the entries as a JSON object, one a line in the order of their names, as far as they are so many bytes, and how many were left
+// out. The entries are texts only.
+func encodeWithin[T any](entries map[string]T, room int) (body []byte, left int) {
+	body = []byte("{")
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		key, _ := json.Marshal(name)
+		value, _ := json.Marshal(entries[name]) // texts only: it cannot fail
+		if len(body)+len(key)+len(value)+len(":,\n}\n") > room {
+			left++
+			continue
+		}
+		if len(body) > 1 {
+			body = append(body, ",\n"...)
+		}
+		body = append(append(append(body, key...), ':'), value...)
+	}
+	return append(body, "}\n"...), left
 }

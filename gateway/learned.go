@@ -202,7 +202,7 @@ func (l *learned) save(atOnce bool) error {
 		l.mu.Unlock()
 		return nil
 	}
-	body, left := l.encode()
+	body, left := encodeWithin(l.by, l.file.room())
 	l.dirty, l.urgent, l.saved = false, false, l.now()
 	l.tell(left)
 	l.mu.Unlock()
@@ -235,24 +235,6 @@ func (l *learned) tell(left int) {
 		l.log.Warn("what was learned of some devices is lost at a restart, because it is too much; put into the config what `millrace learned` shows", "devices", left)
 	}
 	l.left = left
-}
-
-// encode returns what the file holds, and of how many devices it has no room for what was learned. mu is held.
-func (l *learned) encode() (body []byte, left int) {
-	body = []byte("{")
-	for _, name := range slices.Sorted(maps.Keys(l.by)) {
-		key, _ := json.Marshal(name)
-		value, _ := json.Marshal(l.by[name]) // texts only: it cannot fail
-		if len(body)+len(key)+len(value)+len(":,\n}\n") > l.file.room() {
-			left++
-			continue
-		}
-		if len(body) > 1 {
-			body = append(body, ",\n"...)
-		}
-		body = append(append(append(body, key...), ':'), value...)
-	}
-	return append(body, "}\n"...), left
 }
 
 var plainScalar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)

@@ -261,7 +261,7 @@ func merge(was []selectedTag, group *config.Group, found *drivers.Selection, ane
 
 // save writes the file. mu is held.
 func (s *selections) save() {
-	body, left := s.encode()
+	body, left := encodeWithin(s.by, s.file.room())
 	if left > s.left {
 		s.log.Warn("what some rules have selected is too much to be kept; after a restart it is looked for when the devices are there", "groups", left)
 	}
@@ -269,24 +269,6 @@ func (s *selections) save() {
 	if err := s.file.write(body); err != nil {
 		s.log.Warn("what rules have selected cannot be kept; after a restart it is looked for when the devices are there", "cause", err)
 	}
-}
-
-// encode returns what the file holds, and for how many groups it has no room. mu is held.
-func (s *selections) encode() (body []byte, left int) {
-	body = []byte("{")
-	for _, name := range slices.Sorted(maps.Keys(s.by)) {
-		key, _ := json.Marshal(name)
-		value, _ := json.Marshal(s.by[name]) // texts only: it cannot fail
-		if len(body)+len(key)+len(value)+len(":,\n}\n") > s.file.room() {
-			left++
-			continue
-		}
-		if len(body) > 1 {
-			body = append(body, ",\n"...)
-		}
-		body = append(append(append(body, key...), ':'), value...)
-	}
-	return append(body, "}\n"...), left
 }
 
 // afford reports whether the tags that a connection has now may be put into force: see maxSelected.
