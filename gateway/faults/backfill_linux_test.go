@@ -48,7 +48,7 @@ func TestBackfillSkewed(t *testing.T) {
 			})
 			missing, all, past := b.backfilled()
 			t.Logf("FIGURES %s: %d numbers, %d of them from history, missing %d", t.Name(), all, past, missing)
-			if len(missing) > 0 || past < 100 {
+			if len(missing) > 0 || past < 20 { // several answers of the shorter cut, also where the machine lets the server count slowly
 				t.Errorf("missing %d of %d numbers, %d came from history", missing, all, past)
 			}
 		})

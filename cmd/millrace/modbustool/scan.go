@@ -332,6 +332,9 @@ func (s *scanner) report(w io.Writer, units, tables []byte) {
 		}
 	}
 	fmt.Fprintf(w, "%d of %d unit ids answer; %s%s\n", there, len(units), web.Count(uint64(s.asked), "request"), s.through())
+	if there < len(units) {
+		fmt.Fprintf(w, "those that do not were asked for holding:%d only, where a device may be silent; --from begins at another register\n", s.flags.from)
+	}
 }
 
 // ranges joins what was found in the blocks of a table, and what was left out: for too much silence, or by an interruption.

@@ -237,6 +237,7 @@ func scanned(t *testing.T) *modbussim.Server {
 }
 
 const scanWant = "unit 3\n  holding: 5-72, 120-199\n  input: nothing: exception 1: illegal function\n1 of 6 unit ids answer; "
+const scanHint = "those that do not were asked for holding:0 only"
 
 func scanArgs(sim *modbussim.Server, more ...string) []string {
 	return append([]string{"scan", sim.URL(), "--units", "1-5,9", "--tables", "holding,input", "--to", "400", "--block", "50", "--timeout", "50ms", "--pause", "0", "--fine", "1"}, more...)
@@ -249,6 +250,7 @@ func TestScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, out, scanWant)
+	has(t, out, scanHint)
 }
 
 // TestScanResumes interrupts a scan at several places; the same command goes on and asks nothing twice but the piece in hand.
