@@ -67,7 +67,9 @@ type Details struct {
 type Range struct{ Low, High float64 }
 
 // Known reports whether the range is one: finite, and not empty.
-func (r Range) Known() bool { return -math.MaxFloat64 <= r.Low && r.Low < r.High && r.High <= math.MaxFloat64 }
+func (r Range) Known() bool {
+	return -math.MaxFloat64 <= r.Low && r.Low < r.High && r.High <= math.MaxFloat64
+}
 
 // Scaled reports whether readings of the tag are scaled. A scaled float32 stays KindFloat32, every other
 // number becomes KindFloat64.
