@@ -14,6 +14,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua"
+	"millrace/drivers/telemetry"
 )
 
 // fakeNodes is a server's address space: children by parent.
@@ -162,16 +163,17 @@ func TestBrowsePaths(t *testing.T) {
 func TestBrowseFormats(t *testing.T) {
 	level := variable("Level", "nsu=urn:m;s=level, left")
 	level.Type, level.Unit, level.Access, level.Description, level.Word = "Double", "mm", "read", "of the \x1b[2J tank", "float64"
+	level.Range = telemetry.Range{Low: -0.5, High: 2000}
 	space := fakeNodes{"": {object("Tank", "nsu=urn:m;s=tank"), {Node: drivers.Node{Name: "Drain", ID: "nsu=urn:m;s=drain", Type: "method"}, Class: "method", Access: "call"}}, "nsu=urn:m;s=tank": {level}}
 	for format, want := range map[string]string{
-		"table": `PATH        NODE                     CLASS     TYPE    UNIT  ACCESS  DESCRIPTION
+		"table": `PATH        NODE                     CLASS     TYPE    UNIT  RANGE         ACCESS  DESCRIPTION
 Tank        nsu=urn:m;s=tank         object
-Tank.Level  nsu=urn:m;s=level, left  variable  Double  mm    read    of the �[2J tank
-Drain       nsu=urn:m;s=drain        method                  call
+Tank.Level  nsu=urn:m;s=level, left  variable  Double  mm    -0.5 to 2000  read    of the �[2J tank
+Drain       nsu=urn:m;s=drain        method                                call
 `,
-		"csv": "path,node,class,type,unit,access,description\nTank,nsu=urn:m;s=tank,object,,,,\nTank.Level,\"nsu=urn:m;s=level, left\",variable,Double,mm,read,of the \x1b[2J tank\nDrain,nsu=urn:m;s=drain,method,,,call,\n",
+		"csv": "path,node,class,type,unit,range,access,description\nTank,nsu=urn:m;s=tank,object,,,,,\nTank.Level,\"nsu=urn:m;s=level, left\",variable,Double,mm,-0.5 to 2000,read,of the \x1b[2J tank\nDrain,nsu=urn:m;s=drain,method,,,,call,\n",
 		"json": `{"path":"Tank","node":"nsu=urn:m;s=tank","class":"object"}
-{"path":"Tank.Level","node":"nsu=urn:m;s=level, left","class":"variable","type":"Double","unit":"mm","access":"read","description":"of the \u001b[2J tank"}
+{"path":"Tank.Level","node":"nsu=urn:m;s=level, left","class":"variable","type":"Double","unit":"mm","range":{"low":-0.5,"high":2000},"access":"read","description":"of the \u001b[2J tank"}
 {"path":"Drain","node":"nsu=urn:m;s=drain","class":"method","access":"call"}
 `,
 	} {

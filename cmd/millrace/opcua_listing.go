@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"millrace/drivers/opcua"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/web"
 )
 
@@ -74,7 +75,7 @@ func (l *listing) line(p *place) {
 		indent, name = "", p.path
 	}
 	var more []string
-	for _, word := range []string{p.Type, p.Unit, p.Access} {
+	for _, word := range []string{p.Type, p.Unit, rangeText(p.Range), p.Access} {
 		if word != "" {
 			more = append(more, word)
 		}
@@ -87,17 +88,26 @@ func (l *listing) line(p *place) {
 
 // listedNode is a node as -o json has it; a table and CSV have the same columns.
 type listedNode struct {
-	Path        string `json:"path"`
-	Node        string `json:"node"`
-	Class       string `json:"class"`
-	Type        string `json:"type,omitempty"`
-	Unit        string `json:"unit,omitempty"`
-	Access      string `json:"access,omitempty"`
-	Description string `json:"description,omitempty"`
+	Path        string    `json:"path"`
+	Node        string    `json:"node"`
+	Class       string    `json:"class"`
+	Type        string    `json:"type,omitempty"`
+	Unit        string    `json:"unit,omitempty"`
+	Range       web.Range `json:"range,omitzero"`
+	Access      string    `json:"access,omitempty"`
+	Description string    `json:"description,omitempty"`
+}
+
+// rangeText is a range in words, "" for none.
+func rangeText(r telemetry.Range) string {
+	if !r.Known() {
+		return ""
+	}
+	return floatText(r.Low, 64) + " to " + floatText(r.High, 64)
 }
 
 func listed(p *place) listedNode {
-	n := listedNode{p.path, p.ID, p.Class, p.Type, p.Unit, p.Access, p.Description}
+	n := listedNode{p.path, p.ID, p.Class, p.Type, p.Unit, web.Range(p.Range), p.Access, p.Description}
 	if p.Class == "method" {
 		n.Type = ""
 	}
@@ -105,7 +115,7 @@ func listed(p *place) listedNode {
 }
 
 func (n *listedNode) cells() []string {
-	return []string{n.Path, n.Node, n.Class, n.Type, n.Unit, n.Access, n.Description}
+	return []string{n.Path, n.Node, n.Class, n.Type, n.Unit, rangeText(telemetry.Range(n.Range)), n.Access, n.Description}
 }
 
 func (l *listing) json(enc *json.Encoder) func(p *place) {
@@ -117,7 +127,7 @@ func (l *listing) json(enc *json.Encoder) func(p *place) {
 }
 
 func (l *listing) csv(w *csv.Writer) (show func(p *place), end func() error) {
-	w.Write([]string{"path", "node", "class", "type", "unit", "access", "description"}) // Error tells
+	w.Write([]string{"path", "node", "class", "type", "unit", "range", "access", "description"}) // Error tells
 	show = func(p *place) {
 		n := listed(p)
 		w.Write(n.cells())
@@ -130,7 +140,7 @@ func (l *listing) csv(w *csv.Writer) (show func(p *place), end func() error) {
 
 func (l *listing) table() (show func(p *place), end func() error) {
 	t := &table{out: l.out, widest: 80}
-	t.head("PATH", "NODE", "CLASS", "TYPE", "UNIT", "ACCESS", "DESCRIPTION")
+	t.head("PATH", "NODE", "CLASS", "TYPE", "UNIT", "RANGE", "ACCESS", "DESCRIPTION")
 	show = func(p *place) {
 		n := listed(p)
 		t.add(n.cells()...)

@@ -60,7 +60,7 @@ func TestNodeOPCUATools(t *testing.T) {
 	if code, out := millrace("check", "--config", file); code != exitOK || !strings.HasSuffix(out, "ok\n") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
-	contains(t, tool(0, "browse", "-o", "csv"), "Server,i=2253,object,,,events,\n", ";s=Interop.Tank,object,,,events,\n", ";s=Interop.Level,variable,Double,mm,read+write,of the tank\n", ";s=Writable.Sum,method,,,call,")
+	contains(t, tool(0, "browse", "-o", "csv"), "Server,i=2253,object,,,,events,\n", ";s=Interop.Tank,object,,,,events,\n", ";s=Interop.Level,variable,Double,mm,0 to 2000,read+write,of the tank\n", ";s=Writable.Sum,method,,,,call,")
 	contains(t, tool(0, "browse", "i=2253", "--filter", "currenttime"), "ServerStatus.CurrentTime = i=2258  UtcTime, read\n")
 	contains(t, tool(0, "history", "ns=1;s=Interop.Beat", "ns=1;s=Interop.Double", "--max", "1", "-o", "csv"), "Z,ns=1;s=Interop.Beat,0,good,\n", "ns=1;s=Interop.Double: the server gives no history of it: BadHistoryOperationUnsupported")
 	contains(t, tool(exitFailed, "write", "ns=1;s=Interop.Mode", "3"), "3 is none of the numbers of its enumeration, 0=Off, 1=Manual, 2=Automatic; ", "nothing was written")

@@ -39,7 +39,7 @@ func newOPCUASimulate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Serve a milling machine over OPC UA, without hardware",
-		Long: `Serve a machine below Objects/Machine, with units and descriptions, values that move, a history (a value each second of the last hour, and from
+		Long: `Serve a machine below Objects/Machine, with units, ranges and descriptions, values that move, a history (a value each second of the last hour, and from
 then on), events (each part that is done), two alarms that come and go, a structure (Program.Step), an enumeration (Machine.Mode), counters
 that change as often as --rate says, a value to write (Feed.Override) and a method to call (Move). It takes every client's certificate, and anybody unless --username is given. It ends with Ctrl-C, or after --for.
 

@@ -63,8 +63,8 @@ func TestOPCUASimulate(t *testing.T) {
 	both(t, 0, "trust", "add", thumbprint, "--pki", filepath.Join(dir, "pki"))
 	contains(t, both(t, 0, with("read", url, "/Objects/2:Machine/2:Spindle/2:Speed", "ns=2;s=Axis.Position")...), "Double  ", "Double[]  ")
 	contains(t, both(t, exitFailed, "read", url, "i=2258", "--pki", filepath.Join(dir, "pki")), "username")
-	contains(t, both(t, 0, with("browse", url, "-o", "csv")...), "Machine.Spindle.Speed,nsu=urn:millrace:machine;s=Spindle.Speed,variable,Double,rev/min,read+history,speed of the spindle\n",
-		"Machine,nsu=urn:millrace:machine;s=Machine,object,,,events,\n", "Machine.Feed.Override,nsu=urn:millrace:machine;s=Feed.Override,variable,Byte,%,read+write,of the programmed feed\n", "Move,nsu=urn:millrace:machine;s=Move,method,,,call,\n")
+	contains(t, both(t, 0, with("browse", url, "-o", "csv")...), "Machine.Spindle.Speed,nsu=urn:millrace:machine;s=Spindle.Speed,variable,Double,rev/min,0 to 9000,read+history,speed of the spindle\n",
+		"Machine,nsu=urn:millrace:machine;s=Machine,object,,,,events,\n", "Machine.Feed.Override,nsu=urn:millrace:machine;s=Feed.Override,variable,Byte,%,0 to 120,read+write,of the programmed feed\n", "Move,nsu=urn:millrace:machine;s=Move,method,,,,call,\n")
 	contains(t, both(t, 0, with("write", url, "ns=2;s=Feed.Override", "80", "--yes")...), "80 written and confirmed")
 	contains(t, both(t, 0, with("call", url, "i=85", "Move", "2.5", "--yes")...), "distance = 2.5 (Double)")
 	if _, again := simulatingUA(t, args...); again != thumbprint {

@@ -15,6 +15,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/wire"
+	"millrace/drivers/telemetry"
 )
 
 // Bounds of browsing.
@@ -32,6 +33,7 @@ type Child struct {
 	Class    string // one of classes, such as "object", "variable" or "method"
 	Access   string // what the user may do, such as "read+write+history", "call" or "events"; "none"
 	Word     string // what a tag's type says for its values
+	Range    telemetry.Range
 	Property bool   // it says something of the node above
 	Source   bool   // the node above only tells its events: it has its place somewhere else
 	node     []byte // its id, encoded; nil = by a namespace's URI

@@ -121,7 +121,7 @@ type tag struct {
 	readBack bool    // after a write
 	deadband float64 // of the server; 0 = none
 
-	unitless, undescribed bool // the config says nothing, and the server may
+	unsaid [sayings]bool // the config says nothing, and the server may
 }
 
 // parse checks the whole connection and returns all mistakes at once.
@@ -409,8 +409,9 @@ func parseTag(t *tag, from *telemetry.Tag, subscribing mode, device, group, inde
 	}
 	t.addr, t.want = a, w
 	t.deadband = t.parseDeadband(from, subscribing, fail)
-	t.unitless = from.Unit == "" && !from.Scaled() && (w.part == nil || len(w.part.steps) == 0)
-	t.undescribed = from.Description == "" && (w.part == nil || len(w.part.steps) == 0)
+	whole := w.part == nil || len(w.part.steps) == 0
+	t.unsaid = [sayings]bool{sayUnit: from.Unit == "" && !from.Scaled() && whole, sayDescription: from.Description == "" && whole,
+		sayRange: t.event == nil && w.part == nil && w.kind != telemetry.KindString && w.kind != telemetry.KindBool && w.kind != telemetry.KindTime}
 	if t.readBack = parseFlag(from.Options, "read_back", fail); t.readBack && t.readOnly() != "" {
 		fail("read_back", "read_back: "+t.readOnly(), "leave it out")
 	}

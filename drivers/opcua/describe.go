@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"strings"
@@ -18,17 +19,17 @@ import (
 
 // What a server says of its variables is asked for once, a few at a time beside their values, which come first.
 const (
-	describedAtOnce = 100
-	describeEvery   = time.Second
-	maxUnit         = 64  // bytes that are kept of a unit
-	maxDescription  = 256 // bytes that are kept of a description
-	maxLapses       = 3   // links that may be lost while a server is asked; it may be the asking that it does not bear
+	askedAtOnce    = 200 // questions: a unit, a range or a description of a tag
+	describeEvery  = time.Second
+	maxUnit        = 64  // bytes that are kept of a unit
+	maxDescription = 256 // bytes that are kept of a description
+	maxLapses      = 3   // links that may be lost while a server is asked; it may be the asking that it does not bear
 )
 
 // describing is what the server says of a group's tags, as far as it has been asked for. It belongs to whom the group's values belong to.
 type describing struct {
 	next time.Time // when to go on
-	at   int       // the first tag that has not been asked about
+	at   int       // the place of the first question that has not been asked, see questions
 	over bool
 	all  []telemetry.Details                 // nil = nothing yet
 	told atomic.Pointer[[]telemetry.Details] // what waits to be taken
@@ -45,25 +46,44 @@ func (d *driver) Details(ref drivers.Ref) []telemetry.Details {
 // due reports whether it is time to ask on.
 func (a *describing) due(now time.Time) bool { return !a.over && !now.Before(a.next) }
 
-// describes returns the next tags to ask about, and the tag behind the last of them.
-func (g *group) describes(most int) (tags []int, behind int) {
-	for behind = g.about.at; behind < len(g.tags) && len(tags) < most; behind++ {
-		t := &g.tags[behind]
-		if (t.unitless || t.undescribed) && g.ask.ids[behind] != nil {
-			tags = append(tags, behind)
-		}
-	}
-	return tags, behind
+// saying is what a server may say of a variable.
+type saying int
+
+const (
+	sayUnit saying = iota
+	sayRange
+	sayDescription
+	sayings
+)
+
+// property is the name of the property that holds what a server says (OPC 10000-8, 5.3.2.3); "" = it is an attribute.
+func (s saying) property() string { return [sayings]string{"EngineeringUnits", "EURange", ""}[s] }
+
+// question is one thing to ask about one tag.
+type question struct {
+	tag int
+	saying
 }
 
-// details asks about the next tags of a group. What a server refuses is not known; what was not answered is asked for in the next session.
+// questions returns the next ones to ask, and the place behind the last of them. A place is a tag's index times sayings, and a saying.
+func (g *group) questions(most int) (all []question, behind int) {
+	for behind = g.about.at; behind < len(g.tags)*int(sayings) && len(all) < most; behind++ {
+		q := question{behind / int(sayings), saying(behind % int(sayings))}
+		if g.tags[q.tag].unsaid[q.saying] && g.ask.ids[q.tag] != nil {
+			all = append(all, q)
+		}
+	}
+	return all, behind
+}
+
+// details asks the next questions about a group. What a server refuses is not known; what was not answered is asked for in the next session.
 func (t *types) details(ctx context.Context, g *group, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g.about.next = now.Add(describeEvery)
 	t.until = now.Add(maxLookup * t.link.timeout)
-	tags, behind := g.describes(max(min(describedAtOnce, t.most/2), 1))
-	if len(tags) == 0 || t.lapses.Load() >= maxLapses {
+	all, behind := g.questions(max(min(askedAtOnce, t.most), 1))
+	if len(all) == 0 || t.lapses.Load() >= maxLapses {
 		g.about.over = true
 		if g.about.all != nil {
 			all := g.about.all
@@ -72,34 +92,40 @@ func (t *types) details(ctx context.Context, g *group, now time.Time) {
 		}
 		return
 	}
-	err := t.askAbout(ctx, g, tags)
+	err := t.askAbout(ctx, g, all)
 	switch {
 	case t.link.channel.Err() != nil:
 		t.lapses.Add(1)
-	case err != nil && tooMuch(err) && len(tags) > 1:
-		t.most = len(tags)
+	case err != nil && tooMuch(err) && len(all) > 1:
+		t.most = len(all) / 2
 	default:
 		g.about.at = behind
 	}
 }
 
-// askAbout asks for units and descriptions of some tags.
-func (t *types) askAbout(ctx context.Context, g *group, tags []int) error {
-	units, err := t.unitsOf(ctx, g, tags)
+// askAbout asks some questions: first for the nodes of properties, then for their values and for attributes.
+func (t *types) askAbout(ctx context.Context, g *group, all []question) error {
+	var sought []property
+	for _, q := range all {
+		if name := q.property(); name != "" {
+			sought = append(sought, property{askedNode(g.ask.ids[q.tag]), name})
+		}
+	}
+	nodes, err := t.properties(ctx, sought)
 	if err != nil {
 		return err
 	}
 	var asks [][]byte
-	var found []saidOf
-	for i, tag := range tags {
-		if units[i] != nil {
-			asks = append(asks, attributeOf(units[i], ua.AttributeIDValue))
-			found = append(found, saidOf{tag: tag, unit: true})
+	var asked []question
+	for _, q := range all {
+		switch {
+		case q.property() == "":
+			asks, asked = append(asks, attributeOf(askedNode(g.ask.ids[q.tag]), ua.AttributeIDDescription)), append(asked, q)
+			continue
+		case nodes[0] != nil:
+			asks, asked = append(asks, attributeOf(nodes[0], ua.AttributeIDValue)), append(asked, q)
 		}
-		if g.tags[tag].undescribed {
-			asks = append(asks, attributeOf(askedNode(g.ask.ids[tag]), ua.AttributeIDDescription))
-			found = append(found, saidOf{tag: tag})
-		}
+		nodes = nodes[1:]
 	}
 	if len(asks) == 0 {
 		return nil
@@ -111,38 +137,34 @@ func (t *types) askAbout(ctx context.Context, g *group, tags []int) error {
 	if r.Count(1) != len(asks) {
 		return nil
 	}
-	for _, f := range found {
+	for _, q := range asked {
 		if v := r.DataValue(0); v.Status>>31 == 0 && r.Err == nil {
-			f.put(g, v.Variant)
+			g.hear(q, v.Variant)
 		}
 	}
 	return nil
 }
 
-// saidOf is one text of one tag that was asked for.
-type saidOf struct {
-	tag  int
-	unit bool
-}
-
-func (f saidOf) put(g *group, variant []byte) {
-	text := ""
-	if f.unit {
-		text = unitIn(variant)
-	} else {
-		text = descriptionIn(variant)
+// hear takes the answer to a question, a variant.
+func (g *group) hear(q question, variant []byte) {
+	var d telemetry.Details
+	switch q.saying {
+	case sayUnit:
+		d.Unit = unitIn(variant)
+	case sayRange:
+		d.Range = rangeIn(variant)
+	case sayDescription:
+		d.Description = descriptionIn(variant)
 	}
-	if text == "" {
+	if d == (telemetry.Details{}) {
 		return
 	}
 	if g.about.all == nil {
 		g.about.all = make([]telemetry.Details, len(g.tags))
 	}
-	if f.unit {
-		g.about.all[f.tag].Unit = text
-	} else {
-		g.about.all[f.tag].Description = text
-	}
+	all := &g.about.all[q.tag]
+	all.Unit, all.Description = cmp.Or(d.Unit, all.Unit), cmp.Or(d.Description, all.Description)
+	all.Range = cmp.Or(d.Range, all.Range)
 }
 
 // unitIn returns the unit that a variant with an EUInformation names, "" for another.
@@ -160,6 +182,20 @@ func unitIn(variant []byte) string {
 	return cut(body.LocalizedText(), maxUnit)
 }
 
+// rangeIn returns the range that a variant with a Range has, none for another, and for one that is empty or not finite.
+func rangeIn(variant []byte) telemetry.Range {
+	r := newReader(variant)
+	if len(variant) == 0 || r.U8() != wire.TypeExtensionObject {
+		return telemetry.Range{}
+	}
+	number, body := r.extension()
+	got := telemetry.Range{Low: body.F64(), High: body.F64()}
+	if number != id.Range_Encoding_DefaultBinary || body.Err != nil || !got.Known() {
+		return telemetry.Range{}
+	}
+	return got
+}
+
 // descriptionIn returns the text of a variant with a LocalizedText, "" for another.
 func descriptionIn(variant []byte) string {
 	r := newReader(variant)
@@ -174,34 +210,23 @@ func cut(b []byte, most int) string {
 	return strings.TrimSpace(strings.ToValidUTF8(string(b[:min(len(b), most)]), ""))
 }
 
-// unitsOf returns the nodes that hold the units of tags, nil where there is none.
-func (t *types) unitsOf(ctx context.Context, g *group, tags []int) ([][]byte, error) {
-	units := make([][]byte, len(tags))
-	var asked []int
-	var nodes [][]byte
-	for i, tag := range tags {
-		if g.tags[tag].unitless {
-			asked, nodes = append(asked, i), append(nodes, askedNode(g.ask.ids[tag]))
-		}
-	}
-	found, err := t.unitNodes(ctx, nodes)
-	for i, node := range found {
-		units[asked[i]] = node
-	}
-	return units, err
+// property names a property of an encoded node.
+type property struct {
+	of   []byte
+	name string
 }
 
-// unitNodes returns the nodes that hold the units of encoded nodes (OPC 10000-8, 5.3.2.3), nil where there is none.
-func (t *types) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error) {
-	units := make([][]byte, len(nodes))
-	if len(nodes) == 0 || t.untranslated {
-		return units, nil
+// properties returns the nodes of properties, nil where there is none.
+func (t *types) properties(ctx context.Context, sought []property) ([][]byte, error) {
+	nodes := make([][]byte, len(sought))
+	if len(sought) == 0 || t.untranslated {
+		return nodes, nil
 	}
 	r, err := t.ask(ctx, id.TranslateBrowsePathsToNodeIDsRequest_Encoding_DefaultBinary, id.TranslateBrowsePathsToNodeIDsResponse_Encoding_DefaultBinary,
 		func(b []byte) ([]byte, error) {
-			b = binary.LittleEndian.AppendUint32(b, uint32(len(nodes)))
-			for _, n := range nodes {
-				b = appendPropertyPath(append(b, n...), "EngineeringUnits")
+			b = binary.LittleEndian.AppendUint32(b, uint32(len(sought)))
+			for _, p := range sought {
+				b = appendPropertyPath(append(b, p.of...), p.name)
 			}
 			return b, nil
 		})
@@ -210,10 +235,10 @@ func (t *types) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error)
 			t.untranslated = true
 			err = nil
 		}
-		return units, err
+		return nodes, err
 	}
-	if r.Count(1) != len(nodes) {
-		return units, nil
+	if r.Count(1) != len(sought) {
+		return nodes, nil
 	}
 	for i := range nodes {
 		r.U32() // status: without a node there is none
@@ -222,11 +247,11 @@ func (t *types) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error)
 			node := r.ExpandedNodeID()
 			raw := from[:len(from)-len(r.B)]
 			if r.U32(); node.URI == nil && node.Server == 0 && len(raw) <= maxIdentifier && r.Err == nil {
-				units[i] = bytes.Clone(raw)
+				nodes[i] = bytes.Clone(raw)
 			}
 		}
 	}
-	return units, nil
+	return nodes, nil
 }
 
 // appendPropertyPath appends the relative path to a property of namespace 0 (OPC 10000-4, 7.31).

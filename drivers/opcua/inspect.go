@@ -17,7 +17,7 @@ import (
 // inspected is how many nodes, or attributes, are asked about in one request at most.
 const inspected = 100
 
-// Children returns what is right below a node, "" for the Objects folder, with what the server says of each: its data type, unit, description, and what the
+// Children returns what is right below a node, "" for the Objects folder, with what the server says of each: its data type, unit, range, description, and what the
 // user may do. A server that refuses to say that is none the worse.
 func (c *Client) Children(ctx context.Context, parent string) (all []Child, err error) {
 	defer caught(&err)
@@ -28,7 +28,7 @@ func (c *Client) Children(ctx context.Context, parent string) (all []Child, err 
 		return all, err
 	}
 	for some := range slices.Chunk(all, inspected) {
-		if err := cmp.Or(c.inspect(ctx, some), c.inspectUnits(ctx, some)); err != nil {
+		if err := cmp.Or(c.inspect(ctx, some), c.inspectProperties(ctx, some)); err != nil {
 			return all, err
 		}
 	}
@@ -219,20 +219,20 @@ func (n *Child) named(name string, datatype []byte) {
 	}
 }
 
-// inspectUnits asks for the units of variables.
-func (c *Client) inspectUnits(ctx context.Context, some []Child) error {
-	var nodes [][]byte
-	var of []*Child
+// inspectProperties asks for the units and ranges of variables.
+func (c *Client) inspectProperties(ctx context.Context, some []Child) error {
+	var sought []property
+	var of []question // their tag is the place among some
 	for i := range some {
-		if n := &some[i]; n.Class == "variable" && n.node != nil && !n.Property {
-			nodes, of = append(nodes, n.node), append(of, n)
+		for what := sayUnit; some[i].Class == "variable" && some[i].node != nil && !some[i].Property && what <= sayRange; what++ {
+			sought, of = append(sought, property{some[i].node, what.property()}), append(of, question{i, what})
 		}
 	}
 	var asks [][]byte
-	var asked []*Child
-	for at := 0; at < len(nodes); {
-		n := max(min(inspected, c.finder.most, len(nodes)-at), 1)
-		units, err := c.unitNodes(ctx, nodes[at:at+n])
+	var asked []question
+	for at := 0; at < len(sought); {
+		n := max(min(inspected, c.finder.most, len(sought)-at), 1)
+		nodes, err := c.properties(ctx, sought[at:at+n])
 		switch {
 		case err != nil && unlessRefused(err) != nil:
 			return err
@@ -240,18 +240,24 @@ func (c *Client) inspectUnits(ctx context.Context, some []Child) error {
 			c.finder.most = n / 2
 			continue
 		}
-		for i, unit := range units {
-			if unit != nil {
-				asks, asked = append(asks, attributeOf(unit, ua.AttributeIDValue)), append(asked, of[at+i])
+		for i, node := range nodes {
+			if node != nil {
+				asks, asked = append(asks, attributeOf(node, ua.AttributeIDValue)), append(asked, of[at+i])
 			}
 		}
 		at += n
 	}
-	return c.readAll(ctx, asks, func(i int, v *wire.DataValue) { asked[i].Unit = unitIn(v.Variant) })
+	return c.readAll(ctx, asks, func(i int, v *wire.DataValue) {
+		if n := &some[asked[i].tag]; asked[i].saying == sayUnit {
+			n.Unit = unitIn(v.Variant)
+		} else {
+			n.Range = rangeIn(v.Variant)
+		}
+	})
 }
 
-func (c *Client) unitNodes(ctx context.Context, nodes [][]byte) ([][]byte, error) {
+func (c *Client) properties(ctx context.Context, sought []property) ([][]byte, error) {
 	c.link.types.mu.Lock()
 	defer c.link.types.mu.Unlock()
-	return c.link.types.unitNodes(ctx, nodes)
+	return c.link.types.properties(ctx, sought)
 }

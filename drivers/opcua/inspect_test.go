@@ -8,6 +8,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/telemetry"
 )
 
 // dialNone dials a server without security.
@@ -71,6 +72,9 @@ func TestNodeOPCUAChildren(t *testing.T) {
 	if server := childrenOf(t, c, "i=2253"); !server["Tank"].Source || server["ServerStatus"].Source {
 		t.Errorf("%+v", server)
 	}
+	if level := childrenOf(t, c, "ns=1;s=Interop")["Level"]; level.Range != (telemetry.Range{High: 2000}) {
+		t.Errorf("%+v", level)
+	}
 	if level := childrenOf(t, c, "ns=1;s=Interop.Level"); !level["EURange"].Property {
 		t.Errorf("%+v", level)
 	}
@@ -92,6 +96,9 @@ func TestChildrenOfMachine(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", name, child, got, want)
 			}
 		}
+		if speed, program := spindle["Speed"].Range, childrenOf(t, c, "ns=2;s=Machine.Program")["Name"].Range; speed != (telemetry.Range{High: 9000}) || program.Known() {
+			t.Errorf("%s: ranges %v, %v", name, speed, program)
+		}
 		if tells, err := c.TellsEvents(t.Context(), "ns=2;s=Machine"); !tells || err != nil {
 			t.Errorf("%s: the machine tells no events: %v", name, err)
 		}
@@ -112,7 +119,7 @@ func FuzzInspect(f *testing.F) {
 			n.take(a, b)
 		}
 		n.named("", typeIn(b))
-		if len(n.Type) > 300 || len(n.Description) > maxDescription || len(n.Access) > len("read+write+history") || len(unitIn(b)) > maxUnit {
+		if len(n.Type) > 300 || len(n.Description) > maxDescription || len(n.Access) > len("read+write+history") || len(unitIn(b)) > maxUnit || rangeIn(b) != (telemetry.Range{}) && !rangeIn(b).Known() {
 			t.Errorf("%+v", n)
 		}
 	})

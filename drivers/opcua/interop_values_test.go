@@ -108,7 +108,7 @@ func TestNodeOPCUADetails(t *testing.T) {
 			}
 			got = d.Details(drivers.Ref{})
 		}
-		want := []telemetry.Details{{Unit: "mm", Description: "of the tank"}, {}, {}, {}}
+		want := []telemetry.Details{{Unit: "mm", Description: "of the tank", Range: telemetry.Range{High: 2000}}, {Range: telemetry.Range{High: 2000}}, {}, {}}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %+v, want %+v", mode, got, want)
 		}

@@ -2,6 +2,8 @@
 // speaks them too; this one imports none of ours.
 package telemetry
 
+import "math"
+
 // Quality says how far a reading can be trusted, after OPC UA Part 8 (good, uncertain, bad).
 type Quality uint8
 
@@ -56,7 +58,18 @@ type Tag struct {
 }
 
 // Details are what a device says of a tag, "" where it says nothing or the config says it.
-type Details struct{ Unit, Description string }
+type Details struct {
+	Unit, Description string
+	Range             Range // before scaling
+}
+
+// Range is what a tag's values are normally within, in its unit (OPC 10000-8, 5.3.2.3: EURange); values beyond it may come all the same. The zero Range is none.
+type Range struct{ Low, High float64 }
+
+// Known reports whether the range is one: finite, and not empty.
+func (r Range) Known() bool {
+	return -math.MaxFloat64 <= r.Low && r.Low < r.High && r.High <= math.MaxFloat64
+}
 
 // Scaled reports whether readings of the tag are scaled. A scaled float32 stays KindFloat32, every other
 // number becomes KindFloat64.

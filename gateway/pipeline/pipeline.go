@@ -111,8 +111,22 @@ func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 
 // Describe fills in what the device says of the tags where the schema says nothing, and returns the schema that records have from now on.
 func (g *Group) Describe(details []telemetry.Details) *record.Schema {
-	g.types.describe(details)
+	g.types.describe(details, g.rangeOf)
 	return g.types.schema
+}
+
+// rangeOf returns what the reported values of a tag are within when those of the device are within r: none of a rate, which is of another unit.
+func (g *Group) rangeOf(tag int, r telemetry.Range) telemetry.Range {
+	if g.aggregates != nil && g.aggregates.of[tag] != nil && g.aggregates.of[tag].Kind == Rate {
+		return telemetry.Range{}
+	}
+	if g.scales != nil && g.scales[tag].mul != 0 {
+		r = g.scales[tag].applyRange(r)
+	}
+	if !r.Known() {
+		return telemetry.Range{}
+	}
+	return r
 }
 
 // Past appends what the device has kept of a time when nobody heard it, scaled, as one record with that mark. at is the time of asking. It is

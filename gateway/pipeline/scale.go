@@ -54,7 +54,15 @@ func (s *scale) apply(v telemetry.Value) telemetry.Value {
 	if !ok {
 		return v
 	}
-	return number(v.Kind, raw*s.mul/s.div+s.offset)
+	return number(v.Kind, s.number(raw))
+}
+
+func (s *scale) number(raw float64) float64 { return raw*s.mul/s.div + s.offset }
+
+// applyRange scales a range. A scale below 0 turns it round.
+func (s *scale) applyRange(r telemetry.Range) telemetry.Range {
+	a, b := s.number(r.Low), s.number(r.High)
+	return telemetry.Range{Low: min(a, b), High: max(a, b)}
 }
 
 // Range is from Low to High, both included.

@@ -62,14 +62,17 @@ func (t *types) learn(readings []telemetry.Reading) {
 	}
 }
 
-// describe fills in what the device says of the tags and the schema does not.
-func (t *types) describe(details []telemetry.Details) {
+// describe fills in what the device says of the tags and the schema does not. reported makes of a range as the device has it that of what is reported.
+func (t *types) describe(details []telemetry.Details, reported func(tag int, r telemetry.Range) telemetry.Range) {
 	s := *t.schema
 	s.Tags = slices.Clone(s.Tags)
 	for i, d := range details[:min(len(details), len(s.Tags))] {
 		more := s.Tags[i].Details()
 		more.Unit = cmp.Or(more.Unit, d.Unit)
 		more.Description = cmp.Or(more.Description, d.Description)
+		if d.Range.Known() {
+			more.Range = reported(i, d.Range)
+		}
 		s.Describe(i, more)
 	}
 	t.schema = &s

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -125,5 +126,44 @@ func TestDescribe(t *testing.T) {
 		{Name: "c", More: &record.Details{Unit: "mm", Description: "of the tank", Labels: labels}}}
 	if !reflect.DeepEqual(after.Tags, want) || before.Tags[2].More.Description != "" {
 		t.Errorf("tags %+v", after.Tags)
+	}
+}
+
+// TestDescribeRange: a range is of what is reported: scaled as the values are, and none where that leaves none.
+func TestDescribeRange(t *testing.T) {
+	said := telemetry.Range{Low: 0, High: 300}
+	all := []struct {
+		name  string
+		tag   telemetry.Tag
+		kind  AggregateKind
+		given telemetry.Range
+		want  telemetry.Range
+	}{
+		{name: "as it is", given: said, want: said},
+		{name: "none"},
+		{name: "scaled", tag: telemetry.Tag{Scale: 0.1, Offset: -5}, given: said, want: telemetry.Range{Low: -5, High: 25}},
+		{name: "turned round", tag: telemetry.Tag{Scale: -2}, given: said, want: telemetry.Range{Low: -600, High: 0}},
+		{name: "none, scaled", tag: telemetry.Tag{Scale: 2, Offset: 7}},
+		{name: "too large", tag: telemetry.Tag{Scale: 1e300}, given: telemetry.Range{Low: 0, High: 1e300}},
+		{name: "too small", tag: telemetry.Tag{Offset: 1e300}, given: said},
+		{name: "no number", tag: telemetry.Tag{}, given: telemetry.Range{Low: math.NaN(), High: 1}},
+		{name: "empty", given: telemetry.Range{Low: 1, High: 1}},
+		{name: "mean", kind: Mean, given: said, want: said},
+		{name: "rate", kind: Rate, given: said},
+	}
+	o := Options{Sink: &sink{}, Aggregates: map[int]Aggregate{}}
+	var details []telemetry.Details
+	for i, c := range all {
+		o.Tags, details = append(o.Tags, c.tag), append(details, telemetry.Details{Range: c.given})
+		if c.kind != "" {
+			o.Aggregates[i] = Aggregate{Kind: c.kind, Over: time.Minute}
+		}
+	}
+	o.Schema = schemaOf(o.Tags)
+	s := New(o).Describe(details)
+	for i, c := range all {
+		if got := s.Tags[i].Details().Range; got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
 	}
 }

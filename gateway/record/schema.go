@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 
 	"millrace/drivers/telemetry"
@@ -31,6 +32,7 @@ type Details struct {
 	Type        string // the driver's word for the type, as configured
 	Description string
 	Labels      []telemetry.Label // sorted by name
+	Range       telemetry.Range   // of its values after scaling, as the device says; Known, or zero for none
 }
 
 // Details returns what there is to tell of the tag.
@@ -42,7 +44,7 @@ func (t *Tag) Details() Details {
 }
 
 func (d *Details) equal(o *Details) bool {
-	return d.Unit == o.Unit && d.Type == o.Type && d.Description == o.Description && slices.Equal(d.Labels, o.Labels)
+	return d.Unit == o.Unit && d.Type == o.Type && d.Description == o.Description && d.Range == o.Range && slices.Equal(d.Labels, o.Labels)
 }
 
 // Describe says what there is to tell of a tag, of the tags before it first.
@@ -76,7 +78,8 @@ const (
 
 const (
 	schemaVersion1 = 1 // device, group; of each tag name, unit, type
-	schemaVersion  = 2
+	schemaVersion2 = 2 // no ranges; still written where there are none
+	schemaVersion  = 3
 )
 
 // ErrSchema means that bytes are not a schema this version can read.
@@ -85,7 +88,11 @@ var ErrSchema = errors.New("not a schema: damaged or of a newer version")
 // AppendSchema appends the schema's binary form to dst. Texts may have 4096 bytes each, there may be MaxTags tags and
 // MaxLabels labels of each of them; ParseSchema refuses more.
 func AppendSchema(dst []byte, s *Schema) []byte {
-	dst = append(dst, schemaVersion)
+	version := byte(schemaVersion2)
+	if slices.ContainsFunc(s.Tags, func(t Tag) bool { return t.Details().Range.Known() }) {
+		version = schemaVersion
+	}
+	dst = append(dst, version)
 	dst = appendText(appendText(appendText(dst, s.Gateway), s.Device), s.Group)
 	dst = appendLabels(dst, s.Labels)
 	dst = binary.AppendUvarint(dst, uint64(len(s.Tags)))
@@ -95,8 +102,20 @@ func AppendSchema(dst []byte, s *Schema) []byte {
 		dst = appendText(appendText(appendText(dst, t.Name), more.Unit), more.Type)
 		dst = append(dst, byte(s.DataType(i)))
 		dst = appendLabels(appendText(dst, more.Description), more.Labels)
+		if version == schemaVersion {
+			dst = appendRange(dst, more.Range)
+		}
 	}
 	return dst
+}
+
+// appendRange appends 0 for none, else 1 and the two ends.
+func appendRange(dst []byte, r telemetry.Range) []byte {
+	if !r.Known() {
+		return append(dst, 0)
+	}
+	dst = binary.LittleEndian.AppendUint64(append(dst, 1), math.Float64bits(r.Low))
+	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(r.High))
 }
 
 func appendLabels(dst []byte, labels []telemetry.Label) []byte {
@@ -164,7 +183,25 @@ func (p *textParser) tag() (name string, data telemetry.DataType, more Details) 
 	}
 	data, p.src = telemetry.DataType(p.src[0]), p.src[1:]
 	more.Description, more.Labels = p.text(), p.labels()
+	if p.version > schemaVersion2 {
+		more.Range = p.limits()
+	}
 	return name, data, more
+}
+
+// limits reads what appendRange wrote.
+func (p *textParser) limits() (r telemetry.Range) {
+	switch {
+	case len(p.src) > 0 && p.src[0] == 0:
+		p.src = p.src[1:]
+	case len(p.src) > 16 && p.src[0] == 1:
+		r.Low = math.Float64frombits(binary.LittleEndian.Uint64(p.src[1:]))
+		r.High = math.Float64frombits(binary.LittleEndian.Uint64(p.src[9:]))
+		p.src, p.bad = p.src[17:], p.bad || !r.Known()
+	default:
+		p.bad, p.src = true, nil
+	}
+	return r
 }
 
 func (p *textParser) labels() []telemetry.Label {

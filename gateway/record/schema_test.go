@@ -1,8 +1,10 @@
 package record
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,9 +17,10 @@ var schemas = []*Schema{
 	{Tags: []Tag{}},
 	{Device: "press-1", Group: "fast", Tags: []Tag{{Name: "temperature", More: &Details{Unit: "°C", Type: "float32"}}, {Name: "läuft"}}},
 	{Gateway: "gw", Device: "press-1", Group: "fast", Labels: []telemetry.Label{{Name: "line", Value: "4"}, {Name: "site", Value: ""}}, Tags: []Tag{
-		{Name: "t", More: &Details{"°C", "real", "oil", []telemetry.Label{{Name: "asset", Value: "7"}}}},
+		{Name: "t", More: &Details{"°C", "real", "oil", []telemetry.Label{{Name: "asset", Value: "7"}}, telemetry.Range{}}},
 		{Name: "n"}}, Data: []telemetry.DataType{telemetry.Float32Type, 200}}, // a data type of a later version
 	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]Tag{{Name: "a"}}, 300)},
+	{Gateway: "gw", Device: "d", Group: "g", Tags: []Tag{{Name: "t", More: &Details{Unit: "mm", Range: telemetry.Range{Low: -0.5, High: 2000}}}, {Name: "n"}}},
 }
 
 func TestSchemaRoundTrip(t *testing.T) {
@@ -37,9 +40,13 @@ const schemaGolden2 = "02" + "026777" + "0770726573732d31" + "0466617374" + "02"
 	"0174" + "03c2b043" + "047265616c" + "0a" + "036f696c" + "01" + "056173736574" + "0137" +
 	"016e" + "00" + "00" + "c8" + "00" + "00"
 
+const schemaGolden3 = "03" + "026777" + "0164" + "0167" + "00" + "02" +
+	"0174" + "026d6d" + "00" + "00" + "00" + "00" + "01" + "000000000000e0bf" + "0000000000409f40" +
+	"016e" + "00" + "00" + "00" + "00" + "00" + "00"
+
 // TestSchemaOlder pins what is read: segments in the field hold version 1.
 func TestSchemaOlder(t *testing.T) {
-	for stored, want := range map[string]*Schema{schemaGolden1: schemas[1], schemaGolden2: schemas[2]} {
+	for stored, want := range map[string]*Schema{schemaGolden1: schemas[1], schemaGolden2: schemas[2], schemaGolden3: schemas[4]} {
 		b, err := hex.DecodeString(stored)
 		if err != nil {
 			t.Fatal(err)
@@ -50,11 +57,20 @@ func TestSchemaOlder(t *testing.T) {
 	}
 }
 
-// TestSchemaGolden pins what is written: version 2.
+// TestSchemaGolden pins what is written: version 3 with a range, else version 2.
 func TestSchemaGolden(t *testing.T) {
-	if got := hex.EncodeToString(AppendSchema(nil, schemas[2])); got != schemaGolden2 {
-		t.Errorf("got %s, want %s", got, schemaGolden2)
+	for i, want := range map[int]string{2: schemaGolden2, 4: schemaGolden3} {
+		if got := hex.EncodeToString(AppendSchema(nil, schemas[i])); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
+}
+
+// withRange is a schema of version 3 whose one tag has these bytes for a range.
+func withRange(low, high float64) []byte {
+	b := AppendSchema(nil, &Schema{Tags: []Tag{{More: &Details{Range: telemetry.Range{Low: 1, High: 2}}}}})
+	b = binary.LittleEndian.AppendUint64(b[:len(b)-16], math.Float64bits(low))
+	return binary.LittleEndian.AppendUint64(b, math.Float64bits(high))
 }
 
 func TestSchemaDamaged(t *testing.T) {
@@ -62,7 +78,7 @@ func TestSchemaDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range [][]byte{older, AppendSchema(nil, schemas[2])} {
+	for _, b := range [][]byte{older, AppendSchema(nil, schemas[2]), AppendSchema(nil, schemas[4])} {
 		for n := range b {
 			if _, err := ParseSchema(b[:n]); !errors.Is(err, ErrSchema) {
 				t.Errorf("the first %d bytes of %x: error %v", n, b, err)
@@ -73,7 +89,12 @@ func TestSchemaDamaged(t *testing.T) {
 		"a byte more":          append(slices.Clone(older), 0),
 		"a byte more than 2":   append(AppendSchema(nil, schemas[2]), 0),
 		"1 read as 2":          append([]byte{2}, older[1:]...),
-		"version 3":            append([]byte{3}, AppendSchema(nil, schemas[2])[1:]...),
+		"2 read as 3":          append([]byte{3}, AppendSchema(nil, schemas[2])[1:]...),
+		"version 4":            append([]byte{4}, AppendSchema(nil, schemas[4])[1:]...),
+		"a byte more than 3":   append(AppendSchema(nil, schemas[4]), 0),
+		"an empty range":       withRange(2, 2),
+		"a range to nowhere":   withRange(2, math.Inf(1)),
+		"a range of nothing":   withRange(math.NaN(), 2),
 		"too many labels":      AppendSchema(nil, &Schema{Labels: make([]telemetry.Label, MaxLabels+1)}),
 		"more labels than":     {2, 0, 0, 0, 3, 0, 0},
 		"too many of a tag":    AppendSchema(nil, &Schema{Tags: []Tag{{More: &Details{Labels: make([]telemetry.Label, MaxLabels+1)}}}}),

@@ -63,6 +63,7 @@ func plantTable() (*values.Table, *values.Group) {
 	for _, name := range []string{"speed", "count", "name", "on", "list", "never", "broken", "odd", "when"} {
 		s.Tags = append(s.Tags, record.Tag{Name: name, More: &record.Details{Unit: strings.Repeat("u", len(s.Tags)%2)}})
 	}
+	s.Tags[0].More.Range = telemetry.Range{High: 300}
 	g := t.Group(s, 500*time.Millisecond)
 	at := time.Now().UnixMicro()
 	g.Put(at, []telemetry.Reading{
@@ -122,7 +123,8 @@ func TestSchemasAreNotEmpty(t *testing.T) {
 func TestValuesThroughTheSocket(t *testing.T) {
 	f := &fake{snap: &Snapshot{}}
 	f.table, _ = plantTable()
-	c := client(t, serve(t, f))
+	dir := serve(t, f)
+	c := client(t, dir)
 	tell := func(device, tag string, bad bool) string {
 		list, err := c.Values(t.Context(), device, tag, bad)
 		if err != nil {
@@ -152,6 +154,13 @@ func TestValuesThroughTheSocket(t *testing.T) {
 	}
 	if speed, count := list[0], list[1]; speed.Source != 0 || speed.Every != 0.5 || speed.At == 0 || count.Source != (count.At-5000) {
 		t.Errorf("times: %+v, %+v", speed, count)
+	}
+	if list[0].Range != (Range{High: 300}) || list[1].Range != (Range{}) {
+		t.Errorf("ranges: %+v, %+v", list[0], list[1])
+	}
+	_, text := over(t, dir, "GET", "/api/v1/values?device=press-1")
+	if n := bytes.Count(text, []byte(`"range":`)); n != 1 || !bytes.Contains(text, []byte(`"range":{"low":0,"high":300}`)) {
+		t.Errorf("%d ranges: %s", n, text)
 	}
 }
 

@@ -82,11 +82,19 @@ type Value struct {
 	Source  int64   `json:"source_time,omitempty"` // the device's, ms since 1970, where it differs
 	Every   float64 `json:"interval_seconds"`
 	Lost    uint64  `json:"lost,omitempty"` // readings that the device pushed in vain: known to be missing since the last reload of its connection
+	Range   Range   `json:"range,omitzero"` // what the device says the values are normally within, after scaling
+}
+
+// Range is from low to high; the zero Range is none.
+type Range struct {
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
 }
 
 // valueOf describes an entry at a moment.
 func valueOf(e *values.Entry, now time.Time) Value {
-	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: e.Tag.Details().Unit, Every: e.Interval.Seconds(), Lost: e.Lost}
+	more := e.Tag.Details()
+	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: more.Unit, Range: Range(more.Range), Every: e.Interval.Seconds(), Lost: e.Lost}
 	if e.At == 0 {
 		return v
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 )
 
-// Machine is the machine of AddMachine as one finds it in a plant: in a tree, with units and descriptions, a history, and events. See AddMachineTree.
+// Machine is the machine of AddMachine as one finds it in a plant: in a tree, with units, ranges and descriptions, a history, and events. See AddMachineTree.
 type Machine struct {
 	server *Server
 	start  time.Time
