@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"millrace/drivers"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
+	"millrace/gateway/web"
 )
 
 // following is how the gateway follows the rules of the groups of one connection. Only the goroutine that does has what is no atomic.
@@ -19,6 +21,7 @@ type following struct {
 	selector drivers.Selector
 	source   []config.Device // without the tags that were selected
 	rules    []ruledGroup
+	option   string // by which a config names a rule
 
 	again, anew atomic.Bool // somebody wants it; and only what is there now
 
@@ -33,9 +36,10 @@ type following struct {
 
 // ruledGroup is a group with a rule.
 type ruledGroup struct {
-	ref  drivers.Ref
-	key  groupKey
-	said string // what was said last of it
+	ref   drivers.Ref
+	key   groupKey
+	said  string                 // what was said last of it
+	empty atomic.Pointer[string] // why it selects nothing; nil = it selects something, or was not followed yet
 }
 
 // How often the device is looked through.
@@ -53,7 +57,7 @@ const (
 
 // followingOf returns how to follow the rules of a connection, nil when none of its groups has one. source are its devices without the tags that were selected.
 func followingOf(c *config.Connection, d drivers.Driver, source map[string]config.Device) *following {
-	f := &following{}
+	f := &following{option: c.Protocol.Rule}
 	f.selector, _ = d.(drivers.Selector)
 	for i, dev := range c.Devices {
 		was, ok := source[dev.Name]
@@ -158,8 +162,43 @@ func (f *following) portion(ctx context.Context, c *connection) error {
 	default:
 		f.found[f.next] = &drivers.Selection{Note: "nothing can be selected: " + err.Error()}
 	}
+	rule.judge(&s, err)
 	f.next++
 	return nil
+}
+
+// judge notes why a rule selects nothing, by the end of looking for it.
+func (r *ruledGroup) judge(s *drivers.Selection, err error) {
+	why := cmp.Or(s.Note, "the device has nothing that it fits")
+	switch {
+	case err != nil:
+		why = err.Error()
+	case len(s.Tags) > 0:
+		r.empty.Store(nil)
+		return
+	}
+	r.empty.Store(&why)
+}
+
+// fault says of which rule of a device nothing comes, and why. It may be called from any goroutine.
+func (f *following) fault(device int) (fault web.RuleFault) {
+	more := 0
+	for i := range f.rules {
+		r := &f.rules[i]
+		why := r.empty.Load()
+		switch {
+		case r.ref.Device != device || why == nil:
+		case fault.What != "":
+			more++
+		default:
+			fault.What = fmt.Sprintf("the rule of group %q selects nothing: %s", r.key.group, *why)
+			fault.Mend = fmt.Sprintf("see `%s` of that group, and the keys that narrow it", f.option)
+		}
+	}
+	if more > 0 {
+		fault.What += fmt.Sprintf("; nor do those of %s more", web.Count(uint64(more), "group"))
+	}
+	return fault
 }
 
 // say logs what is the matter with a rule, once.
@@ -234,13 +273,14 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, know
 	return conn, nil
 }
 
-// succeed takes over what was said, so that it is not said again, and when there is something to do.
+// succeed takes over what was said, so that it is not said again, what selects nothing, and when there is something to do.
 func (f *following) succeed(was *following) {
 	f.changes, f.at = was.changes, was.at
 	for i := range f.rules {
 		for j := range was.rules {
 			if f.rules[i].key == was.rules[j].key {
 				f.rules[i].said = was.rules[j].said
+				f.rules[i].empty.Store(was.rules[j].empty.Load())
 			}
 		}
 	}
