@@ -429,15 +429,29 @@ func report(r config.TagReport) pipeline.Report {
 	return pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
 }
 
-// use takes another schema: one that knows more of its data types. One that the store has no room for leaves the stream as it is.
+// noRoom says that the store has no room for what a group's tags are: their names, units and descriptions.
+type noRoom struct {
+	device, group string
+	tags          int
+}
+
+func (n *noRoom) Error() string {
+	return fmt.Sprintf("the store has no room for the names, units and descriptions of its %s; split the group, or raise buffer.max_size", telemetry.Count(n.tags, "tag"))
+}
+
+// use takes another schema: one that knows more of its data types. One that the store has no room for (noRoom) leaves the stream as it is.
 func (s *groupSink) use(schema *record.Schema) error {
 	s.schema = schema
 	stream, err := s.buf.Stream(s.device, record.AppendSchema(nil, schema))
-	if err == nil {
-		s.stream = stream
-		s.schemas.Store(s.stream, schema)
+	switch {
+	case errors.Is(err, buffer.ErrTooLarge):
+		return &noRoom{schema.Device, schema.Group, len(schema.Tags)}
+	case err != nil:
+		return err
 	}
-	return err
+	s.stream = stream
+	s.schemas.Store(s.stream, schema)
+	return nil
 }
 
 // Put shows the readings of a poll.
@@ -471,7 +485,7 @@ func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppr
 func (s *groupSink) Append(schema *record.Schema, payload []byte, readings int, at int64) error {
 	if schema != s.schema {
 		if err := s.use(schema); err != nil { // the records mean the same without it
-			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it; split the group, or raise buffer.max_size",
+			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it",
 				"device", s.device, "group", schema.Group, "cause", err)
 		}
 	}

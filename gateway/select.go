@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
 	"millrace/gateway/web"
@@ -23,7 +24,8 @@ type following struct {
 	rules    []ruledGroup
 	option   string // by which a config names a rule
 
-	again, anew atomic.Bool // somebody wants it; and only what is there now
+	refused     atomic.Pointer[refusal] // what was selected last cannot be put into force; nil = it is in force, or nothing was selected
+	again, anew atomic.Bool             // somebody wants it; and only what is there now
 
 	next   int // of rules
 	found  []*drivers.Selection
@@ -40,6 +42,13 @@ type ruledGroup struct {
 	key   groupKey
 	said  string                 // what was said last of it
 	empty atomic.Pointer[string] // why it selects nothing; nil = it selects something, or was not followed yet
+}
+
+// refusal is why the tags that the rules of a connection select cannot be put into force.
+type refusal struct {
+	group drivers.Ref
+	all   bool // of the groups are concerned, not only that one
+	fault web.RuleFault
 }
 
 // How often the device is looked through.
@@ -119,13 +128,39 @@ func (g *Gateway) follow(ctx context.Context, c *connection) {
 		f.changes = 0
 	}
 	f.next, f.seen, f.at = 0, f.models, now.Add(g.selections.every<<f.changes)
-	if g.selections.take(f, g.log) && g.selections.afford(f) {
-		f.changes = min(f.changes+1, maxDoublings)
-		if err := g.reselect(ctx, c); err != nil && ctx.Err() == nil {
-			g.selections.drop(f)
-			g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another; select fewer, split the group, or raise buffer.max_size", "device", c.devices[0].name, "cause", err)
-		}
+	if !g.selections.take(f, g.log) {
+		f.refused.Store(nil)
+		return
 	}
+	if !g.selections.afford(f) {
+		return
+	}
+	f.changes = min(f.changes+1, maxDoublings)
+	switch err := g.reselect(ctx, c); {
+	case ctx.Err() != nil:
+	case err == nil:
+		f.refused.Store(nil)
+	default:
+		g.selections.drop(f)
+		f.refuse(err)
+		g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another", "device", c.devices[0].name, "cause", err)
+	}
+}
+
+// refuse notes why what was selected cannot be put into force.
+func (f *following) refuse(why error) {
+	var room *noRoom
+	r := &refusal{all: true, fault: web.RuleFault{What: "the tags that the rules select cannot be put into force: " + why.Error(), Mend: "select others, or restart the gateway"}}
+	if errors.As(why, &room) {
+		for i := range f.rules {
+			if key := &f.rules[i].key; key.device == room.device && key.group == room.group {
+				r.group, r.all = f.rules[i].ref, false
+			}
+		}
+		r.fault.What = fmt.Sprintf("the rule of group %q adds no tags: the store has no room for the names, units and descriptions of %s", room.group, telemetry.Count(room.tags, "tag"))
+		r.fault.Mend = "select fewer, split the group, or raise buffer.max_size"
+	}
+	f.refused.Store(r)
 }
 
 // due reports whether there is something to do, and begins with it.
@@ -180,8 +215,11 @@ func (r *ruledGroup) judge(s *drivers.Selection, err error) {
 	r.empty.Store(&why)
 }
 
-// fault says of which rule of a device nothing comes, and why. It may be called from any goroutine.
+// fault says which rule of a device adds nothing, and why. It may be called from any goroutine.
 func (f *following) fault(device int) (fault web.RuleFault) {
+	if r := f.refused.Load(); r != nil && (r.all || r.group.Device == device) {
+		return r.fault
+	}
 	more := 0
 	for i := range f.rules {
 		r := &f.rules[i]
@@ -269,6 +307,7 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, know
 	g.log.Error("a device has only the tags that its config lists until its rules have been followed, because those that they had selected do not fit", "device", devices[0].Name, "cause", why)
 	if conn.following != nil {
 		g.selections.drop(conn.following)
+		conn.following.refuse(why)
 	}
 	return conn, nil
 }
