@@ -53,6 +53,7 @@ type deviceConfig struct {
 	name, driver string
 	shown        string   // its url without secrets
 	sum          [32]byte // of its config
+	empty        bool     // it has no tag, because its rules have not selected any yet
 }
 
 // badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
@@ -85,7 +86,7 @@ func urlsOf(c *config.Connection) []string {
 func deviceConfigs(c *config.Connection) []deviceConfig {
 	out := make([]deviceConfig, len(c.Devices))
 	for i, d := range c.Devices {
-		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum()}
+		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum(), d.Selects() && !slices.ContainsFunc(d.Groups, func(g config.Group) bool { return len(g.Tags)+len(g.Derived) > 0 })}
 	}
 	return out
 }
@@ -94,10 +95,11 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 type known struct {
 	source    map[string]config.Device // those that have rules, without the tags that these have selected
 	answering map[string]bool          // by name, whether they answer the connections that run
+	why       string                   // they are exchanged: see missing.since
 }
 
 func (g *Gateway) knownOf(cfg *config.Config, running []*connection) known {
-	k := known{g.selections.apply(cfg), map[string]bool{}}
+	k := known{g.selections.apply(cfg), map[string]bool{}, reloaded}
 	for _, c := range running {
 		for _, d := range c.poller.Stats().Devices {
 			k.answering[d.Name] = d.Reason == ""
@@ -115,7 +117,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices)), upUntil: make([]time.Time, len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices), Answered: make([]bool, len(devices))}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices, known.why), Answered: make([]bool, len(devices))}
 	for i, dev := range c.Devices {
 		o.Answered[i] = known.answering[dev.Name]
 		sinks, pasts, beats := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups)), make([]time.Duration, len(dev.Groups))

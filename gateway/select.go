@@ -256,6 +256,7 @@ func (g *Gateway) reselect(ctx context.Context, was *connection) error {
 	}
 	cfg := g.running.cfg.Only(was.following.source)
 	known := g.knownOf(cfg, []*connection{was})
+	known.why = reselected
 	c := cfg.Connections()[0]
 	devices := deviceConfigs(&c)
 	if slices.Equal(devices, was.devices) {
