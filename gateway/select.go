@@ -33,6 +33,8 @@ type following struct {
 	seen   uint64
 	at     time.Time // not before
 
+	drops int // tags that were dropped last because somebody wanted it; selections.mu guards it
+
 	changes int // of the tags, in this run: each makes the next one wait for twice as long
 }
 
