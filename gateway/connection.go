@@ -53,6 +53,7 @@ type deviceConfig struct {
 	name, driver string
 	shown        string   // its url without secrets
 	sum          [32]byte // of its config
+	empty        bool     // it has no tag, because its rules have not selected any yet
 }
 
 // badReadings counts the bad readings of a device by the class of their reason. The poller's goroutine counts, others look.
@@ -85,7 +86,7 @@ func urlsOf(c *config.Connection) []string {
 func deviceConfigs(c *config.Connection) []deviceConfig {
 	out := make([]deviceConfig, len(c.Devices))
 	for i, d := range c.Devices {
-		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum()}
+		out[i] = deviceConfig{d.Name, d.Driver, PublicURL(d.URL), d.Sum(), d.Selects() && !slices.ContainsFunc(d.Groups, func(g config.Group) bool { return len(g.Tags)+len(g.Derived) > 0 })}
 	}
 	return out
 }
@@ -94,10 +95,11 @@ func deviceConfigs(c *config.Connection) []deviceConfig {
 type known struct {
 	source    map[string]config.Device // those that have rules, without the tags that these have selected
 	answering map[string]bool          // by name, whether they answer the connections that run
+	why       string                   // they are exchanged: see missing.since
 }
 
 func (g *Gateway) knownOf(cfg *config.Config, running []*connection) known {
-	k := known{g.selections.apply(cfg), map[string]bool{}}
+	k := known{g.selections.apply(cfg), map[string]bool{}, reloaded}
 	for _, c := range running {
 		for _, d := range c.poller.Stats().Devices {
 			k.answering[d.Name] = d.Reason == ""
@@ -115,7 +117,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	conn := &connection{urls: urlsOf(&c), normal: c.Protocol.Normal, devices: devices, bad: make([]badReadings, len(devices)), skews: newSkews(len(devices)), upUntil: make([]time.Time, len(devices))}
 	opened := openedBy(&c)
 	o := poller.Options{Buffers: &g.buffers, Refusals: &g.refusals, Enter: func() (func(), error) { return g.descriptors.enter(opened) }, Log: g.log.With("url", PublicURL(c.Connection.URL)),
-		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices), Answered: make([]bool, len(devices))}
+		RetryMin: c.Devices[0].Retry.Min, RetryMax: c.Devices[0].Retry.Max, Since: g.missing.since(devices, known.why), Answered: make([]bool, len(devices))}
 	for i, dev := range c.Devices {
 		o.Answered[i] = known.answering[dev.Name]
 		sinks, pasts, beats := make([]poller.Sink, len(dev.Groups)), make([]poller.Sink, len(dev.Groups)), make([]time.Duration, len(dev.Groups))
@@ -429,15 +431,29 @@ func report(r config.TagReport) pipeline.Report {
 	return pipeline.Report{OnChange: r.OnChange, Deadband: r.Deadband, Percent: r.DeadbandPercent, Heartbeat: r.Heartbeat}
 }
 
-// use takes another schema: one that knows more of its data types. One that the store has no room for leaves the stream as it is.
+// noRoom says that the store has no room for what a group's tags are: their names, units and descriptions.
+type noRoom struct {
+	device, group string
+	tags          int
+}
+
+func (n *noRoom) Error() string {
+	return fmt.Sprintf("the store has no room for the names, units and descriptions of its %s; split the group, or raise buffer.max_size", telemetry.Count(n.tags, "tag"))
+}
+
+// use takes another schema: one that knows more of its data types. One that the store has no room for (noRoom) leaves the stream as it is.
 func (s *groupSink) use(schema *record.Schema) error {
 	s.schema = schema
 	stream, err := s.buf.Stream(s.device, record.AppendSchema(nil, schema))
-	if err == nil {
-		s.stream = stream
-		s.schemas.Store(s.stream, schema)
+	switch {
+	case errors.Is(err, buffer.ErrTooLarge):
+		return &noRoom{schema.Device, schema.Group, len(schema.Tags)}
+	case err != nil:
+		return err
 	}
-	return err
+	s.stream = stream
+	s.schemas.Store(s.stream, schema)
+	return nil
 }
 
 // Put shows the readings of a poll.
@@ -471,7 +487,7 @@ func (s *groupSink) Count(polled, suppressed int) { s.stream.Count(polled, suppr
 func (s *groupSink) Append(schema *record.Schema, payload []byte, readings int, at int64) error {
 	if schema != s.schema {
 		if err := s.use(schema); err != nil { // the records mean the same without it
-			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it; split the group, or raise buffer.max_size",
+			s.log.Warn("what a device says of a group's tags (types, units, descriptions) is not kept, because there is no room for it",
 				"device", s.device, "group", schema.Group, "cause", err)
 		}
 	}

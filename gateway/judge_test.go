@@ -63,11 +63,13 @@ var stateRows = map[string]struct {
 		s.Devices[0].Bad, s.Devices[0].BadTag, s.Devices[0].BadReason = 1, "t7", "timeout"
 	},
 		`1 of 48 tags bad, first "t7": timeout`, "attention"},
-	"device late":             {late("poll"), `group "fast" misses polls of every 1s: one takes 1.8s; poll it less often, or fewer tags`, "attention"},
-	"device late, by answers": {func(s *web.Snapshot) { late("poll")(s); s.Devices[0].Groups[0].Planned = 120 * time.Millisecond }, `one takes 1.8s where the plan has 120ms: the device answers slowly, or only when it is asked again after its timeout; see what`, "attention"},
-	"device late, by line":    {late("line"), `one waits 1.8s for others of its line, the longest 1.5s for group "g" of "d", which gives no answer; poll those`, "attention"},
-	"device late, by machine": {late("machine"), `one begins 1.8s late because the machine does not give the gateway its time`, "attention"},
-	"device late, by store":   {late("store"), `the store takes 1.8s for the readings of one; see whether its disk is slow`, "attention"},
+	"device partly bad, by a rule": {func(s *web.Snapshot) { s.Devices[0].Rule = web.RuleFault{What: "r", Mend: "see it"} }, "partly bad since 2026-03-01T12:30:00Z: r; see it", "attention"},
+	"device down, by a rule":       {func(s *web.Snapshot) { s.Devices[0].Tags, s.Devices[0].Rule = 0, web.RuleFault{What: "r", Mend: "m"} }, "down since 2026-03-01T12:30:00Z: r; m", "attention"},
+	"device late":                  {late("poll"), `group "fast" misses polls of every 1s: one takes 1.8s; poll it less often, or fewer tags`, "attention"},
+	"device late, by answers":      {func(s *web.Snapshot) { late("poll")(s); s.Devices[0].Groups[0].Planned = 120 * time.Millisecond }, `one takes 1.8s where the plan has 120ms: the device answers slowly, or only when it is asked again after its timeout; see what`, "attention"},
+	"device late, by line":         {late("line"), `one waits 1.8s for others of its line, the longest 1.5s for group "g" of "d", which gives no answer; poll those`, "attention"},
+	"device late, by machine":      {late("machine"), `one begins 1.8s late because the machine does not give the gateway its time`, "attention"},
+	"device late, by store":        {late("store"), `the store takes 1.8s for the readings of one; see whether its disk is slow`, "attention"},
 	"device late, at first": {func(s *web.Snapshot) {
 		s.Devices[0].Beginning, s.Devices[0].LineAt = true, `a poll of group "g" of "d" for 5s`
 	}, `its first poll is not over yet: its line is at a poll of group "g" of "d" for 5s; see what`, "attention"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 )
 
@@ -283,22 +284,48 @@ func (g *Gateway) keepLearned(atOnce bool) error {
 
 // ResetLearned has a driver forget what it learned of a device, and says what that was: see web.Gateway.
 func (g *Gateway) ResetLearned(device, who string) ([]string, error) {
+	was, conn, err := g.forgetLearned(device, who)
+	if err != nil || conn.following == nil {
+		return was, err
+	}
+	n, looked := 0, false
+	if conn.poller.Stats().Up {
+		n, looked = g.selections.dropped(conn.following, dropWait)
+	}
+	if n > 0 || !looked {
+		was = append(was, droppedLine(n, looked))
+	}
+	return was, nil
+}
+
+// dropWait is how long somebody who has tags dropped waits until the device was looked through.
+const dropWait = 3 * time.Second
+
+func droppedLine(n int, looked bool) string {
+	if !looked {
+		return "# tags of its rules whose nodes are gone are dropped when the device has been looked through; the log says how many"
+	}
+	return fmt.Sprintf("# dropped, because their nodes are gone: %s that its rules had selected", telemetry.Count(n, "tag"))
+}
+
+// forgetLearned is ResetLearned but for waiting until the rules of the connection have been followed anew.
+func (g *Gateway) forgetLearned(device, who string) ([]string, *connection, error) {
 	g.reloading.Lock() // else the connection may be exchanged meanwhile, and the new one have it
 	defer g.reloading.Unlock()
 	conn := g.connectionOf(device)
 	if conn == nil {
-		return nil, fmt.Errorf("reset what was learned of device %q: the gateway has no such device; `millrace learned` shows all of which something was learned", device)
+		return nil, nil, fmt.Errorf("reset what was learned of device %q: the gateway has no such device; `millrace learned` shows all of which something was learned", device)
 	}
 	i := slices.IndexFunc(conn.learning, func(d learning) bool { return d.name == device })
 	if i < 0 {
-		return nil, fmt.Errorf("reset what was learned of device %q: its driver learns nothing", device)
+		return nil, nil, fmt.Errorf("reset what was learned of device %q: its driver learns nothing", device)
 	}
 	was := configLines(conn.learner.Learned(i))
 	conn.learner.Forget(i)
 	lookAgain([]*connection{conn}, true)
 	g.log.Info("what was learned of a device is forgotten, as was asked for", "device", device, "by", who, "forgotten", was)
 	if err := g.keepLearned(true); err != nil {
-		return nil, fmt.Errorf("what was learned of device %q is forgotten for now, and comes back at a restart: %w", device, err)
+		return nil, nil, fmt.Errorf("what was learned of device %q is forgotten for now, and comes back at a restart: %w", device, err)
 	}
-	return was, nil
+	return was, conn, nil
 }

@@ -23,8 +23,9 @@ type missing struct {
 	settle time.Duration // after so much of a run all that the one before has left is told and on disk
 	mu     sync.Mutex
 	by     map[string]time.Time
-	last   time.Time // of known devices that are not in by; zero = the gateway runs, or the store is new
-	before unheard   // what the run before has left; nothing when that is settled
+	last   time.Time       // of known devices that are not in by; zero = the gateway runs, or the store is new
+	fresh  map[string]bool // devices without any tag of which nothing was missing when their connection began
+	before unheard         // what the run before has left; nothing when that is settled
 	began  bool
 	ran    time.Time // since when; zero = not yet, or settled
 }
@@ -38,13 +39,14 @@ type unheard struct {
 
 // Why changes may be missing that nobody heard, in words.
 const (
-	didNotRun = "the gateway did not run, or had not connected yet"
-	reloaded  = "the device's config was reloaded, and it was not connected again yet"
+	didNotRun  = "the gateway did not run, or had not connected yet"
+	reloaded   = "the device's config was reloaded, and it was not connected again yet"
+	reselected = "its browse rule selected other tags, and it was not connected again yet"
 )
 
 // newMissing takes over what the last run left.
 func newMissing(dir string, commit time.Duration, log *slog.Logger) *missing {
-	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit}
+	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}}
 	if at := lastWritten(dir); !at.IsZero() {
 		m.last = at.Add(-commit - poller.Lag)
 	}
@@ -109,12 +111,12 @@ func (m *missing) settled() {
 	m.keep(m.before)
 }
 
-// pushingIn returns the devices that are to push, in order; never nil.
+// pushingIn returns the devices that are to push something, in order; never nil.
 func pushingIn(connections []*connection) []string {
 	names := []string{}
 	for _, c := range connections {
 		for i := range c.devices {
-			if c.poller.Pushes(i) {
+			if c.poller.Pushes(i) && !c.devices[i].empty {
 				names = append(names, c.devices[i].name)
 			}
 		}
@@ -123,8 +125,8 @@ func pushingIn(connections []*connection) []string {
 	return names
 }
 
-// since returns what a new connection asks when it begins, which is when the one before it has ended. Of a device that is new nothing is missing.
-func (m *missing) since(devices []deviceConfig) func(device int) (time.Time, string) {
+// since returns what a new connection asks when it begins, which is when the one before it has ended; why says for what that ended in this run. Of a device that is new nothing is missing.
+func (m *missing) since(devices []deviceConfig, why string) func(device int) (time.Time, string) {
 	m.mu.Lock()
 	last, now, known := m.last, time.Now(), m.before.Known
 	m.mu.Unlock()
@@ -136,24 +138,29 @@ func (m *missing) since(devices []deviceConfig) func(device int) (time.Time, str
 		delete(m.by, name)
 		switch _, ran := slices.BinarySearch(known, name); {
 		case listed && last.IsZero():
-			return at, reloaded
+			return at, why
 		case listed:
 			return at, didNotRun
 		case !last.IsZero() && (ran || known == nil):
 			return last, didNotRun
 		}
+		if devices[device].empty {
+			m.fresh[name] = true
+		}
 		return now, ""
 	}
 }
 
-// ended notes what a connection leaves.
+// ended notes what a connection leaves: nothing of a device that was new and has had no tag.
 func (m *missing) ended(c *connection) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range c.devices {
-		if from := c.poller.Missing(i); !from.IsZero() {
-			m.by[c.devices[i].name] = from
+		name := c.devices[i].name
+		if from := c.poller.Missing(i); !from.IsZero() && !m.fresh[name] {
+			m.by[name] = from
 		}
+		delete(m.fresh, name)
 	}
 }
 

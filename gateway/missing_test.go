@@ -84,7 +84,7 @@ func (b *missingBed) start() *missing {
 
 // since asks for a device.
 func (b *missingBed) since(m *missing, name string) (from time.Time) {
-	from, b.reason = m.since([]deviceConfig{{name: name}})(0)
+	from, b.reason = m.since([]deviceConfig{{name: name}}, reloaded)(0)
 	return from
 }
 
@@ -187,5 +187,40 @@ func TestMissingIsDamaged(t *testing.T) {
 	b.since(b.start(), "j")
 	if b.reason != didNotRun || b.log.Len() > 0 {
 		t.Errorf("%q, log %s", b.reason, b.log.String())
+	}
+}
+
+// TestMissingOfASelection: what a connection leaves that is exchanged for the tags of a rule is told with that reason; one of a new device that had no tag yet leaves nothing.
+func TestMissingOfASelection(t *testing.T) {
+	b := newMissingBed(t)
+	m := b.start()
+	m.runs(pushed("a"))
+	left := func(empty bool) bool {
+		c := pushed("r")[0]
+		c.devices[0].empty = empty
+		at := &drivers.Connection{Devices: []drivers.Device{{Name: "r", Groups: []drivers.Group{{Name: "g", Interval: time.Second}}}}}
+		c.devices = c.devices[:1]
+		c.poller = poller.New(at, pushes{1}, poller.Options{Sinks: [][]poller.Sink{make([]poller.Sink, 1)}, Since: m.since(c.devices, reselected), Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.poller.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m.ended(c)
+		return !m.by["r"].IsZero()
+	}
+	if left(true) {
+		t.Errorf("a device without tags misses something since %v", m.by["r"])
+	}
+	if !left(false) {
+		t.Error("a device with tags misses nothing")
+	}
+	if _, why := m.since([]deviceConfig{{name: "r"}}, reselected)(0); why != reselected {
+		t.Errorf("the reason is %q", why)
+	}
+	empty := pushed("r", "s")
+	empty[0].devices[0].empty = true
+	if names := pushingIn(empty); len(names) != 1 || names[0] != "s" {
+		t.Errorf("%q push", names)
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
+	"millrace/gateway/web"
 )
 
 // following is how the gateway follows the rules of the groups of one connection. Only the goroutine that does has what is no atomic.
@@ -19,8 +22,10 @@ type following struct {
 	selector drivers.Selector
 	source   []config.Device // without the tags that were selected
 	rules    []ruledGroup
+	option   string // by which a config names a rule
 
-	again, anew atomic.Bool // somebody wants it; and only what is there now
+	refused     atomic.Pointer[refusal] // what was selected last cannot be put into force; nil = it is in force, or nothing was selected
+	again, anew atomic.Bool             // somebody wants it; and only what is there now
 
 	next   int // of rules
 	found  []*drivers.Selection
@@ -28,14 +33,24 @@ type following struct {
 	seen   uint64
 	at     time.Time // not before
 
+	drops int // tags that were dropped last because somebody wanted it; selections.mu guards it
+
 	changes int // of the tags, in this run: each makes the next one wait for twice as long
 }
 
 // ruledGroup is a group with a rule.
 type ruledGroup struct {
-	ref  drivers.Ref
-	key  groupKey
-	said string // what was said last of it
+	ref   drivers.Ref
+	key   groupKey
+	said  string                 // what was said last of it
+	empty atomic.Pointer[string] // why it selects nothing; nil = it selects something, or was not followed yet
+}
+
+// refusal is why the tags that the rules of a connection select cannot be put into force.
+type refusal struct {
+	group drivers.Ref
+	all   bool // of the groups are concerned, not only that one
+	fault web.RuleFault
 }
 
 // How often the device is looked through.
@@ -53,7 +68,7 @@ const (
 
 // followingOf returns how to follow the rules of a connection, nil when none of its groups has one. source are its devices without the tags that were selected.
 func followingOf(c *config.Connection, d drivers.Driver, source map[string]config.Device) *following {
-	f := &following{}
+	f := &following{option: c.Protocol.Rule}
 	f.selector, _ = d.(drivers.Selector)
 	for i, dev := range c.Devices {
 		was, ok := source[dev.Name]
@@ -115,13 +130,39 @@ func (g *Gateway) follow(ctx context.Context, c *connection) {
 		f.changes = 0
 	}
 	f.next, f.seen, f.at = 0, f.models, now.Add(g.selections.every<<f.changes)
-	if g.selections.take(f, g.log) && g.selections.afford(f) {
-		f.changes = min(f.changes+1, maxDoublings)
-		if err := g.reselect(ctx, c); err != nil && ctx.Err() == nil {
-			g.selections.drop(f)
-			g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another; select fewer, split the group, or raise buffer.max_size", "device", c.devices[0].name, "cause", err)
-		}
+	if !g.selections.take(f, g.log) {
+		f.refused.Store(nil)
+		return
 	}
+	if !g.selections.afford(f) {
+		return
+	}
+	f.changes = min(f.changes+1, maxDoublings)
+	switch err := g.reselect(ctx, c); {
+	case ctx.Err() != nil:
+	case err == nil:
+		f.refused.Store(nil)
+	default:
+		g.selections.drop(f)
+		f.refuse(err)
+		g.log.Error("the tags that a rule selects cannot be put into force, and those before stay until the device or the rule is another", "device", c.devices[0].name, "cause", err)
+	}
+}
+
+// refuse notes why what was selected cannot be put into force.
+func (f *following) refuse(why error) {
+	var room *noRoom
+	r := &refusal{all: true, fault: web.RuleFault{What: "the tags that the rules select cannot be put into force: " + why.Error(), Mend: "select others, or restart the gateway"}}
+	if errors.As(why, &room) {
+		for i := range f.rules {
+			if key := &f.rules[i].key; key.device == room.device && key.group == room.group {
+				r.group, r.all = f.rules[i].ref, false
+			}
+		}
+		r.fault.What = fmt.Sprintf("the rule of group %q adds no tags: the store has no room for the names, units and descriptions of %s", room.group, telemetry.Count(room.tags, "tag"))
+		r.fault.Mend = "select fewer, split the group, or raise buffer.max_size"
+	}
+	f.refused.Store(r)
 }
 
 // due reports whether there is something to do, and begins with it.
@@ -158,8 +199,46 @@ func (f *following) portion(ctx context.Context, c *connection) error {
 	default:
 		f.found[f.next] = &drivers.Selection{Note: "nothing can be selected: " + err.Error()}
 	}
+	rule.judge(&s, err)
 	f.next++
 	return nil
+}
+
+// judge notes why a rule selects nothing, by the end of looking for it.
+func (r *ruledGroup) judge(s *drivers.Selection, err error) {
+	why := cmp.Or(s.Note, "the device has nothing that it fits")
+	switch {
+	case err != nil:
+		why = err.Error()
+	case len(s.Tags) > 0:
+		r.empty.Store(nil)
+		return
+	}
+	r.empty.Store(&why)
+}
+
+// fault says which rule of a device adds nothing, and why. It may be called from any goroutine.
+func (f *following) fault(device int) (fault web.RuleFault) {
+	if r := f.refused.Load(); r != nil && (r.all || r.group.Device == device) {
+		return r.fault
+	}
+	more := 0
+	for i := range f.rules {
+		r := &f.rules[i]
+		why := r.empty.Load()
+		switch {
+		case r.ref.Device != device || why == nil:
+		case fault.What != "":
+			more++
+		default:
+			fault.What = fmt.Sprintf("the rule of group %q selects nothing: %s", r.key.group, *why)
+			fault.Mend = fmt.Sprintf("see `%s` of that group, and the keys that narrow it", f.option)
+		}
+	}
+	if more > 0 {
+		fault.What += fmt.Sprintf("; nor do those of %s more", web.Count(uint64(more), "group"))
+	}
+	return fault
 }
 
 // say logs what is the matter with a rule, once.
@@ -179,6 +258,7 @@ func (g *Gateway) reselect(ctx context.Context, was *connection) error {
 	}
 	cfg := g.running.cfg.Only(was.following.source)
 	known := g.knownOf(cfg, []*connection{was})
+	known.why = reselected
 	c := cfg.Connections()[0]
 	devices := deviceConfigs(&c)
 	if slices.Equal(devices, was.devices) {
@@ -230,17 +310,19 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, know
 	g.log.Error("a device has only the tags that its config lists until its rules have been followed, because those that they had selected do not fit", "device", devices[0].Name, "cause", why)
 	if conn.following != nil {
 		g.selections.drop(conn.following)
+		conn.following.refuse(why)
 	}
 	return conn, nil
 }
 
-// succeed takes over what was said, so that it is not said again, and when there is something to do.
+// succeed takes over what was said, so that it is not said again, what selects nothing, and when there is something to do.
 func (f *following) succeed(was *following) {
 	f.changes, f.at = was.changes, was.at
 	for i := range f.rules {
 		for j := range was.rules {
 			if f.rules[i].key == was.rules[j].key {
 				f.rules[i].said = was.rules[j].said
+				f.rules[i].empty.Store(was.rules[j].empty.Load())
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"millrace/drivers/telemetry"
 	"millrace/gateway/config"
 	"millrace/gateway/record"
+	"millrace/gateway/web"
 )
 
 // has reports whether the plant has a node.
@@ -216,6 +217,10 @@ func TestSelectedTooMany(t *testing.T) {
 	b.lookAgain(false)
 	waitFor(t, "they are refused", func() bool { return strings.Contains(b.log.String(), "cannot be put into force") })
 	b.polled(3, "a", "r")
+	b.stands("r", web.StateDown, `the rule of group "g" adds no tags: the store has no room for the names, units and descriptions of 3000 tags; select fewer, split the group, or raise buffer.max_size`)
+	if strings.Contains(b.log.String(), "segment size") {
+		t.Error("the log names what is no key of a config")
+	}
 	b.g.reloading.Lock() // as if a start found them
 	of := b.g.running.connections[1].following.rules[0].key.of
 	b.g.reloading.Unlock()
@@ -231,6 +236,7 @@ func TestSelectedTooMany(t *testing.T) {
 	b.reload(p)
 	b.polled(3, "a", "b", "r")
 	b.told(`"at x":`)
+	b.stands("r", web.StateOK)
 	if !strings.Contains(b.log.String(), "has only the tags that its config lists") {
 		t.Error("it was not said")
 	}

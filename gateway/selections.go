@@ -161,9 +161,12 @@ func fitting(all []selectedTag, group *config.Group) (fit []selectedTag) {
 
 // take takes in what the rules of a connection select now. It says in the log what is new, and reports whether tags have come or gone.
 func (s *selections) take(f *following, log *slog.Logger) (changed bool) {
-	anew := f.anew.Swap(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	anew := f.anew.Swap(false)
+	if anew {
+		f.drops = 0
+	}
 	dirty := false
 	for i := range f.rules {
 		r, found := &f.rules[i], f.found[i]
@@ -179,6 +182,9 @@ func (s *selections) take(f *following, log *slog.Logger) (changed bool) {
 			was.Tags = nil
 		}
 		m := merge(was.Tags, &f.source[r.ref.Device].Groups[r.ref.Group], found, anew)
+		if anew {
+			f.drops += m.dropped
+		}
 		if was.Of == r.key.of && slices.Equal(m.tags, was.Tags) {
 			continue
 		}
@@ -295,6 +301,16 @@ func (s *selections) drop(f *following) {
 		delete(s.by, f.rules[i].key.text())
 	}
 	s.save()
+}
+
+// dropped waits until the rules of a connection have been followed for somebody who wants tags dropped whose nodes are gone, for as long as wait at most,
+// and returns how many these were, and whether that is known.
+func (s *selections) dropped(f *following, wait time.Duration) (n int, looked bool) {
+	for end := time.Now().Add(wait); f.anew.Load() && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	}
+	s.mu.Lock() // take holds it until all are counted
+	defer s.mu.Unlock()
+	return f.drops, !f.anew.Load()
 }
 
 // forget gives up what was selected for groups that the config does not have any more.

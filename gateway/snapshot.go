@@ -130,6 +130,9 @@ func (c *connection) ask(v *web.Device, i int) {
 	if c.redundant != nil {
 		v.Path, v.SparePaths = c.redundant.Paths()
 	}
+	if c.following != nil {
+		v.Rule = c.following.fault(i)
+	}
 	if c.troubled != nil && i == 0 {
 		v.Trouble = c.trouble()
 	}

@@ -21,7 +21,8 @@ func newLearned() *cobra.Command {
 		Short: "Show what was learned of devices as config lines, or have it forgotten",
 		Long: `Show what the running gateway has learned of how a device wants to be asked, as the lines that make it permanent: put them at
 the device in the config. What is learned is kept over a restart all the same, and is forgotten when the device gets another
-driver, url or unit. With --reset it is forgotten now and learned anew; what was forgotten is printed, and is in the log.`,
+driver, url or unit. With --reset it is forgotten now and learned anew, and tags of its rules whose nodes are gone are dropped;
+what was forgotten, and how many tags, is printed, and is in the log.`,
 		Example: `  millrace learned
   millrace learned press-1
   millrace learned press-1 --reset     # another device was put in its place`,

@@ -29,7 +29,7 @@ type Gateway interface {
 	// Ack notes that a person, who, has seen what was lost and which devices have changed, and returns what that was.
 	Ack(who string) (Seen, error)
 	// ResetLearned has forgotten what was learned of a device, because a person, who, wants it, and returns what that was, as
-	// lines of a config.
+	// lines of a config; tags of its rules that are gone are dropped, and counted in a comment among them.
 	ResetLearned(device, who string) ([]string, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)

@@ -227,8 +227,16 @@ func (d *Device) judge(now time.Time) State {
 		st.State, st.Reason, st.Do = StateDown, cmp.Or(d.Reason, "not connected"), d.retryAdvice()
 	case d.Tags > 0 && d.Bad == d.Tags:
 		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, d.showBad()
+	case d.Rule.What != "":
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, d.Rule.What, d.Rule.Mend
+		if d.Tags == 0 {
+			st.State = StateDown
+		}
+		if d.Bad > 0 {
+			st.Reason += "; " + d.someBad(example)
+		}
 	case d.Bad > 0:
-		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example), d.showBad()
+		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, d.someBad(example), d.showBad()
 	case d.Trouble.State != "":
 		t := &d.Trouble
 		st.State, st.Since, st.Reason, st.Do = t.State, t.Since, t.What, t.Mend
@@ -236,6 +244,10 @@ func (d *Device) judge(now time.Time) State {
 		st.State, st.Since, st.Reason, st.Do = StateLate, time.Time{}, late, do
 	}
 	return st
+}
+
+func (d *Device) someBad(example string) string {
+	return fmt.Sprintf("%d of %s bad%s", d.Bad, Count(uint64(d.Tags), "tag"), example)
 }
 
 func (d *Device) showBad() string { return fmt.Sprintf("`millrace values %s --bad` shows all", d.Name) }

@@ -119,6 +119,7 @@ type Device struct {
 	Path       string    `json:"path,omitempty"`        // in use, where there are several
 	SparePaths []string  `json:"spare_paths,omitempty"` // the others, in the order in which they are taken
 	Trouble    Trouble   `json:"-"`                     // with its connection, where the readings do not tell it
+	Rule       RuleFault `json:"-"`                     // with a rule that is to select tags
 	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by its newest source times; nil = it tells none
 	BadTag     string    `json:"bad_tag"`               // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
@@ -141,6 +142,9 @@ type Trouble struct {
 	Since      time.Time
 	What, Mend string
 }
+
+// RuleFault is why a rule of a device adds no tags, as of when it was last followed. Without a What it does, or was not followed yet.
+type RuleFault struct{ What, Mend string }
 
 // Group counts the polls of one poll group.
 type Group struct {

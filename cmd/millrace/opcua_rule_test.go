@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace/drivers/opcua/opcuasim"
+	"millrace/gateway/link/mqtt/brokersim"
+)
+
+const ruledConfig = `devices:
+  - name: cnc-1
+    driver: opcua
+    url: %s
+    security_policy: none
+    retry: {min: 100ms, max: 200ms}
+    groups:
+      - {name: all, interval: 100ms, browse: "/Objects/2:Machine"}
+`
+
+// TestDeviceOfARule: of a device whose rule selects nothing the commands say so.
+func TestDeviceOfARule(t *testing.T) {
+	s := toolServerWith(t, opcuasim.Options{Namespaces: []string{"urn:a"}})
+	dir := filepath.Join(t.TempDir(), "data")
+	file, _ := running(t, dir)
+	text, _, _ := strings.Cut(readFile(t, file), "devices:\n")
+	writeFile(t, file, text+fmt.Sprintf(ruledConfig, s.Endpoint()))
+	until(t, "is in force", "reload", "--config", file)
+	told(t, `show values: device "cnc-1" has no tags yet: its rule has not found any`, "values", "--config", file)
+	told(t, `show values: device "cnc-1" has no tags yet: its rule has not found any`, "values", "cnc-1", "--config", file)
+	told(t, `device "cnc-1": down since`, "health", "--config", file)
+	for _, name := range []string{"Speed", "Load"} {
+		s.AddPath("/Objects/2:Machine/2:"+name, "", func() any { return 1.5 })
+	}
+	until(t, "is in force", "reload", "--config", file)
+	until(t, "Load", "values", "cnc-1", "--config", file)
+	s.RemovePath("/Objects/2:Machine/2:Load")
+	until(t, "is in force", "reload", "--config", file)
+	told(t, "forgotten, and learned anew:\n# dropped, because their nodes are gone: 1 tag that its rules had selected\n", "learned", "cnc-1", "--reset", "--config", file)
+	told(t, "# device \"cnc-1\": nothing was learned\n", "learned", "cnc-1", "--reset", "--config", file)
+}
+
+// told waits until a command says something, on standard error too, whatever its exit code.
+func told(t *testing.T, want string, args ...string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out := ""
+		said := stderrOf(t, func() { _, out = millrace(args...) })
+		if strings.Contains(said+out, want) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q never says %q:\n%s%s", args, want, said, out)
+		}
+	}
+}
+
+// TestGapOfARule: a device that had no tags until its rule selected some has missed nothing; when it selects others, the gap says so.
+func TestGapOfARule(t *testing.T) {
+	s := toolServerWith(t, opcuasim.Options{Namespaces: []string{"urn:a"}})
+	add := func(name string) { s.AddPath("/Objects/2:Machine/2:"+name, "", func() any { return 1.5 }) }
+	add("Speed")
+	var mu sync.Mutex
+	gaps := ""
+	broker := brokersim.New(brokersim.Options{OnPublish: func(m brokersim.Message) {
+		if strings.Contains(m.Topic, "/_gap") {
+			mu.Lock()
+			defer mu.Unlock()
+			gaps += string(m.Payload) + "\n"
+		}
+	}})
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Stop()
+	dir := filepath.Join(t.TempDir(), "data")
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	text, _, _ := strings.Cut(fmt.Sprintf(runningConfig, dir, broker.Addr(), ""), "devices:\n")
+	writeFile(t, file, text+fmt.Sprintf(ruledConfig, s.Endpoint()))
+	stop := runningOn(t, file, dir)
+	until(t, "1.5", "values", "cnc-1", "--config", file)
+	said := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return gaps
+	}
+	if time.Sleep(500 * time.Millisecond); said() != "" {
+		t.Errorf("at the first selection: %s", said())
+	}
+	add("Load")
+	until(t, "is in force", "reload", "--config", file)
+	until(t, "Load", "values", "cnc-1", "--config", file)
+	until(t, "1.5", "values", "cnc-1/Load", "--config", file)
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(said(), "its browse rule selected other tags, and it was not connected again yet"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("gaps: %s", said())
+		}
+	}
+	stop()
+	if strings.Contains(said(), "reloaded") || strings.Contains(said(), "did not run") {
+		t.Errorf("gaps: %s", said())
+	}
+}
