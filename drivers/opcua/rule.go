@@ -23,6 +23,7 @@ const (
 // rule selects the variables below a node that become tags of a group.
 type rule struct {
 	root             string
+	at               address         // root, parsed
 	include, exclude []string        // patterns of paths, in small letters; include nil = all
 	types            map[string]bool // data types, in small letters; nil = all
 	values           bool            // variables that are no properties
@@ -54,7 +55,8 @@ func parseRule(o map[string]string, fail func(field, what, mend string)) *rule {
 		}
 		return nil
 	}
-	if _, m := parseAddress(r.root); m != nil {
+	var m *mistake
+	if r.at, m = parseAddress(r.root); m != nil {
 		fail(ruleOption, fmt.Sprintf("browse %q: %s", clip(r.root), m.what), m.mend)
 	}
 	r.include = patterns(o, "browse_include", fail)
