@@ -34,16 +34,22 @@ type namespaces struct {
 
 const namespacesOption = "namespaces"
 
-// indexesOf returns the namespaces but 0 that addresses name by index, as far as they are bounded.
+// indexesOf returns the namespaces but 0 that addresses and rules name by index, as far as they are bounded.
 func indexesOf(groups [][]group) (used []uint16) {
+	add := func(a address) {
+		for _, ns := range a.indexes() {
+			if ns > 0 && len(used) < maxIndexes && !slices.Contains(used, ns) {
+				used = append(used, ns)
+			}
+		}
+	}
 	for i := range groups {
 		for j := range groups[i] {
+			if r := groups[i][j].rule; r != nil { // first: what is kept of it keeps other nodes from being tags
+				add(r.at)
+			}
 			for k := range groups[i][j].tags {
-				for _, ns := range groups[i][j].tags[k].addr.indexes() {
-					if ns > 0 && len(used) < maxIndexes && !slices.Contains(used, ns) {
-						used = append(used, ns)
-					}
-				}
+				add(groups[i][j].tags[k].addr)
 			}
 		}
 	}
@@ -175,6 +181,19 @@ func (g *group) doubt(spaces *namespaces, moved []uint16) {
 		}
 	}
 	g.doubts.Store(&doubts)
+}
+
+// strays says why what a rule would select may be of another node than the one that is meant; "" = it is not.
+func (n *namespaces) strays(r *rule) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	moved := n.moved()
+	for _, ns := range r.at.indexes() {
+		if slices.Contains(moved, ns) {
+			return fmt.Sprintf("namespace %d of browse %q was %.100q when the server was first reached, and is not any more: the tags stay as they were until it is again, or until millrace ack; write nsu=", ns, clip(r.root), n.meant[ns])
+		}
+	}
+	return ""
 }
 
 // Learned returns what the indexes in addresses stand for: drivers.Learner.

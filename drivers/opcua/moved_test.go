@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -169,5 +170,45 @@ func TestNamespacesOption(t *testing.T) {
 	_, groups, err := parse(connection("opc.tcp://h", time.Second, many...))
 	if used := indexesOf(groups); err != nil || len(used) != maxIndexes || used[0] != 1 {
 		t.Errorf("%d indexes, %v", len(used), err)
+	}
+}
+
+// TestNamespaceMovedBelowRule: where a rule begins at an index that stands for another namespace, with a node of the same name, none of its nodes becomes a tag until that is accepted,
+// or the server is as it was; so also where the server renumbers within a session, and after a restart of the gateway.
+func TestNamespaceMovedBelowRule(t *testing.T) {
+	for _, root := range []string{"ns=2;s=Machine", "/Objects/2:Machine"} {
+		s := start(t, opcuasim.Options{Browsable: true, Namespaces: []string{machineURI, "urn:more"}}, 0)
+		s.AddMachineTree(time.Now())
+		s.AddNode("urn:more", "s=Machine", func() any { return int32(7) })
+		c := ruled(s.Endpoint(), "browse", root)
+		c.Devices[0].Groups[0].Tags = nil
+		m := &moving{t: t, s: s, c: c}
+		m.restored(nil)
+		m.again("")
+		selects := func(wrong string) {
+			t.Helper()
+			if got, err := selectAll(t, m); wrong == "" && (err != nil || len(got.Tags) == 0) || wrong != "" && (!strings.Contains(fmt.Sprint(err), wrong) || errors.Is(err, drivers.ErrLink)) {
+				t.Errorf("root %s: %d tags, %v; want %q", root, len(got.Tags), err, wrong)
+			}
+		}
+		selects("")
+		m.learns(asItWas)
+		const strays = `was "urn:millrace:machine" when the server was first reached, and is not any more: the tags stay as they were`
+		s.SetNamespaces("urn:more", machineURI)
+		selects(strays) // within the session
+		m.again(movedWords)
+		selects(strays)
+		m.restored(m.Learned(0))
+		m.again(movedWords)
+		selects(strays)
+		s.SetNamespaces(machineURI, "urn:more")
+		m.again("")
+		selects("")
+		s.SetNamespaces("urn:more", machineURI)
+		m.again(movedWords)
+		m.Accept()
+		if got, err := selectAll(t, m); len(got.Tags) > 0 || err != nil && !strings.Contains(err.Error(), "the browse path ends") { // the other's Machine has another browse name
+			t.Errorf("root %s: accepted, and: %v %+v", root, err, got)
+		}
 	}
 }

@@ -3,11 +3,14 @@ package opcua
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"sync"
+
+	"github.com/gopcua/opcua/id"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/wire"
 )
 
 // ruleOption is the group option that makes a rule: see drivers.Protocol.
@@ -23,12 +26,20 @@ const (
 // rule selects the variables below a node that become tags of a group.
 type rule struct {
 	root             string
-	include, exclude []string        // patterns of paths, in small letters; include nil = all
-	types            map[string]bool // data types, in small letters; nil = all
-	values           bool            // variables that are no properties
+	at               address  // root, parsed
+	include, exclude wordList // patterns of paths; include without any = all
+	types            wordList // data types; none = all
+	values           bool     // variables that are no properties
 	properties       bool
 	depth, most      int
 }
+
+// wordList is the entries of a list, as they are written and in small letters.
+type wordList struct{ written, small []string }
+
+func (w *wordList) none() bool { return len(w.small) == 0 }
+
+func (w *wordList) String() string { return clip(strings.Join(w.written, ", ")) }
 
 // ruleOptions are the keys of a group that make a rule.
 func ruleOptions() []drivers.Option {
@@ -45,34 +56,41 @@ func ruleOptions() []drivers.Option {
 
 // parseRule reads the keys of a rule; nil when there is none.
 func parseRule(o map[string]string, fail func(field, what, mend string)) *rule {
-	r := &rule{root: o[ruleOption]}
-	if r.root == "" {
+	root, given := o[ruleOption]
+	switch {
+	case !given:
 		for _, option := range ruleOptions()[1:] {
-			if o[option.Name] != "" {
+			if _, given := o[option.Name]; given {
 				fail(option.Name, option.Name+" is given without browse", "add browse: with the node below which to look, such as i=85, or remove it")
 			}
 		}
 		return nil
+	case root == "":
+		fail(ruleOption, "browse is empty", "write the node below which to look, such as i=85, or remove it")
+		return nil
 	}
-	if _, m := parseAddress(r.root); m != nil {
+	r := &rule{root: root}
+	var m *mistake
+	if r.at, m = parseAddress(r.root); m != nil {
 		fail(ruleOption, fmt.Sprintf("browse %q: %s", clip(r.root), m.what), m.mend)
 	}
-	r.include = patterns(o, "browse_include", fail)
-	r.exclude = patterns(o, "browse_exclude", fail)
-	for _, name := range patterns(o, "browse_types", fail) {
-		if r.types == nil {
-			r.types = map[string]bool{}
+	r.include = parseWords(o, "browse_include", fail)
+	r.exclude = parseWords(o, "browse_exclude", fail)
+	r.types = parseWords(o, "browse_types", fail)
+	for i, name := range r.types.small {
+		if !typeNamed(name) {
+			fail("browse_types", fmt.Sprintf("browse_types %q is not known", clip(r.types.written[i])), "use the types of tags ("+strings.Join(selectable(), ", ")+"), or those of OPC UA itself such as Double, UtcTime or Range")
 		}
-		r.types[name] = true
 	}
-	for _, name := range patterns(o, "browse_classes", fail) {
+	classes := parseWords(o, "browse_classes", fail)
+	for i, name := range classes.small {
 		switch name {
 		case "variable":
 			r.values = true
 		case "property":
 			r.properties = true
 		default:
-			fail("browse_classes", fmt.Sprintf("browse_classes %q is not known", clip(name)), "use variable, property, or both")
+			fail("browse_classes", fmt.Sprintf("browse_classes %q is not known", clip(classes.written[i])), "use variable, property, or both")
 		}
 	}
 	r.values = r.values || !r.properties
@@ -81,26 +99,60 @@ func parseRule(o map[string]string, fail func(field, what, mend string)) *rule {
 	return r
 }
 
-// patterns reads a list with commas between.
-func patterns(o map[string]string, name string, fail func(field, what, mend string)) (all []string) {
-	for one := range strings.SplitSeq(o[name], ",") {
-		if one = strings.ToLower(strings.TrimSpace(one)); one != "" {
-			all = append(all, one)
+// parseWords reads a list with commas between.
+func parseWords(o map[string]string, name string, fail func(field, what, mend string)) (w wordList) {
+	text, given := o[name]
+	if !given {
+		return w
+	}
+	empty := 0
+	for one := range strings.SplitSeq(text, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			empty++
+			continue
 		}
+		w.written, w.small = append(w.written, one), append(w.small, strings.ToLower(one))
 	}
 	switch {
-	case o[name] != "" && all == nil:
+	case w.none():
 		fail(name, name+" names nothing", "write one or several with commas between, or remove it")
-	case len(all) > maxPatterns:
-		fail(name, fmt.Sprintf("%s has %d entries, more than %d", name, len(all), maxPatterns), "use * and ? for several")
-		return nil
+	case len(w.small) > maxPatterns:
+		fail(name, fmt.Sprintf("%s has %d entries, more than %d", name, len(w.small), maxPatterns), "use * and ? for several")
+		return wordList{}
+	case empty > 0:
+		fail(name, fmt.Sprintf("%s %q has an empty entry", name, clip(text)), "write one comma between two entries, and none at the end")
 	}
-	return all
+	return w
 }
 
+// selectable are the types of tags that a variable's can be.
+func selectable() []string {
+	return slices.DeleteFunc(strings.Fields(typeWords), func(word string) bool { return builtinOf(word) == wire.TypeNull })
+}
+
+// typeNamed reports whether a word, in small letters, is a type of tags or a name that OPC UA itself has for a data type.
+func typeNamed(word string) bool { return slices.Contains(selectable(), word) || standardNames()[word] }
+
+// standardNames are the names of OPC UA's own nodes without those of parts of others, in small letters. Which of them are data types the library does not tell.
+var standardNames = sync.OnceValue(func() map[string]bool {
+	all := map[string]bool{}
+	for n := range uint32(maxStandard) {
+		if name := id.Name(n); name != "" && !strings.Contains(name, "_") {
+			all[strings.ToLower(name)] = true
+		}
+	}
+	for _, b := range builtins {
+		all[strings.ToLower(b.name)] = true
+	}
+	return all
+})
+
+// maxStandard is above the numbers of all nodes that OPC UA itself has.
+const maxStandard = 1 << 15
+
 func parseBound(o map[string]string, name string, usual, most int, fail func(field, what, mend string)) int {
-	v := o[name]
-	if v == "" {
+	v, given := o[name]
+	if !given {
 		return usual
 	}
 	n, err := parseDecimal(v, 16)
@@ -115,15 +167,15 @@ func (r *rule) takes(path string, property bool) bool {
 	if property && !r.properties || !property && !r.values {
 		return false
 	}
-	return r.include == nil || like(r.include, path)
+	return r.include.none() || like(r.include.small, path)
 }
 
 // skips reports whether nothing at and below this path is to be a tag.
-func (r *rule) skips(path string) bool { return like(r.exclude, path) }
+func (r *rule) skips(path string) bool { return like(r.exclude.small, path) }
 
 // typed reports whether a variable is of a data type that the rule takes. Arrays go by their elements.
 func (r *rule) typed(n *Child) bool {
-	return r.types == nil || r.types[strings.ToLower(strings.TrimRight(n.Type, "[]"))] || n.Word != "" && r.types[n.Word]
+	return r.types.none() || slices.Contains(r.types.small, strings.ToLower(strings.TrimRight(n.Type, "[]"))) || n.Word != "" && slices.Contains(r.types.small, n.Word)
 }
 
 // String says in words what the rule selects.
@@ -136,19 +188,23 @@ func (r *rule) String() string {
 		what = "properties"
 	}
 	text := fmt.Sprintf("select %s up to %d levels below %s", what, r.depth, clip(r.root))
-	if r.types != nil {
-		text += " of type " + strings.Join(slices.Sorted(maps.Keys(r.types)), ", ")
+	if !r.types.none() {
+		text += " of type " + r.types.String()
 	}
-	if r.include != nil {
-		text += " whose path is like " + clip(strings.Join(r.include, ", "))
+	if !r.include.none() {
+		text += " whose path is like " + r.include.String()
 	}
-	if r.exclude != nil {
-		text += " and not like " + clip(strings.Join(r.exclude, ", "))
+	switch {
+	case r.exclude.none():
+	case r.include.none():
+		text += " whose path is not like " + r.exclude.String()
+	default:
+		text += " and not like " + r.exclude.String()
 	}
 	return fmt.Sprintf("%s: %d tags at most, found at each connect", text, r.most)
 }
 
-// like reports whether a path is like one of the patterns, capitals or not.
+// like reports whether a path, capitals or not, is like one of the patterns, which are in small letters.
 func like(patterns []string, path string) bool {
 	path = strings.ToLower(path)
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, path) })

@@ -41,6 +41,11 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 		if err != nil {
 			return s, d.broken(err)
 		}
+		d.spaces.look(names, time.Now())
+		d.doubt()
+		if why := d.spaces.strays(g.rule); why != "" {
+			return s, unfit(why)
+		}
 		g.walk = newWalk(g.rule, names)
 		g.walk.known = g.known()
 	}

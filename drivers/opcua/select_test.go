@@ -132,20 +132,35 @@ func TestRuleWords(t *testing.T) {
 		want    string
 	}{
 		{[]string{"browse", "Objects/Machine"}, `browse "Objects/Machine": no identifier`},
-		{[]string{"browse", "", "browse_depth", "3"}, "browse_depth is given without browse"},
+		{[]string{"browse", "", "browse_depth", "3"}, "browse is empty"},
+		{[]string{"browse_depth", ""}, `browse_depth "" is not a number`},
 		{[]string{"browse_depth", "0"}, `browse_depth "0" is not a number from 1 to 32`},
 		{[]string{"browse_max", "20001"}, `browse_max "20001" is not a number from 1 to 20000`},
 		{[]string{"browse_include", " , "}, "browse_include names nothing"},
-		{[]string{"browse_classes", "method"}, `browse_classes "method" is not known`},
-		{[]string{"browse_types", strings.Repeat("x,", 65)}, "browse_types has 65 entries"},
+		{[]string{"browse_include", ""}, "browse_include names nothing"},
+		{[]string{"browse_exclude", "*.Speed,,"}, `browse_exclude "*.Speed,," has an empty entry`},
+		{[]string{"browse_types", "Double, Floot64"}, `browse_types "Floot64" is not known`},
+		{[]string{"browse_types", "json"}, `browse_types "json" is not known; use the types of tags (bool, int8,`},
+		{[]string{"browse_classes", "variable, Method"}, `browse_classes "Method" is not known`},
+		{[]string{"browse_types", strings.Repeat("double,", 65)}, "browse_types has 65 entries"},
 	} {
 		_, err := newDriver(ruled("opc.tcp://h", c.options...))
 		if err == nil || !strings.Contains(fmt.Sprint(err), c.want) {
 			t.Errorf("%v: %v, want %s", c.options, err, c.want)
 		}
 	}
-	d, err := newDriver(ruled("opc.tcp://h", "browse_types", "Int32, double", "browse_include", "a.*", "browse_exclude", "b", "browse_classes", "property,variable"))
-	want := "select variables and properties up to 5 levels below i=85 of type double, int32 whose path is like a.* and not like b: 1000 tags at most, found at each connect"
+	for _, types := range []string{"bool, time, string", "Boolean,GUID", "UtcTime, Duration, localeid, Range, EUInformation, ServerState, structure"} {
+		if _, err := newDriver(ruled("opc.tcp://h", "browse_types", types)); err != nil {
+			t.Errorf("%s: %v", types, err)
+		}
+	}
+	without := ruled("opc.tcp://h", "browse_include", "x")
+	delete(without.Devices[0].Groups[0].Options, "browse")
+	if _, err := newDriver(without); err == nil || !strings.Contains(err.Error(), "browse_include is given without browse") {
+		t.Error(err)
+	}
+	d, err := newDriver(ruled("opc.tcp://h", "browse_types", "Int32, double", "browse_include", "A.*,*.b", "browse_exclude", "B", "browse_classes", "property,variable"))
+	want := "select variables and properties up to 5 levels below i=85 of type Int32, double whose path is like A.*, *.b and not like B: 1000 tags at most, found at each connect"
 	if err != nil || d.(drivers.Planner).Plan(drivers.Ref{})[0] != want {
 		t.Errorf("%v %v", err, d.(drivers.Planner).Plan(drivers.Ref{}))
 	}

@@ -146,9 +146,9 @@ func (f *feed) deleteSubscription(ctx context.Context, number uint32) error {
 	return unlessRefused(err)
 }
 
-// shared says in words that the group shares a subscription, "" when it has one of its own.
+// shared says in words that groups share the subscription, "" when it is the group's own, or another one says so: the first in the config does, for all.
 func (m *member) shared(full string) string {
-	if len(m.members) == 1 {
+	if len(m.members) == 1 || slices.ContainsFunc(m.members, func(o *member) bool { return o.ref.Group < m.ref.Group }) {
 		return ""
 	}
 	return fmt.Sprintf("has no more subscriptions (%s): %d groups share one that publishes every %s, and each is sampled at its own interval", full, len(m.members), say(m.publish))

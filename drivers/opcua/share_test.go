@@ -68,12 +68,58 @@ func TestShared(t *testing.T) {
 			}
 			return signs[2] == 4 // beside a group that always has something to say
 		})
-		if len(notes) != 1 || notes[want] != 4-most {
+		if len(notes) != 1 || notes[want] != 1 {
 			t.Errorf("%d: said %v", most, notes)
 		}
 		if took := time.Since(begin); took < 3*intervals[2]-time.Second || values[1] <= values[0] || values[2] != 1 {
 			t.Errorf("%d: in %v %v values and %v more signs of life, by intervals of %v", most, took, values, signs, intervals)
 		}
+	}
+}
+
+// TestSharedNotedOnce: that groups share a subscription is told by one of them, in whatever order they are subscribed, in sentences of its own, and again when it is another matter only.
+func TestSharedNotedOnce(t *testing.T) {
+	t.Parallel()
+	s := start(t, opcuasim.Options{MaxSubscriptions: 1}, 3)
+	s.AddMachineTree(time.Now())
+	c := connection(s.Endpoint(), 5*time.Second, "ns=2;s=Machine")
+	eventTag(c, 0, nil)
+	for i := range 2 {
+		c.Devices[0].Groups = append(c.Devices[0].Groups, drivers.Group{Name: fmt.Sprint(i), Interval: time.Second, Tags: []telemetry.Tag{{Name: "v", Address: fmt.Sprintf("ns=2;s=v%d", i), Scale: 1}}})
+	}
+	d := connect(t, c)
+	d.groups[0][0].unheld = "BadMethodInvalid"
+	told := func(order ...int) (notes []string) {
+		t.Helper()
+		for _, i := range order {
+			if ok, err := d.Subscribe(t.Context(), drivers.Ref{Group: i}); !ok || err != nil {
+				t.Fatal(i, ok, err)
+			}
+		}
+		for _, o := range d.feed.first {
+			if note := o.member.group.news(o.got.note(o.asked, d.feed, o.member)); note != "" {
+				notes = append(notes, note)
+			}
+		}
+		return notes
+	}
+	const want = "3 groups share one that publishes every 1s, and each is sampled at its own interval; it does not tell which conditions stand (ConditionRefresh: BadMethodInvalid): an alarm"
+	if got := told(0, 1, 2); len(got) != 1 || !strings.Contains(got[0], want) {
+		t.Errorf("told %q", got)
+	}
+	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}} {
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := told(order...); len(got) > 0 {
+			t.Errorf("told again: %q", got)
+		}
+	}
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(0, 1); len(got) != 1 || !strings.Contains(got[0], "2 groups share one") {
+		t.Errorf("told of another: %q", got)
 	}
 }
 

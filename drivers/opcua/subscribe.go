@@ -190,7 +190,7 @@ func (v *revised) note(asked terms, f *feed, m *member) string {
 	if len(words) == 0 {
 		return ""
 	}
-	return "the server " + strings.Join(words, ", ")
+	return "the server " + strings.Join(words, "; it ")
 }
 
 // news returns a note when it differs from the last one of the group.

@@ -173,8 +173,8 @@ func TestRevised(t *testing.T) {
 	c.Devices[0].Groups[0].Interval = 100 * time.Millisecond
 	d, pushes := subscribed(t, c)
 	p := next(t, pushes, func(p *drivers.Push) bool { return p.Note != "" })
-	if want := "the server publishes every 250ms, not every 100ms, samples some tags every 250ms, not every 100ms, keeps 2 values of some tags, not 10, " +
-		"may be silent for 16.5s, not 10s, until that is noticed"; p.Note != want || p.Lost != 0 {
+	if want := "the server publishes every 250ms, not every 100ms; it samples some tags every 250ms, not every 100ms; it keeps 2 values of some tags, not 10; " +
+		"it may be silent for 16.5s, not 10s, until that is noticed"; p.Note != want || p.Lost != 0 {
 		t.Errorf("%q, want %q", p.Note, want)
 	}
 	if err := d.Connect(t.Context()); err != nil {

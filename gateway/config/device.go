@@ -253,11 +253,13 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	before := l.mistakes.total
 	var values []option
 	h := l.optionHooks(d.protocol, groupOptions(d.protocol), &values)
+	ruled := h.ruled(d.protocol)
 	h.note = func(f field, ok bool) { place.note(l, f, ok) }
 	seen := read(l, v, l.tables.group, g, h)
-	if g.Selects = selects(d.protocol, values); g.Selects {
+	if *ruled {
 		seen |= l.tables.group.bit("tags")
 	}
+	g.Selects = selects(d.protocol, values)
 	lack(l, v, l.tables.group, seen, called("group", g.Name))
 	place.faulty = l.mistakes.total > before
 	if g.Interval == 0 {
@@ -279,11 +281,6 @@ func (l *loader) readGroup(d *deviceDraft, v value) {
 	g.Tags, g.Report = slices.Clip(g.Tags), slices.Clip(g.Report)
 	d.Groups = append(d.Groups, g.Group)
 	d.places.groups = append(d.places.groups, place)
-}
-
-// selects reports whether a group has a rule.
-func selects(p *drivers.Protocol, given []option) bool {
-	return p != nil && p.Rule != "" && slices.ContainsFunc(given, func(o option) bool { return o.name == p.Rule && o.text != "" })
 }
 
 func (l *loader) uniqueGroup(f field, g *groupDraft) {

@@ -34,7 +34,7 @@ func protocols() []drivers.Protocol {
 		{
 			Name:          "opcua",
 			Example:       drivers.Example{Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", Address: "ns=2;s=Speed"},
-			GroupOptions:  []drivers.Option{{Name: "queue_size"}, {Name: "browse"}},
+			GroupOptions:  []drivers.Option{{Name: "queue_size"}, {Name: "browse"}, {Name: "browse_include"}},
 			Rule:          "browse",
 			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
@@ -144,6 +144,17 @@ func checkOPCUA(c drivers.Connection) error {
 	var errs []error
 	if err := checkURL(c, "opc.tcp"); err != nil {
 		errs = append(errs, fmt.Errorf("plan connection: %w", err))
+	}
+	for i := range c.Devices {
+		for j, g := range c.Devices[i].Groups {
+			root, given := g.Options["browse"]
+			switch _, more := g.Options["browse_include"]; {
+			case given && root == "":
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "browse", What: "browse is empty", Mend: "write a node"})
+			case more && !given:
+				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "browse_include", What: "browse_include is given without browse", Mend: "add browse"})
+			}
+		}
 	}
 	return errors.Join(append(errs, checkTags(c, func(_ *drivers.Device, t *telemetry.Tag) *drivers.ConfigError {
 		if strings.HasPrefix(t.Address, "ns=") || strings.HasPrefix(t.Address, "nsu=") || strings.HasPrefix(t.Address, "i=") {

@@ -3,13 +3,30 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 
+	"millrace/drivers"
 	"millrace/drivers/telemetry"
 )
 
 // Selects reports whether a group of the device has a rule that selects tags when the device is there.
 func (d *Device) Selects() bool {
 	return slices.ContainsFunc(d.Groups, func(g Group) bool { return g.Selects })
+}
+
+// selects reports whether a group has a rule.
+func selects(p *drivers.Protocol, given []option) bool {
+	return p != nil && p.Rule != "" && slices.ContainsFunc(given, func(o option) bool { return o.name == p.Rule && o.text != "" })
+}
+
+// ruled has it told whether keys of a rule pass, right or wrong: a group with one that lists no tags lacks something of the rule, which is reported, and no tags.
+func (h *hooks) ruled(p *drivers.Protocol) *bool {
+	found, other := new(bool), h.other
+	h.other = func(f field) bool {
+		*found = *found || p != nil && p.Rule != "" && (f.name == p.Rule || strings.HasPrefix(f.name, p.Rule+"_"))
+		return other(f)
+	}
+	return found
 }
 
 // Add returns the group with the tags that its rule has selected behind those that it lists. It leaves the group as it is. What the config says of derived
