@@ -32,15 +32,7 @@ func TestBackfillSkewed(t *testing.T) {
 				b.until(60*time.Second, "beats "+what, func() bool { _, n, _ := b.backfilled(); return n > before+10 })
 			}
 			more("at first")
-			path.Refuse()
-			path.Cut()
-			time.Sleep(pick(8*time.Second, 5*time.Minute))
-			must(t, path.Accept())
-			more("after the path was broken")
-			b.kill()
-			time.Sleep(pick(4*time.Second, time.Minute))
-			b.start()
-			more("after a kill")
+			b.breakAndKill(path, more)
 			end := time.Now()
 			b.until(60*time.Second, "the last of the past", func() bool {
 				missing, _, _ := b.backfilled()

@@ -14,15 +14,7 @@ import (
 func TestInteropBackfill(t *testing.T) {
 	t.Parallel()
 	b, path, more := throughPath(t, "Beat", unsecured+"    backfill: history\n")
-	path.Refuse()
-	path.Cut()
-	time.Sleep(pick(8*time.Second, 5*time.Minute))
-	must(t, path.Accept())
-	more("after the path was broken")
-	b.kill()
-	time.Sleep(pick(4*time.Second, time.Minute))
-	b.start()
-	more("after a kill")
+	b.breakAndKill(path, more)
 	b.broker.Freeze()
 	b.stop()
 	b.broker.Thaw()
@@ -82,4 +74,18 @@ func (b *bed) backfilled() (missing []int64, all, past int) {
 		}
 	}
 	return missing, len(seen), past
+}
+
+// breakAndKill breaks the path to a server for a while, and then kills the gateway for a while. more waits until values have come again.
+func (b *bed) breakAndKill(path *Proxy, more func(what string)) {
+	b.t.Helper()
+	path.Refuse()
+	path.Cut()
+	time.Sleep(pick(8*time.Second, 5*time.Minute))
+	must(b.t, path.Accept())
+	more("after the path was broken")
+	b.kill()
+	time.Sleep(pick(4*time.Second, time.Minute))
+	b.start()
+	more("after a kill")
 }

@@ -93,6 +93,18 @@ func (p *peer) served() []Served {
 	return all
 }
 
+// awaitIdle waits until the server has answered what a client had asked that is gone: until it answers nothing for a while. Its clients do not say when they are done.
+func (p *peer) awaitIdle(patience time.Duration) {
+	p.t.Helper()
+	end, n := time.Now().Add(patience), -1
+	for now := len(p.served()); now != n; now = len(p.served()) {
+		if n = now; time.Now().After(end) {
+			p.t.Fatalf("%s still answers %s after its client is gone", p.name, patience)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
 // modbusTag is one tag of the pymodbus server and what it must be read as; testdata/modbus/server.py holds
 // the same table.
 type modbusTag struct {

@@ -268,6 +268,9 @@ func (b *bed) kill() {
 	for _, d := range b.devices {
 		must(b.t, d.AwaitIdle(time.Minute))
 	}
+	for _, p := range b.peers {
+		p.awaitIdle(time.Minute)
+	}
 }
 
 // stop ends the gateway with SIGTERM; it must exit 0.
