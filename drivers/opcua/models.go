@@ -43,24 +43,17 @@ func (d *driver) hasRule() bool {
 }
 
 func (f *feed) watchModels(ctx context.Context) error {
-	asked := termsFor(maxPublishing, f.set.quiet)
-	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
-	if err != nil {
-		return err
-	}
-	w := &modelWatch{id: r.terms().id}
-	if r.Err != nil {
-		return r.Err
-	}
-	if f.subs[w.id] != nil {
-		return protocolError("the server gave two subscriptions one id")
-	}
-	f.models = w
 	item, err := modelItem()
 	if err != nil {
 		return err
 	}
-	r, err = f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
+	got, err := f.createSubscription(ctx, termsFor(maxPublishing, f.set.quiet))
+	if err != nil {
+		return err
+	}
+	w := &modelWatch{id: got.id}
+	f.models = w
+	r, err := f.call(ctx, id.CreateMonitoredItemsRequest_Encoding_DefaultBinary, id.CreateMonitoredItemsResponse_Encoding_DefaultBinary, func(b []byte) ([]byte, error) {
 		for _, v := range [...]uint32{w.id, uint32(ua.TimestampsToReturnNeither), 1} {
 			b = binary.LittleEndian.AppendUint32(b, v)
 		}

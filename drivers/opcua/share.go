@@ -77,7 +77,7 @@ func (f *feed) carrier(ctx context.Context, asked terms) (*subscription, error) 
 	if f.full != "" {
 		return f.join(ctx, asked)
 	}
-	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
+	got, err := f.createSubscription(ctx, asked)
 	if refused := statusError(0); len(f.subs) > 0 && errors.As(err, &refused) {
 		f.full = refused.Error()
 		return f.join(ctx, asked)
@@ -85,13 +85,25 @@ func (f *feed) carrier(ctx context.Context, asked terms) (*subscription, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &subscription{terms: r.terms(), next: 1}
-	if r.Err != nil {
-		return nil, r.Err
-	}
-	s.quiet = quiet(s.terms, f.set.quiet)
+	s := &subscription{terms: got, next: 1, quiet: quiet(got, f.set.quiet)}
 	f.subs[s.id] = s
 	return s, nil
+}
+
+// createSubscription has the server make a subscription (OPC 10000-4, 5.13.2). With the id of another one its values could not be told from that one's.
+func (f *feed) createSubscription(ctx context.Context, asked terms) (terms, error) {
+	r, err := f.call(ctx, id.CreateSubscriptionRequest_Encoding_DefaultBinary, id.CreateSubscriptionResponse_Encoding_DefaultBinary, encodeCreateSubscription(asked, maxPush))
+	if err != nil {
+		return terms{}, err
+	}
+	got := r.terms()
+	switch {
+	case r.Err != nil:
+		return terms{}, r.Err
+	case f.subs[got.id] != nil:
+		return terms{}, protocolError("the server gave two subscriptions one id")
+	}
+	return got, nil
 }
 
 // join returns the subscription that a group shares: of those that publish as often as it wants the slowest, else the fastest, which the server is asked to make as fast.

@@ -279,3 +279,18 @@ func TestSharedLosses(t *testing.T) {
 		})
 	}
 }
+
+// TestSubscriptionsOfOneID: a server that gives two subscriptions one id is at fault: the values of the one would pass for those of the other.
+func TestSubscriptionsOfOneID(t *testing.T) {
+	s := start(t, opcuasim.Options{OneID: true}, 0)
+	for _, name := range []string{"n0", "n1", "n2"} {
+		tally(s, name)
+	}
+	d := connect(t, sharing(s.Endpoint()))
+	if pushed, err := d.Subscribe(t.Context(), drivers.Ref{}); !pushed || err != nil {
+		t.Fatal(pushed, err)
+	}
+	if pushed, err := d.Subscribe(t.Context(), drivers.Ref{Group: 1}); pushed || err == nil || !strings.Contains(err.Error(), "two subscriptions one id") {
+		t.Errorf("pushed %t, %v", pushed, err)
+	}
+}

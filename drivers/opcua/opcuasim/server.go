@@ -48,6 +48,8 @@ type Options struct {
 
 	// MaxSubscriptions is how many a session may have, 0 = no limit.
 	MaxSubscriptions int
+	// OneID gives each subscription of a session the id of the first.
+	OneID bool
 	// MaxItems is how many items a subscription may have, 0 = no limit.
 	MaxItems int
 	// OneClient ends what a session was subscribed to when another begins: of a closed connection a server may learn late, and what it samples then is for nobody.

@@ -193,11 +193,17 @@ func (s *Server) createSubscription(session *session, r *ua.CreateSubscriptionRe
 	if m.all == nil {
 		m.all = map[uint32]*subscription{}
 	}
+	told := sub.id
+	for first := range m.all {
+		if s.opts.OneID {
+			told = first
+		}
+	}
 	sub.ticker = time.NewTicker(sub.interval)
 	m.all[sub.id] = sub
 	s.wg.Add(1)
 	go s.publish(sub)
-	return &ua.CreateSubscriptionResponse{SubscriptionID: sub.id, RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond),
+	return &ua.CreateSubscriptionResponse{SubscriptionID: told, RevisedPublishingInterval: float64(sub.interval) / float64(time.Millisecond),
 		RevisedLifetimeCount: sub.life, RevisedMaxKeepAliveCount: sub.keepAlive}, ua.StatusOK
 }
 
