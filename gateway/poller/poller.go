@@ -172,15 +172,16 @@ func (p *Poller) stopped() bool {
 // when there is nothing.
 func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 	p.connect(ctx)
-	g := p.soonest()
-	due := g != nil && !time.Now().Before(g.next)
+	now := time.Now()
+	g := p.soonest(now)
+	due := g != nil && !now.Before(g.next)
 	if due && p.jobLast {
 		return p.poll(ctx, g)
 	}
 	ran := p.runWaiting()
 	n, err := p.takePushes(maxPushes)
 	if err == nil {
-		err = errors.Join(p.beats(time.Now()), p.backfill(ctx))
+		err = errors.Join(p.beats(now), p.backfill(ctx))
 	}
 	switch {
 	case err != nil:

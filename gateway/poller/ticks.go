@@ -66,9 +66,9 @@ func (p *Poller) served(g *group) bool { return g.stat.Pushed && p.link.up }
 
 // soonest returns the group whose tick comes next, nil when all are pushed. What probes a device waits until every group that is due and costs
 // no time-out has been polled since the last probe, so that many silent devices cost their line one time-out between two polls of the others.
-func (p *Poller) soonest() *group {
+func (p *Poller) soonest(now time.Time) *group {
 	var plain, probe *group
-	now, owed := time.Now(), false
+	owed := false
 	for _, g := range p.groups {
 		switch {
 		case p.served(g):
