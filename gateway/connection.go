@@ -377,6 +377,7 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 			schema.Data[i] = telemetry.Float64Type
 		}
 	}
+	schema.Compact()
 	return s, s.use(schema)
 }
 

@@ -110,8 +110,9 @@ func (g *Gateway) stalls(now time.Time) (list []web.Stall) {
 		add("destination", d.cfg.Name, "a step of its session", d.Busy(), l.session)
 	}
 	for _, c := range r.connections {
-		what, lasts := c.poller.Busy()
-		add("device", c.devices[0].name, what, lasts, l.poll)
+		if what, lasts := c.poller.Busy(); lasts > l.poll {
+			add("device", c.devices[0].name, what.String(), lasts, l.poll)
+		}
 	}
 	if since := g.watchdog.viewed.Load(); since > 0 {
 		add("process", r.cfg.Gateway, "taking its state", time.Since(g.started)-time.Duration(since), l.view)

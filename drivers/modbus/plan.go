@@ -55,7 +55,7 @@ type span struct {
 // atom is what is read or refused as a whole: the registers of a value, for all the tags that read them.
 type atom struct {
 	reg, count uint32
-	ops        int // the atom's ops end here; they begin where those of the atom before end
+	ops        uint32 // the atom's ops end here; they begin where those of the atom before end
 }
 
 // block is a run of atoms that is read by one request, and how the device took the last one.
@@ -131,7 +131,7 @@ func (g *group) add(run *span) {
 		b := run.block(lo, hi)
 		s := &span{table: run.table, unit: run.unit, area: a, ops: b.ops, atoms: slices.Clone(run.atoms[lo:hi])}
 		for i := range s.atoms {
-			s.atoms[i].ops -= run.opsBefore(lo)
+			s.atoms[i].ops -= uint32(run.opsBefore(lo))
 		}
 		s.reset()
 		g.spans, a.spans, a.atoms = append(g.spans, s), append(a.spans, s), a.atoms+len(s.atoms)
@@ -145,7 +145,7 @@ func (s *span) add(f *field, tag int) {
 		s.atoms[n-1].ops++
 		return
 	}
-	s.atoms = append(s.atoms, atom{reg: f.number, count: uint32(f.count), ops: len(s.ops)})
+	s.atoms = append(s.atoms, atom{reg: f.number, count: uint32(f.count), ops: uint32(len(s.ops))})
 }
 
 // opsBefore is how many ops the atoms before one have.
@@ -153,7 +153,7 @@ func (s *span) opsBefore(atom int) int {
 	if atom == 0 {
 		return 0
 	}
-	return s.atoms[atom-1].ops
+	return int(s.atoms[atom-1].ops)
 }
 
 // extent returns the registers of the atoms lo to hi: the first and the one after the last. Atoms are in

@@ -27,15 +27,29 @@ func (b *busy) lasts() time.Duration {
 	return time.Since(b.base) - time.Duration(since)
 }
 
+// At is what a poller is at. It is put into words only where somebody reads them.
+type At struct {
+	of    *group // nil = a job
+	dials bool
+}
+
+// String returns it in words, for a log line or a page.
+func (a At) String() string {
+	switch {
+	case a.dials:
+		return "an attempt to connect"
+	case a.of != nil:
+		return "a poll of " + a.of.String()
+	}
+	return "a job"
+}
+
 // Busy returns what the poller has been at the longest, a poll or a job or an attempt to connect, and for how long; 0 when it
 // waits for its next tick. It never waits itself, so that a watchdog sees a driver that does not return.
-func (p *Poller) Busy() (what string, lasts time.Duration) {
+func (p *Poller) Busy() (what At, lasts time.Duration) {
 	poll, dial := p.reading.lasts(), p.dialling.lasts()
 	if dial > poll {
-		return "an attempt to connect", dial
+		return At{dials: true}, dial
 	}
-	if g := p.reading.of.Load(); g != nil {
-		return "a poll of " + g.String(), poll
-	}
-	return "a job", poll
+	return At{of: p.reading.of.Load()}, poll
 }

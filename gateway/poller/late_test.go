@@ -174,7 +174,7 @@ func TestBehindJob(t *testing.T) {
 					done <- p.Do(soon(t, time.Minute), func(drivers.Driver) error { time.Sleep(3 * time.Second); return nil })
 				}()
 				time.Sleep(2500 * time.Millisecond)
-				if s := p.Stats(); s.At != "a job" || s.Lasts != 2500*time.Millisecond {
+				if s := p.Stats(); s.At.String() != "a job" || s.Lasts != 2500*time.Millisecond {
 					t.Errorf("at %q for %v", s.At, s.Lasts)
 				}
 				if err := <-done; err != nil {

@@ -74,7 +74,7 @@ type Poller struct {
 	free     time.Time     // when the last poll, push or job ended
 	probed   time.Time     // when a device of a shared line last gave no answer
 	holds    []hold        // since the line was idle, each with none as long behind it: so the first after a tick is the longest since then
-	ending   chan struct{} // closed by Stop
+	ending   chan struct{} // closed by Stop, or when Run's ctx ends
 	end      sync.Once
 	over     chan struct{} // closed when Run ends
 
@@ -132,6 +132,7 @@ func (p *Poller) Stop() { p.end.Do(func() { close(p.ending) }) }
 // nil. It returns an error only when a sink refuses for good. It may be called once.
 func (p *Poller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(ctx, p.Stop)()
 	defer close(p.over)
 	defer p.close()
 	defer cancel() // the attempt to connect that close waits for
@@ -140,14 +141,13 @@ func (p *Poller) Run(ctx context.Context) error {
 	p.begin()
 	p.connect(ctx)
 	select {
-	case <-ctx.Done():
 	case <-p.ending:
 	case r := <-p.link.connecting:
 		p.connected(r)
 	case <-timer.C:
 	}
 	p.start(time.Now())
-	for ctx.Err() == nil && !p.stopped() {
+	for !p.stopped() {
 		if err := p.turn(ctx, timer); err != nil {
 			return err
 		}
@@ -191,14 +191,13 @@ func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 	case ran || n > 0:
 		return nil
 	}
-	return p.wait(ctx, g, timer)
+	return p.wait(g, timer)
 }
 
 // wait returns when there is something to do, and has done it where it is a job or a push.
-func (p *Poller) wait(ctx context.Context, g *group, timer *time.Timer) error {
+func (p *Poller) wait(g *group, timer *time.Timer) error {
 	timer.Reset(time.Until(p.wake(g)))
 	select {
-	case <-ctx.Done():
 	case <-p.ending:
 	case r := <-p.link.connecting:
 		p.connected(r)

@@ -12,7 +12,7 @@ type Stats struct {
 	Connects      uint64 // attempts to connect
 	ConnectErrors uint64
 	IdleCloses    uint64        // connections that the device had closed while idle, and that were made again under a poll
-	At            string        // what it is at, a poll or a job or an attempt to connect
+	At            At            // what it is at, a poll or a job or an attempt to connect
 	Lasts         time.Duration // for how long; 0 when it waits for its next tick
 	Devices       []DeviceStats
 }

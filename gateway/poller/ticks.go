@@ -49,16 +49,25 @@ func (p *Poller) start(now time.Time) {
 		fmt.Fprintf(h, "%s\x00%s", g.device.name, g.name)
 		phase := h.Sum64()
 		first := min(g.interval, time.Second)
-		g.base = onGrid(now.Add(time.Duration(phase%uint64(g.interval))), g.interval)
-		g.next = onGrid(now.Add(time.Duration(phase%uint64(first))), g.interval)
+		g.base = onGrid(now.Add(time.Duration(phase%uint64(g.interval))), p.grid(g.interval))
+		g.next = onGrid(now.Add(time.Duration(phase%uint64(first))), p.grid(g.interval))
 	}
 }
 
-// onGrid moves a tick up to a quarter of its interval and 100 ms forward, to where other connections have theirs
-// too: a wake-up of the process costs more than a poll, and this way a thousand connections share ten a second.
-func onGrid(t time.Time, interval time.Duration) time.Time {
-	grid := min(100*time.Millisecond, interval/4)
+// onGrid moves a tick forward, to where other connections have theirs too: a wake-up of the process costs more than a
+// poll, and this way a thousand connections share four a second.
+func onGrid(t time.Time, grid time.Duration) time.Time {
 	return t.Add(grid - time.Duration(t.UnixNano()%int64(max(grid, 1))))
+}
+
+// grid returns that of the ticks of an interval: a quarter of it, at most 250 ms. Groups that share the connection are asked one after
+// the other, and keep further apart on 100 ms.
+func (p *Poller) grid(interval time.Duration) time.Duration {
+	most := 250 * time.Millisecond
+	if len(p.groups) > 1 {
+		most = 100 * time.Millisecond
+	}
+	return min(most, interval/4)
 }
 
 // served reports whether the group needs no polls now, because the device pushes it.
