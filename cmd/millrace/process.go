@@ -31,10 +31,10 @@ func startProfile(path string) (stop func(), err error) {
 }
 
 // saveMemory fits the runtime to an edge box of few megabytes: almost nothing is allocated while the gateway runs, so a
-// collection at each quarter more costs less than can be measured. GOGC in the environment wins.
+// collection at each seventh more costs less than can be measured. GOGC in the environment wins.
 func saveMemory() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
+		debug.SetGCPercent(15)
 	}
 }
 
