@@ -130,11 +130,6 @@ func (u *uplink) set(cut bool) {
 	}
 }
 
-func (u *uplink) toggle() {
-	cut, _ := u.state()
-	u.set(!cut)
-}
-
 // state reports whether the uplink is cut and since when it is or is not.
 func (u *uplink) state() (cut bool, since time.Time) {
 	u.mu.Lock()

@@ -64,12 +64,12 @@ func TestUplink(t *testing.T) {
 	if !talk(before) {
 		t.Fatal("the whole uplink does not relay")
 	}
-	u.toggle()
+	u.set(true)
 	if talk(before) || talk(dial()) {
 		t.Error("a cut uplink relays")
 	}
 	u.set(true)
-	u.toggle()
+	u.set(false)
 	after := dial()
 	if !talk(after) {
 		t.Error("the mended uplink does not relay")
