@@ -41,6 +41,9 @@ func TestAPI(t *testing.T) {
 		if err != nil || time.Now().After(end) {
 			t.Fatalf("the page's connection is not counted: %v", err)
 		}
+		if c := s.Devices[0].Connects; c == nil || *c != (web.Connects{Attempts: 1}) {
+			t.Fatalf("connects %+v", c)
+		}
 		if len(s.Devices) != 2 || s.Devices[0].Good != 1 || len(s.Destinations) != 1 {
 			t.Fatalf("snapshot %+v", s)
 		}

@@ -48,7 +48,7 @@ func (g *Gateway) state() *web.Snapshot {
 					v.BadTagsBy[class] = uint64(bad)
 				}
 			}
-			c.ask(&v, i)
+			c.ask(&v, i, &stats)
 			v.Exchanged, v.Ended = c.exchanged(&stats, i, now), g.polling == nil
 			for class := range v.BadBy {
 				v.BadBy[class] = c.bad[i][class].Load()
@@ -121,8 +121,8 @@ func (g *Gateway) exposures() (all []web.Exposure) {
 	return all
 }
 
-// ask takes what the driver itself says of a device.
-func (c *connection) ask(v *web.Device, i int) {
+// ask takes what the driver itself says of a device, and of the connection at its first one.
+func (c *connection) ask(v *web.Device, i int, stats *poller.Stats) {
 	v.Skew = c.skews[i].get()
 	if c.learner != nil {
 		v.Learned = configLines(c.learner.Learned(i))
@@ -133,7 +133,11 @@ func (c *connection) ask(v *web.Device, i int) {
 	if c.following != nil {
 		v.Rule = c.following.fault(i)
 	}
-	if c.troubled != nil && i == 0 {
+	if i > 0 {
+		return
+	}
+	v.Connects = &web.Connects{Attempts: stats.Connects, Failed: stats.ConnectErrors, IdleCloses: stats.IdleCloses}
+	if c.troubled != nil {
 		v.Trouble = c.trouble()
 	}
 }

@@ -85,6 +85,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.states(s)
 	e.certificates(s.Certificates)
 	e.devices(s)
+	e.connects(s)
 	e.groups(s)
 	e.destinations(s)
 	e.buffer(&s.Buffer)
@@ -218,6 +219,21 @@ func (e *exposition) devices(s *Snapshot) {
 	for i := range s.Devices {
 		e.count(bit(s.Devices[i].Up), "device", s.Devices[i].Name, "driver", s.Devices[i].Driver)
 	}
+}
+
+// connects is told at the first device of each connection.
+func (e *exposition) connects(s *Snapshot) {
+	each := func(name, help string, of func(*Connects) uint64) {
+		e.family(name, "counter", help)
+		for i := range s.Devices {
+			if c := s.Devices[i].Connects; c != nil {
+				e.count(of(c), "device", s.Devices[i].Name)
+			}
+		}
+	}
+	each("millrace_connects_total", "Attempts to connect to the device, and to those behind the same connection.", func(c *Connects) uint64 { return c.Attempts })
+	each("millrace_connects_failed_total", "Attempts to connect that failed.", func(c *Connects) uint64 { return c.Failed })
+	each("millrace_idle_closes_total", "Attempts because the device had closed the connection while it was idle.", func(c *Connects) uint64 { return c.IdleCloses })
 }
 
 func (e *exposition) groups(s *Snapshot) {

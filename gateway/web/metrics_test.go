@@ -91,6 +91,11 @@ func TestMetricsBalance(t *testing.T) {
 			t.Errorf("certificate %s: %v, want %d", labels, v, want.Unix())
 		}
 	}
+	for name, want := range map[string]float64{"millrace_connects_total": 1, "millrace_connects_failed_total": 2, "millrace_idle_closes_total": 0} {
+		if v, ok := got[name].series[`device="tank-1"`]; len(got[name].series) != 3 || !ok || v < want {
+			t.Errorf("%s: %v", name, got[name].series)
+		}
+	}
 	if v := got["millrace_destination_connected"].series[`destination="cloud"`]; v != 0 {
 		t.Errorf("destination_connected %v", v)
 	}

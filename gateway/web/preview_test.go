@@ -44,6 +44,9 @@ func example(now time.Time, trouble string) *Snapshot {
 			s.Destinations[0].BacklogReadings += kept
 		}
 		dev.Accounts = []Account{a}
+		if d.driver == "modbus" {
+			dev.Connects = &Connects{Attempts: secs/60 + 1, Failed: uint64(i), IdleCloses: secs / 60}
+		}
 		if d.name == "press-1" {
 			dev.Learned = []string{`forbidden: "holding:40-49, holding:60"`, "max_registers: 50"}
 			dev.Path, dev.SparePaths = "tcp://192.168.2.11:502", []string{d.url}

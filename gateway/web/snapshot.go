@@ -118,6 +118,7 @@ type Device struct {
 	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config
 	Path       string    `json:"path,omitempty"`        // in use, where there are several
 	SparePaths []string  `json:"spare_paths,omitempty"` // the others, in the order in which they are taken
+	Connects   *Connects `json:"connects,omitempty"`    // of its connection, at the first device of that; nil at the others
 	Trouble    Trouble   `json:"-"`                     // with its connection, where the readings do not tell it
 	Rule       RuleFault `json:"-"`                     // with a rule that is to select tags
 	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by its newest source times; nil = it tells none
@@ -134,6 +135,13 @@ type Device struct {
 	Suppressed uint64    `json:"suppressed"` // readings held back by report by exception
 	Accepted   uint64    `json:"accepted"`   // readings the buffer took
 	Accounts   []Account `json:"accounts"`   // one per destination, in the order of Snapshot.Destinations
+}
+
+// Connects counts the attempts to connect since the process started or a reload exchanged the connection.
+type Connects struct {
+	Attempts   uint64 `json:"attempts"`
+	Failed     uint64 `json:"failed"`
+	IdleCloses uint64 `json:"idle_closes"` // made because the device had closed the connection while it was idle, within a poll
 }
 
 // Trouble is a state that a connection is in though its device answers. Without a State there is none.
