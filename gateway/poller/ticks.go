@@ -77,7 +77,7 @@ func (p *Poller) served(g *group) bool { return g.stat.Pushed && p.link.up }
 // no time-out has been polled since the last probe, so that many silent devices cost their line one time-out between two polls of the others.
 func (p *Poller) soonest(now time.Time) *group {
 	var plain, probe *group
-	owed := false
+	waiting := false
 	for _, g := range p.groups {
 		switch {
 		case p.served(g):
@@ -86,13 +86,13 @@ func (p *Poller) soonest(now time.Time) *group {
 				probe = g
 			}
 		default:
-			owed = owed || !g.next.After(now) && !g.stat.LastAt.After(p.probed)
+			waiting = waiting || !g.next.After(now) && !g.stat.LastAt.After(p.probed)
 			if plain == nil || g.next.Before(plain.next) {
 				plain = g
 			}
 		}
 	}
-	if probe == nil || plain != nil && (owed || !probe.next.Before(plain.next)) {
+	if probe == nil || plain != nil && (waiting || !probe.next.Before(plain.next)) {
 		return plain
 	}
 	return probe

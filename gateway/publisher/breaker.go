@@ -36,9 +36,9 @@ type breaker struct {
 	doubtful bool   // which began when nothing at all was answered
 	bytes    int
 
-	suspect uint64 // refused so often that another record of the stream decides over it; 0 = none is
+	poison  uint64 // perhaps: refused so often that another record of the stream decides over it; 0 = none is
 	cleared int    // others of the stream that were acknowledged while the same record was refused
-	again   bool   // the suspect is tried next, not another
+	again   bool   // it is tried next, not another
 	whole   bool   // that one was refused, too: it is the stream that is refused
 	others  int    // that were tried so
 }
@@ -99,7 +99,7 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 	if b.asFirst {
 		b.fresh++
 	}
-	if b.confirmed == 1 && !b.silent || b.doubtful && b.counted == 1 && b.suspect == 0 && !b.whole {
+	if b.confirmed == 1 && !b.silent || b.doubtful && b.counted == 1 && b.poison == 0 && !b.whole {
 		b.state, b.since = Closed, now
 		return false
 	}
@@ -109,7 +109,7 @@ func (b *breaker) confirm(now time.Time) (open bool) {
 
 // refusedWhole notes that it is the stream that is refused, not one record of it.
 func (b *breaker) refusedWhole(now time.Time) {
-	b.whole, b.suspect, b.cleared = true, 0, 0
+	b.whole, b.poison, b.cleared = true, 0, 0
 	b.next = now.Add(min(streamRetry<<min(b.level, 16), maxRetry))
 	b.level++
 }
@@ -117,9 +117,9 @@ func (b *breaker) refusedWhole(now time.Time) {
 // often reports whether the refusals of the record refused last that count are n, and fresh of them as first of a session.
 func (b *breaker) often(n, fresh int) bool { return b.counted >= n && (b.silent || b.fresh >= fresh) }
 
-// other returns a record of the stream behind the suspect, each time another one of the next few; 0 when there is none below limit.
+// other returns a record of the stream behind the one that may be poison, each time another one of the next few; 0 when there is none below limit.
 func (b *breaker) other(limit uint64) uint64 {
-	i, _ := slices.BinarySearch(b.held, b.suspect+1)
+	i, _ := slices.BinarySearch(b.held, b.poison+1)
 	n, _ := slices.BinarySearch(b.held, limit)
 	if n <= i {
 		return 0
@@ -129,7 +129,7 @@ func (b *breaker) other(limit uint64) uint64 {
 
 // candidate returns the record whose try decides.
 func (b *breaker) candidate(limit uint64) uint64 {
-	if b.suspect != 0 && !b.again {
+	if b.poison != 0 && !b.again {
 		if seq := b.other(limit); seq != 0 {
 			return seq
 		}

@@ -73,7 +73,7 @@ type Publisher struct {
 	outage   outage
 	short    int    // sessions in a row that the receiver ended soon
 	careful  bool   // the receiver closed the last session
-	suspect  uint64 // careful, and of several records this was the first without an answer: the next session begins with it
+	first    uint64 // careful, and of several records this was the first without an answer: the next session begins with it
 	passed   int    // records tried before an older one of their stream: see session.idle
 
 	born time.Time
@@ -142,7 +142,7 @@ type ending struct {
 	connected bool
 	lived     time.Duration
 	acked     int  // units acknowledged
-	progress  bool // its end was put down to a stream that was not suspected before
+	progress  bool // its end was put down to a stream that was not known to be refused
 }
 
 // serve opens one session and uses it until it ends.

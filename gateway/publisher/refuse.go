@@ -40,7 +40,7 @@ func (p *Publisher) flowed(u *unit, now time.Time) {
 	q.flowing = q.flowing || u.try == nil
 	switch b := q.find(u.stream); {
 	case b == nil:
-	case u.try == b && b.suspect != 0 && u.seqs[0] > b.suspect:
+	case u.try == b && b.poison != 0 && u.seqs[0] > b.poison:
 		b.cleared++
 		b.again, b.state, b.next = true, Open, now
 		p.passed++
@@ -83,16 +83,16 @@ func (p *Publisher) confirmed(b *breaker, own bool, now time.Time) {
 		b.cleared++
 	}
 	switch often := b.often(maxTries, minFresh); {
-	case b.suspect != 0 && b.seq > b.suspect:
+	case b.poison != 0 && b.seq > b.poison:
 		b.others++
 		b.refusedWhole(now)
-	case b.cleared >= minCleared && (often || b.suspect != 0):
+	case b.cleared >= minCleared && (often || b.poison != 0):
 		p.giveUp(b, now)
-	case b.whole || often || b.suspect != 0:
-		if b.seq != b.suspect {
+	case b.whole || often || b.poison != 0:
+		if b.seq != b.poison {
 			b.cleared = 0
 		}
-		if b.suspect, b.again = b.seq, false; b.other(p.lanes.read()) == 0 {
+		if b.poison, b.again = b.seq, false; b.other(p.lanes.read()) == 0 {
 			b.refusedWhole(now)
 		}
 	}

@@ -417,6 +417,24 @@ func (r *rig) checkLedger() {
 	}
 }
 
+// waited returns for how long the worst of the devices got nothing, all times together: of each pause of half a second or longer, all of it.
+func (r *rig) waited(devices ...string) (most time.Duration) {
+	last, sum, seen := map[string]time.Time{}, map[string]time.Duration{}, map[uint64]bool{}
+	for _, g := range r.got() {
+		device, _, _ := strings.Cut(g.topic, "/")
+		if seen[g.seq] || !slices.Contains(devices, device) {
+			continue
+		}
+		seen[g.seq] = true
+		if pause := g.at.Sub(last[device]); !last[device].IsZero() && pause >= time.Second/2 {
+			sum[device] += pause
+			most = max(most, sum[device])
+		}
+		last[device] = g.at
+	}
+	return most
+}
+
 // longest returns the longest time from a record's making to its first arrival, for the devices.
 func (r *rig) longest(devices ...string) (most time.Duration, missing int) {
 	first := map[uint64]time.Duration{}

@@ -212,8 +212,8 @@ func (s *session) next(now time.Time) (wait time.Duration, err error) {
 		}
 		return 0, errRenew
 	}
-	if s.p.suspect != 0 {
-		return 0, s.sendSuspect(now)
+	if s.p.first != 0 {
+		return 0, s.sendFirst(now)
 	}
 	wait = far
 	if len(s.p.breakers.order) > 0 {
@@ -227,11 +227,11 @@ func (s *session) next(now time.Time) (wait time.Duration, err error) {
 	return min(wait, pause), err
 }
 
-// sendSuspect begins the session with the record that may have ended the last one, alone, where it is the next of its lane:
+// sendFirst begins the session with the record that may have ended the last one, alone, where it is the next of its lane:
 // receivers handle messages in order.
-func (s *session) sendSuspect(now time.Time) error {
-	seq, l, before := s.p.suspect, &s.p.lanes.live, s.sent
-	s.p.suspect = 0
+func (s *session) sendFirst(now time.Time) error {
+	seq, l, before := s.p.first, &s.p.lanes.live, s.sent
+	s.p.first = 0
 	if s.p.o.Order == OldestFirst || seq < l.pos {
 		l = &s.p.lanes.backlog
 	}
@@ -415,32 +415,32 @@ func (s *session) end(err error) ending {
 
 // closedOn puts the end down to a unit: the only one in flight that was sent lately, if the end came soon after that. What has
 // been in flight for longer than an answer takes counts as refused by silence. It reports whether a stream was not
-// suspected before.
+// known to be refused.
 func (s *session) closedOn(now time.Time) (news bool) {
 	var lately *unit
 	for _, u := range s.win.units {
 		switch {
 		case len(u.seqs) == 0:
 		case len(s.win.units) > 1 && !now.Before(s.answerBy(u)):
-			news = s.suspect(u, now, true) || news
+			news = s.noteRefusal(u, now, true) || news
 		case lately == nil:
 			lately = u
 		default:
 			if lately.lane != nil {
-				s.p.suspect = lately.seqs[0]
+				s.p.first = lately.seqs[0]
 			}
 			return news
 		}
 	}
 	if lately != nil && now.Sub(lately.sent) <= soon+carrying(lately.bytes) {
-		news = s.suspect(lately, now, false) || news
+		news = s.noteRefusal(lately, now, false) || news
 	}
 	return news
 }
 
-// suspect notes a refusal that ended the session and reports whether that is a step forward: news, or what the try of a
+// noteRefusal notes a refusal that ended the session and reports whether that is a step forward: news, or what the try of a
 // stream known to be refused was to show.
-func (s *session) suspect(u *unit, now time.Time, silent bool) bool {
+func (s *session) noteRefusal(u *unit, now time.Time, silent bool) bool {
 	before := s.p.breakers.find(u.stream)
 	news := before == nil || before.state == Closed && before.confirmed < 2 || u.try == before && !before.pending
 	s.refused(u, now, u.first == 0, silent)

@@ -27,7 +27,7 @@ type unit struct {
 // window is the units sent and not yet acknowledged, in the order of sending. Answers may come in any order.
 type window struct {
 	units       []*unit
-	beside      int  // of them tries whose answer nobody waits for
+	tries       int  // of them tries whose answer nobody waits for
 	late        int  // of them late
 	freed       bool // one that was late is not in flight any more
 	bytes       int
@@ -68,7 +68,7 @@ func (w *window) space(live bool) bool {
 	if !live {
 		units, bytes = max(units*3/4, 1), max(bytes*3/4, 1)
 	}
-	n := len(w.units) - w.beside
+	n := len(w.units) - w.tries
 	return n == 0 || n < units && w.bytes < bytes
 }
 
@@ -94,7 +94,7 @@ func (w *window) push(u *unit) {
 	w.units = append(w.units, u)
 	w.bytes += u.bytes
 	if u.silent {
-		w.beside++
+		w.tries++
 	}
 }
 
@@ -128,7 +128,7 @@ func (w *window) drop(u *unit) {
 	w.units = slices.Delete(w.units, i, i+1)
 	w.bytes -= u.bytes
 	if u.silent {
-		w.beside--
+		w.tries--
 	}
 	if u.late {
 		w.late--

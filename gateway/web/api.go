@@ -138,7 +138,7 @@ func wantOf(r *http.Request) values.Want {
 
 // serveValues answers with a JSON list of values, or with watch=1 with one value a line as they change, until either side
 // has enough.
-func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
+func (s *views) serveValues(w http.ResponseWriter, r *http.Request) {
 	want := wantOf(r)
 	if err := s.unknown(want.Device, want.Tag); err != nil {
 		fail(w, http.StatusNotFound, err)
@@ -174,7 +174,7 @@ func (s *site) serveValues(w http.ResponseWriter, r *http.Request) {
 const maxSilence = 10 * time.Second
 
 // watch takes the place of a watch, or answers that there is none. Who got it gives it back to s.watching.
-func (s *site) watch(w http.ResponseWriter) bool {
+func (s *views) watch(w http.ResponseWriter) bool {
 	select {
 	case s.watching <- struct{}{}:
 		return true
@@ -184,7 +184,7 @@ func (s *site) watch(w http.ResponseWriter) bool {
 	}
 }
 
-func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
+func (s *views) watchValues(w http.ResponseWriter, r *http.Request, want values.Want) {
 	if !s.watch(w) {
 		return
 	}
@@ -221,7 +221,7 @@ func (s *site) watchValues(w http.ResponseWriter, r *http.Request, want values.W
 	}
 }
 
-func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
+func (s *views) serveStore(w http.ResponseWriter, _ *http.Request) {
 	snap := s.snapshot()
 	s.within(w, func() (any, error) {
 		st, err := statusOf(s.g.Buffer())
@@ -232,7 +232,7 @@ func (s *site) serveStore(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-func (s *site) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
+func (s *views) serveQuarantine(w http.ResponseWriter, _ *http.Request) {
 	s.within(w, func() (any, error) {
 		q, err := s.g.Buffer().Quarantine()
 		return append([]*buffer.Quarantined{}, q...), err // [] when there are none

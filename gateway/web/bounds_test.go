@@ -12,7 +12,7 @@ import (
 func TestWhoTakesAnAskersPlace(t *testing.T) {
 	f := newFake(t, 1)
 	f.table, _ = plantTable()
-	c := &local{g: f, site: newSite(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &local{g: f, views: newViews(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
 	h := c.handler()
 	ask := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
@@ -37,7 +37,7 @@ func TestWhoTakesAnAskersPlace(t *testing.T) {
 		<-c.busy
 	}
 	for range watches {
-		c.site.watching <- struct{}{}
+		c.views.watching <- struct{}{}
 	}
 	if got := code("/api/v1/trace?device=press-1"); got != http.StatusServiceUnavailable {
 		t.Errorf("trace beside %d watches: %d, want 503", watches, got)

@@ -35,7 +35,7 @@ const (
 // local serves the whole API of one gateway.
 type local struct {
 	g       Gateway
-	site    *site
+	views   *views
 	log     *slog.Logger
 	busy    chan struct{}
 	changes sync.Mutex // one change at a time: a retry is several steps
@@ -136,7 +136,7 @@ func (s *socket) serve(ctx context.Context, server *http.Server) error {
 func serveLocal(ctx context.Context, s *socket, g Gateway, log *slog.Logger) error {
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	c := &local{g: g, site: newSite(g, watches), log: log, busy: make(chan struct{}, askers), ctx: requests}
+	c := &local{g: g, views: newViews(g, watches), log: log, busy: make(chan struct{}, askers), ctx: requests}
 	server := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	drained := make(chan struct{})
@@ -164,7 +164,7 @@ func serveLocal(ctx context.Context, s *socket, g Gateway, log *slog.Logger) err
 
 func (c *local) handler() http.Handler {
 	mux := http.NewServeMux()
-	c.site.routes(mux)
+	c.views.routes(mux)
 	mux.HandleFunc("GET /api/v1/store/records", c.records)
 	mux.HandleFunc("GET /api/v1/store/verify", c.verify)
 	mux.HandleFunc("GET /api/v1/store/backup", c.backup)
@@ -207,7 +207,7 @@ func (c *local) handler() http.Handler {
 		c.open.Add(1)
 		defer c.open.Done()
 		if r.Method != http.MethodGet {
-			defer c.site.outdate()
+			defer c.views.outdate()
 		}
 		if !ownBound(r) {
 			select {

@@ -300,7 +300,7 @@ func TestVerifyThroughTheSocket(t *testing.T) {
 // TestSocketBusy: more askers than there may be are told so, in words, and the next is answered when one has gone.
 func TestSocketBusy(t *testing.T) {
 	f := newFake(t, 1)
-	c := &local{g: f, site: newSite(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
+	c := &local{g: f, views: newViews(f, watches), log: mute, busy: make(chan struct{}, askers), ctx: t.Context()}
 	for range askers {
 		c.busy <- struct{}{}
 	}

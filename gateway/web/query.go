@@ -98,7 +98,7 @@ func flag(r *http.Request, key string) bool {
 }
 
 // unknown says that there is no such device or tag. A device whose values are missing because a reload exchanges it is known.
-func (s *site) unknown(device, tag string) error {
+func (s *views) unknown(device, tag string) error {
 	switch {
 	case device == "" && tag == "" || s.hasValue(device, tag):
 		return nil
@@ -112,7 +112,7 @@ func (s *site) unknown(device, tag string) error {
 	return fmt.Errorf("no device %q; see /api/v1/snapshot for all", device)
 }
 
-func (s *site) hasValue(device, tag string) (has bool) {
+func (s *views) hasValue(device, tag string) (has bool) {
 	s.g.Values().Each(device, tag, func(*values.Entry) bool {
 		has = true
 		return false

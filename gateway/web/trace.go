@@ -8,10 +8,10 @@ import (
 
 // trace answers with one exchange a line as they happen, until either side has enough.
 func (c *local) trace(w http.ResponseWriter, r *http.Request) {
-	if !c.site.watch(w) {
+	if !c.views.watch(w) {
 		return
 	}
-	defer func() { <-c.site.watching }()
+	defer func() { <-c.views.watching }()
 	exchanges, err := c.g.Trace(r.Context(), r.FormValue("device"))
 	if err != nil {
 		answer(w, nil, err)

@@ -19,8 +19,8 @@ import (
 // freshness is how old a snapshot may be when it is served: many watchers cost as much as one.
 const freshness = 200 * time.Millisecond
 
-// site serves the views of one gateway.
-type site struct {
+// views serve what there is to see of one gateway.
+type views struct {
 	g    Gateway
 	page []byte
 	csp  string
@@ -34,8 +34,8 @@ type site struct {
 	taking chan struct{} // closed when the one being taken is there; nil = none is
 }
 
-func newSite(g Gateway, watches int) *site {
-	return &site{g: g, slow: make(chan struct{}, askers), watching: make(chan struct{}, watches)}
+func newViews(g Gateway, watches int) *views {
+	return &views{g: g, slow: make(chan struct{}, askers), watching: make(chan struct{}, watches)}
 }
 
 // Handler serves the page at /, /healthz, /readyz, /metrics and what the API has to look at. The gateway's snapshot is taken
@@ -44,7 +44,7 @@ func newSite(g Gateway, watches int) *site {
 // It is for a listener that takes most connections at once, 0 = MaxConnections; watches have half of them at most, so that the
 // page and the probes find one.
 func Handler(g Gateway, most int) http.Handler {
-	s := newSite(g, min(watches, cmp.Or(most, MaxConnections)/2))
+	s := newViews(g, min(watches, cmp.Or(most, MaxConnections)/2))
 	s.page, s.csp = assemble()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.servePage)
@@ -53,7 +53,7 @@ func Handler(g Gateway, most int) http.Handler {
 }
 
 // routes are the views that both the page's address and the local socket have.
-func (s *site) routes(mux *http.ServeMux) {
+func (s *views) routes(mux *http.ServeMux) {
 	mux.HandleFunc("/healthz", s.serveHealth)
 	mux.HandleFunc("/readyz", s.serveReady)
 	mux.HandleFunc("/metrics", s.serveMetrics)
@@ -94,7 +94,7 @@ func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logge
 	return nil
 }
 
-func (s *site) snapshot() *Snapshot {
+func (s *views) snapshot() *Snapshot {
 	s.mu.Lock()
 	if s.last != nil && time.Since(s.taken) <= freshness {
 		defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *site) snapshot() *Snapshot {
 }
 
 // take takes a snapshot. There is one at a time, whoever asks, even when it does not end.
-func (s *site) take(done chan struct{}) {
+func (s *views) take(done chan struct{}) {
 	snap := s.g.Snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +128,7 @@ func (s *site) take(done chan struct{}) {
 }
 
 // hung is what is shown of a gateway whose state cannot be taken: the last that is known of it, and that. mu is held.
-func (s *site) hung() *Snapshot {
+func (s *views) hung() *Snapshot {
 	snap := Snapshot{}
 	if s.last != nil {
 		snap = *s.last
@@ -142,7 +142,7 @@ func (s *site) hung() *Snapshot {
 const answerWithin = 3 * time.Second
 
 // within answers with what f returns. f may wait for the store: when that hangs, the answer says so, and at most 8 wait.
-func (s *site) within(w http.ResponseWriter, f func() (any, error)) {
+func (s *views) within(w http.ResponseWriter, f func() (any, error)) {
 	type result struct {
 		v   any
 		err error
@@ -171,34 +171,34 @@ func (s *site) within(w http.ResponseWriter, f func() (any, error)) {
 const storeWithin = 15 * time.Second
 
 // outdate lets the next question have a new snapshot: something was changed.
-func (s *site) outdate() {
+func (s *views) outdate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken = time.Time{}
 }
 
-func (s *site) servePage(w http.ResponseWriter, r *http.Request) {
+func (s *views) servePage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", s.csp)
 	reply(w, http.StatusOK, "text/html; charset=utf-8", s.page)
 }
 
-func (s *site) serveHealth(w http.ResponseWriter, r *http.Request) {
+func (s *views) serveHealth(w http.ResponseWriter, r *http.Request) {
 	h := s.snapshot().Alive()
 	replyJSON(w, h.code(), h)
 }
 
-func (s *site) serveReady(w http.ResponseWriter, r *http.Request) {
+func (s *views) serveReady(w http.ResponseWriter, r *http.Request) {
 	h := s.snapshot().Ready()
 	replyJSON(w, h.code(), h)
 }
 
-func (s *site) serveMetrics(w http.ResponseWriter, r *http.Request) {
+func (s *views) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	var buf bytes.Buffer
 	writeMetrics(&buf, s.snapshot())
 	reply(w, http.StatusOK, metricsType, buf.Bytes())
 }
 
-func (s *site) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+func (s *views) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	snap := s.snapshot()
 	replyJSON(w, http.StatusOK, struct {
 		*Snapshot
