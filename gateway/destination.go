@@ -53,11 +53,13 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	return &destination{Publisher: p, cfg: *d, certified: certified}, nil
 }
 
-// newFormat returns the format that the config names: config.Load has checked the word.
+// newFormat returns the format of a destination: json, so far the only word that config takes for `format`. A second one is a folder beside
+// jsonmsg, its word in config's table, and a case here.
 func newFormat(cfg *config.Config, d *config.Destination) (format.Format, error) {
 	return jsonmsg.New(jsonmsg.Options{Gateway: cfg.Gateway, Topic: d.Topic, BigIntsAsText: d.Int64AsString})
 }
 
+// newDialer returns what dials the url: mqtt serves every scheme that config takes.
 func newDialer(d *config.Destination) (link.Dialer, error) {
 	return mqtt.New(mqtt.Options{URL: d.URL, ClientID: d.ClientID, Username: d.Username, Password: d.Password.Reveal(), KeepAlive: d.KeepAlive,
 		TLS: mqtt.TLS{CAFile: d.TLS.CA, CertFile: d.TLS.Cert, KeyFile: d.TLS.Key, ServerName: d.TLS.ServerName}})

@@ -68,13 +68,29 @@ func runPlant(t *testing.T) (*demo, *web.Client) {
 // a device that is switched off shows bad with the reason within its time-out.
 func TestValuesOfTheDemo(t *testing.T) {
 	d, client := runPlant(t)
-	watched := map[string]int{}
+	type seenOf struct {
+		readings int
+		last     int64   // time of the poll, ms since 1970
+		pause    float64 // the longest between two polls, in intervals of the tag
+		every    float64
+	}
+	watched := map[string]*seenOf{}
 	watching, unwatch := context.WithTimeout(t.Context(), 4*time.Second)
 	defer unwatch()
 	seen := make(chan struct{})
 	go func() {
 		defer close(seen)
-		client.Watch(watching, "", "", false, func(v *web.Value) error { watched[v.Device+"/"+v.Tag]++; return nil })
+		client.Watch(watching, "", "", false, func(v *web.Value) error {
+			name := v.Device + "/" + v.Tag
+			w := watched[name]
+			if w == nil {
+				w = &seenOf{last: v.At, every: v.Every}
+				watched[name] = w
+			}
+			w.readings++
+			w.pause, w.last = max(w.pause, float64(v.At-w.last)/1e3/v.Every), v.At
+			return nil
+		})
 		unwatch()
 	}()
 	a := ages{t: t, client: client}
@@ -101,10 +117,11 @@ func TestValuesOfTheDemo(t *testing.T) {
 	}
 	<-seen
 	for name, age := range oldest {
-		if watched[name] == 0 {
-			t.Errorf("a watcher of 4 s saw nothing of %s", name)
+		w := watched[name]
+		if w == nil || w.pause-a.stall.Seconds()/w.every > 2 {
+			t.Fatalf("a watcher of 4 s saw %+v of %s, after a stall of this test of at most %v", w, name, a.stall)
 		}
-		t.Logf("%s: at most %.2f intervals old, %d readings watched", name, age, watched[name])
+		t.Logf("%s: at most %.2f intervals old, %d readings watched, at most %.2f intervals apart", name, age, w.readings, w.pause)
 	}
 	if want := 26; count != want || len(oldest) != want {
 		t.Errorf("%d values, want %d", count, want)
