@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"io"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -60,5 +61,22 @@ func TestConfigMissing(t *testing.T) {
 	}
 	if _, err := storePath("no-such.yaml"); err == nil || !strings.Contains(err.Error(), "it does not exist; check the path") {
 		t.Errorf("no such config: %v", err)
+	}
+}
+
+// TestUseProcessors: GOMAXPROCS follows the machine unless the config says otherwise, and who sets it in the environment has the last word.
+func TestUseProcessors(t *testing.T) {
+	machine := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(machine)
+	for _, c := range []struct {
+		environment string
+		config      int
+		want        int
+	}{{"", 0, machine}, {"", machine + 3, machine + 3}, {"2", machine + 5, machine}} {
+		t.Setenv("GOMAXPROCS", c.environment)
+		runtime.GOMAXPROCS(machine)
+		if useProcessors(c.config); runtime.GOMAXPROCS(0) != c.want {
+			t.Errorf("%+v: %d processors", c, runtime.GOMAXPROCS(0))
+		}
 	}
 }
