@@ -63,7 +63,7 @@ func TestFloodOfABroker(t *testing.T) {
 	b := newGatewayBed(t, plan{devices: devices})
 	b.polled(3, "a", "b")
 	f := newFlooder(t)
-	b.reload(plan{devices: devices, cloud: "}\n  - {name: flood, client_id: flood, url: \"mqtt://" + f.Addr().String() + "\""})
+	b.reload(plan{devices: devices, cloud: "}\n  - {name: flood, client_id: flood, ack_timeout: 5m, url: \"mqtt://" + f.Addr().String() + "\""})
 	start, before := time.Now(), b.plant.count(b.plant.reads)
 	for f.sessions.Load() < 5 {
 		if time.Since(start) > time.Minute {
