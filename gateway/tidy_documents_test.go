@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestTidyDocuments: what the documents lead to is there, and bytes are in binary units.
+// TestTidyDocuments: what the documents lead to is there, a test that they name exists, and bytes are in binary units.
 func TestTidyDocuments(t *testing.T) {
 	mistakes, err := tidyDocuments(os.DirFS(".."))
 	if err != nil {
@@ -26,11 +26,15 @@ var (
 	decimalBytes = regexp.MustCompile(`\b[0-9][0-9.,]* ?[kKMGT]B\b`)
 	fileName     = regexp.MustCompile("`([a-z_]+\\.go)`")
 	funcName     = regexp.MustCompile("`([A-Za-z]+)`")
+	testName     = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
+	testFunc     = regexp.MustCompile(`(?m)^func (` + testName.String() + `)\(`)
 	listItem     = regexp.MustCompile(`(?m)^\d+\. `)
 )
 
 // tidyDocuments returns the mistakes of the Markdown files in fsys.
 func tidyDocuments(fsys fs.FS) (mistakes []string, err error) {
+	var tests []string    // that exist
+	var named [][2]string // file and test
 	err = fs.WalkDir(fsys, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -38,7 +42,8 @@ func tidyDocuments(fsys fs.FS) (mistakes []string, err error) {
 		if e.IsDir() && (e.Name() == "testdata" || e.Name() == "node_modules" || e.Name()[0] == '.' && name != ".") {
 			return fs.SkipDir
 		}
-		if path.Ext(name) != ".md" {
+		isTest := strings.HasSuffix(name, "_test.go")
+		if path.Ext(name) != ".md" && !isTest {
 			return nil
 		}
 		b, err := fs.ReadFile(fsys, name)
@@ -46,6 +51,15 @@ func tidyDocuments(fsys fs.FS) (mistakes []string, err error) {
 			return err
 		}
 		text := string(b)
+		if isTest {
+			for _, m := range testFunc.FindAllStringSubmatch(text, -1) {
+				tests = append(tests, m[1])
+			}
+			return nil
+		}
+		for _, m := range testName.FindAllString(text, -1) {
+			named = append(named, [2]string{name, m})
+		}
 		for _, m := range documentLink.FindAllStringSubmatch(text, -1) {
 			if _, err := fs.Stat(fsys, path.Join(path.Dir(name), m[1])); err != nil {
 				mistakes = append(mistakes, name+": leads to "+m[1]+", which is not there")
@@ -59,6 +73,11 @@ func tidyDocuments(fsys fs.FS) (mistakes []string, err error) {
 		}
 		return nil
 	})
+	for _, n := range named { // by its beginning, as -run takes it
+		if !slices.ContainsFunc(tests, func(test string) bool { return strings.HasPrefix(test, n[1]) }) {
+			mistakes = append(mistakes, n[0]+": names "+n[1]+", which is no test")
+		}
+	}
 	return mistakes, err
 }
 
@@ -106,10 +125,11 @@ func TestTidyDocumentRules(t *testing.T) {
 		{"[here](buffer/a.go), [there](https://example.com/x) and [down](#below), 2 MiB", nil},
 		{"[gone](buffer/b.go#x)", []string{"README.md: leads to buffer/b.go, which is not there"}},
 		{"22 MB, 1.5KB, 4 GiB", []string{"README.md: 22 MB; bytes are in KiB, MiB and GiB", "README.md: 1.5KB; bytes are in KiB, MiB and GiB"}},
+		{"`TestGrow`, `TestGrow/far`, `TestG…`, FuzzGrow and `TestShrink`", []string{"README.md: names FuzzGrow, which is no test", "README.md: names TestShrink, which is no test"}},
 		{"## Reading the source\n1. [buffer](buffer/a.go) `Append` in `a.go`, then `grow`.\n\n`Other` is no stop", nil},
 		{"## Reading the source\n1. [buffer](buffer) `Take` in `b.go`.\n", []string{"README.md: b.go is not where the walk leads", "README.md: func Take is not where the walk leads"}},
 	} {
-		tree := tidyTree(map[string]string{"README.md": c.text, "buffer/a.go": "package buffer\nfunc (b *Buffer) Append() {}\nfunc grow() {}\n"})
+		tree := tidyTree(map[string]string{"README.md": c.text, "buffer/a_test.go": "package buffer\nfunc TestGrow(t *testing.T) {}\n", "buffer/a.go": "package buffer\nfunc (b *Buffer) Append() {}\nfunc grow() {}\n"})
 		if got, err := tidyDocuments(tree); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%q: got %q, want %q, %v", c.text, got, c.want, err)
 		}

@@ -37,6 +37,28 @@ func (a *ages) look(device string) []web.Value {
 	return list
 }
 
+// watched is what a watcher saw, by tag.
+type watched map[string]*watchedTag
+
+type watchedTag struct {
+	readings int
+	last     int64   // time of the poll, ms since 1970
+	pause    float64 // the longest between two polls, in intervals of the tag
+	every    float64
+}
+
+func (seen watched) take(v *web.Value) error {
+	name := v.Device + "/" + v.Tag
+	w := seen[name]
+	if w == nil {
+		w = &watchedTag{last: v.At, every: v.Every}
+		seen[name] = w
+	}
+	w.readings++
+	w.pause, w.last = max(w.pause, float64(v.At-w.last)/1e3/v.Every), v.At
+	return nil
+}
+
 // runPlant runs the demo's plant and gateway until the test ends, and returns a client of the gateway's socket.
 func runPlant(t *testing.T) (*demo, *web.Client) {
 	t.Helper()
@@ -68,29 +90,13 @@ func runPlant(t *testing.T) (*demo, *web.Client) {
 // a device that is switched off shows bad with the reason within its time-out.
 func TestValuesOfTheDemo(t *testing.T) {
 	d, client := runPlant(t)
-	type seenOf struct {
-		readings int
-		last     int64   // time of the poll, ms since 1970
-		pause    float64 // the longest between two polls, in intervals of the tag
-		every    float64
-	}
-	watched := map[string]*seenOf{}
+	seen := watched{}
 	watching, unwatch := context.WithTimeout(t.Context(), 4*time.Second)
 	defer unwatch()
-	seen := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(seen)
-		client.Watch(watching, "", "", false, func(v *web.Value) error {
-			name := v.Device + "/" + v.Tag
-			w := watched[name]
-			if w == nil {
-				w = &seenOf{last: v.At, every: v.Every}
-				watched[name] = w
-			}
-			w.readings++
-			w.pause, w.last = max(w.pause, float64(v.At-w.last)/1e3/v.Every), v.At
-			return nil
-		})
+		defer close(ended)
+		client.Watch(watching, "", "", false, seen.take)
 		unwatch()
 	}()
 	a := ages{t: t, client: client}
@@ -115,9 +121,9 @@ func TestValuesOfTheDemo(t *testing.T) {
 			}
 		}
 	}
-	<-seen
+	<-ended
 	for name, age := range oldest {
-		w := watched[name]
+		w := seen[name]
 		if w == nil || w.pause-a.stall.Seconds()/w.every > 2 {
 			t.Fatalf("a watcher of 4 s saw %+v of %s, after a stall of this test of at most %v", w, name, a.stall)
 		}
