@@ -78,6 +78,31 @@ func TestRule(t *testing.T) {
 	}
 }
 
+// TestRuleSelectsNothing: it is said how many nodes there were, and which key of the rule has left out how many.
+func TestRuleSelectsNothing(t *testing.T) {
+	s := start(t, opcuasim.Options{Browsable: true}, 0)
+	s.AddMachineTree(time.Now())
+	for _, c := range []struct {
+		options []string
+		want    string
+	}{
+		{[]string{"browse_include", "*.Speeed", "browse_exclude", "Nothing, machine.SPIN*"},
+			`of the 19 nodes below i=85 none is selected; left out: 1 node with all below by "machine.SPIN*" of browse_exclude; 7 variables such as "Machine.State" by browse_include (*.Speeed); 4 variables by browse_classes, for being properties`},
+		{[]string{"browse_exclude", "Nothing, machine"}, `of the 2 nodes below i=85 none is selected; left out: 1 node with all below by "machine" of browse_exclude`},
+		{[]string{"browse_types", "Guid"}, `of the 25 nodes below i=85 none is selected; left out: 9 variables of Int32, UInt32, Double by browse_types (Guid); 8 variables by browse_classes, for being properties`},
+		{[]string{"browse_classes", "property", "browse_depth", "2"}, `of the 10 nodes below i=85 none is selected; left out: all below 6 nodes by browse_depth 2; 2 variables by browse_classes, for being no properties`},
+		{[]string{"browse", "/Objects/2:Machine", "browse_exclude", "Beat, State", "browse_depth", "1"},
+			`of the 8 nodes below /Objects/2:Machine none is selected; left out: 1 node with all below by "Beat" of browse_exclude; 1 node with all below by "State" of browse_exclude; all below 6 nodes by browse_depth 1`},
+		{[]string{"browse", "/Objects/2:Machine/2:Spindle/2:Load"}, `of the 2 nodes below /Objects/2:Machine/2:Spindle/2:Load none is selected; left out: 2 variables by browse_classes, for being properties`},
+		{[]string{"browse", "/Objects/2:Machine/2:State"}, `there is no node below /Objects/2:Machine/2:State`},
+	} {
+		got, err := selectAll(t, connect(t, ruled(s.Endpoint(), c.options...)))
+		if err != nil || len(got.Tags) > 0 || !got.Whole || got.Note != c.want {
+			t.Errorf("%v: %v\ngot  %s\nwant %s\n%+v", c.options, err, got.Note, c.want, got)
+		}
+	}
+}
+
 // readAll returns why each tag is bad.
 func readAll(t *testing.T, d drivers.Driver) (reasons []string) {
 	t.Helper()
