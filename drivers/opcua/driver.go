@@ -89,7 +89,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	}
 	if d.set.subscribing != modeRead {
 		d.feed = newFeed(l, &d.set)
-		d.feed.finder = d.finder
+		d.feed.finder, d.feed.reads = d.finder, min(d.most, maxVerified)
 		d.feed.finder.call = d.feed.call
 	}
 	return nil
