@@ -58,7 +58,8 @@ type driver struct {
 	news     string  // what has changed since
 	failures int     // of the census
 
-	models atomic.Uint64 // see Models
+	models atomic.Uint64             // see Models
+	deaf   atomic.Pointer[time.Time] // since when there is a session of which the server cannot say that its nodes have changed; nil = none
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -104,6 +105,7 @@ func (d *driver) Close() error {
 
 // hangUp ends the session. A server that answers is told, within a second.
 func (d *driver) hangUp() {
+	d.deaf.Store(nil)
 	for i := range d.groups {
 		for j := range d.groups[i] {
 			d.groups[i][j].walk = nil
@@ -153,6 +155,7 @@ func (d *driver) learn(ctx context.Context) error {
 	}
 	d.models.Add(1)
 	now := time.Now()
+	d.deaf.Store(&now)
 	d.spaces.look(names, now)
 	d.doubt()
 	d.seek = now.Add(asideTime)

@@ -67,9 +67,6 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 	return s, nil
 }
 
-// Models is another number after each connect, and after each event by which the server says that its nodes have changed: drivers.Selector.
-func (d *driver) Models() uint64 { return d.models.Load() }
-
 // walk goes down from the root of a rule, level by level, so that each node has its place on a shortest path. It stops where the rule has all that it may.
 type walk struct {
 	*rule

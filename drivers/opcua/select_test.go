@@ -245,6 +245,46 @@ func TestModelChange(t *testing.T) {
 	moves("a connect", true)
 }
 
+// TestModelsUnheard: where the server cannot say that its nodes have changed, it is looked for now and then while it is connected.
+func TestModelsUnheard(t *testing.T) {
+	for name, c := range map[string]struct {
+		o     opcuasim.Options
+		mode  string
+		heard bool
+	}{
+		"subscribed":    {opcuasim.Options{Browsable: true}, "subscribe", true},
+		"polled":        {opcuasim.Options{Browsable: true}, "read", false},
+		"none to spare": {opcuasim.Options{Browsable: true, MaxSubscriptions: 1}, "subscribe", false},
+	} {
+		s := start(t, c.o, 1)
+		s.AddMachineTree(time.Now()) // which has events
+		conn := ruled(s.Endpoint())
+		conn.Devices[0].Options["mode"] = c.mode
+		d := connect(t, conn)
+		if _, err := d.Subscribe(t.Context(), drivers.Ref{}); err != nil {
+			t.Fatal(err)
+		}
+		if heard := d.deaf.Load() == nil; heard != c.heard {
+			t.Errorf("%s: heard: %v", name, heard)
+		}
+		seen := map[uint64]bool{}
+		for i := range 3 {
+			if !c.heard {
+				since := time.Now().Add(-time.Duration(i)*modelsEvery - time.Second)
+				d.deaf.Store(&since)
+				seen[d.Models()] = true
+			}
+		}
+		d.Close()
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if seen[d.Models()] || len(seen) != 3 && !c.heard {
+			t.Errorf("%s: %d after %v", name, d.Models(), seen)
+		}
+	}
+}
+
 // FuzzModelChange: whatever a server tells as a change of its nodes costs a bounded amount.
 func FuzzModelChange(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x11\x01\x00\x55\x08"))
