@@ -63,6 +63,8 @@ type Options struct {
 	HistoryPage int
 	// HistoryCut is the like number, but that there are more is not said. HistoryPlaces is how many places in histories the server keeps, 0 for as many as are asked for.
 	HistoryCut, HistoryPlaces int
+	// SpoilHistory may change what is answered of the past of a node.
+	SpoilHistory func(node string, r *ua.HistoryReadResult)
 
 	// Ahead is how far the server's clock is ahead of ours.
 	Ahead time.Duration
