@@ -48,7 +48,8 @@ type driver struct {
 	feed    *feed // what the server pushes; nil when not connected, or when all is polled
 	parts   []telemetry.Reading
 	lapses  atomic.Int32 // see maxLapses
-	longest int          // values that an answer had of the history of a node
+	lost    lapsed
+	longest int // values that an answer had of the history of a node
 	finder  finder
 	seek    time.Time // when to look next whether the namespaces are others: see renumber.go
 	converter
@@ -131,7 +132,7 @@ func (d *driver) learn(ctx context.Context) error {
 		return fmt.Errorf("read the server's limits: %w", err)
 	}
 	d.most = most
-	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
+	d.link.types.most, d.link.types.lapses, d.link.types.lost = d.most, &d.lapses, &d.lost
 	names, reason := []string(nil), ""
 	if d.usesURIs() || d.counts() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
