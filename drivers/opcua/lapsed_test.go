@@ -1,6 +1,8 @@
 package opcua
 
 import (
+	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,4 +89,64 @@ func whole(t *testing.T, d *driver) []telemetry.Reading {
 		return nil
 	}
 	return got
+}
+
+// TestBrowsingIsGivenUp: a server that drops the connection when it is asked what is below a node is asked so often for a hint, or for a rule, and after a while once more; what is read is read all the while.
+func TestBrowsingIsGivenUp(t *testing.T) {
+	var cuts atomic.Bool
+	var proxy atomic.Pointer[opcuasim.Proxy]
+	s := start(t, opcuasim.Options{Browsable: true, OnBrowse: func() {
+		if cuts.Load() {
+			proxy.Load().Cut()
+		}
+	}}, 1)
+	s.AddMachineTree(time.Now())
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	proxy.Store(p)
+	cuts.Store(true)
+	c := ruled(p.Endpoint())
+	c.Devices[0].Timeout = 5 * time.Second
+	c.Devices[0].Groups[0].Tags = connection("", 0, "ns=2;s=v0", "/Objects/2:None").Devices[0].Groups[0].Tags
+	made, err := newDriver(polled(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*driver)
+	t.Cleanup(func() { d.Close() })
+	d.failures = maxFailures
+	d.lapses.Store(maxLapses)
+	for i := range maxLapses { // of the path's hint
+		if err := d.Connect(t.Context()); err == nil {
+			t.Fatalf("connected after %d", i)
+		}
+	}
+	for i := range maxLapses { // of the rule
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := selectAll(t, d); !errors.Is(err, drivers.ErrLink) {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := selectAll(t, d); err == nil || errors.Is(err, drivers.ErrLink) || !strings.Contains(err.Error(), "when its nodes are looked through") {
+		t.Errorf("the rule: %v", err)
+	}
+	if r := read(t, d); r[0].Quality != telemetry.Good || !strings.Contains(r[1].Reason, `the browse path ends at "2:None"; below "/Objects" is something else`) {
+		t.Errorf("%+v", r)
+	}
+	for what, of := range d.lost.by {
+		of.at = of.at.Add(-lapseRest)
+		d.lost.by[what] = of
+	}
+	cuts.Store(false)
+	if got, err := selectAll(t, d); err != nil || len(got.Tags) == 0 || d.lost.by[ruleOf(drivers.Ref{})].times != 0 {
+		t.Errorf("after a while: %v %+v", err, got)
+	}
 }

@@ -65,11 +65,12 @@ func (t *types) structure(ctx context.Context, encoding []byte, n wire.NodeID, n
 	case found != nil && (found.reason == "" || time.Now().Before(t.again[string(encoding)])):
 	case found == nil && !t.room(string(encoding)):
 		return nil, tooManyTypes
-	case t.lost.often(string(encoding)):
+	case t.lost.often(string(encoding)) || t.lost.often(anyType):
 		return nil, unbearable
 	default:
 		found = t.find(ctx, encoding, n, node)
 		t.lost.note(string(encoding), t.down)
+		t.lost.note(anyType, t.down)
 		t.encodings[string(encoding)] = found
 		t.again[string(encoding)] = time.Now().Add(lookupAgain)
 	}
@@ -327,7 +328,7 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 	if ok && (found != nil || time.Now().Before(t.again[key])) {
 		return found
 	}
-	if t.lost.often(key) {
+	if t.lost.often(key) || t.lost.often(anyType) {
 		return nil
 	}
 	t.until = time.Now().Add(maxLookup * t.link.timeout)
@@ -342,6 +343,7 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 		}
 	}
 	t.lost.note(key, t.down)
+	t.lost.note(anyType, t.down)
 	t.ofNode[key] = found // one of the config's nodes: they are bounded by it
 	t.again[key] = time.Now().Add(lookupAgain)
 	return found

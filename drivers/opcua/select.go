@@ -46,6 +46,9 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 		if why := d.spaces.strays(g.rule); why != "" {
 			return s, unfit(why)
 		}
+		if d.lost.often(ruleOf(ref)) {
+			return s, unfit("the server drops the connection, or does not answer, when its nodes are looked through; it is looked again after an hour")
+		}
 		g.walk = newWalk(g.rule, names)
 		g.walk.known = g.known()
 	}
@@ -54,7 +57,8 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 	for begin := time.Now(); !g.walk.over(); {
 		if err := g.walk.step(ctx, c); err != nil {
 			g.walk = nil
-			if d.link.channel.Err() == nil {
+			down := d.link.channel.Err() != nil
+			if d.lost.note(ruleOf(ref), down && ctx.Err() == nil); !down {
 				return s, unfit(err.Error())
 			}
 			return s, d.broken(err)
@@ -63,9 +67,13 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 			return s, ctx.Err()
 		}
 	}
+	d.lost.note(ruleOf(ref), false)
 	s, g.walk = g.walk.selection(), nil
 	return s, nil
 }
+
+// ruleOf names the rule of a group in lapsed.
+func ruleOf(ref drivers.Ref) string { return fmt.Sprintf("rule of group %d", ref.Group) }
 
 // walk goes down from the root of a rule, level by level, so that each node has its place on a shortest path. It stops where the rule has all that it may.
 type walk struct {

@@ -71,6 +71,8 @@ type Options struct {
 
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
+	// OnBrowse, when set, is called before a Browse request is answered.
+	OnBrowse func()
 	// MaxNodesPerBrowse is how many nodes one such request may name, 0 = no limit.
 	MaxNodesPerBrowse int
 
