@@ -64,7 +64,7 @@ type feed struct {
 }
 
 func newFeed(l *link, set *settings) *feed {
-	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(), reads: maxVerified,
+	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(), reads: maxVerified, finder: finder{lost: new(lapsed)},
 		converter: converter{texts: statusTexts{}}}
 	f.decode.types = l.types
 	f.ctx, f.cancel = context.WithCancel(context.Background())

@@ -22,8 +22,9 @@ type lapse struct {
 
 // Things that are asked for beside data types, which have their encodings, and rules.
 const (
-	anyType  = "any data type"
-	anyBelow = "what is below a node"
+	anyType      = "any data type"
+	anyBelow     = "what is below a node"
+	anyCondition = "the conditions that stand"
 )
 
 // often reports whether that is not to be asked for now.

@@ -150,3 +150,41 @@ func TestBrowsingIsGivenUp(t *testing.T) {
 		t.Errorf("after a while: %v %+v", err, got)
 	}
 }
+
+// TestConditionsAreGivenUp: so it is where the server drops the connection when it is asked for its conditions, and the events come all the same.
+func TestConditionsAreGivenUp(t *testing.T) {
+	var proxy atomic.Pointer[opcuasim.Proxy]
+	s := start(t, opcuasim.Options{OnRefresh: func() { proxy.Load().Cut() }}, 1)
+	s.AddNotifier("press")
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	proxy.Store(p)
+	c := connection(p.Endpoint(), 5*time.Second, "ns=2;s=press", "ns=2;s=v0")
+	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
+	eventTag(c, 0, nil)
+	d := connect(t, c)
+	d.failures = maxFailures
+	d.lapses.Store(maxLapses)
+	for range maxLapses {
+		if whole(t, d) != nil {
+			t.Fatal("the connection stands")
+		}
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := whole(t, d)
+	if r == nil || r[1].Quality != telemetry.Good || !strings.Contains(r[0].Value.Text, "does not tell which conditions stand (ConditionRefresh: the server drops the connection") {
+		t.Fatalf("%+v", r)
+	}
+	s.Raise(opcuasim.Event{Node: "press", Message: "hot", Severity: 500})
+	next(t, d.Pushed(), func(p *drivers.Push) bool {
+		if p.Err != nil {
+			t.Fatal(p.Err)
+		}
+		return len(p.Readings) > 0 && strings.Contains(p.Readings[0].Value.Text, `"message":"hot"`)
+	})
+}

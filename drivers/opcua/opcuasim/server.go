@@ -58,6 +58,8 @@ type Options struct {
 	RefuseDeadband uint32
 	// RefuseRefresh, when set, is the status with which a ConditionRefresh is refused.
 	RefuseRefresh uint32
+	// OnRefresh, when set, is called before a ConditionRefresh is answered.
+	OnRefresh func()
 
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int
