@@ -160,7 +160,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	if err != nil {
 		return nil, fmt.Errorf("write %q: %w", path, err)
 	}
-	s.db.db.AllocSize, s.db.db.MaxSize = stateStep, int(limit)
+	s.db.touch, s.db.db.AllocSize, s.db.db.MaxSize = touchAll, stateStep, int(limit)
 	return s, nil
 }
 
@@ -230,7 +230,7 @@ func (b *Buffer) openState(data *stateData) error {
 // again: what it holds goes to a new one first. commitMu is held.
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	err := b.writeState(f)
-	if errors.Is(err, errPanic) { // the file is to blame: memory has all that was in it
+	if errors.Is(err, errUnsound) { // the file is to blame: memory has all that was in it
 		b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
 		err = b.writeState(f)
 	}
