@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -88,15 +89,17 @@ func (h *handle) pages() (*pageFile, error) {
 	return p, p.readMeta()
 }
 
-// touchAll reads all pages in use.
-func touchAll(p *pageFile) error {
+// sumAll reads all pages in use, and returns their CRC-32C.
+func sumAll(p *pageFile) (sum uint32, err error) {
 	buf, size := make([]byte, 16*pageSize), int64(p.hwm)*pageSize
 	for at := int64(0); at < size; at += int64(len(buf)) {
-		if _, err := p.f.ReadAt(buf[:min(size-at, int64(len(buf)))], at); err != nil {
-			return fmt.Errorf("read page %d: %w", at/pageSize, err)
+		part := buf[:min(size-at, int64(len(buf)))]
+		if _, err := p.f.ReadAt(part, at); err != nil {
+			return 0, fmt.Errorf("read page %d: %w: %w", at/pageSize, err, errDamaged)
 		}
+		sum = crc32.Update(sum, castagnoli, part)
 	}
-	return nil
+	return sum, nil
 }
 
 // touchEnds reads what a commit needs of a segment: the way to the end of the dictionary, and to that of the records.

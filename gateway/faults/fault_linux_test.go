@@ -15,6 +15,7 @@ func TestFault(t *testing.T) {
 		{"F8_disk_full", faultDiskFull},
 		{"F9_bad_directory", faultBadDirectory},
 		{"F10_damaged_store", faultDamagedStore},
+		{"F10_spoiled_store", faultSpoiledStore},
 		{"F11_black_hole_live_first", func(t *testing.T) { faultBlackHole(t, "live-first") }},
 		{"F11_black_hole_oldest_first", func(t *testing.T) { faultBlackHole(t, "oldest-first") }},
 		{"F12_half_open", faultHalfOpen},
