@@ -13,6 +13,7 @@ func TestFault(t *testing.T) {
 		{"F1_kill9", faultKill},
 		{"F1_store_set_back", faultStoreSetBack},
 		{"F8_disk_full", faultDiskFull},
+		{"F8_hung_disk", faultHungDisk},
 		{"F9_bad_directory", faultBadDirectory},
 		{"F10_damaged_store", faultDamagedStore},
 		{"F10_spoiled_store", faultSpoiledStore},
