@@ -346,6 +346,7 @@ type groupSink struct {
 	values     *values.Group
 	bad        *badReadings // of the device
 	skew       *skew        // of the device
+	seen       int64        // the newest source time, for it
 	clockUnset func() bool
 	log        *slog.Logger
 }
@@ -460,7 +461,7 @@ func (s *groupSink) use(schema *record.Schema) error {
 // Put shows the readings of a poll.
 func (s *groupSink) Put(at int64, readings []telemetry.Reading) {
 	s.bad.count(readings)
-	s.skew.measure(at, readings)
+	s.skew.measure(at, &s.seen, readings)
 	s.values.Put(at, readings)
 }
 

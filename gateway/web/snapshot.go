@@ -120,7 +120,7 @@ type Device struct {
 	SparePaths []string  `json:"spare_paths,omitempty"` // the others, in the order in which they are taken
 	Trouble    Trouble   `json:"-"`                     // with its connection, where the readings do not tell it
 	Rule       RuleFault `json:"-"`                     // with a rule that is to select tags
-	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by its newest source times; nil = it tells none
+	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by source times that are news; nil = none was of late
 	BadTag     string    `json:"bad_tag"`               // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
 	BadBy      BadCounts `json:"bad_readings"` // since the process started
