@@ -304,6 +304,7 @@ func (d *driver) request(ctx context.Context, b *block) error {
 func (d *driver) readRequest(u *unit, b *block) *request {
 	q := u.read(b, &d.query, d.pdu[:0])
 	q.brief = q.brief || u.down
+	q.patient = d.poll.spoke > 0
 	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
 	return q
 }
