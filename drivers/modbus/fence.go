@@ -237,6 +237,7 @@ func (o *outstanding) passed(kind fenceKind, q *request) {
 // fence makes sure that no outstanding answer can be taken for that to a request. Its error is one that the request may have.
 func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Duration) error {
 	o, lost := &u.outstanding, 0
+	slot, _ := slotOf(q)
 	for range mostFences {
 		kind := o.choose(q, d.link.strays.hears, time.Now())
 		if kind == fenceAgain || o.fences > 0 && time.Since(o.plain) > outstandingFor(u.timeout) { // it may not know these any more
@@ -251,9 +252,11 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 		}
 		switch {
 		case err == nil, refused && !e.gateway() && o.clean[kind]:
-			o.passed(kind, q)
 			d.poll.spoke++
-			return nil
+			if o.passed(kind, q); !o.holds(slot) {
+				return nil
+			}
+			continue // answers to later fences could be taken for that, too
 		case refused && e.gateway():
 			return err
 		case refused && kind == fencePart: // perhaps in the name of an older request, perhaps because it cannot be read so

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,10 +53,9 @@ func (l *laggard) write(to io.Writer, frame []byte) bool {
 
 // overdueLists are tags whose requests are alike: blocks of equal length, blocks and single registers, and single registers only.
 func overdueLists() map[string][]string {
-	blocks := append(append(run("holding", 100, 9), run("holding", 300, 9)...), run("holding", 500, 9)...)
-	singles := []string{"holding:0", "holding:200", "holding:400", "input:0", "input:200"}
-	bits := []string{"coil:0", "coil:5000", "discrete:0", "discrete:5000"}
-	return map[string][]string{"blocks": append(blocks, run("input", 100, 9)...), "mixed": append(blocks, append(singles, bits...)...), "singles": append(singles, bits...)}
+	blocks := slices.Concat(run("holding", 100, 9), run("holding", 300, 9), run("holding", 500, 9), run("input", 100, 9))
+	singles := []string{"holding:0", "holding:200", "holding:400", "input:0", "input:200", "coil:0", "coil:5000", "discrete:0", "discrete:5000"}
+	return map[string][]string{"blocks": blocks, "mixed": slices.Concat(blocks, singles), "singles": singles}
 }
 
 // overdueLine is two units on such a line.
