@@ -24,7 +24,7 @@ const (
 // The bounds of fences.
 const (
 	outstandingTime = 15 // timeouts, or owedTime if that is more, for which an answer may come yet at least, and twice that at most
-	mostOutstanding = 3  // answers that fenceAgain reckons with
+	mostOutstanding = 8  // answers that fenceAgain reckons with
 	fenceTries      = 3  // fences for one request, of a unit that is known to be there
 	fenceVain       = 4  // fences of a kind lost in a row, until it is left out for fenceRest; fenceOften times as many
 	fenceOften      = 3  // where that kind was answered before, which is tried so often in turn
@@ -44,8 +44,8 @@ const (
 
 // unanswered is requests that were given up.
 type unanswered struct {
-	sizes [slots][sizeWords]uint64 // the byte counts of the answers, by function
-	times int
+	sizes [slots][sizeWords]uint64 // the byte counts of the answers, by function, and
+	times [slots]int               // how many there are, up to mostOutstanding
 }
 
 // outstanding is which answers of a unit may come yet.
@@ -81,27 +81,32 @@ func slotOf(q *request) (slot, size int) {
 	return otherSlot, 0
 }
 
-func (o *outstanding) holds(slot int) bool {
-	return o.recent.sizes[slot] != [sizeWords]uint64{} || o.older.sizes[slot] != [sizeWords]uint64{}
+func (o *outstanding) holds(slot int) bool { return o.times(slot) > 0 }
+
+// none reports whether nothing is outstanding.
+func (o *outstanding) none() bool {
+	return o.recent.times == [slots]int{} && o.older.times == [slots]int{}
 }
 
 func (o *outstanding) has(slot, size int) bool {
 	return (o.recent.sizes[slot][size/64]|o.older.sizes[slot][size/64])>>(size%64)&1 == 1
 }
 
-// times is how many answers may come yet, up to mostOutstanding.
-func (o *outstanding) times() int { return min(o.recent.times+o.older.times, mostOutstanding) }
+// times is how many answers of a slot may come yet, up to mostOutstanding.
+func (o *outstanding) times(slot int) int {
+	return min(o.recent.times[slot]+o.older.times[slot], mostOutstanding)
+}
 
 // add notes that an answer to a request may come yet.
 func (o *outstanding) add(q *request) {
 	slot, size := slotOf(q)
 	o.recent.sizes[slot][size/64] |= 1 << (size % 64)
-	o.recent.times = min(o.recent.times+1, mostOutstanding)
+	o.recent.times[slot] = min(o.recent.times[slot]+1, mostOutstanding)
 }
 
 // gaveUp notes that a request was given up. Fences before one that was none say nothing of it.
 func (o *outstanding) gaveUp(q *request, fence bool, now time.Time) {
-	if o.times() == 0 {
+	if o.none() {
 		o.turned = now
 	}
 	o.add(q)
@@ -117,10 +122,10 @@ func (o *outstanding) clear() {
 
 // confuses reports whether an outstanding answer, an exception among them, could be taken for that to a request. That to a write repeats its address.
 func (o *outstanding) confuses(q *request, timeout time.Duration, now time.Time) bool {
-	if o.times() == 0 || q.writes {
+	if o.none() || q.writes {
 		return false
 	}
-	for most := outstandingFor(timeout); now.Sub(o.turned) > most && o.times() > 0; o.turned = o.turned.Add(most) {
+	for most := outstandingFor(timeout); now.Sub(o.turned) > most && !o.none(); o.turned = o.turned.Add(most) {
 		o.older, o.recent = o.recent, unanswered{}
 	}
 	slot, _ := slotOf(q)
@@ -135,7 +140,7 @@ func outstandingFor(timeout time.Duration) time.Duration {
 // answered notes that a request was answered, which is as good as a fence where no outstanding answer could be taken for that.
 func (o *outstanding) answered(q *request, refused bool) {
 	slot, _ := slotOf(q)
-	if o.times() > 0 && !o.holds(slot) {
+	if !o.none() && !o.holds(slot) {
 		o.clear()
 	}
 	if slot != otherSlot && slot != echoSlot && !refused && q.want > o.want {
@@ -276,7 +281,8 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 
 // again makes a request as often as answers are outstanding: the next answer is to one of these at least.
 func (d *driver) again(ctx context.Context, u *unit, q *request, timeout time.Duration) error {
-	for range u.outstanding.times() {
+	slot, _ := slotOf(q)
+	for range u.outstanding.times(slot) {
 		_, err := d.attempt(ctx, u, q, q, timeout)
 		if e, refused := err.(exception); err != nil && (!refused || e.gateway()) {
 			return err
