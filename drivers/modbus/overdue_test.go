@@ -19,9 +19,10 @@ import (
 // bounded, as the buffers of a device server are: more is lost.
 type laggard struct {
 	after   func() time.Duration
-	serial  bool      // the next request is looked at when the answer to the one before has gone
-	until   time.Time // the end of a stall
-	last    time.Time // when the last answer goes
+	serial  bool                 // the next request is looked at when the answer to the one before has gone
+	stall   func() time.Duration // for which the line stands still from an answer on; nil = never
+	until   time.Time            // the end of that
+	last    time.Time            // when the last answer goes
 	waiting chan struct{}
 }
 
@@ -31,15 +32,17 @@ func (l *laggard) write(to io.Writer, frame []byte) bool {
 	default:
 		return true
 	}
-	now := time.Now()
-	at := now.Add(l.after())
-	if l.serial && l.last.After(now) {
-		at = l.last.Add(at.Sub(now))
+	at := time.Now()
+	if l.stall != nil && at.After(l.until) {
+		l.until = at.Add(l.stall())
 	}
-	if now.Before(l.until) && at.Before(l.until) {
+	if at.Before(l.until) {
 		at = l.until
 	}
-	if !at.After(l.last) {
+	if l.serial && l.last.After(at) {
+		at = l.last
+	}
+	if at = at.Add(l.after()); !at.After(l.last) {
 		at = l.last.Add(time.Microsecond)
 	}
 	l.last = at
@@ -126,7 +129,7 @@ func TestOverdueAnswers(t *testing.T) {
 					for _, serial := range []bool{false, true} {
 						c := confused{}
 						bubble(t, func(t *testing.T) {
-							r := rand.New(rand.NewPCG(1, 2))
+							r := rand.New(rand.NewPCG(*seedFlag, 1))
 							l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
 							b := overdueLine(t, transport, echo, l, words)
 							for range 200 {
@@ -149,7 +152,7 @@ func TestOverdueAnswers(t *testing.T) {
 	}
 }
 
-// TestOverdueAfterStall: a line that stands still for some timeouts, as a USB adapter or a machine does, and then brings all at once, or goes on.
+// TestOverdueAfterStall: a line that stands still for one to ten timeouts, as a USB adapter or a machine does, and then brings one answer after another.
 func TestOverdueAfterStall(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	for name, words := range overdueLists() {
@@ -157,15 +160,18 @@ func TestOverdueAfterStall(t *testing.T) {
 			for _, echo := range []string{"answered", "refused", "ignored"} {
 				c := confused{}
 				bubble(t, func(t *testing.T) {
-					r := rand.New(rand.NewPCG(3, 4))
-					l := &laggard{after: func() time.Duration { return 5 * time.Millisecond }}
+					r := rand.New(rand.NewPCG(*seedFlag, 2))
+					l := &laggard{serial: true, after: func() time.Duration { return time.Duration(5+r.IntN(55)) * time.Millisecond }}
+					l.stall = func() time.Duration {
+						if r.IntN(20) > 0 {
+							return 0
+						}
+						return time.Duration((1 + 9*r.Float64()) * float64(timeout))
+					}
 					b := overdueLine(t, transport, echo, l, words)
 					for range 300 {
 						b.judge(&c)
 						time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
-						if time.Since(l.until) > time.Duration(r.IntN(10))*time.Second {
-							l.until = time.Now().Add(time.Duration((1 + 9*r.Float64()) * float64(timeout)))
-						}
 					}
 				})
 				t.Logf("FIGURES %s, %s, function 8 %s: %+v", name, transport, echo, c)
