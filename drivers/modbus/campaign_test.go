@@ -21,8 +21,9 @@ import (
 )
 
 var (
-	long     = goflag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of TestCampaign: 100,000 damaged answers a transport; also FAULTS=long")
-	seedFlag = goflag.Uint64("seed", 0, "seed of TestCampaign; 0 = a new one, printed")
+	long      = goflag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of TestCampaign: 100,000 damaged answers a transport; also FAULTS=long")
+	linesFlag = goflag.Int("lines", 0, "lines of each transport in TestCampaign; 0 = 48, with -long 75. On pseudo-terminals 150 at most, because select knows no file descriptor over 1023")
+	seedFlag  = goflag.Uint64("seed", 0, "seed of TestCampaign; 0 = a new one, printed")
 )
 
 // campaign is many lines of one transport whose devices give damaged answers.
@@ -94,7 +95,7 @@ func realCampaigns(t *testing.T, seed uint64, names ...string) {
 
 func campaignTimeout() time.Duration {
 	if *long {
-		return 400 * time.Millisecond
+		return 300 * time.Millisecond
 	}
 	return 300 * time.Millisecond
 }
@@ -103,6 +104,9 @@ func newCampaign(t *testing.T, name string, seed uint64, i int, open func(*rand.
 	c, lines := &campaign{name: name, want: 500}, 48
 	if *long {
 		c.want, lines = 100000, 75
+	}
+	if *linesFlag > 0 {
+		lines = *linesFlag
 	}
 	for j := range lines {
 		c.lines = append(c.lines, open(rand.New(rand.NewPCG(seed, uint64(1000*i+j)))))
