@@ -89,7 +89,7 @@ func TestDamageIsNotAmplified(t *testing.T) {
 		name  string
 		words []string
 		polls int // of each, 300 with -long: a poll of 200 islands is up to 300 requests
-	}{{"1,000 registers", run("holding", 0, 1000), 150}, {"100 registers", run("holding", 0, 100), 300}, {"200 islands", islands(200, 20), 30}} {
+	}{{"1,000 registers", run("holding", 0, 1000), 150}, {"100 registers", run("holding", 0, 100), 300}, {"200 islands", islands(200, 20), 100}} {
 		if *long {
 			list.polls = 300
 		}

@@ -272,11 +272,15 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 		case !u.down:
 			o.vain[kind], o.rest[kind] = o.vain[kind]+1, time.Now()
 		}
-		if lost++; asLoss(err) == nil || !q.patient || lost == fenceTries || d.link.wire == nil {
+		l := asLoss(err)
+		if l != nil {
+			l.fence = true
+		}
+		if lost++; l == nil || !q.patient || lost == fenceTries || d.link.wire == nil {
 			return err
 		}
 	}
-	return &loss{kind: lossSilent}
+	return &loss{kind: lossSilent, fence: true}
 }
 
 // again makes a request as often as answers are outstanding: the next answer is to one of these at least.

@@ -406,7 +406,9 @@ func (p *poll) again(b *block, err error, n int, pace *pace) bool {
 
 // fails counts a request that was not answered with values.
 func (p *poll) fails(b *block, err error) {
-	b.run++
+	if l := asLoss(err); l == nil || !l.fence { // which tells nothing of the block
+		b.run++
+	}
 	if e, refused := err.(exception); refused {
 		if p.refused++; !e.gateway() {
 			p.spoke++
