@@ -276,7 +276,12 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 		if l != nil {
 			l.fence = true
 		}
-		if lost++; l == nil || !q.patient || lost == fenceTries || d.link.wire == nil {
+		switch lost++; {
+		case l == nil || l.kind == lossClosed || l.kind == lossFlood || d.link.wire == nil:
+			return err
+		case q.once:
+			return d.again(ctx, u, q, timeout)
+		case !q.patient || lost == fenceTries:
 			return err
 		}
 	}
