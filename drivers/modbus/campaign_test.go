@@ -22,7 +22,7 @@ import (
 
 var (
 	long      = goflag.Bool("long", os.Getenv("FAULTS") == "long", "run the long form of TestCampaign: 100,000 damaged answers a transport; also FAULTS=long")
-	linesFlag = goflag.Int("lines", 0, "lines of each transport in TestCampaign; 0 = 48, with -long 75. On pseudo-terminals 150 at most, because select knows no file descriptor over 1023")
+	linesFlag = goflag.Int("lines", 0, "lines of each transport in TestCampaign; 0 = 48, with -long 75. On pseudo-terminals 150 at most in a process, for each takes six file descriptors and select knows none over 1023")
 	seedFlag  = goflag.Uint64("seed", 0, "seed of TestCampaign; 0 = a new one, printed")
 )
 
