@@ -161,12 +161,13 @@ func TestOverdueAfterStall(t *testing.T) {
 				c := confused{}
 				bubble(t, func(t *testing.T) {
 					r := rand.New(rand.NewPCG(*seedFlag, 2))
-					l := &laggard{serial: true, after: func() time.Duration { return time.Duration(5+r.IntN(55)) * time.Millisecond }}
+					s := rand.New(rand.NewPCG(*seedFlag, 3)) // of the device's side
+					l := &laggard{serial: true, after: func() time.Duration { return time.Duration(5+s.IntN(55)) * time.Millisecond }}
 					l.stall = func() time.Duration {
-						if r.IntN(20) > 0 {
+						if s.IntN(20) > 0 {
 							return 0
 						}
-						return time.Duration((1 + 9*r.Float64()) * float64(timeout))
+						return time.Duration((1 + 9*s.Float64()) * float64(timeout))
 					}
 					b := overdueLine(t, transport, echo, l, words)
 					for range 300 {
