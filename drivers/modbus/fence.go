@@ -230,11 +230,14 @@ func (o *outstanding) passed(kind fenceKind, q *request) {
 	if kind == fenceEcho && !o.refuses {
 		first = last[kind] // what it gives back says which it was
 	}
+	sent[kind]--
 	o.known[kind], o.vain[kind] = true, 0
 	o.clear()
 	for k := range fenceAgain {
-		if sent[k] > 0 && last[k] > first {
-			o.add(o.request(k, q, 0))
+		for range min(sent[k], mostOutstanding) {
+			if last[k] > first {
+				o.add(o.request(k, q, 0))
+			}
 		}
 	}
 }
