@@ -88,8 +88,14 @@ func (o *outstanding) none() bool {
 	return o.recent.times == [slots]int{} && o.older.times == [slots]int{}
 }
 
-func (o *outstanding) has(slot, size int) bool {
-	return (o.recent.sizes[slot][size/64]|o.older.sizes[slot][size/64])>>(size%64)&1 == 1
+// has reports whether an answer of a byte count is outstanding, of whatever function.
+func (o *outstanding) has(size int) bool {
+	for slot := range slots {
+		if (o.recent.sizes[slot][size/64]|o.older.sizes[slot][size/64])>>(size%64)&1 == 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // times is how many answers of a slot may come yet, up to mostOutstanding.
@@ -120,7 +126,7 @@ func (o *outstanding) clear() {
 	o.recent, o.older, o.fences, o.sent = unanswered{}, unanswered{}, 0, [fenceAgain]int{}
 }
 
-// confuses reports whether an outstanding answer, an exception among them, could be taken for that to a request. That to a write repeats its address.
+// confuses reports whether an outstanding answer, an exception among them, may come in place of that to a request. That to a write repeats its address.
 func (o *outstanding) confuses(q *request, timeout time.Duration, now time.Time) bool {
 	if o.none() || q.writes {
 		return false
@@ -128,8 +134,7 @@ func (o *outstanding) confuses(q *request, timeout time.Duration, now time.Time)
 	for most := outstandingFor(timeout); now.Sub(o.turned) > most && !o.none(); o.turned = o.turned.Add(most) {
 		o.older, o.recent = o.recent, unanswered{}
 	}
-	slot, _ := slotOf(q)
-	return o.holds(slot)
+	return !o.none() // also of another function: a device may get that wrong
 }
 
 // outstandingFor is how long an answer may come yet at least.
@@ -174,9 +179,9 @@ func (o *outstanding) shorten(q *request) bool {
 	if o.sure[0] <= readDiscretes {
 		step, each = 1, 8
 	}
-	next, size := slotOf(q)
+	_, size := slotOf(q)
 	for n := 1; n*step < o.want; n++ {
-		if !o.has(slot, n*step) && (slot != next || size != n*step) {
+		if !o.has(n*step) && size != n*step {
 			o.part, o.clean[fencePart] = o.sure, !o.holds(slot)
 			o.part[3], o.part[4] = byte(n*each>>8), byte(n*each)
 			return true
@@ -245,7 +250,6 @@ func (o *outstanding) passed(kind fenceKind, q *request) {
 // fence makes sure that no outstanding answer can be taken for that to a request. Its error is one that the request may have.
 func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Duration) error {
 	o, lost := &u.outstanding, 0
-	slot, _ := slotOf(q)
 	for range mostFences {
 		kind := o.choose(q, d.link.strays.hears, time.Now())
 		if kind == fenceAgain || o.fences > 0 && time.Since(o.plain) > outstandingFor(u.timeout) { // it may not know these any more
@@ -261,10 +265,10 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 		switch {
 		case err == nil, refused && !e.gateway() && o.clean[kind]:
 			d.poll.spoke++
-			if o.passed(kind, q); !o.holds(slot) {
+			if o.passed(kind, q); o.none() {
 				return nil
 			}
-			continue // answers to later fences could be taken for that, too
+			continue // answers to later fences may come yet
 		case refused && e.gateway():
 			return err
 		case refused && kind == fencePart: // perhaps in the name of an older request, perhaps because it cannot be read so

@@ -20,12 +20,12 @@ func TestFences(t *testing.T) {
 		hears bool   // the adapter hears itself
 		want  string // the requests of the poll with the loss: function, address and count
 	}{
-		"part of a block":          {run("holding", 100, 9), "answered", false, "3/100/9 lost, 3/100/2, 3/100/1, 3/100/9"},
-		"the block is one number":  {[]string{"holding:100 uint32", "coil:3"}, "answered", false, "1/3/1, 3/100/2 lost, 3/100/1, 3/100/2"},
-		"echo":                     {[]string{"holding:100", "holding:300"}, "answered", false, "3/100/1 lost, 8, 3/300/1, 3/100/1"},
-		"echo is refused":          {[]string{"holding:100", "holding:300"}, "refused", false, "3/100/1 lost, 8, 3/300/1, 3/100/1"},
-		"an adapter hears itself":  {[]string{"holding:100", "holding:300"}, "answered", true, "3/100/1 lost, 3/300/1, 3/300/1, 3/100/1, 3/100/1"},
-		"another function answers": {[]string{"input:100", "holding:300"}, "answered", false, "4/100/1 lost, 3/300/1, 4/100/1"},
+		"part of a block":         {run("holding", 100, 9), "answered", false, "3/100/9 lost, 3/100/2, 3/100/1, 3/100/9"},
+		"the block is one number": {[]string{"holding:100 uint32", "coil:3"}, "answered", false, "1/3/1, 3/100/2 lost, 3/100/1, 3/100/2"},
+		"echo":                    {[]string{"holding:100", "holding:300"}, "answered", false, "3/100/1 lost, 8, 3/300/1, 3/100/1"},
+		"echo is refused":         {[]string{"holding:100", "holding:300"}, "refused", false, "3/100/1 lost, 8, 3/300/1, 3/100/1"},
+		"an adapter hears itself": {[]string{"holding:100", "holding:300"}, "answered", true, "3/100/1 lost, 3/300/1, 3/300/1, 3/100/1, 3/100/1"},
+		"another function":        {[]string{"input:100", "holding:300"}, "answered", false, "4/100/1 lost, 8, 3/300/1, 4/100/1"},
 	} {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
 			t.Run(name+" "+transport, func(t *testing.T) {
