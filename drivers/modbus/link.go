@@ -199,7 +199,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 		return nil, errNotConnected
 	}
 	l.watch.follow(ctx)
-	if err := wait(ctx, l.pace.next(l, q.writes || q.brief)); err != nil {
+	if err := wait(ctx, l.pace.next(l, q.writes || q.brief || q.fenced)); err != nil {
 		return nil, err
 	}
 	sent := time.Now()
