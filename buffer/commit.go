@@ -57,7 +57,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	if err == nil && len(written.recs) == 0 { // all was acknowledged while room was made
 		return b.settleIdle(checkpoint)
 	}
-	if errors.Is(err, errPanic) { // the file is to blame, and it is given up: the disk may be well
+	if errors.Is(err, errUnsound) { // the file is to blame, and it is given up: the disk may be well
 		bytes, streams = b.survey()
 		written, err = b.tryCommit(bytes, streams)
 	}
@@ -274,7 +274,7 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("create segment %q: %w", path, err)
 	}
-	db.db.AllocSize = int(b.growStep())
+	db.touch, db.db.AllocSize = touchEnds, int(b.growStep())
 	if err := b.fs.syncDir(b.dir); err != nil {
 		_ = db.close()
 		_ = b.fs.remove(path)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -147,9 +148,18 @@ func toldOf(t *testing.T, dir string, o Options, due map[uint64]string) (told ui
 	return told
 }
 
-// TestHang has the disk never answer: health says so, appending goes on within what memory holds, and Close ends.
+// TestHang has the disk never answer as it is written, or as a page is read that is in memory no more: health says so, appending goes on
+// within what memory holds, garbage collection is not held up (under a map it would be, and with it everything), and Close ends.
 func TestHang(t *testing.T) {
-	t.Parallel() // Close takes its time
+	for _, what := range []string{"hang", "hang-read"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel() // Close takes its time
+			hang(t, what)
+		})
+	}
+}
+
+func hang(t *testing.T, what string) {
 	disk := mountBad(t)
 	o := testOptions()
 	o.CommitInterval, o.TailBytes, o.SegmentSize = 20*time.Millisecond, 256<<10, 4<<20
@@ -168,7 +178,7 @@ func TestHang(t *testing.T) {
 	if b.Stats().Health != "ok" {
 		t.Fatal(b.Stats().Health)
 	}
-	disk.set("hang store/%s", filepath.Base(b.Segments()[0].File))
+	disk.set("%s store/%s", what, filepath.Base(b.Segments()[0].File))
 	appendN(t, b, s, 10)
 	began := time.Now()
 	for !strings.HasPrefix(b.Stats().Health, "failing: the disk has not answered") {
@@ -180,6 +190,7 @@ func TestHang(t *testing.T) {
 	if b.Stats().CommitSince.IsZero() {
 		t.Error("no commit is under way")
 	}
+	took(t, "garbage collection", runtime.GC)
 	began = time.Now()
 	for range 2000 {
 		if _, err := b.Append(s, make([]byte, 1000), 1, 1); err != nil {
@@ -203,4 +214,6 @@ func TestHang(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "has not answered") {
 		t.Errorf("close: %v", err)
 	}
+	disk.end()
+	took(t, "the end of what hung", func() { b.lockCommit(); b.unlockCommit() }) // it makes files
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -28,26 +29,28 @@ const (
 // badDisk is what is wrong with the disk.
 type badDisk struct {
 	mu    sync.Mutex
-	what  string // "read", "write", "hang", or "" for nothing
+	what  string // "read", "write", "hang", "hang-read", or "" for nothing
 	file  string
 	page  int64
 	hits  int
 	nodes map[string]*fs.Inode
 }
 
-// fault returns what a request for so many bytes of a file is to end with. It does not return for one that hangs; only
-// writes hang, because a page of a mapped file that never comes stops the whole process (DESIGN.md, Caveats).
+// fault returns what a request for so many bytes of a file is to end with. It does not return for a write that hangs; a read ends
+// after two minutes, because one under a map would stop the whole test, with its own time limit.
 func (d *badDisk) fault(what, file string, at int64, n int) syscall.Errno {
 	d.mu.Lock()
-	bad := d.file == file && (d.what == "hang" && what == "write" || d.what == what && at < (d.page+1)*pageSize && at+int64(n) > d.page*pageSize)
-	hang := bad && d.what == "hang"
+	bad := d.file == file && (d.what == "hang" && what == "write" || d.what == "hang-read" && what == "read" || d.what == what && at < (d.page+1)*pageSize && at+int64(n) > d.page*pageSize)
+	as := d.what
 	if bad {
 		d.hits++
 	}
 	d.mu.Unlock()
 	switch {
-	case hang:
+	case bad && as == "hang":
 		select {}
+	case bad && as == "hang-read":
+		time.Sleep(2 * time.Minute)
 	case bad:
 		return syscall.EIO
 	}
@@ -141,7 +144,7 @@ func serveBad(mount, dir string) {
 		_, _ = fmt.Sscan(in.Text(), &d.what, &d.file, &d.page) // less than all is fine
 		node := d.nodes[d.file]
 		d.mu.Unlock()
-		if node != nil && d.what == "read" {
+		if node != nil && (d.what == "read" || d.what == "hang-read") {
 			node.NotifyContent(0, 0) // the kernel forgets what it has read
 		}
 		fmt.Println("ok", hits)
@@ -155,6 +158,7 @@ type bad struct {
 	dir string
 	in  io.WriteCloser
 	out *bufio.Reader
+	end func() // takes the disk away: what waits for it goes on, with an error
 }
 
 func mountBad(t *testing.T) *bad {
@@ -180,12 +184,13 @@ func mountBad(t *testing.T) *bad {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	b := &bad{t: t, dir: mount, in: in, out: bufio.NewReader(out)}
+	b.end = sync.OnceFunc(func() {
 		_ = syscall.Unmount(mount, syscall.MNT_DETACH)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	b := &bad{t: t, dir: mount, in: in, out: bufio.NewReader(out)}
+	t.Cleanup(b.end)
 	if line, err := b.out.ReadString('\n'); err != nil || line != "ok\n" {
 		t.Skipf("no file system can be mounted here: %q %v", line, err)
 	}

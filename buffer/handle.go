@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -14,12 +15,16 @@ import (
 // page that was overwritten or cannot be read makes it panic, perhaps with a lock held that nobody will free, and its
 // roll back then walks the damaged tree in a goroutine where no one can recover. So a call that panicked, or a
 // transaction that did not reach its commit, is the last: nothing of bbolt is called on that file again, not even Close.
+//
+// bbolt has its file mapped. A thread that waits for a page under a map stops the whole process from the next garbage collection on, one that
+// waits in a system call only itself. So what is read is read by pread, and what a transaction is going to touch is asked for so before it begins.
 type handle struct {
-	mu   sync.Mutex
-	db   *bolt.DB    // nil when closed
-	file *os.File    // bbolt's own; closed without it when bbolt may not be called
-	info os.FileInfo // of the file, to be compared with its name
-	dead error       // why the handle was given up
+	mu    sync.Mutex
+	db    *bolt.DB                // nil when closed
+	file  *os.File                // bbolt's own; closed without it when bbolt may not be called
+	info  os.FileInfo             // of the file, to be compared with its name
+	dead  error                   // why the handle was given up
+	touch func(p *pageFile) error // reads the pages that a write transaction will need; nil for a file too young to be out of memory
 }
 
 var errHandleClosed = errors.New("file is closed")
@@ -46,6 +51,15 @@ func openHandle(fs files, path string, o *bolt.Options) (*handle, error) {
 // which bbolt has rolled back, it may still be closed in the ordinary way.
 func (h *handle) update(f func(*bolt.Tx) error) error {
 	return h.call(func() error {
+		if h.touch != nil {
+			p, err := h.pages()
+			if err == nil {
+				err = h.touch(p)
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %w", errUnsound, err)
+			}
+		}
 		tx, err := h.db.Begin(true)
 		if err != nil {
 			return err
@@ -58,15 +72,51 @@ func (h *handle) update(f func(*bolt.Tx) error) error {
 	})
 }
 
-// view runs f in a read transaction.
-func (h *handle) view(f func(*bolt.Tx) error) error {
+// view runs f with the file as of its last transaction.
+func (h *handle) view(f func(*pageFile) error) error {
 	return h.call(func() error {
-		tx, err := h.db.Begin(false)
+		p, err := h.pages()
 		if err != nil {
 			return err
 		}
-		return errors.Join(f(tx), tx.Rollback())
+		return f(p)
 	})
+}
+
+// pages returns the file as of its last transaction, to be read until the next one. mu is held.
+func (h *handle) pages() (*pageFile, error) {
+	p := &pageFile{f: h.file}
+	return p, p.readMeta()
+}
+
+// sumAll reads all pages in use, and returns their CRC-32C.
+func sumAll(p *pageFile) (sum uint32, err error) {
+	buf, size := make([]byte, 16*pageSize), int64(p.hwm)*pageSize
+	for at := int64(0); at < size; at += int64(len(buf)) {
+		part := buf[:min(size-at, int64(len(buf)))]
+		if _, err := p.f.ReadAt(part, at); err != nil {
+			return 0, fmt.Errorf("read page %d: %w: %w", at/pageSize, err, errDamaged)
+		}
+		sum = crc32.Update(sum, castagnoli, part)
+	}
+	return sum, nil
+}
+
+// touchEnds reads what a commit needs of a segment: the way to the end of the dictionary, and to that of the records.
+func touchEnds(p *pageFile) error {
+	root, err := p.bucket(bucketName)
+	if errors.Is(err, errEmpty) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c := pageCursor{file: p, root: root}
+	c.Seek(makeKey(regionInfo, 0, 0, 0))
+	if c.err == nil {
+		c.Last()
+	}
+	return c.err
 }
 
 // call runs f, alone on the handle, unless the handle is closed or dead.
@@ -80,7 +130,7 @@ func (h *handle) call(f func() error) error {
 		return fmt.Errorf("file was given up: %w", h.dead)
 	}
 	err := guard(f)
-	if errors.Is(err, errPanic) {
+	if errors.Is(err, errUnsound) {
 		h.giveUp(err)
 	}
 	return err
@@ -107,14 +157,14 @@ func (h *handle) close() error {
 		return nil
 	}
 	err := guard(db.Close)
-	if errors.Is(err, errPanic) {
+	if errors.Is(err, errUnsound) {
 		h.giveUp(err)
 	}
 	return err
 }
 
-// errPanic marks what guard made of a panic: whatever was called is in no known state.
-var errPanic = fmt.Errorf("bbolt panicked: %w", errDamaged)
+// errUnsound marks what guard made of a panic, after which bbolt is in no known state, and of a page that cannot be read.
+var errUnsound = fmt.Errorf("the file being written is unsound: %w", errDamaged)
 
 // guard runs f and turns a panic, also that of a page that cannot be read, into an error: bbolt trusts
 // its files, and we do not.
@@ -123,7 +173,7 @@ func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(old)
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", errPanic, r)
+			err = fmt.Errorf("%w: bbolt panicked: %v", errUnsound, r)
 		}
 	}()
 	return f()

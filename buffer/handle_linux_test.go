@@ -207,3 +207,45 @@ func TestSpareIsRead(t *testing.T) {
 		})
 	}
 }
+
+// TestStateIsLookedAt: a state.db that is spoiled while nobody writes it is seen and written anew, so that a kill loses nothing of it.
+func TestStateIsLookedAt(t *testing.T) {
+	for _, how := range []string{"truncated", "garbage", "removed"} {
+		t.Run(how, func(t *testing.T) {
+			b := mustOpen(t, t.TempDir()+"/store", testOptions())
+			s, d := mustStream(t, b, "press"), b.Destination("cloud")
+			appendN(t, b, s, 10)
+			commitNow(t, b)
+			recs := readAll(t, d, false)
+			d.Take(&recs[0])
+			if err := d.Reject(recs[0].Seq, "no"); err != nil {
+				t.Fatal(err)
+			}
+			look := func() {
+				b.looked, b.stateLooked = time.Time{}, time.Time{}
+				turnNow(b)
+			}
+			look()
+			if n := b.Stats().Damages; n != 0 {
+				t.Fatalf("%d damages of a sound store: %+v", n, b.Stats().Damage)
+			}
+			path, next := filepath.Join(b.dir, stateName), b.NextSeq()
+			if how == "removed" {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				spoil(t, path, how, rand.New(rand.NewPCG(1, 77)))
+			}
+			look()
+			if st := b.Stats(); st.Damages != 1 || st.Damage[0].File != stateName || st.Health != "ok" {
+				t.Errorf("%+v", st)
+			}
+			crash(b)
+			b = mustOpen(t, b.dir, testOptions())
+			if q, err := b.Quarantine(); err != nil || len(q) != 1 || b.Stats().Damages > 0 || b.NextSeq() > next+reserveStep {
+				t.Errorf("after a kill: %d in quarantine, %v, damages %+v, next number %d after %d", len(q), err, b.Stats().Damage, b.NextSeq(), next)
+			}
+		})
+	}
+}

@@ -331,7 +331,7 @@ func (b *Buffer) known() (out []Problem) {
 	return out
 }
 
-// verifyPart checks one segment. Its first damage ends it: what can be read behind that is told by Records.
+// verifyPart checks one segment. Of one that is damaged the records count that can be read all the same, which are those that are delivered and exported.
 func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
 	if p.last < p.s.first {
 		return nil // it holds nothing yet
@@ -339,12 +339,16 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 	if p.damaged {
 		return b.verifyDamaged(ctx, p, out, tell)
 	}
-	records, err := b.verifyBlocks(ctx, p, out, tell)
+	var sound Verification
+	records, err := b.verifyBlocks(ctx, p, &sound, tell)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err == nil && p.whole && records != p.records {
 		err = fmt.Errorf("%d records, its summary says %d: %w", records, p.records, errDamaged)
+	}
+	if err == nil {
+		out.Records, out.Blocks = out.Records+sound.Records, out.Blocks+sound.Blocks
 	}
 	b.mu.Lock()
 	gone, closed := p.s.gone, b.closed
@@ -358,7 +362,23 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 		return fmt.Errorf("verify segment %q: %w", filepath.Base(p.s.path), err)
 	}
 	out.Problems = append(out.Problems, Problem{filepath.Base(p.s.path), err.Error(), p.s.first, p.last})
-	return nil
+	return b.countSound(p, out)
+}
+
+// countSound adds what can be read of a segment that is damaged, with every checksum right. The file may be gone meanwhile.
+func (b *Buffer) countSound(p *part, out *Verification) error {
+	sv, err := salvageFile(p.s.path, info{b.store, p.s.first, p.s.epoch.n}, nil, b.decoder)
+	if err != nil {
+		return nil // nothing can be, and the problem is told
+	}
+	return b.eachBlock(&segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last, salvaged: sv}, func(info *blockInfo, _ []byte) error {
+		var h head
+		for r := info.heads(); r.next(&h) && h.seq <= p.last; {
+			out.Records++
+		}
+		out.Blocks++
+		return nil
+	})
 }
 
 // verifyDamaged finds out what is wrong with a segment that is being read from what could be salvaged of it: when the
@@ -366,12 +386,12 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
 	name := filepath.Base(p.s.path)
 	if slices.ContainsFunc(out.Problems, func(p Problem) bool { return p.File == name }) {
-		return nil
+		return b.countSound(p, out)
 	}
 	asIs := *p
 	asIs.s = &segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last}
 	defer b.closeHandle(asIs.s)
-	_, err := b.verifyBlocks(ctx, &asIs, out, tell)
+	_, err := b.verifyBlocks(ctx, &asIs, new(Verification), tell)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -379,7 +399,7 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 		err = errDamaged
 	}
 	out.Problems = append(out.Problems, Problem{name, err.Error(), p.s.first, p.last})
-	return nil
+	return b.countSound(p, out)
 }
 
 func (b *Buffer) verifyBlocks(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) (records uint64, err error) {

@@ -41,16 +41,12 @@ func (b *Buffer) taken() error {
 	return b.st.takenErr
 }
 
-// stillOurs is checkNames for when nothing is written. Whoever takes a directory away takes the lock with it, so it
-// looks at that alone, and not at each turn. commitMu is held.
+// stillOurs is checkNames for when nothing is written, but not at each turn. commitMu is held.
 func (b *Buffer) stillOurs() error {
 	if b.taken() == nil && time.Since(b.looked) < lookEvery {
 		return nil
 	}
 	b.looked = time.Now()
-	if b.taken() == nil && named(b.lockInfo, filepath.Join(b.dir, lockName)) {
-		return nil
-	}
 	return b.checkNames()
 }
 

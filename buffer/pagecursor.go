@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"sort"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // cursor walks a bucket in the order of its keys. Keys and values are valid until the next call. A nil
@@ -18,12 +16,7 @@ type cursor interface {
 	Err() error
 }
 
-// boltCursor is the cursor of a file that this process is writing.
-type boltCursor struct{ *bolt.Cursor }
-
-func (boltCursor) Err() error { return nil }
-
-// pageCursor is the cursor of a file that nobody writes. It reads nothing outside the file and ends on
+// pageCursor is the cursor of a file that nobody writes meanwhile. It reads nothing outside the file and ends on
 // any damage: depth is bounded, and keys that do not increase are an error.
 type pageCursor struct {
 	file    *pageFile

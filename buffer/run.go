@@ -12,7 +12,8 @@ import (
 const (
 	housekeeping = time.Second      // how often Run looks after the segments
 	idleEvery    = 60 * time.Second // how often, at most, the checkpoint is written while nothing is committed
-	lookEvery    = 5 * time.Second  // how often, at most, the lock is looked for while nothing is committed
+	lookEvery    = 5 * time.Second  // how often, at most, the files are looked for while nothing is committed
+	stateEvery   = 2 * time.Second  // how often state.db is read, to see that it is still as it was written
 	idleRate     = 150              // and at most so many bytes a second of it: 13 MB a day
 	retryEvery   = time.Second      // how often a commit that fails is tried again
 	fullPatience = 30 * time.Second // how long a disk filled by others is waited for before a segment is dropped
@@ -111,6 +112,7 @@ func (b *Buffer) turn(early bool) {
 	if err := b.stillOurs(); err != nil {
 		return // Stats tells; what is in the directory is not ours to change
 	}
+	b.checkState()
 	b.askAgain()
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)

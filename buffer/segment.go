@@ -30,7 +30,6 @@ const (
 	pageSize   = 4096
 	emptyFile  = 4 * pageSize
 	growSlack  = 24 * pageSize // branch pages, the root and copies of leaves that a commit rewrites
-	recycle    = 4 << 20       // a read-only handle is reopened after so many bytes, to give its mapped pages back
 	openLimit  = 4             // read-only handles open at once
 	segPattern = "seg-%016x.db"
 )
@@ -155,11 +154,11 @@ func (b *Buffer) view(s *segment, pc *pageCursor, f func(cursor) error) error {
 		h := s.db
 		if h == nil && s.pages != nil {
 			defer s.rw.RUnlock()
-			return viewPages(s, pc, f)
+			return viewPages(s.pages, s.bucket, pc, f)
 		}
 		s.rw.RUnlock()
 		if h != nil {
-			if err := viewBolt(h, f); !errors.Is(err, errHandleClosed) { // else it was sealed in the meantime
+			if err := viewActive(h, pc, f); !errors.Is(err, errHandleClosed) { // else it was sealed in the meantime
 				return err
 			}
 		} else if err := b.openSealed(s); err != nil {
@@ -168,24 +167,25 @@ func (b *Buffer) view(s *segment, pc *pageCursor, f func(cursor) error) error {
 	}
 }
 
-func viewPages(s *segment, pc *pageCursor, f func(cursor) error) error {
+func viewPages(p *pageFile, root bucketRoot, pc *pageCursor, f func(cursor) error) error {
 	if pc == nil {
 		pc = new(pageCursor)
 	}
-	pc.reset(s.pages, s.bucket)
+	pc.reset(p, root)
 	if err := f(pc); err != nil {
 		return err
 	}
 	return pc.err
 }
 
-func viewBolt(h *handle, f func(cursor) error) error {
-	return h.view(func(tx *bolt.Tx) error {
-		bkt := tx.Bucket(bucketName)
-		if bkt == nil {
-			return errEmpty
+// viewActive is view of a segment that is being written: its pages may be others at the next call.
+func viewActive(h *handle, pc *pageCursor, f func(cursor) error) error {
+	return h.view(func(p *pageFile) error {
+		root, err := p.bucket(bucketName)
+		if err != nil {
+			return err
 		}
-		return f(boltCursor{bkt.Cursor()})
+		return viewPages(p, root, pc, f)
 	})
 }
 

@@ -53,6 +53,21 @@ type stateFile struct {
 	failed bool // its last write failed
 	named  map[uint64]promise
 	held   *stateData // checkpoint and quarantine as they are in it; not to be changed
+	sum    uint32     // of its pages, after our last write
+}
+
+// sound reports as damage whatever somebody else wrote, cut off, or the disk does not give.
+func (s *stateFile) sound(p *pageFile) error {
+	sum, err := sumAll(p)
+	if err == nil && sum != s.sum {
+		err = fmt.Errorf("overwritten while in use: %w", errDamaged)
+	}
+	return err
+}
+
+// wrote takes note of what stands in the file after a write of ours.
+func (s *stateFile) wrote() error {
+	return s.db.view(func(p *pageFile) (err error) { s.sum, err = sumAll(p); return err })
 }
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
@@ -160,7 +175,11 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	if err != nil {
 		return nil, fmt.Errorf("write %q: %w", path, err)
 	}
-	s.db.db.AllocSize, s.db.db.MaxSize = stateStep, int(limit)
+	s.db.touch, s.db.db.AllocSize, s.db.db.MaxSize = s.sound, stateStep, int(limit)
+	if err := s.wrote(); err != nil {
+		_ = s.close()
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
 	return s, nil
 }
 
@@ -230,7 +249,7 @@ func (b *Buffer) openState(data *stateData) error {
 // again: what it holds goes to a new one first. commitMu is held.
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	err := b.writeState(f)
-	if errors.Is(err, errPanic) { // the file is to blame: memory has all that was in it
+	if errors.Is(err, errUnsound) { // the file is to blame: memory has all that was in it
 		b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
 		err = b.writeState(f)
 	}
@@ -253,9 +272,28 @@ func (b *Buffer) writeState(f func(*bolt.Tx) error) error {
 	}
 	s := b.state
 	err := b.update(s.db, func(tx *bolt.Tx) error { return errors.Join(f(tx), s.remember(tx)) })
+	if err == nil {
+		err = s.wrote()
+	}
 	s.failed = err != nil
 	b.held.Store(s.held)
 	return err
+}
+
+// checkState looks whether state.db is still as we wrote it: it is seldom written, and a crash until then would lose what it holds,
+// which memory has. commitMu is held.
+func (b *Buffer) checkState() {
+	if b.state.failed || time.Since(b.stateLooked) < stateEvery {
+		return
+	}
+	b.stateLooked = time.Now()
+	err := b.state.db.view(b.state.sound)
+	if err == nil {
+		return
+	}
+	b.state.failed = true // to be written anew
+	b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+	_ = b.saveState(func(*bolt.Tx) error { return nil }) // Stats has the error
 }
 
 // renewState replaces a state.db whose last write failed.

@@ -242,7 +242,8 @@ type Historian interface {
 	Backfill(ctx context.Context) (wanted bool, least, most time.Duration, err error)
 	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
 	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends. An error that wraps
-	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down.
+	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down;
+	// a group over whose history it is lost ten times in a row is not asked for it any more.
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 

@@ -81,8 +81,8 @@ func (c *clock) view() web.Clock {
 	return web.Clock{State: web.StateOK}
 }
 
-// skew is how far a device's clock is from ours, by the newest of its source times of the last minute or two: an older one may
-// be of a value that has not changed. The poller's goroutine measures, others look.
+// skew is how far a device's clock is from ours, by source times that are news: a value that has not changed says when it changed, not what time it is. Of
+// those of the last minute or two the newest counts, which was on its way, or waited for its poll, for the shortest. The poller's goroutine measures, others look.
 type skew struct {
 	newest, before atomic.Int64 // µs, source time less ours; of this minute and of the one before; none = unknown
 	turned         atomic.Int64 // when the minute began, µs since 1970
@@ -99,22 +99,24 @@ func newSkews(n int) []skew {
 	return list
 }
 
-// measure takes in the readings of a poll at a time, in µs since 1970. One without a source time has that of the poll.
-func (s *skew) measure(at int64, readings []telemetry.Reading) {
+// measure takes in the readings of a group at a time, in µs since 1970; one without a source time has that of the poll. seen is the newest source time that the
+// group had when it was last heard, 0 for none: only a later one is news. What comes first, also after an outage, may be of any age.
+func (s *skew) measure(at int64, seen *int64, readings []telemetry.Reading) {
 	if off := at - s.turned.Load(); off > time.Minute.Microseconds() || off < 0 {
 		s.before.Store(s.newest.Load())
 		s.newest.Store(unknownSkew)
 		s.turned.Store(at)
 	}
-	newest := int64(unknownSkew)
+	newest := int64(0)
 	for i := range readings {
 		if r := &readings[i]; r.Time != at && r.Quality != telemetry.Bad {
-			newest = max(newest, r.Time-at)
+			newest = max(newest, r.Time)
 		}
 	}
-	if newest > s.newest.Load() {
-		s.newest.Store(newest)
+	if off := newest - at; *seen != 0 && newest > *seen && off > s.newest.Load() {
+		s.newest.Store(off)
 	}
+	*seen = newest
 }
 
 // get returns the skew, nil when it is not known.

@@ -36,27 +36,39 @@ func TestClockStates(t *testing.T) {
 	want("1970", web.StateUnset, true)
 }
 
-// TestSkew: the newest source time of the last minutes tells; a value that has not changed for long does not.
+// TestSkew: what is news tells; the age of a value that has not changed for long, of the first ones, and of the first ones after an outage does not.
 func TestSkew(t *testing.T) {
-	s := &newSkews(1)[0]
+	s, seen := &newSkews(1)[0], int64(0)
 	at := time.Now().UnixMicro()
-	s.measure(at, []telemetry.Reading{{Time: at}})
-	if s.get() != nil {
-		t.Error("a skew without source times")
-	}
-	old := telemetry.Reading{Time: at - 3600e6}
-	for i := range int64(300) {
-		at += 1e6
-		s.measure(at, []telemetry.Reading{old, {Time: at + 5e6}, {Time: at + 9e6, Quality: telemetry.Bad}})
-		if got := s.get(); got == nil || *got != 5 {
-			t.Fatalf("second %d: %v", i, got)
+	put := func(n int, readings func() []telemetry.Reading) {
+		for range n {
+			at += 1e6
+			s.measure(at, &seen, readings())
 		}
 	}
-	for range 200 {
-		at += 1e6
-		s.measure(at, []telemetry.Reading{old, {Time: at - 2e6}})
+	want := func(what string, seconds float64) {
+		t.Helper()
+		if got := s.get(); got == nil || *got != seconds {
+			t.Errorf("%s: %v, want %v", what, got, seconds)
+		}
 	}
-	if got := s.get(); *got != -2 {
-		t.Errorf("after the device's clock was set back: %v", *got)
+	old := telemetry.Reading{Time: at - 3600e6}
+	put(3, func() []telemetry.Reading { return []telemetry.Reading{{Time: at}} })
+	put(300, func() []telemetry.Reading { return []telemetry.Reading{old} })
+	if got := s.get(); got != nil {
+		t.Errorf("%v of a device that tells nothing new", *got)
 	}
+	put(300, func() []telemetry.Reading {
+		return []telemetry.Reading{old, {Time: at + 5e6}, {Time: at + 9e6, Quality: telemetry.Bad}}
+	})
+	want("ahead", 5)
+	put(200, func() []telemetry.Reading { return []telemetry.Reading{old, {Time: at - 2e6}} })
+	want("set back", -2)
+	put(130, func() []telemetry.Reading { return []telemetry.Reading{{Time: at, Quality: telemetry.Bad}} })
+	put(1, func() []telemetry.Reading { return []telemetry.Reading{{Time: at - 60e6}} })
+	if got := s.get(); got != nil {
+		t.Errorf("%v by the first value after an outage", *got)
+	}
+	put(1, func() []telemetry.Reading { return []telemetry.Reading{{Time: at - 2e6}} })
+	want("after an outage", -2)
 }

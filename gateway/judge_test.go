@@ -88,7 +88,7 @@ var stateRows = map[string]struct {
 	}, "on spare path since 2026-03-01T12:30:00Z: over b, because a failed; see to it", "attention"},
 	"destination down": {func(s *web.Snapshot) {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
-	}, "connecting: connection refused", "failing"},
+	}, "Z: connection refused", "failing"},
 	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, `it refuses messages of press-1 on topic "a"`, "attention"},
 	"destination late":       {func(s *web.Snapshot) { s.Destinations[0].Behind = judged }, "it takes fewer records than come, and what waits grows; see what slows", "attention"},
 	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"millrace/drivers/files"
 )
 
 // kept is a small file beside the store's that outlasts a restart. Before what it holds stands a line with its kind and a checksum; a file that is lost or
@@ -23,18 +25,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // read returns what the file holds, nil when there is none.
 func (k *kept) read() ([]byte, error) {
-	info, err := os.Stat(k.path)
+	all, err := files.Read(k.path, int64(k.most))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
-	case err == nil && info.Size() > int64(k.most):
-		err = fmt.Errorf("it has %d bytes, at most %d are possible", info.Size(), k.most)
-	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := os.ReadFile(k.path)
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	return k.parse(all)

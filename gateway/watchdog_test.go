@@ -38,6 +38,10 @@ type holding struct {
 	free chan struct{}
 }
 
+func (h holding) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return holding{h.Handler.WithAttrs(attrs), h.at, h.free}
+}
+
 func (h holding) Handle(ctx context.Context, r slog.Record) error {
 	if h.at != "" && strings.Contains(r.Message, h.at) {
 		<-h.free
@@ -45,7 +49,7 @@ func (h holding) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// TestNothingHangsTheStop: a driver that never returns, and a store whose write never ends, are said in words within
+// TestNothingHangsTheStop: a driver that never returns, a session's step and a store's write that never end are said in words within
 // seconds with one dump of goroutines, and the stop ends all the same.
 func TestNothingHangsTheStop(t *testing.T) {
 	for _, c := range []struct {
@@ -53,6 +57,8 @@ func TestNothingHangsTheStop(t *testing.T) {
 		hang                      func(store string)
 	}{
 		{"driver", "stuck", "", `device "press-1": hung`, func(string) {}},
+		// As a link would that does not come back from a step of its session.
+		{"session", "fake", "connected", `destination "cloud": hung`, func(string) {}},
 		// The store logs this with its files held, where a disk that does not answer would hold it, too.
 		{"store", "fake", "lock file was removed", `store "`, func(dir string) { _ = os.Remove(filepath.Join(dir, "lock")) }},
 	} {
@@ -72,7 +78,7 @@ func TestNothingHangsTheStop(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := &g.watchdog.limits
-			l.commit, l.poll, l.stop = time.Second, time.Second, time.Second
+			l.commit, l.poll, l.session, l.stop = time.Second, time.Second, time.Second, time.Second
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- g.Run(ctx, context.Background()) }()

@@ -13,9 +13,10 @@ import (
 )
 
 // TestChangedServerIsSaid: that the server numbers its namespaces in another way is said for as long as it does, over a restart and a reload of the gateway, until
-// somebody acknowledges it.
+// somebody acknowledges it, and the values are uncertain for as long.
 func TestChangedServerIsSaid(t *testing.T) {
 	s := toolServerWith(t, opcuasim.Options{Namespaces: []string{"urn:a", "urn:b"}})
+	s.AddNode("urn:b", "s=fixed", func() any { return int32(7) })
 	dir := filepath.Join(t.TempDir(), "data")
 	file, stop := running(t, dir)
 	device := fmt.Sprintf("  - name: cnc-1\n    driver: opcua\n    url: %s\n    security_policy: none\n    retry: {min: 100ms, max: 200ms}\n    groups:\n      - name: all\n        interval: 100ms\n"+
@@ -43,9 +44,11 @@ func TestChangedServerIsSaid(t *testing.T) {
 	writeFile(t, file, strings.Replace(readFile(t, file), "interval: 100ms\n        tags:\n          - {name: a", "interval: 200ms\n        tags:\n          - {name: a", 1))
 	until(t, "is in force", "reload", "--config", file)
 	says(true)
+	until(t, "7,,uncertain,", "values", "cnc-1", "-o", "csv", "--config", file)
 	until(t, `acknowledged: device "cnc-1" has changed: the server numbers`, "ack", "--config", file)
 	until(t, "nothing was lost or has changed that is not acknowledged", "ack", "--config", file)
 	says(false)
+	until(t, "7,,good,", "values", "cnc-1", "-o", "csv", "--config", file)
 	until(t, `namespaces: "2=urn:b"`, "learned", "--config", file)
 }
 

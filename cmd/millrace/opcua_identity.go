@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"millrace/drivers/files"
 	"millrace/drivers/opcua/opcuasim"
 )
 
@@ -19,7 +20,7 @@ func uaIdentity(file, listen string) (*opcuasim.Identity, error) {
 	if file == "" {
 		return opcuasim.NewIdentity(2048, uaTemplate(listen))
 	}
-	held, err := os.ReadFile(file)
+	held, err := files.Read(file, 1<<20)
 	switch {
 	case err == nil:
 		who, err := parseUAIdentity(held)

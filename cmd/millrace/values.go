@@ -173,14 +173,14 @@ func newValuePrinter(out io.Writer, format string, watch bool) (*valuePrinter, e
 func newTablePrinter(out io.Writer, watch bool) *valuePrinter {
 	t := &table{out: out}
 	if watch {
-		t.add("TIME UTC", "DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "REASON")
+		t.add("TIME UTC", "DEVICE", "GROUP", "TAG", "VALUE", "UNIT", "QUALITY", "REASON")
 		return &valuePrinter{func(v *web.Value) {
-			t.add(clockText(v.At), v.Device, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), reasonText(v))
+			t.add(clockText(v.At), v.Device, v.Group, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), reasonText(v))
 		}, t.flush}
 	}
-	t.add("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE", "REASON")
+	t.add("DEVICE", "GROUP", "TAG", "VALUE", "UNIT", "QUALITY", "AGE", "REASON")
 	return &valuePrinter{func(v *web.Value) {
-		t.add(v.Device, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), ageText(v), reasonText(v))
+		t.add(v.Device, v.Group, v.Tag, cut(shownText(v.Value), widest), v.Unit, qualityText(v), ageText(v), reasonText(v))
 	}, t.flush}
 }
 

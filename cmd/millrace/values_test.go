@@ -22,7 +22,7 @@ func TestWatchTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	row := func(device, tag, value, reason string) {
-		p.print(&web.Value{Device: device, Tag: tag, Value: json.Number(value), Unit: "°C", Quality: "good", Reason: reason, At: 1_700_000_000_250})
+		p.print(&web.Value{Device: device, Group: "g", Tag: tag, Value: json.Number(value), Unit: "°C", Quality: "good", Reason: reason, At: 1_700_000_000_250})
 	}
 	row("press-1", "temperature", "21.5", "")
 	row("press-2", "t", "5", "")
@@ -40,14 +40,14 @@ func TestWatchTable(t *testing.T) {
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	want := `TIME UTC      DEVICE   TAG          VALUE  UNIT  QUALITY  REASON
-22:13:20.250  press-1  temperature  21.5   °C    good
-22:13:20.250  press-2  t            5      °C    good
-22:13:20.250  p        t            7      °C    good     why�not
-22:13:20.250  p        t            1234567  °C    good     why�not
-22:13:20.250  p        t            8        °C    good     why�not
-22:13:20.250  p        t            ` + strings.Repeat("9", 39) + `…  °C    good
-22:13:20.250  p        t            8                                         °C    good
+	want := `TIME UTC      DEVICE   GROUP  TAG          VALUE  UNIT  QUALITY  REASON
+22:13:20.250  press-1  g      temperature  21.5   °C    good
+22:13:20.250  press-2  g      t            5      °C    good
+22:13:20.250  p        g      t            7      °C    good     why�not
+22:13:20.250  p        g      t            1234567  °C    good     why�not
+22:13:20.250  p        g      t            8        °C    good     why�not
+22:13:20.250  p        g      t            ` + strings.Repeat("9", 39) + `…  °C    good
+22:13:20.250  p        g      t            8                                         °C    good
 `
 	if out.String() != want {
 		t.Errorf("shown:\n%swant:\n%s", &out, want)
@@ -128,7 +128,7 @@ func TestWatchEnds(t *testing.T) {
 		said <- f.show(t.Context(), lines, "", "")
 	}()
 	for range 3 { // what was there, and two that came
-		if row := <-table.writes; !regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  meter-1  power `).MatchString(row) {
+		if row := <-table.writes; !regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}  meter-1  grid   power `).MatchString(row) {
 			t.Errorf("the watch writes %q", row)
 		}
 		<-lines.writes

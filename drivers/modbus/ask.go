@@ -25,7 +25,7 @@ func (d *driver) Ask(ctx context.Context, request []byte) ([]byte, error) {
 		return nil, err
 	}
 	u := d.unitOf(q.unit)
-	q.units, q.transactions = u.acceptUnit, u.acceptTransaction
+	q.units, q.transactions, q.once = u.acceptUnit, u.acceptTransaction, true
 	if err := d.link.back(ctx, u.timeout); err != nil {
 		return nil, fmt.Errorf("%w: %w", drivers.ErrLink, err)
 	}

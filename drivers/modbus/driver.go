@@ -2,9 +2,9 @@
 // block with one request, decodes the registers itself, and isolates what a device refuses.
 //
 // It promises that no value is ever given to a wrong register or device: an answer is taken only when unit, function, length
-// and transaction id or checksum are those of the request, and where no transaction id protects, only after late answers
-// had time to come and, once another master was heard, only where no other answer came beside it. One bad register costs nothing but
-// itself (learn.go), one dead unit id costs its line one timeout a poll.
+// and transaction id or checksum are those of the request, and where no transaction id protects, only when no late answer can
+// be taken for it (fence.go) and, once another master was heard, only where no other answer came beside it. One bad register costs
+// nothing but itself (learn.go), one dead unit id costs its line one timeout a poll.
 //
 // gateway/poller calls it, one goroutine for each connection. DESIGN.md says why it is as it is.
 package modbus

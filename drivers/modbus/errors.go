@@ -68,6 +68,7 @@ type loss struct {
 	kind    lossKind
 	begun   bool   // in the midst of an answer
 	idle    bool   // seen before the request was sent
+	fence   bool   // of a fence, after which the request was not made
 	unit    int    // lossUnit: whose answer it was, and
 	often   bool   // it is always that one's
 	have    int    // lossPart: how many bytes came

@@ -37,6 +37,9 @@ type request struct {
 	writes  bool // it must not be made twice
 	brief   bool // to a silent unit: see patience
 	telling bool // silence says something of the connection: not about a register that may be refused so
+	patient bool // the unit is there: a fence that is lost is worth another one
+	once    bool // nobody asks again: it is made though a fence is lost
+	fenced  bool // it follows a fence: it is not made too soon on purpose
 	varies  bool // how long the answer is stands in the answer itself (functions 17 and 43)
 
 	// What else is taken for an answer: a unit id beside the own, anyUnit for every one; a transaction id likewise.

@@ -1,18 +1,19 @@
 package modbus
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/files"
 )
 
 // dialTime is the most that a dial may take.
@@ -141,6 +142,9 @@ func (l *link) secure(ctx context.Context, c net.Conn) (port, error) {
 	return t, nil
 }
 
+// maxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
+const maxPEM = 1 << 20
+
 func (f *tlsFiles) config(address string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(address)
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
@@ -148,7 +152,7 @@ func (f *tlsFiles) config(address string) (*tls.Config, error) {
 		c.ServerName = f.serverName
 	}
 	if f.ca != "" {
-		pem, err := os.ReadFile(f.ca)
+		pem, err := files.Read(f.ca, maxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read ca_file: %w", err)
 		}
@@ -157,8 +161,10 @@ func (f *tlsFiles) config(address string) (*tls.Config, error) {
 		}
 	}
 	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-		if err != nil {
+		cert, certErr := files.Read(f.cert, maxPEM)
+		key, keyErr := files.Read(f.key, maxPEM)
+		pair, err := tls.X509KeyPair(cert, key)
+		if err := cmp.Or(certErr, keyErr, err); err != nil {
 			return nil, fmt.Errorf("read cert_file and key_file: %w", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
@@ -193,7 +199,7 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 		return nil, errNotConnected
 	}
 	l.watch.follow(ctx)
-	if err := wait(ctx, l.pace.next(l, q.writes || q.brief)); err != nil {
+	if err := wait(ctx, l.pace.next(l, q.writes || q.brief || q.fenced)); err != nil {
 		return nil, err
 	}
 	sent := time.Now()

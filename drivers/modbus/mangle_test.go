@@ -41,7 +41,7 @@ var damageNames = [damages]string{"bits flipped", "truncated", "twice", "late", 
 // mangler damages a share of the answers of one simulated device.
 type mangler struct {
 	mu      turn       // an old connection may still be late when the next one is there
-	books   sync.Mutex // guards log, sent and wrote; never held over a sleep, because the driver enters its requests, too
+	books   sync.Mutex // guards log; never held over a sleep, because the driver enters its requests, too
 	framing framing
 	network network
 	timeout time.Duration
@@ -50,10 +50,7 @@ type mangler struct {
 	share   int       // of 100 answers that are damaged
 	older   [8][]byte // answers of before
 	n       int
-	log     []string // of the last answers
-	asked   [4]byte  // the unit, table and address of the request under way
-	sent    []event  // the last requests, when the driver sent them
-	wrote   []event  // the last answers, when they were written
+	log     []string // of the last answers, and of how the driver took its requests
 	begun   time.Time
 	late    time.Time // when an answer was last late
 
@@ -69,21 +66,8 @@ type turn chan struct{}
 func (t turn) lock()   { t <- struct{}{} }
 func (t turn) unlock() { <-t }
 
-// event is a request, or the answer to it.
-type event struct {
-	what [4]byte
-	at   time.Time
-}
-
 // strikes of 100 answers are damaged.
 const strikes = 40
-
-// ask notes what the next answer is to: a device that called again may have two connections for a moment.
-func (m *mangler) ask(what [4]byte) {
-	m.books.Lock()
-	defer m.books.Unlock()
-	m.asked = what
-}
 
 // write is modbussim.Options.Wire.
 func (m *mangler) write(to io.Writer, frame []byte) bool {
@@ -102,8 +86,7 @@ func (m *mangler) write(to io.Writer, frame []byte) bool {
 		ok = d != truncate || m.network == netUDP || m.network == netSerial || m.r.IntN(2) == 0
 	}
 	m.books.Lock()
-	m.wrote = append(m.wrote[max(0, len(m.wrote)-99):], event{m.asked, time.Now()})
-	m.log = append(m.log[max(0, len(m.log)-9):], fmt.Sprintf("%x… %s at %v", frame[:min(len(frame), 16)], how, time.Since(m.begun).Round(time.Millisecond)))
+	m.log = append(m.log[max(0, len(m.log)-39):], fmt.Sprintf("%x… %s at %v", frame[:min(len(frame), 16)], how, time.Since(m.begun).Round(time.Millisecond)))
 	m.books.Unlock()
 	m.older[m.n%len(m.older)] = frame
 	m.n++
@@ -128,7 +111,7 @@ func (m *mangler) harm(d damage, to io.Writer, frame []byte) bool {
 		if !numbered && time.Since(m.late) < 3*m.timeout {
 			return false // what waits behind a late answer is late already
 		}
-		time.Sleep(m.lateness(numbered))
+		time.Sleep(m.lateness())
 		m.late = time.Now()
 		return m.send(to, frame)
 	case olderAnswer:
@@ -168,13 +151,16 @@ func (m *mangler) knows(d damage) bool {
 	return true
 }
 
-// lateness is longer than the timeout. Where no transaction id tells a late answer, it is at most one and a half: the driver
-// cannot know one later than two, as the README says.
-func (m *mangler) lateness(numbered bool) time.Duration {
-	if numbered {
-		return m.timeout + time.Duration(m.r.Int64N(int64(2*m.timeout)))
+// lateness is longer than the timeout, mostly by half of it at most, at times by nine.
+func (m *mangler) lateness() time.Duration {
+	most := m.timeout / 2
+	switch {
+	case m.framing == mbap:
+		most = 2 * m.timeout
+	case m.r.IntN(4) == 0:
+		most = 9 * m.timeout
 	}
-	return m.timeout + time.Duration(m.r.Int64N(int64(m.timeout/2)))
+	return m.timeout + time.Duration(m.r.Int64N(int64(most)))
 }
 
 // send writes the parts at once, as two datagrams where a part is one.
@@ -305,37 +291,17 @@ func (m *mangler) seal(like, body []byte) []byte {
 	return fmt.Appendf(nil, ":%X%02X\r\n", body, -sum)
 }
 
-// lately says what happened to the last answers, the last one last.
+// lately says what happened to the last answers and requests, the last one last.
 func (m *mangler) lately() string {
 	m.books.Lock()
 	defer m.books.Unlock()
-	return strings.Join(m.log, ", ")
+	return strings.Join(m.log, "\n")
 }
 
-// note keeps when the driver sent a request.
+// note keeps how a request went.
 func (m *mangler) note(e *drivers.Exchange) {
 	m.books.Lock()
 	defer m.books.Unlock()
-	m.sent = append(m.sent[max(0, len(m.sent)-99):], event{[4]byte(e.Request[:4]), e.At})
-}
-
-// overdue reports whether an answer left since a poll began, or shortly before, more than two timeouts after its request was sent: never by
-// the mangler's doing, so the machine was busy with other things.
-func (m *mangler) overdue(since time.Time) bool {
-	m.books.Lock()
-	defer m.books.Unlock()
-	sent := append([]event(nil), m.sent...)
-	for _, w := range m.wrote {
-		for i, s := range sent {
-			if s.what != w.what || s.at.After(w.at) || w.at.Sub(s.at) > 8*m.timeout {
-				continue
-			}
-			if w.at.Sub(s.at) > 2*m.timeout && w.at.After(since.Add(-20*m.timeout)) {
-				return true
-			}
-			sent[i].what = [4]byte{} // answered
-			break
-		}
-	}
-	return false
+	at := e.At.Sub(m.begun).Round(time.Millisecond)
+	m.log = append(m.log[max(0, len(m.log)-39):], fmt.Sprintf("asked %x at %v, after %v: %x %s", e.Request, at, e.Took.Round(time.Millisecond), e.Answer[:min(len(e.Answer), 16)], e.Reason))
 }

@@ -304,6 +304,7 @@ func (d *driver) request(ctx context.Context, b *block) error {
 func (d *driver) readRequest(u *unit, b *block) *request {
 	q := u.read(b, &d.query, d.pdu[:0])
 	q.brief = q.brief || u.down
+	q.patient = d.poll.spoke > 0
 	q.telling = d.poll.spoke == 0 || b.proved && b.reason == "" && b.half.words == "" && !b.trial
 	return q
 }
@@ -405,7 +406,9 @@ func (p *poll) again(b *block, err error, n int, pace *pace) bool {
 
 // fails counts a request that was not answered with values.
 func (p *poll) fails(b *block, err error) {
-	b.run++
+	if l := asLoss(err); l == nil || !l.fence { // which tells nothing of the block
+		b.run++
+	}
 	if e, refused := err.(exception); refused {
 		if p.refused++; !e.gateway() {
 			p.spoke++

@@ -48,6 +48,7 @@ type strays struct {
 	next   int        // which of them is overwritten next
 	last   owed       // the last request that was answered, and
 	frame  []byte     // the PDU of its answer
+	hears  bool       // the last request came back
 	asked  []byte     // the last request, unit and PDU: some serial adapters hear themselves
 	units  acceptance // of it
 	given  []byte     // the PDU of its answer, as long as that is judged
@@ -214,6 +215,7 @@ func (w *wire) look(b []byte, came when) (odd, end int) {
 		case body == nil, w.framing == mbap && w.number-binary.BigEndian.Uint16(b) > lateTransactions:
 			odd += n
 		case k.echoes(body):
+			k.hears = k.hears || body[1] <= readInput // of a function whose answer is never like its request
 		case came == beside && string(body[1:]) == string(k.given) && k.from(body[0]):
 			came = unasked
 		default:
@@ -261,7 +263,7 @@ func strayLengths(b []byte) (one, other int) {
 	switch code := b[1]; code {
 	case readCoils, readDiscretes, readHolding, readInput:
 		return 8, int(b[2]) + 5
-	case writeCoil, writeRegister:
+	case writeCoil, writeRegister, diagnostics:
 		return 8, none
 	case writeCoils, writeRegisters:
 		if len(b) > 6 {

@@ -12,7 +12,7 @@ type unit struct {
 	timeout time.Duration
 	limits  [2]limit                  // learned: of registers, of bits
 	gaps    gapState                  // learned: of requests across gaps
-	late    time.Time                 // until when an answer to an earlier request may come, where no transaction id tells it apart
+	late    time.Time                 // until when an answer to an earlier request is likely to come, where no transaction id tells it apart
 	silent  int                       // requests without any answer since the last one
 	heard   bool                      // it has answered
 	down    bool                      // it was given up, and has not answered since
@@ -25,8 +25,9 @@ type unit struct {
 	many    bool                      // learned: it writes only with the functions for several
 	noMask  bool                      // learned: it does not know function 22
 	weather
-	cuts int     // how often it was learned anew what may be read together
-	told manners // what of it is shown
+	cuts        int     // how often it was learned anew what may be read together
+	told        manners // what of it is shown
+	outstanding outstanding
 }
 
 // limitOf returns what was learned of the size of requests to a table.
@@ -118,12 +119,24 @@ func (d *driver) blocked(u *unit, l *loss) bool {
 	return l.kind == lossSilent && u.heard && u.silent == 1 && d.link.owing != nil && d.link.owing != u && (d.link.network == netTCP || d.link.network == netTLS)
 }
 
-// once makes one exchange. Where no transaction id tells a late answer, it waits first until none can come any more.
+// once makes one exchange. Where no transaction id tells a late answer, it waits first until none is likely to come any more, and then makes sure
+// of that.
 func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) {
 	timeout := d.patience(u, q)
 	if time.Now().Before(u.late) && timeout < u.timeout {
 		return nil, &loss{kind: lossSilent} // to wait for a late answer now costs the others more than a try
 	}
+	q.fenced = u.outstanding.confuses(q, u.timeout, time.Now())
+	if q.fenced && d.link.wire != nil {
+		if err := d.fence(ctx, u, q, timeout); err != nil {
+			return nil, err
+		}
+	}
+	return d.attempt(ctx, u, q, q, timeout)
+}
+
+// attempt makes one request, for the sake of another one where it is a fence, and keeps what comes of it.
+func (d *driver) attempt(ctx context.Context, u *unit, q, sake *request, timeout time.Duration) ([]byte, error) {
 	quiet := u.late
 	if now := time.Now(); d.link.crowded(now) && now.Add(u.guard()).After(quiet) {
 		quiet = now.Add(u.guard()) // a request that comes while the device serves the other master may be lost
@@ -141,49 +154,66 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 			pdu, err = nil, e
 		}
 	}
-	if err != nil && ctx.Err() != nil && (d.link.framing != mbap || u.acceptTransaction.given) {
-		u.late = time.Now().Add(u.timeout) // given up: its answer may come yet
-	}
-	if e, refused := err.(exception); err == nil || refused {
-		if u.silent > 0 {
-			d.link.pace.recovered(&d.link, time.Now(), u.missed == string(q.pdu))
-		}
-		u.silent, u.missed, u.strange = 0, "", 0
-		if !refused || !e.gateway() {
-			u.heard, u.down = true, false
-		}
-		u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
-		if d.link.owing == u {
-			d.link.owing = nil
-		}
-		return pdu, err
-	}
-	if l := asLoss(err); l != nil {
-		u.steady(l)
-		if l.kind != lossCrowd {
-			u.silent++
-		}
-		u.names(l)
-		if timeout == u.timeout {
-			u.tested = time.Now()
-		}
-		if l.kind == lossSilent && l.instead == "" && d.link.strays.late(u.id, time.Now()) {
-			l.instead = lateWords
-		}
-		if l.kind == lossSilent {
-			d.link.pace.silent()
-			if d.link.owing == nil || u.silent > 1 {
-				d.link.owing = u
-			}
-			u.missed = string(q.pdu)
-		} else {
-			d.link.pace.doubt()
-		}
-		if d.link.framing != mbap {
+	l := asLoss(err)
+	if ended := err != nil && ctx.Err() != nil; d.numberless(u) && (l != nil && !l.idle || ended) { // its answer may come yet
+		u.outstanding.gaveUp(q, q != sake, time.Now())
+		if ended || d.link.framing != mbap { // else the connection is made anew
 			u.late = time.Now().Add(u.timeout)
 		}
 	}
+	if e, refused := err.(exception); err == nil || refused {
+		d.took(u, q, sake, e)
+		return pdu, err
+	}
+	if l != nil {
+		d.missed(u, q, sake, l, timeout)
+	}
 	return pdu, err
+}
+
+// numberless reports whether no transaction id tells the answers of a unit apart.
+func (d *driver) numberless(u *unit) bool { return d.link.framing != mbap || u.acceptTransaction.given }
+
+// took keeps what an answer says of a unit; e is 0 for values.
+func (d *driver) took(u *unit, q, sake *request, e exception) {
+	if u.silent > 0 {
+		d.link.pace.recovered(&d.link, time.Now(), u.missed == string(sake.pdu))
+	}
+	u.silent, u.missed, u.strange = 0, "", 0
+	if !e.gateway() {
+		u.heard, u.down = true, false
+		if q == sake {
+			u.outstanding.answered(q, e != 0)
+		}
+	}
+	u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)
+	if d.link.owing == u {
+		d.link.owing = nil
+	}
+}
+
+// missed keeps what it says of a unit that it did not answer.
+func (d *driver) missed(u *unit, q, sake *request, l *loss, timeout time.Duration) {
+	u.steady(l, q == sake)
+	if l.kind != lossCrowd {
+		u.silent++
+	}
+	u.names(l)
+	if timeout == u.timeout {
+		u.tested = time.Now()
+	}
+	if l.kind == lossSilent && l.instead == "" && d.link.strays.late(u.id, time.Now()) {
+		l.instead = lateWords
+	}
+	if l.kind != lossSilent {
+		d.link.pace.doubt()
+		return
+	}
+	d.link.pace.silent()
+	if d.link.owing == nil || u.silent > 1 {
+		d.link.owing = u
+	}
+	u.missed = string(sake.pdu)
 }
 
 // sureForeign is how often another unit must have answered in place of one until it is named: a damaged answer has any number.
@@ -212,9 +242,12 @@ const (
 func (u *unit) guard() time.Duration { return min(2*u.slowest+crowdWait, u.timeout) }
 
 // steady keeps the words of answers that drip in the same from one attempt to the next: about as much of them comes each time.
-func (u *unit) steady(l *loss) {
+func (u *unit) steady(l *loss, own bool) {
 	if l.kind != lossPart {
 		return
+	}
+	if !own && u.part.whole > 0 { // of a fence: nobody has asked for that
+		l.have, l.whole = u.part.have, u.part.whole
 	}
 	if l.whole == u.part.whole && 4*max(l.have-u.part.have, u.part.have-l.have) <= l.whole {
 		l.have = u.part.have

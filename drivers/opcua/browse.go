@@ -107,7 +107,7 @@ func (d *driver) node(ctx context.Context, text string, names []string) ([]byte,
 		return nil, fmt.Errorf("node %q: %s; %s", clip(text), m.what, m.mend)
 	}
 	path, _ := parsePath(a.text)
-	f := finder{call: d.link.call, names: names, most: 1, bytes: maxRequest, explain: 1, ends: map[string]string{}}
+	f := finder{call: d.link.call, lost: &d.lost, names: names, most: 1, bytes: maxRequest, explain: 1, ends: map[string]string{}}
 	found, err := f.translate(ctx, [][]step{path})
 	switch {
 	case err != nil:

@@ -48,7 +48,8 @@ type driver struct {
 	feed    *feed // what the server pushes; nil when not connected, or when all is polled
 	parts   []telemetry.Reading
 	lapses  atomic.Int32 // see maxLapses
-	longest int          // values that an answer had of the history of a node
+	lost    lapsed
+	longest int // values that an answer had of the history of a node
 	finder  finder
 	seek    time.Time // when to look next whether the namespaces are others: see renumber.go
 	converter
@@ -58,7 +59,8 @@ type driver struct {
 	news     string  // what has changed since
 	failures int     // of the census
 
-	models atomic.Uint64 // see Models
+	models atomic.Uint64             // see Models
+	deaf   atomic.Pointer[time.Time] // since when there is a session of which the server cannot say that its nodes have changed; nil = none
 }
 
 func newDriver(c drivers.Connection) (drivers.Driver, error) {
@@ -89,7 +91,7 @@ func (d *driver) Connect(ctx context.Context) (err error) {
 	}
 	if d.set.subscribing != modeRead {
 		d.feed = newFeed(l, &d.set)
-		d.feed.finder = d.finder
+		d.feed.finder, d.feed.reads = d.finder, min(d.most, maxVerified)
 		d.feed.finder.call = d.feed.call
 	}
 	return nil
@@ -104,6 +106,7 @@ func (d *driver) Close() error {
 
 // hangUp ends the session. A server that answers is told, within a second.
 func (d *driver) hangUp() {
+	d.deaf.Store(nil)
 	for i := range d.groups {
 		for j := range d.groups[i] {
 			d.groups[i][j].walk = nil
@@ -129,7 +132,7 @@ func (d *driver) learn(ctx context.Context) error {
 		return fmt.Errorf("read the server's limits: %w", err)
 	}
 	d.most = most
-	d.link.types.most, d.link.types.lapses = d.most, &d.lapses
+	d.link.types.most, d.link.types.lapses, d.link.types.lost = d.most, &d.lapses, &d.lost
 	names, reason := []string(nil), ""
 	if d.usesURIs() || d.counts() {
 		list, err := d.readOne(ctx, id.Server_NamespaceArray)
@@ -153,6 +156,7 @@ func (d *driver) learn(ctx context.Context) error {
 	}
 	d.models.Add(1)
 	now := time.Now()
+	d.deaf.Store(&now)
 	d.spaces.look(names, now)
 	d.doubt()
 	d.seek = now.Add(asideTime)

@@ -34,6 +34,11 @@ func (e closedError) Error() string { return string(e) }
 // Is makes errors.Is find drivers.ErrClosed.
 func (e closedError) Is(target error) bool { return target == drivers.ErrClosed }
 
+// unopenedError says why the server refuses to open a secure channel.
+type unopenedError string
+
+func (e unopenedError) Error() string { return string(e) }
+
 // judged says an error of the channel in the driver's words. broken says that the channel is of no use any more: then no error may
 // pass for one of a single request.
 func judged(err error, broken bool, timeout time.Duration) error {

@@ -330,15 +330,7 @@ func (e *happened) reading(tag int, at int64) telemetry.Reading {
 // have no conditions, or an alarm that stands and that nobody hears of: that is said.
 func (f *feed) refresh(s *subscription) error {
 	s.refresh, s.asked = false, time.Now()
-	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
-		InputArguments: []*ua.Variant{ua.MustVariant(s.id)}}
-	r, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
-	unheld := ""
-	if err != nil {
-		unheld = err.Error()
-	} else if status := ua.StatusCode(first(&r)); status>>31 != 0 && status != ua.StatusBadRefreshInProgress {
-		unheld = statusText(status)
-	}
+	unheld, err := f.askConditions(s.id)
 	for _, m := range s.members {
 		if len(m.group.ask.filters) == 0 {
 			continue
@@ -349,6 +341,24 @@ func (f *feed) refresh(s *subscription) error {
 		}
 	}
 	return unlessRefused(err)
+}
+
+// askConditions calls ConditionRefresh for a subscription, and returns why the server does not tell its conditions, "" when it does. An error is of the call.
+func (f *feed) askConditions(subscription uint32) (unheld string, err error) {
+	if f.finder.lost.often(anyCondition) {
+		return "the server drops the connection, or does not answer, when it is asked", nil
+	}
+	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
+		InputArguments: []*ua.Variant{ua.MustVariant(subscription)}}
+	r, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
+	f.finder.lost.note(anyCondition, err != nil && f.link.channel.Err() != nil && f.ctx.Err() == nil)
+	if err != nil {
+		return err.Error(), err
+	}
+	if status := ua.StatusCode(first(&r)); status>>31 != 0 && status != ua.StatusBadRefreshInProgress {
+		return statusText(status), nil
+	}
+	return "", nil
 }
 
 // unheldWords says that conditions that stand are not told.

@@ -44,7 +44,11 @@ func (d *driver) explain(ctx context.Context, g *group, readings []telemetry.Rea
 // variablesOf names the variables below a node that is given as the encoded ReadValueId of its value.
 func (d *driver) variablesOf(ctx context.Context, ask []byte) (string, error) {
 	const behind = 4 + 4 + 2 + 4 // attribute, index range, data encoding
+	if d.lost.often(anyBelow) {
+		return "the node is no variable and has no value", nil
+	}
 	r, err := d.link.call(ctx, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeBrowse(ask[:len(ask)-behind], ua.NodeClassVariable))
+	d.lost.note(anyBelow, d.link.channel.Err() != nil)
 	if err != nil {
 		return "the node is no variable and has no value", unlessRefused(err)
 	}

@@ -54,6 +54,7 @@ type feed struct {
 	want  int // so many should
 	acks  []ack
 	items int // that one request may ask for; 0 when not known yet
+	reads int // values that one request may read
 
 	models      *modelWatch // nil = none
 	modelsMoved func()      // is called when it says so
@@ -63,7 +64,7 @@ type feed struct {
 }
 
 func newFeed(l *link, set *settings) *feed {
-	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(),
+	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(), reads: maxVerified, finder: finder{lost: new(lapsed)},
 		converter: converter{texts: statusTexts{}}}
 	f.decode.types = l.types
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -389,6 +390,9 @@ func (f *feed) wake() time.Time {
 			if m.silence != nil {
 				soon(m.silence.due)
 			}
+			if len(m.marks.tags) > 0 {
+				soon(m.marks.due)
+			}
 		}
 	}
 	return at
@@ -438,6 +442,9 @@ func (f *feed) due(m *member, now time.Time) error {
 	}
 	if m.silence != nil && !now.Before(m.silence.due) {
 		f.hush(m, now)
+	}
+	if len(m.marks.tags) > 0 && !now.Before(m.marks.due) {
+		return f.unmark(m, now)
 	}
 	return nil
 }

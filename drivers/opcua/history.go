@@ -132,6 +132,7 @@ type history struct {
 	ended    []past // whose answers said that there is no more, which is not believed yet
 	alone    bool   // the server has continuation points for one node at a time only
 	readings []telemetry.Reading
+	results  []result
 }
 
 // past is a node whose history is not read to its end.
@@ -243,13 +244,16 @@ func (h *history) pages(ctx context.Context) error {
 			return errors.Join(err, h.release())
 		}
 		r, err := h.request(ctx, false)
+		if err == nil {
+			err = h.parse(&r)
+		}
 		switch {
 		case err != nil && unlessRefused(err) == nil:
 			return h.each(ctx, err)
 		case err != nil:
 			return err
 		}
-		if err := h.take(&r); err != nil {
+		if err := h.take(); err != nil {
 			return errors.Join(err, h.release())
 		}
 	}
@@ -328,29 +332,34 @@ func (h *history) encode(b []byte, release bool) []byte {
 // result is what an answer says of one node. Its bytes stay in the message.
 type result struct {
 	status ua.StatusCode
+	point  []byte
 	kind   uint32 // of the structure that holds the values, 0 for none
 	body   []byte
 }
 
-// take emits the values of an answer, and leaves the nodes that have more. It knows all continuation points before it emits.
-func (h *history) take(r *reader) error {
-	results := make([]result, len(h.asked))
+// parse takes an answer apart. One that is malformed has changed nothing: each node is asked for alone.
+func (h *history) parse(r *reader) error {
+	h.results = h.results[:0]
 	points := 0
-	for i := range h.asked {
-		p, x := &h.asked[i], &results[i]
-		x.status = ua.StatusCode(r.U32())
-		p.point = append(p.point[:0], r.Bytes()...)
+	for range h.asked {
+		x := result{status: ua.StatusCode(r.U32()), point: r.Bytes()}
 		kind, body := r.extension()
 		x.kind, x.body = kind, body.B
-		if points += len(p.point); r.Err == nil && points > maxPoint {
+		if points += len(x.point); r.Err == nil && points > maxPoint {
 			r.Fail("it holds continuation points of over %d bytes", maxPoint)
 		}
+		h.results = append(h.results, x)
 	}
-	if r.Err != nil {
-		return r.Err
+	return r.Err
+}
+
+// take emits the values of an answer, and leaves the nodes that have more. It knows all continuation points before it emits.
+func (h *history) take() error {
+	for i := range h.asked {
+		h.asked[i].point = append(h.asked[i].point[:0], h.results[i].point...)
 	}
 	for i := range h.asked {
-		if err := h.one(&h.asked[i], &results[i]); err != nil {
+		if err := h.one(&h.asked[i], &h.results[i]); err != nil {
 			return err
 		}
 	}
@@ -370,7 +379,13 @@ func (h *history) one(p *past, x *result) error {
 	}
 	before := p.new
 	n, err := h.values(p, x.kind, x.body)
-	if err != nil {
+	var malformed malformedError
+	switch {
+	case errors.As(err, &malformed): // it is of this node only, and would be so again
+		h.refuse(p.tag, err.Error())
+		p.point = p.point[:0]
+		return nil
+	case err != nil:
 		return err
 	}
 	p.got += n
@@ -396,7 +411,7 @@ func (h *history) values(p *past, kind uint32, body []byte) (int, error) {
 		return 0, nil
 	}
 	if kind != id.HistoryData_Encoding_DefaultBinary {
-		return 0, protocolError(fmt.Sprintf("the server answered with structure %d in place of history", kind))
+		return 0, malformedError(fmt.Sprintf("it has structure %d in place of history", kind))
 	}
 	h.readings, h.driver.decode.tag = h.readings[:0], p.tag
 	r := newReader(body)
@@ -410,10 +425,12 @@ func (h *history) values(p *past, kind uint32, body []byte) (int, error) {
 			h.readings = append(h.readings, h.driver.reading(p.tag, &v, h.group.tags[p.tag].want))
 		}
 	}
-	if r.Err != nil || len(h.readings) == 0 {
-		return all, r.Err
+	if len(h.readings) > 0 {
+		if err := h.emit(h.readings); err != nil {
+			return all, err
+		}
 	}
-	return all, h.emit(h.readings)
+	return all, r.Err
 }
 
 // isNew takes the time of a value, and reports whether it has not come before: of those with the latest time, so many have.

@@ -70,6 +70,41 @@ func TestNodeOPCUACertificates(t *testing.T) {
 	}
 }
 
+// TestNodeOPCUATrustsUs: a server that does not know our certificate refuses us, and each time it is said where that is. Once it was moved there, the server takes us.
+func TestNodeOPCUATrustsUs(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	url, _ := nodeOPCUAIn(t, directory, "wary")
+	c := nodeDevice(t, url, nodeGroup(time.Second, "Interop.Double"))
+	p := PKI{c.Devices[0].Options["pki"]}
+	for range 2 {
+		refused(t, c, "it may have to trust our certificate first: "+p.OwnFile()+", thumbprint ")
+	}
+	der, err := os.ReadFile(p.OwnFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := filepath.Join(directory, "pki", "trusted", "certs", "millrace.der")
+	deadline := time.Now().Add(time.Minute) // node-opcua looks at its folders now and then
+	for {
+		write(t, trusted, der)
+		if err := os.RemoveAll(filepath.Join(directory, "pki", "rejected")); err != nil {
+			t.Fatal(err)
+		}
+		d, err := newDriver(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		if err := d.Connect(t.Context()); err == nil {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("trusted, and still: %v", err)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
 // nodePKI has node-opcua-pki make certificates and returns their folder: see pki.js.
 func nodePKI(t *testing.T) string {
 	t.Helper()

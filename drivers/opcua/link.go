@@ -112,9 +112,13 @@ func (s *settings) channel(ctx context.Context, tcp net.Conn, security wire.Secu
 		l.channel.Close()
 		return nil, fmt.Errorf("shake hands with %s: %w", s.host, sayEOF(err, "the server closed the connection; is it an OPC UA server?"))
 	}
-	if err := l.channel.Open(ctx, s.timeout, s.lifetime); err != nil {
+	if opened := l.channel.Open(ctx, s.timeout, s.lifetime); opened != nil {
 		l.channel.Close()
-		err = judged(err, true, l.timeout)
+		var status wire.StatusError
+		err := judged(opened, true, l.timeout)
+		if errors.As(opened, &status) {
+			err = unopenedError(statusText(ua.StatusCode(status)))
+		}
 		if security.Mode == wire.ModeNone {
 			err = sayEOF(err, "the server closed the connection; it may take secured connections only, and tell nobody which")
 		}

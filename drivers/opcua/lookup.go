@@ -44,10 +44,12 @@ type types struct {
 	most         int  // nodes that a request may ask for
 	untranslated bool // the server does not look for nodes by name
 	lapses       *atomic.Int32
+	down         bool    // the link was lost over a request
+	lost         *lapsed // over encodings, and keys of ofNode
 }
 
 func newTypes(l *link) *types {
-	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, most: defaultNodes, dictionaries: map[string]*dictionary{}, ofNode: map[string]*names{}, again: map[string]time.Time{}}
+	return &types{link: l, encodings: map[string]*dataType{}, byID: map[string]*dataType{}, most: defaultNodes, dictionaries: map[string]*dictionary{}, ofNode: map[string]*names{}, again: map[string]time.Time{}, lost: new(lapsed)}
 }
 
 // structure returns the type of values that name the encoding. node is asked for the value, nil when not known. The reason says why
@@ -63,8 +65,12 @@ func (t *types) structure(ctx context.Context, encoding []byte, n wire.NodeID, n
 	case found != nil && (found.reason == "" || time.Now().Before(t.again[string(encoding)])):
 	case found == nil && !t.room(string(encoding)):
 		return nil, tooManyTypes
+	case t.lost.often(string(encoding)) || t.lost.often(anyType):
+		return nil, unbearable
 	default:
 		found = t.find(ctx, encoding, n, node)
+		t.lost.note(string(encoding), t.down)
+		t.lost.note(anyType, t.down)
 		t.encodings[string(encoding)] = found
 		t.again[string(encoding)] = time.Now().Add(lookupAgain)
 	}
@@ -322,6 +328,9 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 	if ok && (found != nil || time.Now().Before(t.again[key])) {
 		return found
 	}
+	if t.lost.often(key) || t.lost.often(anyType) {
+		return nil
+	}
 	t.until = time.Now().Add(maxLookup * t.link.timeout)
 	if found = t.dataTypeOf(ctx, askedNode(node)).names; found == nil {
 		if found = t.texts(ctx, askedNode(node)); found != nil {
@@ -333,6 +342,8 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 			}
 		}
 	}
+	t.lost.note(key, t.down)
+	t.lost.note(anyType, t.down)
 	t.ofNode[key] = found // one of the config's nodes: they are bounded by it
 	t.again[key] = time.Now().Add(lookupAgain)
 	return found
@@ -405,7 +416,8 @@ func (t *types) ask(ctx context.Context, service, want uint16, body func(b []byt
 	t.asked.Trim()
 	r, err := t.link.exchange(ctx, t.asked, t.link.timeout, service, want, body)
 	if err != nil {
-		return reader{}, judged(err, t.link.channel.Err() != nil, t.link.timeout)
+		t.down = t.link.channel.Err() != nil
+		return reader{}, judged(err, t.down, t.link.timeout)
 	}
 	return r, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
+	"time"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -18,17 +20,32 @@ import (
 type modelWatch struct{ id uint32 }
 
 // watchModels subscribes to changes of the server's nodes behind the last of the groups, if one of them has a rule: it may be the one subscription too many. A server
-// that refuses is asked for its nodes at each connect only.
+// that refuses is asked for its nodes at each connect, and every modelsEvery.
 func (d *driver) watchModels(ctx context.Context) error {
 	if d.feed.models != nil || len(d.feed.subs) == 0 || !d.hasRule() {
 		return nil
 	}
 	d.feed.modelsMoved = func() { d.models.Add(1) }
 	err := d.feed.watchModels(ctx)
-	if err != nil && d.link.channel.Err() == nil {
+	switch {
+	case err != nil && d.link.channel.Err() == nil:
 		return nil
+	case err == nil && d.feed.models != nil:
+		d.deaf.Store(nil)
 	}
 	return err
+}
+
+// modelsEvery is how often nodes may have come or gone where the server cannot say so: with mode: read, and where it refuses that subscription. To look for them takes a request for each twenty nodes, between polls.
+const modelsEvery = 10 * time.Minute
+
+// Models is another number after each connect, after each event by which the server says that its nodes have changed, and where it cannot say so, now and then: drivers.Selector.
+func (d *driver) Models() uint64 {
+	n := d.models.Load() << 32
+	if since := d.deaf.Load(); since != nil {
+		n |= uint64(time.Since(*since)/modelsEvery) & math.MaxUint32
+	}
+	return n
 }
 
 func (d *driver) hasRule() bool {

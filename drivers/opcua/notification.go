@@ -80,6 +80,7 @@ func (f *feed) value(m *member, tag int, v *wire.DataValue, p *drivers.Push) {
 	if !f.lives(m, tag, v) {
 		return
 	}
+	m.marks.note(tag, m.group.doubted(tag))
 	from := len(p.Readings)
 	p.Readings = f.readings(f.ctx, m.group, tag, v, p.Readings)
 	for i := from; i < len(p.Readings); i++ {

@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/big"
 	"net/url"
@@ -21,6 +20,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"millrace/drivers/files"
 )
 
 // Bounds of the directory of certificates.
@@ -82,26 +83,13 @@ func (p PKI) files(folder string, take func(name string, b []byte)) error {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a link to a file is one: mounted secrets are links
 			continue
 		}
-		b, err := readBounded(path)
+		b, err := files.Read(path, maxFile)
 		if err != nil {
 			return err
 		}
 		take(e.Name(), b)
 	}
 	return nil
-}
-
-func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s: over %d bytes are too many for a certificate", path, maxFile)
-	}
-	return b, err
 }
 
 // parseCertificates returns the certificates of a file in DER or PEM; none when it holds something else.
@@ -154,7 +142,7 @@ func fileName(c *x509.Certificate) string {
 func (p PKI) Trust(what string) (Certificate, error) {
 	c, err := p.find("rejected", what)
 	if err != nil {
-		b, readErr := readBounded(what)
+		b, readErr := files.Read(what, maxFile)
 		found := parseCertificates(b)
 		switch already, notYet := p.find("trusted", what); {
 		case readErr == nil && len(found) > 0:
@@ -222,10 +210,10 @@ func (p PKI) OwnFile() string { return filepath.Join(p.Path, "own", "millrace.de
 // own returns our key and certificate, which are made once. Of several that make them at a time one wins, and all use his.
 func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
 	path := filepath.Join(p.Path, "own", "millrace.pem")
-	b, err := readBounded(path)
+	b, err := files.Read(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = p.generate(path); err == nil {
-			b, err = readBounded(path)
+			b, err = files.Read(path, maxFile)
 		}
 	}
 	if err != nil {
@@ -240,7 +228,7 @@ func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
 			chain = newer // else the old one is used on, and its state says that it ends
 		}
 	}
-	if der, err := os.ReadFile(p.OwnFile()); err != nil || !bytes.Equal(der, chain) {
+	if der, err := files.Read(p.OwnFile(), maxFile); err != nil || !bytes.Equal(der, chain) {
 		if err := os.WriteFile(p.OwnFile(), chain, 0o644); err != nil {
 			return nil, nil, err
 		}

@@ -162,16 +162,16 @@ func parseBound(o map[string]string, name string, usual, most int, fail func(fie
 	return int(n)
 }
 
-// takes reports whether a variable at this path can be a tag, as far as its path and class say it.
-func (r *rule) takes(path string, property bool) bool {
-	if property && !r.properties || !property && !r.values {
-		return false
-	}
-	return r.include.none() || like(r.include.small, path)
+// classed reports whether variables that are properties, or those that are none, can be tags.
+func (r *rule) classed(property bool) bool { return property && r.properties || !property && r.values }
+
+// includes reports whether a variable at this path can be a tag.
+func (r *rule) includes(path string) bool {
+	return r.include.none() || like(r.include.small, path) >= 0
 }
 
-// skips reports whether nothing at and below this path is to be a tag.
-func (r *rule) skips(path string) bool { return like(r.exclude.small, path) }
+// skips returns the pattern for which nothing at and below this path is to be a tag, -1 when there is none.
+func (r *rule) skips(path string) int { return like(r.exclude.small, path) }
 
 // typed reports whether a variable is of a data type that the rule takes. Arrays go by their elements.
 func (r *rule) typed(n *Child) bool {
@@ -204,10 +204,10 @@ func (r *rule) String() string {
 	return fmt.Sprintf("%s: %d tags at most, found at each connect", text, r.most)
 }
 
-// like reports whether a path, capitals or not, is like one of the patterns, which are in small letters.
-func like(patterns []string, path string) bool {
+// like returns the first of the patterns, which are in small letters, that a path is like, capitals or not; -1 when there is none.
+func like(patterns []string, path string) int {
 	path = strings.ToLower(path)
-	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, path) })
+	return slices.IndexFunc(patterns, func(p string) bool { return matches(p, path) })
 }
 
 // matches reports whether a text is like a pattern in which * is any text and ? any character. It takes time in proportion to both lengths.

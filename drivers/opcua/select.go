@@ -46,6 +46,9 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 		if why := d.spaces.strays(g.rule); why != "" {
 			return s, unfit(why)
 		}
+		if d.lost.often(ruleOf(ref)) {
+			return s, unfit("the server drops the connection, or does not answer, when its nodes are looked through; it is looked again after an hour")
+		}
 		g.walk = newWalk(g.rule, names)
 		g.walk.known = g.known()
 	}
@@ -54,7 +57,8 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 	for begin := time.Now(); !g.walk.over(); {
 		if err := g.walk.step(ctx, c); err != nil {
 			g.walk = nil
-			if d.link.channel.Err() == nil {
+			down := d.link.channel.Err() != nil
+			if d.lost.note(ruleOf(ref), down && ctx.Err() == nil); !down {
 				return s, unfit(err.Error())
 			}
 			return s, d.broken(err)
@@ -63,12 +67,13 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 			return s, ctx.Err()
 		}
 	}
+	d.lost.note(ruleOf(ref), false)
 	s, g.walk = g.walk.selection(), nil
 	return s, nil
 }
 
-// Models is another number after each connect, and after each event by which the server says that its nodes have changed: drivers.Selector.
-func (d *driver) Models() uint64 { return d.models.Load() }
+// ruleOf names the rule of a group in lapsed.
+func ruleOf(ref drivers.Ref) string { return fmt.Sprintf("rule of group %d", ref.Group) }
 
 // walk goes down from the root of a rule, level by level, so that each node has its place on a shortest path. It stops where the rule has all that it may.
 type walk struct {
@@ -85,7 +90,8 @@ type walk struct {
 	each     uint32 // and references that one of them may answer with
 	seen     map[string]bool
 	bytes    int
-	closed   int  // nodes that the server does not let us look below
+	closed   int // nodes that the server does not let us look below
+	left     leftOut
 	crowded  bool // there are too many nodes
 	many     bool // there are more tags than the rule may have
 }
@@ -193,25 +199,46 @@ func (w *walk) browse(ctx context.Context, c *Client, kind, answer uint16, ask f
 	return nil
 }
 
-// look gives nodes their places: it remembers the variables that may become tags, and below what to look.
+// look gives nodes their places, but for those that the rule leaves out with all below them.
 func (w *walk) look(above *spot, nodes []Child) {
 	for _, n := range nodes {
 		path := pathBelow(above.path, n.Name)
-		switch {
-		case !usable(n.ID) || n.Source || w.seen[n.ID] || len(path) > maxPath || w.skips(path):
+		if !usable(n.ID) || n.Source || w.seen[n.ID] || len(path) > maxPath {
 			continue
-		case len(w.seen) == maxWalked || w.bytes+len(n.ID)+len(path) > maxWalkText:
+		}
+		w.left.nodes++
+		if pattern := w.skips(path); pattern >= 0 {
+			w.left.exclude(pattern)
+			continue
+		}
+		if len(w.seen) == maxWalked || w.bytes+len(n.ID)+len(path) > maxWalkText {
 			w.crowded = true
 			return
 		}
 		w.seen[n.ID] = true
 		w.bytes += len(n.ID) + len(path)
-		if n.Class == "variable" && w.takes(path, n.Property) {
+		w.place(n, path, above.level+1)
+	}
+}
+
+// place remembers a variable that may become a tag, and below what to look.
+func (w *walk) place(n Child, path string, level int) {
+	if n.Class == "variable" {
+		switch {
+		case !w.classed(n.Property):
+			w.left.class++
+		case !w.includes(path):
+			w.left.include(path)
+		default:
 			w.looked = append(w.looked, looked{n, path})
 		}
-		if n.Class != "method" && above.level+2 < w.depth && !standardBranch(n.ID) {
-			w.next = append(w.next, spot{n.ID, path, above.level + 1})
-		}
+	}
+	switch {
+	case n.Class == "method" || standardBranch(n.ID):
+	case level+1 < w.depth:
+		w.next = append(w.next, spot{n.ID, path, level})
+	case n.Class != "variable":
+		w.left.deep++
 	}
 }
 
@@ -240,7 +267,10 @@ func (w *walk) inspect(ctx context.Context, c *Client) error {
 	}
 	for i := range nodes {
 		switch n := &nodes[i]; {
-		case !w.typed(n) || n.Access != "" && !strings.Contains(n.Access, "read"):
+		case !w.typed(n):
+			w.left.mistype(n.Type)
+		case n.Access != "" && !strings.Contains(n.Access, "read"):
+			w.left.access++
 		case len(w.found) == w.most:
 			w.many = true
 			return nil
@@ -263,16 +293,21 @@ func (w *walk) selection() drivers.Selection {
 	return s
 }
 
+// note says what was left out, and of a rule that selects nothing, why.
 func (w *walk) note() string {
+	var all []string
 	switch {
 	case w.many:
-		return fmt.Sprintf("it selects more than %s, and the rest is left out; narrow it by browse_include, browse_exclude or browse_depth, or raise browse_max", telemetry.Count(w.most, "tag"))
+		all = append(all, fmt.Sprintf("it selects more than %s, and the rest is left out; narrow it by browse_include, browse_exclude or browse_depth, or raise browse_max", telemetry.Count(w.most, "tag")))
 	case w.crowded:
-		return fmt.Sprintf("there are too many nodes below %s: %d were looked at; begin at one of them, or leave some out by browse_exclude", clip(w.root), len(w.seen))
+		all = append(all, fmt.Sprintf("there are too many nodes below %s: %d were looked at; begin at one of them, or leave some out by browse_exclude", clip(w.root), len(w.seen)))
 	case w.closed > 0:
-		return "the server does not let us look below " + telemetry.Count(w.closed, "node")
+		all = append(all, "the server does not let us look below "+telemetry.Count(w.closed, "node"))
 	}
-	return ""
+	if len(w.found) == 0 {
+		all = append(all, w.left.words(w.rule))
+	}
+	return strings.Join(all, "; ")
 }
 
 // tagName is the name of a tag by its path: one line of text, the end of it where it is long.

@@ -78,6 +78,31 @@ func TestRule(t *testing.T) {
 	}
 }
 
+// TestRuleSelectsNothing: it is said how many nodes there were, and which key of the rule has left out how many.
+func TestRuleSelectsNothing(t *testing.T) {
+	s := start(t, opcuasim.Options{Browsable: true}, 0)
+	s.AddMachineTree(time.Now())
+	for _, c := range []struct {
+		options []string
+		want    string
+	}{
+		{[]string{"browse_include", "*.Speeed", "browse_exclude", "Nothing, machine.SPIN*"},
+			`of the 19 nodes below i=85 none is selected; left out: 1 node with all below by "machine.SPIN*" of browse_exclude; 7 variables such as "Machine.State" by browse_include (*.Speeed); 4 variables by browse_classes, for being properties`},
+		{[]string{"browse_exclude", "Nothing, machine"}, `of the 2 nodes below i=85 none is selected; left out: 1 node with all below by "machine" of browse_exclude`},
+		{[]string{"browse_types", "Guid"}, `of the 25 nodes below i=85 none is selected; left out: 9 variables of Int32, UInt32, Double by browse_types (Guid); 8 variables by browse_classes, for being properties`},
+		{[]string{"browse_classes", "property", "browse_depth", "2"}, `of the 10 nodes below i=85 none is selected; left out: all below 6 nodes by browse_depth 2; 2 variables by browse_classes, for being no properties`},
+		{[]string{"browse", "/Objects/2:Machine", "browse_exclude", "Beat, State", "browse_depth", "1"},
+			`of the 8 nodes below /Objects/2:Machine none is selected; left out: 1 node with all below by "Beat" of browse_exclude; 1 node with all below by "State" of browse_exclude; all below 6 nodes by browse_depth 1`},
+		{[]string{"browse", "/Objects/2:Machine/2:Spindle/2:Load"}, `of the 2 nodes below /Objects/2:Machine/2:Spindle/2:Load none is selected; left out: 2 variables by browse_classes, for being properties`},
+		{[]string{"browse", "/Objects/2:Machine/2:State"}, `there is no node below /Objects/2:Machine/2:State`},
+	} {
+		got, err := selectAll(t, connect(t, ruled(s.Endpoint(), c.options...)))
+		if err != nil || len(got.Tags) > 0 || !got.Whole || got.Note != c.want {
+			t.Errorf("%v: %v\ngot  %s\nwant %s\n%+v", c.options, err, got.Note, c.want, got)
+		}
+	}
+}
+
 // readAll returns why each tag is bad.
 func readAll(t *testing.T, d drivers.Driver) (reasons []string) {
 	t.Helper()
@@ -218,6 +243,46 @@ func TestModelChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	moves("a connect", true)
+}
+
+// TestModelsUnheard: where the server cannot say that its nodes have changed, it is looked for now and then while it is connected.
+func TestModelsUnheard(t *testing.T) {
+	for name, c := range map[string]struct {
+		o     opcuasim.Options
+		mode  string
+		heard bool
+	}{
+		"subscribed":    {opcuasim.Options{Browsable: true}, "subscribe", true},
+		"polled":        {opcuasim.Options{Browsable: true}, "read", false},
+		"none to spare": {opcuasim.Options{Browsable: true, MaxSubscriptions: 1}, "subscribe", false},
+	} {
+		s := start(t, c.o, 1)
+		s.AddMachineTree(time.Now()) // which has events
+		conn := ruled(s.Endpoint())
+		conn.Devices[0].Options["mode"] = c.mode
+		d := connect(t, conn)
+		if _, err := d.Subscribe(t.Context(), drivers.Ref{}); err != nil {
+			t.Fatal(err)
+		}
+		if heard := d.deaf.Load() == nil; heard != c.heard {
+			t.Errorf("%s: heard: %v", name, heard)
+		}
+		seen := map[uint64]bool{}
+		for i := range 3 {
+			if !c.heard {
+				since := time.Now().Add(-time.Duration(i)*modelsEvery - time.Second)
+				d.deaf.Store(&since)
+				seen[d.Models()] = true
+			}
+		}
+		d.Close()
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if seen[d.Models()] || len(seen) != 3 && !c.heard {
+			t.Errorf("%s: %d after %v", name, d.Models(), seen)
+		}
+	}
 }
 
 // FuzzModelChange: whatever a server tells as a change of its nodes costs a bounded amount.

@@ -46,7 +46,8 @@ type member struct {
 	*verified               // nil = it is not
 	refreshing map[int]bool // tags of events to which the server tells its conditions
 	listens    int64        // µs since 1970, by the server's clock: since when it monitors for us
-	silence    *silence     // nil = its tags may be silent for as long as they like
+	marks      marks
+	silence    *silence // nil = its tags may be silent for as long as they like
 }
 
 // add makes a group a member.

@@ -31,11 +31,12 @@ type finder struct {
 
 	explain int               // ends that may still be looked for
 	ends    map[string]string // those found, by the path to there
+	lost    *lapsed
 }
 
 // findPaths looks for the nodes of all tags that are given by browse path.
 func (d *driver) findPaths(ctx context.Context, names []string, why string) error {
-	d.finder = finder{call: d.link.call, names: names, why: why, bytes: min(maxRequest, d.link.channel.Request()/2)}
+	d.finder = finder{call: d.link.call, lost: &d.lost, names: names, why: why, bytes: min(maxRequest, d.link.channel.Request()/2)}
 	for i := range d.groups {
 		for j := range d.groups[i] {
 			p := &d.groups[i][j].ask
@@ -297,7 +298,11 @@ func (f *finder) end(ctx context.Context, path []step, before string) (string, e
 // below says what is right below a node, what looks most like the missing element first.
 func (f *finder) below(ctx context.Context, node []byte, missing step) (string, error) {
 	const nobodyKnows = "is something else"
+	if f.lost.often(anyBelow) {
+		return nobodyKnows, nil
+	}
 	r, err := f.call(ctx, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeBrowseAll(node, maxBrowsed))
+	f.lost.note(anyBelow, unlessRefused(err) != nil && ctx.Err() == nil)
 	if err != nil {
 		return nobodyKnows, unlessRefused(err)
 	}

@@ -40,11 +40,12 @@ func (s *settings) secure(ctx context.Context, e *endpoint) (*link, error) {
 }
 
 // mustTrustUs adds what to do to the error of a server that does not know our certificate. Many say no more than that
-// security checks failed, or hang up.
+// security checks failed, in an error message or an answer, or hang up.
 func (s *settings) mustTrustUs(err error, chain []byte) error {
 	var ended *wire.EndedError
 	var closed closedError
-	if !errors.As(err, &ended) && !errors.As(err, &closed) {
+	var refused unopenedError
+	if !errors.As(err, &ended) && !errors.As(err, &closed) && !errors.As(err, &refused) {
 		return err
 	}
 	return fmt.Errorf("%w; it may have to trust our certificate first: %s, thumbprint %s", err, s.pki.OwnFile(), Thumbprint(wire.Leaf(chain)))

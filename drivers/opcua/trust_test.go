@@ -1,6 +1,8 @@
 package opcua
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -119,7 +121,22 @@ func badFacts(t *testing.T) []badCertificate {
 			trusting(t, dir, der)
 			return &opcuasim.Identity{Key: small, Certificate: der}
 		}, "has a key of 1024 bits, and 2048 to 4096 are allowed"},
+		{"elliptic curve", pinned(t, key, curve(t)), "holds a key of type ECDSA, not RSA: OPC UA's elliptic-curve policies are not supported; have the server use an RSA certificate"},
 	}
+}
+
+// curve is the certificate of a server with an elliptic-curve key.
+func curve(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, opcuasim.Template(), opcuasim.Template(), &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // issued is the certificate of a healthy server by an authority.

@@ -12,12 +12,13 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"millrace/drivers/files"
 	"millrace/drivers/opcua/wire"
 )
 
 // userPair reads the certificate and the key of the user that we log in as. They are read at each connect, so that they can be replaced.
 func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
-	b, err := readBounded(s.userCertificate)
+	b, err := files.Read(s.userCertificate, maxFile)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -28,7 +29,7 @@ func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
 	path := s.userCertificate
 	if s.userKey != "" {
 		path = s.userKey
-		if b, err = readBounded(path); err != nil {
+		if b, err = files.Read(path, maxFile); err != nil {
 			return nil, nil, err
 		}
 	}

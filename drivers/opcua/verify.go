@@ -85,23 +85,16 @@ func (f *feed) verify(m *member, now time.Time) error {
 	if len(tags) == 0 {
 		tags = v.idle(now)
 	}
-	tags = tags[:m.group.fit(tags, maxVerified, min(maxRequest, f.link.channel.Request()/2))]
 	before := v.suspect
 	v.suspect = map[int]image{}
-	if len(tags) == 0 {
-		return nil
+	r, n, err := f.some(m, tags)
+	if err != nil || n == 0 {
+		return err
 	}
-	nodes := make([][]byte, len(tags))
-	for i, tag := range tags {
-		nodes[i] = m.group.ask.ids[tag]
+	if n < len(tags) { // the next time it goes on there
+		v.at = tags[n]
 	}
-	r, err := f.call(f.ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(nodes))
-	if n := r.Count(1); err == nil && (r.Err != nil || n != len(tags)) {
-		return nil // a value spoils it: what is pushed is none the worse
-	}
-	if err != nil {
-		return unlessRefused(err)
-	}
+	tags = tags[:n]
 	for _, tag := range tags {
 		value := r.DataValue(0)
 		if r.Err != nil {
@@ -119,6 +112,29 @@ func (f *feed) verify(m *member, now time.Time) error {
 		v.suspect[tag] = image{v.hash(&value), now, now}
 	}
 	return nil
+}
+
+// some reads tags, as many from the first on as the server takes in one request, and returns how many: 0 when it refuses them, or when their answer is malformed. What is pushed is none the worse.
+func (f *feed) some(m *member, tags []int) (r reader, n int, err error) {
+	n = m.group.fit(tags, f.reads, min(maxRequest, f.link.channel.Request()/2))
+	if n == 0 {
+		return r, 0, nil
+	}
+	nodes := make([][]byte, n)
+	for i, tag := range tags[:n] {
+		nodes[i] = m.group.ask.ids[tag]
+	}
+	r, err = f.call(f.ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(nodes))
+	switch {
+	case err != nil && tooMuch(err):
+		f.reads = max(n/2, 1)
+		return r, 0, nil
+	case err != nil:
+		return r, 0, unlessRefused(err)
+	case r.Count(1) != n || r.Err != nil:
+		return r, 0, nil
+	}
+	return r, n, nil
 }
 
 // mute gives up on a subscription of which one tag is not reported. When that happens again the group is polled.

@@ -3,8 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
+
+	"millrace/drivers/files"
 )
 
 // expand replaces ${env:NAME} and ${file:path} in a text; $${ stands for ${ itself. What it puts in is taken
@@ -71,17 +72,10 @@ func readSecret(path string) (string, error) {
 	return strings.TrimRight(string(data), "\r\n"), err
 }
 
-// readRegular reads a regular file of at most limit bytes. A pipe or device could keep Load waiting for ever.
+// readRegular reads a regular file of at most limit bytes.
 func readRegular(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errNotRegular
-	}
-	data, err := readBounded(path, limit)
-	if errors.Is(err, errTooLarge) {
+	data, err := files.Read(path, limit)
+	if errors.Is(err, files.ErrTooLarge) {
 		return nil, fmt.Errorf("it is larger than %s", formatSize(limit))
 	}
 	return data, err

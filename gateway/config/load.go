@@ -1,19 +1,17 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	yaml "go.yaml.in/yaml/v4"
 
 	"millrace/drivers"
+	"millrace/drivers/files"
 )
 
 // Options are what Load takes from outside; the zero value is the process's own environment.
@@ -144,7 +142,7 @@ func (l *loader) open(path string, by pos, depth int) {
 		return
 	case !info.Mode().IsRegular():
 		l.unread = true
-		l.errorf(by, "name a file", "read config %q: %s", path, errNotRegular)
+		l.errorf(by, "name a file", "read config %q: %s", path, files.ErrNotRegular)
 		return
 	}
 	for _, other := range l.files {
@@ -183,12 +181,12 @@ func reason(err error) string {
 }
 
 func (l *loader) readFile(s *source) {
-	data, err := readBounded(s.name, maxFile)
+	data, err := files.Read(s.name, maxFile)
 	l.total += int64(len(data))
 	at := pos{file: s.index}
 	l.unread = l.unread || err != nil
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, files.ErrTooLarge):
 		l.errorf(at, "split it with include", "the file is larger than %s", formatSize(maxFile))
 		return
 	case err != nil:
@@ -204,39 +202,6 @@ func (l *loader) readFile(s *source) {
 		l.readRoot(root)
 	}
 	l.cuts = nil
-}
-
-var (
-	errTooLarge   = errors.New("too large")
-	errNotRegular = errors.New("it is not a regular file")
-)
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO put there since the check must not hang us
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var b bytes.Buffer
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errNotRegular
-	}
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() <= limit {
-		b.Grow(int(info.Size()) + bytes.MinRead)
-	}
-	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if n > limit {
-		return nil, errTooLarge
-	}
-	return b.Bytes(), nil
 }
 
 // include queues what one entry of `include:` names: a file, a directory or a glob.

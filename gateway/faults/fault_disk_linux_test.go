@@ -2,8 +2,10 @@ package faults
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +61,38 @@ func faultDiskFull(t *testing.T) {
 	if r.Dropped == 0 {
 		t.Error("nothing was dropped: the disk and the memory were not full, the scenario proves nothing")
 	}
+	b.saysLoss()
+}
+
+// saysLoss: after the drain and over a restart readiness, the page and the log say first what was lost, with count and times, until a person has acknowledged it.
+func (b *bed) saysLoss() {
+	b.t.Helper()
+	words := regexp.MustCompile(`^destination "cloud": lost data since 20[-0-9T:]+Z: [0-9,]+ readings \([^)]+\), the last at 20`)
+	said := func() bool {
+		var ready struct{ Problems []string }
+		var shown struct{ Summary struct{ Text string } }
+		_, problems, err := b.gateway.Get("/readyz")
+		_, page, err2 := b.gateway.Get("/api/v1/snapshot")
+		if err != nil || err2 != nil || json.Unmarshal(problems, &ready) != nil || json.Unmarshal(page, &shown) != nil {
+			return false
+		}
+		return len(ready.Problems) > 0 && words.MatchString(ready.Problems[0]) && strings.HasPrefix(shown.Summary.Text, ready.Problems[0])
+	}
+	b.until(20*time.Second, "the loss in readiness and on the page", said)
+	b.stop()
+	from := len(b.gateway.Log())
+	b.start()
+	b.until(20*time.Second, "the loss after a restart, in the log, too", func() bool {
+		return said() && strings.Contains(b.gateway.Log()[from:], "lost data since")
+	})
+	code, says := run(b.gateway.Binary, "ack", "--config", b.gateway.Config)
+	if code != 0 {
+		b.t.Fatalf("ack: %d %s", code, says)
+	}
+	b.until(20*time.Second, "the end of the notice", func() bool {
+		_, problems, err := b.gateway.Get("/readyz")
+		return err == nil && !strings.Contains(string(problems), "lost data")
+	})
 }
 
 // fill writes a file until the file system has only left bytes free.

@@ -1,16 +1,19 @@
 package faults
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
 )
 
 // TestInteropBackfill: node-opcua keeps the history of what it counts. The path to it breaks, and the gateway is killed, stopped in peace while the broker
-// hangs, so that it goes on for its grace time, and reloaded with another device: afterwards every number has come, those of the outages marked as what they are.
+// hangs, so that it goes on for its grace time, and reloaded with another device: afterwards every number has come, those of the outages marked as what they are, or a gap message says that a queue overflowed.
 func TestInteropBackfill(t *testing.T) {
 	t.Parallel()
 	b, path, more := throughPath(t, "Beat", unsecured+"    backfill: history\n")
@@ -33,13 +36,42 @@ func TestInteropBackfill(t *testing.T) {
 	end := time.Now()
 	b.until(3*time.Minute, "the last of the past", func() bool {
 		missing, _, _ := b.backfilled()
-		return len(missing) == 0 || time.Since(end) > time.Minute
+		return len(b.hidden(missing)) == 0 || time.Since(end) > time.Minute
 	})
 	missing, all, past := b.backfilled()
-	t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing", t.Name(), all, past, len(missing))
-	if len(missing) > 0 || past < 100 {
-		t.Errorf("of %d numbers these are missing: %v, %d came from history", all, missing, past)
+	hidden := b.hidden(missing)
+	t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing, all but %d of them told as lost", t.Name(), all, past, len(missing), len(hidden))
+	if len(hidden) > 0 || past < 100 {
+		t.Errorf("of %d numbers these are missing: %v, and of these no gap message tells: %v; %d came from history; gaps: %+v", all, missing, hidden, past, b.gapsOf("beats"))
 	}
+}
+
+// hidden returns which of the missing numbers no gap message of the cause lost tells of, from the value before to the one after. On a machine that stands still
+// a queue overflows while the server is heard all the same: that is told, and not read from history.
+func (b *bed) hidden(missing []int64) (hidden []int64) {
+	if len(missing) == 0 {
+		return nil
+	}
+	type value struct{ n, at int64 }
+	var all []value
+	for _, m := range b.messages("beats") {
+		if n, ok := m.Values["beat"].(json.Number); ok {
+			i, _ := n.Int64()
+			all = append(all, value{i, m.TS})
+		}
+	}
+	slices.SortFunc(all, func(a, b value) int { return cmp.Compare(a.n, b.n) })
+	const slack = 1000 // ms: what is pushed is on its way for a moment
+	for _, n := range missing {
+		next := sort.Search(len(all), func(i int) bool { return all[i].n > n })
+		told := next > 0 && next < len(all) && slices.ContainsFunc(b.gapsOf("beats"), func(g Gap) bool {
+			return g.Cause == "lost" && g.From <= all[next].at+slack && g.To >= all[next-1].at-slack
+		})
+		if !told {
+			hidden = append(hidden, n)
+		}
+	}
+	return hidden
 }
 
 // backfilled returns which numbers between the first and the last are missing, how many came, and how many of these as history only.

@@ -96,6 +96,10 @@ func buildDir() string {
 }
 
 func TestMain(m *testing.M) {
+	if at := os.Getenv(diskAt); at != "" {
+		serveDisk(at, os.Getenv(diskOf))
+		return
+	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue && runtime.NumCPU() < 4 {
 		f.Value.Set("4") // most of a scenario is waiting

@@ -226,6 +226,27 @@ func TestBackfillGoesOn(t *testing.T) {
 	})
 }
 
+// TestUnbearableHistory: a device that drops the link whenever it is asked for its history is asked so often and no more, and then stays connected.
+func TestUnbearableHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}, always: errors.New("the connection was reset")}
+		var asks int
+		got := filledBy(t, f, 0, func(p *Poller) {
+			f.down(300 * time.Second)
+			time.Sleep(time.Hour)
+			f.change(func() { asks = f.asks })
+			f.down(300 * time.Second)
+			time.Sleep(time.Hour)
+			if !p.Stats().Up {
+				t.Error("the link is down")
+			}
+		})
+		if asks != maxLapses || f.asks != asks || len(got) > 0 || strings.Count(f.log.String(), "is not asked for this group's until") != 1 {
+			t.Errorf("asked %d and %d times; %v; log: %s", asks, f.asks, got, &f.log)
+		}
+	})
+}
+
 // TestMissing: what a poller that ends leaves to the next: since before the last push, since the begin of an outage, since what it was told when it was
 // never connected, and nothing when all is polled.
 func TestMissing(t *testing.T) {

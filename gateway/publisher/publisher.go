@@ -145,12 +145,17 @@ type ending struct {
 	progress  bool // its end was put down to a stream that was not known to be refused
 }
 
+// step begins a step of the session for the watchdog, until it is ended.
+func (p *Publisher) step() (end func()) {
+	p.busy.Store(max(int64(time.Since(p.born)), 1))
+	return func() { p.busy.Store(0) }
+}
+
 // serve opens one session and uses it until it ends.
 func (p *Publisher) serve(ctx context.Context) ending {
 	start := time.Now()
-	p.busy.Store(max(int64(time.Since(p.born)), 1)) // a dial has a time limit of its own: one that outlasts the watchdog's hangs
-	l, err := p.o.Dialer.Dial(ctx, p.o.Format.Will())
-	p.busy.Store(0)
+	defer p.step()()
+	l, err := p.o.Dialer.Dial(ctx, p.o.Format.Will()) // it has a time limit of its own: one that outlasts the watchdog's hangs
 	if err != nil {
 		return ending{err: err}
 	}
@@ -160,7 +165,9 @@ func (p *Publisher) serve(ctx context.Context) ending {
 		err = l.Subscribe(filters...)
 	}
 	if err == nil {
+		p.busy.Store(0)
 		err = s.run(ctx)
+		p.step()
 	}
 	e := s.end(err)
 	_ = l.Close()

@@ -62,10 +62,3 @@ func (h *Health) code() int {
 	}
 	return http.StatusOK
 }
-
-func withCause(state, cause string) string {
-	if cause == "" {
-		return state
-	}
-	return state + ": " + cause
-}

@@ -182,7 +182,7 @@ func (x *Stall) judge() State {
 func (d *Destination) judge() State {
 	st := State{Kind: "destination", Name: d.Name, State: StateOK, Since: d.Since}
 	if d.State != StateConnected {
-		st.State, st.Reason = StateDown, withCause(d.State, d.LastError)
+		st.State, st.Reason = StateDown, cmp.Or(d.LastError, d.State) // the state changes with each attempt
 		st.Do = "its readings are kept, and it is tried again"
 		return st
 	}

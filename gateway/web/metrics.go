@@ -203,7 +203,7 @@ func (e *exposition) devices(s *Snapshot) {
 	bad("millrace_tags_bad", "gauge", "Tags whose last reading is bad, by the class of its reason.", func(d *Device) *BadCounts { return &d.BadTagsBy })
 	e.family("millrace_clock_set", "gauge", "0 when the machine's clock is known not to be set.")
 	e.count(bit(s.Clock.State != StateUnset))
-	e.family("millrace_device_clock_skew_seconds", "gauge", "The device's clock less ours, by its newest source times.")
+	e.family("millrace_device_clock_skew_seconds", "gauge", "The device's clock less ours, by source times that are news.")
 	for i := range s.Devices {
 		if skew := s.Devices[i].Skew; skew != nil {
 			e.series(*skew, "device", s.Devices[i].Name)

@@ -121,7 +121,7 @@ type Device struct {
 	Connects   *Connects `json:"connects,omitempty"`    // of its connection, at the first device of that; nil at the others
 	Trouble    Trouble   `json:"-"`                     // with its connection, where the readings do not tell it
 	Rule       RuleFault `json:"-"`                     // with a rule that is to select tags
-	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by its newest source times; nil = it tells none
+	Skew       *float64  `json:"clock_skew_seconds"`    // its clock less ours, by source times that are news; nil = none was of late
 	BadTag     string    `json:"bad_tag"`               // the first whose last reading is bad
 	BadReason  string    `json:"bad_reason"`
 	BadBy      BadCounts `json:"bad_readings"` // since the process started

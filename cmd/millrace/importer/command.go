@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/drivers/files"
 	"millrace/gateway/web"
 )
 
@@ -92,13 +93,11 @@ func readFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, unreadable(path, err)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, unreadable(path, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxInput+1))
-	if err != nil {
+	data, err := files.Read(path, maxInput)
+	switch {
+	case errors.Is(err, files.ErrTooLarge):
+		return nil, errInput
+	case err != nil:
 		return nil, unreadable(path, err)
 	}
 	return data, nil

@@ -19,6 +19,8 @@ const (
 	maxDepth    = 16 // of nested tag groups
 )
 
+var errInput = fmt.Errorf("the file has over %d MiB; split it", maxInput>>20)
+
 // Options is what the user knows and the file may not say.
 type Options struct {
 	Device   string        // name of the device where the file has none, "" = imported
@@ -98,7 +100,7 @@ func Import(format string, data []byte, o Options) (*Result, error) {
 		return nil, fmt.Errorf("there is no format %q; use one of %s", format, strings.Join(Formats(), ", "))
 	}
 	if len(data) > maxInput {
-		return nil, fmt.Errorf("the file has over %d MiB; split it", maxInput>>20)
+		return nil, errInput
 	}
 	b := newBuilder(o)
 	err := read(b, format, data)

@@ -18,12 +18,12 @@ import (
 	"millrace/gateway/config"
 )
 
-var files = map[string]string{"kepware-csv": "kepware.csv", "kepware-json": "kepware.json", "neuron-csv": "neuron.csv", "telegraf": "telegraf.toml", "benthos-umh": "umh.yaml",
+var samples = map[string]string{"kepware-csv": "kepware.csv", "kepware-json": "kepware.json", "neuron-csv": "neuron.csv", "telegraf": "telegraf.toml", "benthos-umh": "umh.yaml",
 	"openmodbus": "openmodbus.yaml"}
 
 func imported(t *testing.T, format string) *Result {
 	t.Helper()
-	data, err := os.ReadFile("testdata/" + files[format])
+	data, err := os.ReadFile("testdata/" + samples[format])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func at(list []string, i int) string {
 
 // TestConfigAcceptsTheOutput loads what was written with the real config and driver.
 func TestConfigAcceptsTheOutput(t *testing.T) {
-	for format := range files {
+	for format := range samples {
 		t.Run(format, func(t *testing.T) {
 			r := imported(t, format)
 			for _, d := range r.Devices {
@@ -352,7 +352,7 @@ func TestImportRefuses(t *testing.T) {
 }
 
 func fuzz(f *testing.F, format string) {
-	data, err := os.ReadFile("testdata/" + files[format])
+	data, err := os.ReadFile("testdata/" + samples[format])
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func archive(t testing.TB, files map[string]string) []byte {
 // TestWorkbook imports the same from a workbook as from its CSV, down to the remarks and the lines that they name.
 func TestWorkbook(t *testing.T) {
 	for _, format := range []string{"neuron-csv", "kepware-csv"} {
-		table, err := os.ReadFile("testdata/" + files[format])
+		table, err := os.ReadFile("testdata/" + samples[format])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,9 @@ func (s *Server) browse(r *ua.BrowseRequest) (ua.Response, ua.StatusCode) {
 	if n := s.opts.MaxNodesPerBrowse; n > 0 && len(r.NodesToBrowse) > n {
 		return nil, ua.StatusBadTooManyOperations
 	}
+	if s.opts.OnBrowse != nil {
+		s.opts.OnBrowse()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	res := &ua.BrowseResponse{}

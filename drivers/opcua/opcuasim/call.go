@@ -56,6 +56,9 @@ func (s *Server) callOne(made *session, r *ua.CallMethodRequest) *ua.CallMethodR
 	result := &ua.CallMethodResult{}
 	switch {
 	case len(s.notifiers) > 0 && key == node{uaURI, fmt.Sprintf("i=%d", id.ConditionType_ConditionRefresh)}:
+		if s.opts.OnRefresh != nil {
+			s.opts.OnRefresh()
+		}
 		if result.StatusCode = ua.StatusCode(s.opts.RefuseRefresh); result.StatusCode == ua.StatusOK {
 			result.StatusCode = s.refreshConditions(made, r)
 		}

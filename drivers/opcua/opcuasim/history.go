@@ -96,5 +96,14 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 		result.ContinuationPoint = binary.LittleEndian.AppendUint32(nil, uint32(at))
 	}
 	result.HistoryData = ua.NewExtensionObject(data)
+	if spoil := s.opts.SpoilHistory; spoil != nil {
+		spoil(n.NodeID.String(), result)
+	}
 	return result
 }
+
+// Raw is what stands where a structure should, byte by byte: see Options.SpoilHistory.
+type Raw []byte
+
+// Encode implements ua.BinaryEncoder.
+func (r Raw) Encode() ([]byte, error) { return r, nil }

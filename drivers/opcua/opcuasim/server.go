@@ -58,17 +58,23 @@ type Options struct {
 	RefuseDeadband uint32
 	// RefuseRefresh, when set, is the status with which a ConditionRefresh is refused.
 	RefuseRefresh uint32
+	// OnRefresh, when set, is called before a ConditionRefresh is answered.
+	OnRefresh func()
 
 	// HistoryPage is the most values of a node's history in one answer, 0 for as many as are asked for.
 	HistoryPage int
 	// HistoryCut is the like number, but that there are more is not said. HistoryPlaces is how many places in histories the server keeps, 0 for as many as are asked for.
 	HistoryCut, HistoryPlaces int
+	// SpoilHistory may change what is answered of the past of a node.
+	SpoilHistory func(node string, r *ua.HistoryReadResult)
 
 	// Ahead is how far the server's clock is ahead of ours.
 	Ahead time.Duration
 
 	// Browsable makes the server one that answers Browse.
 	Browsable bool
+	// OnBrowse, when set, is called before a Browse request is answered.
+	OnBrowse func()
 	// MaxNodesPerBrowse is how many nodes one such request may name, 0 = no limit.
 	MaxNodesPerBrowse int
 

@@ -12,13 +12,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"millrace/drivers/files"
 	"millrace/gateway/link"
 )
 
@@ -100,7 +100,7 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 func (f *TLS) load(host string) (*tls.Config, error) {
 	c := &tls.Config{ServerName: cmp.Or(f.ServerName, host), MinVersion: tls.VersionTLS12}
 	if f.CAFile != "" {
-		pem, err := readPEM(f.CAFile)
+		pem, err := files.Read(f.CAFile, maxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read CA certificates: %w", err)
 		}
@@ -112,8 +112,8 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 	if f.CertFile == "" {
 		return c, nil
 	}
-	cert, certErr := readPEM(f.CertFile)
-	key, keyErr := readPEM(f.KeyFile)
+	cert, certErr := files.Read(f.CertFile, maxPEM)
+	key, keyErr := files.Read(f.KeyFile, maxPEM)
 	pair, err := tls.X509KeyPair(cert, key)
 	if err := cmp.Or(certErr, keyErr, err); err != nil {
 		return nil, fmt.Errorf("read client certificate and key: %w", err)
@@ -124,18 +124,6 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 
 // maxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
 const maxPEM = 1 << 20
-
-// readPEM reads a regular file: a pipe or device could keep a connect waiting for ever.
-func readPEM(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxPEM {
-		return nil, fmt.Errorf("%q is not a regular file of at most %d bytes", path, maxPEM)
-	}
-	return os.ReadFile(path)
-}
 
 // maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and
 // 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.

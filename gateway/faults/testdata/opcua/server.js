@@ -2,8 +2,8 @@
 // with the gateway's. Usage: node server.js PORT FIRST DIRECTORY [secured]. It listens on 127.0.0.1 only, prints
 // "READY PORT" when it serves, and keeps its certificates in DIRECTORY. Secured, it also offers every policy, signed and encrypted,
 // and knows the user "operator" with the password "päss", "slow", whose login takes 10 s, and the one whose certificate is DIRECTORY/user.der when it starts. A last argument
-// adds what costs: "alarms" events all the time, "many COUNT [MILLISECONDS]" variables that count, once a second by default, "growing" a variable more each second, which the server tells. "certificate NAME"
-// "conformance" node-opcua's own nodes for conformance tests. "certificate NAME"
+// adds what costs: "alarms" events all the time, "many COUNT [MILLISECONDS]" variables that count, once a second by default, "growing" a variable more each second, which the server tells.
+// "conformance" node-opcua's own nodes for conformance tests. "wary" takes no client whose certificate is not in DIRECTORY/pki/trusted/certs. "certificate NAME"
 // makes it the server of NAME.pem and NAME.key, which pki.js has made, with no nodes of its own.
 "use strict";
 const fs = require("fs");
@@ -38,7 +38,7 @@ ServerSecureChannelLayer.g_MinimumSecureTokenLifetime = 1000; // 2500 by itself:
 
 async function main() {
   const certificates = new opcua.OPCUACertificateManager({
-    automaticallyAcceptUnknownCertificate: true,
+    automaticallyAcceptUnknownCertificate: process.argv[6] !== "wary",
     rootFolder: path.join(directory, "pki"),
   });
   await certificates.initialize();
