@@ -49,21 +49,18 @@ func (b *Buffer) commit() error { return b.commitOr(false) }
 // commitOr is commit, but when there is nothing to commit and something to remember it writes, if
 // asked, the checkpoint into state.db.
 func (b *Buffer) commitOr(checkpoint bool) error {
-	bytes, streams := b.survey()
-	if bytes == 0 {
+	if bytes, _ := b.survey(); bytes == 0 {
 		return b.settleIdle(checkpoint)
 	}
-	written, err := b.tryCommit(bytes, streams)
+	written, err := b.tryCommit()
 	if err == nil && len(written.recs) == 0 { // all was acknowledged while room was made
 		return b.settleIdle(checkpoint)
 	}
 	if errors.Is(err, errUnsound) { // the file is to blame, and it is given up: the disk may be well
-		bytes, streams = b.survey()
-		written, err = b.tryCommit(bytes, streams)
+		written, err = b.tryCommit()
 	}
 	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
-		bytes, streams = b.survey()
-		written, err = b.tryCommit(bytes, streams)
+		written, err = b.tryCommit()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,12 +96,12 @@ func (b *Buffer) commitWorks() {
 }
 
 // tryCommit makes room, collects and writes.
-func (b *Buffer) tryCommit(bytes int64, streams map[*Stream]bool) (written *batch, err error) {
-	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+func (b *Buffer) tryCommit() (written *batch, err error) {
 	if err := b.checkNames(); err != nil {
 		return nil, err
 	}
-	bytes, streams = b.survey() // more, when a file is gone
+	// Producers go on appending while room is made: what comes on top must fit as well, else once more.
+	bytes, streams := b.survey()
 	margin := b.o.TailBytes / 8
 	if b.o.WhenFull == DropNewest {
 		margin = 0 // Append saw to it

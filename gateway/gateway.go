@@ -78,9 +78,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
 	g.tellUnclean(cfg)
-	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
-			"path", cfg.Buffer.Path, "room", room, "max_size", cfg.Buffer.MaxSize)
+			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
 	}
 	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
