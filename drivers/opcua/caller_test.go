@@ -26,11 +26,14 @@ func giving(asked *int, args ...telemetry.Value) func([]drivers.Argument) ([]tel
 
 // TestCallRefusals: what is not called, what the server refuses, and what it leaves open. The link is good after each.
 func TestCallRefusals(t *testing.T) {
-	s := start(t, opcuasim.Options{Browsable: true}, 1)
+	s := start(t, opcuasim.Options{Browsable: true, Namespaces: []string{"urn:millrace:machine", "urn:other"}}, 1)
 	var status atomic.Uint32
 	in := []opcuasim.Argument{{Name: "n", Type: id.UInt16, Rank: -1}}
 	s.AddMethod("Start", opcuasim.Method{Inputs: in, Call: func([]any) ([]any, uint32) { return nil, status.Load() }})
 	s.AddMethod("Load", opcuasim.Method{Inputs: []opcuasim.Argument{{Name: "recipe", Type: id.Structure, Rank: -1}}, Call: func([]any) ([]any, uint32) { return nil, 0 }})
+	for ns := range 2 {
+		s.AddMethod("Twice", opcuasim.Method{Namespace: ns, Call: func([]any) ([]any, uint32) { return nil, 0 }})
+	}
 	d := connect(t, connection(s.Endpoint(), 10*time.Second, "ns=2;s=v0"))
 	const open = "; it is not known whether the server carried it out: see what the machine does"
 	for _, c := range []struct {
@@ -46,6 +49,8 @@ func TestCallRefusals(t *testing.T) {
 		{"i=85", "Start", nil, 0, "the method takes 1 arguments, not 0", 1},
 		{"i=85", "Load", []telemetry.Value{telemetry.Uint(1)}, 0, `argument "recipe": values of type structure are not written`, 1},
 		{"i=85", "Stop", nil, 0, `the object i=85 has no method "Stop"; it has "`, 0},
+		{"i=85", "Twice", nil, 0, `the object i=85 has more than one method "Twice"; give the node id, nsu=urn:`, 0},
+		{"i=85", "nsu=urn:other;s=Twice", nil, 0, "", 1},
 		{"i=99999", "Start", nil, 0, "the node cannot be browsed: BadNodeIdUnknown", 0},
 		{"nsu=urn:nobody;s=x", "Start", nil, 0, `the server has no namespace "urn:nobody"`, 0},
 		{"i=86", "nsu=urn:millrace:machine;s=Start", []telemetry.Value{telemetry.Uint(1)}, 0, "BadMethodInvalid: ", 1},
