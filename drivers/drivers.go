@@ -171,6 +171,39 @@ type WriteTyper interface {
 	WriteType(ctx context.Context, g Ref, tag int) (typ telemetry.DataType, array bool, err error)
 }
 
+// Caller is a driver whose devices have methods.
+type Caller interface {
+	// CheckMethod returns why the method can never be called, as far as the config alone tells, in words for `check`; nil where only a try
+	// will tell.
+	CheckMethod(m Method) error
+	// Call asks the device what a method takes, has give turn that into the values of the arguments, calls the method and returns what it gives.
+	// give is called once at most, right before the call; its error is returned as it is, and nothing is called then. An error that wraps ErrLink
+	// says that the link is down. A call that got no answer is never made again.
+	Call(ctx context.Context, m Method, give func(takes []Argument) ([]telemetry.Value, error)) ([]Result, error)
+}
+
+// Method is a method of a device, in words of the config that the driver understands.
+type Method struct {
+	Device int    // index into the connection's devices
+	Object string // what has the method; "" = not given
+	Node   string // the method itself
+}
+
+// Argument is what a method takes: a value of a type, or an array of them. The texts are the device's.
+type Argument struct {
+	Name  string
+	Type  telemetry.DataType // AnyType: none that can be given
+	Array bool
+}
+
+// Result is one value that a method gave. The texts are the device's.
+type Result struct {
+	Name   string          // "" where the device does not say one
+	Type   string          // the driver's word
+	Value  telemetry.Value // KindNone where there is none, or none that can be shown
+	Reason string          // why there is none, or what is to be said of it
+}
+
 // Warner is a driver that learns of things that no reading tells.
 type Warner interface {
 	// Warning returns what an operator should know since the last call, "" for nothing: one sentence a minute at most.

@@ -14,7 +14,7 @@ var ErrDevice = errors.New("device gives no usable answer")
 // It is also how Connect says that it has waited for the device: it is called again soon.
 var ErrAbsent = errors.New("the device is not there")
 
-// ErrLink marks an error of Writer.Write that means the link is down.
+// ErrLink marks an error of Writer.Write or Caller.Call that means the link is down.
 var ErrLink = errors.New("connection is down")
 
 // ErrClosed marks an error of Driver.Read that means the peer had closed the connection. io.EOF, io.ErrUnexpectedEOF,

@@ -29,6 +29,20 @@ func (g *Gateway) Write(ctx context.Context, device, tag, value string) (*web.Wr
 	return &web.Written{Device: device, Tag: tag, Value: value, Seconds: time.Since(start).Seconds()}, nil
 }
 
+// Call calls a method of equipment, if the config allows it.
+func (g *Gateway) Call(ctx context.Context, device, method string, arguments []string) (*web.Called, error) {
+	start := time.Now()
+	results, err := g.commands.Call(ctx, command.Request{Device: device, Method: method, Arguments: arguments, From: "the local socket"})
+	if err != nil {
+		return nil, err
+	}
+	called := &web.Called{Device: device, Method: method, Results: make([]web.Result, len(results)), Seconds: time.Since(start).Seconds()}
+	for i, r := range results {
+		called.Results[i] = web.NewResult(r.Name, r.Type, r.Reason, r.Value)
+	}
+	return called, nil
+}
+
 // askTime is how long a request that a tool asks for may keep its line from the polls.
 const askTime = 10 * time.Second
 

@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"path/filepath"
-	"slices"
+	"reflect"
 
 	"millrace/gateway/config"
 	"millrace/gateway/web"
@@ -75,7 +75,7 @@ func settings(c *web.Change, old, cfg *config.Config) {
 		{"grace_time", old.GraceTime != cfg.GraceTime},
 		{"log.level", old.Log.Level != cfg.Log.Level},
 		{"web", old.Web != cfg.Web},
-		{"writes", !slices.Equal(old.Writes, cfg.Writes)},
+		{"writes", !reflect.DeepEqual(old.Writes, cfg.Writes)},
 	} {
 		if k.changed {
 			c.Settings = append(c.Settings, k.key)

@@ -10,7 +10,6 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
-	"millrace/gateway/command"
 	"millrace/gateway/config"
 	"millrace/gateway/pipeline"
 	"millrace/gateway/poller"
@@ -215,76 +214,6 @@ func (c *connection) describe(ref drivers.Ref, details []telemetry.Details) {
 	}
 	schema := c.pipelines[at].Describe(details)
 	c.groups[at].values.Describe(schema.Tags)
-}
-
-// rulesFor returns the rules that allow writes to tags of a connection.
-func rulesFor(cfg *config.Config, c *config.Connection) (rules []config.Write) {
-	for _, w := range cfg.Writes {
-		for _, d := range c.Devices {
-			if d.Name == w.Device {
-				rules = append(rules, w)
-			}
-		}
-	}
-	return rules
-}
-
-// allowed is what may be written over a connection. It is no part of it, so that other rules do not exchange it.
-type allowed struct {
-	rules   []config.Write
-	targets []command.Target
-}
-
-// allow finds the tags that the rules name: of two with one name, the first. The driver at work belongs to its poller, so
-// that another one, which never connects, says what the tags are.
-func allow(conn *connection, c *config.Connection, rules []config.Write) (allowed, error) {
-	if len(rules) == 0 {
-		return allowed{}, nil
-	}
-	d, err := c.Protocol.New(c.Connection)
-	if err != nil {
-		return allowed{}, fmt.Errorf("prepare writes of device %q: %w", c.Devices[0].Name, err)
-	}
-	defer d.Close()
-	return allowed{rules, targets(conn, c, d, rules)}, nil
-}
-
-func targets(conn *connection, c *config.Connection, d drivers.Driver, rules []config.Write) (list []command.Target) {
-	for _, w := range rules {
-		rule := command.Rule{Device: w.Device, Tag: w.Tag, Min: w.Min, Max: w.Max, Ranged: w.Ranged, Count: w.Count, Per: w.Per}
-		if t, ok := target(c, d, &rule); ok {
-			t.Do = conn.poller.Do
-			list = append(list, t)
-		}
-	}
-	return list
-}
-
-func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command.Target, bool) {
-	for i, dev := range c.Devices {
-		for j := range dev.Groups {
-			for k := range dev.Groups[j].Tags {
-				tag := &dev.Groups[j].Tags[k]
-				if dev.Name != rule.Device || tag.Name != rule.Tag {
-					continue
-				}
-				t := command.Target{Rule: *rule, Group: drivers.Ref{Device: i, Group: j}, Index: k, Tag: *tag}
-				_, t.Asks = d.(drivers.WriteTyper)
-				if types := dataTypes(d, t.Group); types != nil {
-					t.Type = types[k]
-				}
-				return t, true
-			}
-		}
-	}
-	return command.Target{}, false
-}
-
-func dataTypes(d drivers.Driver, g drivers.Ref) []telemetry.DataType {
-	if t, ok := d.(drivers.Typed); ok {
-		return t.DataTypes(g)
-	}
-	return nil
 }
 
 // stopPatience is how long a poller that is told to stop may finish its poll. A device that takes longer has its

@@ -21,9 +21,10 @@ import (
 
 // shown is a gateway that has only a snapshot and a store to show, judged as the real one is.
 type shown struct {
-	judge *judge
-	snap  web.Snapshot
-	buf   *buffer.Buffer
+	web.Gateway // nil: nothing is asked but what follows
+	judge       *judge
+	snap        web.Snapshot
+	buf         *buffer.Buffer
 }
 
 func (f *shown) Snapshot() *web.Snapshot {
@@ -33,19 +34,13 @@ func (f *shown) Snapshot() *web.Snapshot {
 	f.judge.stamp(&s)
 	return &s
 }
-func (f *shown) Buffer() *buffer.Buffer                        { return f.buf }
-func (f *shown) Values() *values.Table                         { return values.New() }
-func (f *shown) ResetLearned(string, string) ([]string, error) { return nil, nil }
-func (f *shown) Ack(string) (web.Seen, error)                  { return web.Seen{}, nil }
-func (f *shown) Reload(context.Context) (*web.Change, error)   { return nil, errStopping }
-func (f *shown) Ask(_ context.Context, _, _ string, _ []byte) (*web.Asked, error) {
-	return nil, errStopping
-}
+func (f *shown) Buffer() *buffer.Buffer                                     { return f.buf }
+func (f *shown) Values() *values.Table                                      { return values.New() }
+func (f *shown) ResetLearned(string, string) ([]string, error)              { return nil, nil }
+func (f *shown) Ack(string) (web.Seen, error)                               { return web.Seen{}, nil }
+func (f *shown) Reload(context.Context) (*web.Change, error)                { return nil, errStopping }
 func (f *shown) BeginReading(string) (step, end func())                     { return func() {}, func() {} }
 func (f *shown) Trace(context.Context, string) (<-chan web.Exchange, error) { return nil, errStopping }
-func (f *shown) Write(_ context.Context, _, _, _ string) (*web.Written, error) {
-	return nil, errStopping
-}
 
 var judged = time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -136,7 +137,7 @@ func (g *Gateway) prepareConnections(cfg *config.Config, next *running) error {
 		}
 		next.connections = append(next.connections, conn)
 		may, rules := g.running.writes[conn], rulesFor(cfg, &c)
-		if !slices.Equal(may.rules, rules) {
+		if !reflect.DeepEqual(may.rules, rules) {
 			var err error
 			if may, err = allow(conn, &c, rules); err != nil {
 				return err

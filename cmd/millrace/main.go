@@ -109,7 +109,7 @@ Every command that works with a config takes millrace.yaml of the current folder
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newLearned(), newAck(), newBuffer(), importer.New(func(err error) error { return &exitError{exitFailed, err} }), importer.NewTemplate(),
+	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newCall(), newLearned(), newAck(), newBuffer(), importer.New(func(err error) error { return &exitError{exitFailed, err} }), importer.NewTemplate(),
 		modbustool.New(modbustool.Host{Protocols: protocols, StorePath: storePath, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())
 	for _, cmd := range root.Commands() {

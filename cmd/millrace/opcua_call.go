@@ -21,7 +21,8 @@ func newOPCUACall(pki *pkiFlags) *cobra.Command {
 		Use:   "call URL OBJECT METHOD [ARGS] --yes",
 		Short: "Call a method of an OPC UA server",
 		Long: `Call a method of an object. METHOD is its node id, or its name below the object. Without --yes it shows what the method takes and gives, and
-calls nothing. Arguments are read as the types that the server says they have; an array is written as JSON has it: "[1, 2, 3]".
+calls nothing. Arguments are read as the types that the server says they have; an array is written as JSON has it: "[1, 2, 3]". A running
+gateway calls by itself only what its config lists under writes:, with millrace call; this command asks no config.
 
 ` + ownSession,
 		Example: `  millrace opcua call opc.tcp://192.168.1.20:4840 "ns=2;s=Machine" Home

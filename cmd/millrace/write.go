@@ -15,7 +15,7 @@ import (
 )
 
 func newWrite() *cobra.Command {
-	var file, path string
+	var at gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "write DEVICE/TAG VALUE",
 		Short: "Write a value to equipment through the running gateway, if its config allows it",
@@ -30,11 +30,9 @@ rate, and answers when the device has confirmed. The value is as people see it, 
 			return cobra.ExactArgs(2)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := path, error(nil)
-			if dir == "" {
-				if dir, err = storePath(file); dir == "" {
-					return &exitError{exitFailed, err}
-				}
+			dir, err := at.dir()
+			if err != nil {
+				return &exitError{exitFailed, err}
 			}
 			done, err := write(cmd.Context(), dir, args[0], strings.TrimPrefix(args[1], " "))
 			if err != nil {
@@ -44,9 +42,28 @@ rate, and answers when the device has confirmed. The value is as people see it, 
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	at.register(cmd)
 	return cmd
+}
+
+// gatewayFlags say which running gateway is asked.
+type gatewayFlags struct{ file, path string }
+
+func (f *gatewayFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
+	cmd.Flags().StringVar(&f.path, "path", "", "directory of the gateway's store, instead of a config")
+}
+
+// dir returns the directory of its store. A config with mistakes may still say it.
+func (f *gatewayFlags) dir() (string, error) {
+	if f.path != "" {
+		return f.path, nil
+	}
+	dir, err := storePath(f.file)
+	if dir == "" {
+		return "", err
+	}
+	return dir, nil
 }
 
 func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
@@ -69,8 +86,32 @@ func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
 // tellUnknown returns refused, or where the gateway refused because it has no such device or tag, an error that says so with the
 // name that was probably meant.
 func tellUnknown(ctx context.Context, c *web.Client, device, tag string, refused error) error {
+	if err := tellUnknownDevice(ctx, c, device, refused); err != refused || !judged(refused) {
+		return err
+	}
+	list, err := c.Values(ctx, device, "", false)
+	if err != nil || len(list) == 0 {
+		return refused
+	}
+	var names []string
+	for i := range list {
+		names = append(names, list[i].Tag)
+	}
+	if slices.Contains(names, tag) {
+		return refused
+	}
+	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))
+}
+
+// judged reports whether the gateway itself has refused, and not for being busy.
+func judged(refused error) bool {
 	var said *web.Refusal
-	if !errors.As(refused, &said) || said.Code == http.StatusServiceUnavailable {
+	return errors.As(refused, &said) && said.Code != http.StatusServiceUnavailable
+}
+
+// tellUnknownDevice is tellUnknown for the device alone.
+func tellUnknownDevice(ctx context.Context, c *web.Client, device string, refused error) error {
+	if !judged(refused) {
 		return refused
 	}
 	s, err := c.Snapshot(ctx)
@@ -84,18 +125,7 @@ func tellUnknown(ctx context.Context, c *web.Client, device, tag string, refused
 	if !slices.Contains(names, device) {
 		return fmt.Errorf("the gateway has no device %q; %s", device, meant(device, names, "millrace values"))
 	}
-	list, err := c.Values(ctx, device, "", false)
-	if err != nil || len(list) == 0 {
-		return refused
-	}
-	names = names[:0]
-	for i := range list {
-		names = append(names, list[i].Tag)
-	}
-	if slices.Contains(names, tag) {
-		return refused
-	}
-	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))
+	return refused
 }
 
 // meant is what to do about an unknown name.

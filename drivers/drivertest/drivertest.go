@@ -38,6 +38,9 @@ type Suite struct {
 	// what it refuses while it confirms the others. Both nil: writing is not tried.
 	Writes, Refused []drivers.Write
 
+	// For a drivers.Caller: methods of the device. Nil: calling is not tried.
+	Calls *Calls
+
 	// For a drivers.Browser: addresses that it finds below the root. Nil: only what holds for every device is tried.
 	Browsable []string
 
@@ -103,6 +106,8 @@ var checks = []check{
 	{"subscribed groups are pushed until the link is lost", nil, checkSubscribe},
 	{"writes are confirmed or refused one by one", func(s *Suite) bool { return len(s.Writes) > 0 }, checkWrite},
 	{"write without a link says so", func(s *Suite) bool { return len(s.Writes) > 0 }, checkWriteDown},
+	{"methods are called once, with arguments that were given", func(s *Suite) bool { return s.Calls != nil }, checkCall},
+	{"call without a link says so", func(s *Suite) bool { return s.Calls != nil }, checkCallDown},
 	{"browse finds what is there and ends", nil, checkBrowse},
 	{"history is whole, in order and in its bounds", func(s *Suite) bool { return s.HistoryTo > 0 }, checkHistory},
 	{"data types are those of the readings", nil, checkTypes},

@@ -19,6 +19,7 @@ type plant struct {
 	full         bool          // the driver is everything that a driver can be
 	cut          bool          // the connection was cut since Connect
 	lost         func()        // ends the pushes of the connection
+	called       int           // methods
 	stop         chan struct{} // ends what a leaky driver leaves behind
 }
 

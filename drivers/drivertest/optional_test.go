@@ -12,7 +12,7 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// full is a fake that is all that a driver can be: Subscriber, Writer, WriteTyper, Browser, Historian and Typed.
+// full is a fake that is all that a driver can be: Subscriber, Writer, WriteTyper, Caller, Browser, Historian and Typed.
 type full struct {
 	*fake
 	pushes chan drivers.Push
@@ -113,6 +113,53 @@ func (f *full) WriteType(ctx context.Context, g drivers.Ref, tag int) (telemetry
 		return telemetry.StringType, false, nil
 	}
 	return telemetry.Int64Type, f.fault == "type of an array", nil
+}
+
+func (f *full) CheckMethod(m drivers.Method) error {
+	if f.fault == "none may be called" || m.Node == "" && f.fault != "all may be called" {
+		return errors.New("no method is named")
+	}
+	return nil
+}
+
+func (f *full) Call(ctx context.Context, m drivers.Method, give func([]drivers.Argument) ([]telemetry.Value, error)) ([]drivers.Result, error) {
+	takes := []drivers.Argument{{Name: "n", Type: telemetry.Int64Type}}
+	switch down := f.down || !f.open; {
+	case down && f.fault == "call into nothing":
+	case down && f.fault == "down unsaid":
+		return nil, errors.New("no connection")
+	case down && f.fault == "asks in vain":
+		_, _ = give(takes)
+		return nil, drivers.ErrLink
+	case down, m.Node != "start" && f.fault == "missing is a lost link":
+		return nil, drivers.ErrLink
+	case m.Node != "start" && f.fault != "a method too many":
+		return nil, errors.New("no such method")
+	}
+	switch f.fault {
+	case "calls before":
+		f.called++
+	case "asks twice":
+		_, _ = give(takes)
+	case "takes nothing":
+		takes = nil
+	case "takes another type":
+		takes[0].Type = telemetry.StringType
+	}
+	args, err := give(takes)
+	switch {
+	case err != nil && f.fault == "own words for a refusal":
+		return nil, errors.New("refused")
+	case err != nil:
+		return nil, err
+	case f.fault == "calls twice":
+		f.called++
+	}
+	f.called++
+	if f.fault == "gives nothing" {
+		return nil, nil
+	}
+	return []drivers.Result{{Value: telemetry.Int(int64(args[0].Bits) + 1)}}, nil
 }
 
 func (f *full) Read(ctx context.Context, g drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
@@ -218,6 +265,8 @@ func fullSuite(p *plant) Suite {
 	}
 	s.Writes = []drivers.Write{{Tag: 0, Value: telemetry.Int(77)}}
 	s.Refused = []drivers.Write{{Tag: 2, Value: telemetry.Int(78)}}
+	s.Calls = &Calls{Method: drivers.Method{Node: "start"}, Args: []telemetry.Value{telemetry.Int(3)}, Results: []telemetry.Value{telemetry.Int(4)},
+		Missing: drivers.Method{Node: "stop"}, Impossible: []drivers.Method{{}}, Seen: func() int { return p.called }}
 	s.Browsable = []string{"a", "b"}
 	s.HistoryFrom, s.HistoryTo = 100, 200
 	s.AllocsPerReading = 0
@@ -231,8 +280,11 @@ func TestEachOptionalFaultIsSeen(t *testing.T) {
 	for want, faults := range map[string][]string{
 		"subscribed groups are pushed until the link is lost": {"not subscribed", "no channel", "foreign group", "foreign tag", "tag never pushed",
 			"push without a reason", "negative loss", "channel closed early", "channel left open", "channel open after close", "subscribes on"},
-		"writes are confirmed or refused one by one":   {"too few errors", "refusal unsaid", "refusal is a lost link", "refusal costs the others", "not written", "type not said", "another type", "type of an array"},
-		"write without a link says so":                 {"write into nothing", "link not named", "too few errors", "type out of nothing"},
+		"writes are confirmed or refused one by one": {"too few errors", "refusal unsaid", "refusal is a lost link", "refusal costs the others", "not written", "type not said", "another type", "type of an array"},
+		"write without a link says so":               {"write into nothing", "link not named", "too few errors", "type out of nothing"},
+		"methods are called once, with arguments that were given": {"calls before", "asks twice", "calls twice", "takes nothing", "takes another type", "gives nothing",
+			"own words for a refusal", "a method too many", "missing is a lost link", "all may be called", "none may be called"},
+		"call without a link says so":                  {"call into nothing", "down unsaid", "asks in vain"},
 		"browse finds what is there and ends":          {"node without a name", "node that leads nowhere", "nothing to browse", "not found", "browses on", "browse fails", "yields on", "break costs the link"},
 		"history is whole, in order and in its bounds": {"history fails", "no history", "before from", "at to", "newest first", "tag of another group", "past without a reason", "emits on", "remembers on"},
 		"data types are those of the readings":         {"too few types", "wrong type"},
@@ -251,7 +303,7 @@ func TestWhatTheSuiteSaysMustBeThere(t *testing.T) {
 	p := &plant{}
 	s := fullSuite(p)
 	p.full = false
-	for _, check := range []func(*Suite) error{checkWrite, checkWriteDown, checkHistory} {
+	for _, check := range []func(*Suite) error{checkWrite, checkWriteDown, checkCall, checkCallDown, checkHistory} {
 		if check(&s) == nil {
 			t.Error("a driver that cannot passes")
 		}

@@ -41,49 +41,58 @@ func (a *Argument) String() string { return a.Name + " " + a.form.String() }
 // Method looks a method up: by its node id, or by its name among those of the object.
 func (c *Client) Method(ctx context.Context, object, method string) (m *Method, err error) {
 	defer caught(&err)
-	names, err := c.namespaces(ctx)
+	return c.method(ctx, object, method)
+}
+
+func (d *driver) method(ctx context.Context, object, method string) (*Method, error) {
+	names, err := d.namespaces(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m = &Method{Name: method}
+	m := &Method{Name: method}
 	if m.object, err = encodeNode(object, names); err != nil {
 		return nil, err
 	}
 	if _, wrong := parseAddress(method); wrong != nil {
-		if method, err = c.methodNamed(ctx, object, method); err != nil {
+		if method, err = d.methodNamed(ctx, object, method); err != nil {
 			return nil, err
 		}
 	}
 	if m.node, err = encodeNode(method, names); err != nil {
 		return nil, err
 	}
-	return m, c.describe(ctx, method, m)
+	return m, d.signature(ctx, method, m)
 }
 
-// methodNamed returns the node id of an object's method.
-func (c *Client) methodNamed(ctx context.Context, object, name string) (string, error) {
+// methodNamed returns the node id of an object's method. Of two with one name, in two namespaces, none is taken.
+func (d *driver) methodNamed(ctx context.Context, object, name string) (found string, err error) {
 	var others []string
-	for n, err := range c.Browse(ctx, object) {
+	for n, err := range d.Browse(ctx, object) {
 		switch {
 		case err != nil:
 			return "", err
 		case n.Type != "method":
+		case n.Name == name && found != "" && n.ID != found:
+			return "", fmt.Errorf("the object %s has more than one method %q; give the node id, %s or %s", object, name, found, n.ID)
 		case n.Name == name:
-			return n.ID, nil
+			found = n.ID
 		case len(others) < maxHints:
 			others = append(others, fmt.Sprintf("%q", n.Name))
 		}
 	}
-	if len(others) == 0 {
+	switch {
+	case found != "":
+		return found, nil
+	case len(others) == 0:
 		return "", fmt.Errorf("the object %s has no methods; millrace opcua browse shows what there is", object)
 	}
 	return "", fmt.Errorf("the object %s has no method %q; it has %s", object, name, strings.Join(others, ", "))
 }
 
-// describe reads what a method takes and gives (OPC 10000-3, 5.7). One that says nothing takes and gives nothing.
-func (c *Client) describe(ctx context.Context, method string, m *Method) error {
+// signature reads what a method takes and gives (OPC 10000-3, 5.7). One that says nothing takes and gives nothing.
+func (d *driver) signature(ctx context.Context, method string, m *Method) error {
 	var below []drivers.Node
-	for n, err := range c.Browse(ctx, method) {
+	for n, err := range d.Browse(ctx, method) {
 		if err != nil {
 			return err
 		}
@@ -97,7 +106,7 @@ func (c *Client) describe(ctx context.Context, method string, m *Method) error {
 			continue
 		}
 		var err error
-		if *to, err = c.arguments(ctx, n.Address); err != nil {
+		if *to, err = d.arguments(ctx, n.Address); err != nil {
 			return fmt.Errorf("read %s of %s: %w", n.Name, m.Name, err)
 		}
 	}
@@ -105,8 +114,8 @@ func (c *Client) describe(ctx context.Context, method string, m *Method) error {
 }
 
 // arguments reads a list of arguments and finds out which built-in types they have.
-func (c *Client) arguments(ctx context.Context, address string) ([]Argument, error) {
-	names, err := c.namespaces(ctx)
+func (d *driver) arguments(ctx context.Context, address string) ([]Argument, error) {
+	names, err := d.namespaces(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +123,7 @@ func (c *Client) arguments(ctx context.Context, address string) ([]Argument, err
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.request(ctx, [][]byte{attributeOf(node, ua.AttributeIDValue)})
+	r, err := d.request(ctx, [][]byte{attributeOf(node, ua.AttributeIDValue)})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +137,7 @@ func (c *Client) arguments(ctx context.Context, address string) ([]Argument, err
 	all, err := argumentsIn(v.Variant)
 	for i := range all {
 		a := &all[i]
-		if a.form.kind, err = c.builtin(ctx, a.datatype, wire.TypeNull); err != nil {
+		if a.form.kind, err = d.builtin(ctx, a.datatype, wire.TypeNull); err != nil {
 			return nil, err
 		}
 		a.form.array, a.Array = a.rank >= 0, a.rank >= 0
@@ -171,12 +180,27 @@ func (r *reader) argument() Argument {
 	return a
 }
 
-// Call calls a method (OPC 10000-4, 5.11.2) with values of its inputs' types and returns what it gives. One that got no answer is
-// never called again by itself.
+// Call calls a method with values of its inputs' types and returns what it gives. One that got no answer is never called again by
+// itself.
 func (c *Client) Call(ctx context.Context, m *Method, args []telemetry.Value) (results []NodeValue, err error) {
 	defer caught(&err)
+	if results, err = c.call(ctx, m, args); err != nil {
+		err = c.broken(err)
+	}
+	if errors.Is(err, drivers.ErrLink) {
+		err = fmt.Errorf("%w; %s", err, uncalled)
+	}
+	return results, err
+}
+
+// uncalled is what is to be said of a call without an answer that settles it.
+const uncalled = "it is not known whether the server carried it out: see what the machine does"
+
+// call calls a method (OPC 10000-4, 5.11.2).
+func (d *driver) call(ctx context.Context, m *Method, args []telemetry.Value) (results []NodeValue, err error) {
+	defer caught(&err)
 	if len(args) != len(m.Inputs) {
-		return nil, fmt.Errorf("the method takes %d arguments, not %d", len(m.Inputs), len(args))
+		return nil, unfit(fmt.Sprintf("the method takes %d arguments, not %d", len(m.Inputs), len(args)))
 	}
 	body := append(binary.LittleEndian.AppendUint32(nil, 1), m.object...)
 	body = binary.LittleEndian.AppendUint32(append(body, m.node...), uint32(len(args)))
@@ -185,25 +209,21 @@ func (c *Client) Call(ctx context.Context, m *Method, args []telemetry.Value) (r
 			return nil, fmt.Errorf("argument %q: %w", m.Inputs[i].Name, err)
 		}
 	}
-	r, err := c.link.call(ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary,
+	r, err := d.link.call(ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary,
 		func(b []byte) ([]byte, error) { return append(b, body...), nil })
 	if err == nil {
-		results, err = c.results(&r, m)
+		d.decode.ctx, d.decode.group = ctx, nil
+		results, err = d.results(&r, m)
 	}
-	var refused statusError
 	var status refusal
-	if errors.As(err, &refused) {
-		err = refusal(refused)
+	if err == nil || errors.As(err, &status) && !status.unsure() {
+		return results, err
 	}
-	if err != nil && (!errors.As(err, &status) || status.unsure()) {
-		c.link.dead = c.link.dead || unlessRefused(err) != nil
-		return nil, fmt.Errorf("%w; it is not known whether the server carried it out: see what the machine does", err)
-	}
-	return results, err
+	return nil, unknown(err, uncalled)
 }
 
 // results takes a Call response behind its header.
-func (c *Client) results(r *reader, m *Method) (all []NodeValue, err error) {
+func (d *driver) results(r *reader, m *Method) (all []NodeValue, err error) {
 	if n := r.Count(1); r.Err == nil && n != 1 {
 		return nil, protocolError(fmt.Sprintf("the server answered with %d results for 1 call", n))
 	}
@@ -220,7 +240,7 @@ func (c *Client) results(r *reader, m *Method) (all []NodeValue, err error) {
 		from := r.B
 		r.Variant(0)
 		if len(all) < maxArguments && r.Err == nil {
-			all = append(all, c.shown(&wire.DataValue{Variant: from[:len(from)-len(r.B)]}))
+			all = append(all, d.shown(&wire.DataValue{Variant: from[:len(from)-len(r.B)]}))
 		}
 	}
 	switch {

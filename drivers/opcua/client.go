@@ -100,7 +100,7 @@ func moment(dateTime int64) time.Time {
 	return telemetry.Value{Kind: telemetry.KindTime, Bits: uint64(ticksOf(dateTime))}.AsTime()
 }
 
-func (c *Client) shown(v *wire.DataValue) (n NodeValue) {
+func (d *driver) shown(v *wire.DataValue) (n NodeValue) {
 	status := ua.StatusCode(v.Status)
 	n.Status = "Good"
 	if status&0xFFFF0000 != 0 {
@@ -113,7 +113,7 @@ func (c *Client) shown(v *wire.DataValue) (n NodeValue) {
 	if v.Variant == nil && status>>31 != 0 {
 		return n
 	}
-	value, reason := c.decode.value(v.Variant, wanted{})
+	value, reason := d.decode.value(v.Variant, wanted{})
 	if n.Value = value; reason != "" {
 		n.Reason = strings.TrimPrefix(n.Reason+"; "+reason, "; ")
 	}

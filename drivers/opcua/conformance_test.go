@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,15 @@ func TestConformance(t *testing.T) {
 	s.AddMachine(time.Now())
 	s.AddWritable("written", opcuasim.Writable{Value: 1.5})
 	s.AddWritable("list", opcuasim.Writable{Value: []int32{1}})
+	var called atomic.Int32
+	s.AddMethod("Double", opcuasim.Method{
+		Inputs:  []opcuasim.Argument{{Name: "n", Type: 7, Rank: -1}, {Name: "list", Type: 4, Rank: 1}}, // UInt32, Int16
+		Outputs: []opcuasim.Argument{{Name: "twice", Type: 7, Rank: -1}},
+		Call: func(args []any) ([]any, uint32) {
+			called.Add(1)
+			return []any{2 * args[0].(uint32)}, 0
+		},
+	})
 	p, err := opcuasim.NewProxy(s.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +41,14 @@ func TestConformance(t *testing.T) {
 		Writes:     []drivers.Write{{Tag: 53, Value: telemetry.Float64(77)}, {Tag: 54, Value: telemetry.Array([]telemetry.Value{telemetry.Int(7), telemetry.Int(8)})}},
 		Refused: []drivers.Write{{Tag: 0, Value: telemetry.Float64(1)}, {Tag: 48, Value: telemetry.Float64(1)}, {Tag: 52, Value: telemetry.Float64(1)},
 			{Tag: 53, Value: telemetry.String("x")}},
+		Calls: &drivertest.Calls{
+			Method:     drivers.Method{Object: "i=85", Node: "Double"},
+			Args:       []telemetry.Value{telemetry.Uint(21), telemetry.Array([]telemetry.Value{telemetry.Int(-1)})},
+			Results:    []telemetry.Value{telemetry.Uint(42)},
+			Missing:    drivers.Method{Object: "i=85", Node: "Triple"},
+			Impossible: []drivers.Method{{Node: "Double"}, {Object: "Objects", Node: "Double"}, {Object: "i=85", Node: "ns=2;s=Double"}, {Object: "/Objects", Node: "Double"}},
+			Seen:       func() int { return int(called.Load()) },
+		},
 		Browsable: []string{"nsu=urn:millrace:machine;s=Spindle.Speed"},
 		Mistaken:  bad,
 		Mistakes:  6,

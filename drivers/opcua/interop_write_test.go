@@ -137,7 +137,34 @@ func TestNodeOPCUACalls(t *testing.T) {
 	if _, err := c.Method(t.Context(), object, "Product"); err == nil || !strings.Contains(err.Error(), `has no method "Product"; it has "Sum"`) {
 		t.Error(err)
 	}
-	if err := errors.Join(c.Write(t.Context(), nil)...); err != nil { // the link is good
+	callsByRule(t, c.driver)
+}
+
+// callsByRule calls the same method as the gateway does for a rule of its config.
+func callsByRule(t *testing.T, d *driver) {
+	names, err := d.namespaces(t.Context())
+	if err != nil || len(names) < 2 {
+		t.Fatal(names, err)
+	}
+	m := drivers.Method{Object: "nsu=" + names[1] + ";s=Writable", Node: "Sum"}
+	list := telemetry.Array([]telemetry.Value{telemetry.Uint(10), telemetry.Uint(11)})
+	for _, node := range []string{"Sum", "nsu=" + names[1] + ";s=Writable.Sum"} {
+		m.Node = node
+		out, err := d.Call(t.Context(), m, func(takes []drivers.Argument) ([]telemetry.Value, error) {
+			if got := fmt.Sprint(takes); got != "[{scale float64 false} {list uint16 true} {mode int32 false}]" {
+				t.Errorf("it takes %s", got)
+			}
+			return []telemetry.Value{telemetry.Float64(2), list, telemetry.Int(1)}, nil
+		})
+		if err != nil || len(out) != 2 || out[0] != (drivers.Result{Name: "sum", Type: "Double", Value: telemetry.Float64(42)}) || out[1].Value.Text != "mode 1" {
+			t.Errorf("%s: %+v, %v", node, out, err)
+		}
+	}
+	asked := 0
+	if _, err := d.Call(t.Context(), m, giving(&asked, telemetry.Float64(-2), list, telemetry.Int(1))); err == nil || !strings.Contains(err.Error(), "BadOutOfRange: ") || errors.Is(err, drivers.ErrLink) {
+		t.Error(err)
+	}
+	if _, err := d.namespaces(t.Context()); err != nil { // the link is good
 		t.Error(err)
 	}
 }

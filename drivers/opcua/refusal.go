@@ -40,8 +40,11 @@ func advised(err error) error {
 	return fmt.Errorf("%w; %s", err, sessionMends[ua.StatusCode(code)])
 }
 
-// unsure reports whether the value may have been written all the same.
+// unsure reports whether it may have been done all the same: the server's status is of the class Uncertain, or says nothing of that.
 func (e refusal) unsure() bool {
+	if ua.StatusCode(e)>>30 == 1 {
+		return true
+	}
 	switch ua.StatusCode(e) & 0xFFFF0000 {
 	case ua.StatusBadTimeout, ua.StatusBadRequestTimeout, ua.StatusBadUnexpectedError, ua.StatusBadInternalError, ua.StatusBadShutdown:
 		return true

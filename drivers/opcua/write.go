@@ -95,16 +95,24 @@ func (t *tag) readOnly() string {
 	return ""
 }
 
-// target returns the node of a tag, on a session that stands.
-func (d *driver) target(ctx context.Context, ref drivers.Ref, tag int) (_ []byte, err error) {
-	defer caught(&err)
+// ready opens the session anew where the server may have ended it for want of requests.
+func (d *driver) ready(ctx context.Context) error {
 	if d.link != nil && d.link.expired() && !d.feed.running() {
 		if err := d.Connect(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if d.link == nil {
-		return nil, errors.New("not connected")
+		return errors.New("not connected")
+	}
+	return nil
+}
+
+// target returns the node of a tag, on a session that stands.
+func (d *driver) target(ctx context.Context, ref drivers.Ref, tag int) (_ []byte, err error) {
+	defer caught(&err)
+	if err := d.ready(ctx); err != nil {
+		return nil, err
 	}
 	g := &d.groups[ref.Device][ref.Group]
 	if why := g.tags[tag].readOnly(); why != "" {
@@ -155,17 +163,17 @@ func (d *driver) writeOne(ctx context.Context, w *drivers.Write, t *tag) (err er
 func (d *driver) put(ctx context.Context, node, variant []byte) error {
 	r, err := d.link.call(ctx, id.WriteRequest_Encoding_DefaultBinary, id.WriteResponse_Encoding_DefaultBinary, encodeWrite(node, variant))
 	if err != nil {
-		return unknown(err)
+		return unknown(err, unwritten)
 	}
 	n := r.Count(4)
 	status := ua.StatusCode(r.U32())
 	switch {
 	case r.Err != nil:
-		return unknown(r.Err)
+		return unknown(r.Err, unwritten)
 	case n != 1:
 		return protocolError(fmt.Sprintf("the server answered with %d results for 1 node", n))
 	case status>>30 != 0 && refusal(status).unsure():
-		return unknown(refusal(status))
+		return unknown(refusal(status), unwritten)
 	case status>>30 != 0:
 		return refusal(status)
 	case status&0xFFFF0000 == ua.StatusGoodCompletesAsynchronously:
@@ -174,18 +182,24 @@ func (d *driver) put(ctx context.Context, node, variant []byte) error {
 	return nil
 }
 
-// unknown says of an error behind which the link is good that the value may have been written, unless the server says that it was not.
-func unknown(err error) error {
+// unknown says of an error behind which the link is good that it may have been done, unless the server says that it was not.
+func unknown(err error, words string) error {
 	var refused statusError
-	if errors.As(err, &refused) && !refusal(refused).unsure() {
-		return refusal(refused)
+	if errors.As(err, &refused) {
+		err = refusal(refused)
+		if !refusal(refused).unsure() {
+			return err
+		}
 	}
 	var result refusal
 	if errors.As(err, &result) || unlessRefused(err) == nil {
-		return fmt.Errorf("%w; it is not known whether the server wrote it: read it back", err)
+		return fmt.Errorf("%w; %s", err, words)
 	}
 	return err
 }
+
+// unwritten is what is to be said of a write without an answer that settles it.
+const unwritten = "it is not known whether the server wrote it: read it back"
 
 func encodeWrite(node, variant []byte) func(b []byte) ([]byte, error) {
 	return func(b []byte) ([]byte, error) {

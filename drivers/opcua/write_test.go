@@ -98,6 +98,7 @@ func writeCases() []writeCase {
 		{"another type than it says", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadTypeMismatch)}, "", telemetry.Float64(2), 1.5, "BadTypeMismatch: "},
 		{"out of its range", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadOutOfRange)}, "", telemetry.Float64(2), 1.5, "the server's own range is narrower"},
 		{"perhaps", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusBadTimeout)}, "", telemetry.Float64(2), 1.5, "it is not known whether the server wrote it"},
+		{"uncertain", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusUncertainInitialValue)}, "", telemetry.Float64(2), 1.5, "it is not known whether the server wrote it"},
 		{"later", opcuasim.Writable{Value: 1.5, Refuse: uint32(ua.StatusGoodCompletesAsynchronously)}, "", telemetry.Float64(2), 1.5, "it has taken the value and writes it later"},
 	}
 }

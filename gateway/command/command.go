@@ -1,7 +1,7 @@
-// Package command owns the way of a write to equipment: is the tag known, does the config allow it, is the value in range,
+// Package command owns the way of a write to equipment, and of a call of a method of it: is the tag known, does the config allow it, is the value in range,
 // is it not too soon; then through the poller to the driver, and an answer to whoever asked. It promises that nothing is
 // written that no rule names, that each command is answered, logged and counted, and that one slow device holds up no
-// other. The API calls Write; formats whose receivers send commands will.
+// other. The API calls Write and Call; formats whose receivers send commands will.
 package command
 
 import (
@@ -18,32 +18,38 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// Rule allows writes to one tag. Without a rule there are none.
+// Rule allows writes to one tag, or calls of one method. Without a rule there are none.
 type Rule struct {
 	Device, Tag string
 	Min, Max    float64 // of the value as people write it, scaled; both are needed for numbers
 	Ranged      bool    // Min and Max are given
-	Count       int     // writes that may come in a row, and again within each Per
+	Method      string  // in place of Tag, Min and Max: what people call it by
+	Arguments   []Range // of a method, in the order in which it takes them
+	Count       int     // commands that may come in a row, and again within each Per
 	Per         time.Duration
 }
 
-// Target is where the writes of one tag go.
+// Target is where the writes of one tag, or the calls of one method, go.
 type Target struct {
-	Rule  Rule
-	Group drivers.Ref
-	Index int // of the tag in its group
-	Tag   telemetry.Tag
-	Type  telemetry.DataType // before scaling; AnyType where only the device knows
-	Asks  bool               // the driver asks the device for the type: it is a drivers.WriteTyper
+	Method drivers.Method // of a rule with Method; else the tag is in Group, Index, Tag, Type and Asks
+	Rule   Rule
+	Group  drivers.Ref
+	Index  int // of the tag in its group
+	Tag    telemetry.Tag
+	Type   telemetry.DataType // before scaling; AnyType where only the device knows
+	Asks   bool               // the driver asks the device for the type: it is a drivers.WriteTyper
 	// Do runs a job with the driver between two polls; it is (*poller.Poller).Do.
 	Do func(ctx context.Context, job func(drivers.Driver) error) error
 }
 
-// Request is a wish to write.
+// Request is a wish to write, or to call.
 type Request struct {
-	Device, Tag string
-	Value       string // as a person writes it
-	From        string // who asks, for the log
+	Device    string
+	Tag       string   // of a write
+	Value     string   // of a write, as a person writes it
+	Method    string   // of a call
+	Arguments []string // of a call, as a person writes them
+	From      string   // who asks, for the log
 }
 
 // The refusals that a caller may ask for.
@@ -52,6 +58,7 @@ var (
 	ErrTooSoon    = errors.New("too soon")
 	ErrValue      = errors.New("value cannot be written")
 	ErrNoWriter   = errors.New("this driver does not write")
+	ErrNoCaller   = errors.New("the devices of this driver have no methods")
 )
 
 const (
@@ -60,15 +67,15 @@ const (
 	logged   = 64               // bytes of a foreign text that go to the log
 )
 
-// Stats count the commands of one tag. One without a device and a tag counts those that named nothing that a rule allows.
+// Stats count the commands of one tag or method. One without a device counts those that named nothing that a rule allows.
 type Stats struct {
-	Device, Tag string
-	Done        uint64 // the device confirmed
-	Refused     uint64 // by us: nothing was sent
-	Failed      uint64 // refused by the device, not reached, or not known
+	Device, Tag, Method string
+	Done                uint64 // the device confirmed
+	Refused             uint64 // by us: nothing was sent
+	Failed              uint64 // refused by the device, not reached, or not known
 }
 
-// Router decides and writes. Its methods may be called from any goroutine.
+// Router decides, writes and calls. Its methods may be called from any goroutine.
 type Router struct {
 	log *slog.Logger
 	now func() time.Time
@@ -79,7 +86,7 @@ type Router struct {
 	strange uint64            // commands that named nothing that a rule allows
 }
 
-type key struct{ device, tag string }
+type key struct{ device, tag, method string }
 
 type target struct {
 	Target
@@ -89,7 +96,7 @@ type target struct {
 
 // account is what outlives a reload. The router's lock guards it.
 type account struct {
-	left  float64 // writes that the rate allows now
+	left  float64 // commands that the rate allows now
 	last  time.Time
 	stats Stats
 }
@@ -105,7 +112,7 @@ func New(log *slog.Logger) *Router {
 	return &Router{log: log, now: time.Now, targets: map[key]*target{}, queues: map[string]*queue{}}
 }
 
-// Set replaces what may be written. A tag that stays keeps its count and its rate; a command that waits is judged again by
+// Set replaces what may be written and called. A tag or method that stays keeps its count and its rate; a command that waits is judged again by
 // the new rules when its turn comes.
 func (r *Router) Set(list []Target) {
 	r.mu.Lock()
@@ -113,8 +120,8 @@ func (r *Router) Set(list []Target) {
 	targets, queues := make(map[key]*target, len(list)), map[string]*queue{}
 	for i := range list {
 		rule := &list[i].Rule
-		k := key{rule.Device, rule.Tag}
-		t := &target{Target: list[i], account: &account{left: float64(rule.Count), stats: Stats{Device: k.device, Tag: k.tag}}}
+		k := key{rule.Device, rule.Tag, rule.Method}
+		t := &target{Target: list[i], account: &account{left: float64(rule.Count), stats: Stats{Device: k.device, Tag: k.tag, Method: k.method}}}
 		if was := r.targets[k]; was != nil {
 			t.account = was.account
 			t.left = min(t.left, float64(rule.Count))
@@ -136,7 +143,7 @@ func (r *Router) queueOf(device string) *queue {
 	return &queue{turn: make(chan struct{}, 1), wait: make(chan struct{}, queued)}
 }
 
-// Stats returns the counts of every tag that may be written, by device and tag.
+// Stats returns the counts of everything that may be written or called, by device, tag and method.
 func (r *Router) Stats() []Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,39 +154,47 @@ func (r *Router) Stats() []Stats {
 	for _, t := range r.targets {
 		list = append(list, t.stats)
 	}
-	slices.SortFunc(list, func(a, b Stats) int { return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Tag, b.Tag)) })
+	slices.SortFunc(list, func(a, b Stats) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Method, b.Method))
+	})
 	return list
 }
 
 // Write decides over a request and, if it is allowed, writes and waits for the device's confirmation, 10 s at most. The error
 // says why nothing was written, or that it is not known whether it was. Each call leaves one line in the log.
 func (r *Router) Write(ctx context.Context, q Request) error {
+	q.Method, q.Arguments = "", nil
+	return r.do(ctx, &q, func(ctx context.Context, t *target) error { return t.write(ctx, q.Value) })
+}
+
+// do is what a write and a call have in common; act has the device do it.
+func (r *Router) do(ctx context.Context, q *Request, act func(context.Context, *target) error) error {
 	start := r.now()
-	t, err := r.admit(&q)
+	t, err := r.admit(q)
 	if err != nil {
 		r.count(t, func(s *Stats) { s.Refused++ })
-		return r.no("command refused", &q, err)
+		return r.no("command refused", q, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	leave, err := t.queue.enter(ctx)
 	if err != nil {
 		r.count(t, func(s *Stats) { s.Refused++ })
-		return r.no("command refused", &q, err)
+		return r.no("command refused", q, err)
 	}
 	defer leave()
-	now, err := r.find(&q) // the rules may have changed while it waited
+	now, err := r.find(q) // the rules may have changed while it waited
 	if err != nil {
 		r.count(t, func(s *Stats) { s.Refused++ })
-		return r.no("command refused", &q, err)
+		return r.no("command refused", q, err)
 	}
-	switch err := now.write(ctx, q.Value); {
+	switch err := act(ctx, now); {
 	case errors.Is(err, ErrValue), errors.Is(err, ErrNotAllowed): // by the type that the device says
 		r.count(t, func(s *Stats) { s.Refused++ })
-		return r.no("command refused", &q, err)
+		return r.no("command refused", q, err)
 	case err != nil:
 		r.count(t, func(s *Stats) { s.Failed++ })
-		return r.no("command failed", &q, err)
+		return r.no("command failed", q, err)
 	}
 	r.count(t, func(s *Stats) { s.Done++ })
 	r.log.Info("command done", append(q.attrs(), "took", r.now().Sub(start).Round(time.Millisecond))...)
@@ -189,11 +204,17 @@ func (r *Router) Write(ctx context.Context, q Request) error {
 // no logs that a command was not done and returns the answer.
 func (r *Router) no(what string, q *Request, cause error) error {
 	r.log.Warn(what, append(q.attrs(), "cause", cause)...)
+	if q.Method != "" {
+		return fmt.Errorf("call %s/%s: %w", clip(q.Device), clip(q.Method), cause)
+	}
 	return fmt.Errorf("write %q to %s/%s: %w", clip(q.Value), clip(q.Device), clip(q.Tag), cause)
 }
 
 // attrs is what the log says of a request. Texts come from outside, so they are cut.
 func (q *Request) attrs() []any {
+	if q.Method != "" {
+		return []any{"device", clip(q.Device), "method", clip(q.Method), "arguments", clip(fmt.Sprintf("%q", q.Arguments)), "from", clip(q.From)}
+	}
 	return []any{"device", clip(q.Device), "tag", clip(q.Tag), "value", clip(q.Value), "from", clip(q.From)}
 }
 
@@ -215,7 +236,7 @@ func (r *Router) count(t *target, f func(*Stats)) {
 	f(&t.stats)
 }
 
-// admit finds the target, checks the value, and takes one write out of what the rate allows.
+// admit finds the target, checks the value, and takes one command out of what the rate allows.
 func (r *Router) admit(q *Request) (*target, error) {
 	t, err := r.find(q)
 	if err != nil {
@@ -229,11 +250,15 @@ func (r *Router) admit(q *Request) (*target, error) {
 // find returns the target of a request, whose value fits it as far as that is known without the device.
 func (r *Router) find(q *Request) (*target, error) {
 	r.mu.Lock()
-	t := r.targets[key{q.Device, q.Tag}]
+	t := r.targets[key{q.Device, q.Tag, q.Method}]
 	r.mu.Unlock()
 	switch {
+	case t == nil && q.Method != "":
+		return nil, fmt.Errorf("%w; list the method under writes: in the config and reload it", ErrNotAllowed)
 	case t == nil:
 		return nil, fmt.Errorf("%w; list the tag under writes: in the config and reload it", ErrNotAllowed)
+	case q.Method != "":
+		return t, bounded(q.Arguments)
 	case t.Asks:
 		return t, nil
 	}
@@ -241,7 +266,7 @@ func (r *Router) find(q *Request) (*target, error) {
 	return t, err
 }
 
-// spend takes one write out of what the rate allows: a bucket that fills with time.
+// spend takes one command out of what the rate allows: a bucket that fills with time.
 func (a *account) spend(rule *Rule, now time.Time) error {
 	if rule.Count <= 0 || rule.Per <= 0 {
 		return fmt.Errorf("%w: the rule has no rate", ErrNotAllowed)
@@ -269,7 +294,7 @@ func (q *queue) enter(ctx context.Context) (leave func(), err error) {
 		return func() { <-q.turn; <-q.wait }, nil
 	case <-ctx.Done():
 		<-q.wait
-		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was written", inWords(ctx.Err()))
+		return nil, fmt.Errorf("the commands before it took too long: %w; nothing was sent", inWords(ctx.Err()))
 	}
 }
 
@@ -288,13 +313,19 @@ func (t *target) write(ctx context.Context, text string) error {
 		begun = true
 		return errors.Join(w.Write(ctx, []drivers.Write{{Group: t.Group, Tag: t.Index, Value: value}})...)
 	})
+	return outcome(err, begun, "nothing was written", "it is not known whether it was written: read the tag")
+}
+
+// outcome says of the error of a command whether it was done: not, where it has not begun; perhaps, where its answer is missing; else the
+// device has said it.
+func outcome(err error, begun bool, not, perhaps string) error {
 	switch {
 	case err == nil:
 		return nil
 	case !begun:
-		return fmt.Errorf("%w; nothing was written", inWords(err))
+		return fmt.Errorf("%w; %s", inWords(err), not)
 	case errors.Is(err, drivers.ErrLink), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; it is not known whether it was written: read the tag", inWords(err))
+		return fmt.Errorf("%w; %s", inWords(err), perhaps)
 	}
 	return err
 }

@@ -112,6 +112,7 @@ func (l *loader) checkDrivers() {
 			if len(l.rules) > 0 {
 				l.checkWritable(members, d)
 			}
+			l.checkCallable(members, d)
 			l.noteListener(members[0], d)
 			_ = d.Close()
 		}

@@ -38,7 +38,7 @@ func protocols() []drivers.Protocol {
 			Rule:          "browse",
 			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
-			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeDriver{}, checkOPCUA(c) },
+			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeOPCUA{}, checkOPCUA(c) },
 		},
 	}
 }
@@ -48,6 +48,20 @@ type fakeDriver struct{}
 func (fakeDriver) Connect(context.Context) error { return nil }
 func (fakeDriver) Close() error                  { return nil }
 func (fakeDriver) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemetry.Reading, error) {
+	return nil, nil
+}
+
+// fakeOPCUA has methods.
+type fakeOPCUA struct{ fakeDriver }
+
+func (fakeOPCUA) CheckMethod(m drivers.Method) error {
+	if m.Object == "" {
+		return errors.New(`it has no key "object"; add its node id`)
+	}
+	return nil
+}
+
+func (fakeOPCUA) Call(context.Context, drivers.Method, func([]drivers.Argument) ([]telemetry.Value, error)) ([]drivers.Result, error) {
 	return nil, nil
 }
 

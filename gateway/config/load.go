@@ -80,12 +80,13 @@ type loader struct {
 	whole bool               // that file must not be cut
 	piece int                // bytes of a cut to parse at a time
 
-	set         map[string]pos  // top-level keys that may stand once
-	meant       uint64          // keys of tables.top that were read, or misspelt
-	names       map[string]pos  // "device x": where it was defined
-	places      []devicePlace   // of cfg.Devices
-	writes      []places        // of cfg.Writes
-	rules       map[writeID]int // of cfg.Writes, those that are right so far
+	set         map[string]pos   // top-level keys that may stand once
+	meant       uint64           // keys of tables.top that were read, or misspelt
+	names       map[string]pos   // "device x": where it was defined
+	places      []devicePlace    // of cfg.Devices
+	writes      []places         // of cfg.Writes
+	rules       map[writeID]int  // of cfg.Writes, those that are right so far
+	calls       map[string][]int // of cfg.Writes, those of methods that are right so far, by device
 	listeners   []listener
 	folders     map[string]field // buffer.path and pki.path
 	clientIDs   []pos            // of cfg.Destinations, as are

@@ -74,7 +74,9 @@ func TestEveryKeyArrives(t *testing.T) {
 	if want := []telemetry.Label{{Name: "hall", Value: "north"}, {Name: "line", Value: "4"}}; d.Description != "the big press" || !reflect.DeepEqual(d.Labels, want) {
 		t.Errorf("device: %q %v", d.Description, d.Labels)
 	}
-	wantWrites := []Write{{"press-1", "temperature", -40, 10.5, true, 10, time.Minute}, {Device: "press-1", Tag: "running", Count: 1, Per: time.Second}}
+	wantWrites := []Write{{Device: "press-1", Tag: "temperature", Limits: Limits{-40, 10.5, true}, Count: 10, Per: time.Minute}, {Device: "press-1", Tag: "running", Count: 1, Per: time.Second},
+		{Device: "cnc-1", Method: "start", Object: "nsu=urn:press;s=Press", Node: "Start", Arguments: []Limits{{0, 100, true}, {}, {-1.5, 0, true}}, Count: 1, Per: time.Minute},
+		{Device: "cnc-1", Method: "stop", Object: "i=85", Count: 5, Per: time.Hour}}
 	if !reflect.DeepEqual(c.Writes, wantWrites) {
 		t.Errorf("writes %+v", c.Writes)
 	}

@@ -85,9 +85,9 @@ func topTable(t *tables) *table[Config] {
 		{name: "destinations", need: `"destinations:" with a list of brokers`, help: "1 to 16 brokers",
 			kind: listKind(t.destination, func(c *Config) iter.Seq[*Destination] { return pointers(c.Destinations) },
 				func(l *loader, f field, _ *Config) { l.several(f, l.readDestination) })},
-		{name: "writes", help: "what may be written to equipment; nothing by default",
+		{name: "writes", help: "what may be written to equipment and called there; nothing by default",
 			kind: listKind(t.write, func(c *Config) iter.Seq[*writeDraft] {
-				return drafts(c.Writes, func(w *Write) *writeDraft { return &writeDraft{Write: *w} })
+				return drafts(c.Writes, func(w *Write) *writeDraft { return &writeDraft{Write: *w, limitsDraft: limitsDraft{Limits: w.Limits}} })
 			}, func(l *loader, f field, _ *Config) { l.several(f, l.readWrite) })},
 		{name: "devices", need: `"devices:" with a list, or include files of devices`, help: "equipment",
 			kind: listKind(t.device, func(c *Config) iter.Seq[*deviceDraft] {

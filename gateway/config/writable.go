@@ -17,7 +17,7 @@ func (l *loader) checkWritable(members []int, d drivers.Driver) {
 		for j := range dev.Groups {
 			ref := drivers.Ref{Device: i, Group: j}
 			for k := range dev.Groups[j].Tags {
-				id := writeID{dev.Name, dev.Groups[j].Tags[k].Name}
+				id := writeID{device: dev.Name, tag: dev.Groups[j].Tags[k].Name}
 				rule, ok := l.rules[id]
 				if !ok {
 					continue
@@ -29,6 +29,22 @@ func (l *loader) checkWritable(members []int, d drivers.Driver) {
 					r.typ = typed.DataTypes(ref)[k]
 				}
 				r.check(d)
+			}
+		}
+	}
+}
+
+// checkCallable refuses the entries of `writes:` for methods of one connection that can never be called.
+func (l *loader) checkCallable(members []int, d drivers.Driver) {
+	caller, _ := d.(drivers.Caller)
+	for i, member := range members {
+		dev := &l.cfg.Devices[member]
+		for _, rule := range l.calls[dev.Name] {
+			w, at := &l.cfg.Writes[rule], l.writes[rule].at
+			if caller == nil {
+				l.errorf(at, "delete the entry", "call of method %q of device %q: the driver %s has no methods", w.Method, dev.Name, dev.Driver)
+			} else if err := caller.CheckMethod(w.CallOf(i)); err != nil {
+				l.errorf(at, "correct the entry", "call of method %q of device %q: %s", w.Method, dev.Name, l.scrub(err.Error()))
 			}
 		}
 	}

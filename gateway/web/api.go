@@ -33,6 +33,8 @@ type Gateway interface {
 	ResetLearned(device, who string) ([]string, error)
 	// Write asks for a value to be written to equipment and waits for the answer.
 	Write(ctx context.Context, device, tag, value string) (*Written, error)
+	// Call asks for a method of equipment to be called and waits for the answer.
+	Call(ctx context.Context, device, method string, arguments []string) (*Called, error)
 	// Ask passes a request that only reads on to the line of a url, between two polls; an empty one only asks for the line.
 	Ask(ctx context.Context, driver, url string, request []byte) (*Asked, error)
 	// BeginReading tells the watchdog that the store is read for somebody, for what: each step of it, and its end, must be told.
@@ -66,6 +68,27 @@ type Written struct {
 	Tag     string  `json:"tag"`
 	Value   string  `json:"value"`   // as it was asked for
 	Seconds float64 `json:"seconds"` // until the device confirmed
+}
+
+// Called is the answer to a call of a method that was done.
+type Called struct {
+	Device  string   `json:"device"`
+	Method  string   `json:"method"`
+	Results []Result `json:"results"` // what the method gave, in its order
+	Seconds float64  `json:"seconds"` // until the device answered
+}
+
+// Result is one value that a method gave. The texts are the device's.
+type Result struct {
+	Name   string `json:"name"`  // "" where the device does not say one
+	Type   string `json:"type"`  // the driver's word
+	Value  any    `json:"value"` // null when there is none; a Client gives a number as json.Number
+	Reason string `json:"reason,omitempty"`
+}
+
+// NewResult returns a value that a method gave as the API tells it.
+func NewResult(name, typ, reason string, v telemetry.Value) Result {
+	return Result{Name: name, Type: typ, Value: plain(v), Reason: reason}
 }
 
 // Value is one tag with its last reading, as the API tells it.

@@ -102,6 +102,12 @@ func (c *Client) Write(ctx context.Context, device, tag, value string) (*Written
 	return &w, c.get(ctx, http.MethodPost, "write", url.Values{"device": {device}, "tag": {tag}, "value": {value}}, &w)
 }
 
+// Call asks the gateway to call a method of equipment.
+func (c *Client) Call(ctx context.Context, device, method string, arguments []string) (*Called, error) {
+	var called Called
+	return &called, c.get(ctx, http.MethodPost, "call", url.Values{"device": {device}, "method": {method}, "argument": arguments}, &called)
+}
+
 // Ack says that a person, who, has seen what was lost and which devices have changed, and returns what that was.
 func (c *Client) Ack(ctx context.Context, who string) (seen Seen, err error) {
 	return seen, c.get(ctx, http.MethodPost, "ack", url.Values{"by": {who}}, &seen)

@@ -192,6 +192,10 @@ func (c *local) handler() http.Handler {
 		done, err := c.g.Write(r.Context(), r.FormValue("device"), r.FormValue("tag"), r.FormValue("value"))
 		answer(w, done, err)
 	})
+	mux.HandleFunc("POST /api/v1/call", func(w http.ResponseWriter, r *http.Request) {
+		done, err := c.g.Call(r.Context(), r.FormValue("device"), r.FormValue("method"), r.Form["argument"])
+		answer(w, done, err)
+	})
 	mux.HandleFunc("GET /api/v1/trace", c.trace)
 	mux.HandleFunc("POST /api/v1/ask", func(w http.ResponseWriter, r *http.Request) {
 		request, err := hex.DecodeString(r.FormValue("request"))

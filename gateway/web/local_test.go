@@ -3,20 +3,25 @@ package web
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"millrace/buffer"
+	"millrace/drivers/telemetry"
 	"millrace/gateway/values"
 )
 
@@ -85,6 +90,11 @@ func (f *fake) Ask(_ context.Context, driver, line string, request []byte) (*Ask
 func (f *fake) Write(_ context.Context, device, tag, value string) (*Written, error) {
 	f.wrote = [3]string{device, tag, value}
 	return f.done()
+}
+
+func (f *fake) Call(_ context.Context, device, method string, arguments []string) (*Called, error) {
+	f.wrote = [3]string{device, method, fmt.Sprintf("%q", arguments)}
+	return &Called{Device: device, Method: method, Results: []Result{NewResult("took", "UInt64", "", telemetry.Uint(math.MaxUint64))}, Seconds: 0.25}, f.refusal
 }
 
 // newFake has n records of each of two devices in its store.
@@ -192,7 +202,7 @@ func over(t *testing.T, dir, method, target string) (code int, body []byte) {
 }
 
 // changes are the requests that change something: they are asked for at the socket only, and by POST only.
-var changes = []string{"reload", "write", "ask", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
+var changes = []string{"reload", "write", "call", "ask", "store/quarantine/retry", "store/quarantine/delete", "store/forget"}
 
 func TestPageChangesNothing(t *testing.T) {
 	f := newFake(t, 1)
@@ -251,6 +261,14 @@ func TestWriteAndReloadThroughTheSocket(t *testing.T) {
 	if want := (Written{"press 1/ä", "set=point", value, 0.25}); err != nil || *w != want {
 		t.Errorf("write: %+v, %v", w, err)
 	}
+	called, err := c.Call(ctx, "press 1/ä", "start&now", []string{"21.5 &tag=other?", "", "21.5"})
+	want := &Called{"press 1/ä", "start&now", []Result{{"took", "UInt64", json.Number("18446744073709551615"), ""}}, 0.25}
+	if err != nil || !reflect.DeepEqual(called, want) || f.wrote != [3]string{"press 1/ä", "start&now", `["21.5 &tag=other?" "" "21.5"]`} {
+		t.Errorf("call: %+v, %q, %v", called, f.wrote, err)
+	}
+	if called, err := c.Call(ctx, "press-1", "home", nil); err != nil || called.Method != "home" || f.wrote[2] != "[]" {
+		t.Errorf("call without arguments: %+v, %q, %v", called, f.wrote, err)
+	}
 	change, err := c.Reload(ctx)
 	if err != nil || change.String() != "devices added: press-3; connections untouched: 2" {
 		t.Errorf("reload: %+v, %v", change, err)
@@ -258,6 +276,9 @@ func TestWriteAndReloadThroughTheSocket(t *testing.T) {
 	f.refusal = errors.New("write \"press-1\": not in writes; name the tag there")
 	if _, err := c.Write(ctx, "press-1", "speed", "1"); err == nil || err.Error() != f.refusal.Error() {
 		t.Errorf("a refused write: %v", err)
+	}
+	if _, err := c.Call(ctx, "press-1", "start", nil); err == nil || err.Error() != f.refusal.Error() {
+		t.Errorf("a refused call: %v", err)
 	}
 	f.refusal = errors.New("millrace.yaml:3:1: unknown key\nmillrace.yaml:9:1: " + strings.Repeat("another ", 1<<14))
 	if _, err := c.Reload(ctx); err == nil || err.Error() != f.refusal.Error() {

@@ -93,6 +93,10 @@ func (f showing) Write(_ context.Context, _, _, _ string) (*Written, error) {
 	return nil, errors.New("not allowed")
 }
 
+func (f showing) Call(context.Context, string, string, []string) (*Called, error) {
+	return nil, errors.New("not allowed")
+}
+
 // grow adds copies of the devices until there are n.
 func grow(s *Snapshot, n int) {
 	for i := len(s.Devices); i < n; i++ {

@@ -12,13 +12,14 @@ import (
 	"millrace/gateway/values"
 )
 
-// queryKeys are the query keys of each path of the API. A path that is not here takes none.
+// queryKeys are the query keys of each path of the API, argument once for each. A path that is not here takes none.
 var queryKeys = map[string][]string{
 	"/api/v1/values":                  {"device", "tag", "bad", "watch"},
 	"/api/v1/store/records":           {"from", "to", "from_time", "to_time", "device"},
 	"/api/v1/ack":                     {"by"},
 	"/api/v1/learned/reset":           {"device", "by"},
 	"/api/v1/write":                   {"device", "tag", "value"},
+	"/api/v1/call":                    {"device", "method", "argument"},
 	"/api/v1/ask":                     {"driver", "url", "request"},
 	"/api/v1/trace":                   {"device"},
 	"/api/v1/store/quarantine/retry":  {"id"},
@@ -30,6 +31,7 @@ var queryKeys = map[string][]string{
 var queryNeeds = map[string][]string{
 	"/api/v1/learned/reset":           {"device"},
 	"/api/v1/write":                   {"device", "tag", "value"},
+	"/api/v1/call":                    {"device", "method"},
 	"/api/v1/ask":                     {"driver", "url", "request"},
 	"/api/v1/trace":                   {"device"},
 	"/api/v1/store/quarantine/retry":  {"id"},
@@ -65,7 +67,7 @@ func mistakeIn(query, path string) error {
 			return fmt.Errorf("unknown key %q; it takes none", key)
 		case !slices.Contains(keys, key):
 			return fmt.Errorf("unknown key %q; it takes %s", key, strings.Join(keys, ", "))
-		case len(q[key]) > 1:
+		case len(q[key]) > 1 && key != "argument":
 			return fmt.Errorf("key %q is given %d times; give it once", key, len(q[key]))
 		case key == "bad" || key == "watch":
 			if _, err := strconv.ParseBool(q.Get(key)); err != nil {

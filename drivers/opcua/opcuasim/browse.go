@@ -37,9 +37,6 @@ func (s *Server) below(asked string) *ua.BrowseResult {
 		result.StatusCode, result.References = ua.StatusOK, p.references(s)
 	}
 	for n := range s.nodes {
-		if s.placed[n] {
-			continue
-		}
 		at, err := ua.ParseNodeID(fmt.Sprintf("ns=%d;%s", slices.Index(s.namespaces, n.uri), n.identifier))
 		if err != nil {
 			continue
@@ -47,7 +44,7 @@ func (s *Server) below(asked string) *ua.BrowseResult {
 		if at.String() == asked {
 			result.StatusCode = ua.StatusOK
 		}
-		if asked == objects {
+		if asked == objects && !s.placed[n] {
 			result.StatusCode = ua.StatusOK
 			result.References = append(result.References, &ua.ReferenceDescription{
 				ReferenceTypeID: ua.NewNumericNodeID(0, id.Organizes), IsForward: true, NodeID: ua.NewExpandedNodeID(at, "", 0),

@@ -10,6 +10,7 @@ import (
 // Method is a method of the Objects folder, which anybody may call who may read.
 type Method struct {
 	Inputs, Outputs []Argument
+	Namespace       int // index of its own among Options.Namespaces
 	Call            func(args []any) (results []any, status uint32)
 }
 
@@ -20,7 +21,7 @@ type Argument struct {
 	Rank int32
 }
 
-// AddMethod adds a method to the first namespace, with the node id "s=<name>"; its arguments are described by the nodes
+// AddMethod adds a method to its namespace, with the node id "s=<name>"; its arguments are described by the nodes
 // "s=<name>.InputArguments" and "s=<name>.OutputArguments".
 func (s *Server) AddMethod(name string, m Method) {
 	described := func(all []Argument) func() any {
@@ -32,7 +33,7 @@ func (s *Server) AddMethod(name string, m Method) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	uri := s.opts.Namespaces[0]
+	uri := s.opts.Namespaces[m.Namespace]
 	s.methods[node{uri, "s=" + name}] = &m
 	for property, all := range map[string][]Argument{".InputArguments": m.Inputs, ".OutputArguments": m.Outputs} {
 		at := node{uri, "s=" + name + property}
