@@ -120,9 +120,14 @@ func TestWriteToEcho(t *testing.T) {
 					if dead {
 						b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: func(q modbussim.Request) bool { return q.Unit == 1 }})
 					}
+					if dead && !first {
+						if _, err := b.read(drivers.Ref{}); err == nil || !strings.HasSuffix(err.Error(), ": no answer within 200ms") {
+							t.Errorf("%s, %s, echo %t: read: %v", transport, word, echo, err)
+						}
+					}
 					for range 2 {
 						err := b.driver.Write(t.Context(), []drivers.Write{{Value: value}})[0]
-						if (err != nil) != dead || dead && !strings.Contains(err.Error(), "it is not known whether the device took it") {
+						if (err != nil) != dead || dead && !strings.Contains(err.Error(), "no answer within 200ms; it is not known whether the device took it") {
 							t.Errorf("%s, %s, first %t, dead %t, echo %t: %v", transport, word, first, dead, echo, err)
 						}
 					}

@@ -26,8 +26,12 @@ type laggard struct {
 	last    time.Time            // when the last answer goes
 	waiting chan struct{}
 	owed    [][]byte  // answers to what another process asked before, which come first
+	refused time.Time // when the last refusal goes
 	busy    exception // what a request is refused with at once while an older one is under way, 0 = it waits
 }
+
+// refusalTime is what a refusal takes: long enough that an answer to an older request comes first at times.
+const refusalTime = 50 * time.Millisecond
 
 // refusalTo is the frame that refuses a request in place of an answer.
 func refusalTo(frame []byte, code exception) []byte {
@@ -52,9 +56,13 @@ func (l *laggard) write(to io.Writer, frame []byte) bool {
 	}
 	at := time.Now()
 	if l.busy != 0 && l.last.After(at) {
-		<-l.waiting
-		_, err := to.Write(refusalTo(frame, l.busy))
-		return err == nil
+		refusal := refusalTo(frame, l.busy)
+		l.refused = at.Add(refusalTime)
+		time.AfterFunc(refusalTime, func() {
+			<-l.waiting
+			_, _ = to.Write(refusal)
+		})
+		return true
 	}
 	if l.stall != nil && at.After(l.until) {
 		l.until = at.Add(l.stall())
@@ -65,8 +73,11 @@ func (l *laggard) write(to io.Writer, frame []byte) bool {
 	if l.serial && l.last.After(at) {
 		at = l.last
 	}
-	if at = at.Add(l.after()); !at.After(l.last) {
-		at = l.last.Add(time.Microsecond)
+	at = at.Add(l.after())
+	for _, before := range []time.Time{l.last, l.refused} {
+		if !at.After(before) {
+			at = before.Add(time.Microsecond)
+		}
 	}
 	l.last = at
 	whole := append([]byte(nil), frame...)

@@ -327,8 +327,13 @@ func (l *link) besides(q *request, pdu []byte, err error) {
 		_, w.judged = w.look(w.in[:w.have], beside)
 		w.judged = max(w.judged, size) // look does not know the answers of all functions
 	default:
-		w.look(w.in[:w.have], instead)
-		if lost != nil && lost.kind == lossInvalid && w.strange.late {
+		odd, _ := w.look(w.in[:w.have], instead)
+		mirror := w.strange.heard && w.have == 0 || k.hears && odd == 0 && w.have == l.framing.size(len(q.pdu))
+		switch {
+		case lost == nil || lost.kind != lossInvalid:
+		case mirror: // nothing but the request came
+			lost.kind = lossSilent
+		case w.strange.late:
 			lost.instead = lateWords
 		}
 	}
