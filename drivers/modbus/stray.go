@@ -328,7 +328,11 @@ func (l *link) besides(q *request, pdu []byte, err error) {
 		w.judged = max(w.judged, size) // look does not know the answers of all functions
 	default:
 		odd, _ := w.look(w.in[:w.have], instead)
-		mirror := w.strange.heard && w.have == 0 || k.hears && odd < leastFrame && w.have == l.framing.size(len(q.pdu))
+		came, own := w.have, l.framing.size(len(q.pdu))
+		if w.packets {
+			came = w.strange.bytes
+		}
+		mirror := w.strange.heard && w.have == 0 || k.hears && odd < leastFrame && came == own
 		switch {
 		case lost == nil || lost.kind != lossInvalid:
 		case mirror: // nothing but the request came
