@@ -62,7 +62,7 @@ func TestOpeningAnswers(t *testing.T) {
 }
 
 // TestBackAfterOutage: a unit that was silent, from the start or later, is good in the first poll after it is switched on again, or in the next,
-// whatever it is read by and however long it was away.
+// whatever it is read by and however long it was away. It ignores what it does not know, as libmodbus does with function 8.
 func TestBackAfterOutage(t *testing.T) {
 	for name, words := range overdueLists() {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
@@ -70,8 +70,9 @@ func TestBackAfterOutage(t *testing.T) {
 				for _, begun := range []bool{false, true} {
 					bubble(t, func(t *testing.T) {
 						b := overdueLine(t, transport, &laggard{after: func() time.Duration { return 10 * time.Millisecond }}, words)
-						if c := new(confused); begun {
-							b.judge(c)
+						b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: func(q modbussim.Request) bool { return q.Table > readInput }})
+						if begun {
+							b.judge(new(confused))
 						}
 						off := b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: func(q modbussim.Request) bool { return q.Unit == 1 }})
 						for end := time.Now().Add(away); time.Now().Before(end); time.Sleep(time.Second) {
