@@ -259,6 +259,12 @@ func (d *driver) again(ctx context.Context, u *unit, q *request, timeout time.Du
 		pdu, err := d.attempt(ctx, u, q, q, timeout)
 		e, refused := err.(exception)
 		switch {
+		case refused && e.passing() && refusals < before+busyTries:
+			if err := wait(ctx, time.Now().Add(busyWait)); err != nil {
+				return nil, err
+			}
+			refusals++
+			continue
 		case refused && !e.gateway() && !e.passing() && refusals < before:
 			refusals++
 			continue
