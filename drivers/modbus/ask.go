@@ -59,6 +59,7 @@ func (d *driver) unitOf(id uint8) *unit {
 	}
 	u := &unit{settings: d.units[0].settings, timeout: d.units[0].timeout}
 	u.id = id
+	d.opens(u)
 	d.guests = append(d.guests, u) // 256 at most
 	return u
 }

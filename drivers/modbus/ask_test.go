@@ -119,6 +119,9 @@ func TestIdentifyPymodbus(t *testing.T) {
 // TestTrace shows exchanges while somebody looks, and only then.
 func TestTrace(t *testing.T) {
 	b := benchOn(t, "rtuovertcp", 1, 300*time.Millisecond, tags("holding:1", "coil:5")).open(t)
+	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+		t.Fatal(bad, err)
+	}
 	var seen []string
 	look := func(e *drivers.Exchange) {
 		seen = append(seen, fmt.Sprintf("%x %x %s %x", e.Request, e.Answer, e.Reason, e.Raw))

@@ -102,10 +102,20 @@ func parseGroup(g *drivers.Group, dev *settings, r *reporter) []field {
 
 // Connect opens the line; one whose device calls is open at once. It ends with ctx, and after 5 s of its own accord.
 func (d *driver) Connect(ctx context.Context) error {
+	for _, u := range slices.Concat(d.units, d.guests) {
+		d.opens(u)
+	}
 	if d.link.network == netListen {
 		return d.link.listen(ctx)
 	}
 	return d.link.open(ctx)
+}
+
+// opens notes that a unit may have been asked by another process just before, where no transaction id tells.
+func (d *driver) opens(u *unit) {
+	if d.link.framing != mbap {
+		u.outstanding.opened(u.timeout, time.Now())
+	}
 }
 
 // Close releases the line.

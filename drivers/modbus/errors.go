@@ -49,7 +49,7 @@ type lossKind uint8
 
 const (
 	lossSilent  lossKind = iota // nothing came in time
-	lossInvalid                 // what came is not valid Modbus
+	lossInvalid                 // what came is not the answer, nor one of another unit
 	lossPart                    // its begin came in time, and not the rest
 	lossUnit                    // it came from another unit id
 	lossClosed                  // the connection ended
@@ -86,6 +86,9 @@ func (l *loss) words(timeout time.Duration) string {
 	case lossSilent:
 		return fmt.Sprintf("no answer within %v%s", timeout, l.instead)
 	case lossInvalid:
+		if l.instead != "" { // valid, but to what was asked before
+			return fmt.Sprintf("no answer within %v%s", timeout, l.instead)
+		}
 		return "the answer is not valid Modbus"
 	case lossPart:
 		came := ""

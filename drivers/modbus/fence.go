@@ -6,39 +6,27 @@ import (
 )
 
 // Where no transaction id says which request an answer is to, the answer to one that was given up may be taken for that of a later one, however
-// late it comes. A device answers in order, though. So after a loss a unit is first asked for what no outstanding answer can be taken for, a fence:
-// when that is answered, all that was asked before it is answered or lost. DESIGN.md says why it is so.
-
-// diagnostics is a function that only fences use: the device gives back what it was sent (Modbus Application Protocol V1.1b3, 6.8.1).
-const diagnostics = 8
-
-// fenceKind is what a fence asks.
-type fenceKind uint8
-
-const (
-	fencePart  fenceKind = iota // the beginning of what was answered before: another byte count
-	fenceEcho                   // function 8: another function, also where it is refused
-	fenceAgain                  // the request itself, as often as answers may be outstanding, where the others are of no use
-)
+// late it comes. A device gives values in the order in which it is asked, though. So after a loss a unit is first asked for what no outstanding
+// answer can be taken for, a fence: when that brings values, all that was asked before is answered or lost. Exceptions prove nothing: a device that
+// is busy with an older request refuses a newer one at once. DESIGN.md says why it is so.
 
 // The bounds of fences.
 const (
 	outstandingTime = 15 // timeouts, or owedTime if that is more, for which an answer may come yet at least, and twice that at most
-	mostOutstanding = 8  // answers that fenceAgain reckons with
+	mostOutstanding = 8  // answers that again reckons with
 	fenceTries      = 3  // fences for one request, of a unit that is known to be there
-	fenceVain       = 4  // fences of a kind lost in a row, until it is left out for fenceRest; fenceOften times as many
-	fenceOften      = 3  // where that kind was answered before, which is tried so often in turn
+	fenceVain       = 4  // fences lost in a row, until they are left out for fenceRest; fenceOften times as many where one was answered before
+	fenceOften      = 3
 	fenceRest       = time.Minute
-	mostFences      = 8 // fences, whatever comes of them
+	fenceRefused    = 2 // fences refused in a row, until what was read before counts as given no more: one may be to an older request
+	mostFences      = 8 // fences, or rounds of again, whatever comes of them
 )
 
 // The answers that are told apart.
 const (
 	otherSlot = 0             // functions that polls do not use
-	echoSlot  = readInput + 1 // function 8; the functions 1 to 4 have a slot each
-	slots     = echoSlot + 1  //
-	readPDU   = 5             // bytes of a request of the functions 1 to 4, and of function 8
-	echoData  = 0             // sub-function of function 8
+	slots     = readInput + 1 // the functions 1 to 4 have a slot each
+	readPDU   = 5             // bytes of a request of the functions 1 to 4
 	sizeWords = (1 << 8) / 64 // of one bit for each byte count
 )
 
@@ -53,37 +41,31 @@ type outstanding struct {
 	recent, older unanswered
 	turned        time.Time // when recent was begun
 	plain         time.Time // when a request that is no fence was last made in spite of that, or given up
+	unknown       time.Time // until when an answer may come to what another process asked before the line was opened, zero = none
 
-	fences      int              // since the last other request that was given up:
-	sent        [fenceAgain]int  // of each kind, and
-	first, last [fenceAgain]int  // which of all were the first and the last of it
-	clean       [fenceAgain]bool // an exception to it cannot be one to a request before it
-	part        [readPDU]byte    // what fencePart asks, the same until it is answered
-	echo        [readPDU]byte    // what fenceEcho asks
-	query       request
+	sent  int           // fences since the last other request that was given up
+	part  [readPDU]byte // what they ask, the same until one is answered
+	query request
 
-	sure    [readPDU]byte         // the read with the longest answer so far
-	want    int                   // bytes of values in that, 0 = none yet
-	refuses bool                  // function 8 was refused
-	known   [fenceAgain]bool      // a fence of that kind was answered
-	vain    [fenceAgain]int       // fences of that kind lost in a row, and
-	rest    [fenceAgain]time.Time // when the last of them was
+	sure    [readPDU]byte // the read with the longest answer so far
+	want    int           // bytes of values in that, 0 = none yet
+	known   bool          // a fence was answered
+	vain    int           // fences lost in a row, and
+	rest    time.Time     // when the last of them was
+	refused int           // fences refused in a row
 }
 
 // slotOf returns what the answer to a request is told by.
 func slotOf(q *request) (slot, size int) {
-	switch code := q.pdu[0]; {
-	case code >= readCoils && code <= readInput:
+	if code := q.pdu[0]; code >= readCoils && code <= readInput {
 		return int(code), q.want & 0xff
-	case code == diagnostics:
-		return echoSlot, 0
 	}
 	return otherSlot, 0
 }
 
 func (o *outstanding) holds(slot int) bool { return o.times(slot) > 0 }
 
-// none reports whether nothing is outstanding.
+// none reports whether nothing is outstanding of what was asked.
 func (o *outstanding) none() bool {
 	return o.recent.times == [slots]int{} && o.older.times == [slots]int{}
 }
@@ -117,24 +99,22 @@ func (o *outstanding) gaveUp(q *request, fence bool, now time.Time) {
 	}
 	o.add(q)
 	if !fence {
-		o.plain, o.fences, o.sent = now, 0, [fenceAgain]int{}
+		o.plain, o.sent = now, 0
 	}
 }
 
 // clear notes that nothing is outstanding.
-func (o *outstanding) clear() {
-	o.recent, o.older, o.fences, o.sent = unanswered{}, unanswered{}, 0, [fenceAgain]int{}
-}
+func (o *outstanding) clear() { o.recent, o.older, o.sent = unanswered{}, unanswered{}, 0 }
 
 // confuses reports whether an outstanding answer, an exception among them, may come in place of that to a request. That to a write repeats its address.
 func (o *outstanding) confuses(q *request, timeout time.Duration, now time.Time) bool {
-	if o.none() || q.writes {
-		return false
+	if now.After(o.unknown) {
+		o.unknown = time.Time{}
 	}
 	for most := outstandingFor(timeout); now.Sub(o.turned) > most && !o.none(); o.turned = o.turned.Add(most) {
 		o.older, o.recent = o.recent, unanswered{}
 	}
-	return !o.none() // also of another function: a device may get that wrong
+	return !q.writes && (!o.none() || !o.unknown.IsZero()) // also of another function: a device may get that wrong
 }
 
 // outstandingFor is how long an answer may come yet at least.
@@ -142,47 +122,54 @@ func outstandingFor(timeout time.Duration) time.Duration {
 	return max(owedTime, outstandingTime*timeout)
 }
 
-// answered notes that a request was answered, which is as good as a fence where no outstanding answer could be taken for that.
-func (o *outstanding) answered(q *request, refused bool) {
+// opened notes that the line was opened: what another process asked on it may be answered yet.
+func (o *outstanding) opened(timeout time.Duration, now time.Time) {
+	o.unknown = now.Add(outstandingFor(timeout))
+}
+
+// answered notes that a request brought values, which is as good as a fence where no outstanding answer could be taken for that.
+func (o *outstanding) answered(q *request) {
 	slot, _ := slotOf(q)
-	if !o.none() && !o.holds(slot) {
+	if o.unknown.IsZero() && !o.none() && !o.holds(slot) {
 		o.clear()
 	}
-	if slot != otherSlot && slot != echoSlot && !refused && q.want > o.want {
+	if slot != otherSlot && q.want > o.want {
 		o.want = q.want
 		copy(o.sure[:], q.pdu)
 	}
 }
 
-// usable reports whether a kind of fence may be tried for a request; hears says that an adapter hears itself, so that function 8 seems to be
-// answered at once.
-func (o *outstanding) usable(kind fenceKind, q *request, hears bool, now time.Time) bool {
+// doubted notes that an exception came, where it may be the answer to an older request: then this one's values may come yet. There are no more
+// outstanding answers than before.
+func (o *outstanding) doubted(q *request) {
+	if slot, size := slotOf(q); o.holds(slot) {
+		o.recent.sizes[slot][size/64] |= 1 << (size % 64)
+		o.recent.times[slot] = max(o.recent.times[slot], 1)
+	}
+}
+
+// usable reports whether a fence may be tried for a request.
+func (o *outstanding) usable(q *request, now time.Time) bool {
 	most := fenceVain
-	if o.known[kind] {
+	if o.known {
 		most *= fenceOften
 	}
-	switch {
-	case o.vain[kind] >= most && now.Sub(o.rest[kind]) < fenceRest:
+	if !o.unknown.IsZero() || o.vain >= most && now.Sub(o.rest) < fenceRest {
 		return false
-	case kind == fenceEcho:
-		if o.sent[kind] == 0 {
-			o.clean[kind] = !o.holds(echoSlot)
-		}
-		return !hears && (o.clean[kind] || !o.refuses)
 	}
-	return o.sent[kind] > 0 || o.shorten(q)
+	return o.sent > 0 || o.shorten(q)
 }
 
 // shorten finds the shortest beginning of what was answered before whose byte count neither an outstanding answer has nor that to a request.
 func (o *outstanding) shorten(q *request) bool {
-	slot, step, each := int(o.sure[0]), 2, 1 // bytes, and registers or bits
+	step, each := 2, 1 // bytes, and registers or bits
 	if o.sure[0] <= readDiscretes {
 		step, each = 1, 8
 	}
 	_, size := slotOf(q)
 	for n := 1; n*step < o.want; n++ {
 		if !o.has(n*step) && size != n*step {
-			o.part, o.clean[fencePart] = o.sure, !o.holds(slot)
+			o.part = o.sure
 			o.part[3], o.part[4] = byte(n*each>>8), byte(n*each)
 			return true
 		}
@@ -190,94 +177,58 @@ func (o *outstanding) shorten(q *request) bool {
 	return false
 }
 
-// choose returns the next fence for a request: both kinds in turn, what was answered before more often.
-func (o *outstanding) choose(q *request, hears bool, now time.Time) fenceKind {
-	best, least := fenceAgain, 0
-	for k := range fenceAgain {
-		turns := o.sent[k]
-		if o.known[k] {
-			turns /= fenceOften
-		}
-		if (best == fenceAgain || turns < least) && o.usable(k, q, hears, now) {
-			best, least = k, turns
-		}
-	}
-	return best
-}
-
-// request makes a fence for a request. The data of an echo are another number each time.
-func (o *outstanding) request(kind fenceKind, q *request, number uint16) *request {
+// request makes a fence for a request.
+func (o *outstanding) request(q *request) *request {
 	f := &o.query
-	*f = request{unit: q.unit, brief: q.brief, telling: q.telling, units: q.units, transactions: q.transactions}
-	if kind == fenceEcho {
-		o.echo = [readPDU]byte{diagnostics, 0, echoData, byte(number >> 8), byte(number)}
-		f.pdu, f.want, f.echo = o.echo[:], -1, readPDU
-		return f
-	}
-	f.pdu = o.part[:]
+	*f = request{unit: q.unit, brief: q.brief, telling: q.telling, units: q.units, transactions: q.transactions, pdu: o.part[:]}
 	_ = f.reads(o.part[0])
 	return f
 }
 
-// sends notes that a fence is made.
-func (o *outstanding) sends(kind fenceKind) {
-	if o.sent[kind] == 0 {
-		o.first[kind] = o.fences
-	}
-	o.last[kind] = o.fences
-	o.fences++
-	o.sent[kind]++
-}
-
-// passed notes that a fence was answered, for all that is known the first of its kind: only answers to later ones may come yet.
-func (o *outstanding) passed(kind fenceKind, q *request) {
-	first, last, sent := o.first[kind], o.last, o.sent
-	if kind == fenceEcho && !o.refuses {
-		first = last[kind] // what it gives back says which it was
-	}
-	sent[kind]--
-	o.known[kind], o.vain[kind] = true, 0
+// passed notes that a fence brought values, for all that is known the first of them: only those to later ones may come yet.
+func (o *outstanding) passed(q *request) {
+	later := o.sent - 1
+	o.known, o.vain, o.refused = true, 0, 0
 	o.clear()
-	for k := range fenceAgain {
-		for range min(sent[k], mostOutstanding) {
-			if last[k] > first {
-				o.add(o.request(k, q, 0))
-			}
-		}
+	for range min(later, mostOutstanding) {
+		o.add(o.request(q))
 	}
 }
 
-// fence makes sure that no outstanding answer can be taken for that to a request. Its error is one that the request may have.
-func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Duration) error {
+// declined notes that a fence was refused: in the name of an older request, or because it cannot be read so.
+func (o *outstanding) declined() {
+	if o.refused++; o.refused >= fenceRefused {
+		o.want, o.sent, o.refused = 0, 0, 0
+	}
+}
+
+// fence makes sure that no outstanding answer can be taken for that to a request. Where it cannot, again reports that the request is to be made more
+// than once. Its error is one that the request may have.
+func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Duration) (again bool, err error) {
 	o, lost := &u.outstanding, 0
 	for range mostFences {
-		kind := o.choose(q, d.link.strays.hears, time.Now())
-		if kind == fenceAgain || o.fences > 0 && time.Since(o.plain) > outstandingFor(u.timeout) { // it may not know these any more
-			o.plain = time.Now()
-			return d.again(ctx, u, q, timeout)
+		now := time.Now()
+		if !o.usable(q, now) || o.sent > 0 && now.Sub(o.plain) > outstandingFor(u.timeout) { // it may not know these any more
+			o.plain = now
+			return true, nil
 		}
-		o.sends(kind)
-		_, err := d.attempt(ctx, u, o.request(kind, q, d.link.wire.number), q, timeout)
+		o.sent++
+		_, err := d.attempt(ctx, u, o.request(q), q, timeout)
 		e, refused := err.(exception)
-		if kind == fenceEcho && (err == nil || refused) {
-			o.refuses = refused
-		}
 		switch {
-		case err == nil, refused && !e.gateway() && o.clean[kind]:
+		case err == nil:
 			d.poll.spoke++
-			if o.passed(kind, q); o.none() {
-				return nil
+			if o.passed(q); o.none() {
+				return false, nil
 			}
 			continue // answers to later fences may come yet
-		case refused && e.gateway():
-			return err
-		case refused && kind == fencePart: // perhaps in the name of an older request, perhaps because it cannot be read so
-			o.want, o.vain[kind], o.rest[kind] = 0, fenceVain*fenceOften, time.Now()
-			continue
+		case refused && (e.gateway() || e.passing()):
+			return false, err
 		case refused:
+			o.declined()
 			continue
 		case !u.down:
-			o.vain[kind], o.rest[kind] = o.vain[kind]+1, time.Now()
+			o.vain, o.rest = o.vain+1, now
 		}
 		l := asLoss(err)
 		if l != nil {
@@ -285,24 +236,65 @@ func (d *driver) fence(ctx context.Context, u *unit, q *request, timeout time.Du
 		}
 		switch lost++; {
 		case l == nil || l.kind == lossClosed || l.kind == lossFlood || d.link.wire == nil:
-			return err
+			return false, err
 		case q.once:
-			return d.again(ctx, u, q, timeout)
+			return true, nil
 		case !q.patient || lost == fenceTries:
-			return err
+			return false, err
 		}
 	}
-	return &loss{kind: lossSilent, fence: true}
+	return false, &loss{kind: lossSilent, fence: true}
 }
 
-// again makes a request as often as answers are outstanding: the next answer is to one of these at least.
-func (d *driver) again(ctx context.Context, u *unit, q *request, timeout time.Duration) error {
+// again makes a request until one more than outstanding answers has come with values: the last of them is to one of these requests. As many
+// refusals may be to older requests; one more is the answer. Where nobody knows what is outstanding nothing may follow it either.
+func (d *driver) again(ctx context.Context, u *unit, q *request, timeout time.Duration) ([]byte, error) {
+	o := &u.outstanding
 	slot, _ := slotOf(q)
-	for range u.outstanding.times(slot) {
-		_, err := d.attempt(ctx, u, q, q, timeout)
-		if e, refused := err.(exception); err != nil && (!refused || e.gateway()) {
-			return err
-		}
+	before, opening := o.times(slot), !o.unknown.IsZero()
+	if opening {
+		before++
 	}
-	return nil
+	for values, refusals, rounds := 0, 0, 0; ; {
+		pdu, err := d.attempt(ctx, u, q, q, timeout)
+		e, refused := err.(exception)
+		switch {
+		case refused && e.passing() && refusals < before+busyTries:
+			if err := wait(ctx, time.Now().Add(busyWait)); err != nil {
+				return nil, err
+			}
+			refusals++
+			continue
+		case refused && !e.gateway() && !e.passing() && refusals < before:
+			refusals++
+			continue
+		case err != nil:
+			return nil, err
+		}
+		values++
+		if values <= before {
+			d.link.strays.settled(q, false, d.link.last) // what it was to may be answered behind it
+			continue
+		}
+		if opening {
+			quiet, err := d.quiet(ctx, u)
+			if err != nil {
+				return nil, err
+			}
+			if rounds++; !quiet && rounds < mostFences {
+				values = before
+				continue
+			}
+			o.unknown = time.Time{}
+			o.answered(q)
+		}
+		return pdu, nil
+	}
+}
+
+// quiet reports whether nothing follows an answer within the time in which the unit would have given another.
+func (d *driver) quiet(ctx context.Context, u *unit) (bool, error) {
+	d.link.strays.last.until = time.Time{} // what comes from now on casts no doubt on it
+	odd, err := d.link.wire.follows(ctx, u.guard())
+	return odd < leastFrame, err
 }

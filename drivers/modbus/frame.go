@@ -66,6 +66,9 @@ func (q *request) length(pdu []byte) int {
 	return q.echo
 }
 
+// mirrored reports whether the right answer is the request itself, as that to a write with function 5, 6 or 22 is.
+func (q *request) mirrored() bool { return q.writes && q.want < 0 && q.echo == len(q.pdu) }
+
 // from reports whether an answer may come from a unit id.
 func (q *request) from(unit byte) bool { return unit == q.unit || q.units.takes(int(unit)) }
 

@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,15 +25,45 @@ type laggard struct {
 	until   time.Time            // the end of that
 	last    time.Time            // when the last answer goes
 	waiting chan struct{}
+	owed    [][]byte  // answers to what another process asked before, which come first
+	refused time.Time // when the last refusal goes
+	busy    exception // what a request is refused with at once while an older one is under way, 0 = it waits
+}
+
+// refusalTime is what a refusal takes: long enough that an answer to an older request comes first at times.
+const refusalTime = 50 * time.Millisecond
+
+// refusalTo is the frame that refuses a request in place of an answer.
+func refusalTo(frame []byte, code exception) []byte {
+	if frame[0] != ':' {
+		return rtu.pack(nil, 0, &request{unit: frame[0], pdu: []byte{frame[1]&^exceptionBit | exceptionBit, byte(code)}})
+	}
+	var head [2]byte
+	_, _ = hex.Decode(head[:], frame[1:5])
+	return ascii.pack(nil, 0, &request{unit: head[0], pdu: []byte{head[1]&^exceptionBit | exceptionBit, byte(code)}})
 }
 
 func (l *laggard) write(to io.Writer, frame []byte) bool {
+	owed := l.owed
+	l.owed = nil
+	for _, f := range owed {
+		l.write(to, f)
+	}
 	select {
 	case l.waiting <- struct{}{}:
 	default:
 		return true
 	}
 	at := time.Now()
+	if l.busy != 0 && l.last.After(at) {
+		refusal := refusalTo(frame, l.busy)
+		l.refused = at.Add(refusalTime)
+		time.AfterFunc(refusalTime, func() {
+			<-l.waiting
+			_, _ = to.Write(refusal)
+		})
+		return true
+	}
 	if l.stall != nil && at.After(l.until) {
 		l.until = at.Add(l.stall())
 	}
@@ -42,8 +73,11 @@ func (l *laggard) write(to io.Writer, frame []byte) bool {
 	if l.serial && l.last.After(at) {
 		at = l.last
 	}
-	if at = at.Add(l.after()); !at.After(l.last) {
-		at = l.last.Add(time.Microsecond)
+	at = at.Add(l.after())
+	for _, before := range []time.Time{l.last, l.refused} {
+		if !at.After(before) {
+			at = before.Add(time.Microsecond)
+		}
 	}
 	l.last = at
 	whole := append([]byte(nil), frame...)
@@ -62,7 +96,7 @@ func overdueLists() map[string][]string {
 }
 
 // overdueLine is two units on such a line.
-func overdueLine(t *testing.T, transport, echo string, l *laggard, words []string) *bench {
+func overdueLine(t *testing.T, transport string, l *laggard, words []string) *bench {
 	l.waiting = make(chan struct{}, 8)
 	network := newMemory(strings.Contains(transport, "udp"))
 	b := &bench{sim: startSim(t, modbussim.Options{Transport: transport, Listener: network, Wire: l.write}), dialer: network.dial}
@@ -70,13 +104,6 @@ func overdueLine(t *testing.T, transport, echo string, l *laggard, words []strin
 	for u := 1; u <= 2; u++ {
 		b.sim.Unit(uint8(u)).Fill(b.fill)
 		b.conn.Devices = append(b.conn.Devices, device(b.conn.URL, u, tags(words...)))
-	}
-	is := func(q modbussim.Request) bool { return q.Table == diagnostics }
-	switch echo {
-	case "refused":
-		b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 1, Match: is})
-	case "ignored":
-		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: is})
 	}
 	return b.open(t)
 }
@@ -123,30 +150,28 @@ func TestOverdueAnswers(t *testing.T) {
 	}
 	for name, words := range overdueLists() {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp", "rtuoverudp"} {
-			for _, echo := range []string{"answered", "refused", "ignored"} {
-				sum, worst := confused{}, ""
-				for delay, of := range delays {
-					for _, serial := range []bool{false, true} {
-						c := confused{}
-						bubble(t, func(t *testing.T) {
-							r := rand.New(rand.NewPCG(*seedFlag, 1))
-							l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
-							b := overdueLine(t, transport, echo, l, words)
-							for range 200 {
-								b.judge(&c)
-								time.Sleep(time.Second)
-							}
-						})
-						if c.wrong+c.stale > 0 {
-							worst += fmt.Sprintf("; %s timeouts, one after another %t: %+v", delay, serial, c)
+			sum, worst := confused{}, ""
+			for delay, of := range delays {
+				for _, serial := range []bool{false, true} {
+					c := confused{}
+					bubble(t, func(t *testing.T) {
+						r := rand.New(rand.NewPCG(*seedFlag, 1))
+						l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
+						b := overdueLine(t, transport, l, words)
+						for range 200 {
+							b.judge(&c)
+							time.Sleep(time.Second)
 						}
-						sum.good, sum.wrong, sum.stale = sum.good+c.good, sum.wrong+c.wrong, sum.stale+c.stale
+					})
+					if c.wrong+c.stale > 0 {
+						worst += fmt.Sprintf("; %s timeouts, one after another %t: %+v", delay, serial, c)
 					}
+					sum.good, sum.wrong, sum.stale = sum.good+c.good, sum.wrong+c.wrong, sum.stale+c.stale
 				}
-				t.Logf("FIGURES %s, %s, function 8 %s: %+v", name, transport, echo, sum)
-				if sum.wrong+sum.stale > 0 || sum.good == 0 {
-					t.Errorf("%s, %s, function 8 %s: %+v%s", name, transport, echo, sum, worst)
-				}
+			}
+			t.Logf("FIGURES %s, %s: %+v", name, transport, sum)
+			if sum.wrong+sum.stale > 0 || sum.good == 0 {
+				t.Errorf("%s, %s: %+v%s", name, transport, sum, worst)
 			}
 		}
 	}
@@ -157,27 +182,56 @@ func TestOverdueAfterStall(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	for name, words := range overdueLists() {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp", "rtuoverudp"} {
-			for _, echo := range []string{"answered", "refused", "ignored"} {
+			c := confused{}
+			bubble(t, func(t *testing.T) {
+				r := rand.New(rand.NewPCG(*seedFlag, 2))
+				s := rand.New(rand.NewPCG(*seedFlag, 3)) // of the device's side
+				l := &laggard{serial: true, after: func() time.Duration { return time.Duration(5+s.IntN(55)) * time.Millisecond }}
+				l.stall = func() time.Duration {
+					if s.IntN(20) > 0 {
+						return 0
+					}
+					return time.Duration((1 + 9*s.Float64()) * float64(timeout))
+				}
+				b := overdueLine(t, transport, l, words)
+				for range 300 {
+					b.judge(&c)
+					time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
+				}
+			})
+			t.Logf("FIGURES %s, %s: %+v", name, transport, c)
+			if c.wrong+c.stale > 0 || c.good == 0 {
+				t.Errorf("%s, %s: %+v", name, transport, c)
+			}
+		}
+	}
+}
+
+// TestOverdueBusy: a unit that refuses requests at once while the answer to an older one is still to come. Refusals say nothing of that.
+func TestOverdueBusy(t *testing.T) {
+	const timeout = 200 * time.Millisecond
+	for name, words := range overdueLists() {
+		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
+			for _, code := range []exception{1, 3, acknowledge, busy} {
 				c := confused{}
 				bubble(t, func(t *testing.T) {
-					r := rand.New(rand.NewPCG(*seedFlag, 2))
-					s := rand.New(rand.NewPCG(*seedFlag, 3)) // of the device's side
-					l := &laggard{serial: true, after: func() time.Duration { return time.Duration(5+s.IntN(55)) * time.Millisecond }}
-					l.stall = func() time.Duration {
-						if s.IntN(20) > 0 {
-							return 0
+					r := rand.New(rand.NewPCG(*seedFlag, 4))
+					s := rand.New(rand.NewPCG(*seedFlag, 5)) // of the device's side
+					l := &laggard{serial: true, busy: code, after: func() time.Duration {
+						if s.IntN(8) == 0 {
+							return time.Duration((1 + 4*s.Float64()) * float64(timeout))
 						}
-						return time.Duration((1 + 9*s.Float64()) * float64(timeout))
-					}
-					b := overdueLine(t, transport, echo, l, words)
+						return 5 * time.Millisecond
+					}}
+					b := overdueLine(t, transport, l, words)
 					for range 300 {
 						b.judge(&c)
 						time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
 					}
 				})
-				t.Logf("FIGURES %s, %s, function 8 %s: %+v", name, transport, echo, c)
+				t.Logf("FIGURES %s, %s, exception %d: %+v", name, transport, code, c)
 				if c.wrong+c.stale > 0 || c.good == 0 {
-					t.Errorf("%s, %s, function 8 %s: %+v", name, transport, echo, c)
+					t.Errorf("%s, %s, exception %d: %+v", name, transport, code, c)
 				}
 			}
 		}

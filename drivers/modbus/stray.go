@@ -48,8 +48,9 @@ type strays struct {
 	next   int        // which of them is overwritten next
 	last   owed       // the last request that was answered, and
 	frame  []byte     // the PDU of its answer
-	hears  bool       // the last request came back
-	asked  []byte     // the last request, unit and PDU: some serial adapters hear themselves
+	hears  bool       // requests come back: some serial adapters hear themselves
+	knows  bool       // whether they do was seen: a read was answered, or met by silence
+	asked  []byte     // the last request, unit and PDU
 	units  acceptance // of it
 	given  []byte     // the PDU of its answer, as long as that is judged
 }
@@ -105,13 +106,13 @@ func (k *strays) repeats(body []byte) bool {
 	return string(body[1:]) == string(k.frame) && k.last.from(body[0]) || string(body[1:]) == string(k.given) && k.from(body[0])
 }
 
-// judge says what a stray is, and notes it; ours says that its transaction id is one of ours.
-func (k *strays) judge(body []byte, came when, ours bool, now time.Time) {
+// judge says what a stray is, notes it, and reports whether it is an answer that comes late; ours says that its transaction id is one of ours.
+func (k *strays) judge(body []byte, came when, ours bool, now time.Time) (late bool) {
 	for i := range k.owed {
 		if k.owed[i].takes(body, now) {
 			k.owed[i].until = time.Time{}
 			k.note(strayLate, body, now)
-			return
+			return true
 		}
 	}
 	switch {
@@ -124,6 +125,7 @@ func (k *strays) judge(body []byte, came when, ours bool, now time.Time) {
 		}
 		k.note(strayRival, body, now)
 	}
+	return false
 }
 
 func (k *strays) note(kind strayKind, body []byte, now time.Time) {
@@ -222,7 +224,8 @@ func (w *wire) look(b []byte, came when) (odd, end int) {
 			if !k.repeats(body) {
 				odd += n
 			}
-			k.judge(body, came, w.framing == mbap, time.Now())
+			late := k.judge(body, came, w.framing == mbap, time.Now())
+			w.strange.late = w.strange.late || late
 		}
 		if b = b[n:]; body != nil {
 			end = whole - len(b)
@@ -263,7 +266,7 @@ func strayLengths(b []byte) (one, other int) {
 	switch code := b[1]; code {
 	case readCoils, readDiscretes, readHolding, readInput:
 		return 8, int(b[2]) + 5
-	case writeCoil, writeRegister, diagnostics:
+	case writeCoil, writeRegister:
 		return 8, none
 	case writeCoils, writeRegisters:
 		if len(b) > 6 {
@@ -324,8 +327,21 @@ func (l *link) besides(q *request, pdu []byte, err error) {
 		_, w.judged = w.look(w.in[:w.have], beside)
 		w.judged = max(w.judged, size) // look does not know the answers of all functions
 	default:
-		w.look(w.in[:w.have], instead)
+		odd, _ := w.look(w.in[:w.have], instead)
+		came, own := w.have, l.framing.size(len(q.pdu))
+		if w.packets {
+			came = w.strange.bytes
+		}
+		mirror := w.strange.heard && w.have == 0 || k.hears && odd < leastFrame && came == own
+		switch {
+		case lost == nil || lost.kind != lossInvalid:
+		case mirror: // nothing but the request came
+			lost.kind = lossSilent
+		case w.strange.late:
+			lost.instead = lateWords
+		}
 	}
+	k.knows = k.knows || q.pdu[0] <= readInput && (given || lost != nil && lost.kind == lossSilent && w.have == 0)
 }
 
 // crowded reports whether another master was on the line lately, so that an answer may be another's.

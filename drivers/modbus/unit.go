@@ -128,8 +128,10 @@ func (d *driver) once(ctx context.Context, u *unit, q *request) ([]byte, error) 
 	}
 	q.fenced = u.outstanding.confuses(q, u.timeout, time.Now())
 	if q.fenced && d.link.wire != nil {
-		if err := d.fence(ctx, u, q, timeout); err != nil {
+		if again, err := d.fence(ctx, u, q, timeout); err != nil {
 			return nil, err
+		} else if again {
+			return d.again(ctx, u, q, timeout)
 		}
 	}
 	return d.attempt(ctx, u, q, q, timeout)
@@ -182,8 +184,11 @@ func (d *driver) took(u *unit, q, sake *request, e exception) {
 	u.silent, u.missed, u.strange = 0, "", 0
 	if !e.gateway() {
 		u.heard, u.down = true, false
-		if q == sake {
-			u.outstanding.answered(q, e != 0)
+		switch {
+		case e != 0:
+			u.outstanding.doubted(q)
+		case q == sake:
+			u.outstanding.answered(q)
 		}
 	}
 	u.slowest = max(d.link.took-d.link.characterTime(q), u.slowest-u.slowest/128)

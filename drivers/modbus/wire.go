@@ -44,6 +44,7 @@ type drain func(into []byte) (int, error)
 type strange struct {
 	bytes, frames int
 	late          bool // the answer to an earlier request
+	heard         bool // the request itself, where the answer is like it
 	zero          bool // a frame with transaction id 0
 	foreign       bool // a frame with another transaction id
 	unit          int  // a frame of another unit id, 0 also for none
@@ -76,6 +77,9 @@ func (w *wire) exchange(ctx context.Context, q *request, timeout time.Duration) 
 		}
 		if pdu != nil {
 			return answer(q, pdu)
+		}
+		if w.packets && w.strays != nil && q.pdu[0] <= readInput && bytes.Equal(w.in[:w.have], w.framing.pack(w.out[:0], w.number, q)) {
+			w.strays.hears = true // its datagram is overwritten
 		}
 		if err := w.more(ctx); err != nil {
 			w.count(q, asLoss(err))
@@ -218,8 +222,25 @@ func (w *wire) silence() error {
 	return l
 }
 
+// heard cuts off a request that comes back where its answer is like it, and reports whether what was read may be the answer. Where nobody knows
+// whether the adapter hears itself, it must come twice likewise.
+func (w *wire) heard(q *request) bool {
+	if w.framing == mbap || !q.mirrored() || w.strays == nil || w.strays.knows && !w.strays.hears || w.strange.heard {
+		return true
+	}
+	frame := w.framing.pack(w.out[:0], w.number, q)
+	i := bytes.Index(w.in[:w.have], frame)
+	if i >= 0 {
+		w.have, w.strange.heard = copy(w.in[:], w.in[i+len(frame):w.have]), true
+	}
+	return i >= 0 && w.have > 0
+}
+
 // find looks for the answer in what was read so far; nil without an error means that there is none yet.
 func (w *wire) find(q *request) ([]byte, error) {
+	if !w.heard(q) {
+		return nil, nil
+	}
 	switch w.framing {
 	case rtu:
 		pdu := q.findRTU(w.in[:w.have])

@@ -192,7 +192,33 @@ func (e exception) as() error { return e }
 // send makes one request that writes; the answer repeats its first bytes.
 func (d *driver) send(ctx context.Context, u *unit, echo int, pdu ...byte) error {
 	q := &request{unit: u.id, pdu: pdu, want: -1, echo: echo, units: u.acceptUnit, transactions: u.acceptTransaction, writes: true}
+	if err := d.listens(ctx, u, q); err != nil {
+		return err
+	}
 	_, err := d.exchange(ctx, u, q)
+	return err
+}
+
+// listens finds out whether the adapter hears itself, before a write whose answer is like the request: a read says so, whatever comes of it.
+func (d *driver) listens(ctx context.Context, u *unit, q *request) error {
+	if d.link.framing == mbap || !q.mirrored() || d.link.strays.knows {
+		return nil
+	}
+	code := byte(readHolding)
+	if q.pdu[0] == writeCoil {
+		code = readCoils
+	}
+	r := &request{unit: u.id, pdu: []byte{code, q.pdu[1], q.pdu[2], 0, 1}, units: u.acceptUnit, transactions: u.acceptTransaction}
+	_ = r.reads(code)
+	_, err := d.attempt(ctx, u, r, r, u.timeout)
+	if l := asLoss(err); l != nil && l.kind != lossClosed {
+		return nil
+	} else if l != nil {
+		return d.mend(ctx, u, l)
+	}
+	if _, refused := err.(exception); refused {
+		return nil
+	}
 	return err
 }
 

@@ -140,8 +140,6 @@ func request(pdu []byte) string {
 		return fmt.Sprintf("read %s:%d, %d", tableNames[function], number(1), number(3))
 	case len(pdu) == 5 && function == 5:
 		return fmt.Sprintf("write coil:%d = %d", number(1), pdu[3]&1)
-	case len(pdu) == 5 && function == 8:
-		return fmt.Sprintf("give back % X", pdu[3:])
 	case len(pdu) == 5 && function == 6:
 		return fmt.Sprintf("write holding:%d = % X", number(1), pdu[3:])
 	case len(pdu) > 6 && (function == 15 || function == 16):

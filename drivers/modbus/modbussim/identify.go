@@ -1,8 +1,7 @@
 package modbussim
 
-// The functions by which a device says that it is there, and what it is (Modbus Application Protocol V1.1b3, 6.8, 6.13 and 6.21).
+// The functions by which a device says what it is (Modbus Application Protocol V1.1b3, 6.13 and 6.21).
 const (
-	diagnostics    = 8
 	reportServerID = 17
 	encapsulated   = 43
 	readDeviceID   = 14
@@ -14,12 +13,8 @@ func (u *Unit) Identify(vendor, product, revision string) {
 	u.name.Store(&[3]string{vendor, product, revision})
 }
 
-// identify returns the answer to a frame that asks whether the unit is there (function 8, sub-function 0) or what it is, nil when it does not or
-// the unit does not say.
+// identify returns the answer to a frame that asks what the unit is, nil when it does not or the unit does not say.
 func (u *Unit) identify(frame []byte) []byte {
-	if len(frame) == request && frame[7] == diagnostics && frame[8] == 0 && frame[9] == 0 && u != nil {
-		return frame[header:]
-	}
 	if len(frame) != header+4 || frame[7] != encapsulated || frame[8] != readDeviceID || u == nil || u.name.Load() == nil {
 		return nil
 	}

@@ -2,7 +2,7 @@
 // unit ids on one loopback port or pseudo-terminal, four tables each, values from memory or from a function, an account of
 // what was served, and faults on demand. It speaks every transport that the driver has.
 //
-// It speaks the functions 1 to 6, 8/0, 15, 16, 22, 23 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
+// It speaks the functions 1 to 6, 15, 16, 22, 23 and 43/14 of the Modbus Application Protocol V1.1b3 and answers every other
 // function with exception 1. A read over Modbus TCP costs it no allocation. It is a device, not a gateway part:
 // nothing that ships may import it but the demo.
 package modbussim
