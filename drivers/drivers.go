@@ -233,6 +233,8 @@ type Selection struct {
 	Most  int             // so many tags the rule may have
 	Whole bool            // nothing was left out: what is not among Tags is gone
 	Note  string          // what was left out, and what to do about it; "" = nothing
+	Cut   string          // why it has fewer tags than it should, in words that follow those that name the rule; "" = it has all
+	Mend  string          // what to do about that
 }
 
 // Historian is a driver whose device keeps past readings.

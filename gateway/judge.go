@@ -176,7 +176,10 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {
 		if c.comparer != nil {
-			c.comparer.Accept()
+			changed := c.comparer.Changed().What != ""
+			if c.comparer.Accept(); changed && c.following != nil {
+				c.following.accepted()
+			}
 		}
 	}
 	for _, c := range seen.Changes {

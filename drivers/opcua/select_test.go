@@ -130,11 +130,11 @@ func TestRuleKnown(t *testing.T) {
 func TestRuleBounds(t *testing.T) {
 	s := start(t, opcuasim.Options{Browsable: true}, 250)
 	got, err := selectAll(t, connect(t, ruled(s.Endpoint(), "browse_max", "120")))
-	if err != nil || len(got.Tags) != 120 || got.Whole || got.Most != 120 || !strings.Contains(got.Note, "more than 120 tags") {
+	if err != nil || len(got.Tags) != 120 || got.Whole || got.Most != 120 || !strings.Contains(got.Note, "more than 120 tags") || got.Cut != "selects more than 120 tags, and the rest is left out" || !strings.Contains(got.Mend, "browse_max") {
 		t.Errorf("%v: %d tags, %s", err, len(got.Tags), got.Note)
 	}
 	got, err = selectAll(t, connect(t, ruled(s.Endpoint(), "browse_max", "253")))
-	if err != nil || len(got.Tags) != 253 || !got.Whole { // three are the server's own
+	if err != nil || len(got.Tags) != 253 || !got.Whole || got.Cut != "" { // three are the server's own
 		t.Errorf("%v: %d tags, %s", err, len(got.Tags), got.Note)
 	}
 	for root, want := range map[string]string{"ns=2;s=none": "BadNodeIdUnknown", "nsu=urn:none;s=x": "no namespace", "/Objects/2:None": "the browse path ends at"} {

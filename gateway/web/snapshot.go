@@ -151,7 +151,7 @@ type Trouble struct {
 	What, Mend string
 }
 
-// RuleFault is why a rule of a device adds no tags, as of when it was last followed. Without a What it does, or was not followed yet.
+// RuleFault is why a rule of a device does not add the tags that it should, as of when it was last followed. Without a What it does, or was not followed yet.
 type RuleFault struct{ What, Mend string }
 
 // Group counts the polls of one poll group.
