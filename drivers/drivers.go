@@ -244,8 +244,8 @@ type Historian interface {
 	Backfill(ctx context.Context) (wanted bool, least, most time.Duration, err error)
 	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
 	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends. An error that wraps
-	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down;
-	// a group over whose history it is lost ten times in a row is not asked for it any more.
+	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down.
+	// A device that does not bear to be asked must not lose its link over it for ever: after some times in a row the driver says ErrDevice without asking.
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 
@@ -334,6 +334,12 @@ type Exposed interface {
 	// Exposure returns what is given up and what to do about it, in words, "" for nothing. It follows from the config alone, and may be called from
 	// any goroutine.
 	Exposure() (what, mend string)
+}
+
+// Noted is a driver that knows of a device that is well what a person should know all the same.
+type Noted interface {
+	// Notes returns that, each in words, nil for nothing. It may be called from any goroutine.
+	Notes() []string
 }
 
 // Comparer is a driver that notices when a device is not any more what its config was written for, though it answers.

@@ -71,6 +71,9 @@ func TestRuleOfAChangedDevice(t *testing.T) {
 	waitFor(t, "the rule is not followed", func() bool {
 		return rule() == `the rule of group "g" cannot be followed, and its 2 tags stay: another plant, until ack`
 	})
+	if s := b.g.Snapshot(); !slices.Equal(s.Devices[0].Notes, []string{"it moved"}) {
+		t.Errorf("notes %q", s.Devices[0].Notes)
+	}
 	b.plant.grow("a", "b", "c")
 	if _, err := b.g.Ack("me"); err != nil {
 		t.Fatal(err)

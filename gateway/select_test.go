@@ -67,6 +67,14 @@ func (m *machine) Changed() (c drivers.Change) {
 	return c
 }
 
+// Notes makes it a drivers.Noted.
+func (m *machine) Notes() (all []string) {
+	if m.Changed().What != "" {
+		all = []string{"it moved"}
+	}
+	return all
+}
+
 func (m *machine) Accept() {
 	m.plant.mu.Lock()
 	defer m.plant.mu.Unlock()

@@ -35,8 +35,11 @@ func (e *historyError) Unwrap() error { return drivers.ErrDevice }
 
 // Error names the first.
 func (e *historyError) Error() string {
-	if e.of == 0 {
+	switch {
+	case e.of == 0:
 		return "events are not read from a server's history: those of the outage are lost"
+	case e.node == "":
+		return e.reason
 	}
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
 }
@@ -83,6 +86,10 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 		return errors.New("not connected")
 	}
 	g, refused := &d.groups[ref.Device][ref.Group], &historyError{}
+	if of := historyOf(ref); d.lost.often(of) || d.lost.often(anyHistory) {
+		return &historyError{refused: len(g.tags), of: len(g.tags), reason: unborne}
+	}
+	defer func() { err = d.lapse(ref, err) }()
 	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
 	for tag := range g.tags {
@@ -108,6 +115,23 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 		return refused
 	}
 	return nil
+}
+
+// historyOf names the history of a group in lapsed.
+func historyOf(ref drivers.Ref) string { return fmt.Sprintf("history of group %d", ref.Group) }
+
+// unborne is why the server is not asked for history.
+const unborne = "the server is not asked for history, because it drops the connection, or does not answer, when it is; it is asked again after an hour"
+
+// lapse takes how asking for the history of a group has ended. An error of a lost link names it.
+func (d *driver) lapse(ref drivers.Ref, err error) error {
+	lost := d.link.channel.Err()
+	d.lost.note(historyOf(ref), lost)
+	d.lost.note(anyHistory, lost)
+	if lost == nil || errors.Is(lost, context.Canceled) {
+		return err
+	}
+	return over(err, anyHistory)
 }
 
 // Past reads what the server has kept of a group of one tag, as History does. refused says why it gives nothing, "" when it does.

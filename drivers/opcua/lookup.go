@@ -69,12 +69,21 @@ func (t *types) structure(ctx context.Context, encoding []byte, n wire.NodeID, n
 		return nil, unbearable
 	default:
 		found = t.find(ctx, encoding, n, node)
-		t.lost.note(string(encoding), t.down)
-		t.lost.note(anyType, t.down)
+		t.note(string(encoding))
 		t.encodings[string(encoding)] = found
 		t.again[string(encoding)] = time.Now().Add(lookupAgain)
 	}
 	return found, found.reason
+}
+
+// note takes whether the link was lost over a question about a data type.
+func (t *types) note(what string) {
+	var lost error
+	if t.down {
+		lost = t.link.channel.Err()
+	}
+	t.lost.note(what, lost)
+	t.lost.note(anyType, lost)
 }
 
 var tooManyTypes = fmt.Sprintf("the server has more data types than are kept (%d)", maxTypes)
@@ -342,8 +351,7 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 			}
 		}
 	}
-	t.lost.note(key, t.down)
-	t.lost.note(anyType, t.down)
+	t.note(key)
 	t.ofNode[key] = found // one of the config's nodes: they are bounded by it
 	t.again[key] = time.Now().Add(lookupAgain)
 	return found

@@ -57,8 +57,8 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 	for begin := time.Now(); !g.walk.over(); {
 		if err := g.walk.step(ctx, c); err != nil {
 			g.walk = nil
-			down := d.link.channel.Err() != nil
-			if d.lost.note(ruleOf(ref), down && ctx.Err() == nil); !down {
+			down := d.link.channel.Err()
+			if d.lost.note(ruleOf(ref), down); down == nil {
 				return s, unfit(err.Error())
 			}
 			return s, d.broken(err)
@@ -67,7 +67,7 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 			return s, ctx.Err()
 		}
 	}
-	d.lost.note(ruleOf(ref), false)
+	d.lost.note(ruleOf(ref), nil)
 	s, g.walk = g.walk.selection(), nil
 	return s, nil
 }
