@@ -22,6 +22,7 @@ type judge struct {
 type standing struct {
 	state          web.State // as it was seen last
 	since, until   time.Time // until is the first look without it
+	began          time.Time // since, of when the log said that it stands: what comes and goes meanwhile is one time for it
 	now            bool      // at the last look
 	said           bool      // the log's last word is that it stands
 	spoken, before time.Time // when the log said last that it does, and the time before
@@ -94,7 +95,7 @@ func (j *judge) tell(s *web.Snapshot) {
 		if st == nil || st.said || s.Now.Sub(st.before) < quiet {
 			continue
 		}
-		st.said, st.before, st.spoken = true, st.spoken, s.Now
+		st.said, st.before, st.spoken, st.began = true, st.spoken, s.Now, st.since
 		level := slog.LevelWarn
 		if st.state.Level() == web.LevelBad {
 			level = slog.LevelError
@@ -109,7 +110,7 @@ func (j *judge) tell(s *web.Snapshot) {
 			st.said = false
 		case lasted >= settle || s.Now.Sub(st.until) >= settle:
 			st.said = false
-			say(slog.LevelInfo, ended(&st.state, s), "lasted", lasted.Round(time.Second))
+			say(slog.LevelInfo, ended(&st.state, s), "lasted", st.until.Sub(st.began).Round(time.Second))
 		}
 	}
 	if left := lines - maxLines; left > 0 {

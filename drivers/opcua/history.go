@@ -111,7 +111,7 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	if err := h.all(ctx); err != nil {
 		return err
 	}
-	if refused.refused > 0 || refused.of == 0 {
+	if refused.refused > 0 || refused.of == 0 && len(g.tags) > 0 {
 		return refused
 	}
 	return nil

@@ -91,7 +91,7 @@ func (p *Poller) fill(d *device, from, to time.Time) {
 }
 
 func (p *Poller) fillGroup(g *group, from, to time.Time) {
-	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed {
+	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed || g.tags == 0 {
 		return
 	}
 	to = to.Round(0)
