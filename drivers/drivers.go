@@ -58,6 +58,7 @@ type Option struct {
 	Example string // a value for the reference
 	Secret  bool   // its value is never printed, logged or hashed in clear
 	Path    bool   // a file or folder: relative to the config file that it stands in, and absolute when the driver gets it
+	List    bool   // several values with commas between
 	File    bool   // a Path whose file must be there to be read, 1 MiB at most
 }
 

@@ -207,6 +207,7 @@ func (w *walk) look(above *spot, nodes []Child) {
 			continue
 		}
 		w.left.nodes++
+		w.left.unlike.see(w.rule, path, n.Class == "variable")
 		if pattern := w.skips(path); pattern >= 0 {
 			w.left.exclude(pattern)
 			continue
@@ -315,8 +316,11 @@ func (w *walk) note(cut, mend string) string {
 	case w.closed > 0:
 		all = append(all, "the server does not let us look below "+telemetry.Count(w.closed, "node"))
 	}
-	if len(w.found) == 0 {
+	switch unlike := w.left.unlike.words(); {
+	case len(w.found) == 0:
 		all = append(all, w.left.words(w.rule))
+	case cut == "" && unlike != "":
+		all = append(all, unlike)
 	}
 	return strings.Join(all, "; ")
 }
