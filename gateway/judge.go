@@ -17,6 +17,7 @@ type judge struct {
 
 	mu     sync.Mutex
 	states map[string]*standing // by kind, name and state
+	notes  map[string][]string  // of devices, as they were said last
 }
 
 type standing struct {
@@ -118,6 +119,26 @@ func (j *judge) tell(s *web.Snapshot) {
 	}
 }
 
+// note logs each note of a device when it is new.
+func (j *judge) note(s *web.Snapshot) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := map[string][]string{}
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		if len(d.Notes) == 0 {
+			continue
+		}
+		now[d.Name] = d.Notes
+		for _, note := range d.Notes {
+			if !slices.Contains(j.notes[d.Name], note) {
+				j.log.Warn("to be known of a device: "+note, "device", d.Name)
+			}
+		}
+	}
+	j.notes = now
+}
+
 // ended is what is said when a state no longer stands.
 func ended(st *web.State, s *web.Snapshot) string {
 	switch st.State {
@@ -154,7 +175,9 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		case <-timer.C:
 		}
 		began := time.Now()
-		g.judge.tell(g.state())
+		s := g.state()
+		g.judge.tell(s)
+		g.judge.note(s)
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}

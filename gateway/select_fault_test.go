@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -91,5 +92,17 @@ func TestRuledDeviceAtAStop(t *testing.T) {
 		if s.Judge(); s.Devices[0].State != want {
 			t.Errorf("with %d tags: %s", tags, s.Devices[0].State)
 		}
+	}
+}
+
+// TestNotesAreSaidOnce: a note of a device is in the log when it is new.
+func TestNotesAreSaidOnce(t *testing.T) {
+	log := &safeBuffer{}
+	j := &judge{log: slog.New(slog.NewTextHandler(log, nil))}
+	for _, notes := range [][]string{{"a"}, {"a", "b"}, nil, {"b"}} {
+		j.note(&web.Snapshot{Devices: []web.Device{{Name: "r", Notes: notes}, {Name: "s"}}})
+	}
+	if text := log.String(); strings.Count(text, "device: a") != 1 || strings.Count(text, "device: b") != 2 || strings.Count(text, "\n") != 3 {
+		t.Error(text)
 	}
 }

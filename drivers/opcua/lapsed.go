@@ -79,8 +79,12 @@ func (l *lapsed) notes() (all []string) {
 	return all
 }
 
-// Notes says what the server is not asked for because it does not bear that: drivers.Noted.
-func (d *driver) Notes() []string { return d.lost.notes() }
+// Notes says what the server is not asked for because it does not bear that, and what is no certificate among those: drivers.Noted.
+func (d *driver) Notes() []string {
+	d.set.seen.mu.Lock()
+	defer d.set.seen.mu.Unlock()
+	return append(d.lost.notes(), d.set.seen.passedOver...)
+}
 
 // over names what a server was asked for when the link was lost.
 func over(err error, what string) error {

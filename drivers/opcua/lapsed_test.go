@@ -270,3 +270,46 @@ func TestConditionsInVain(t *testing.T) {
 		}
 	}
 }
+
+// TestEnumIsGivenUp: of a number whose texts the server does not bear to be asked for, that is said, and not that it has none.
+func TestEnumIsGivenUp(t *testing.T) {
+	var proxy atomic.Pointer[opcuasim.Proxy]
+	s := start(t, opcuasim.Options{Attribute: func(_ string, a ua.AttributeID) any {
+		if p := proxy.Load(); p != nil && a == ua.AttributeIDDataType {
+			p.Cut()
+		}
+		return nil
+	}}, 0)
+	s.AddVariable("mode", func() any { return int32(1) })
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	c := polled(connection(p.Endpoint(), 5*time.Second, "ns=2;s=mode"))
+	c.Devices[0].Groups[0].Tags[0].Options = map[string]string{"enum": "server"}
+	made, err := newDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*driver)
+	t.Cleanup(func() { d.Close() })
+	d.failures = maxFailures
+	d.lapses.Store(maxLapses)
+	proxy.Store(p)
+	for range maxLapses {
+		if err := d.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = d.Read(t.Context(), drivers.Ref{}, nil)
+		if d.link.channel.Err() == nil {
+			t.Fatal("the connection stands")
+		}
+	}
+	if err := d.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := read(t, d); r[0].Quality != telemetry.Uncertain || r[0].Value.Text != "1" || r[0].Reason != "the texts of its numbers are not known: "+unbearable {
+		t.Errorf("%+v", r)
+	}
+}
