@@ -89,6 +89,9 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	if of := historyOf(ref); d.lost.often(of) || d.lost.often(anyHistory) {
 		return &historyError{refused: len(g.tags), of: len(g.tags), reason: unborne}
 	}
+	if err := d.feed.settle(ctx); err != nil {
+		return err
+	}
 	defer func() { err = d.lapse(ref, err) }()
 	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
@@ -113,6 +116,22 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	}
 	if refused.refused > 0 || refused.of == 0 && len(g.tags) > 0 {
 		return refused
+	}
+	return nil
+}
+
+// settle waits until the server has answered about its conditions: one thing at a time that it may not bear, so that it is known which one that was.
+func (f *feed) settle(ctx context.Context) error {
+	if !f.running() {
+		return nil
+	}
+	select {
+	case <-f.asks:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := f.link.channel.Err(); err != nil {
+		return judged(err, true, f.link.timeout)
 	}
 	return nil
 }

@@ -313,3 +313,29 @@ func TestEnumIsGivenUp(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestOneAfterTheOther: history is asked for when the server has answered about its conditions, or the link is lost over these, which then is not blamed on history.
+func TestOneAfterTheOther(t *testing.T) {
+	var proxy atomic.Pointer[opcuasim.Proxy]
+	s := start(t, opcuasim.Options{OnRefresh: func() { proxy.Load().Cut() }}, 1)
+	s.AddNotifier("press")
+	s.SetHistory("v0", kept(10))
+	p, err := opcuasim.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	proxy.Store(p)
+	c := connection(p.Endpoint(), 5*time.Second, "ns=2;s=press", "ns=2;s=v0")
+	eventTag(c, 0, nil)
+	d := connect(t, c)
+	d.failures = maxFailures
+	d.lapses.Store(maxLapses)
+	if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	d.Pushed()
+	if _, err := pastOf(t, d, 0, 10); err == nil || errors.Is(err, drivers.ErrDevice) || d.lost.by[anyHistory].times != 0 || d.lost.by[anyCondition].times != 1 {
+		t.Errorf("%v %v", err, d.lost.by)
+	}
+}
