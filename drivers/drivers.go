@@ -343,6 +343,12 @@ type Noted interface {
 	Notes() []string
 }
 
+// Heir is a driver that knows of its device what the next one need not find out by losing its link.
+type Heir interface {
+	// Inherit takes that from another driver of the same kind, of the same device and groups, before Connect. Any other is passed over.
+	Inherit(from any)
+}
+
 // Comparer is a driver that notices when a device is not any more what its config was written for, though it answers.
 type Comparer interface {
 	// Changed returns what is not as it was, zero when all is. It stands until Accept, or until the device is as it was. It may be called from any goroutine.

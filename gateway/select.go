@@ -327,6 +327,9 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, know
 // succeed takes over what was said, so that it is not said again, what is the matter with rules, and when there is something to do.
 func (f *following) succeed(was *following) {
 	f.changes, f.at = was.changes, was.at
+	if heir, ok := f.selector.(drivers.Heir); ok {
+		heir.Inherit(was.selector)
+	}
 	for i := range f.rules {
 		for j := range was.rules {
 			if f.rules[i].key == was.rules[j].key {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -84,6 +85,20 @@ func (d *driver) Notes() []string {
 	d.set.seen.mu.Lock()
 	defer d.set.seen.mu.Unlock()
 	return append(d.lost.notes(), d.set.seen.passedOver...)
+}
+
+// Inherit takes over what the server does not bear: drivers.Heir.
+func (d *driver) Inherit(from any) {
+	if was, ok := from.(*driver); ok {
+		d.lost.by = was.lost.copy()
+		d.lapses.Store(was.lapses.Load())
+	}
+}
+
+func (l *lapsed) copy() map[string]lapse {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.by)
 }
 
 // over names what a server was asked for when the link was lost.

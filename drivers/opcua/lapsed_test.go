@@ -225,6 +225,14 @@ func TestHistoryIsGivenUp(t *testing.T) {
 	if r := read(t, d); r[0].Quality != telemetry.Good {
 		t.Errorf("%+v", r)
 	}
+	next, err := newDriver(polled(connection(p.Endpoint(), 5*time.Second, "ns=2;s=v0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.(drivers.Heir).Inherit(d)
+	if notes := next.(drivers.Noted).Notes(); len(notes) != 1 {
+		t.Errorf("the driver that follows: %q", notes)
+	}
 	if notes := d.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "3 times in a row when it was asked for history: what it has kept of outages is not read; it is asked again after 2") {
 		t.Errorf("%q", notes)
 	}
