@@ -58,6 +58,7 @@ type Option struct {
 	Example string // a value for the reference
 	Secret  bool   // its value is never printed, logged or hashed in clear
 	Path    bool   // a file or folder: relative to the config file that it stands in, and absolute when the driver gets it
+	List    bool   // several values with commas between
 	File    bool   // a Path whose file must be there to be read, 1 MiB at most
 }
 
@@ -266,6 +267,8 @@ type Selection struct {
 	Most  int             // so many tags the rule may have
 	Whole bool            // nothing was left out: what is not among Tags is gone
 	Note  string          // what was left out, and what to do about it; "" = nothing
+	Cut   string          // why it has fewer tags than it should, in words that follow those that name the rule; "" = it has all
+	Mend  string          // what to do about that
 }
 
 // Historian is a driver whose device keeps past readings.
@@ -275,8 +278,8 @@ type Historian interface {
 	Backfill(ctx context.Context) (wanted bool, least, most time.Duration, err error)
 	// History calls emit with readings of the group's tags with from <= source time < to (µs since 1970), oldest first for
 	// each tag, in portions that are valid only during the call, until all are given, emit fails or ctx ends. An error that wraps
-	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down;
-	// a group over whose history it is lost ten times in a row is not asked for it any more.
+	// ErrDevice says that some tags have no past and all others were given. Every other error but emit's and ctx's means that the link is down.
+	// A device that does not bear to be asked must not lose its link over it for ever: after some times in a row the driver says ErrDevice without asking.
 	History(ctx context.Context, g Ref, from, to int64, emit func([]telemetry.Reading) error) error
 }
 
@@ -365,6 +368,18 @@ type Exposed interface {
 	// Exposure returns what is given up and what to do about it, in words, "" for nothing. It follows from the config alone, and may be called from
 	// any goroutine.
 	Exposure() (what, mend string)
+}
+
+// Noted is a driver that knows of a device that is well what a person should know all the same.
+type Noted interface {
+	// Notes returns that, each in words, nil for nothing. It may be called from any goroutine.
+	Notes() []string
+}
+
+// Heir is a driver that knows of its device what the next one need not find out by losing its link.
+type Heir interface {
+	// Inherit takes that from another driver of the same kind, of the same device and groups, before Connect. Any other is passed over.
+	Inherit(from any)
 }
 
 // Comparer is a driver that notices when a device is not any more what its config was written for, though it answers.

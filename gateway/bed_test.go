@@ -37,7 +37,8 @@ type plant struct {
 
 	nodes  []string // that rules select, by the addresses of tags
 	models uint64
-	most   int // tags of a rule; 0 = 5
+	most   int  // tags of a rule; 0 = 5
+	moved  bool // devices are not what they were, until that is accepted
 
 	silent func(device string) bool // which give no answer, after a while, if it is not nil; mu is held
 }

@@ -35,6 +35,7 @@ type connection struct {
 	learner   drivers.Learner
 	learning  []learning        // by device; nil = the driver learns nothing
 	exposed   drivers.Exposed   // nil = it gives up no protection
+	noted     drivers.Noted     // nil = it has nothing to say of a device that is well
 	planned   [][]time.Duration // of a poll, by device and group; nil = not known
 	upUntil   []time.Time       // by device; until then it counts as up while it was not tried: see succeed
 	following *following        // nil = none of its groups has a rule
@@ -146,6 +147,7 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 	}
 	conn.following = followingOf(&c, d, known.source)
 	conn.exposed, _ = d.(drivers.Exposed)
+	conn.noted, _ = d.(drivers.Noted)
 	conn.planned, conn.still = planned(&c, d), still(&c, d)
 	o.Gaps = conn.missed
 	conn.poller = poller.New(&c.Connection, d, o)

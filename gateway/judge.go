@@ -17,11 +17,13 @@ type judge struct {
 
 	mu     sync.Mutex
 	states map[string]*standing // by kind, name and state
+	notes  map[string][]string  // of devices, as they were said last
 }
 
 type standing struct {
 	state          web.State // as it was seen last
 	since, until   time.Time // until is the first look without it
+	began          time.Time // since, of when the log said that it stands: what comes and goes meanwhile is one time for it
 	now            bool      // at the last look
 	said           bool      // the log's last word is that it stands
 	spoken, before time.Time // when the log said last that it does, and the time before
@@ -94,7 +96,7 @@ func (j *judge) tell(s *web.Snapshot) {
 		if st == nil || st.said || s.Now.Sub(st.before) < quiet {
 			continue
 		}
-		st.said, st.before, st.spoken = true, st.spoken, s.Now
+		st.said, st.before, st.spoken, st.began = true, st.spoken, s.Now, st.since
 		level := slog.LevelWarn
 		if st.state.Level() == web.LevelBad {
 			level = slog.LevelError
@@ -109,12 +111,32 @@ func (j *judge) tell(s *web.Snapshot) {
 			st.said = false
 		case lasted >= settle || s.Now.Sub(st.until) >= settle:
 			st.said = false
-			say(slog.LevelInfo, ended(&st.state, s), "lasted", lasted.Round(time.Second))
+			say(slog.LevelInfo, ended(&st.state, s), "lasted", st.until.Sub(st.began).Round(time.Second))
 		}
 	}
 	if left := lines - maxLines; left > 0 {
 		j.log.Warn("more states have changed; the page and /readyz show all", "left_out", left)
 	}
+}
+
+// note logs each note of a device when it is new.
+func (j *judge) note(s *web.Snapshot) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := map[string][]string{}
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		if len(d.Notes) == 0 {
+			continue
+		}
+		now[d.Name] = d.Notes
+		for _, note := range d.Notes {
+			if !slices.Contains(j.notes[d.Name], note) {
+				j.log.Warn("to be known of a device: "+note, "device", d.Name)
+			}
+		}
+	}
+	j.notes = now
 }
 
 // ended is what is said when a state no longer stands.
@@ -153,7 +175,9 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		case <-timer.C:
 		}
 		began := time.Now()
-		g.judge.tell(g.state())
+		s := g.state()
+		g.judge.tell(s)
+		g.judge.note(s)
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
@@ -176,7 +200,10 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {
 		if c.comparer != nil {
-			c.comparer.Accept()
+			changed := c.comparer.Changed().What != ""
+			if c.comparer.Accept(); changed && c.following != nil {
+				c.following.accepted()
+			}
 		}
 	}
 	for _, c := range seen.Changes {

@@ -287,7 +287,7 @@ func TestLogIsDamped(t *testing.T) {
 	if n := strings.Count(text, "\n"); n < 2 || n > 4 {
 		t.Errorf("%d lines in 200 s of flapping:\n%s", n, text)
 	}
-	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=1s") {
+	if last := text[strings.LastIndex(strings.TrimSpace(text), "\n")+1:]; !strings.Contains(last, `device \"press-1\" is no longer down`) || !strings.Contains(last, "lasted=2m29s") {
 		t.Errorf("the last word is %q", last)
 	}
 }
@@ -308,10 +308,10 @@ func TestLogOfChanges(t *testing.T) {
 		phases []phase
 		want   []string
 	}{
-		"down": {[]phase{{16, down}, {20, well}}, []string{
-			`0 WARN device "press-1": down since`, `16 INFO device "press-1" is no longer down lasted=16s`}},
-		"shortly down": {[]phase{{4, down}, {20, well}}, []string{
-			`0 WARN device "press-1": down since`, `14 INFO device "press-1" is no longer down lasted=4s`}},
+		"down":         {[]phase{{16, down}, {20, well}}, []string{`0 WARN device "press-1": down since`, `16 INFO device "press-1" is no longer down lasted=16s`}},
+		"shortly down": {[]phase{{4, down}, {20, well}}, []string{`0 WARN device "press-1": down since`, `14 INFO device "press-1" is no longer down lasted=4s`}},
+		"down again and again": {[]phase{{4, down}, {4, well}, {4, down}, {4, well}, {4, down}, {20, well}}, []string{
+			`0 WARN device "press-1": down since`, `30 INFO device "press-1" is no longer down lasted=20s`}},
 		"down twice": {[]phase{{14, down}, {6, well}, {30, down}, {4, well}}, []string{
 			`0 WARN device "press-1": down since`, `14 INFO device "press-1" is no longer down lasted=14s`,
 			`20 WARN device "press-1": down since`, `50 INFO device "press-1" is no longer down lasted=30s`}},

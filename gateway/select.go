@@ -42,8 +42,14 @@ type following struct {
 type ruledGroup struct {
 	ref   drivers.Ref
 	key   groupKey
-	said  string                 // what was said last of it
-	empty atomic.Pointer[string] // why it selects nothing; nil = it selects something, or was not followed yet
+	said  string                    // what was said last of it
+	fault atomic.Pointer[ruleFault] // nil = it selects what it should, or was not followed yet
+}
+
+// ruleFault is what is the matter with a rule.
+type ruleFault struct {
+	web.RuleFault
+	unfollowed bool // it could not be followed: what it would select is not known
 }
 
 // refusal is why the tags that the rules of a connection select cannot be put into force.
@@ -117,7 +123,7 @@ func (g *Gateway) follow(ctx context.Context, c *connection) {
 		return
 	}
 	for begin := time.Now(); f.next < len(f.rules); {
-		if err := f.portion(ctx, c); err != nil { // the link is down, or the device is busy
+		if err := f.portion(ctx, c, g.selections); err != nil { // the link is down, or the device is busy
 			f.next = 0
 			return
 		}
@@ -180,11 +186,12 @@ func (f *following) due(now time.Time) bool {
 }
 
 // portion goes on with one rule. What cannot be selected is said, and tried again after a while.
-func (f *following) portion(ctx context.Context, c *connection) error {
+func (f *following) portion(ctx context.Context, c *connection, kept *selections) error {
 	rule := &f.rules[f.next]
 	limited, cancel := context.WithTimeout(ctx, selectTime)
 	defer cancel()
 	var s drivers.Selection
+	has := kept.count(&rule.key)
 	err := c.poller.Do(limited, func(d drivers.Driver) (err error) {
 		s, err = f.selector.Select(limited, rule.ref)
 		return err
@@ -196,47 +203,49 @@ func (f *following) portion(ctx context.Context, c *connection) error {
 		f.found[f.next] = &s
 	case limited.Err() != nil || errors.Is(err, drivers.ErrLink) || errors.Is(err, poller.ErrBusy) || errors.Is(err, poller.ErrOver):
 		return err
+	case has > 0:
+		f.found[f.next] = &drivers.Selection{Note: fmt.Sprintf("it cannot be followed, and its %s stay: %v", telemetry.Count(has, "tag"), err)}
 	default:
 		f.found[f.next] = &drivers.Selection{Note: "nothing can be selected: " + err.Error()}
 	}
-	rule.judge(&s, err)
+	rule.fault.Store(rule.judge(&s, err, has, f.option))
 	f.next++
 	return nil
 }
 
-// judge notes why a rule selects nothing, by the end of looking for it.
-func (r *ruledGroup) judge(s *drivers.Selection, err error) {
-	why := cmp.Or(s.Note, "the device has nothing that it fits")
+// judge says what is the matter with a rule that has so many tags, by the end of looking for what it selects; nil = nothing.
+func (r *ruledGroup) judge(s *drivers.Selection, err error, has int, option string) *ruleFault {
+	rule, mend := fmt.Sprintf("the rule of group %q ", r.key.group), fmt.Sprintf("see `%s` of that group, and the keys that narrow it", option)
 	switch {
+	case err != nil && has > 0:
+		return &ruleFault{web.RuleFault{What: fmt.Sprintf("%scannot be followed, and its %s stay: %v", rule, telemetry.Count(has, "tag"), err), Mend: mend}, true}
 	case err != nil:
-		why = err.Error()
-	case len(s.Tags) > 0:
-		r.empty.Store(nil)
-		return
+		return &ruleFault{web.RuleFault{What: rule + "selects nothing: " + err.Error(), Mend: mend}, true}
+	case len(s.Tags) == 0:
+		return &ruleFault{web.RuleFault{What: rule + "selects nothing: " + cmp.Or(s.Note, "the device has nothing that it fits"), Mend: mend}, false}
+	case s.Cut != "":
+		return &ruleFault{web.RuleFault{What: rule + s.Cut, Mend: s.Mend}, false}
 	}
-	r.empty.Store(&why)
+	return nil
 }
 
-// fault says which rule of a device adds nothing, and why. It may be called from any goroutine.
+// fault says which rule of a device does not add what it should, and why. It may be called from any goroutine.
 func (f *following) fault(device int) (fault web.RuleFault) {
 	if r := f.refused.Load(); r != nil && (r.all || r.group.Device == device) {
 		return r.fault
 	}
 	more := 0
 	for i := range f.rules {
-		r := &f.rules[i]
-		why := r.empty.Load()
-		switch {
-		case r.ref.Device != device || why == nil:
+		switch of := f.rules[i].fault.Load(); {
+		case of == nil || f.rules[i].ref.Device != device:
 		case fault.What != "":
 			more++
 		default:
-			fault.What = fmt.Sprintf("the rule of group %q selects nothing: %s", r.key.group, *why)
-			fault.Mend = fmt.Sprintf("see `%s` of that group, and the keys that narrow it", f.option)
+			fault = of.RuleFault
 		}
 	}
 	if more > 0 {
-		fault.What += fmt.Sprintf("; nor do those of %s more", web.Count(uint64(more), "group"))
+		fault.What += fmt.Sprintf("; so it is, or alike, with %s more", web.Count(uint64(more), "group"))
 	}
 	return fault
 }
@@ -315,17 +324,30 @@ func (g *Gateway) withoutSelected(cfg *config.Config, c *config.Connection, know
 	return conn, nil
 }
 
-// succeed takes over what was said, so that it is not said again, what selects nothing, and when there is something to do.
+// succeed takes over what was said, so that it is not said again, what is the matter with rules, and when there is something to do.
 func (f *following) succeed(was *following) {
 	f.changes, f.at = was.changes, was.at
+	if heir, ok := f.selector.(drivers.Heir); ok {
+		heir.Inherit(was.selector)
+	}
 	for i := range f.rules {
 		for j := range was.rules {
 			if f.rules[i].key == was.rules[j].key {
 				f.rules[i].said = was.rules[j].said
-				f.rules[i].empty.Store(was.rules[j].empty.Load())
+				f.rules[i].fault.Store(was.rules[j].fault.Load())
 			}
 		}
 	}
+}
+
+// accepted has the rules of a connection followed at once that could not be, for what a person has accepted now.
+func (f *following) accepted() {
+	for i := range f.rules {
+		if was := f.rules[i].fault.Load(); was != nil && was.unfollowed {
+			f.rules[i].fault.CompareAndSwap(was, nil)
+		}
+	}
+	f.again.Store(true)
 }
 
 // lookAgain has all rules followed once more. anew drops the tags whose nodes are gone.

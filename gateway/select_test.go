@@ -41,14 +41,51 @@ func (m *machine) Models() uint64 {
 func (m *machine) Select(context.Context, drivers.Ref) (drivers.Selection, error) {
 	m.plant.mu.Lock()
 	defer m.plant.mu.Unlock()
-	if m.plant.nodes == nil {
+	switch {
+	case m.plant.moved:
+		return drivers.Selection{}, errors.New("another plant, until ack")
+	case m.plant.nodes == nil:
 		return drivers.Selection{}, errors.New("no root")
 	}
 	s := drivers.Selection{Done: true, Whole: true, Most: cmp.Or(m.plant.most, 5)}
+	if len(m.plant.nodes) > s.Most {
+		s.Cut, s.Mend = "selects more than it may", "raise it"
+	}
 	for _, n := range m.plant.nodes {
 		s.Tags = append(s.Tags, telemetry.Tag{Name: "at " + n, Address: n})
 	}
 	return s, nil
+}
+
+// Changed and Accept make machine a drivers.Comparer.
+func (m *machine) Changed() (c drivers.Change) {
+	m.plant.mu.Lock()
+	defer m.plant.mu.Unlock()
+	if m.plant.moved {
+		c.What = "another plant"
+	}
+	return c
+}
+
+// Notes makes it a drivers.Noted.
+func (m *machine) Notes() (all []string) {
+	if m.Changed().What != "" {
+		all = []string{"it moved"}
+	}
+	return all
+}
+
+func (m *machine) Accept() {
+	m.plant.mu.Lock()
+	defer m.plant.mu.Unlock()
+	m.plant.moved = false
+}
+
+// move makes the plant another one.
+func (p *plant) move() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moved = true
 }
 
 func (b *gatewayBed) lookAgain(anew bool) {

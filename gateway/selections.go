@@ -199,6 +199,16 @@ func (s *selections) take(f *following, log *slog.Logger) (changed bool) {
 	return changed
 }
 
+// count returns how many tags a rule has selected.
+func (s *selections) count(k *groupKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was := s.by[k.text()]; was.Of == k.of {
+		return len(was.Tags)
+	}
+	return 0
+}
+
 // few shortens a list of names for the log.
 func few(names []string) []string {
 	if more := len(names) - maxLogged; more > 0 {

@@ -137,6 +137,9 @@ func (c *connection) ask(v *web.Device, i int, stats *poller.Stats) {
 		return
 	}
 	v.Connects = &web.Connects{Attempts: stats.Connects, Failed: stats.ConnectErrors, IdleCloses: stats.IdleCloses}
+	if c.noted != nil {
+		v.Notes = c.noted.Notes()
+	}
 	if c.troubled != nil {
 		v.Trouble = c.trouble()
 	}

@@ -169,7 +169,11 @@ func listTrust(out io.Writer, pki opcua.PKI) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%.100q\n", folder, opcua.Thumbprint(c.Raw), c.NotAfter.UTC().Format(time.DateOnly), c.Subject.CommonName)
 		}
 	}
-	return errors.Join(append(errs, w.Flush())...)
+	errs = append(errs, w.Flush())
+	for _, line := range pki.PassedOver() {
+		fmt.Fprintln(out, line)
+	}
+	return errors.Join(errs...)
 }
 
 // clean leaves the printable ASCII of a text that a server chose: a terminal must not be told what to do.

@@ -128,7 +128,13 @@ func (f *valuesFlags) tellStates(ctx context.Context, c *web.Client, device stri
 		}
 	}
 	for i := range s.Devices {
-		if d := &s.Devices[i]; d.Name == device {
+		d := &s.Devices[i]
+		for _, note := range d.Notes {
+			if device == "" || d.Name == device {
+				fmt.Fprintf(os.Stderr, "device %q: note: %s\n", d.Name, note)
+			}
+		}
+		if d.Name == device {
 			tellDevice(os.Stderr, d)
 		}
 	}

@@ -79,6 +79,8 @@ func unknownIdentifier(space, rest string) *mistake {
 	switch {
 	case strings.HasPrefix(rest, "Objects/"), strings.HasPrefix(rest, "0:Objects/"):
 		m.mend = fmt.Sprintf("for a browse path use %q", "/"+rest)
+	case space == "" && strings.Contains(strings.Trim(rest, "/"), "/"):
+		m.mend = fmt.Sprintf("a browse path begins at the Root folder, and each name has its namespace index, such as %q; for a text identifier use %q", likelyPath(rest), "ns=2;s="+rest)
 	case space == "":
 		m.mend = fmt.Sprintf("for a text identifier use %q with the server's namespace index", "ns=2;s="+rest)
 	case rest == "":
@@ -87,6 +89,33 @@ func unknownIdentifier(space, rest string) *mistake {
 		m.mend = fmt.Sprintf("for a text identifier use %q", space+"s="+rest)
 	}
 	return m
+}
+
+// likelyPath is how names with slashes between would stand in a browse path, the first few.
+func likelyPath(names string) string {
+	const most = 4
+	path := "/Objects"
+	for i, name := range strings.Split(strings.Trim(names, "/"), "/") {
+		if index, _, found := strings.Cut(name, ":"); !found || strings.Trim(index, "0123456789") != "" {
+			name = "2:" + name
+		}
+		if path += "/" + name; i == most {
+			break
+		}
+	}
+	return path
+}
+
+// astray says of a browse path that it begins with none of the nodes that OPC UA has in the Root folder (OPC 10000-5, 8.2.2), "" of all else.
+func (a *address) astray() string {
+	steps, m := parsePath(a.text)
+	if a.kind != byPath || m != nil || len(steps) == 0 {
+		return ""
+	}
+	if s := steps[0]; s.ns == 0 && s.uri == "" && (s.name == "Objects" || s.name == "Types" || s.name == "Views") {
+		return ""
+	}
+	return fmt.Sprintf("%q begins at the Root folder, which has Objects, Types and Views; is %q meant?", clip(a.text), clip("/Objects"+a.text))
 }
 
 func (a *address) parseNamespace(s string) *mistake {

@@ -55,7 +55,7 @@ func TestBoundsAreDocumented(t *testing.T) {
 		"of a rule: tags; nodes a Browse request; time at a stretch":      {thousands(maxSelected), thousands(maxTogether), thousands(int(walkTime/time.Millisecond)) + " ms"},
 		"names below a node where a path ends":                            {thousands(maxBrowsed), thousands(maxName) + " bytes"},
 		"session token, nonce":                                            {thousands(maxToken>>10) + " KiB, " + thousands(maxNonce>>10) + " KiB"},
-		"connections that are lost in a row over one data type, a rule, a hint to what is below a node, conditions; over the history of a group": {thousands(maxLapses) + "; "},
+		"connections that are lost in a row over one data type, a rule, a hint to what is below a node, conditions, history": {thousands(maxLapses) + " "},
 		"continuation points of a request for history":    {thousands(maxPoint)},
 		"conditions of a tag of events that are followed": {thousands(maxOpen)},
 	} {

@@ -348,11 +348,21 @@ func (f *feed) askConditions(subscription uint32) (unheld string, err error) {
 	if f.finder.lost.often(anyCondition) {
 		return "the server drops the connection, or does not answer, when it is asked", nil
 	}
+	if err := f.link.channel.Err(); err != nil { // not over this question
+		return "", err
+	}
 	call := &ua.CallMethodRequest{ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
 		InputArguments: []*ua.Variant{ua.MustVariant(subscription)}}
 	r, err := f.call(f.ctx, id.CallRequest_Encoding_DefaultBinary, id.CallResponse_Encoding_DefaultBinary, encode(&struct{ Methods []*ua.CallMethodRequest }{[]*ua.CallMethodRequest{call}}))
-	f.finder.lost.note(anyCondition, err != nil && f.link.channel.Err() != nil && f.ctx.Err() == nil)
-	if err != nil {
+	lost := f.link.channel.Err()
+	if err == nil {
+		lost = nil
+	}
+	f.finder.lost.note(anyCondition, lost)
+	switch {
+	case lost != nil && f.ctx.Err() == nil:
+		return "", over(err, anyCondition)
+	case err != nil:
 		return err.Error(), err
 	}
 	if status := ua.StatusCode(first(&r)); status>>31 != 0 && status != ua.StatusBadRefreshInProgress {

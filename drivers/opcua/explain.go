@@ -48,7 +48,7 @@ func (d *driver) variablesOf(ctx context.Context, ask []byte) (string, error) {
 		return "the node is no variable and has no value", nil
 	}
 	r, err := d.link.call(ctx, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeBrowse(ask[:len(ask)-behind], ua.NodeClassVariable))
-	d.lost.note(anyBelow, d.link.channel.Err() != nil)
+	d.lost.note(anyBelow, d.link.channel.Err())
 	if err != nil {
 		return "the node is no variable and has no value", unlessRefused(err)
 	}

@@ -39,6 +39,7 @@ type feed struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the goroutine has ended; nil before start
+	asks   chan struct{} // closed when the server has answered about its conditions, or will not any more; nil before start
 	silent bool          // it ended because the server is
 	sought time.Time     // the message at hand was asked for
 	came   time.Time     // and came
@@ -75,7 +76,7 @@ func newFeed(l *link, set *settings) *feed {
 func (f *feed) start() {
 	f.want = min(max(len(f.subs)+2, 3), maxPublish)
 	f.calls, f.done = wire.NewCalls(f.want)
-	f.ended = make(chan struct{})
+	f.ended, f.asks = make(chan struct{}), make(chan struct{})
 	now := time.Now()
 	f.at = now
 	for _, s := range f.subs {

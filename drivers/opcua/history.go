@@ -35,8 +35,11 @@ func (e *historyError) Unwrap() error { return drivers.ErrDevice }
 
 // Error names the first.
 func (e *historyError) Error() string {
-	if e.of == 0 {
+	switch {
+	case e.of == 0:
 		return "events are not read from a server's history: those of the outage are lost"
+	case e.node == "":
+		return e.reason
 	}
 	return fmt.Sprintf("the server gives no history of %d of %d tags, first %q: %s", e.refused, e.of, e.node, e.reason)
 }
@@ -83,6 +86,13 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 		return errors.New("not connected")
 	}
 	g, refused := &d.groups[ref.Device][ref.Group], &historyError{}
+	if of := historyOf(ref); d.lost.often(of) || d.lost.often(anyHistory) {
+		return &historyError{refused: len(g.tags), of: len(g.tags), reason: unborne}
+	}
+	if err := d.feed.settle(ctx); err != nil {
+		return err
+	}
+	defer func() { err = d.lapse(ref, err) }()
 	d.decode.ctx, d.decode.group = ctx, g
 	h := history{driver: d, group: g, from: from, to: to, emit: emit, refused: refused}
 	for tag := range g.tags {
@@ -104,7 +114,7 @@ func (d *driver) History(ctx context.Context, ref drivers.Ref, from, to int64, e
 	if err := h.all(ctx); err != nil {
 		return err
 	}
-	if refused.refused > 0 || refused.of == 0 {
+	if refused.refused > 0 || refused.of == 0 && len(g.tags) > 0 {
 		return refused
 	}
 	return nil

@@ -58,6 +58,9 @@ func TestHistory(t *testing.T) {
 	if _, err := pastOf(t, connect(t, events), 10, 50); !errors.Is(err, drivers.ErrDevice) || !strings.Contains(err.Error(), "events are not read from a server's history") {
 		t.Errorf("of events: %v", err)
 	}
+	if _, err := pastOf(t, connect(t, connection(s.Endpoint(), time.Second)), 10, 50); err != nil { // of a rule that has selected nothing yet
+		t.Errorf("of a group without tags: %v", err)
+	}
 	d := connect(t, connection(s.Endpoint(), time.Second, append(variables(25), "ns=2;s=none", "nsu=urn:nobody;s=x")...))
 	got, err := pastOf(t, d, 10, 50)
 	if err == nil || !strings.Contains(err.Error(), `no history of 3 of 27 tags, first "`) {

@@ -15,6 +15,7 @@ const maxNamed = 3
 type leftOut struct {
 	nodes    int   // that were found, before anything was left out
 	excluded []int // by each pattern of browse_exclude; what is below them was not looked at
+	unlike   unmet // patterns that nothing was like, of browse_include and browse_exclude
 	class    int   // variables or properties that browse_classes does not name
 	path     int   // variables that are not like browse_include
 	example  string
@@ -22,6 +23,42 @@ type leftOut struct {
 	kind     int // variables whose data type browse_types does not name
 	kinds    []string
 	access   int // variables that this user may not read
+}
+
+// unmet are the patterns that no path was like, in small letters: of include no variable's, of exclude no node's.
+type unmet struct {
+	include, exclude []string
+	begun            bool
+}
+
+// see takes a path.
+func (u *unmet) see(r *rule, path string, variable bool) {
+	if !u.begun {
+		u.include, u.exclude, u.begun = slices.Clone(r.include.small), slices.Clone(r.exclude.small), true
+	}
+	if len(u.include)+len(u.exclude) == 0 {
+		return
+	}
+	path = strings.ToLower(path)
+	like := func(pattern string) bool { return matches(pattern, path) }
+	if u.exclude = slices.DeleteFunc(u.exclude, like); variable {
+		u.include = slices.DeleteFunc(u.include, like)
+	}
+}
+
+// words says which patterns have no effect, "" for none.
+func (u *unmet) words() string {
+	var out []string
+	for _, p := range u.include {
+		out = append(out, fmt.Sprintf("nothing that was looked at is like %q of browse_include", clip(p)))
+	}
+	for _, p := range u.exclude {
+		out = append(out, fmt.Sprintf("nothing that was looked at is like %q of browse_exclude", clip(p)))
+	}
+	if more := len(out) - maxNamed; more > 0 {
+		out = append(out[:maxNamed], fmt.Sprintf("and so with %d more", more))
+	}
+	return strings.Join(out, "; ")
 }
 
 // exclude counts a node that is like a pattern of browse_exclude.

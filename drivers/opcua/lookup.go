@@ -69,12 +69,21 @@ func (t *types) structure(ctx context.Context, encoding []byte, n wire.NodeID, n
 		return nil, unbearable
 	default:
 		found = t.find(ctx, encoding, n, node)
-		t.lost.note(string(encoding), t.down)
-		t.lost.note(anyType, t.down)
+		t.note(string(encoding))
 		t.encodings[string(encoding)] = found
 		t.again[string(encoding)] = time.Now().Add(lookupAgain)
 	}
 	return found, found.reason
+}
+
+// note takes whether the link was lost over a question about a data type.
+func (t *types) note(what string) {
+	var lost error
+	if t.down {
+		lost = t.link.channel.Err()
+	}
+	t.lost.note(what, lost)
+	t.lost.note(anyType, lost)
 }
 
 var tooManyTypes = fmt.Sprintf("the server has more data types than are kept (%d)", maxTypes)
@@ -316,20 +325,21 @@ func (t *types) texts(ctx context.Context, node []byte) *names {
 	return nil
 }
 
-// namesOf returns the texts of a variable's numbers, by the encoded request for its value; nil when there are none.
-func (t *types) namesOf(ctx context.Context, node []byte) *names {
+// namesOf returns the texts of a variable's numbers, by the encoded request for its value; nil when there are none, and why these are not known where the server
+// does not bear to be asked.
+func (t *types) namesOf(ctx context.Context, node []byte) (all *names, untold string) {
 	if t == nil || node == nil {
-		return nil
+		return nil, ""
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := "node " + string(node)
 	found, ok := t.ofNode[key]
 	if ok && (found != nil || time.Now().Before(t.again[key])) {
-		return found
+		return found, ""
 	}
 	if t.lost.often(key) || t.lost.often(anyType) {
-		return nil
+		return nil, "the texts of its numbers are not known: " + unbearable
 	}
 	t.until = time.Now().Add(maxLookup * t.link.timeout)
 	if found = t.dataTypeOf(ctx, askedNode(node)).names; found == nil {
@@ -342,11 +352,10 @@ func (t *types) namesOf(ctx context.Context, node []byte) *names {
 			}
 		}
 	}
-	t.lost.note(key, t.down)
-	t.lost.note(anyType, t.down)
+	t.note(key)
 	t.ofNode[key] = found // one of the config's nodes: they are bounded by it
 	t.again[key] = time.Now().Add(lookupAgain)
-	return found
+	return found, ""
 }
 
 // behindNode is the size of what follows the node in an encoded ReadValueId: attribute, no index range, no data encoding.

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -149,7 +150,7 @@ func (n *names) text(v telemetry.Value) (string, bool) {
 
 // whole returns a variant, or the part of it that a tag wants, as a value. The variant is taken apart once for all of its tags.
 func (d *decoder) whole(variant []byte, want wanted) (telemetry.Value, string) {
-	d.nameless = false
+	d.nameless = ""
 	if !d.grown {
 		d.why = d.grow(variant)
 		d.grown = true
@@ -281,11 +282,11 @@ func (d *decoder) scalar(n *node, want wanted) (telemetry.Value, string) {
 	case p == nil || !p.server && p.own == nil:
 		return want.convert(n.value)
 	}
-	all := p.own
+	all, untold := p.own, ""
 	if all == nil && n.of != nil {
 		all = n.of.names
 	} else if all == nil && len(p.steps) == 0 {
-		all = d.types.namesOf(d.ctx, d.node())
+		all, untold = d.types.namesOf(d.ctx, d.node())
 	}
 	digits, whole := integerText(n.value)
 	if !whole {
@@ -293,7 +294,7 @@ func (d *decoder) scalar(n *node, want wanted) (telemetry.Value, string) {
 	}
 	text, ok := all.text(n.value)
 	if !ok {
-		text, d.nameless = digits, true
+		text, d.nameless = digits, cmp.Or(untold, "the value has no text in enum")
 	}
 	return telemetry.String(text), ""
 }

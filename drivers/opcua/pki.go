@@ -92,6 +92,37 @@ func (p PKI) files(folder string, take func(name string, b []byte)) error {
 	return nil
 }
 
+// PassedOver says which files of trusted/ and issuers/ are no regular files, such as a pipe, or cannot be looked at, such as a link to nowhere. Folders are none.
+func (p PKI) PassedOver() (all []string) {
+	const most = 3
+	more := 0
+	for _, folder := range []string{"trusted", "issuers"} {
+		dir := filepath.Join(p.Path, folder)
+		entries, _ := os.ReadDir(dir) // who reads the certificates says why
+		for _, e := range entries[:min(len(entries), maxFiles)] {
+			path := filepath.Join(dir, e.Name())
+			why := "it is not a regular file"
+			switch info, err := os.Stat(path); {
+			case errors.Is(err, fs.ErrNotExist):
+				why = "it is a link to nowhere"
+			case err != nil:
+				why = "it cannot be looked at"
+			case info.Mode().IsRegular() || info.IsDir():
+				continue
+			}
+			if len(all) == most {
+				more++
+				continue
+			}
+			all = append(all, fmt.Sprintf("%s among the certificates is passed over: %s", path, why))
+		}
+	}
+	if more > 0 {
+		all = append(all, fmt.Sprintf("%d more files among the certificates are passed over", more))
+	}
+	return all
+}
+
 // parseCertificates returns the certificates of a file in DER or PEM; none when it holds something else.
 func parseCertificates(b []byte) (all []*x509.Certificate) {
 	if c, err := x509.ParseCertificate(b); err == nil {

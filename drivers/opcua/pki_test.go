@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"millrace/drivers/opcua/opcuasim"
@@ -41,6 +42,9 @@ func TestFilesMovedByHand(t *testing.T) {
 	link(write(elsewhere, "x", made.Certificate), "d.der")
 	link(filepath.Join(elsewhere, "gone"), "e.der")
 	link(elsewhere, "f")
+	if got := p.PassedOver(); len(got) != 1 || !strings.HasSuffix(got[0], "e.der among the certificates is passed over: it is a link to nowhere") {
+		t.Errorf("passed over: %q", got)
+	}
 	all, err := p.List("trusted")
 	var files []string
 	for _, c := range all {

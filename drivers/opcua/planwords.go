@@ -18,6 +18,9 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 	if g.rule != nil {
 		lines = append(lines, g.rule.String())
 	}
+	if text := g.astray(); text != "" {
+		defer func() { lines = append(lines, text) }()
+	}
 	if d.set.subscribing == modeRead {
 		return append(lines, d.reads(g)...)
 	}
@@ -45,6 +48,21 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// astray says which browse path of a group is likely to begin at another node than is meant, the first, "" for none.
+func (g *group) astray() string {
+	if g.rule != nil {
+		if text := g.rule.at.astray(); text != "" {
+			return "browse " + text
+		}
+	}
+	for i := range g.tags {
+		if text := g.tags[i].addr.astray(); text != "" {
+			return "the address " + text
+		}
+	}
+	return ""
 }
 
 // Requests returns how many a poll makes: see drivers.Planner.

@@ -189,8 +189,8 @@ func (d *converter) convert(tag int, v *wire.DataValue, want wanted) telemetry.R
 		return r
 	}
 	r.Value = value
-	if want.part != nil && d.decode.nameless && r.Quality == telemetry.Good {
-		r.Quality, r.Reason = telemetry.Uncertain, "the value has no text in enum"
+	if want.part != nil && d.decode.nameless != "" && r.Quality == telemetry.Good {
+		r.Quality, r.Reason = telemetry.Uncertain, d.decode.nameless
 	}
 	if g := d.decode.group; g != nil && r.Quality == telemetry.Good {
 		if doubts := g.doubts.Load(); doubts != nil && (*doubts)[tag] != "" {

@@ -90,6 +90,7 @@ func (p PKI) replaced() (last time.Time) {
 type seen struct {
 	mu                sync.Mutex
 	own, user, server *drivers.Certificate
+	passedOver        []string // see PKI.PassedOver
 }
 
 // Certificates returns ours, the user's and the server's: see drivers.Certified.
@@ -108,6 +109,12 @@ func (s *seen) noteServer(c *x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.server = &drivers.Certificate{Name: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+}
+
+func (s *seen) notePassedOver(all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passedOver = all
 }
 
 func (s *seen) noteUser(path string, c *x509.Certificate) {

@@ -57,8 +57,8 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 	for begin := time.Now(); !g.walk.over(); {
 		if err := g.walk.step(ctx, c); err != nil {
 			g.walk = nil
-			down := d.link.channel.Err() != nil
-			if d.lost.note(ruleOf(ref), down && ctx.Err() == nil); !down {
+			down := d.link.channel.Err()
+			if d.lost.note(ruleOf(ref), down); down == nil {
 				return s, unfit(err.Error())
 			}
 			return s, d.broken(err)
@@ -67,7 +67,7 @@ func (d *driver) Select(ctx context.Context, ref drivers.Ref) (s drivers.Selecti
 			return s, ctx.Err()
 		}
 	}
-	d.lost.note(ruleOf(ref), false)
+	d.lost.note(ruleOf(ref), nil)
 	s, g.walk = g.walk.selection(), nil
 	return s, nil
 }
@@ -207,6 +207,7 @@ func (w *walk) look(above *spot, nodes []Child) {
 			continue
 		}
 		w.left.nodes++
+		w.left.unlike.see(w.rule, path, n.Class == "variable")
 		if pattern := w.skips(path); pattern >= 0 {
 			w.left.exclude(pattern)
 			continue
@@ -286,26 +287,40 @@ func (w *walk) selection() drivers.Selection {
 	slices.SortFunc(w.found, func(a, b found) int {
 		return cmp.Or(strings.Compare(a.path, b.path), strings.Compare(a.address, b.address))
 	})
-	s := drivers.Selection{Done: true, Most: w.most, Whole: !w.many && !w.crowded && w.closed == 0, Note: w.note()}
+	s := drivers.Selection{Done: true, Most: w.most, Whole: !w.many && !w.crowded && w.closed == 0}
+	s.Cut, s.Mend = w.cut()
+	s.Note = w.note(s.Cut, s.Mend)
 	for _, f := range w.found {
 		s.Tags = append(s.Tags, telemetry.Tag{Name: tagName(f.path), Address: f.address})
 	}
 	return s
 }
 
-// note says what was left out, and of a rule that selects nothing, why.
-func (w *walk) note() string {
-	var all []string
+// cut says which bound the rule has met, and what to do about it.
+func (w *walk) cut() (what, mend string) {
 	switch {
 	case w.many:
-		all = append(all, fmt.Sprintf("it selects more than %s, and the rest is left out; narrow it by browse_include, browse_exclude or browse_depth, or raise browse_max", telemetry.Count(w.most, "tag")))
+		return fmt.Sprintf("selects more than %s, and the rest is left out", telemetry.Count(w.most, "tag")), "narrow it by browse_include, browse_exclude or browse_depth, or raise browse_max"
 	case w.crowded:
-		all = append(all, fmt.Sprintf("there are too many nodes below %s: %d were looked at; begin at one of them, or leave some out by browse_exclude", clip(w.root), len(w.seen)))
+		return fmt.Sprintf("looks at %d nodes below %s, and there are too many more", len(w.seen), clip(w.root)), "begin at one of them, or leave some out by browse_exclude"
+	}
+	return "", ""
+}
+
+// note says what was left out, and of a rule that selects nothing, why.
+func (w *walk) note(cut, mend string) string {
+	var all []string
+	switch {
+	case cut != "":
+		all = append(all, "it "+cut+"; "+mend)
 	case w.closed > 0:
 		all = append(all, "the server does not let us look below "+telemetry.Count(w.closed, "node"))
 	}
-	if len(w.found) == 0 {
+	switch unlike := w.left.unlike.words(); {
+	case len(w.found) == 0:
 		all = append(all, w.left.words(w.rule))
+	case cut == "" && unlike != "":
+		all = append(all, unlike)
 	}
 	return strings.Join(all, "; ")
 }

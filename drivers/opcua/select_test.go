@@ -130,11 +130,11 @@ func TestRuleKnown(t *testing.T) {
 func TestRuleBounds(t *testing.T) {
 	s := start(t, opcuasim.Options{Browsable: true}, 250)
 	got, err := selectAll(t, connect(t, ruled(s.Endpoint(), "browse_max", "120")))
-	if err != nil || len(got.Tags) != 120 || got.Whole || got.Most != 120 || !strings.Contains(got.Note, "more than 120 tags") {
+	if err != nil || len(got.Tags) != 120 || got.Whole || got.Most != 120 || !strings.Contains(got.Note, "more than 120 tags") || got.Cut != "selects more than 120 tags, and the rest is left out" || !strings.Contains(got.Mend, "browse_max") {
 		t.Errorf("%v: %d tags, %s", err, len(got.Tags), got.Note)
 	}
 	got, err = selectAll(t, connect(t, ruled(s.Endpoint(), "browse_max", "253")))
-	if err != nil || len(got.Tags) != 253 || !got.Whole { // three are the server's own
+	if err != nil || len(got.Tags) != 253 || !got.Whole || got.Cut != "" { // three are the server's own
 		t.Errorf("%v: %d tags, %s", err, len(got.Tags), got.Note)
 	}
 	for root, want := range map[string]string{"ns=2;s=none": "BadNodeIdUnknown", "nsu=urn:none;s=x": "no namespace", "/Objects/2:None": "the browse path ends at"} {
@@ -150,6 +150,34 @@ func TestRuleBounds(t *testing.T) {
 	}
 }
 
+// TestRuleUnmet: a pattern that has no effect is said, where another one selects something, and one that another one covers has some.
+func TestRuleUnmet(t *testing.T) {
+	s := start(t, opcuasim.Options{Browsable: true}, 0)
+	s.AddMachineTree(time.Now())
+	got, err := selectAll(t, connect(t, ruled(s.Endpoint(), "browse", "/Objects/2:Machine", "browse_include", "*.Speed, Spindle.S*, Lin3.*", "browse_exclude", "Diag, Axis")))
+	if want := `nothing that was looked at is like "lin3.*" of browse_include; nothing that was looked at is like "diag" of browse_exclude`; err != nil || got.Note != want || len(got.Tags) != 1 || got.Cut != "" {
+		t.Errorf("%v %+v", err, got)
+	}
+}
+
+// TestAstray: check says of a browse path that begins at another node than OPC UA has in the Root folder.
+func TestAstray(t *testing.T) {
+	for path, want := range map[string]string{"/2:Plant/2:Line1": `browse "/2:Plant/2:Line1" begins at the Root folder, which has Objects, Types and Views; is "/Objects/2:Plant/2:Line1" meant?`, "/Objects/2:Plant": "", "ns=2;s=/Plant": ""} {
+		d, err := newDriver(ruled("opc.tcp://h", "browse", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := d.(drivers.Planner).Plan(drivers.Ref{})
+		if last := lines[len(lines)-1]; want != "" && last != want || want == "" && strings.Contains(last, "Root folder") {
+			t.Errorf("%s: %q", path, lines)
+		}
+	}
+	d, err := newDriver(connection("opc.tcp://h", time.Second, "/Objects/2:a", "/Plant"))
+	if lines := d.(drivers.Planner).Plan(drivers.Ref{}); err != nil || !strings.Contains(lines[len(lines)-1], `the address "/Plant" begins at the Root folder`) {
+		t.Errorf("%v %q", err, lines)
+	}
+}
+
 // TestRuleWords: each mistake of a rule is told with what to do, and a rule says what it selects.
 func TestRuleWords(t *testing.T) {
 	for _, c := range []struct {
@@ -157,6 +185,7 @@ func TestRuleWords(t *testing.T) {
 		want    string
 	}{
 		{[]string{"browse", "Objects/Machine"}, `browse "Objects/Machine": no identifier`},
+		{[]string{"browse", "Plant/3:Line1"}, `a browse path begins at the Root folder, and each name has its namespace index, such as "/Objects/2:Plant/3:Line1"; for a text identifier use "ns=2;s=Plant/3:Line1"`},
 		{[]string{"browse", "", "browse_depth", "3"}, "browse is empty"},
 		{[]string{"browse_depth", ""}, `browse_depth "" is not a number`},
 		{[]string{"browse_depth", "0"}, `browse_depth "0" is not a number from 1 to 32`},

@@ -120,12 +120,8 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 
 // begin asks for the conditions of each subscription, once for all groups that share it, and tells what is known before anything is published.
 func (f *feed) begin() error {
-	for _, s := range f.subs {
-		if slices.ContainsFunc(s.members, func(m *member) bool { return len(m.group.ask.filters) > 0 }) {
-			if err := f.refresh(s); err != nil {
-				return err
-			}
-		}
+	if err := f.refreshAll(); err != nil {
+		return err
 	}
 	for i := range f.first {
 		o := &f.first[i]
@@ -133,6 +129,19 @@ func (f *feed) begin() error {
 		f.push(m, drivers.Push{Readings: append(o.readings, m.begun(g.listening())...), Note: g.news(o.got.note(o.asked, f, m))})
 	}
 	f.first = nil
+	return nil
+}
+
+// refreshAll refreshes the subscriptions that have events.
+func (f *feed) refreshAll() error {
+	defer close(f.asks)
+	for _, s := range f.subs {
+		if slices.ContainsFunc(s.members, func(m *member) bool { return len(m.group.ask.filters) > 0 }) {
+			if err := f.refresh(s); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

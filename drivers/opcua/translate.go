@@ -302,7 +302,7 @@ func (f *finder) below(ctx context.Context, node []byte, missing step) (string, 
 		return nobodyKnows, nil
 	}
 	r, err := f.call(ctx, id.BrowseRequest_Encoding_DefaultBinary, id.BrowseResponse_Encoding_DefaultBinary, encodeBrowseAll(node, maxBrowsed))
-	f.lost.note(anyBelow, unlessRefused(err) != nil && ctx.Err() == nil)
+	f.lost.note(anyBelow, unlessRefused(err))
 	if err != nil {
 		return nobodyKnows, unlessRefused(err)
 	}

@@ -14,7 +14,7 @@ type tree struct {
 	objects  bool   // there are structures
 	grown    bool   // it is of the value at hand
 	why      string // why not
-	nameless bool   // a number of the part that was asked for last had no text
+	nameless string // why a number of the part that was asked for last had no text, "" = none was without
 }
 
 // node is one part. The parts of a part stand together.

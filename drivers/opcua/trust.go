@@ -57,6 +57,7 @@ func (s *settings) trusted(raw []byte, e *endpoint) (*x509.Certificate, error) {
 	if len(raw) == 0 {
 		return nil, errors.New("the server shows no certificate at this endpoint; have one made in the server")
 	}
+	s.seen.notePassedOver(s.pki.PassedOver())
 	chain, err := x509.ParseCertificates(raw)
 	if err != nil {
 		return nil, fmt.Errorf("the server's certificate cannot be read: %w", err)

@@ -59,7 +59,7 @@ func (c *Client) Unlisted(ctx context.Context, v telemetry.Value) string {
 	if v.Kind != telemetry.KindInt && v.Kind != telemetry.KindUint {
 		return ""
 	}
-	n := c.link.types.namesOf(ctx, c.groups[0][0].ask.ids[0])
+	n, _ := c.link.types.namesOf(ctx, c.groups[0][0].ask.ids[0])
 	if n == nil || n.bits {
 		return ""
 	}

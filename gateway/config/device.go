@@ -322,6 +322,19 @@ func tagOptions(p *drivers.Protocol) []drivers.Option {
 // option is one driver's key as it is read.
 type option struct{ name, text string }
 
+// entriesOf returns the entries of a list as one text with commas between, those that are texts, as far as they are short.
+func entriesOf(list *yaml.Node) string {
+	const most = 200
+	var all []string
+	size := 0
+	for _, n := range list.Content {
+		if size += len(n.Value); n.Kind == yaml.ScalarNode && size <= most {
+			all = append(all, n.Value)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 // optionHooks returns hooks that take a driver's own keys into values. A driver that is not known may have
 // any keys: its name is the mistake to mend first.
 func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values *[]option) hooks {
@@ -333,7 +346,9 @@ func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values
 			if known[i].Name != f.name {
 				continue
 			}
-			if s, ok := l.text(f); ok && len(s) > maxText {
+			if n := f.v.n; known[i].List && n.Kind == yaml.SequenceNode {
+				l.errorf(l.at(f.v), fmt.Sprintf("write one text, with commas between several: %s: %q", f.name, entriesOf(n)), "%s must be a single value, not %s", f.name, kindOf(n))
+			} else if s, ok := l.text(f); ok && len(s) > maxText {
 				l.errorf(l.at(f.v), "shorten it", "%s has %d bytes, more than %d", f.name, len(s), maxText)
 			} else if ok {
 				if known[i].Path && s != "" {

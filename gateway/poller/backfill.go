@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +22,6 @@ const (
 	maxSpan    = time.Hour
 	minSpan    = time.Second
 	maxSkew    = 24 * time.Hour // between a device's clock and what it stamps values with: another time zone, and a summer; what is beyond is a wrong stamp
-	maxLapses  = 10             // links lost in a row while the history of a group was asked for, ever less of it; it may be the asking that the device does not bear
 	settling   = 2 * publish    // for the first values of a subscription, until the history before it is done without knowing them
 	fillFailed = "a device gave no history of a time when it could not be heard"
 	fillPartly = "a device gave only a part of its history of a time when it could not be heard"
@@ -93,7 +91,7 @@ func (p *Poller) fill(d *device, from, to time.Time) {
 }
 
 func (p *Poller) fillGroup(g *group, from, to time.Time) {
-	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed {
+	if _, ok := p.driver.(drivers.Historian); !ok || g.past == nil || !g.stat.Pushed || g.tags == 0 {
 		return
 	}
 	to = to.Round(0)
@@ -199,14 +197,13 @@ func (p *Poller) backfill(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return nil
 	case err != nil && !errors.Is(err, drivers.ErrDevice):
-		p.lapse(f, err)
+		f.span = max(f.span/64, minSpan) // it may be so much that the device does not bear
 		p.linkDown(err)
 		return nil
 	case !wanted:
 		p.fills.list = nil
 		return nil
 	}
-	f.group.lapses = 0
 	if f.refused == nil {
 		f.refused = err
 	}
@@ -217,19 +214,6 @@ func (p *Poller) backfill(ctx context.Context) error {
 		f.span = max(f.span/2, minSpan)
 	}
 	return nil
-}
-
-// lapse counts that the link was lost while history was asked for. Of a device that does not bear that, no more is asked for this group, else the link would be lost for ever.
-func (p *Poller) lapse(f *fill, why error) {
-	g := f.group
-	f.span = max(f.span/8, minSpan)
-	if g.lapses++; g.lapses < maxLapses {
-		return
-	}
-	p.log.Warn(fillFailed+", and is not asked for this group's until the next start or reload, because that lost the connection again and again",
-		"device", g.device.name, "group", g.name, "from", f.from.UTC().Format(time.RFC3339), "to", f.to.UTC().Format(time.RFC3339), "cause", why, "times", g.lapses)
-	p.fills.list = slices.DeleteFunc(p.fills.list, func(f fill) bool { return f.group == g })
-	g.past = nil
 }
 
 // past reads the next portion of the history of a group. The last error is the sink's.

@@ -18,7 +18,6 @@ type group struct {
 	name     string
 	sink     Sink
 	past     Sink      // nil = its history is not asked for
-	lapses   int       // links lost in a row while it was
 	pushes   bool      // the device is to push it, as far as the config tells
 	base     time.Time // ticks are base + n*interval
 	next     time.Time

@@ -229,7 +229,7 @@ func (d *Device) judge(now time.Time) State {
 		st.State, st.Since, st.Reason, st.Do = StateDown, time.Time{}, "it answers, and all its "+Count(uint64(d.Tags), "tag")+" are bad"+example, d.showBad()
 	case d.Rule.What != "":
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, time.Time{}, d.Rule.What, d.Rule.Mend
-		if d.Tags == 0 {
+		if d.Tags == 0 && !(d.Ended && slices.ContainsFunc(d.Groups, func(g Group) bool { return g.Tags > 0 })) { // at a stop the values are gone first
 			st.State = StateDown
 		}
 		if d.Bad > 0 {

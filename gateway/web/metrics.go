@@ -215,6 +215,12 @@ func (e *exposition) devices(s *Snapshot) {
 			e.count(uint64(n), "device", s.Devices[i].Name)
 		}
 	}
+	e.family("millrace_device_notes", "gauge", "What is to be known of the device though it may be well; the snapshot has the words.")
+	for i := range s.Devices {
+		if n := len(s.Devices[i].Notes); n > 0 {
+			e.count(uint64(n), "device", s.Devices[i].Name)
+		}
+	}
 	e.family("millrace_device_up", "gauge", "0 when the device is down: it does not answer, or all its tags are bad.")
 	for i := range s.Devices {
 		e.count(bit(s.Devices[i].Up), "device", s.Devices[i].Name, "driver", s.Devices[i].Driver)

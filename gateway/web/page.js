@@ -92,6 +92,7 @@
     p.state = part(state, "span", "state");
     p.name = part(name, "span", "name");
     p.where = part(name, "span", "sub");
+    p.notes = part(name, "span", "sub learned");
     p.learned = part(name, "span", "sub learned");
     p.why = part(name, "span", "why");
     p.since = cell("time", "Since");
@@ -122,6 +123,7 @@
       set(p.state, state);
       set(p.name, d.name);
       set(p.where, d.driver + "  " + d.url + (d.path ? "  path in use: " + d.path + ", spare: " + d.spare_paths.join(", ") : "") + (Math.abs(d.clock_skew_seconds || 0) >= 1 ? "  its clock is " + span(Math.abs(d.clock_skew_seconds)) + (d.clock_skew_seconds > 0 ? " ahead" : " behind") : ""));
+      set(p.notes, d.notes ? d.notes.join("\n") : "");
       set(p.learned, d.learned ? "learned:\n" + d.learned.join("\n") : "");
       set(p.why, why);
       set(p.since, span(ago(now, d.since)));

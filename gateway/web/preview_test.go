@@ -49,6 +49,7 @@ func example(now time.Time, trouble string) *Snapshot {
 		}
 		if d.name == "press-1" {
 			dev.Learned = []string{`forbidden: "holding:40-49, holding:60"`, "max_registers: 50"}
+			dev.Notes = []string{"it is not asked for its history before 14:00"}
 			dev.Path, dev.SparePaths = "tcp://192.168.2.11:502", []string{d.url}
 		}
 		s.Devices = append(s.Devices, dev)

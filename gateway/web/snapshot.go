@@ -116,6 +116,7 @@ type Device struct {
 	LineAt     string    `json:"line_at"`               // what its connection has been at for over two seconds, and for how long; "" = nothing
 	Since      time.Time `json:"since"`                 // when Connected or Reason last changed; zero when unknown
 	Learned    []string  `json:"learned,omitempty"`     // how it wants to be asked, as far as the config does not say it: lines of a config
+	Notes      []string  `json:"notes,omitempty"`       // what is to be known of it though it may be well
 	Path       string    `json:"path,omitempty"`        // in use, where there are several
 	SparePaths []string  `json:"spare_paths,omitempty"` // the others, in the order in which they are taken
 	Connects   *Connects `json:"connects,omitempty"`    // of its connection, at the first device of that; nil at the others
@@ -151,7 +152,7 @@ type Trouble struct {
 	What, Mend string
 }
 
-// RuleFault is why a rule of a device adds no tags, as of when it was last followed. Without a What it does, or was not followed yet.
+// RuleFault is why a rule of a device does not add the tags that it should, as of when it was last followed. Without a What it does, or was not followed yet.
 type RuleFault struct{ What, Mend string }
 
 // Group counts the polls of one poll group.
