@@ -183,7 +183,8 @@ func (b *Buffer) close() error {
 		}
 	}
 	b.durable = max(b.durable, b.next-1)
-	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
+	d := b.takeCheckpoint(nil)
+	ckpt := d.pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
 	if b.taken() == nil {
@@ -192,7 +193,7 @@ func (b *Buffer) close() error {
 	now := b.promises()
 	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	}))
 	if b.active != nil && b.taken() == nil {
 		b.seal()

@@ -67,12 +67,12 @@ type Gateway struct {
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
-	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.log)
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.buf.Left(), g.clock.unset.Load(), g.log)
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
@@ -137,7 +137,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 		last := g.finish()
 		polling.end()
 		if err := g.missing.save(last.connections); err != nil {
-			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the last write to the store", "cause", err)
+			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the store was safe last", "cause", err)
 		}
 		g.drain(hurry, &last)
 		publishing.end()

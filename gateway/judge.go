@@ -157,7 +157,7 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
-		g.missing.settled()
+		g.missing.settled(func() bool { return g.buf.Stats().Health == web.HealthOK })
 		_ = g.keepLearned(false)                          // said in the log
 		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
 	}
