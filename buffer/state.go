@@ -262,7 +262,7 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stateSize = size
-	b.st.stateErr = err
+	b.st.stateErr, b.st.stateBad = err, badSince(b.st.stateBad, b.commitSince(), err)
 	b.changed = b.changed || err != nil
 	return err
 }

@@ -46,6 +46,7 @@ type Gateway struct {
 	learned     *learned
 	selections  *selections
 	watchdog    watchdog
+	free        freeSpace
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
 	missing     *missing
@@ -66,7 +67,7 @@ type Gateway struct {
 // broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock(), free: freeSpace{ask: FreeBytes}}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
@@ -123,6 +124,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
+	publishing.start(g.keepNotes)
 	publishing.start(g.watch)
 	publishing.start(g.followRules)
 	g.missing.runs(g.running.connections)
