@@ -167,7 +167,7 @@ func (l *Loss) judge(store string) State {
 		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
 			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
 	}
-	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
+	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last noticed at %s; their gap messages say of when", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
 		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
