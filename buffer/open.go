@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -84,6 +85,9 @@ func (b *Buffer) load() (err error) {
 	b.mu.Unlock()
 	b.measureAside()
 	data.named = b.promises()
+	if b.left.Restored {
+		defer func() { _ = b.fs.remove(filepath.Join(b.dir, restoredName)) }() // or it is said once more
+	}
 	if err := b.openState(data); err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
 	}

@@ -6,7 +6,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -78,7 +77,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
-	g.tellUnclean(cfg)
+	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
 			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
@@ -93,24 +92,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.warn(cfg)
 	g.reloads = reloads{since: g.started}
 	return g, nil
-}
-
-// tellUnclean says that the last process was killed, or the power failed. What it had not committed it alone knew: no gap
-// message can count it.
-func (g *Gateway) tellUnclean(cfg *config.Config) {
-	st := g.buf.Stats()
-	if !st.Unclean {
-		return
-	}
-	missing := "nothing that was accepted is missing"
-	if every := cfg.Buffer.CommitInterval; every > 0 {
-		missing = fmt.Sprintf("up to %v of readings from before it may be missing, without a gap message", every)
-	}
-	waiting := uint64(0)
-	for _, d := range st.Destinations {
-		waiting = max(waiting, d.Backlog)
-	}
-	g.log.Warn("the last stop was not clean: the process was killed or the power failed; "+missing+"; what was on disk is kept and is sent", "records_waiting", waiting)
 }
 
 // Run runs the gateway until ctx ends and then drains: pollers end, publishers go on for the grace time,
