@@ -95,7 +95,7 @@ func (g *Gateway) show() {
 func (g *Gateway) stalls() (list []web.Stall) {
 	add := func(kind, name, what string, lasts, limit time.Duration) {
 		if lasts > limit {
-			list = append(list, web.Stall{Kind: kind, Name: name, What: what, Since: time.Now().Add(-lasts).Round(time.Second), Limit: limit})
+			list = append(list, web.Stall{Kind: kind, Name: name, What: what, Since: time.Now().Add(-lasts).Round(time.Millisecond), Limit: limit})
 		}
 	}
 	r, l := g.watchdog.runs.Load(), &g.watchdog.limits
