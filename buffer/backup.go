@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 const (
@@ -182,6 +183,9 @@ func WriteBackup(dir string, give func(file func(name string, size int64, r io.R
 	})
 	if err == nil && !slices.Contains(done, stateName) {
 		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		err = writeFile(filepath.Join(dir, restoredName), 0, strings.NewReader(""))
 	}
 	for _, name := range done {
 		if err == nil {

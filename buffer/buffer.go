@@ -130,7 +130,9 @@ type Buffer struct {
 	tail     tail
 	next     uint64 // sequence number of the next record
 	durable  uint64 // every record up to here is on disk or needs no disk
-	unclean  bool   // the process before did not close the store
+	left     Left   // by the process before
+	until    []byte // as it stood in state.db; holds until a record comes
+	took     bool   // a record came
 	reserved uint64 // sequence numbers below are promised on disk to be used once
 	running  bool   // Run is at work
 	closed   bool
@@ -238,7 +240,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 		b.mu.Unlock()
 		return 0, err
 	}
-	b.st.full.over = true
+	b.st.full.over, b.took = true, true
 	seq := b.push(entry{payload: b.tail.copy(payload), stream: s, at: at, readings: uint32(readings), to: everyone})
 	strict := b.o.CommitInterval == 0
 	if !strict {

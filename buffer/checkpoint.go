@@ -30,6 +30,7 @@ type draft struct {
 	gen     uint64
 	next    uint64
 	isDelta bool
+	until   []byte // of one for state.db: see Left.Until
 }
 
 // takeCheckpoint returns the checkpoint of this moment, to be written into the segment together with all
@@ -44,7 +45,7 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	d := &draft{gen: b.gen, next: b.next}
 	known := b.next
 	if s == nil {
-		known = b.unsettledFrom()
+		known, d.until = b.unsettledFrom(), b.safeUntil()
 	}
 	base := uint64(0)
 	if s != nil && s.base != nil {

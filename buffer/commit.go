@@ -15,12 +15,14 @@ type counters struct {
 	commits, commitErrors uint64
 	refused               uint64
 	full                  refusal
-	saved                 uint64 // the last checkpoint on disk knows of all records below
-	dropped               uint64 // segments dropped
-	ackedOnDisk           uint64 // records acknowledged after they left the tail, since the last checkpoint
-	commitErr             error  // why the last commit failed
-	stateErr              error  // why the last write of state.db failed
-	takenErr              error  // whose the directory is, when it is not ours any more
+	saved                 uint64    // the last checkpoint on disk knows of all records below
+	dropped               uint64    // segments dropped
+	ackedOnDisk           uint64    // records acknowledged after they left the tail, since the last checkpoint
+	commitErr             error     // why the last commit failed
+	stateErr              error     // why the last write of state.db failed
+	takenErr              error     // whose the directory is, when it is not ours any more
+	commitBad             time.Time // when the first of the commits that fail began; zero = the last one worked
+	stateBad, takenBad    time.Time // likewise since when stateErr and takenErr are there
 	damage                []Damage
 	damages               uint64
 	seen                  cost
@@ -70,6 +72,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		b.st.commitErrors++
 		b.changed = true
 		if b.st.commitErr == nil {
+			b.st.commitBad = b.commitSince()
 			b.log.Error("commit failed; records stay in memory and are written again", "dir", b.dir, "error", err)
 		}
 		b.st.commitErr, b.st.probeAfter = err, probeLeast
@@ -92,7 +95,7 @@ func (b *Buffer) commitWorks() {
 	if b.st.commitErr != nil {
 		b.log.Info("commit works again", "dir", b.dir)
 	}
-	b.st.commitErr, b.st.fullSince = nil, time.Time{}
+	b.st.commitErr, b.st.commitBad, b.st.fullSince = nil, time.Time{}, time.Time{}
 }
 
 // tryCommit makes room, collects and writes.

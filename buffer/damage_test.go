@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -21,6 +22,7 @@ type template struct {
 	next    uint64
 	silent  bool     // the damage cannot be known
 	found   []Damage // by the last check
+	gaps    []*Gap   // likewise told
 }
 
 const templateReadings = 7
@@ -111,6 +113,7 @@ func (tp *template) check(t *testing.T, dir string, allowed int) (lost int) {
 	checkLedger(t, b)
 	d := b.Destination("cloud")
 	got := map[uint64]bool{}
+	tp.gaps = nil
 	r := d.Reader(0, 0)
 	var rec Record
 	for {
@@ -120,6 +123,9 @@ func (tp *template) check(t *testing.T, dir string, allowed int) (lost int) {
 		}
 		if !ok {
 			break
+		}
+		if rec.Gap != nil && rec.Gap.Cause == CauseDamaged {
+			tp.gaps = append(tp.gaps, rec.Gap)
 		}
 		if rec.Gap == nil {
 			if want := tp.records[rec.Seq]; want == nil || !bytes.Equal(want, rec.Payload) || rec.Readings != templateReadings ||
@@ -134,6 +140,12 @@ func (tp *template) check(t *testing.T, dir string, allowed int) (lost int) {
 	for seq := range tp.due {
 		if !got[seq] {
 			lost++
+			if len(tp.gaps) > 0 && !slices.ContainsFunc(tp.gaps, func(g *Gap) bool {
+				at := int64(seq - 1)
+				return g.Unknown || g.FirstSeq <= seq && seq <= g.LastSeq && (g.To == 0 || g.From <= at && at <= g.To)
+			}) {
+				t.Fatalf("record %d is lost, and in no gap of %+v", seq, *tp.gaps[0])
+			}
 		}
 	}
 	if lost > allowed {

@@ -12,7 +12,7 @@ import (
 // Gap says what is missing: readings of one account that were dropped. It is stored and handed out like
 // a record, so that whoever receives the records knows of the hole in them.
 type Gap struct {
-	From     int64  `json:"from_us"` // times of the first and last record lost, µs since 1970; 0 and 0 when not known
+	From     int64  `json:"from_us"` // times of the first and last record lost, or of those beside them, µs since 1970; From 0 when the beginning is not known, both when nothing is
 	To       int64  `json:"to_us"`
 	Count    uint64 `json:"count"` // readings lost
 	Cause    Cause  `json:"cause"`

@@ -57,7 +57,7 @@ func (b *Buffer) checkLock() error {
 		err = b.takeAgain()
 	}
 	b.mu.Lock()
-	b.st.takenErr = err
+	b.st.takenErr, b.st.takenBad = err, badSince(b.st.takenBad, b.commitSince(), err)
 	b.mu.Unlock()
 	return err
 }

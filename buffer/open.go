@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -75,7 +76,7 @@ func (b *Buffer) load() (err error) {
 	}
 	b.coder.seed = epochSeed(b.epoch.n)
 	d := b.takeCheckpoint(nil)
-	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), entries: old.entries, note: old.note}
+	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), until: d.until, entries: old.entries, note: old.note}
 	b.reserved = data.reserved
 	if n := data.bound(b.o.quarantineBytes()); n > 0 {
 		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)
@@ -84,6 +85,9 @@ func (b *Buffer) load() (err error) {
 	b.mu.Unlock()
 	b.measureAside()
 	data.named = b.promises()
+	if b.left.Restored {
+		defer func() { _ = b.fs.remove(filepath.Join(b.dir, restoredName)) }() // or it is said once more
+	}
 	if err := b.openState(data); err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
 	}
@@ -111,7 +115,7 @@ func (b *Buffer) settle(old *stateData) error {
 	if b.readOnly && old.lost && ckpt == nil {
 		return fmt.Errorf("there is no store: %w", ErrNotFound)
 	}
-	b.unclean = !old.lost && ckpt != nil && old.reserved > ckpt.next // Close gives back the numbers it did not use
+	b.findLeft(old, m, ckpt)
 	b.keep(old, m, ckpt)
 	if err := b.restore(old, m, ckpt); err != nil {
 		return err

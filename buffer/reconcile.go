@@ -73,8 +73,9 @@ func (b *Buffer) reconcile(cause Cause, known uint64) (lost uint64) {
 	for a, n := range p.later {
 		b.acceptLater(a, n)
 	}
+	lies := b.lostWhere()
 	for _, a := range b.accountSeq {
-		lost += b.settleAccount(a, p.of(a), cause)
+		lost += b.settleAccount(a, p.of(a), cause, lies)
 	}
 	for slot, d := range b.slots {
 		if d != nil {
@@ -114,7 +115,7 @@ func (b *Buffer) acceptLater(a *account, n *later) {
 	b.changed = true
 }
 
-func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause Cause) (lost uint64) {
+func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause Cause, lies where) (lost uint64) {
 	var extra uint64
 	for slot, d := range b.slots {
 		if d != nil {
@@ -143,7 +144,10 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 		}
 		n.dropped[cause] += missing
 		lost += missing
-		b.missing(a, bit(slot), &Gap{Count: missing, Cause: cause, FirstSeq: min(d.unsure, b.next-1), LastSeq: b.next - 1})
+		if lies.last == 0 {
+			lies.first, lies.last = min(d.unsure, b.next-1), b.next-1
+		}
+		b.missing(a, bit(slot), &Gap{From: lies.from, To: lies.to, Count: missing, Cause: cause, FirstSeq: lies.first, LastSeq: lies.last})
 	}
 	b.changed = true
 	return lost
@@ -321,9 +325,21 @@ func (b *Buffer) giveUpHoles(s *segment) error {
 		return err
 	}
 	var sound spans
-	if err := b.eachHead(s, dict, func(h *head, _ *Stream, _ *Gap) { sound.add(h.seq, h.seq+1) }); err != nil {
+	next, before := s.first, int64(0)
+	if err := b.eachHead(s, dict, func(h *head, _ *Stream, gap *Gap) {
+		sound.add(h.seq, h.seq+1)
+		after := int64(0)
+		if inTime(h, gap) {
+			after = h.at
+		}
+		b.noteHole(s, next, min(h.seq, b.tail.first), before, after)
+		if next = h.seq + 1; after != 0 {
+			before = after
+		}
+	}); err != nil {
 		return err
 	}
+	b.noteHole(s, next, min(s.last+1, b.tail.first), before, 0)
 	from := s.first
 	for _, r := range append(sound.s, span{s.last + 1, s.last + 1}) {
 		b.giveUp(from, min(r.from, b.tail.first))

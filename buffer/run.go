@@ -162,6 +162,17 @@ func (b *Buffer) Close() error {
 	}
 }
 
+// lostAtClose says what became of so many records that the last commit could not write; told reports whether their loss is on disk.
+func lostAtClose(lost int, told bool) error {
+	switch {
+	case lost == 0:
+		return nil
+	case told:
+		return fmt.Errorf("%d records that were in memory only are lost; the next start tells of them in gap records", lost)
+	}
+	return fmt.Errorf("%d records that were in memory only are lost, and that could not be noted: no gap record will tell of them", lost)
+}
+
 func (b *Buffer) close() error {
 	b.lockCommit()
 	defer b.unlockCommit()
@@ -169,6 +180,7 @@ func (b *Buffer) close() error {
 		return nil
 	}
 	err := b.commit()
+	lost := 0
 	b.mu.Lock()
 	b.closed = true
 	if err != nil {
@@ -178,22 +190,27 @@ func (b *Buffer) close() error {
 				continue
 			}
 			e := b.tail.at(b.tail.first)
+			if !b.settled(e) {
+				lost++
+			}
 			b.lose(e, b.tail.first, CauseShutdown)
 			b.durable++
 		}
 	}
 	b.durable = max(b.durable, b.next-1)
-	ckpt := b.takeCheckpoint(nil).pack(b.coder.enc)
+	d := b.takeCheckpoint(nil)
+	ckpt := d.pack(b.coder.enc)
 	next := b.next
 	b.mu.Unlock()
 	if b.taken() == nil {
 		err = errors.Join(err, b.removeUnused())
 	}
 	now := b.promises()
-	err = errors.Join(err, b.saveState(func(tx *bolt.Tx) error {
+	stateErr := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
-	}))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+	})
+	err = errors.Join(err, lostAtClose(lost, stateErr == nil), stateErr)
 	if b.active != nil && b.taken() == nil {
 		b.seal()
 	} else if b.active != nil {

@@ -66,6 +66,7 @@ type segment struct {
 	special uint64 // of them records that are not addressed to everyone
 	minAt   int64  // record times
 	maxAt   int64
+	holes   where         // what is missing of it and was needed, not told yet
 	made    time.Duration // running time of the store at its first commit
 	wrote   time.Duration // and at its last
 	sealed  bool

@@ -26,6 +26,7 @@ var (
 	keyHead          = []byte("head")       // format, store, numbers reserved, epoch
 	keyCheckpoint    = []byte("checkpoint") //
 	keyNote          = []byte("note")       // the gateway's, not read here
+	keyUntil         = []byte("until")      // see Left.Until
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -43,6 +44,7 @@ type stateData struct {
 	reserved uint64
 	ckpt     []byte
 	note     []byte
+	until    []byte
 	entries  [][2][]byte        // of the quarantine, as they are
 	segments []promise          // as read
 	named    map[uint64]promise // to be written
@@ -107,7 +109,7 @@ func readState(path string) (*stateData, error) {
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt, data.note = get(keyCheckpoint), get(keyNote)
+	data.ckpt, data.note, data.until = get(keyCheckpoint), get(keyNote), get(keyUntil)
 	if data.segments, err = p.readPromises(); err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
@@ -136,7 +138,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, note: data.note, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, note: data.note, until: data.until, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
@@ -148,7 +150,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
 			return err
 		}
-		if err := bkt.Put(keyNote, data.note); err != nil {
+		if err := errors.Join(bkt.Put(keyNote, data.note), bkt.Put(keyUntil, data.until)); err != nil {
 			return err
 		}
 		q, err := tx.CreateBucketIfNotExists(quarantineBucket)
@@ -187,7 +189,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), note: bytes.Clone(bkt.Get(keyNote))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), note: bytes.Clone(bkt.Get(keyNote)), until: bytes.Clone(bkt.Get(keyUntil))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
@@ -260,7 +262,7 @@ func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stateSize = size
-	b.st.stateErr = err
+	b.st.stateErr, b.st.stateBad = err, badSince(b.st.stateBad, b.commitSince(), err)
 	b.changed = b.changed || err != nil
 	return err
 }
@@ -334,7 +336,8 @@ func (b *Buffer) reserve() error {
 func (b *Buffer) saveCheckpoint(d *draft) error {
 	ckpt, now := d.pack(b.coder.enc), b.promises()
 	err := b.saveState(func(tx *bolt.Tx) error {
-		return errors.Join(tx.Bucket(stateBucket).Put(keyCheckpoint, ckpt), b.state.putPromises(tx, now))
+		bkt := tx.Bucket(stateBucket)
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), b.state.putPromises(tx, now))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()

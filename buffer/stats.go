@@ -26,12 +26,13 @@ type Stats struct {
 	Refused      uint64             `json:"refused"`       // records refused since Open: no room under drop-newest, or too large
 	Running      time.Duration      `json:"running_ns"`    // of the store, in all its processes; MaxAge counts by it
 	LastCommit   time.Time          `json:"last_commit"`
-	Health       string             `json:"health"`       // "ok", or "degraded: " or "failing: " and why
-	Damages      uint64             `json:"damages"`      // found since Open
-	Damage       []Damage           `json:"damage"`       // the first of them
-	CommitSince  time.Time          `json:"commit_since"` // when the write to disk that is under way began; zero when none is
-	Unclean      bool               `json:"unclean"`      // the process before did not close the store: what it had not committed is lost, and nobody can count it
-	LostUnknown  uint64             `json:"lost_unknown"` // losses that nobody could count, since the store began; the ledger does not have them
+	Health       string             `json:"health"`        // "ok", or "degraded: " or "failing: " and why
+	FailingSince time.Time          `json:"failing_since"` // when that began; zero when it is ok
+	Damages      uint64             `json:"damages"`       // found since Open
+	Damage       []Damage           `json:"damage"`        // the first of them
+	CommitSince  time.Time          `json:"commit_since"`  // when the write to disk that is under way began; zero when none is
+	Unclean      bool               `json:"unclean"`       // the process before did not close the store: what it had not committed is lost, and nobody can count it
+	LostUnknown  uint64             `json:"lost_unknown"`  // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats `json:"destinations"`
 }
 
@@ -60,8 +61,8 @@ func (b *Buffer) Stats() Stats {
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
 		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
-		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.unclean, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
+		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Unclean, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
 	aside := b.quarantined()
 	for _, d := range b.slots {
 		if d != nil {
@@ -102,16 +103,49 @@ func (b *Buffer) health() string {
 	case b.st.takenErr != nil:
 		return "failing: " + b.st.takenErr.Error()
 	case b.stuck():
-		return fmt.Sprintf("failing: the disk has not answered since %s; records stay in memory as far as it goes", b.commitSince().Format(time.TimeOnly))
+		return fmt.Sprintf("failing: the disk has not answered since %s; "+inMemory, b.commitSince().Format(time.TimeOnly))
 	case b.unread() != nil:
 		s := b.unread()
 		return fmt.Sprintf("failing: the disk gives an error for pages of %s since %s; they are asked for again for %v, then what stands on them is given up", filepath.Base(s.path), s.unread.since.Format(time.TimeOnly), b.readPatience)
 	case b.st.commitErr != nil:
-		return "degraded: records cannot be written and stay in memory: " + b.st.commitErr.Error()
+		return "degraded: records cannot be written; " + inMemory + ": " + b.st.commitErr.Error()
 	case b.st.stateErr != nil:
 		return "degraded: " + b.st.stateErr.Error()
 	}
 	return "ok"
+}
+
+// inMemory is what a disk means that takes no records.
+const inMemory = "what is not delivered stays in memory, as far as it goes, and is lost if the process ends"
+
+// badSince returns since when something fails that failed since before, or zero, and of which the try that began at began gave err.
+func badSince(before, began time.Time, err error) time.Time {
+	switch {
+	case err == nil:
+		return time.Time{}
+	case before.IsZero():
+		return began
+	}
+	return before
+}
+
+// failingSince returns when that began which health tells of, zero when it is well. mu is held.
+func (b *Buffer) failingSince() (since time.Time) {
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (since.IsZero() || t.Before(since)) {
+			since = t
+		}
+	}
+	earliest(b.st.takenBad)
+	earliest(b.st.commitBad)
+	earliest(b.st.stateBad)
+	if b.stuck() {
+		earliest(b.commitSince())
+	}
+	if s := b.unread(); s != nil {
+		earliest(s.unread.since)
+	}
+	return since
 }
 
 // stuckAfter is how long a turn with the disk may take before health says so.

@@ -6,7 +6,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -46,6 +45,7 @@ type Gateway struct {
 	learned     *learned
 	selections  *selections
 	watchdog    watchdog
+	free        freeSpace
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
 	missing     *missing
@@ -66,18 +66,18 @@ type Gateway struct {
 // broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
-	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.log)
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock(), free: freeSpace{ask: FreeBytes}}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.buf.Left(), g.clock.unset.Load(), g.log)
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
-	g.tellUnclean(cfg)
+	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
 			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
@@ -94,24 +94,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// tellUnclean says that the last process was killed, or the power failed. What it had not committed it alone knew: no gap
-// message can count it.
-func (g *Gateway) tellUnclean(cfg *config.Config) {
-	st := g.buf.Stats()
-	if !st.Unclean {
-		return
-	}
-	missing := "nothing that was accepted is missing"
-	if every := cfg.Buffer.CommitInterval; every > 0 {
-		missing = fmt.Sprintf("up to %v of readings from before it may be missing, without a gap message", every)
-	}
-	waiting := uint64(0)
-	for _, d := range st.Destinations {
-		waiting = max(waiting, d.Backlog)
-	}
-	g.log.Warn("the last stop was not clean: the process was killed or the power failed; "+missing+"; what was on disk is kept and is sent", "records_waiting", waiting)
-}
-
 // Run runs the gateway until ctx ends and then drains: pollers end, publishers go on for the grace time,
 // the buffer commits and closes. It returns nil after a clean stop, else the first error that stopped it.
 // When hurry ends too, the grace time is cut short.
@@ -123,6 +105,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
+	publishing.start(g.keepNotes)
 	publishing.start(g.watch)
 	publishing.start(g.followRules)
 	g.missing.runs(g.running.connections)
@@ -137,7 +120,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 		last := g.finish()
 		polling.end()
 		if err := g.missing.save(last.connections); err != nil {
-			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the last write to the store", "cause", err)
+			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the store was safe last", "cause", err)
 		}
 		g.drain(hurry, &last)
 		publishing.end()

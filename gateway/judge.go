@@ -178,12 +178,27 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		s := g.state()
 		g.judge.tell(s)
 		g.judge.note(s)
+		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
+	}
+}
+
+// keepNotes writes every two seconds what has come to be known and is to outlast the process. It waits for the disk, and nothing waits for it.
+func (g *Gateway) keepNotes(ctx context.Context) error {
+	timer := time.NewTimer(firstLook)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		began := time.Now()
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
-		g.missing.settled()
+		g.missing.settled(func() bool { return g.buf.Stats().Health == web.HealthOK })
 		_ = g.keepLearned(false)                          // said in the log
-		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
+		timer.Reset(max(lookEvery, 20*time.Since(began))) // as above
 	}
 }
 

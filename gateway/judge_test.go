@@ -89,10 +89,10 @@ var stateRows = map[string]struct {
 	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
 	"destination losing data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}
-	}, "1,234 readings (1,234 full), the last at 2026-03-01T12:30:00Z", "failing"},
+	}, "1,234 readings (1,234 full), the last noticed at 2026-03-01T12:30:00Z", "failing"},
 	"destination lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged}}
-	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last at", "failing"},
+	}, "since 2026-03-01T12:30:00Z: 1,234 readings (1,234 full), the last noticed at", "failing"},
 	"store losing data": {func(s *web.Snapshot) { s.Buffer.Refusing = judged }, "since 2026-03-01T12:30:00Z: it is full, and new readings are refused", "failing"},
 	"store lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Readings: 2, Causes: "2 damages to the store's files", From: judged, To: judged}}

@@ -185,7 +185,7 @@ func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss,
 	for i := range seen {
 		s := &seen[i]
 		l.log.Info("losses acknowledged", "by", who, "destination", s.Destination, "readings", s.Readings, "causes", s.Causes,
-			"from", s.From.UTC().Format(time.RFC3339), "to", s.To.UTC().Format(time.RFC3339))
+			"noticed_from", s.From.UTC().Format(time.RFC3339), "noticed_to", s.To.UTC().Format(time.RFC3339))
 	}
 	return seen, nil
 }

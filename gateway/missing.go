@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"millrace/buffer"
 	"millrace/gateway/poller"
 )
 
 // missing is from when on what a device pushed may be missing, by the device's name: a gap is told, and its history asked for, from there. A connection that
 // ends leaves it to the one that takes its place and, in a small file beside the store's, to the next start. An end that was not clean leaves nothing but
-// the names; then that is since shortly before the store was last written to.
+// the names; then that is since shortly before the moment until which the store says itself that all it had taken is safe, and never later than that: what
+// came after it may be lost. No file's time says anything.
 type missing struct {
 	file   kept
 	log    *slog.Logger
@@ -33,7 +34,7 @@ type missing struct {
 // unheard is what the file holds.
 type unheard struct {
 	At     map[string]time.Time `json:"at,omitempty"`
-	Others time.Time            `json:"others,omitzero"` // of known devices that are not in At; zero = the last write to the store
+	Others time.Time            `json:"others,omitzero"` // of known devices that are not in At; zero = what the store says
 	Known  []string             `json:"known"`           // devices that are to push, in order; all others are new. Nil = it does not say
 }
 
@@ -45,10 +46,11 @@ const (
 )
 
 // newMissing takes over what the last run left.
-func newMissing(dir string, commit time.Duration, log *slog.Logger) *missing {
+func newMissing(dir string, commit time.Duration, left buffer.Left, clockUnset bool, log *slog.Logger) *missing {
 	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}}
-	if at := lastWritten(dir); !at.IsZero() {
-		m.last = at.Add(-commit - poller.Lag)
+	store := safeUntil(left, time.Now(), clockUnset)
+	if m.last = store; store.After(poller.NotKnown()) {
+		m.last = store.Add(-commit - poller.Lag)
 	}
 	body, err := m.file.read()
 	if body != nil {
@@ -56,30 +58,46 @@ func newMissing(dir string, commit time.Duration, log *slog.Logger) *missing {
 	}
 	if err != nil {
 		m.before = unheard{}
-		log.Warn("it cannot be read since when devices were not heard; a gap is told, and their history asked for, since the last write to the store", "file", m.file.path, "cause", err)
+		log.Warn("it cannot be read since when devices were not heard; a gap is told, and their history asked for, since the store was safe last", "file", m.file.path, "cause", err)
 	}
-	if m.by = maps.Clone(m.before.At); m.by == nil {
-		m.by = map[string]time.Time{}
+	if m.before.At == nil {
+		m.before.At = map[string]time.Time{}
 	}
-	if m.before.Others.IsZero() {
-		m.before.Others = m.last
+	if left.Unclean || !left.Until.IsZero() { // else it is the stop of an earlier build, which wrote all
+		for name, at := range m.before.At {
+			m.before.At[name] = earlier(at, store)
+		}
 	}
-	m.last = m.before.Others
+	if !m.before.Others.IsZero() {
+		m.last = earlier(m.before.Others, m.last)
+	}
+	m.by, m.before.Others = maps.Clone(m.before.At), m.last
 	return m
 }
 
-// lastWritten returns when a file of the store was last written to, zero when there is none.
-func lastWritten(dir string) (last time.Time) {
-	files, _ := os.ReadDir(dir) // what cannot be read is the buffer's to say
-	for _, f := range files {
-		if info, err := f.Info(); err == nil && info.Mode().IsRegular() && info.ModTime().After(last) {
-			last = info.ModTime()
+// safeUntil returns until when all that was taken is safe, by what the store says: what it says of a time to come is not believed, unless today's clock is not
+// set. poller.NotKnown when that leaves nothing; zero for a new store, in which nothing can be missing.
+func safeUntil(left buffer.Left, now time.Time, clockUnset bool) (until time.Time) {
+	if left.New {
+		return time.Time{}
+	}
+	until = poller.NotKnown()
+	for _, at := range []time.Time{left.Until, left.Newest} { // neither is later than the truth
+		if at.After(until) && (clockUnset || !at.After(now)) {
+			until = at
 		}
 	}
-	return last
+	return until
 }
 
-// opened keeps since when the store was not written to before it was opened, which is a write: a start may follow one that fails.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// opened keeps until when the store was safe before it was opened: a start may follow one that fails.
 func (m *missing) opened() {
 	if !m.last.IsZero() {
 		m.keep(m.before)
@@ -100,11 +118,11 @@ func (m *missing) runs(connections []*connection) {
 	}
 }
 
-// settled gives up what the run before has left, when all of it has been told and written.
-func (m *missing) settled() {
+// settled gives up what the run before has left, when all of it has been told and written. healthy reports whether the store is written without errors.
+func (m *missing) settled(healthy func() bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ran.IsZero() || time.Since(m.ran) < m.settle {
+	if m.ran.IsZero() || time.Since(m.ran) < m.settle || !healthy() {
 		return
 	}
 	m.ran, m.before = time.Time{}, unheard{Known: m.before.Known}

@@ -4,48 +4,35 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"millrace/buffer"
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/poller"
 )
 
-// missingBed is a store in which devices a and b ran, last written to an hour ago.
+// missingBed is a store in which devices a and b ran, and that was safe last an hour ago.
 type missingBed struct {
 	t       *testing.T
 	dir     string
 	written time.Time
+	left    buffer.Left
 	log     strings.Builder
 	reason  string // of what since has said last
 }
 
 func newMissingBed(t *testing.T) *missingBed {
 	t.Helper()
-	b := &missingBed{t: t, dir: t.TempDir(), written: time.Now().Add(-time.Hour).Truncate(time.Second)}
+	b := &missingBed{t: t, dir: t.TempDir(), written: time.Now().Add(-time.Hour).Truncate(time.Second), left: buffer.Left{New: true}}
 	if m := b.start(); !m.last.IsZero() {
-		t.Errorf("an empty store was last written to at %v", m.last)
+		t.Errorf("an empty store was safe last at %v", m.last)
 	}
 	b.start().runs(pushed("a", "b"))
-	store := filepath.Join(b.dir, "state.db")
-	if err := os.WriteFile(store, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.touch()
+	b.left = buffer.Left{Until: b.written, Unclean: true}
 	return b
-}
-
-// touch has all files written an hour ago.
-func (b *missingBed) touch() {
-	files, _ := filepath.Glob(b.dir + "/*")
-	for _, f := range files {
-		if err := os.Chtimes(f, b.written, b.written); err != nil {
-			b.t.Fatal(err)
-		}
-	}
 }
 
 // pushed are connections of devices that are to push, and of one that is polled.
@@ -77,9 +64,11 @@ func (pushes) Read(context.Context, drivers.Ref, []telemetry.Reading) ([]telemet
 	return nil, nil
 }
 
+func isWell() bool { return true }
+
 func (b *missingBed) start() *missing {
 	b.log.Reset()
-	return newMissing(b.dir, time.Second, slog.New(slog.NewTextHandler(&b.log, nil)))
+	return newMissing(b.dir, time.Second, b.left, false, slog.New(slog.NewTextHandler(&b.log, nil)))
 }
 
 // since asks for a device.
@@ -106,7 +95,7 @@ func TestMissingAfterAKillInSilence(t *testing.T) {
 	}
 }
 
-// TestMissingAfterAKill: it is since the last write to the store, of which a start that fails is none; a device that is new has missed nothing.
+// TestMissingAfterAKill: it is since the store was safe last, also after a start that fails; a device that is new has missed nothing.
 func TestMissingAfterAKill(t *testing.T) {
 	b := newMissingBed(t)
 	before := b.written.Add(-time.Second - poller.Lag)
@@ -132,7 +121,12 @@ func TestMissingAfterAKill(t *testing.T) {
 	}
 	b.isNew(b.start(), "a device that has come back", "b")
 	m.ran = m.ran.Add(-m.settle)
-	m.settled()
+	m.settled(func() bool { return false })
+	if got := b.since(b.start(), "new"); !got.Equal(before) {
+		t.Errorf("settled on a store that fails: %v", got)
+	}
+	m.settled(isWell)
+	b.left.Until = time.Now()
 	if got := b.since(b.start(), "new"); time.Since(got) > time.Minute || b.reason != didNotRun {
 		t.Errorf("after a kill at some time %v (%s), want some seconds ago", time.Since(got), b.reason)
 	}
@@ -146,6 +140,7 @@ func TestMissingAfterAStop(t *testing.T) {
 	if err := m.save(pushed("a", "b")); err != nil {
 		t.Fatal(err)
 	}
+	b.left = buffer.Left{Until: time.Now()}
 	m = b.start()
 	if got := b.since(m, "a"); !got.Equal(stopped) || b.reason != didNotRun {
 		t.Errorf("after a stop %v (%s), want %v", got, b.reason, stopped)
@@ -156,11 +151,11 @@ func TestMissingAfterAStop(t *testing.T) {
 		t.Error("a start that failed has used the file up")
 	}
 	m.runs(pushed("a", "b"))
-	if m.settled(); !b.since(b.start(), "a").Equal(stopped) {
+	if m.settled(isWell); !b.since(b.start(), "a").Equal(stopped) {
 		t.Error("the file is gone before what it says can have been told")
 	}
 	m.ran = m.ran.Add(-m.settle)
-	m.settled()
+	m.settled(isWell)
 	if got := b.since(b.start(), "a"); got.Equal(stopped) {
 		t.Error("the file holds for another run")
 	}
@@ -169,7 +164,7 @@ func TestMissingAfterAStop(t *testing.T) {
 	}
 }
 
-// TestMissingIsDamaged: it is then since the last write to the store, of every device, and the log says so. So it is when there are too many devices.
+// TestMissingIsDamaged: it is then since the store was safe last, of every device, and the log says so. So it is when there are too many devices.
 func TestMissingIsDamaged(t *testing.T) {
 	b := newMissingBed(t)
 	m := b.start()

@@ -41,7 +41,7 @@ func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Tim
 		rate = readings * st.ReadingBytes
 	}
 	left := st.Room
-	if free, ok := FreeBytes(g.running.cfg.Buffer.Path); ok {
+	if free, ok := g.free.of(g.running.cfg.Buffer.Path); ok {
 		left = min(left, free)
 	}
 	if !st.Refusing.IsZero() {

@@ -11,7 +11,7 @@ import (
 
 func TestOutageEstimate(t *testing.T) {
 	start := time.Now()
-	g := &Gateway{started: start, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
+	g := &Gateway{started: start, free: freeSpace{ask: FreeBytes}, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
 	g.running.cfg.Buffer.CommitInterval = time.Second
 	for _, c := range []struct {
 		name     string

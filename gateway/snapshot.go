@@ -20,13 +20,12 @@ func (g *Gateway) Snapshot() *web.Snapshot {
 
 // state is Snapshot without what the process costs its machine: to look through /proc is a third of the work.
 func (g *Gateway) state() *web.Snapshot {
-	now := time.Now()
 	if g.watchdog.viewed.CompareAndSwap(0, max(int64(time.Since(g.started)), 1)) {
 		defer g.watchdog.viewed.Store(0)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	cfg := g.running.cfg
+	now, cfg := time.Now(), g.running.cfg
 	s := &web.Snapshot{Gateway: cfg.Gateway, Version: g.o.Version, Epoch: g.buf.Epoch(), Started: g.started, Now: now, Config: g.configView()}
 	accounts := g.buf.Ledger()
 	ledger, waiting := byDevice(accounts)
@@ -82,7 +81,7 @@ func (g *Gateway) state() *web.Snapshot {
 	s.Certificates = g.certificates()
 	s.Exposures = g.exposures()
 	s.Changes = changesOf(g.running.connections)
-	s.Stalls = g.stalls(now)
+	s.Stalls = g.stalls()
 	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
 	s.Judge()
 	g.judge.stamp(s)
@@ -236,5 +235,5 @@ func destinationView(d *destination) web.Destination {
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
-		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, Corrupt: st.Damages, Refusing: st.Refusing}
+		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Refusing: st.Refusing}
 }

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"millrace/buffer"
 	"millrace/gateway/config"
 )
 
@@ -45,7 +47,7 @@ func TestUncleanStopIsSaid(t *testing.T) {
 		killed, log := start(store, interval)
 		want := "up to 2s of readings"
 		if interval == "0s" {
-			want = "nothing that was accepted is missing"
+			want = "nothing that was on its way through the store is missing"
 		}
 		if !strings.Contains(log.String(), "the last stop was not clean") || !strings.Contains(log.String(), want) || !strings.Contains(log.String(), "records_waiting=0") {
 			t.Errorf("after a kill with commit_interval %s: %s", interval, log)
@@ -53,6 +55,17 @@ func TestUncleanStopIsSaid(t *testing.T) {
 		if err := killed.buf.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	restored := filepath.Join(dir, "c")
+	if err := buffer.WriteBackup(restored, func(file func(string, int64, io.Reader) error) error { return g.buf.Backup(t.Context(), file) }); err != nil {
+		t.Fatal(err)
+	}
+	back, log := start(restored, "2s")
+	if strings.Contains(log.String(), "not clean") || !strings.Contains(log.String(), "restored from a backup") {
+		t.Errorf("a restored store: %s", log)
+	}
+	if err := back.buf.Close(); err != nil {
+		t.Fatal(err)
 	}
 	if err := g.buf.Close(); err != nil {
 		t.Fatal(err)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +40,7 @@ type watchdog struct {
 	runs   atomic.Pointer[running] // as running, for who may not wait
 	viewed atomic.Int64            // since when a snapshot is being taken, by Gateway.started; 0 = none is
 	dumped atomic.Bool
+	told   []string // by tell, of watch alone
 
 	reloading atomic.Int64 // since when a reload goes on, as viewed
 
@@ -89,10 +92,10 @@ func (g *Gateway) show() {
 }
 
 // stalls returns what takes longer than it may.
-func (g *Gateway) stalls(now time.Time) (list []web.Stall) {
+func (g *Gateway) stalls() (list []web.Stall) {
 	add := func(kind, name, what string, lasts, limit time.Duration) {
 		if lasts > limit {
-			list = append(list, web.Stall{Kind: kind, Name: name, What: what, Since: now.Add(-lasts).Round(time.Second), Limit: limit})
+			list = append(list, web.Stall{Kind: kind, Name: name, What: what, Since: time.Now().Add(-lasts).Round(time.Millisecond), Limit: limit})
 		}
 	}
 	r, l := g.watchdog.runs.Load(), &g.watchdog.limits
@@ -128,13 +131,38 @@ func (g *Gateway) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-ticker.C:
+		case <-ticker.C:
 			g.clock.look()
-			if list := g.stalls(now); len(list) > 0 {
+			list := g.stalls()
+			if len(list) > 0 {
 				g.dump(fmt.Sprintf("%s %q hangs: %s", list[0].Kind, list[0].Name, list[0].What))
 			}
+			g.watchdog.tell(g.log, list)
 		}
 	}
+}
+
+// tell logs what hangs while no state can be taken: then nobody else does. Each is said once in a time without a pause.
+func (w *watchdog) tell(log *slog.Logger, list []web.Stall) {
+	if !slices.ContainsFunc(list, func(s web.Stall) bool { return s.Kind == "process" }) {
+		w.told = nil
+		return
+	}
+	for i := range list {
+		if key := list[i].Kind + "\x00" + list[i].Name; !slices.Contains(w.told, key) {
+			st := list[i].State()
+			w.told = append(w.told, key)
+			log.Error(st.String())
+		}
+	}
+}
+
+// Stalled returns the name of the gateway and what takes longer than it may. It never waits.
+func (g *Gateway) Stalled() (gateway string, list []web.Stall) {
+	if r := g.watchdog.runs.Load(); r != nil {
+		gateway = r.cfg.Gateway
+	}
+	return gateway, g.stalls()
 }
 
 // dump logs what all goroutines do, once in the life of the process.

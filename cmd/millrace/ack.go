@@ -50,7 +50,7 @@ who has seen what, and when.`,
 					fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: readings that nobody can count were lost by %s\n", l.Causes)
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s) from %s to %s\n", l.Destination,
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s), noticed from %s to %s; their gap messages say of when\n", l.Destination,
 					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
 			}
 			if len(seen.Losses)+len(seen.Changes) == 0 {

@@ -67,7 +67,7 @@ func faultDiskFull(t *testing.T) {
 // saysLoss: after the drain and over a restart readiness, the page and the log say first what was lost, with count and times, until a person has acknowledged it.
 func (b *bed) saysLoss() {
 	b.t.Helper()
-	words := regexp.MustCompile(`^destination "cloud": lost data since 20[-0-9T:]+Z: [0-9,]+ readings \([^)]+\), the last at 20`)
+	words := regexp.MustCompile(`^destination "cloud": lost data since 20[-0-9T:]+Z: [0-9,]+ readings \([^)]+\), the last noticed at 20`)
 	said := func() bool {
 		var ready struct{ Problems []string }
 		var shown struct{ Summary struct{ Text string } }

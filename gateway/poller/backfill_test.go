@@ -204,6 +204,12 @@ func TestBackfillOfTheGatewaysOwnOutage(t *testing.T) {
 			t.Errorf("%d seconds are read, from %d on", len(got), got[0])
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // by a clock that was wrong: nobody knows since when
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, time.Hour, func(*Poller) {})
+		if len(got) == 0 || got[0] > -6*24*3600 {
+			t.Errorf("%d seconds are read", len(got))
+		}
+	})
 }
 
 // TestBackfillGoesOn: a link that is lost under it is no end of it, and what the device refuses is told once.

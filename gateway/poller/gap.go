@@ -12,7 +12,7 @@ import (
 type Gap struct {
 	Device, Group int       // Group -1 = any of the device's
 	Tags          []uint32  // of the group, one for each of Lost; nil = any. Valid during the call
-	From, To      time.Time // by today's clock of the gateway
+	From, To      time.Time // by today's clock of the gateway; From may be NotKnown
 	Lost          int       // readings known to be missing; there may be more
 	Outage        bool      // the device was not heard
 	Reason        string
@@ -27,9 +27,12 @@ const (
 	Lag       = travel + publish + unnoticed
 )
 
+// NotKnown is from when an outage lasts of which nobody knows that: 1970.
+func NotKnown() time.Time { return time.Unix(0, 0) }
+
 // outage is a time in which nothing was pushed.
 type outage struct {
-	from   time.Time // zero = there is none
+	from   time.Time // zero = there is none; NotKnown, or a time to come: nobody knows
 	reason string    // "" = nobody is told
 	cut    bool      // since Run something was pushed
 }
@@ -118,7 +121,11 @@ func (p *Poller) resumed(now time.Time) {
 			}
 		case !d.outage.from.IsZero():
 			p.tellOutage(i)
-			p.fill(d, d.outage.from, now)
+			from := d.outage.from
+			if from.After(now) {
+				from = NotKnown()
+			}
+			p.fill(d, from, now)
 		}
 		d.outage = outage{}
 	}
@@ -154,10 +161,11 @@ func (p *Poller) polled(g *group) {
 func (p *Poller) tellGap(g *Gap) {
 	now := time.Now()
 	length := g.To.Sub(g.From)
-	if g.To = now.Add(-now.Sub(g.To)).Round(0); length >= 0 {
+	g.To = now.Add(-now.Sub(g.To)).Round(0)
+	if length >= 0 && g.From.After(NotKnown()) {
 		g.From = g.To.Add(-length)
-	} else { // the clock is behind the one of the run before: it is not set yet
-		g.To = g.From
+	} else { // the clock is behind the one of the run before: it is not set yet, or that one was wrong
+		g.From = NotKnown()
 	}
 	if p.gaps != nil {
 		p.gaps(g)

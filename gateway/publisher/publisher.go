@@ -212,12 +212,12 @@ func (p *Publisher) Drain(ctx context.Context) error {
 		case up && p.live(&s) == 0:
 			return nil
 		case !up && s.State != Connecting:
-			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)
+			return fmt.Errorf("drain destination %q: the link is down; unacknowledged records: %d", p.o.Destination, s.Unacknowledged)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("drain destination %q: the time for it is over; unacknowledged records that stay in the buffer: %d", p.o.Destination, s.Unacknowledged)
+			return fmt.Errorf("drain destination %q: the time for it is over; unacknowledged records: %d", p.o.Destination, s.Unacknowledged)
 		}
 	}
 }

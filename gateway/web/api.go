@@ -20,6 +20,8 @@ import (
 type Gateway interface {
 	// Snapshot returns the state of the whole gateway at this moment.
 	Snapshot() *Snapshot
+	// Stalled returns the gateway's name and what takes longer than it may. Unlike Snapshot it never waits.
+	Stalled() (gateway string, list []Stall)
 	// Buffer returns the store that the gateway runs on.
 	Buffer() *buffer.Buffer
 	// Values returns the last readings of all tags.

@@ -111,7 +111,7 @@ func (s *Snapshot) Judge() {
 		s.add(s.Losses[i].judge(s.Buffer.Path))
 	}
 	for i := range s.Stalls {
-		s.add(s.Stalls[i].judge())
+		s.add(s.Stalls[i].State())
 	}
 	for i := range s.Destinations {
 		s.add(s.Destinations[i].judge())
@@ -154,7 +154,7 @@ func (s *Snapshot) add(st State) {
 
 func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
-		s.add(State{"store", s.Buffer.Path, StateFailing, time.Time{}, s.Buffer.Health, "readings are not kept until this is mended"})
+		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, s.Buffer.Health, "see to its disk; the store goes on by itself then"})
 	}
 	if !s.Buffer.Refusing.IsZero() {
 		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, "it is full, and new readings are refused (when_full: drop-newest)",
@@ -167,7 +167,7 @@ func (l *Loss) judge(store string) State {
 		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
 			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
 	}
-	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last at %s", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
+	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last noticed at %s; their gap messages say of when", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
 		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
@@ -175,7 +175,8 @@ func (l *Loss) judge(store string) State {
 	return st
 }
 
-func (x *Stall) judge() State {
+// State is the stall as a state.
+func (x *Stall) State() State {
 	return State{x.Kind, x.Name, StateHung, x.Since, x.What + " takes longer than " + x.Limit.String(), "the log has a goroutine dump; restart the gateway if it lasts"}
 }
 

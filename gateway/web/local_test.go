@@ -40,6 +40,7 @@ func (f *fake) Snapshot() *Snapshot {
 	f.snap.Judge()
 	return f.snap
 }
+func (f *fake) Stalled() (string, []Stall) { return f.snap.Gateway, f.snap.Stalls }
 func (f *fake) Ack(who string) (Seen, error) {
 	f.wrote[0] = who
 	return Seen{Losses: f.snap.Losses}, f.refusal

@@ -276,10 +276,11 @@ type Buffer struct {
 	Commits      uint64    `json:"commits"`
 	BytesWritten uint64    `json:"bytes_written"`
 	NextSeq      uint64    `json:"next_seq"`
-	Health       string    `json:"health"`       // HealthOK or why records are not made durable
-	Refusing     time.Time `json:"refusing"`     // since when every new reading is refused, because it is full; zero when none is
-	Corrupt      uint64    `json:"corrupt"`      // damaged segments set aside
-	OutageHours  *float64  `json:"outage_hours"` // until the store or its disk is full at the present rate with no link; nil when unknown
+	Health       string    `json:"health"`        // HealthOK or why records are not made durable
+	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
+	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
+	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
+	OutageHours  *float64  `json:"outage_hours"`  // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 
 // Page is who looks at the page's address. All is 0 when there is none.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type views struct {
 	last   *Snapshot
 	taken  time.Time
 	taking chan struct{} // closed when the one being taken is there; nil = none is
+	began  time.Time     // when that one was begun
 }
 
 func newViews(g Gateway, watches int) *views {
@@ -101,14 +103,14 @@ func (s *views) snapshot() *Snapshot {
 		return s.last
 	}
 	if s.taking == nil {
-		s.taking = make(chan struct{})
+		s.taking, s.began = make(chan struct{}), time.Now()
 		go s.take(s.taking)
 	}
-	taking := s.taking
+	taking, rest := s.taking, answerWithin-time.Since(s.began) // one that hangs is waited for by the first only
 	s.mu.Unlock()
 	select {
 	case <-taking:
-	case <-time.After(answerWithin):
+	case <-time.After(rest):
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,14 +129,26 @@ func (s *views) take(done chan struct{}) {
 	close(done)
 }
 
-// hung is what is shown of a gateway whose state cannot be taken: the last that is known of it, and that. mu is held.
+// hung is what is shown of a gateway whose state cannot be taken: the last that is known of it, that, and what hangs. mu is held.
 func (s *views) hung() *Snapshot {
 	snap := Snapshot{}
 	if s.last != nil {
 		snap = *s.last
 	}
-	st := State{"process", snap.Gateway, StateHung, s.taken, "taking its state takes longer than " + answerWithin.String(), "the log has a goroutine dump; restart the gateway if it lasts"}
-	snap.States = append([]State{st}, snap.States...)
+	name, stalls := s.g.Stalled()
+	snap.Gateway = cmp.Or(name, snap.Gateway)
+	states := []State{{"process", snap.Gateway, StateHung, s.began, "taking its state takes longer than " + answerWithin.String(), "the log has a goroutine dump; restart the gateway if it lasts"}}
+	for i := range stalls {
+		if stalls[i].Kind != "process" {
+			states = append(states, stalls[i].State())
+		}
+	}
+	for i := range snap.States {
+		if st := &snap.States[i]; !slices.ContainsFunc(states, func(o State) bool { return o.Kind == st.Kind && o.Name == st.Name && o.State == st.State }) {
+			states = append(states, *st)
+		}
+	}
+	snap.States = states
 	return &snap
 }
 

@@ -1,0 +1,54 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Left is what the process before has left, as it is written inside the store. The times of its files say nothing: a copy has others, and a disk
+// that hung takes what was written to it when the process has long gone.
+type Left struct {
+	New      bool      // there was no store
+	Until    time.Time // by the clock of that process: all that it had taken until then was on disk or needed no disk; zero = it is not known, or a store of an earlier build
+	Newest   time.Time // of the records on disk, likewise; zero = there is none
+	Restored bool      // it was written by WriteBackup, and no process has had it open since
+	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
+}
+
+// Left returns what the process before has left. It does not change.
+func (b *Buffer) Left() Left { return b.left }
+
+// findLeft notes what there is before anything is changed. mu is held.
+func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
+	_, err := os.Stat(filepath.Join(b.dir, restoredName))
+	b.left = Left{Restored: err == nil, New: old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0,
+		Unclean: !old.lost && ckpt != nil && old.reserved > ckpt.next} // Close gives back the numbers it did not use
+	if body, err := openValue(old.until); err == nil && len(body) == 8 {
+		b.until, b.left.Until = old.until, time.UnixMicro(int64(binary.BigEndian.Uint64(body)))
+	}
+	for _, s := range b.segs {
+		if at := time.UnixMicro(s.maxAt); s.records > 0 && at.After(b.left.Newest) {
+			b.left.Newest = at
+		}
+	}
+}
+
+// safeUntil encodes until when all records taken are on disk or need no disk, for state.db. Before this process has taken one that is what the process before left. mu is held.
+func (b *Buffer) safeUntil() []byte {
+	if !b.took {
+		return b.until
+	}
+	at := time.Now()
+	for seq := b.durable + 1; seq < b.next; seq++ {
+		if e := b.tail.at(seq); e != nil && !b.settled(e) {
+			at = at.Add(e.born - time.Since(b.start))
+			break
+		}
+	}
+	return sealValue(binary.BigEndian.AppendUint64(make([]byte, 8), uint64(at.UnixMicro())))
+}
+
+// restoredName is an empty file that WriteBackup leaves for the first process on the store.
+const restoredName = "restored"

@@ -1,0 +1,138 @@
+package buffer
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// reopened opens the store after a kill.
+func reopened(t *testing.T, b *Buffer, dir string) (*Buffer, Left) {
+	t.Helper()
+	crash(b)
+	b = mustOpen(t, dir, testOptions())
+	return b, b.Left()
+}
+
+// TestLeft: the store says itself until when all that was taken is safe: as of the moment at which that was so, not of the write; a start
+// without a record says nothing new; a clean stop all.
+func TestLeft(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	if l := b.Left(); !l.New || l.Unclean || !l.Until.IsZero() || !l.Newest.IsZero() {
+		t.Errorf("a new store: %+v", l)
+	}
+	took := func(b *Buffer) (d *draft) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.takeCheckpoint(nil)
+	}
+	save := func(b *Buffer, d *draft) {
+		b.lockCommit()
+		defer b.unlockCommit()
+		if err := b.saveCheckpoint(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := mustStream(t, b, "press")
+	before := time.Now()
+	appendN(t, b, s, 3)
+	time.Sleep(2 * time.Millisecond)
+	unsafeSince := time.Now()
+	time.Sleep(2 * time.Millisecond)
+	save(b, took(b)) // the records are in memory only
+	b, l := reopened(t, b, dir)
+	if l.New || !l.Unclean || l.Until.Before(before.Truncate(time.Microsecond)) || l.Until.After(unsafeSince) {
+		t.Errorf("with records in memory: %+v, they came between %v and %v", l, before, unsafeSince)
+	}
+	b, again := reopened(t, b, dir)
+	if !again.Until.Equal(l.Until) {
+		t.Errorf("a start that took nothing: %v, was %v", again.Until, l.Until)
+	}
+	appendN(t, b, mustStream(t, b, "press"), 3)
+	commitNow(t, b)
+	late := took(b)
+	taken := time.Now()
+	time.Sleep(2 * time.Millisecond) // the disk hangs
+	save(b, late)
+	b, l = reopened(t, b, dir)
+	if l.Until.After(taken) || l.Until.Before(unsafeSince) || l.Newest.IsZero() {
+		t.Errorf("a write that came late: %+v, it was taken at %v", l, taken)
+	}
+	appendN(t, b, mustStream(t, b, "press"), 1)
+	stopped := time.Now().Truncate(time.Microsecond)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = mustOpen(t, dir, testOptions())
+	if l := b.Left(); l.Unclean || l.Until.Before(stopped) {
+		t.Errorf("a clean stop at %v: %+v", stopped, l)
+	}
+	_ = b.Close()
+}
+
+// TestRestoredIsSaid: the first process on a restored store is told so, the second not.
+func TestRestoredIsSaid(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	defer func() { _ = b.Close() }()
+	dir := t.TempDir() + "/restored"
+	if err := WriteBackup(dir, func(file func(string, int64, io.Reader) error) error { return b.Backup(t.Context(), file) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		r := mustOpen(t, dir, testOptions())
+		if r.Left().Restored != want {
+			t.Errorf("restored %v, want %v", !want, want)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestCloseSaysWhatIsLost: records that the last commit cannot write are lost; whether the next start can tell of them depends on the rest of the disk.
+func TestCloseSaysWhatIsLost(t *testing.T) {
+	for said, noted := range map[string]bool{"3 records that were in memory only are lost; the next start tells of them": true, "no gap record will tell of them": false} {
+		dir := t.TempDir() + "/store"
+		fs, broken := osFiles(), false
+		real := fs.bolt
+		fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+			if broken {
+				return nil, errors.New("injected")
+			}
+			return real(path, o)
+		}
+		b, err := open(dir, testOptions(), fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		appendN(t, b, mustStream(t, b, "press"), 3)
+		if broken = true; !noted {
+			b.state.failed = true // it is to be made anew, which fails as well
+		}
+		if err := b.Close(); err == nil || !strings.Contains(err.Error(), said) {
+			t.Errorf("the close says %v, want %q", err, said)
+		}
+		b = mustOpen(t, dir, testOptions())
+		told := uint64(0)
+		for _, r := range readAll(t, b.Destination("cloud"), false) {
+			if r.Gap != nil {
+				told += r.Gap.Count
+			}
+		}
+		commitNow(t, b)
+		for _, r := range readAll(t, b.Destination("cloud"), false) {
+			if r.Gap != nil {
+				told = max(told, r.Gap.Count)
+			}
+		}
+		if (told > 0) != noted || b.Left().Unclean == noted {
+			t.Errorf("%s: %d readings told, unclean %v", said, told, b.Left().Unclean)
+		}
+		_ = b.Close()
+	}
+}
