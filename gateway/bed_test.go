@@ -300,7 +300,7 @@ func (b *gatewayBed) polled(n int, devices ...string) {
 	}
 }
 
-// delivered waits until everything that was read has arrived, in order and once; each read is one message.
+// delivered waits until everything that was read has arrived, once, live and historical messages in order each; each read is one message.
 func (b *gatewayBed) delivered(devices ...string) {
 	b.t.Helper()
 	var err error
@@ -317,18 +317,24 @@ func (b *gatewayBed) arrived(devices []string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range devices {
-		next := 1
+		live, historical, all := 0, 0, map[int]bool{}
 		for _, payload := range b.seen["telemetry/shop/"+d+"/g"] {
-			if strings.Contains(payload, `"values":{}`) {
+			_, value, good := strings.Cut(payload, `"values":{"n":`)
+			if !good {
 				continue // bad readings
 			}
-			if !strings.Contains(payload, fmt.Sprintf(`"values":{"n":%d}`, next)) {
-				return fmt.Errorf("device %s: reading %d arrived as %s", d, next, payload)
+			n, last := 0, &live
+			if strings.Contains(payload, `"historical":true`) { // a stall of the machine makes a record that
+				last = &historical
 			}
-			next++
+			if _, err := fmt.Sscanf(value, "%d}", &n); err != nil || n <= *last || all[n] {
+				return fmt.Errorf("device %s: after reading %d came %s", d, *last, payload)
+			}
+			*last, all[n] = n, true
 		}
-		if next-1 < reads[d]-1 { // one may be on its way
-			return fmt.Errorf("device %s: %d of %d readings arrived", d, next-1, reads[d])
+		most := max(live, historical)
+		if len(all) != most || most < reads[d]-1 { // one may be on its way
+			return fmt.Errorf("device %s: %d of %d readings arrived, the last of them %d", d, len(all), reads[d], most)
 		}
 	}
 	return nil
