@@ -282,10 +282,11 @@ func TestNodeOPCUASubscribed(t *testing.T) {
 	}
 }
 
-// countsNode takes what two groups are pushed, until the token was renewed again and again. The first has one tag that counts, and no number may be missing. It
+// countsNode takes what two groups are pushed, until the token was renewed again and again. The first has one tag that counts, and no number may be missing where the machine did not stand still. It
 // returns the last readings of the other.
 func countsNode(t *testing.T, c drivers.Connection, life time.Duration) (map[uint32]telemetry.Reading, error) {
 	t.Helper()
+	stalled, missing := watchMachine(t), []uint64(nil)
 	d, err := openFor(t, c, life)
 	defer d.Close()
 	if err != nil {
@@ -303,13 +304,16 @@ func countsNode(t *testing.T, c drivers.Connection, life time.Duration) (map[uin
 			if p.Err != nil {
 				return nil, p.Err
 			}
+			if p.Lost > 0 {
+				t.Errorf("%d lost: %s", p.Lost, p.Note)
+			}
 			for _, r := range p.Readings {
 				if p.Group.Group == 1 {
 					reasons[r.Tag] = r
 					continue
 				}
 				if count > 0 && r.Value.Bits != last+1 {
-					t.Errorf("%d follows %d", r.Value.Bits, last)
+					missing = append(missing, r.Value.Bits)
 				}
 				last = r.Value.Bits
 				count++
@@ -320,5 +324,6 @@ func countsNode(t *testing.T, c drivers.Connection, life time.Duration) (map[uin
 			t.Fatalf("only %d changes, %d tokens of %v", count, len(renewals), life)
 		}
 	}
+	judgeMissing(t, missing, stalled())
 	return reasons, nil
 }
