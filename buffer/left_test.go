@@ -96,7 +96,7 @@ func TestRestoredIsSaid(t *testing.T) {
 
 // TestCloseSaysWhatIsLost: records that the last commit cannot write are lost; whether the next start can tell of them depends on the rest of the disk.
 func TestCloseSaysWhatIsLost(t *testing.T) {
-	for said, noted := range map[string]bool{"3 records that were in memory only are lost; the next start tells of them": true, "no gap record will tell of them": false} {
+	for said, noted := range map[string]bool{"3 records that were in memory only are lost; the next start tells of them": true, "the next start cannot count them": false} {
 		dir := t.TempDir() + "/store"
 		fs, broken := osFiles(), false
 		real := fs.bolt

@@ -170,7 +170,7 @@ func lostAtClose(lost int, told bool) error {
 	case told:
 		return fmt.Errorf("%d records that were in memory only are lost; the next start tells of them in gap records", lost)
 	}
-	return fmt.Errorf("%d records that were in memory only are lost, and that could not be noted: no gap record will tell of them", lost)
+	return fmt.Errorf("%d records that were in memory only are lost, and that could not be noted: the next start cannot count them", lost)
 }
 
 func (b *Buffer) close() error {

@@ -29,7 +29,7 @@ func (g *Gateway) tellLeft(cfg *config.Config) {
 	}
 	missing := "nothing that was on its way through the store is missing, unless its disk took nothing then"
 	if every := cfg.Buffer.CommitInterval; every > 0 {
-		missing = fmt.Sprintf("up to %v of readings from before it that were not delivered may be missing, without a gap message; if its disk took nothing then, all from after safe_until", every)
+		missing = fmt.Sprintf("up to %v of readings from before it that were not delivered may be missing: devices that push get a gap message of it, polled ones do not; if its disk took nothing then, all from after safe_until", every)
 	}
 	g.log.Warn("the last stop was not clean: the process was killed, the power failed, the disk took nothing at the stop, or this is a copy of a store in use; "+missing+"; what was on disk is kept and is sent",
 		"safe_until", safe, "records_waiting", waiting)
