@@ -239,7 +239,11 @@ func (u *outage) run() {
 			u.heap[0] = heap()
 		}
 	}
-	if u.heap[1] = heap(); u.heap[1] > u.heap[0]+4<<20 { // other tests run beside it
+	most := uint64(4 << 20)
+	if os.Getenv("MILLRACE_LONG") == "" {
+		most *= 4 // a few days say little, and the heap is that of all tests that run beside it
+	}
+	if u.heap[1] = heap(); u.heap[1] > u.heap[0]+most {
 		u.t.Errorf("%d bytes of heap after %d days, %d after 5", u.heap[1], outageDays, u.heap[0])
 	}
 }
