@@ -41,19 +41,17 @@ nobody answers.`,
 			if url != "" {
 				return askPage(ctx, url, cmd.OutOrStdout())
 			}
-			return within(ctx, func() error {
-				dir, mistakes := path, error(nil)
-				if dir == "" {
-					if dir, mistakes = storePath(file); dir == "" {
-						return &exitError{exitFailed, elsewhere(file, mistakes)}
-					}
+			dir, mistakes := path, error(nil)
+			if dir == "" {
+				if dir, mistakes = storePath(file); dir == "" {
+					return &exitError{exitFailed, elsewhere(file, mistakes)}
 				}
-				err := askSocket(ctx, dir, cmd.OutOrStdout())
-				if errors.Is(err, web.ErrNoGateway) {
-					err = &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
-				}
-				return err
-			})
+			}
+			err := askSocket(ctx, dir, cmd.OutOrStdout())
+			if errors.Is(err, web.ErrNoGateway) {
+				err = &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
@@ -61,23 +59,6 @@ nobody answers.`,
 	cmd.Flags().StringVar(&url, "url", "", "health page of the gateway, instead of a config")
 	cmd.MarkFlagsMutuallyExclusive("config", "path", "url")
 	return cmd
-}
-
-// within returns what f does, or an error soon after ctx has ended: a disk that hangs holds up even the look for the socket.
-func within(ctx context.Context, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done: // which says more
-		return err
-	case <-time.After(500 * time.Millisecond):
-		return &exitError{exitFailed, errors.New("ask for health: no answer in time; the disk of the store may hang: see its page, `millrace health --url`")}
-	}
 }
 
 // elsewhere adds, where there is no config, how else a gateway can be named.

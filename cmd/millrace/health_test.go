@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -83,19 +82,5 @@ func TestSize(t *testing.T) {
 		if got := size(n); got != want {
 			t.Errorf("%v bytes are shown as %q, want %q", n, got, want)
 		}
-	}
-}
-
-// TestHealthOfADiskThatHangs: not even the look for the socket may hold up a container's health check.
-func TestHealthOfADiskThatHangs(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	hang := make(chan struct{})
-	defer close(hang)
-	if err := within(ctx, func() error { <-hang; return nil }); err == nil || !strings.Contains(err.Error(), "the disk of the store may hang") {
-		t.Errorf("hangs: %v", err)
-	}
-	if err := within(ctx, func() error { return io.EOF }); err != io.EOF {
-		t.Errorf("answers: %v", err)
 	}
 }

@@ -145,16 +145,14 @@ type ending struct {
 	progress  bool // its end was put down to a stream that was not known to be refused
 }
 
-// step begins a step of the session for the watchdog, until it is ended.
-func (p *Publisher) step() (end func()) {
-	p.busy.Store(max(int64(time.Since(p.born)), 1))
-	return func() { p.busy.Store(0) }
-}
+// begins notes for the watchdog that a step of the session begins; busy is 0 again when it has ended.
+func (p *Publisher) begins() { p.busy.Store(max(int64(time.Since(p.born)), 1)) }
 
 // serve opens one session and uses it until it ends.
 func (p *Publisher) serve(ctx context.Context) ending {
 	start := time.Now()
-	defer p.step()()
+	p.begins()
+	defer p.busy.Store(0)
 	l, err := p.o.Dialer.Dial(ctx, p.o.Format.Will()) // it has a time limit of its own: one that outlasts the watchdog's hangs
 	if err != nil {
 		return ending{err: err}
@@ -167,7 +165,7 @@ func (p *Publisher) serve(ctx context.Context) ending {
 	if err == nil {
 		p.busy.Store(0)
 		err = s.run(ctx)
-		p.step()
+		p.begins()
 	}
 	e := s.end(err)
 	_ = l.Close()

@@ -102,7 +102,8 @@ func (s *session) hello() error {
 // turn does what can be done now: it takes in answers and sends what may be sent. It returns how long to wait.
 func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err error) {
 	before := s.sent
-	defer s.p.step()()
+	s.p.begins()
+	defer s.p.busy.Store(0)
 	s.collect(now)
 	if err := s.link.Err(); err != nil {
 		return 0, err

@@ -62,20 +62,44 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 
 func dial(ctx context.Context, dir string, wait waits) (*Client, error) {
 	path := filepath.Join(dir, socketName)
-	d := net.Dialer{Timeout: wait.dial}
-	conn, err := d.DialContext(ctx, "unix", path)
+	var d net.Dialer
+	look := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "unix", path) }
+	conn, err := reach(ctx, wait.dial, look)
 	if err != nil {
 		return nil, fmt.Errorf("%w at %q (%w); is it running, is this its store, and are you its user?", ErrNoGateway, path, err)
 	}
 	_ = conn.Close()
 	open := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, "unix", path)
+		conn, err := reach(ctx, wait.dial, look)
 		if err != nil {
 			return nil, err
 		}
 		return &idleConn{conn, wait.idle}, nil
 	}
 	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: open, ResponseHeaderTimeout: wait.answer}}}, nil
+}
+
+// reach waits so long for a connection, and a quarter longer: where the disk hangs on which the socket lies, not even a context ends the look for it.
+func reach(ctx context.Context, wait time.Duration, look func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	type reached struct {
+		conn net.Conn
+		err  error
+	}
+	done := make(chan reached, 1)
+	go func() {
+		conn, err := look(ctx)
+		done <- reached{conn, err}
+	}()
+	late := time.NewTimer(wait + wait/4)
+	defer late.Stop()
+	select {
+	case r := <-done:
+		return r.conn, r.err
+	case <-late.C:
+		return nil, errors.New("its disk does not answer")
+	}
 }
 
 // idleConn gives up a connection on which nothing comes for a while.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"millrace/buffer"
@@ -218,4 +219,20 @@ func look(t *testing.T, s Store, running bool) string {
 		t.Fatal(err)
 	}
 	return text.String()
+}
+
+// TestReach: a look for the socket that does not end with its context, as on a disk that hangs, holds up nobody.
+func TestReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		defer close(hang)
+		began := time.Now()
+		conn, err := reach(t.Context(), 3*time.Second, func(context.Context) (net.Conn, error) { <-hang; return nil, nil })
+		if took := time.Since(began); conn != nil || err == nil || err.Error() != "its disk does not answer" || took > 4*time.Second {
+			t.Errorf("%v, %v after %v", conn, err, took)
+		}
+		if _, err := reach(t.Context(), 3*time.Second, func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a look that ends with its context: %v", err)
+		}
+	})
 }
