@@ -114,6 +114,11 @@ func faultHungDisk(t *testing.T) {
 				return err == nil && code != 200 && strings.Contains(string(body), ": hung since")
 			})
 			said := time.Since(began)
+			for _, command := range []string{"health", "values"} { // each looks for the socket on that disk
+				if code, out := run("timeout", "-k", "1", "60", b.gateway.Binary, command, "--path", b.setup.Path); code == 124 || code == 137 || code < 0 {
+					t.Errorf("%s waits for the disk: %d, %s", command, code, out)
+				}
+			}
 			must(t, b.net.Accept())
 			b.await(10, time.Minute)
 			b.missedNone(began, time.Now(), interval)
