@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 )
 
 // Capacity returns how many bytes a store in a directory, which need not be there yet, can grow to: max size, or what its
@@ -27,43 +25,6 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 		}
 	}
 	return min(maxSize, free), free < maxSize
-}
-
-// freeSpace is FreeBytes for who may not wait for a disk that hangs.
-type freeSpace struct {
-	ask    func(dir string) (int64, bool) // FreeBytes
-	mu     sync.Mutex
-	asking bool
-	bytes  int64
-	known  bool
-}
-
-// freeWait is how long the file system is waited for: far longer than it takes when it is well.
-const freeWait = 100 * time.Millisecond
-
-// of returns what FreeBytes says of a directory, or said last.
-func (f *freeSpace) of(dir string) (int64, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.asking {
-		return f.bytes, f.known
-	}
-	f.asking = true
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		bytes, known := f.ask(dir)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.asking, f.bytes, f.known = false, bytes, known
-	}()
-	f.mu.Unlock()
-	select {
-	case <-done:
-	case <-time.After(freeWait):
-	}
-	f.mu.Lock()
-	return f.bytes, f.known
 }
 
 // ErrNoParent means that the directory of a store cannot be made because the one above it is not there.

@@ -4,8 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"millrace/buffer"
 	"millrace/drivers/telemetry"
@@ -122,33 +120,4 @@ func commit(t *testing.T, b *buffer.Buffer) {
 	if err := b.Forget("witness"); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestFreeSpaceOfADiskThatHangs: nobody waits for it for long, and the last answer holds; when it is back it is asked again.
-func TestFreeSpaceOfADiskThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		free, size := make(chan struct{}), int64(7)
-		f := freeSpace{ask: func(string) (int64, bool) {
-			n := size
-			if n == 8 {
-				<-free
-			}
-			return n, true
-		}}
-		ask := func(want int64, within time.Duration) {
-			t.Helper()
-			began := time.Now()
-			if got, known := f.of("/data"); got != want || !known || time.Since(began) > within {
-				t.Errorf("%d, %v after %v; want %d", got, known, time.Since(began), want)
-			}
-		}
-		ask(7, 0)
-		size = 8
-		ask(7, freeWait)
-		ask(7, 0)
-		close(free)
-		synctest.Wait()
-		size = 9
-		ask(9, 0)
-	})
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -45,7 +46,7 @@ type Gateway struct {
 	learned     *learned
 	selections  *selections
 	watchdog    watchdog
-	free        freeSpace
+	free        atomic.Pointer[int64] // bytes of the store's file system, as keepNotes saw last; nil = not known
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
 	missing     *missing
@@ -66,7 +67,7 @@ type Gateway struct {
 // broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock(), free: freeSpace{ask: FreeBytes}}
+	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err

@@ -164,8 +164,8 @@ func isGone(st *web.State, s *web.Snapshot) bool {
 	return false
 }
 
-// watchStates looks every two seconds, and tells the log.
-func (g *Gateway) watchStates(ctx context.Context) error {
+// looks calls f soon after the start and then every two seconds until ctx ends, less often where that takes long, as in a large plant.
+func looks(ctx context.Context, f func()) error {
 	timer := time.NewTimer(firstLook)
 	defer timer.Stop()
 	for {
@@ -175,31 +175,32 @@ func (g *Gateway) watchStates(ctx context.Context) error {
 		case <-timer.C:
 		}
 		began := time.Now()
-		s := g.state()
-		g.judge.tell(s)
-		g.judge.note(s)
-		timer.Reset(max(lookEvery, 20*time.Since(began))) // a large plant is looked at less often
+		f()
+		timer.Reset(max(lookEvery, 20*time.Since(began)))
 	}
 }
 
-// keepNotes writes every two seconds what has come to be known and is to outlast the process. It waits for the disk, and nothing waits for it.
+// watchStates tells the log.
+func (g *Gateway) watchStates(ctx context.Context) error {
+	return looks(ctx, func() {
+		s := g.state()
+		g.judge.tell(s)
+		g.judge.note(s)
+	})
+}
+
+// keepNotes looks how much room the disk has, and writes what has come to be known and is to outlast the process. It waits for the disk, and nothing waits for it.
 func (g *Gateway) keepNotes(ctx context.Context) error {
-	timer := time.NewTimer(firstLook)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
+	return looks(ctx, func() {
+		if free, known := FreeBytes(g.config().Buffer.Path); known {
+			g.free.Store(&free)
 		}
-		began := time.Now()
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
 		g.missing.settled(func() bool { return g.buf.Stats().Health == web.HealthOK })
-		_ = g.keepLearned(false)                          // said in the log
-		timer.Reset(max(lookEvery, 20*time.Since(began))) // as above
-	}
+		_ = g.keepLearned(false) // said in the log
+	})
 }
 
 // Ack notes that a person has seen what was lost and which devices have changed.

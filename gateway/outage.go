@@ -41,8 +41,8 @@ func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Tim
 		rate = readings * st.ReadingBytes
 	}
 	left := st.Room
-	if free, ok := g.free.of(g.running.cfg.Buffer.Path); ok {
-		left = min(left, free)
+	if free := g.free.Load(); free != nil {
+		left = min(left, *free)
 	}
 	if !st.Refusing.IsZero() {
 		left = 0

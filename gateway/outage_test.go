@@ -11,7 +11,7 @@ import (
 
 func TestOutageEstimate(t *testing.T) {
 	start := time.Now()
-	g := &Gateway{started: start, free: freeSpace{ask: FreeBytes}, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
+	g := &Gateway{started: start, acceptedBefore: 5_000_000, seqBefore: 1000, running: running{cfg: &config.Config{}}}
 	g.running.cfg.Buffer.CommitInterval = time.Second
 	for _, c := range []struct {
 		name     string
@@ -43,6 +43,12 @@ func TestOutageEstimate(t *testing.T) {
 		if math.Abs(got-c.want) > 1e-9*c.want || (h != nil) != c.known {
 			t.Errorf("%s: %v hours, want %v", c.name, got, c.want)
 		}
+	}
+	free := int64(1 << 20)
+	g.free.Store(&free)
+	h := g.outageEstimate(&buffer.Stats{Room: 1 << 30, ReadingBytes: 1}, g.acceptedBefore+3_600_000, start.Add(time.Hour))
+	if want := float64(free) / 1000 / 3600; h == nil || math.Abs(*h-want) > 1e-9*want {
+		t.Errorf("on a disk of %d bytes: %v hours, want %v", free, h, want)
 	}
 }
 

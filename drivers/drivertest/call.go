@@ -64,9 +64,9 @@ func checkCall(s *Suite) error {
 		return err
 	}
 	defer x.driver.Close()
-	c, ok := x.driver.(drivers.Caller)
-	if !ok {
-		return errors.New("the suite has Calls, the driver is no drivers.Caller")
+	c, err := able[drivers.Caller](x, "Calls")
+	if err != nil {
+		return err
 	}
 	if err := errors.Join(c.CheckMethod(s.Calls.Method), c.CheckMethod(s.Calls.Missing)); err != nil {
 		return fmt.Errorf("CheckMethod refuses what the config alone cannot tell: %w", err)
@@ -110,9 +110,9 @@ func checkCallDown(s *Suite) error {
 		return err
 	}
 	defer x.driver.Close()
-	c, ok := x.driver.(drivers.Caller)
-	if !ok {
-		return errors.New("the suite has Calls, the driver is no drivers.Caller")
+	c, err := able[drivers.Caller](x, "Calls")
+	if err != nil {
+		return err
 	}
 	if _, given, err := x.call(c, s.Calls.Method, nil); !errors.Is(err, drivers.ErrLink) || given > 0 {
 		return fmt.Errorf("Call before Connect asks for arguments %d times and returns %w; want drivers.ErrLink", given, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"millrace/drivers"
@@ -29,15 +30,24 @@ func (x *session) write(ctx context.Context, w drivers.Writer, ws []drivers.Writ
 	return errs, err
 }
 
+// able returns the driver as what it has to be because of a field of the suite.
+func able[T any](x *session, field string) (T, error) {
+	driver, ok := x.driver.(T)
+	if !ok {
+		return driver, fmt.Errorf("the suite has %s, the driver is no %v", field, reflect.TypeFor[T]())
+	}
+	return driver, nil
+}
+
 func checkWrite(s *Suite) error {
 	x, err := s.connected()
 	if err != nil {
 		return err
 	}
 	defer x.driver.Close()
-	w, ok := x.driver.(drivers.Writer)
-	if !ok {
-		return errors.New("the suite has Writes, the driver is no drivers.Writer")
+	w, err := able[drivers.Writer](x, "Writes")
+	if err != nil {
+		return err
 	}
 	if c, ok := x.driver.(drivers.WriteChecker); ok {
 		for _, one := range s.Writes {
@@ -105,9 +115,9 @@ func checkWriteDown(s *Suite) error {
 		return err
 	}
 	defer x.driver.Close()
-	w, ok := x.driver.(drivers.Writer)
-	if !ok {
-		return errors.New("the suite has Writes, the driver is no drivers.Writer")
+	w, err := able[drivers.Writer](x, "Writes")
+	if err != nil {
+		return err
 	}
 	if err := x.writeFails(context.Background(), w, "before Connect"); err != nil {
 		return err

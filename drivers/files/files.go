@@ -17,6 +17,9 @@ var (
 	ErrTooLarge   = errors.New("it is too large")
 )
 
+// MaxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
+const MaxPEM = 1 << 20
+
 // Read returns the content of a regular file of at most so many bytes. A link to such a file is one. Every error is a *fs.PathError.
 func Read(path string, most int64) ([]byte, error) {
 	info, err := os.Stat(path) // to open a device may do something

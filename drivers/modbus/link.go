@@ -142,9 +142,6 @@ func (l *link) secure(ctx context.Context, c net.Conn) (port, error) {
 	return t, nil
 }
 
-// maxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
-const maxPEM = 1 << 20
-
 func (f *tlsFiles) config(address string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(address)
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
@@ -152,7 +149,7 @@ func (f *tlsFiles) config(address string) (*tls.Config, error) {
 		c.ServerName = f.serverName
 	}
 	if f.ca != "" {
-		pem, err := files.Read(f.ca, maxPEM)
+		pem, err := files.Read(f.ca, files.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read ca_file: %w", err)
 		}
@@ -161,8 +158,8 @@ func (f *tlsFiles) config(address string) (*tls.Config, error) {
 		}
 	}
 	if f.cert != "" {
-		cert, certErr := files.Read(f.cert, maxPEM)
-		key, keyErr := files.Read(f.key, maxPEM)
+		cert, certErr := files.Read(f.cert, files.MaxPEM)
+		key, keyErr := files.Read(f.key, files.MaxPEM)
 		pair, err := tls.X509KeyPair(cert, key)
 		if err := cmp.Or(certErr, keyErr, err); err != nil {
 			return nil, fmt.Errorf("read cert_file and key_file: %w", err)

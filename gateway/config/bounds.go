@@ -57,5 +57,4 @@ const (
 	maxFiles  = 4096     // included files
 	maxDepth  = 8        // includes within includes
 	maxExpand = 64 << 10 // bytes of one ${file:...}
-	maxPEM    = 1 << 20  // bytes of a certificate file: a system's whole bundle is 250 KB
 )

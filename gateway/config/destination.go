@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"millrace/drivers/files"
 )
 
 func destinationTable() *table[Destination] {
@@ -308,7 +310,7 @@ func (l *loader) pem(f field, path string) ([]byte, bool) {
 	if path == "" {
 		return nil, false
 	}
-	data, err := readRegular(path, maxPEM)
+	data, err := readRegular(path, files.MaxPEM)
 	if err != nil {
 		l.errorf(l.at(f.v), besideMend, "read %s %s: %s", f.name, quote(f.v.n.Value), reason(err))
 		return nil, false

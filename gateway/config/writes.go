@@ -176,14 +176,14 @@ func (l *loader) readWrite(v value) {
 
 // wrongKeys refuses keys of a tag in the entry of a method, and the other way round.
 func (l *loader) wrongKeys(at *places, w *writeDraft) {
-	wrong := []string{"object", "node", "arguments"}
+	of, wrong := "tag", []string{"object", "node", "arguments"}
 	mend := `delete it, or write "method:" in place of "tag:"`
 	if w.Method != "" {
-		wrong, mend = []string{"tag", "min", "max"}, "delete it; ranges of a method stand in its arguments, and what writes a tag is an entry of its own"
+		of, wrong, mend = "method", []string{"tag", "min", "max"}, "delete it; ranges of a method stand in its arguments, and what writes a tag is an entry of its own"
 	}
 	for _, name := range wrong {
 		if pos, given, reported := at.key(l, name); given && !reported {
-			l.errorf(pos, mend, "%q does not go with %q", name, map[bool]string{true: "method", false: "tag"}[w.Method != ""])
+			l.errorf(pos, mend, "%q does not go with %q", name, of)
 		}
 	}
 }

@@ -65,11 +65,16 @@ func (s *Schema) Describe(tag int, d Details) {
 // Compact puts the names of the tags into one piece of memory: each alone takes a piece of 16 bytes of its own, or keeps the text beside
 // which it was read.
 func (s *Schema) Compact() {
+	size := 0
+	for i := range s.Tags {
+		size += len(s.Tags[i].Name)
+	}
 	var all strings.Builder
+	all.Grow(size)
 	for i := range s.Tags {
 		all.WriteString(s.Tags[i].Name)
 	}
-	names := strings.Clone(all.String()) // without the room to grow
+	names := all.String()
 	for i := range s.Tags {
 		n := len(s.Tags[i].Name)
 		s.Tags[i].Name, names = names[:n], names[n:]

@@ -100,7 +100,7 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 func (f *TLS) load(host string) (*tls.Config, error) {
 	c := &tls.Config{ServerName: cmp.Or(f.ServerName, host), MinVersion: tls.VersionTLS12}
 	if f.CAFile != "" {
-		pem, err := files.Read(f.CAFile, maxPEM)
+		pem, err := files.Read(f.CAFile, files.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read CA certificates: %w", err)
 		}
@@ -112,8 +112,8 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 	if f.CertFile == "" {
 		return c, nil
 	}
-	cert, certErr := files.Read(f.CertFile, maxPEM)
-	key, keyErr := files.Read(f.KeyFile, maxPEM)
+	cert, certErr := files.Read(f.CertFile, files.MaxPEM)
+	key, keyErr := files.Read(f.KeyFile, files.MaxPEM)
 	pair, err := tls.X509KeyPair(cert, key)
 	if err := cmp.Or(certErr, keyErr, err); err != nil {
 		return nil, fmt.Errorf("read client certificate and key: %w", err)
@@ -121,9 +121,6 @@ func (f *TLS) load(host string) (*tls.Config, error) {
 	c.Certificates = []tls.Certificate{pair}
 	return c, nil
 }
-
-// maxPEM bounds a file of certificates, in bytes: a system's whole bundle has 250 KB.
-const maxPEM = 1 << 20
 
 // maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and
 // 1 KiB of headers are usual. Short headers cost 20 times their bytes in memory.
