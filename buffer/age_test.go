@@ -18,7 +18,14 @@ func TestMaxAgeAfterCrash(t *testing.T) {
 		run := func(length time.Duration) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			go func() { done <- b.Run(ctx) }()
+			go func() {
+				if length > time.Hour {
+					slowTurns(ctx, b)
+					done <- nil
+				} else {
+					done <- b.Run(ctx)
+				}
+			}()
 			time.Sleep(length)
 			cancel()
 			<-done

@@ -166,8 +166,8 @@ func TestMaxAgeCountsRunningTime(t *testing.T) {
 		dir := t.TempDir() + "/store"
 		b := mustOpen(t, dir, o)
 		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- b.Run(ctx) }()
+		done := make(chan struct{})
+		go func() { slowTurns(ctx, b); done <- struct{}{} }()
 		s := mustStream(t, b, "press")
 		appendN(t, b, s, 10)
 		time.Sleep(2 * time.Hour)
@@ -184,7 +184,7 @@ func TestMaxAgeCountsRunningTime(t *testing.T) {
 		time.Sleep(30 * 24 * time.Hour) // switched off: no running time
 		b = mustOpen(t, dir, o)
 		ctx, cancel = context.WithCancel(t.Context())
-		go func() { done <- b.Run(ctx) }()
+		go func() { slowTurns(ctx, b); done <- struct{}{} }()
 		time.Sleep(20 * time.Hour)
 		if n := b.Destination("cloud").Len(); n != 10 {
 			t.Fatalf("%d records after 23 hours of running", n)

@@ -70,8 +70,24 @@ func (u *outage) open() {
 	}
 	ctx, cancel := context.WithCancel(u.t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = b.Run(ctx) }()
+	go func() { defer close(done); slowTurns(ctx, b) }()
 	u.stop = func() { cancel(); <-done }
+}
+
+// slowTurns is Run with a turn each 10 s, for tests of days: a million looks at all the files, one each second, took nine tenths of their time.
+func slowTurns(ctx context.Context, b *Buffer) {
+	ticker := time.NewTicker(10 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.kick:
+			b.turn(true)
+		case <-ticker.C:
+			b.turn(false)
+		}
+	}
 }
 
 // poll is one period of the devices.

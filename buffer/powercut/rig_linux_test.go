@@ -138,7 +138,7 @@ func runProcess(p plan, hear func(*report) error) error {
 	defer answers.Close()
 	var stderr bytes.Buffer
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), planEnv+"="+string(text))
+	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=100"}, append(os.Environ(), planEnv+"="+string(text))...) // it sleeps a second at its end, else
 	cmd.ExtraFiles = []*os.File{reportsIn, answersOut}
 	cmd.Stdout, cmd.Stderr = &stderr, &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}

@@ -98,6 +98,7 @@ type pipe struct {
 	chunks   [][]byte
 	closed   bool
 	deadline time.Time
+	timer    *time.Timer   // of who reads: one at a time
 	news     chan struct{} // something of the above changed
 }
 
@@ -148,12 +149,16 @@ func (c *memoryConn) Read(b []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
-		t := time.NewTimer(wait)
+		if c.timer == nil {
+			c.timer = time.NewTimer(wait)
+		} else {
+			c.timer.Reset(wait)
+		}
 		select {
 		case <-c.news:
-		case <-t.C:
+		case <-c.timer.C:
 		}
-		t.Stop()
+		c.timer.Stop()
 	}
 }
 

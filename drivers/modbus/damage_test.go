@@ -90,24 +90,35 @@ func TestDamageIsNotAmplified(t *testing.T) {
 		words []string
 		polls int // of each, 300 with -long: a poll of 200 islands is up to 300 requests
 	}{{"1,000 registers", run("holding", 0, 1000), 150}, {"100 registers", run("holding", 0, 100), 300}, {"200 islands", islands(200, 20), 100}} {
-		if *long {
-			list.polls = 300
-		}
-		for _, w := range randomHarm {
-			for _, share := range []int{0, 5, 10, 20, 30} {
-				bubble(t, func(t *testing.T) {
-					h := newDamagedLine(t, w.name, w.transport, share, 7, list.words).polls(t, list.polls)
-					p := float64(share) / 100
-					single := 1 - p*p // of a request that is made twice
-					if w.transport != "tcp" {
-						single = 1 - p*(1-(1-p)*(1-p)) // and the second time after a fence
-					}
-					if least := 100*single*single*single - float64(share)/2; h.good < least || len(list.words) <= 1000 && w.transport == "tcp" && h.after > 50 {
-						t.Errorf("%s, %s, %s, %d %%: %.1f %% good, want %.1f; %.0f requests when all is well", list.name, w.transport, w.name, share, h.good, least, h.after)
-					}
-					t.Log(fmt.Sprintf("FIGURES %s, %s, %s, %d %%: %.1f %% good, %.1f requests a poll, %.0f when all is well, %v a poll, learned %v", list.name, w.transport, w.name, share, h.good, h.requests, h.after, h.took.Round(time.Millisecond), h.learned))
-				})
+		t.Run(list.name, func(t *testing.T) {
+			t.Parallel() // with its like: no clock of a machine is near
+			damageIsNotAmplified(t, list.name, list.words, list.polls)
+		})
+	}
+}
+
+func damageIsNotAmplified(t *testing.T, name string, words []string, polls int) {
+	for _, w := range randomHarm {
+		for _, share := range []int{0, 5, 10, 20, 30} {
+			n := polls
+			switch {
+			case *long:
+				n = 300
+			case share == 0:
+				n = 20 // one is as the other
 			}
+			bubble(t, func(t *testing.T) {
+				h := newDamagedLine(t, w.name, w.transport, share, 7, words).polls(t, n)
+				p := float64(share) / 100
+				single := 1 - p*p // of a request that is made twice
+				if w.transport != "tcp" {
+					single = 1 - p*(1-(1-p)*(1-p)) // and the second time after a fence
+				}
+				if least := 100*single*single*single - float64(share)/2; h.good < least || len(words) <= 1000 && w.transport == "tcp" && h.after > 50 {
+					t.Errorf("%s, %s, %s, %d %%: %.1f %% good, want %.1f; %.0f requests when all is well", name, w.transport, w.name, share, h.good, least, h.after)
+				}
+				t.Log(fmt.Sprintf("FIGURES %s, %s, %s, %d %%: %.1f %% good, %.1f requests a poll, %.0f when all is well, %v a poll, learned %v", name, w.transport, w.name, share, h.good, h.requests, h.after, h.took.Round(time.Millisecond), h.learned))
+			})
 		}
 	}
 }

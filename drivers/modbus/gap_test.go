@@ -55,17 +55,20 @@ func refusing(t *testing.T, polls, n, gap int, match func(modbussim.Request) boo
 func TestGapsRefused(t *testing.T) {
 	for _, n := range []int{2, 20, 100} {
 		for _, gap := range []int{1, 20} {
-			extra := 0
-			strict := func(q modbussim.Request) bool { return int(q.Addr)%(5+gap)+int(q.Count) > 5 }
-			refusing(t, 200, n, gap, strict, func(poll, bad, requests int) error {
-				if poll == 0 {
-					extra = 0
+			t.Run(fmt.Sprintf("%d islands, gaps of %d", n, gap), func(t *testing.T) {
+				t.Parallel() // with its like: no clock of a machine is near
+				extra := 0
+				strict := func(q modbussim.Request) bool { return int(q.Addr)%(5+gap)+int(q.Count) > 5 }
+				refusing(t, 200, n, gap, strict, func(poll, bad, requests int) error {
+					if poll == 0 {
+						extra = 0
+						return nil
+					}
+					if extra += requests - n; bad > 0 || requests < n || extra > (1+busyTries)*10 {
+						return fmt.Errorf("%d bad, %d requests, %d more than the plan so far", bad, requests, extra)
+					}
 					return nil
-				}
-				if extra += requests - n; bad > 0 || requests < n || extra > (1+busyTries)*10 {
-					return fmt.Errorf("%d bad, %d requests, %d more than the plan so far", bad, requests, extra)
-				}
-				return nil
+				})
 			})
 		}
 	}
@@ -98,12 +101,15 @@ func TestOneRefusedBesideGaps(t *testing.T) {
 // TestLengthRefusedOfThousand has a device that refuses long requests, of 1,000 registers that need many.
 func TestLengthRefusedOfThousand(t *testing.T) {
 	for _, most := range []uint16{1, 10, 60} {
-		long := func(q modbussim.Request) bool { return q.Count > most }
-		refusing(t, 70, 200, 0, long, func(poll, bad, requests int) error {
-			if poll > 9 && (bad > 0 || poll > 50 && requests > 8*((125+int(most)-1)/int(most))+1+busyTries) {
-				return fmt.Errorf("%d bad, %d requests", bad, requests)
-			}
-			return nil
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			t.Parallel() // with its like: no clock of a machine is near
+			long := func(q modbussim.Request) bool { return q.Count > most }
+			refusing(t, 70, 200, 0, long, func(poll, bad, requests int) error {
+				if poll > 9 && (bad > 0 || poll > 50 && requests > 8*((125+int(most)-1)/int(most))+1+busyTries) {
+					return fmt.Errorf("%d bad, %d requests", bad, requests)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -50,7 +50,7 @@ type mangler struct {
 	share   int       // of 100 answers that are damaged
 	older   [8][]byte // answers of before
 	n       int
-	log     []string // of the last answers, and of how the driver took its requests
+	log     []func() string // of the last answers, and of how the driver took its requests: the text of it is made when somebody asks
 	begun   time.Time
 	late    time.Time // when an answer was last late
 
@@ -86,7 +86,10 @@ func (m *mangler) write(to io.Writer, frame []byte) bool {
 		ok = d != truncate || m.network == netUDP || m.network == netSerial || m.r.IntN(2) == 0
 	}
 	m.books.Lock()
-	m.log = append(m.log[max(0, len(m.log)-39):], fmt.Sprintf("%x… %s at %v", frame[:min(len(frame), 16)], how, time.Since(m.begun).Round(time.Millisecond)))
+	at := time.Since(m.begun)
+	m.log = append(m.log[max(0, len(m.log)-39):], func() string {
+		return fmt.Sprintf("%x… %s at %v", frame[:min(len(frame), 16)], how, at.Round(time.Millisecond))
+	})
 	m.books.Unlock()
 	m.older[m.n%len(m.older)] = frame
 	m.n++
@@ -295,13 +298,20 @@ func (m *mangler) seal(like, body []byte) []byte {
 func (m *mangler) lately() string {
 	m.books.Lock()
 	defer m.books.Unlock()
-	return strings.Join(m.log, "\n")
+	var lines []string
+	for _, text := range m.log {
+		lines = append(lines, text())
+	}
+	return strings.Join(lines, "\n")
 }
 
 // note keeps how a request went.
 func (m *mangler) note(e *drivers.Exchange) {
 	m.books.Lock()
 	defer m.books.Unlock()
-	at := e.At.Sub(m.begun).Round(time.Millisecond)
-	m.log = append(m.log[max(0, len(m.log)-39):], fmt.Sprintf("asked %x at %v, after %v: %x %s", e.Request, at, e.Took.Round(time.Millisecond), e.Answer[:min(len(e.Answer), 16)], e.Reason))
+	at, took, reason := e.At.Sub(m.begun), e.Took, e.Reason
+	request, answer := append([]byte(nil), e.Request...), append([]byte(nil), e.Answer[:min(len(e.Answer), 16)]...)
+	m.log = append(m.log[max(0, len(m.log)-39):], func() string {
+		return fmt.Sprintf("asked %x at %v, after %v: %x %s", request, at.Round(time.Millisecond), took.Round(time.Millisecond), answer, reason)
+	})
 }

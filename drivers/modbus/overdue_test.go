@@ -150,29 +150,32 @@ func TestOverdueAnswers(t *testing.T) {
 	}
 	for name, words := range overdueLists() {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp", "rtuoverudp"} {
-			sum, worst := confused{}, ""
-			for delay, of := range delays {
-				for _, serial := range []bool{false, true} {
-					c := confused{}
-					bubble(t, func(t *testing.T) {
-						r := rand.New(rand.NewPCG(*seedFlag, 1))
-						l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
-						b := overdueLine(t, transport, l, words)
-						for range 200 {
-							b.judge(&c)
-							time.Sleep(time.Second)
+			t.Run(name+" "+transport, func(t *testing.T) {
+				t.Parallel() // with its like: no clock of a machine is near
+				sum, worst := confused{}, ""
+				for delay, of := range delays {
+					for _, serial := range []bool{false, true} {
+						c := confused{}
+						bubble(t, func(t *testing.T) {
+							r := rand.New(rand.NewPCG(*seedFlag, 1))
+							l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
+							b := overdueLine(t, transport, l, words)
+							for range 200 {
+								b.judge(&c)
+								time.Sleep(time.Second)
+							}
+						})
+						if c.wrong+c.stale > 0 {
+							worst += fmt.Sprintf("; %s timeouts, one after another %t: %+v", delay, serial, c)
 						}
-					})
-					if c.wrong+c.stale > 0 {
-						worst += fmt.Sprintf("; %s timeouts, one after another %t: %+v", delay, serial, c)
+						sum.good, sum.wrong, sum.stale = sum.good+c.good, sum.wrong+c.wrong, sum.stale+c.stale
 					}
-					sum.good, sum.wrong, sum.stale = sum.good+c.good, sum.wrong+c.wrong, sum.stale+c.stale
 				}
-			}
-			t.Logf("FIGURES %s, %s: %+v", name, transport, sum)
-			if sum.wrong+sum.stale > 0 || sum.good == 0 {
-				t.Errorf("%s, %s: %+v%s", name, transport, sum, worst)
-			}
+				t.Logf("FIGURES %s, %s: %+v", name, transport, sum)
+				if sum.wrong+sum.stale > 0 || sum.good == 0 {
+					t.Errorf("%+v%s", sum, worst)
+				}
+			})
 		}
 	}
 }
@@ -213,26 +216,29 @@ func TestOverdueBusy(t *testing.T) {
 	for name, words := range overdueLists() {
 		for _, transport := range []string{"rtuovertcp", "asciiovertcp"} {
 			for _, code := range []exception{1, 3, acknowledge, busy} {
-				c := confused{}
-				bubble(t, func(t *testing.T) {
-					r := rand.New(rand.NewPCG(*seedFlag, 4))
-					s := rand.New(rand.NewPCG(*seedFlag, 5)) // of the device's side
-					l := &laggard{serial: true, busy: code, after: func() time.Duration {
-						if s.IntN(8) == 0 {
-							return time.Duration((1 + 4*s.Float64()) * float64(timeout))
+				t.Run(fmt.Sprintf("%s %s exception %d", name, transport, code), func(t *testing.T) {
+					t.Parallel()
+					c := confused{}
+					bubble(t, func(t *testing.T) {
+						r := rand.New(rand.NewPCG(*seedFlag, 4))
+						s := rand.New(rand.NewPCG(*seedFlag, 5)) // of the device's side
+						l := &laggard{serial: true, busy: code, after: func() time.Duration {
+							if s.IntN(8) == 0 {
+								return time.Duration((1 + 4*s.Float64()) * float64(timeout))
+							}
+							return 5 * time.Millisecond
+						}}
+						b := overdueLine(t, transport, l, words)
+						for range 300 {
+							b.judge(&c)
+							time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
 						}
-						return 5 * time.Millisecond
-					}}
-					b := overdueLine(t, transport, l, words)
-					for range 300 {
-						b.judge(&c)
-						time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
+					})
+					t.Logf("FIGURES %s, %s, exception %d: %+v", name, transport, code, c)
+					if c.wrong+c.stale > 0 || c.good == 0 {
+						t.Errorf("%+v", c)
 					}
 				})
-				t.Logf("FIGURES %s, %s, exception %d: %+v", name, transport, code, c)
-				if c.wrong+c.stale > 0 || c.good == 0 {
-					t.Errorf("%s, %s, exception %d: %+v", name, transport, code, c)
-				}
 			}
 		}
 	}

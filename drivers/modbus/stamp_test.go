@@ -24,6 +24,7 @@ type bench struct {
 	clock      time.Duration       // what the driver's clock is ahead
 	last       []telemetry.Reading // of the last Read
 	dialer     dialer              // nil = the network's
+	places     map[string]address  // of the tags, read once
 }
 
 // newBench starts a device with these groups for each of the units.
@@ -88,9 +89,9 @@ func (b *bench) read(ref drivers.Ref) (bad int, err error) {
 	for i := range stale {
 		stale[i] = telemetry.Reading{Tag: uint32(i), Value: telemetry.String("yesterday"), Time: 1}
 	}
-	start := time.Now().Add(b.clock)
+	start := time.Now().Add(b.clock).UnixMicro()
 	readings, err := b.driver.Read(context.Background(), ref, stale[:0])
-	end := time.Now().Add(b.clock)
+	end := time.Now().Add(b.clock).UnixMicro()
 	if err != nil {
 		if len(readings) != 0 {
 			return 0, fmt.Errorf("WRONG: %d readings beside the error %w", len(readings), err)
@@ -100,7 +101,7 @@ func (b *bench) read(ref drivers.Ref) (bad int, err error) {
 	b.last = readings
 	for i := range readings {
 		r := &readings[i]
-		if r.Time != 0 && (r.Time < start.UnixMicro() || r.Time > end.UnixMicro()) || int(r.Tag) != i {
+		if r.Time != 0 && (r.Time < start || r.Time > end) || int(r.Tag) != i {
 			return 0, fmt.Errorf("WRONG: tag %d: time %d, tag %d: an old reading", i, r.Time, r.Tag)
 		}
 		if r.Quality == telemetry.Bad {
@@ -116,7 +117,7 @@ func (b *bench) read(ref drivers.Ref) (bad int, err error) {
 
 // want is the right value of a uint16, float32 or bool tag at this moment.
 func (b *bench) want(ref drivers.Ref, tag *telemetry.Tag) telemetry.Value {
-	a, _ := parseAddress(tag.Address)
+	a := b.place(tag.Address)
 	t := [...]modbussim.Table{coil: modbussim.Coil, discrete: modbussim.Discrete, input: modbussim.Input, holding: modbussim.Holding}[a.table]
 	unit := uint8(ref.Device + 1)
 	v := b.stamp(unit, t, a.number)
@@ -129,6 +130,20 @@ func (b *bench) want(ref drivers.Ref, tag *telemetry.Tag) telemetry.Value {
 		return telemetry.Uint(uint64(v)<<16 | uint64(b.stamp(unit, t, a.number+1)))
 	}
 	return telemetry.Uint(uint64(v))
+}
+
+// place is parseAddress, once for each word: every reading of every poll is looked at.
+func (b *bench) place(word string) address {
+	a, ok := b.places[word]
+	if ok {
+		return a
+	}
+	if b.places == nil {
+		b.places = map[string]address{}
+	}
+	a, _ = parseAddress(word)
+	b.places[word] = a
+	return a
 }
 
 // pollAll reads every group once as the poller does: a link that is down is closed and connected again.

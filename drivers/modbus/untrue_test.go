@@ -18,23 +18,26 @@ func TestNothingUntrueIsLearned(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("repeat with -seed %d", seed)
-	lines, untrue := 0, map[string]int{}
 	for i, name := range []string{"tcp", "udp", "rtuovertcp", "asciiovertcp"} {
-		for j, share := range []int{2, 10, strikes} {
-			for k := range 8 {
-				learned := map[string]string{}
-				bubble(t, func(t *testing.T) {
-					learned = pollDamaged(t, name, share, rand.New(rand.NewPCG(seed, uint64(1000*i+100*j+k))))
-				})
-				lines++
-				for option, text := range learned {
-					untrue[option]++
-					t.Errorf("%s, %d %%: learned %s: %s", name, share, option, text)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // with its like: no clock of a machine is near
+			lines, untrue := 0, map[string]int{}
+			for j, share := range []int{2, 10, strikes} {
+				for k := range 8 {
+					learned := map[string]string{}
+					bubble(t, func(t *testing.T) {
+						learned = pollDamaged(t, name, share, rand.New(rand.NewPCG(seed, uint64(1000*i+100*j+k))))
+					})
+					lines++
+					for option, text := range learned {
+						untrue[option]++
+						t.Errorf("%d %%: learned %s: %s", share, option, text)
+					}
 				}
 			}
-		}
+			t.Logf("FIGURES %s: %d lines of 300 polls, learned %v", name, lines, untrue)
+		})
 	}
-	t.Logf("FIGURES %d lines of 300 polls, learned %v", lines, untrue)
 }
 
 // pollDamaged polls one such line and returns what was learned at some time.

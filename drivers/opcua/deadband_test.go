@@ -92,6 +92,7 @@ func (c byteCounter) Write(b []byte) (int, error) { c.n.Add(int64(len(b))); retu
 
 // TestServerDeadband: what lies within a tag's deadband does not cross the link, where the server has one; a server that refuses it pushes every change, and that is said.
 func TestServerDeadband(t *testing.T) {
+	t.Parallel()
 	const lasts = 4 * time.Second
 	few, step, note, small := takeNoise(t, noisy(t, opcuasim.Options{}), lasts)
 	if few < 20 || few > 60 || step <= 1.5 || strings.Contains(note, "deadband") {
@@ -108,6 +109,7 @@ func TestServerDeadband(t *testing.T) {
 
 // TestServerDeadbandIsNotVerified: a read that says another value within the deadband finds no tag that has fallen silent.
 func TestServerDeadbandIsNotVerified(t *testing.T) {
+	t.Parallel()
 	c := noisy(t, opcuasim.Options{})
 	c.Devices[0].Options["verify_interval"] = "1s"
 	for i := range c.Devices[0].Groups[0].Tags {

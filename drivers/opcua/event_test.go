@@ -52,6 +52,7 @@ func told(t *testing.T, pushes <-chan drivers.Push, enough func(tag int, e *happ
 // TestNodeOPCUAEvents takes the events and alarms of node-opcua: none is missing, filters hold, and after a reconnect the alarm that is active is
 // told again.
 func TestNodeOPCUAEvents(t *testing.T) {
+	t.Parallel()
 	url := nodeOPCUA(t, "alarms")
 	c := connection(url, 10*time.Second, "/Objects/Server", "ns=1;s=Interop.Tank", "nsu=urn:nobody;s=x", "i=2253", "ns=1;s=Interop.Double", "ns=1;s=Interop.Tank")
 	c.Devices[0].Options = map[string]string{"security_policy": "none"}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,12 +44,16 @@ func nodeOPCUAIn(t *testing.T, dir string, more ...string) (endpoint string, sai
 	return endpoint, said
 }
 
+var starting sync.Mutex
+
 // startNode starts it until somebody calls end.
 func startNode(t *testing.T, dir string, more []string) (endpoint string, said <-chan string, end func()) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
 		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
+	starting.Lock() // it takes some seconds of a processor, which the clocks of other tests would miss
+	defer starting.Unlock()
 	for range 3 { // another process may take the port first
 		if endpoint, said, end = tryNode(t, dir, more); endpoint != "" {
 			return endpoint, said, end
@@ -114,6 +119,7 @@ func nodeUsers(t *testing.T, known string) []nodeUser {
 // TestNodeOPCUA reads from node-opcua over each policy and mode, the withdrawn ones too, as each of the three kinds of users, while the token is renewed. A wrong
 // password, and the certificate of a stranger, are refused over each.
 func TestNodeOPCUA(t *testing.T) {
+	t.Parallel()
 	known, der := userFiles(t, nil)
 	directory := t.TempDir()
 	write(t, filepath.Join(directory, "user.der"), der)

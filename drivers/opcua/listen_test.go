@@ -347,8 +347,11 @@ func TestNodeOPCUACallsUs(t *testing.T) {
 	ownIn(t, dir)
 	c := connection("", 10*time.Second, "ns=1;s=Interop.Double", "/Objects/1:Interop/1:Beat")
 	stranger := door.behind(t, c, "urn:x", 30*time.Second)
-	stranger.set.reverse.wait = 10 * time.Second // a call that nobody waits for is held for 3 s
+	stranger.set.reverse.wait = time.Second
 	err = stranger.Connect(t.Context())
+	for end := time.Now().Add(30 * time.Second); errors.Is(err, drivers.ErrAbsent) && !strings.Contains(err.Error(), "the caller is the server") && time.Now().Before(end); {
+		err = stranger.Connect(t.Context()) // a call that nobody waits for is held for 3 s before it is said
+	}
 	if !errors.Is(err, drivers.ErrAbsent) || !strings.Contains(err.Error(), "the caller is the server") {
 		t.Fatal(err)
 	}

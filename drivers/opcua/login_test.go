@@ -11,6 +11,7 @@ import (
 // TestSlowLogin: a server that needs longer than the timeout to log us in is waited for, so that no session of ours is left behind at each attempt. One that is
 // slower still is given up, with what to do.
 func TestSlowLogin(t *testing.T) {
+	t.Parallel()
 	const timeout = 500 * time.Millisecond
 	s := start(t, opcuasim.Options{}, 1)
 	s.SetSlowLogin(2 * timeout)

@@ -12,7 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		f.Value.Set("3")
+		f.Value.Set("4") // they mostly wait, and node-opcuas start one after another
 	}
 	code := m.Run()
 	common.stop()

@@ -369,6 +369,7 @@ func eventually(t *testing.T, what string, within time.Duration, done func() boo
 
 // TestOutages, F22: each fault is noticed and passes, and every change of the value came, or lies in a gap that was told.
 func TestOutages(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
@@ -411,6 +412,7 @@ func TestOutages(t *testing.T) {
 
 // TestOutagesUnwatched is the control of TestOutages: without the watchdog these are not noticed, and nothing comes any more.
 func TestOutagesUnwatched(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		if !o.silent && o.verify == "" {
 			continue

@@ -142,7 +142,7 @@ func TestSecured(t *testing.T) {
 				if err := d.Connect(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				for begin := time.Now(); time.Since(begin) < 1800*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+				for begin := time.Now(); time.Since(begin) < 1800*time.Millisecond; time.Sleep(100 * time.Millisecond) {
 					all := read(t, d)
 					wantNumbers(t, all[:1000], nil)
 					if all[1000].Value.Bits != 20000 {

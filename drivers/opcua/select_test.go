@@ -237,6 +237,7 @@ func TestMatches(t *testing.T) {
 
 // TestModelChange: each connect, and each event that says so, moves Models on; other events do not.
 func TestModelChange(t *testing.T) {
+	t.Parallel()
 	s := start(t, opcuasim.Options{Browsable: true}, 1)
 	m := s.AddMachineTree(time.Now())
 	d := connect(t, ruled(s.Endpoint()))
@@ -335,6 +336,7 @@ func still(s drivers.Selection) []string {
 
 // TestNodeOPCUARule follows a rule through node-opcua, in answers of three references that are gone on with.
 func TestNodeOPCUARule(t *testing.T) {
+	t.Parallel()
 	url := nodeOPCUA(t, "growing")
 	c := ruled(url, "browse", "ns=1;s=Interop")
 	c.Devices[0].Timeout = 10 * time.Second

@@ -221,6 +221,7 @@ func (j journals) session(ctx context.Context, d *driver) (since time.Time, err 
 
 // TestSharedLosses: three groups share one subscription, which breaks. Of each, every change came, or lies in a gap that was told of that group; where nothing is missing, none is told.
 func TestSharedLosses(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		if !slices.Contains([]string{"restart", "lost session", "deleted subscription, told", "deleted subscription, untold", "answers all but Publish", "sequence gap, republished", "sequence gap, forgotten", "many messages forgotten"}, o.name) {
 			continue

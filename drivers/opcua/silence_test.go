@@ -97,6 +97,7 @@ func TestLastKnown(t *testing.T) {
 
 // TestConfirmed: a value that a read finds unchanged is not silent.
 func TestConfirmed(t *testing.T) {
+	t.Parallel()
 	_, _, pushes := silenced(t, map[string]string{"max_silence": "8s"}, map[string]string{"verify_interval": "1s"})
 	of(t, pushes, 1)
 	until := time.Now().Add(12 * time.Second)

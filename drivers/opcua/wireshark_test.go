@@ -131,6 +131,7 @@ func needTshark(t *testing.T) {
 // TestWireshark does with node-opcua whatever the driver can, unsecured, signed and encrypted, and has Wireshark read what passed: all of it is OPC UA, nothing is
 // malformed, and every service that is used can be seen as far as it is not encrypted. With one byte of each segment changed it is malformed.
 func TestWireshark(t *testing.T) {
+	t.Parallel()
 	needTshark(t)
 	url := nodeOPCUA(t, "alarms")
 	for _, c := range []struct {
@@ -143,6 +144,7 @@ func TestWireshark(t *testing.T) {
 		{"spoilt", "", func(b []byte) { b[len(b)/2] ^= 0xff }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			addr, file := record(t, strings.TrimPrefix(url, "opc.tcp://"), c.spoil)
 			device := connection("opc.tcp://"+addr, 10*time.Second)
 			if c.mode != "" {

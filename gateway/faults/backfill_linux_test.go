@@ -11,6 +11,7 @@ import (
 // TestBackfillSkewed: a server whose clock is hours off keeps what it counts, and cuts each answer of its history short without a word. The path to it breaks, and the gateway is killed:
 // every number comes, none is missing where two portions of history meet or where history ends and values are pushed again.
 func TestBackfillSkewed(t *testing.T) {
+	t.Parallel()
 	need(t, mosquitto())
 	for ahead, cut := range map[time.Duration]int{3 * time.Hour: 7, -90 * time.Minute: 40} {
 		t.Run(fmt.Sprint(ahead), func(t *testing.T) {

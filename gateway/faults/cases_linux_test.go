@@ -13,6 +13,7 @@ import (
 
 // TestCases holds what trying the program from outside has found: each case by its kind, through the whole line.
 func TestCases(t *testing.T) {
+	t.Parallel()
 	for name, run := range map[string]func(*testing.T){
 		"mqtt_topic_without_puback":           caseSilentTopic,
 		"mqtt_stall_oldest_first":             func(t *testing.T) { caseStall(t, "oldest-first", 8*time.Second) },

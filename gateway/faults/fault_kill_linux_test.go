@@ -65,6 +65,7 @@ func (b *bed) heal() {
 
 // TestControl breaks a promise on purpose: each scenario has to see it.
 func TestControl(t *testing.T) {
+	t.Parallel()
 	t.Run("F1_store_deleted", controlStoreDeleted)
 	t.Run("F11_wrong_order", controlWrongOrder)
 	t.Run("F27_everything_restarts", controlEverythingRestarts)

@@ -6,6 +6,7 @@ import "testing"
 // number, each judged by the ledger checker. `go test ./gateway/faults -run TestFault/F15` runs one,
 // `-long` its long form. TestControl holds the negative controls.
 func TestFault(t *testing.T) {
+	t.Parallel()
 	for _, s := range []struct {
 		name string
 		run  func(*testing.T)

@@ -56,6 +56,7 @@ func startSecured(t *testing.T) (p *peer, security string) {
 // TestInteropSubscribed, F22: node-opcua is frozen, stopped in peace, and killed and started again. Each is noticed, values come again within 10 s, and
 // every change is received, or missing in a gap message that names the cause. So it is unsecured, and signed and encrypted.
 func TestInteropSubscribed(t *testing.T) {
+	t.Parallel()
 	need(t, mosquitto(), nodeOPCUA())
 	t.Run("unsecured", func(t *testing.T) {
 		t.Parallel()

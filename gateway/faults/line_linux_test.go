@@ -100,6 +100,9 @@ func TestMain(m *testing.M) {
 		serveDisk(at, os.Getenv(diskOf))
 		return
 	}
+	if os.Getenv("GORACE") == "" { // a program with the race detector sleeps a second at its end, else
+		os.Setenv("GORACE", "atexit_sleep_ms=100")
+	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue && runtime.NumCPU() < 4 {
 		f.Value.Set("4") // most of a scenario is waiting

@@ -24,6 +24,7 @@ func long() bool { return os.Getenv("MILLRACE_LONG") != "" }
 // TestRefusedStreams: streams that are refused by closing, by silence or by both, from the start or later, hold up no
 // other for longer than 10 s, all pauses of a minute together, and of the others nothing is given up.
 func TestRefusedStreams(t *testing.T) {
+	t.Parallel()
 	counts := []int{1, 2, 10} // the bar of issue 8
 	if long() {
 		counts = []int{1, 2, 5, 10}
@@ -109,6 +110,7 @@ func refusedStreams(t *testing.T, how string, n int, later bool) {
 
 // TestStreamIsRefusedForAWhile: nothing of it is given up, and it comes in order, whenever the receiver takes it again.
 func TestStreamIsRefusedForAWhile(t *testing.T) {
+	t.Parallel()
 	passed, runs, step := 0, 0, 3
 	if long() {
 		step = 1
@@ -149,6 +151,7 @@ func TestStreamIsRefusedForAWhile(t *testing.T) {
 
 // TestEverythingIsClosedOn for minutes: nothing is given up, and when the receiver takes messages again they flow at once.
 func TestEverythingIsClosedOn(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3, 20} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, nil)
@@ -178,6 +181,7 @@ func TestEverythingIsClosedOn(t *testing.T) {
 
 // TestRateLimit: a receiver that takes so many messages a session, or a minute, and then closes.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	for _, limit := range []int{1, 2, 5, 20} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, nil)

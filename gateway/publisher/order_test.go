@@ -17,6 +17,7 @@ import (
 // TestOrderAfterStall: a receiver that keeps the session and answers nothing for a while, whatever becomes of the messages, and
 // then goes on. Each stream arrives in order, nothing is given up, and no topic is accused of a stall of everything.
 func TestOrderAfterStall(t *testing.T) {
+	t.Parallel()
 	stalls := map[string][2]func(*receiver){
 		"swallowed": {func(r *receiver) { r.silent = func(*got) bool { return true } }, func(r *receiver) { r.silent = nil }},
 		"mute":      {func(r *receiver) { r.mute = true }, func(r *receiver) { r.mute = false }},

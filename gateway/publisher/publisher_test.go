@@ -42,6 +42,7 @@ func TestDelivers(t *testing.T) {
 
 // TestOutage: live first, the backlog beside it, throttled and marked.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	for _, order := range []Order{LiveFirst, OldestFirst} {
 		t.Run(string(order), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -189,6 +190,7 @@ func TestBatches(t *testing.T) {
 
 // TestNothingHealthyIsLost tries random misfortune, none of it the fault of a message: everything arrives, nothing is given up.
 func TestNothingHealthyIsLost(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	runs := 6

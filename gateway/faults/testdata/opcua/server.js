@@ -245,7 +245,7 @@ function addMany(server, count, every) {
 }
 
 // addFleeting has a variable that is gone for a second out of every 20, and comes back. Then clients are told to refresh their conditions. An object
-// that tells events comes after some seconds.
+// that tells events comes some seconds after the first session.
 function addFleeting(server) {
   const ns = server.engine.addressSpace.getOwnNamespace();
   const add = () => ns.addVariable({ organizedBy: "ObjectsFolder", browseName: "Fleeting", nodeId: "s=Fleeting", dataType: DataType.Double,
@@ -256,7 +256,8 @@ function addFleeting(server) {
     server.engine.addressSpace.rootFolder.objects.server.raiseEvent("RefreshRequiredEventType", {});
     setTimeout(() => (now = add()), 1000);
   }, 20000);
-  setTimeout(() => ns.addObject({ organizedBy: "ObjectsFolder", browseName: "Late", nodeId: "s=Late", eventNotifier: 1, eventSourceOf: ns.addressSpace.rootFolder.objects.server }), 5000);
+  const late = () => ns.addObject({ organizedBy: "ObjectsFolder", browseName: "Late", nodeId: "s=Late", eventNotifier: 1, eventSourceOf: ns.addressSpace.rootFolder.objects.server });
+  server.once("create_session", () => setTimeout(late, 10000)); // not by our own start, which a slow machine sees late
 }
 
 // addGrowing adds a variable each second below Interop, whose NodeVersion makes node-opcua tell that by a GeneralModelChangeEvent.
