@@ -39,7 +39,7 @@ func TestClientKeepsBigIntegers(t *testing.T) {
 
 // TestScanOfNothingShowsLife: a query that no record matches still tells the client that the gateway works on it.
 func TestScanOfNothingShowsLife(t *testing.T) {
-	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}})
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
 		t.Fatal(err)
 	}
