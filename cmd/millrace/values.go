@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +82,7 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 		return fmt.Errorf("show values: %w", err)
 	}
 	if len(list) == 0 && !f.bad {
-		return f.tellNone(ctx, c, device)
+		return errors.New("show values: the gateway has none: it has no devices, or is at a reload; try again")
 	}
 	if err := f.tellStates(ctx, c, device); err != nil {
 		return err
@@ -98,22 +97,6 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 		p.print(v)
 		return p.flush()
 	})
-}
-
-// tellNone returns why there are no values: of a device whose rules have found no tags yet it says so, with its state.
-func (f *valuesFlags) tellNone(ctx context.Context, c *web.Client, device string) error {
-	s, err := c.Snapshot(ctx)
-	if err != nil {
-		return fmt.Errorf("show values: %w", err)
-	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		if (device == "" || d.Name == device) && !slices.ContainsFunc(d.Groups, func(g web.Group) bool { return g.Tags > 0 }) {
-			err := f.tellStates(ctx, c, device)
-			return errors.Join(err, fmt.Errorf("show values: device %q has no tags yet: its rule has not found any", d.Name))
-		}
-	}
-	return errors.New("show values: the gateway has none: it has no devices, or is at a reload; try again")
 }
 
 // tellStates says what is not ok of the devices that are shown, beside the values so that a program can read those.
@@ -226,7 +209,7 @@ func reasonText(v *web.Value) string {
 }
 
 func ageText(v *web.Value) string {
-	if v.Quality == "" {
+	if v.At == 0 {
 		return ""
 	}
 	return web.Span(time.Duration(v.Age * float64(time.Second)))

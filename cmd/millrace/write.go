@@ -90,14 +90,16 @@ func tellUnknown(ctx context.Context, c *web.Client, device, tag string, refused
 		return err
 	}
 	list, err := c.Values(ctx, device, "", false)
-	if err != nil || len(list) == 0 {
+	if err != nil {
 		return refused
 	}
 	var names []string
 	for i := range list {
-		names = append(names, list[i].Tag)
+		if list[i].Tag != "" {
+			names = append(names, list[i].Tag)
+		}
 	}
-	if slices.Contains(names, tag) {
+	if len(names) == 0 || slices.Contains(names, tag) {
 		return refused
 	}
 	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))
