@@ -18,8 +18,9 @@ import (
 
 // valuesFlags say which values to show, and how.
 type valuesFlags struct {
-	file, path, format string
-	watch, bad         bool
+	at         gatewayFlags
+	format     string
+	watch, bad bool
 }
 
 func newValues() *cobra.Command {
@@ -49,8 +50,7 @@ characters; json and csv have all of it.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&f.path, "path", "", "directory of the gateway's store, instead of a config")
+	f.at.register(cmd)
 	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on showing each reading as it comes")
 	cmd.Flags().BoolVar(&f.bad, "bad", false, "only readings that are not good")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "table, json (one object a line) or csv")
@@ -63,11 +63,9 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 	if err != nil {
 		return err
 	}
-	dir := f.path
-	if dir == "" {
-		if dir, err = storePath(f.file); dir == "" {
-			return err
-		}
+	dir, err := f.at.dir()
+	if err != nil {
+		return err
 	}
 	c, err := web.Dial(ctx, dir)
 	if err != nil {
