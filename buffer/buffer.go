@@ -39,18 +39,18 @@ const (
 	StartOldest                // with the oldest record on disk
 )
 
-// Options configure a buffer. The zero value of each field means its default.
+// Options configure a buffer. MaxSize must be given; defaults that a config has stand there (gateway/config), and nowhere else.
 type Options struct {
-	MaxSize        int64              // bytes of all files together, never exceeded; at least 4 MiB; default 2 GiB
+	MaxSize        int64              // bytes of all files together, never exceeded; at least 4 MiB
 	MaxAge         time.Duration      // records older by the store's running time are dropped; 0 = no limit
 	CommitInterval time.Duration      // 0 = strict: fsync before a record becomes visible to a reader
-	TailBytes      int64              // bound of the memory tail; default 8 MiB, at most a quarter of a segment
-	SegmentSize    int64              // bytes of one segment file; default 32 MiB, at most an eighth of MaxSize
-	WhenFull       Policy             // DropOldest (default) or DropNewest
+	TailBytes      int64              // bound of the memory tail, at most a quarter of a segment; 0 = as much
+	SegmentSize    int64              // bytes of one segment file, at most an eighth of MaxSize; 0 = 32 MiB
+	WhenFull       Policy             // DropOldest or DropNewest
 	Destinations   []string           // at most 16 with those the store still holds; empty = those of the store
-	Starts         map[string]StartAt // where those of the destinations begin that the store does not know; default StartNow
+	Starts         map[string]StartAt // where those of the destinations begin that the store does not know; others with StartNow
 	Log            *slog.Logger       // nil = no log
-	Now            func() time.Time   // the wall clock, for times that people read; default time.Now
+	Now            func() time.Time   // the wall clock, for times that people read; nil = time.Now
 }
 
 // Bounds of the store.
@@ -62,11 +62,8 @@ const (
 	maxRecord       = 16 << 20
 )
 
-// withDefaults returns the options with every default filled in, or what is wrong with them.
-func (o Options) withDefaults() (Options, error) {
-	if o.MaxSize == 0 {
-		o.MaxSize = 2 << 30
-	}
+// complete returns the options with what was left out filled in, or what is wrong with them.
+func (o Options) complete() (Options, error) {
 	if o.MaxSize < minMaxSize {
 		return o, fmt.Errorf("max size %d bytes is too small; give at least %d (4 MiB)", o.MaxSize, minMaxSize)
 	}
@@ -78,7 +75,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.SegmentSize = max(min(o.SegmentSize, o.MaxSize/8), 256<<10)
 	if o.TailBytes == 0 {
-		o.TailBytes = 8 << 20
+		o.TailBytes = o.SegmentSize
 	}
 	o.TailBytes = max(min(o.TailBytes, o.SegmentSize/4), 64<<10)
 	if len(o.Destinations) > MaxDestinations {

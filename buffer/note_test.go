@@ -9,7 +9,7 @@ import (
 // TestNote: a note outlives the process, and a store without one has none.
 func TestNote(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Destinations: []string{"cloud"}}
+	o := Options{MaxSize: 64 << 20, Destinations: []string{"cloud"}}
 	for i, want := range [][]byte{nil, []byte("first"), []byte("second")} {
 		b, err := Open(dir, o)
 		if err != nil {

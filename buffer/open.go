@@ -17,7 +17,7 @@ import (
 func Open(dir string, o Options) (*Buffer, error) { return open(dir, o, osFiles()) }
 
 func open(dir string, o Options, fs files) (*Buffer, error) {
-	o, err := o.withDefaults()
+	o, err := o.complete()
 	if err != nil {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}

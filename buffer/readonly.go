@@ -40,7 +40,7 @@ func OpenReadOnly(dir string) (*ReadOnly, error) {
 }
 
 func openReadOnly(dir string) (*Buffer, error) {
-	o, err := Options{}.withDefaults()
+	o, err := Options{MaxSize: 1 << 46}.complete() // its own is not known; nothing is written
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,7 @@ func TestFullStoreIsSaid(t *testing.T) {
 func TestWarnAbsent(t *testing.T) {
 	dir, log := t.TempDir()+"/store", &safeBuffer{}
 	for _, names := range [][]string{{"cloud", "old", "empty"}, {"cloud"}} {
-		b, err := buffer.Open(dir, buffer.Options{Destinations: names, CommitInterval: time.Hour})
+		b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: names, CommitInterval: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 
 // TestRefusedRecordsEndNoPoller: what the buffer refuses it has counted; only a closed buffer is the end.
 func TestRefusedRecordsEndNoPoller(t *testing.T) {
-	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}, CommitInterval: 3600e9})
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}, CommitInterval: 3600e9})
 	if err != nil {
 		t.Fatal(err)
 	}

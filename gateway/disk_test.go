@@ -67,7 +67,7 @@ func TestBytesAReading(t *testing.T) {
 		{"random float32, small commits", noise, 10, 300, 5.2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{CommitInterval: 3600e9, Destinations: []string{"cloud"}})
+			b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{MaxSize: 1 << 30, CommitInterval: 3600e9, Destinations: []string{"cloud"}})
 			if err != nil {
 				t.Fatal(err)
 			}

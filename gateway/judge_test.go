@@ -187,7 +187,7 @@ func TestStatesSaySame(t *testing.T) {
 func sayOne(t *testing.T, key, reason, ready string, build func(*web.Snapshot)) {
 	log := &safeBuffer{}
 	dir := t.TempDir()
-	buf, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+	buf, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +392,7 @@ func TestLossesStay(t *testing.T) {
 	}
 	now := judged
 	open := func() (*buffer.Buffer, *losses) {
-		b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+		b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 // ranUntil makes a store in which one device ran until an hour ago, with the names of those that push.
 func ranUntil(t *testing.T, dir string, last time.Time) *buffer.Buffer {
 	t.Helper()
-	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func ranUntil(t *testing.T, dir string, last time.Time) *buffer.Buffer {
 // missesSince opens a store and returns since when device a misses something.
 func missesSince(t *testing.T, dir string, unset bool) time.Time {
 	t.Helper()
-	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}})
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func pushed(names ...string) []*connection {
 	for i := range sinks {
 		sinks[i] = make([]poller.Sink, 1)
 	}
-	c.poller = poller.New(at, pushes{len(names)}, poller.Options{Sinks: sinks})
+	c.poller = poller.New(at, pushes{len(names)}, poller.Options{Sinks: sinks, RetryMin: time.Second, RetryMax: time.Second})
 	return []*connection{c}
 }
 
@@ -239,7 +239,7 @@ func TestMissingOfASelection(t *testing.T) {
 		c.devices[0].empty = empty
 		at := &drivers.Connection{Devices: []drivers.Device{{Name: "r", Groups: []drivers.Group{{Name: "g", Interval: time.Second}}}}}
 		c.devices = c.devices[:1]
-		c.poller = poller.New(at, pushes{1}, poller.Options{Sinks: [][]poller.Sink{make([]poller.Sink, 1)}, Since: m.since(c.devices, reselected), Log: slog.New(slog.DiscardHandler)})
+		c.poller = poller.New(at, pushes{1}, poller.Options{RetryMin: time.Second, RetryMax: time.Second, Sinks: [][]poller.Sink{make([]poller.Sink, 1)}, Since: m.since(c.devices, reselected), Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := c.poller.Run(ctx); err != nil {

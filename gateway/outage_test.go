@@ -55,7 +55,7 @@ func TestOutageEstimate(t *testing.T) {
 // TestOutageRateOfASmallPlant holds the estimate against a store: where a commit has one small record, the commit
 // itself is most of what is left on disk.
 func TestOutageRateOfASmallPlant(t *testing.T) {
-	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}}) // strict: each record its own commit
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}}) // strict: each record its own commit
 	if err != nil {
 		t.Fatal(err)
 	}

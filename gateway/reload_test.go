@@ -15,6 +15,7 @@ import (
 	"millrace/gateway/command"
 	"millrace/gateway/config"
 	"millrace/gateway/link/mqtt/brokersim"
+	"millrace/gateway/web"
 )
 
 func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
@@ -410,6 +411,9 @@ func TestReloadOfWrites(t *testing.T) {
 	b.polled(5, "a", "b")
 	if err := write(); !errors.Is(err, errRefused) {
 		t.Errorf("over a new connection: %v", err)
+	}
+	if got, want := b.g.Snapshot().Commands, []web.Commands{{Refused: 2}, {Device: "a", Failed: 2}}; !slices.Equal(got, want) { // its counts outlive a reload that keeps its rule
+		t.Errorf("commands %+v, want %+v", got, want)
 	}
 	if made := b.plant.count(b.plant.made); made["a"] != 2 || made["b"] != 1 {
 		t.Errorf("connections made: %v, want a 2 (its timeout changed), b 1", made)

@@ -67,16 +67,13 @@ func (g *Gateway) state() *web.Snapshot {
 		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
-	for i := range st.Destinations {
-		if d := &st.Destinations[i]; !d.Configured && d.Backlog > 0 {
-			s.Absent = append(s.Absent, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name]})
-		}
-	}
+	s.Absent = absentOf(&st, waiting)
 	s.Buffer = g.bufferView(&st)
 	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), now)
 	if p := g.running.page; p != nil {
 		s.Page = web.Page{Connections: p.listener.Open(), Refused: p.listener.Refused()}
 	}
+	s.Commands = g.commandCounts()
 	s.Clock = g.clock.view()
 	s.Certificates = g.certificates()
 	s.Exposures = g.exposures()
@@ -86,6 +83,23 @@ func (g *Gateway) state() *web.Snapshot {
 	s.Judge()
 	g.judge.stamp(s)
 	return s
+}
+
+// absentOf are the destinations that are not in the config and hold records; waiting has their readings.
+func absentOf(st *buffer.Stats, waiting map[string]uint64) (list []web.Absent) {
+	for i := range st.Destinations {
+		if d := &st.Destinations[i]; !d.Configured && d.Backlog > 0 {
+			list = append(list, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name]})
+		}
+	}
+	return list
+}
+
+func (g *Gateway) commandCounts() (list []web.Commands) {
+	for _, c := range g.commands.Stats() {
+		list = append(list, web.Commands(c))
+	}
+	return list
 }
 
 // certificates are those of the destinations and devices. mu is held.

@@ -80,7 +80,7 @@ func (a *account) take(_, payload []byte) {
 	if !m.historical && a.tags >= 3 {
 		answered := uint32(v.hi)<<16 | uint32(v.lo)
 		a.lat = append(a.lat, int32(min(uint32(now.UnixMicro())-answered, 1<<31-1)))
-		if v.scan == d.scan+1 {
+		if d.scan > 0 && v.scan == d.scan+1 {
 			a.gaps = append(a.gaps, int32(answered-d.answered))
 		}
 		d.answered, d.scan = answered, v.scan

@@ -112,3 +112,15 @@ func TestVerdictOnMemoryAfterReloads(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstScanOfALine: a unit that is asked for its first scan again, before any other, counts it once; nothing else counts less.
+func TestFirstScanOfALine(t *testing.T) {
+	shared := new(sharedLine)
+	a, b, own := &scanDevice{shared: shared}, &scanDevice{shared: shared}, &scanDevice{}
+	for _, d := range []*scanDevice{a, a, a, b, b, a, a, b, own, own} {
+		d.begin()
+	}
+	if got, want := [3]uint64{a.scan.Load(), b.scan.Load(), own.scan.Load()}, [3]uint64{3, 2, 2}; got != want {
+		t.Errorf("scans %v, want %v", got, want)
+	}
+}

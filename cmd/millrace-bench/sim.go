@@ -60,7 +60,10 @@ const (
 
 func runSim(n, dead int, line, floats bool, in io.Reader, out io.Writer) error {
 	devices := make([]*scanDevice, n)
-	first := simReport{}
+	first, shared := simReport{}, (*sharedLine)(nil)
+	if line {
+		shared = new(sharedLine)
+	}
 	var s *modbussim.Server
 	for i := range devices {
 		id := uint8(1)
@@ -77,7 +80,7 @@ func runSim(n, dead int, line, floats bool, in io.Reader, out io.Writer) error {
 			return err
 		}
 		defer s.Close()
-		devices[i] = &scanDevice{floats: floats, unit: s.Unit(id)}
+		devices[i] = &scanDevice{floats: floats, shared: shared, unit: s.Unit(id)}
 		devices[i].unit.Fill(devices[i].fill)
 		if i < dead {
 			s.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.OfUnit(id)})
@@ -109,17 +112,37 @@ func answer(in io.Reader, out io.Writer, first simReport, report func() simRepor
 
 // scanDevice answers every register with the number of its present scan. A scan begins when register 0
 // is read. The second and third value are the microsecond of that moment, in halves of 16 bits.
+//
+// On a serial line the gateway makes the first request to a unit after the opening twice, and keeps the last answer
+// (drivers/modbus/DESIGN.md, "Fences"): that is one poll, so it is one scan, as long as no other unit is asked in between. Later
+// scans are one request each, whatever is lost.
 type scanDevice struct {
 	unit   *modbussim.Unit
 	floats bool
+	shared *sharedLine // nil = it has a line of its own
 	scan   atomic.Uint64
 	at     atomic.Uint32
 }
 
+// sharedLine is a serial line with several units, whose requests come one after the other.
+type sharedLine struct{ asked *scanDevice }
+
+// begin begins a scan, unless this is the first one again.
+func (d *scanDevice) begin() {
+	again := false
+	if d.shared != nil {
+		again = d.scan.Load() == 1 && d.shared.asked == d
+		d.shared.asked = d
+	}
+	if !again {
+		d.scan.Add(1)
+	}
+	d.at.Store(uint32(time.Now().UnixMicro()))
+}
+
 func (d *scanDevice) fill(q modbussim.Request, dst []byte) {
 	if q.Addr == 0 {
-		d.scan.Add(1)
-		d.at.Store(uint32(time.Now().UnixMicro()))
+		d.begin()
 	}
 	if d.floats {
 		d.fillFloats(int(q.Addr), dst)
@@ -163,6 +186,7 @@ func startSim(o options, dir string) (*simProcess, error) {
 	}
 	s := &simProcess{cmd: exec.Command(self, "sim", "--driver", o.Driver, "--devices", fmt.Sprint(o.Devices),
 		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind, fmt.Sprintf("--line=%t", o.Line))}
+
 	if o.Security != "none" {
 		s.cmd.Args = append(s.cmd.Args, "--certificate", trustedFile(dir))
 	}

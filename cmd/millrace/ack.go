@@ -14,7 +14,7 @@ import (
 
 // newAck tells the running gateway that a person has seen what was lost.
 func newAck() *cobra.Command {
-	var file, path string
+	var at gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "ack",
 		Short: "Say that you have seen what was lost, or has changed",
@@ -26,11 +26,9 @@ who has seen what, and when.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
-			dir, err := path, error(nil)
-			if dir == "" {
-				if dir, err = storePath(file); dir == "" {
-					return &exitError{exitFailed, err}
-				}
+			dir, err := at.dir()
+			if err != nil {
+				return &exitError{exitFailed, err}
 			}
 			c, err := web.Dial(ctx, dir)
 			if err != nil {
@@ -59,8 +57,7 @@ who has seen what, and when.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	at.register(cmd)
 	return cmd
 }
 

@@ -277,7 +277,7 @@ func TestQuarantineIDs(t *testing.T) {
 
 func TestBufferHeldByAnother(t *testing.T) {
 	dir := makeStore(t, 100)
-	b, err := buffer.Open(dir, buffer.Options{})
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ const healthWait = 4 * time.Second
 
 // newHealth asks a running gateway for its health: the health check of a container without a shell.
 func newHealth() *cobra.Command {
-	var file, path, url string
+	var at gatewayFlags
+	var url string
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running gateway whether it is healthy (for container health checks)",
@@ -41,11 +42,9 @@ nobody answers.`,
 			if url != "" {
 				return askPage(ctx, url, cmd.OutOrStdout())
 			}
-			dir, mistakes := path, error(nil)
+			dir, mistakes := at.look()
 			if dir == "" {
-				if dir, mistakes = storePath(file); dir == "" {
-					return &exitError{exitFailed, elsewhere(file, mistakes)}
-				}
+				return &exitError{exitFailed, elsewhere(at.file, mistakes)}
 			}
 			err := askSocket(ctx, dir, cmd.OutOrStdout())
 			if errors.Is(err, web.ErrNoGateway) {
@@ -54,8 +53,7 @@ nobody answers.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	at.register(cmd)
 	cmd.Flags().StringVar(&url, "url", "", "health page of the gateway, instead of a config")
 	cmd.MarkFlagsMutuallyExclusive("config", "path", "url")
 	return cmd

@@ -14,7 +14,7 @@ import (
 
 // newLearned shows what the running gateway has learned of devices, as lines of a config, or has it forgotten.
 func newLearned() *cobra.Command {
-	var file, path string
+	var at gatewayFlags
 	var reset bool
 	cmd := &cobra.Command{
 		Use:   "learned [DEVICE]",
@@ -32,11 +32,9 @@ what was forgotten, and how many tags, is printed, and is in the log.`,
 			if reset && device == "" {
 				return fmt.Errorf("--reset needs the device whose lines are to be forgotten")
 			}
-			dir, err := path, error(nil)
-			if dir == "" {
-				if dir, err = storePath(file); dir == "" {
-					return &exitError{exitFailed, err}
-				}
+			dir, err := at.dir()
+			if err != nil {
+				return &exitError{exitFailed, err}
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
@@ -46,8 +44,7 @@ what was forgotten, and how many tags, is printed, and is in the log.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	at.register(cmd)
 	cmd.Flags().BoolVar(&reset, "reset", false, "have it forgotten")
 	return cmd
 }

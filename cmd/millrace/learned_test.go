@@ -128,13 +128,14 @@ func (l *lesson) start() {
 			l.t.Errorf("gateway: %v", err)
 		}
 	})
-	l.good(func() bool { return g.Snapshot().Devices[0].Good == g.Snapshot().Devices[0].Tags })
 	l.good(func() bool {
 		c, err := web.Dial(l.t.Context(), l.data)
-		if err == nil {
-			_ = c.Close()
+		if err != nil {
+			return false
 		}
-		return err == nil
+		defer c.Close()
+		s, err := c.Snapshot(l.t.Context())
+		return err == nil && s.Devices[0].Good == s.Devices[0].Tags
 	})
 }
 

@@ -87,11 +87,8 @@ func (f *pkiFlags) pki() (opcua.PKI, error) {
 		return opcua.PKI{Path: f.path}, nil
 	}
 	path, err := config.PKIPath(f.config, protocols(), config.Options{})
-	if _, missing := os.Stat(f.config); errors.Is(missing, fs.ErrNotExist) {
-		if f.chosen() {
-			return opcua.PKI{}, err
-		}
-		return opcua.PKI{Path: "pki"}, nil
+	if _, missing := os.Stat(f.config); errors.Is(missing, fs.ErrNotExist) && f.chosen() {
+		return opcua.PKI{}, err
 	}
 	return opcua.PKI{Path: path}, nil
 }

@@ -30,8 +30,12 @@ func TestDeviceOfARule(t *testing.T) {
 	text, _, _ := strings.Cut(readFile(t, file), "devices:\n")
 	writeFile(t, file, text+fmt.Sprintf(ruledConfig, s.Endpoint()))
 	until(t, "is in force", "reload", "--config", file)
-	told(t, `show values: device "cnc-1" has no tags yet: its rule has not found any`, "values", "--config", file)
-	told(t, `show values: device "cnc-1" has no tags yet: its rule has not found any`, "values", "cnc-1", "--config", file)
+	for _, of := range []string{"table", "json", "csv"} { // the device is seen in each, also among what is bad
+		row := map[string]string{"table": "cnc-1   all                      bad           the rule", "json": `"tag":"","value":null,"quality":"bad","reason":"the rule of group \"all\"`, "csv": `cnc-1,all,,,,bad,"the rule of group ""all""`}[of]
+		told(t, row, "values", "-o", of, "--config", file)
+		told(t, row, "values", "cnc-1", "--bad", "-o", of, "--config", file)
+	}
+	told(t, `device "cnc-1" has no tags yet`, "values", "cnc-1/x", "--config", file)
 	told(t, `device "cnc-1": down since`, "health", "--config", file)
 	for _, name := range []string{"Speed", "Load"} {
 		s.AddPath("/Objects/2:Machine/2:"+name, "", func() any { return 1.5 })

@@ -23,7 +23,7 @@ func TestCheckSeesWhereTheStoreIs(t *testing.T) {
 	}
 	opened := func(path, want, not string) {
 		t.Helper()
-		b, err := buffer.Open(path, buffer.Options{Destinations: []string{"cloud"}})
+		b, err := buffer.Open(path, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 		if err == nil {
 			_ = b.Close()
 		}

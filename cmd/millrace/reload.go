@@ -14,7 +14,7 @@ import (
 )
 
 func newReload() *cobra.Command {
-	var file, path string
+	var at gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "reload --config FILE",
 		Short: "Tell the running gateway to load its config again, and say what changed",
@@ -33,15 +33,13 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
   millrace reload --path /var/lib/millrace`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, mistakes := path, error(nil)
+			dir, mistakes := at.look()
 			if dir == "" {
-				if dir, mistakes = storePath(file); dir == "" {
-					return &exitError{exitFailed, mistakes}
-				}
+				return &exitError{exitFailed, mistakes}
 			}
 			named := ""
-			if path == "" {
-				named = file
+			if at.path == "" {
+				named = at.file
 			}
 			change, err := askReload(cmd.Context(), dir, named)
 			switch {
@@ -56,8 +54,7 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 			return printChange(cmd.OutOrStdout(), change)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&path, "path", "", "directory of the gateway's store, instead of a config")
+	at.register(cmd)
 	return cmd
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +18,9 @@ import (
 
 // valuesFlags say which values to show, and how.
 type valuesFlags struct {
-	file, path, format string
-	watch, bad         bool
+	at         gatewayFlags
+	format     string
+	watch, bad bool
 }
 
 func newValues() *cobra.Command {
@@ -50,8 +50,7 @@ characters; json and csv have all of it.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&f.file, "config", "c", "millrace.yaml", "config file; its buffer.path is where the gateway is asked")
-	cmd.Flags().StringVar(&f.path, "path", "", "directory of the gateway's store, instead of a config")
+	f.at.register(cmd)
 	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on showing each reading as it comes")
 	cmd.Flags().BoolVar(&f.bad, "bad", false, "only readings that are not good")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "table", "table, json (one object a line) or csv")
@@ -64,11 +63,9 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 	if err != nil {
 		return err
 	}
-	dir := f.path
-	if dir == "" {
-		if dir, err = storePath(f.file); dir == "" {
-			return err
-		}
+	dir, err := f.at.dir()
+	if err != nil {
+		return err
 	}
 	c, err := web.Dial(ctx, dir)
 	if err != nil {
@@ -83,7 +80,7 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 		return fmt.Errorf("show values: %w", err)
 	}
 	if len(list) == 0 && !f.bad {
-		return f.tellNone(ctx, c, device)
+		return errors.New("show values: the gateway has none: it has no devices, or is at a reload; try again")
 	}
 	if err := f.tellStates(ctx, c, device); err != nil {
 		return err
@@ -98,22 +95,6 @@ func (f *valuesFlags) show(ctx context.Context, out io.Writer, device, tag strin
 		p.print(v)
 		return p.flush()
 	})
-}
-
-// tellNone returns why there are no values: of a device whose rules have found no tags yet it says so, with its state.
-func (f *valuesFlags) tellNone(ctx context.Context, c *web.Client, device string) error {
-	s, err := c.Snapshot(ctx)
-	if err != nil {
-		return fmt.Errorf("show values: %w", err)
-	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		if (device == "" || d.Name == device) && !slices.ContainsFunc(d.Groups, func(g web.Group) bool { return g.Tags > 0 }) {
-			err := f.tellStates(ctx, c, device)
-			return errors.Join(err, fmt.Errorf("show values: device %q has no tags yet: its rule has not found any", d.Name))
-		}
-	}
-	return errors.New("show values: the gateway has none: it has no devices, or is at a reload; try again")
 }
 
 // tellStates says what is not ok of the devices that are shown, beside the values so that a program can read those.
@@ -226,7 +207,7 @@ func reasonText(v *web.Value) string {
 }
 
 func ageText(v *web.Value) string {
-	if v.Quality == "" {
+	if v.At == 0 {
 		return ""
 	}
 	return web.Span(time.Duration(v.Age * float64(time.Second)))

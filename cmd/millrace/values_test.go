@@ -124,7 +124,7 @@ func TestWatchEnds(t *testing.T) {
 	code, said := make(chan int, 1), make(chan error, 1)
 	go func() { code <- execute([]string{"values", "--watch", "--config", file}, table) }()
 	go func() {
-		f := valuesFlags{path: dir, format: "json", watch: true}
+		f := valuesFlags{at: gatewayFlags{path: dir}, format: "json", watch: true}
 		said <- f.show(t.Context(), lines, "", "")
 	}()
 	for range 3 { // what was there, and two that came
@@ -170,7 +170,7 @@ func TestValuesOfAnUnknownName(t *testing.T) {
 	} {
 		device, tag, _ := strings.Cut(name, "/")
 		for _, f := range []valuesFlags{{}, {bad: true}, {watch: true}} {
-			f.path, f.format = dir, "table"
+			f.at.path, f.format = dir, "table"
 			if err := f.show(t.Context(), &bytes.Buffer{}, device, tag); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("values %s, %+v: %v; want %q", name, f, err, want)
 			}

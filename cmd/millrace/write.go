@@ -56,14 +56,19 @@ func (f *gatewayFlags) register(cmd *cobra.Command) {
 
 // dir returns the directory of its store. A config with mistakes may still say it.
 func (f *gatewayFlags) dir() (string, error) {
+	dir, mistakes := f.look()
+	if dir == "" {
+		return "", mistakes
+	}
+	return dir, nil
+}
+
+// look is dir with the mistakes of the config, whether it says the directory or not ("").
+func (f *gatewayFlags) look() (dir string, mistakes error) {
 	if f.path != "" {
 		return f.path, nil
 	}
-	dir, err := storePath(f.file)
-	if dir == "" {
-		return "", err
-	}
-	return dir, nil
+	return storePath(f.file)
 }
 
 func write(ctx context.Context, dir, name, value string) (*web.Written, error) {
@@ -90,14 +95,16 @@ func tellUnknown(ctx context.Context, c *web.Client, device, tag string, refused
 		return err
 	}
 	list, err := c.Values(ctx, device, "", false)
-	if err != nil || len(list) == 0 {
+	if err != nil {
 		return refused
 	}
 	var names []string
 	for i := range list {
-		names = append(names, list[i].Tag)
+		if list[i].Tag != "" {
+			names = append(names, list[i].Tag)
+		}
 	}
-	if slices.Contains(names, tag) {
+	if len(names) == 0 || slices.Contains(names, tag) {
 		return refused
 	}
 	return fmt.Errorf("device %q has no tag %q; %s", device, tag, meant(tag, names, "millrace values "+device))

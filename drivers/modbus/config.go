@@ -57,13 +57,13 @@ func (s *settings) forbids(t table, first, last uint32) bool {
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "unit", Example: "1", Help: "unit id behind the url, 0 to 255; default 1"},
-		{Name: "max_registers", Example: "125", Help: "most registers in one request, 1 to 125; default 125, less is learned"},
+		{Name: "unit", Example: "1", Help: fmt.Sprintf("unit id behind the url, 0 to 255; default %d", defaultUnit)},
+		{Name: "max_registers", Example: "125", Help: fmt.Sprintf("most registers in one request, 1 to 125; default %d, less is learned", defaultMaxRegisters)},
 		{Name: "max_bits", Example: "2000", Help: "most coils or discrete inputs in one request, 1 to 2000; default 16 for each of max_registers, less is learned"},
-		{Name: "max_gap", Example: "50", Help: "registers nobody asked for that are read across rather than making another request, 0 to 124; default 50, on a serial line what its speed makes worth it, behind a network with one 16; less is learned"},
+		{Name: "max_gap", Example: "50", Help: fmt.Sprintf("registers nobody asked for that are read across rather than making another request, 0 to 124; default %d, on a serial line what its speed makes worth it, behind a network with one %d; less is learned", defaultMaxGap, gapBehindSerial)},
 		{Name: "forbidden", Example: "holding:40-49", Help: "registers that no request may touch, for example holding:40-49, coil:7"},
 		{Name: "order", Example: "ABCD", Help: "byte order of numbers of two or more registers: ABCD, BADC, CDAB or DCBA; default ABCD"},
-		{Name: "retries", Example: "1", Help: "how often a request without an answer is made again, 0 to 5, while the device answers otherwise (one that answers nothing any more is asked twice whatever this says); default 1"},
+		{Name: "retries", Example: "1", Help: fmt.Sprintf("how often a request without an answer is made again, 0 to 5, while the device answers otherwise (one that answers nothing any more is asked twice whatever this says); default %d", defaultRetries)},
 		{Name: "accept_unit", Example: "any", Help: "unit id, or any, that is taken in answers besides the right one; default none"},
 		{Name: "accept_transaction_id", Example: "0", Help: "transaction id, or any, that is taken in answers besides the right one; default none"},
 		{Name: "invalid", Example: `"int16:0x8000, float32:nan"`, Help: "raw values that mean not available, by type: int16:0x8000, uint16:0xffff, float32:nan; or sunspec for all of its"},
@@ -251,7 +251,7 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 		l.endpoint = e
 	}
 	l.several = slices.ContainsFunc(c.Devices, func(d drivers.Device) bool {
-		return cmp.Or(d.Options["unit"], "1") != cmp.Or(c.Devices[0].Options["unit"], "1")
+		return unitOf(d.Options) != unitOf(c.Devices[0].Options)
 	})
 	given := map[string]string{}
 	maps.Copy(given, c.Options)
@@ -275,6 +275,11 @@ func (l *link) parse(c *drivers.Connection, r *reporter) {
 	l.setSpares(c, r)
 	r.device = 0
 	l.set(given, r)
+}
+
+// unitOf is the unit of a device as its options write it.
+func unitOf(options map[string]string) string {
+	return cmp.Or(options["unit"], strconv.Itoa(defaultUnit))
 }
 
 func (l *link) set(given map[string]string, r *reporter) {

@@ -75,9 +75,6 @@ func newDriver(c *drivers.Connection, now func() time.Time) (*driver, error) {
 	for i := range c.Devices {
 		r.device, r.group, r.tag = i, -1, -1
 		u := &unit{settings: parseDevice(&c.Devices[i], &d.link, r), timeout: c.Devices[i].Timeout}
-		if u.timeout <= 0 {
-			u.timeout = time.Second
-		}
 		d.units = append(d.units, u)
 		for j := range c.Devices[i].Groups {
 			r.group = j

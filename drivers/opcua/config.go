@@ -59,7 +59,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
 		{Name: "backfill", Example: "history", Help: "history: after an outage, also one of the gateway, ask the server for what it kept meanwhile; off (default)"},
 		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
-		{Name: "queue_size", Example: "10", Help: "values of a tag that the server keeps while they wait to be sent, 1 to 10000 (default 10)"},
+		{Name: "queue_size", Example: "10", Help: fmt.Sprintf("values of a tag that the server keeps while they wait to be sent, 1 to %d (default %d)", maxQueue, defaultQueue)},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
 		{Name: "namespaces", Example: "2=urn:machine 3=urn:tools", Help: "what the namespace indexes in addresses stand for, so that it is noticed when the server changes that (default: what they stood for at the first connect)"},
@@ -208,9 +208,7 @@ func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend
 	if s.policy != nil && s.policy.Insecure && !s.insecure {
 		fail("security_policy", fmt.Sprintf("security_policy %s has been withdrawn: it can be broken", s.policy.Name), "choose another, or add allow_insecure: true")
 	}
-	if s.pki.Path = o["pki"]; s.pki.Path == "" {
-		s.pki.Path = "pki"
-	}
+	s.pki.Path = o["pki"]
 	if name := o["server_name"]; name != "" {
 		s.serverName = name
 	}
@@ -302,7 +300,7 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 	if v := o["queue_size"]; v != "" {
 		n, err := parseDecimal(v, 16)
 		if err != nil || n < 1 || n > maxQueue {
-			fail("queue_size", fmt.Sprintf("queue_size %q is not a number from 1 to %d", v, maxQueue), "remove it to have 10")
+			fail("queue_size", fmt.Sprintf("queue_size %q is not a number from 1 to %d", v, maxQueue), fmt.Sprintf("remove it to have %d", defaultQueue))
 		}
 		s.queue = int(n)
 	}

@@ -47,10 +47,10 @@ func ruleOptions() []drivers.Option {
 		{Name: ruleOption, Example: "/Objects/2:Machine", Help: "node id, or browse path from the Root folder on, each name with its namespace, of a node: the variables below it are tags of this group, beside those listed; found at each connect, and when the server says that its nodes have changed"},
 		{Name: "browse_include", List: true, Example: "*.Speed, *.Temperature", Help: "with browse: only variables whose path below the node is like one of these, commas between, * is any text, ? any character, capitals or not (default: all)"},
 		{Name: "browse_exclude", List: true, Example: "Diagnostics, *.Raw", Help: "with browse: not those whose path is like one of these, commas between, nor what is below them"},
-		{Name: "browse_depth", Example: "5", Help: "with browse: levels below the node, 1 to 32 (default 5)"},
+		{Name: "browse_depth", Example: "5", Help: fmt.Sprintf("with browse: levels below the node, 1 to %d (default %d)", maxDepth, defaultDepth)},
 		{Name: "browse_types", List: true, Example: "float64, Int32", Help: "with browse: only variables of these data types, by the name of a tag's type or by OPC UA's (default: all)"},
 		{Name: "browse_classes", List: true, Example: "variable, property", Help: "with browse: variable, property (what says something of another node), or both (default variable)"},
-		{Name: "browse_max", Example: "1000", Help: "with browse: tags at most, 1 to 20000 (default 1000)"},
+		{Name: "browse_max", Example: "1000", Help: fmt.Sprintf("with browse: tags at most, 1 to %d (default %d)", maxSelected, defaultSelected)},
 	}
 }
 

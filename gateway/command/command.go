@@ -67,12 +67,12 @@ const (
 	logged   = 64               // bytes of a foreign text that go to the log
 )
 
-// Stats count the commands of one tag or method. One without a device counts those that named nothing that a rule allows.
+// Stats count the commands to one device that the rules name. One without a device counts those to others.
 type Stats struct {
-	Device, Tag, Method string
-	Done                uint64 // the device confirmed
-	Refused             uint64 // by us: nothing was sent
-	Failed              uint64 // refused by the device, not reached, or not known
+	Device  string
+	Done    uint64 // the device confirmed
+	Refused uint64 // by us: nothing was sent
+	Failed  uint64 // refused by the device, not reached, or not known
 }
 
 // Router decides, writes and calls. Its methods may be called from any goroutine.
@@ -83,7 +83,7 @@ type Router struct {
 	mu      sync.Mutex
 	targets map[key]*target
 	queues  map[string]*queue // by device
-	strange uint64            // commands that named nothing that a rule allows
+	stats   map[string]*Stats // by device, as the rules name them; "" = all others
 }
 
 type key struct{ device, tag, method string }
@@ -96,9 +96,8 @@ type target struct {
 
 // account is what outlives a reload. The router's lock guards it.
 type account struct {
-	left  float64 // commands that the rate allows now
-	last  time.Time
-	stats Stats
+	left float64 // commands that the rate allows now
+	last time.Time
 }
 
 // queue lets one command at a time through to a device.
@@ -109,30 +108,30 @@ type queue struct {
 
 // New returns a router that allows nothing yet.
 func New(log *slog.Logger) *Router {
-	return &Router{log: log, now: time.Now, targets: map[key]*target{}, queues: map[string]*queue{}}
+	return &Router{log: log, now: time.Now, targets: map[key]*target{}, queues: map[string]*queue{}, stats: map[string]*Stats{"": {}}}
 }
 
-// Set replaces what may be written and called. A tag or method that stays keeps its count and its rate; a command that waits is judged again by
+// Set replaces what may be written and called. A tag or method that stays keeps its rate, a device its counts; a command that waits is judged again by
 // the new rules when its turn comes.
 func (r *Router) Set(list []Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	targets, queues := make(map[key]*target, len(list)), map[string]*queue{}
+	targets, queues, stats := make(map[key]*target, len(list)), map[string]*queue{}, map[string]*Stats{"": r.stats[""]}
 	for i := range list {
 		rule := &list[i].Rule
 		k := key{rule.Device, rule.Tag, rule.Method}
-		t := &target{Target: list[i], account: &account{left: float64(rule.Count), stats: Stats{Device: k.device, Tag: k.tag, Method: k.method}}}
+		t := &target{Target: list[i], account: &account{left: float64(rule.Count)}}
 		if was := r.targets[k]; was != nil {
 			t.account = was.account
 			t.left = min(t.left, float64(rule.Count))
 		}
 		if t.queue = queues[k.device]; t.queue == nil {
 			t.queue = r.queueOf(k.device)
-			queues[k.device] = t.queue
+			queues[k.device], stats[k.device] = t.queue, cmp.Or(r.stats[k.device], &Stats{Device: k.device})
 		}
 		targets[k] = t
 	}
-	r.targets, r.queues = targets, queues
+	r.targets, r.queues, r.stats = targets, queues, stats
 }
 
 // queueOf returns the queue that commands of the device may wait in already, or a new one.
@@ -143,20 +142,15 @@ func (r *Router) queueOf(device string) *queue {
 	return &queue{turn: make(chan struct{}, 1), wait: make(chan struct{}, queued)}
 }
 
-// Stats returns the counts of everything that may be written or called, by device, tag and method.
+// Stats returns the counts of each device that the rules name, by its name, and before them of all others.
 func (r *Router) Stats() []Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := make([]Stats, 0, len(r.targets)+1)
-	if r.strange > 0 {
-		list = append(list, Stats{Refused: r.strange})
+	list := make([]Stats, 0, len(r.stats))
+	for _, s := range r.stats {
+		list = append(list, *s)
 	}
-	for _, t := range r.targets {
-		list = append(list, t.stats)
-	}
-	slices.SortFunc(list, func(a, b Stats) int {
-		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Method, b.Method))
-	})
+	slices.SortFunc(list, func(a, b Stats) int { return cmp.Compare(a.Device, b.Device) })
 	return list
 }
 
@@ -172,31 +166,31 @@ func (r *Router) do(ctx context.Context, q *Request, act func(context.Context, *
 	start := r.now()
 	t, err := r.admit(q)
 	if err != nil {
-		r.count(t, func(s *Stats) { s.Refused++ })
+		r.count(q.Device, func(s *Stats) { s.Refused++ })
 		return r.no("command refused", q, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	leave, err := t.queue.enter(ctx)
 	if err != nil {
-		r.count(t, func(s *Stats) { s.Refused++ })
+		r.count(q.Device, func(s *Stats) { s.Refused++ })
 		return r.no("command refused", q, err)
 	}
 	defer leave()
 	now, err := r.find(q) // the rules may have changed while it waited
 	if err != nil {
-		r.count(t, func(s *Stats) { s.Refused++ })
+		r.count(q.Device, func(s *Stats) { s.Refused++ })
 		return r.no("command refused", q, err)
 	}
 	switch err := act(ctx, now); {
 	case errors.Is(err, ErrValue), errors.Is(err, ErrNotAllowed): // by the type that the device says
-		r.count(t, func(s *Stats) { s.Refused++ })
+		r.count(q.Device, func(s *Stats) { s.Refused++ })
 		return r.no("command refused", q, err)
 	case err != nil:
-		r.count(t, func(s *Stats) { s.Failed++ })
+		r.count(q.Device, func(s *Stats) { s.Failed++ })
 		return r.no("command failed", q, err)
 	}
-	r.count(t, func(s *Stats) { s.Done++ })
+	r.count(q.Device, func(s *Stats) { s.Done++ })
 	r.log.Info("command done", append(q.attrs(), "took", r.now().Sub(start).Round(time.Millisecond))...)
 	return nil
 }
@@ -225,15 +219,11 @@ func clip(s string) string {
 	return s[:logged] + "…"
 }
 
-// count counts a command for its target, nil = it named none.
-func (r *Router) count(t *target, f func(*Stats)) {
+// count counts a command to a device, which may be one that nobody knows.
+func (r *Router) count(device string, f func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t == nil {
-		r.strange++
-		return
-	}
-	f(&t.stats)
+	f(cmp.Or(r.stats[device], r.stats[""]))
 }
 
 // admit finds the target, checks the value, and takes one command out of what the rate allows.

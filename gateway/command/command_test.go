@@ -176,7 +176,7 @@ func TestAsked(t *testing.T) {
 		r.Set([]Target{{Rule: Rule{Device: "press", Tag: "speed", Min: 0, Max: 100, Ranged: true, Count: 1, Per: time.Second}, Group: drivers.Ref{Group: 1}, Index: 2, Asks: true, Do: do(m)}})
 		err := r.Write(t.Context(), Request{Device: "press", Tag: "speed", Value: c.value})
 		got, failed := fmt.Sprint(m.got, err), c.err != nil || c.fails != nil
-		if c.err != nil && !errors.Is(err, c.err) || !strings.Contains(got, c.want) || failed != (err != nil) || failed != (len(m.got) == 0) || r.Stats()[0].Refused != c.refused {
+		if c.err != nil && !errors.Is(err, c.err) || !strings.Contains(got, c.want) || failed != (err != nil) || failed != (len(m.got) == 0) || r.Stats()[1].Refused != c.refused {
 			t.Errorf("%s: %s, want %s; %+v", c.name, got, c.want, r.Stats())
 		}
 	}
@@ -229,7 +229,10 @@ func TestNothingUnnamed(t *testing.T) {
 	if n := strings.Count(log.String(), "\n"); n != 3 || !strings.Contains(log.String(), `from="a person"`) {
 		t.Errorf("the log has %d lines:\n%s", n, log.String())
 	}
-	want := []Stats{{Refused: 1}, {Device: "a", Tag: "on", Failed: 1}, {Device: "b", Tag: "on", Failed: 1}}
+	if err := r.Write(t.Context(), Request{Device: "c", Tag: "on", Value: "true"}); !errors.Is(err, ErrNotAllowed) {
+		t.Errorf("a device without a rule: %v", err)
+	}
+	want := []Stats{{Refused: 1}, {Device: "a", Refused: 1, Failed: 1}, {Device: "b", Failed: 1}}
 	if got := r.Stats(); !slices.Equal(got, want) {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
@@ -308,7 +311,7 @@ func TestReloadWhileWaiting(t *testing.T) {
 		r.Set([]Target{allowBool("a", "x", do(m))})
 		ask("x", nil)
 		wg.Wait()
-		if want := []Stats{{Device: "a", Tag: "x", Done: 2}}; !slices.Equal(r.Stats(), want) {
+		if want := []Stats{{}, {Device: "a", Done: 2, Refused: 1}}; !slices.Equal(r.Stats(), want) {
 			t.Errorf("stats %+v, want %+v", r.Stats(), want)
 		}
 	})

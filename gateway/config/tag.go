@@ -355,7 +355,7 @@ func reportKeys[T any](of func(*T) *reporting) []key[T] {
 			get:  shown((*TagReport).deadband),
 			form: form{schema: schema{"type": []string{"number", "string"}}}}},
 		// The default is long enough to save nearly all of the traffic, short enough that a reader tells "unchanged" from "dead" within minutes.
-		{name: "heartbeat", show: "10m", help: "with report: on-change. Report at least this often, 0 = never; 10m by default", kind: kind[T]{
+		{name: "heartbeat", show: "10m", help: "with report: on-change. Report at least this often, 0 = never; " + formatDuration(defaultHeartbeat) + " by default", kind: kind[T]{
 			set: func(l *loader, f field, t *T) bool {
 				r := of(t)
 				if !l.duration(f, &r.heartbeat, true, minInterval, maxHeartbeat) {

@@ -67,7 +67,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 	t.Helper()
 	start := time.Now()
 	f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
-	o := Options{Refusals: f.shared, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
+	o := Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Refusals: f.shared, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
 		Pasts: [][]Sink{{func(_ time.Time, readings []telemetry.Reading) error {
 			for i := range readings {
 				seconds = append(seconds, (readings[i].Time-start.Add(f.ahead).UnixMicro())/1e6)
@@ -286,7 +286,7 @@ func TestMissing(t *testing.T) {
 				f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
 				sink := func(time.Time, []telemetry.Reading) error { return nil }
 				start := time.Now()
-				p := New(f.conn, f, Options{Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{sink}}, Pasts: [][]Sink{{sink}},
+				p := New(f.conn, f, Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{sink}}, Pasts: [][]Sink{{sink}},
 					Since: func(int) (time.Time, string) { return start.Add(-2 * time.Hour), "" }})
 				done := make(chan error)
 				go func() { done <- p.Run(t.Context()) }()

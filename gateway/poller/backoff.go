@@ -14,12 +14,6 @@ type limits struct{ least, most, there time.Duration }
 const thereRetry = 2 * time.Second
 
 func newLimits(least, most time.Duration) limits {
-	if least <= 0 {
-		least = 500 * time.Millisecond
-	}
-	if most <= 0 {
-		most = 30 * time.Second
-	}
 	most = max(least, most)
 	return limits{least: least, most: most, there: min(most, max(least, thereRetry))}
 }

@@ -147,7 +147,7 @@ func TestBackAfterAFreeze(t *testing.T) {
 // TestRetryOptions bound every wait.
 func TestRetryOptions(t *testing.T) {
 	for _, c := range []struct{ least, most, wantLeast, wantMost, wantThere time.Duration }{
-		{0, 0, 500 * time.Millisecond, 30 * time.Second, 2 * time.Second},
+		{500 * time.Millisecond, 30 * time.Second, 500 * time.Millisecond, 30 * time.Second, 2 * time.Second},
 		{time.Second, 5 * time.Second, time.Second, 5 * time.Second, 2 * time.Second},
 		{100 * time.Millisecond, time.Second, 100 * time.Millisecond, time.Second, time.Second},
 		{10 * time.Second, time.Minute, 10 * time.Second, time.Minute, 10 * time.Second},

@@ -49,7 +49,7 @@ func TestFortyNineBesideADeadOne(t *testing.T) {
 				if i < 49 {
 					f.before = late.of(interval)
 				}
-				p := New(f.conn, f, Options{Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}}, Buffers: shared, Enter: enter, Log: slog.New(slog.DiscardHandler)})
+				p := New(f.conn, f, Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}}, Buffers: shared, Enter: enter, Log: slog.New(slog.DiscardHandler)})
 				wg.Go(func() {
 					if err := p.Run(ctx); err != nil {
 						t.Error(err)

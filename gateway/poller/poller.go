@@ -37,8 +37,7 @@ type Options struct {
 	// Each attempt to connect begins with Enter, which may refuse it, and ends with leave. Nil refuses none.
 	Enter func() (leave func(), err error)
 
-	// Bounds of the wait before the next attempt; 0 = 500 ms and 30 s. Short at first because most losses are brief;
-	// the last is what an operator who has just plugged a cable in will wait for.
+	// Bounds of the wait before the next attempt, > 0.
 	RetryMin, RetryMax time.Duration
 
 	// Since returns from when on what a device pushes may be missing, because it was not heard before Run, and why, in words. That is told and asked for; without

@@ -17,6 +17,9 @@ import (
 	"millrace/drivers/telemetry"
 )
 
+// The waits between two attempts to connect, where a test does not say others.
+const usualRetryMin, usualRetryMax = 500 * time.Millisecond, 30 * time.Second
+
 // fake is a driver whose link, devices and speed a test turns by hand.
 type fake struct {
 	log       bytes.Buffer
@@ -175,7 +178,7 @@ func run(t *testing.T, d fakes, length time.Duration, intervals []time.Duration,
 		}})
 	}
 	f.conn = c
-	p := New(c, d, Options{Sinks: sinks, Beats: f.beats, Enter: f.enter, Gaps: f.gaps, Since: f.since, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
+	p := New(c, d, Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Sinks: sinks, Beats: f.beats, Enter: f.enter, Gaps: f.gaps, Since: f.since, Details: func(_ drivers.Ref, all []telemetry.Details) { f.told = all },
 		Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()

@@ -206,7 +206,7 @@ func TestOneTurnOfAFlood(t *testing.T) {
 			{Name: "pushes", Groups: []drivers.Group{{Interval: time.Second, Tags: make([]telemetry.Tag, 1)}}},
 			{Name: "polled", Groups: []drivers.Group{{Interval: time.Second, Tags: make([]telemetry.Tag, 1)}}}}}
 		f.conn = c
-		p := New(c, f, Options{Log: slog.New(slog.DiscardHandler), Sinks: [][]Sink{
+		p := New(c, f, Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Log: slog.New(slog.DiscardHandler), Sinks: [][]Sink{
 			{func(_ time.Time, rs []telemetry.Reading) error { pushes += len(rs); return nil }},
 			{func(time.Time, []telemetry.Reading) error { polls++; return nil }}}})
 		p.connected(p.dial(t.Context()))

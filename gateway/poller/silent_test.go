@@ -36,7 +36,7 @@ func (l *silentLine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Re
 // goodPolls polls every second for so long, a unit for each number of groups, and returns when the one unit was read.
 func (l *silentLine) goodPolls(t *testing.T, unit int, groups []int, answered []bool, length time.Duration) (good []time.Duration) {
 	t.Helper()
-	start, o := time.Now(), Options{Answered: answered, Log: slog.New(slog.DiscardHandler)}
+	start, o := time.Now(), Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Answered: answered, Log: slog.New(slog.DiscardHandler)}
 	l.conn = &drivers.Connection{}
 	for i, n := range groups {
 		l.conn.Devices = append(l.conn.Devices, drivers.Device{Name: fmt.Sprint("unit-", i), Groups: make([]drivers.Group, n)})

@@ -282,7 +282,7 @@ func (l *lockedLog) String() string {
 
 func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	b, err := buffer.Open(storeDir(t)+"/store", buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Second})
+	b, err := buffer.Open(storeDir(t)+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}, CommitInterval: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,7 @@ func TestValuesThroughTheSocket(t *testing.T) {
 
 // TestWatchThroughTheSocket: a watcher gets what it wants to see and nothing else, until it has enough.
 func TestWatchThroughTheSocket(t *testing.T) {
-	f := &fake{}
+	f := &fake{snap: &Snapshot{}}
 	var g *values.Group
 	f.table, g = plantTable()
 	c := client(t, serve(t, f))
@@ -210,7 +210,7 @@ func put(ctx context.Context, g *values.Group) {
 
 // TestWatchEndsWithTheGateway: the client is not left waiting.
 func TestWatchEndsWithTheGateway(t *testing.T) {
-	f := &fake{}
+	f := &fake{snap: &Snapshot{}}
 	var g *values.Group
 	f.table, g = plantTable()
 	ctx, cancel := context.WithCancel(t.Context())

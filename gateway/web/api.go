@@ -97,7 +97,7 @@ func NewResult(name, typ, reason string, v telemetry.Value) Result {
 type Value struct {
 	Device  string  `json:"device"`
 	Group   string  `json:"group"`
-	Tag     string  `json:"tag"`
+	Tag     string  `json:"tag"` // "" = the group has none, because its rule selects nothing
 	Unit    string  `json:"unit,omitempty"`
 	Value   any     `json:"value"`   // null when there is none; a Client gives a number as json.Number
 	Quality string  `json:"quality"` // good, uncertain, bad; "" = not read yet
@@ -175,14 +175,11 @@ func (s *views) serveValues(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 32<<10)
-	now, sep := time.Now(), byte('[')
-	s.g.Values().Each(want.Device, want.Tag, func(e *values.Entry) bool {
-		if want.Bad && (e.At == 0 || e.Reading.Quality == telemetry.Good) {
-			return true
-		}
+	sep := byte('[')
+	s.eachValue(want, func(v *Value) bool {
 		_ = out.WriteByte(sep)
 		sep = ','
-		b, err := json.Marshal(valueOf(e, now))
+		b, err := json.Marshal(v)
 		if err == nil {
 			_, err = out.Write(b)
 		}
@@ -193,6 +190,30 @@ func (s *views) serveValues(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = out.WriteString("]\n")
 	_ = out.Flush() // a reader that went away is no concern of ours
+}
+
+// eachValue calls yield with each value that is wanted, and with each group without tags, until it returns false.
+func (s *views) eachValue(want values.Want, yield func(*Value) bool) {
+	now, none := time.Now(), untaggedOf(s.snapshot(), want)
+	all := func(list []Value) bool {
+		for i := range list {
+			if !yield(&list[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	more := true
+	s.g.Values().Each(want.Device, want.Tag, func(e *values.Entry) bool {
+		if more = all(none.before(e.Device, e.Group)); more && !(want.Bad && (e.At == 0 || e.Reading.Quality == telemetry.Good)) {
+			v := valueOf(e, now)
+			more = yield(&v)
+		}
+		return more
+	})
+	if more {
+		all(none)
+	}
 }
 
 // maxSilence is how long a watch says nothing: then an empty line shows that it lives.

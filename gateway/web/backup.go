@@ -66,7 +66,7 @@ func (c *Client) Backup(ctx context.Context, file func(name string, size int64, 
 			err = file(h.Name, h.Size, in)
 		}
 		if err != nil {
-			return fmt.Errorf("back up the store of the gateway that runs on %q: %w", c.dir, err)
+			return fmt.Errorf("back up the store of %s: %w", c.name, err)
 		}
 	}
 }

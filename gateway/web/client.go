@@ -33,10 +33,16 @@ type waits struct {
 	idle   time.Duration // between two bytes of a long one
 }
 
-// Client asks the gateway that runs on a store, through the socket in the store's directory. It is a Store, too.
+// clientWaits: a reload of a large config takes some seconds; a long answer shows life every maxSilence.
+var clientWaits = waits{dial: 3 * time.Second, answer: 30 * time.Second, idle: time.Minute}
+
+// Client asks a running gateway: through the socket in its store's directory, where it has the whole API and is a Store, too, or
+// at the page's address, which only shows.
 type Client struct {
-	http *http.Client
-	dir  string
+	http    *http.Client
+	network string
+	address string // the socket's path, or the page's host:port
+	name    string // of the gateway in errors
 }
 
 // ErrNoGateway means that nobody answers at a store's local endpoint.
@@ -56,27 +62,52 @@ func (r *Refusal) Error() string { return r.Text }
 
 // Dial returns a client of the gateway that runs on the store in dir. Errors: ErrNoGateway.
 func Dial(ctx context.Context, dir string) (*Client, error) {
-	// a reload of a large config takes some seconds; a long answer shows life every maxSilence
-	return dial(ctx, dir, waits{dial: 3 * time.Second, answer: 30 * time.Second, idle: time.Minute})
+	return dial(ctx, dir, clientWaits)
 }
 
 func dial(ctx context.Context, dir string, wait waits) (*Client, error) {
 	path := filepath.Join(dir, socketName)
-	var d net.Dialer
-	look := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "unix", path) }
-	conn, err := reach(ctx, wait.dial, look)
-	if err != nil {
+	c := newClient("unix", path, fmt.Sprintf("the gateway that runs on %q", dir), wait)
+	if err := c.look(ctx, wait.dial); err != nil {
 		return nil, fmt.Errorf("%w at %q (%w); is it running, is this its store, and are you its user?", ErrNoGateway, path, err)
 	}
-	_ = conn.Close()
+	return c, nil
+}
+
+// DialPage returns a client of the gateway whose page is at a host:port; it refuses what changes something. Errors: ErrNoGateway.
+func DialPage(ctx context.Context, address string) (*Client, error) {
+	c := newClient("tcp", address, fmt.Sprintf("the gateway at %q", address), clientWaits)
+	if err := c.look(ctx, clientWaits.dial); err != nil {
+		return nil, fmt.Errorf("%w at %q (%w); is it running, and is this the address of its page?", ErrNoGateway, address, err)
+	}
+	return c, nil
+}
+
+func newClient(network, address, name string, wait waits) *Client {
+	c := &Client{network: network, address: address, name: name}
 	open := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := reach(ctx, wait.dial, look)
+		conn, err := c.reach(ctx, wait.dial)
 		if err != nil {
 			return nil, err
 		}
 		return &idleConn{conn, wait.idle}, nil
 	}
-	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{DialContext: open, ResponseHeaderTimeout: wait.answer}}}, nil
+	c.http = &http.Client{Transport: &http.Transport{DialContext: open, ResponseHeaderTimeout: wait.answer}}
+	return c
+}
+
+// look says whether somebody answers.
+func (c *Client) look(ctx context.Context, wait time.Duration) error {
+	conn, err := c.reach(ctx, wait)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
+func (c *Client) reach(ctx context.Context, wait time.Duration) (net.Conn, error) {
+	var d net.Dialer
+	return reach(ctx, wait, func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, c.network, c.address) })
 }
 
 // reach waits so long for a connection, and a quarter longer: where the disk hangs on which the socket lies, not even a context ends the look for it.
@@ -154,7 +185,7 @@ func (c *Client) Trace(ctx context.Context, device string, f func(*Exchange) err
 	return c.stream(ctx, "trace", url.Values{"device": {device}}, func(line []byte) error {
 		var e Exchange
 		if err := json.Unmarshal(line, &e); err != nil {
-			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+			return fmt.Errorf("read the answer of %s: %w", c.name, err)
 		}
 		return f(&e)
 	})
@@ -186,7 +217,7 @@ func (c *Client) Watch(ctx context.Context, device, tag string, bad bool, f func
 	return c.stream(ctx, "values", q, func(line []byte) error {
 		var v Value
 		if err := decode(bytes.NewReader(line), &v); err != nil {
-			return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+			return fmt.Errorf("read the answer of %s: %w", c.name, err)
 		}
 		return f(&v)
 	})
@@ -213,18 +244,14 @@ func (c *Client) stream(ctx context.Context, path string, q url.Values, f func(l
 		return ErrStopped
 	}
 	if err := in.Err(); err != nil {
-		return fmt.Errorf("the gateway that runs on %q: %w", c.dir, err)
+		return fmt.Errorf("%s: %w", c.name, err)
 	}
 	return nil
 }
 
 // stopped reports whether no gateway runs any more: an answer that ends does not tell why.
 func (c *Client) stopped(ctx context.Context) bool {
-	again, err := Dial(ctx, c.dir)
-	if err == nil {
-		_ = again.Close()
-	}
-	return err != nil && ctx.Err() == nil
+	return c.look(ctx, clientWaits.dial) != nil && ctx.Err() == nil
 }
 
 // Close ends the client.
@@ -235,13 +262,13 @@ func (c *Client) Close() error {
 
 // ask sends a request and returns the answer, or the gateway's own words for why not.
 func (c *Client) ask(ctx context.Context, method, path string, values url.Values) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://millrace/api/v1/"+path+"?"+values.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost/api/v1/"+path+"?"+values.Encode(), nil)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask the gateway that runs on %q: %w; if it does not answer, look at its log, or restart it: what it keeps is on disk", c.dir, err)
+		return nil, fmt.Errorf("ask %s: %w; if it does not answer, look at its log, or restart it: what it keeps is on disk", c.name, err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
@@ -249,7 +276,7 @@ func (c *Client) ask(ctx context.Context, method, path string, values url.Values
 	defer resp.Body.Close()
 	var f failure
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f); err != nil || f.Error == "" {
-		return nil, fmt.Errorf("the gateway that runs on %q answers %s", c.dir, resp.Status)
+		return nil, fmt.Errorf("%s answers %s", c.name, resp.Status)
 	}
 	return nil, &Refusal{resp.StatusCode, f.Error}
 }
@@ -261,7 +288,7 @@ func (c *Client) get(ctx context.Context, method, path string, values url.Values
 	}
 	defer resp.Body.Close()
 	if err := decode(io.LimitReader(resp.Body, maxAnswer), v); err != nil {
-		return fmt.Errorf("read the answer of the gateway that runs on %q: %w", c.dir, err)
+		return fmt.Errorf("read the answer of %s: %w", c.name, err)
 	}
 	return nil
 }
@@ -358,7 +385,7 @@ func (c *Client) lines(ctx context.Context, path string, values url.Values, f fu
 	defer resp.Body.Close()
 	report, err := readLines(resp.Body, f)
 	if err != nil {
-		err = fmt.Errorf("from the gateway that runs on %q: %w", c.dir, err)
+		err = fmt.Errorf("from %s: %w", c.name, err)
 	}
 	return report, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -235,4 +236,34 @@ func TestReach(t *testing.T) {
 			t.Errorf("a look that ends with its context: %v", err)
 		}
 	})
+}
+
+// TestClientOfThePage: at the page's address the same client sees all that is to be seen there, and changes nothing.
+func TestClientOfThePage(t *testing.T) {
+	f := newFake(t, 3)
+	l, err := Listen(t.Context(), "127.0.0.1:0", Bounds{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, l, Handler(f, l.Most()), slog.New(slog.DiscardHandler)) }()
+	c, err := DialPage(t.Context(), l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if s, err := c.Snapshot(t.Context()); err != nil || s.Gateway != f.snap.Gateway || len(s.Devices) != len(f.snap.Devices) {
+		t.Errorf("snapshot: %+v, %v", s, err)
+	}
+	if _, err := c.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("a reload at the page's address: %v", err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := DialPage(t.Context(), l.Addr().String()); !errors.Is(err, ErrNoGateway) {
+		t.Errorf("when nobody answers: %v", err)
+	}
 }

@@ -119,7 +119,7 @@ func newFake(t *testing.T, n int) *fake {
 
 func openBuffer(t *testing.T, dir string) *buffer.Buffer {
 	t.Helper()
-	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}, CommitInterval: time.Hour})
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}, CommitInterval: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

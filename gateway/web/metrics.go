@@ -86,6 +86,7 @@ func writeMetrics(buf *bytes.Buffer, s *Snapshot) {
 	e.certificates(s.Certificates)
 	e.devices(s)
 	e.connects(s)
+	e.commands(s.Commands)
 	e.groups(s)
 	e.destinations(s)
 	e.buffer(&s.Buffer)
@@ -240,6 +241,17 @@ func (e *exposition) connects(s *Snapshot) {
 	each("millrace_connects_total", "Attempts to connect to the device, and to those behind the same connection.", func(c *Connects) uint64 { return c.Attempts })
 	each("millrace_connects_failed_total", "Attempts to connect that failed.", func(c *Connects) uint64 { return c.Failed })
 	each("millrace_idle_closes_total", "Attempts because the device had closed the connection while it was idle.", func(c *Connects) uint64 { return c.IdleCloses })
+}
+
+// commands have the devices that rules name as labels, whatever a command names.
+func (e *exposition) commands(list []Commands) {
+	e.family("millrace_commands_total", "counter", "Writes and calls, by outcome; without a device those to devices that no rule names.")
+	for i := range list {
+		c := &list[i]
+		e.count(c.Done, "device", c.Device, "outcome", "done")
+		e.count(c.Refused, "device", c.Device, "outcome", "refused")
+		e.count(c.Failed, "device", c.Device, "outcome", "failed")
+	}
 }
 
 func (e *exposition) groups(s *Snapshot) {

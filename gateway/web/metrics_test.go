@@ -96,6 +96,11 @@ func TestMetricsBalance(t *testing.T) {
 			t.Errorf("%s: %v", name, got[name].series)
 		}
 	}
+	for labels, want := range map[string]float64{`device="",outcome="refused"`: 4, `device="press-1",outcome="done"`: 3, `device="press-1",outcome="refused"`: 2, `device="press-1",outcome="failed"`: 1} {
+		if v, ok := got["millrace_commands_total"].series[labels]; !ok || v != want {
+			t.Errorf("commands %s: %v, want %v", labels, v, want)
+		}
+	}
 	if v := got["millrace_destination_connected"].series[`destination="cloud"`]; v != 0 {
 		t.Errorf("destination_connected %v", v)
 	}

@@ -22,7 +22,8 @@ func example(now time.Time, trouble string) *Snapshot {
 			{Kind: "device", Owner: "cnc-1", Own: true, Name: "pki/own/millrace.der", NotAfter: now.AddDate(10, 0, 0)}},
 		Buffer: Buffer{Path: "/var/lib/millrace", Bytes: 151 << 20, MaxBytes: 2 << 30, Segments: 5, TailBytes: 45 << 10, Commits: 301,
 			BytesWritten: 3 << 20, NextSeq: 4812, Health: HealthOK, OutageHours: &hours},
-		Process: Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
+		Commands: []Commands{{Refused: 4}, {Device: "press-1", Done: 3, Refused: 2, Failed: 1}},
+		Process:  Process{Goroutines: 31, HeapBytes: 4 << 20, RSSBytes: 19 << 20, CPUSeconds: 2.4, OpenFiles: 18},
 		Destinations: []Destination{{Name: "cloud", URL: "mqtts://broker.example:8883", State: StateConnected, Since: since, Sent: secs * 2, Acked: secs * 2, Bytes: 1 << 20,
 			AckLatency: 4200 * time.Microsecond, AckMax: 180 * time.Millisecond}},
 	}

@@ -108,7 +108,12 @@ func (s *views) unknown(device, tag string) error {
 		return fmt.Errorf("no device has a tag %q; see /api/v1/values for all", tag)
 	case s.hasValue(device, ""):
 		return fmt.Errorf("device %q has no tag %q; see /api/v1/values?device=%s for its tags", device, tag, url.QueryEscape(device))
-	case slices.ContainsFunc(s.snapshot().Devices, func(d Device) bool { return d.Name == device }):
+	}
+	devices := s.snapshot().Devices
+	if i := slices.IndexFunc(devices, func(d Device) bool { return d.Name == device }); i >= 0 {
+		if groups := devices[i].Groups; tag != "" && len(groups) > 0 && !slices.ContainsFunc(groups, func(g Group) bool { return g.Tags > 0 }) {
+			return fmt.Errorf("device %q has no tags yet; see /api/v1/values?device=%s for why", device, url.QueryEscape(device))
+		}
 		return nil
 	}
 	return fmt.Errorf("no device %q; see /api/v1/snapshot for all", device)

@@ -24,6 +24,7 @@ type Snapshot struct {
 	Devices      []Device       `json:"devices"`
 	Destinations []Destination  `json:"destinations"`
 	Absent       []Absent       `json:"absent,omitempty"` // destinations that are not in the config and hold records in the store
+	Commands     []Commands     `json:"commands"`         // writes and calls to each device that the rules name; first, without a device, to all others
 	Buffer       Buffer         `json:"buffer"`
 	Page         Page           `json:"page"`
 	Process      Process        `json:"process"`
@@ -136,6 +137,14 @@ type Device struct {
 	Suppressed uint64    `json:"suppressed"` // readings held back by report by exception
 	Accepted   uint64    `json:"accepted"`   // readings the buffer took
 	Accounts   []Account `json:"accounts"`   // one per destination, in the order of Snapshot.Destinations
+}
+
+// Commands counts the writes and calls to one device since the process started, or since the rules name it.
+type Commands struct {
+	Device  string `json:"device"`  // "" = those that no rule names
+	Done    uint64 `json:"done"`    // the device confirmed
+	Refused uint64 `json:"refused"` // by the gateway: nothing was sent
+	Failed  uint64 `json:"failed"`  // refused by the device, not reached, or not known
 }
 
 // Connects counts the attempts to connect since the process started or a reload exchanged the connection.

@@ -27,7 +27,7 @@ func TestClientKeepsBigIntegers(t *testing.T) {
 	big := telemetry.Uint(math.MaxUint64)
 	for want, v := range map[string]telemetry.Value{"18446744073709551615": big, "[18446744073709551615]": telemetry.Array([]telemetry.Value{big}),
 		"-9223372036854775807": telemetry.Int(-math.MaxInt64), "21.5": telemetry.Float32(21.5)} {
-		list, err := client(t, serve(t, &fake{table: tableOf(v)})).Values(t.Context(), "", "", false)
+		list, err := client(t, serve(t, &fake{snap: &Snapshot{}, table: tableOf(v)})).Values(t.Context(), "", "", false)
 		if err != nil || len(list) != 1 {
 			t.Fatalf("%d values, %v", len(list), err)
 		}
@@ -39,7 +39,7 @@ func TestClientKeepsBigIntegers(t *testing.T) {
 
 // TestScanOfNothingShowsLife: a query that no record matches still tells the client that the gateway works on it.
 func TestScanOfNothingShowsLife(t *testing.T) {
-	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{Destinations: []string{"cloud"}})
+	b, err := buffer.Open(t.TempDir()+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,8 @@ type demo struct {
 	shown   []config.Device   // of cfg, which the gateway takes over
 	served  map[string]uint64 // what the plant served until it fell silent, by device
 	page    string            // where the operator's page is served
+	client  *web.Client       // of the page: it outlives the gateway, whose socket goes with it
+	final   *web.Snapshot     // of the gateway that has ended
 	peak    uint64            // the most readings seen in the buffer
 	display display
 }
@@ -144,6 +146,9 @@ func (d *demo) load() (err error) {
 
 // release stops what prepare started, in the reverse order, and removes the data.
 func (d *demo) release() {
+	if d.client != nil {
+		_ = d.client.Close()
+	}
 	if d.cloud != nil {
 		d.cloud.close()
 	}
@@ -196,7 +201,21 @@ func (d *demo) servePage(ctx context.Context, wg *sync.WaitGroup) error {
 			d.log.Warn("the operator's page ended", "cause", err)
 		}
 	})
-	return nil
+	d.client, err = web.DialPage(ctx, l.Addr().String())
+	return err
+}
+
+// ask returns the state of the gateway, as every command asks for it. The client has time limits of its own.
+func (d *demo) ask() (*web.Snapshot, error) { return d.client.Snapshot(context.Background()) }
+
+// untilState asks for the state until it is as it should be, at most for so long, and returns whether it was.
+func (d *demo) untilState(most time.Duration, is func(*web.Snapshot) bool) (was bool) {
+	until(most, func() bool {
+		s, err := d.ask()
+		was = err == nil && is(s)
+		return was
+	})
+	return was
 }
 
 const (
@@ -210,17 +229,21 @@ const (
 // arrives.
 func (d *demo) finish(stopGateway func(), ended <-chan error) error {
 	d.uplink.set(false)
-	until(mending, func() bool { return waiting(d.gateway.Snapshot()) <= caughtUp })
+	d.untilState(mending, func(s *web.Snapshot) bool { return waiting(s) <= caughtUp })
 	d.plant.quiet()
-	until(patience, func() bool { return polled(d.gateway.Snapshot()) >= d.plant.total() })
-	until(patience, func() bool { return waiting(d.gateway.Snapshot()) == 0 })
+	d.untilState(patience, func(s *web.Snapshot) bool { return polled(s) >= d.plant.total() })
+	d.untilState(patience, func(s *web.Snapshot) bool { return waiting(s) == 0 })
 	d.served = d.plant.account()
 	stopGateway()
 	d.plant.hangUp()
 	if err := <-ended; err != nil {
 		return fmt.Errorf("run the gateway: %w", err)
 	}
-	want := delivered(d.gateway.Snapshot())
+	now := time.Now().Round(0) // what the page has may be a fifth of a second old
+	if !d.untilState(patience, func(s *web.Snapshot) bool { d.final = s; return !s.Now.Before(now) }) {
+		return fmt.Errorf("the page at %s does not say how the gateway ended", d.page)
+	}
+	want := delivered(d.final)
 	until(patience, func() bool { t := d.cloud.account.totals(); return t.good+t.bad >= want || d.cloud.still() })
 	return nil
 }
@@ -257,7 +280,7 @@ func delivered(s *web.Snapshot) (n uint64) {
 }
 
 func (d *demo) settle() *Result {
-	r := settle(d.served, d.gateway.Snapshot(), d.cloud.account)
+	r := settle(d.served, d.final, d.cloud.account)
 	r.PeakBacklog = d.peak
 	r.Outages, r.OutageSeconds = d.uplink.cuts, d.uplink.outage().Seconds()
 	if first := d.cloud.account.first; !first.IsZero() {

@@ -154,7 +154,12 @@ func (d *demo) attend(drained <-chan error) error {
 
 // look takes one view of everything and shows it where there is somebody to see it.
 func (d *demo) look() {
-	v := d.view()
+	s, err := d.ask()
+	if err != nil {
+		d.log.Warn("the gateway's state is not known", "cause", err)
+		return
+	}
+	v := d.view(s)
 	d.peak = max(d.peak, v.kept)
 	v.peak = d.peak
 	switch {
@@ -168,8 +173,8 @@ func (d *demo) look() {
 	}
 }
 
-func (d *demo) view() *view {
-	now, s, t := time.Now(), d.gateway.Snapshot(), d.cloud.account.totals()
+func (d *demo) view(s *web.Snapshot) *view {
+	now, t := time.Now(), d.cloud.account.totals()
 	v := &view{now: now, elapsed: now.Sub(d.started), span: d.options.For, received: t.good + t.bad, note: d.display.note.last(),
 		keys: d.display.keys != nil, page: d.page, onDisk: s.Buffer.Bytes}
 	v.cut, v.since = d.uplink.state()

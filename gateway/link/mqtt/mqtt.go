@@ -18,7 +18,7 @@ import (
 
 // Options say where the broker is and who logs in.
 type Options struct {
-	URL      string // mqtt://host:1883, mqtts://host:8883, ws://host/path, wss://host/path
+	URL      string // mqtt, mqtts, ws or wss://host:port, of the last two with a path; the port must be there
 	ClientID string // must be unique at the broker
 	Username string // "" = log in without one
 	Password string

@@ -49,22 +49,21 @@ func parseTarget(text string) (target, error) {
 		return target{}, errors.New("the url holds a user name; give it as username and password")
 	}
 	t := target{url: u}
-	port := "1883"
 	switch u.Scheme {
-	case "mqtt", "tcp":
-	case "mqtts", "ssl", "tls":
-		t.secure, port = true, "8883"
+	case "mqtt":
+	case "mqtts":
+		t.secure = true
 	case "ws":
-		t.web, port = true, "80"
+		t.web = true
 	case "wss":
-		t.web, t.secure, port = true, true, "443"
+		t.web, t.secure = true, true
 	default:
 		return target{}, fmt.Errorf("url %q has no scheme that MQTT runs over; use mqtt://, mqtts://, ws:// or wss://", text)
 	}
-	if u.Hostname() == "" {
-		return target{}, fmt.Errorf("url %q names no host", text)
+	if u.Hostname() == "" || u.Port() == "" {
+		return target{}, fmt.Errorf("url %q names no host and port", text)
 	}
-	t.host = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
+	t.host = net.JoinHostPort(u.Hostname(), u.Port())
 	return t, nil
 }
 

@@ -139,7 +139,7 @@ func (c *ourEnd) Close() error {
 
 // scripted returns a dialer whose broker is this script. The connection ends with it.
 func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
-	o.URL = "mqtt://peer"
+	o.URL = "mqtt://peer:1883"
 	d := dialer(t, o)
 	d.dial = func(context.Context) (net.Conn, error) {
 		ours, theirs := net.Pipe()

@@ -97,7 +97,7 @@ func TestCannotBeSent(t *testing.T) {
 
 // TestOptions: what New refuses.
 func TestOptions(t *testing.T) {
-	good := Options{URL: "mqtt://h", ClientID: "c", KeepAlive: time.Minute}
+	good := Options{URL: "mqtt://h:1883", ClientID: "c", KeepAlive: time.Minute}
 	for _, c := range []struct {
 		name string
 		set  func(o *Options)
@@ -106,6 +106,7 @@ func TestOptions(t *testing.T) {
 		{"no client id", func(o *Options) { o.ClientID = "" }, "client id"},
 		{"scheme", func(o *Options) { o.URL = "http://h" }, "mqtt://, mqtts://, ws:// or wss://"},
 		{"no host", func(o *Options) { o.URL = "mqtt://:1883" }, "no host"},
+		{"no port: its default is the config's", func(o *Options) { o.URL = "mqtt://h" }, "no host and port"},
 		{"password in url", func(o *Options) { o.URL = "mqtt://u:secret@h" }, "username and password"},
 		{"unreadable", func(o *Options) { o.URL = "mqtt://u:secret@h:port" }, "cannot be read"},
 		{"keep-alive", func(o *Options) { o.KeepAlive = time.Millisecond }, "keep-alive"},
@@ -119,7 +120,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s: the password is in the error: %v", c.name, err)
 		}
 	}
-	for url, host := range map[string]string{"mqtt://h": "h:1883", "tcp://h:1": "h:1", "mqtts://h": "h:8883", "ssl://[::1]": "[::1]:8883", "ws://h/mqtt": "h:80", "wss://h": "h:443"} {
+	for url, host := range map[string]string{"mqtt://h:1": "h:1", "mqtts://[::1]:8883": "[::1]:8883", "ws://h:80/mqtt": "h:80", "wss://h:443": "h:443"} {
 		if target, err := parseTarget(url); err != nil || target.host != host {
 			t.Errorf("%s: %q, %v", url, target.host, err)
 		}

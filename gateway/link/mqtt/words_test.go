@@ -109,8 +109,8 @@ func TestWordsOfTheWrongPort(t *testing.T) {
 		{"mqtt", "nobody", syscall.ECONNREFUSED, []string{"nothing listens there"}},
 		{"mqtts", "mqtt", nil, []string{"does this port speak TLS"}},
 		{"mqtts", "http", link.ErrProtocol, []string{"does not speak TLS", "mqtt://"}},
-		{"ssl", "http", link.ErrProtocol, []string{"does not speak TLS", "mqtt://"}},
-		{"tls", "ssh", link.ErrProtocol, []string{"does not speak TLS", "mqtt://"}},
+		{"mqtts", "nginx", link.ErrProtocol, []string{"does not speak TLS", "mqtt://"}},
+		{"mqtts", "ssh", link.ErrProtocol, []string{"does not speak TLS", "mqtt://"}},
 		{"mqtts", "hangs up", nil, []string{"does this port speak TLS"}},
 		{"mqtts", "nobody", syscall.ECONNREFUSED, []string{"nothing listens there"}},
 		{"ws", "mqtt", nil, []string{"does not speak HTTP", "mqtt://"}},
@@ -132,7 +132,7 @@ func TestWordsOfTheWrongPort(t *testing.T) {
 
 // TestWordsOfTheNetwork: what cannot be had on the loopback.
 func TestWordsOfTheNetwork(t *testing.T) {
-	target, err := parseTarget("mqtt://broker")
+	target, err := parseTarget("mqtt://broker:1883")
 	if err != nil {
 		t.Fatal(err)
 	}
