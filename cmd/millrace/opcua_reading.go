@@ -49,7 +49,7 @@ func newReadingPrinter(out io.Writer, format string) *readingPrinter {
 			w.Write([]string{sourceText(r), node, valueText(r.Value, 0), r.Quality.String(), r.Reason})
 		}, func() error { w.Flush(); return w.Error() }}
 	}
-	t := &table{out: out}
+	t := &table{out: out, widths: []int{len("2026-01-02T15:04:05.000000Z")}} // the first that are printed may be bad, and have none
 	t.head("SOURCE TIME", "NODE", "VALUE", "QUALITY", "REASON")
 	return &readingPrinter{func(node string, r *telemetry.Reading) {
 		t.add(sourceText(r), node, shortText(r.Value), r.Quality.String(), r.Reason)

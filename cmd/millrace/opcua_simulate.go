@@ -41,7 +41,7 @@ func newOPCUASimulate() *cobra.Command {
 		Short: "Serve a milling machine over OPC UA, without hardware",
 		Long: `Serve a machine below Objects/Machine, with units, ranges and descriptions, values that move, a history (a value each second of the last hour, and from
 then on), events (each part that is done), two alarms that come and go, a structure (Program.Step), an enumeration (Machine.Mode), counters
-that change as often as --rate says, a value to write (Feed.Override) and a method to call (Move). It takes every client's certificate, and anybody unless --username is given. It ends with Ctrl-C, or after --for.
+that change as often as --rate says, a value to write (Feed.Override) and a method of Objects itself, i=85, to call (Move). It takes every client's certificate, and anybody unless --username is given. It ends with Ctrl-C, or after --for.
 
 Faults, as KIND, KIND@30s (30 s after the start) or KIND@30s-1m10s (until then):
 ` + uaFaultHelp,

@@ -184,19 +184,24 @@ func TestOPCUAWatch(t *testing.T) {
 	contains(t, both(t, exitFailed, watch...), "millrace: ")
 }
 
-// TestOPCUAWatchHeads: the heads stand above their columns, also where the server's first sign of life has no value.
+// TestOPCUAWatchHeads: the heads stand above their columns, also where the server's first sign of life has no value, or a bad one without a time.
 func TestOPCUAWatchHeads(t *testing.T) {
 	var out bytes.Buffer
 	p := newReadingPrinter(&out, "table")
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	p.value("ns=2;s=Counter", &telemetry.Reading{Value: telemetry.Float64(676380402), Time: 1_700_000_000_250_000})
+	p.value("ns=2;s=Missing", &telemetry.Reading{Quality: telemetry.Bad, Reason: "BadNodeIdUnknown"})
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	want := `SOURCE TIME                  NODE            VALUE      QUALITY  REASON
-2023-11-14T22:13:20.250000Z  ns=2;s=Counter  676380402  good
+	p.value("ns=2;s=Counter", &telemetry.Reading{Value: telemetry.Float64(67638), Time: 1_700_000_000_250_000})
+	if err := p.flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := `SOURCE TIME                  NODE            VALUE  QUALITY  REASON
+                             ns=2;s=Missing         bad      BadNodeIdUnknown
+2023-11-14T22:13:20.250000Z  ns=2;s=Counter  67638  good
 `
 	if out.String() != want {
 		t.Errorf("shown:\n%swant:\n%s", &out, want)
