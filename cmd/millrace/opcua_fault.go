@@ -78,7 +78,10 @@ func parseSpan(text string) (from, to time.Duration, err error) {
 	if from, err = time.ParseDuration(begin); err == nil && ends {
 		to, err = time.ParseDuration(end)
 	}
-	if err != nil || from < 0 || ends && to <= from {
+	if err == nil && ends && to <= from {
+		return 0, 0, fmt.Errorf("%q ends before it begins: both times are counted from the start, as in @30s-1m10s", text)
+	}
+	if err != nil || from < 0 {
 		return 0, 0, fmt.Errorf("%q is no time: write it like @30s or @30s-1m10s", text)
 	}
 	return from, to, nil

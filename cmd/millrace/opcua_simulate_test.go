@@ -282,7 +282,7 @@ func TestOPCUAFaultMistakes(t *testing.T) {
 		"explode":               "there is none of that name; use one of\n  silent ",
 		"silent:now":            "nothing stands after silent",
 		"silent@soon":           `"soon" is no time: write it like @30s or @30s-1m10s`,
-		"silent@2s-1s":          `"2s-1s" is no time`,
+		"silent@2s-1s":          `"2s-1s" ends before it begins`,
 		"restart@1s-2s":         "it has no end; write @1s",
 		"skip:all":              `"all" is no number from 1 to 10000; write skip:3`,
 		"mute:Spindle":          `the machine has no variable "Spindle"; it has Alarm.Active, `,

@@ -362,7 +362,7 @@ func (s *settings) parseSecurity(o map[string]string, fail func(field, what, men
 	case plain(v) == wire.ModeSignAndEncrypt.String() || strings.EqualFold(v, "SignAndEncrypt"):
 		s.mode = wire.ModeSignAndEncrypt
 	default:
-		fail("security_mode", fmt.Sprintf("security_mode %q is not known", v), "use sign or sign-and-encrypt, or leave it out to take the strongest")
+		fail("security_mode", fmt.Sprintf("security_mode %q is not known", v), "use sign or sign-and-encrypt, or leave it out to take the strongest; none has no mode: write security_policy: none")
 	}
 }
 

@@ -37,7 +37,7 @@ func TestEveryMistakeAtOnce(t *testing.T) {
 	want := []string{
 		`0/-1/-1 url: url "192.168.1.20:4840" is not an OPC UA endpoint; use "opc.tcp://192.168.1.20:4840"`,
 		`0/-1/-1 security_policy: security_policy "Basic512Sha256" is not known; use one of auto, none, basic128rsa15, basic256, basic256sha256, aes128-sha256-rsaoaep, aes256-sha256-rsapss`,
-		`0/-1/-1 security_mode: security_mode "encrypt" is not known; use sign or sign-and-encrypt, or leave it out to take the strongest`,
+		`0/-1/-1 security_mode: security_mode "encrypt" is not known; use sign or sign-and-encrypt, or leave it out to take the strongest; none has no mode: write security_policy: none`,
 		`0/-1/-1 allow_insecure: allow_insecure "yes" is neither true nor false; use true or false`,
 		`0/-1/-1 password: password is given without a username; add username, or remove password`,
 		`0/0/1 address: address "Speed": no identifier of the form i=, s=, g= or b=; for a text identifier use "ns=2;s=Speed" with the server's namespace index`,
