@@ -198,7 +198,12 @@ func (g *Gateway) keepNotes(ctx context.Context) error {
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
-		g.missing.settled(func() bool { return g.buf.Stats().Health == web.HealthOK })
+		healthy := func() bool { return g.buf.Stats().Health == web.HealthOK }
+		g.missing.settled(healthy)
+		g.mu.Lock()
+		connections := g.running.connections
+		g.mu.Unlock()
+		g.missing.note(g.missing.unfilled(connections), time.Now(), healthy)
 		_ = g.keepLearned(false) // said in the log
 	})
 }

@@ -29,6 +29,11 @@ type missing struct {
 	before unheard         // what the run before has left; nothing when that is settled
 	began  bool
 	ran    time.Time // since when; zero = not yet, or settled
+
+	open           map[string]time.Time // since when something is missing of devices of this run that is not told or read to its end yet, as the file says
+	was            map[string]time.Time // the same at wasAt
+	wasAt, written time.Time
+	changed        bool // open is not what the file says
 }
 
 // unheard is what the file holds.
@@ -47,7 +52,7 @@ const (
 
 // newMissing takes over what the last run left.
 func newMissing(dir string, commit time.Duration, left buffer.Left, clockUnset bool, log *slog.Logger) *missing {
-	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}}
+	m := &missing{file: kept{filepath.Join(dir, "missing.json"), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}, open: map[string]time.Time{}}
 	store := safeUntil(left, time.Now(), clockUnset)
 	if m.last = store; store.After(poller.NotKnown()) {
 		m.last = store.Add(-commit - poller.Lag)
@@ -100,7 +105,7 @@ func earlier(a, b time.Time) time.Time {
 // opened keeps until when the store was safe before it was opened: a start may follow one that fails.
 func (m *missing) opened() {
 	if !m.last.IsZero() {
-		m.keep(m.before)
+		m.keep()
 	}
 }
 
@@ -114,7 +119,7 @@ func (m *missing) runs(connections []*connection) {
 	known := pushingIn(connections)
 	if m.before.Known == nil || !slices.Equal(known, m.before.Known) {
 		m.before.Known = known
-		m.keep(m.before)
+		m.keep()
 	}
 }
 
@@ -126,7 +131,63 @@ func (m *missing) settled(healthy func() bool) {
 		return
 	}
 	m.ran, m.before = time.Time{}, unheard{Known: m.before.Known}
-	m.keep(m.before)
+	m.keep()
+}
+
+// Bounds of how the file follows outages and history that are not over: it wears the flash. A shorter one is within poller.Lag before the moment until which the
+// store is safe, from where a gap is told of every device.
+const (
+	rewrite = 10 * time.Second // between two writes
+	lasting = poller.Lag - rewrite - lookEvery
+	advance = time.Minute // of history read, that is worth a write
+)
+
+// unfilled returns since when something is missing of the devices that push.
+func (m *missing) unfilled(connections []*connection) map[string]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	since := map[string]time.Time{}
+	for _, c := range connections {
+		for i := range c.devices {
+			if at := c.poller.Unfilled(i); !at.IsZero() && !m.fresh[c.devices[i].name] {
+				since[c.devices[i].name] = at
+			}
+		}
+	}
+	return since
+}
+
+// note keeps, for a start after a kill, since when something is missing that will be told or read yet. That an outage has ended, or how far its history was read, counts
+// when the store has been written since.
+func (m *missing) note(is map[string]time.Time, now time.Time, healthy func() bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.was == nil:
+		m.was, m.wasAt = is, now
+	case now.Sub(m.wasAt) >= m.settle && healthy():
+		for name, at := range m.open {
+			if later, lasts := m.was[name]; !lasts {
+				delete(m.open, name)
+				m.changed = true
+			} else if later.Sub(at) >= advance {
+				m.open[name], m.changed = later, true
+			}
+		}
+		m.was, m.wasAt = is, now
+	}
+	for name, at := range is {
+		if at.After(now) {
+			at = poller.NotKnown()
+		}
+		if noted, listed := m.open[name]; now.Sub(at) >= lasting && (!listed || at.Before(noted)) {
+			m.open[name], m.was[name], m.changed = at, at, true
+		}
+	}
+	if m.changed && now.Sub(m.written) >= rewrite {
+		m.written = now
+		m.keep()
+	}
 }
 
 // pushingIn returns the devices that are to push something, in order; never nil.
@@ -205,10 +266,20 @@ func (m *missing) save(last []*connection) error {
 }
 
 // keep writes the file for a start after an end that is not clean. mu is held, unless nothing runs yet.
-func (m *missing) keep(u unheard) {
+func (m *missing) keep() {
+	u := m.before
+	u.At = maps.Clone(m.open)
+	for name, at := range m.before.At {
+		if noted, listed := u.At[name]; listed {
+			at = earlier(at, noted)
+		}
+		u.At[name] = at
+	}
 	if err := m.write(u); err != nil {
 		m.log.Warn("it cannot be kept since when devices were not heard; after a kill the gap that is told may be too short", "cause", err)
+		return
 	}
+	m.changed = false
 }
 
 func (m *missing) write(u unheard) error {

@@ -132,6 +132,50 @@ func TestMissingAfterAKill(t *testing.T) {
 	}
 }
 
+// TestMissingAfterAKillInAnOutage: an outage that had lasted, and history that was not read to the end, begin where they began; what is over or has been read is
+// forgotten when the store has been written since.
+func TestMissingAfterAKillInAnOutage(t *testing.T) {
+	b := newMissingBed(t)
+	b.left = buffer.Left{New: true}
+	m := b.start()
+	m.opened()
+	m.runs(pushed("a", "b"))
+	b.left = buffer.Left{Until: time.Now(), Unclean: true}
+	lag := b.left.Until.Add(-time.Second - poller.Lag)
+	begin, now := time.Now().Add(-24*time.Hour).Truncate(time.Second), time.Now()
+	for _, c := range []struct {
+		what  string
+		is    time.Time // of a; zero = nothing
+		after time.Duration
+		sick  bool
+		want  time.Time
+	}{
+		{"a short outage", now.Add(-time.Second), 0, false, lag},
+		{"nobody knows since when", now.Add(time.Hour), 0, false, poller.NotKnown()},
+		{"a store that fails is as if nothing had been read", begin, m.settle, true, poller.NotKnown()},
+		{"and what counts is how it was when it is well", begin, m.settle, false, poller.NotKnown()},
+		{"an outage of a day", begin, m.settle, false, begin},
+		{"history has been read", begin.Add(time.Hour), m.settle, false, begin},
+		{"and the store written", begin.Add(2 * time.Hour), m.settle, false, begin.Add(time.Hour)},
+		{"another one within", begin.Add(time.Minute), rewrite, false, begin.Add(time.Minute)},
+		{"all has been read", time.Time{}, m.settle, false, begin.Add(time.Minute)},
+		{"and written", time.Time{}, m.settle, false, lag},
+	} {
+		is := map[string]time.Time{}
+		if !c.is.IsZero() {
+			is["a"] = c.is
+		}
+		now = now.Add(c.after)
+		m.note(is, now, func() bool { return !c.sick })
+		if got := b.since(b.start(), "a"); !got.Equal(c.want) || b.reason != didNotRun {
+			t.Errorf("%s: a kill then, and something is missing since %v (%s), want %v", c.what, got, b.reason, c.want)
+		}
+		if got := b.since(b.start(), "b"); !got.Equal(lag) {
+			t.Errorf("%s: another device misses something since %v, want %v", c.what, got, lag)
+		}
+	}
+}
+
 // TestMissingAfterAStop: since when a device was not heard goes over a clean stop, once.
 func TestMissingAfterAStop(t *testing.T) {
 	b := newMissingBed(t)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -108,7 +109,7 @@ func (b *bed) backfilled() (missing []int64, all, past int) {
 	return missing, len(seen), past
 }
 
-// breakAndKill breaks the path to a server for a while, and then kills the gateway for a while. more waits until values have come again.
+// breakAndKill breaks the path to a server for a while, kills the gateway for a while, and kills it in an outage that has lasted. more waits until values have come again.
 func (b *bed) breakAndKill(path *Proxy, more func(what string)) {
 	b.t.Helper()
 	path.Refuse()
@@ -120,4 +121,15 @@ func (b *bed) breakAndKill(path *Proxy, more func(what string)) {
 	time.Sleep(pick(4*time.Second, time.Minute))
 	b.start()
 	more("after a kill")
+	path.Refuse()
+	path.Cut()
+	b.until(time.Minute, "the outage noted", func() bool {
+		kept, err := os.ReadFile(filepath.Join(b.setup.Path, "missing.json"))
+		return err == nil && strings.Contains(string(kept), `"at":{"beats":`)
+	})
+	time.Sleep(pick(0, 3*time.Minute)) // longer than what is asked for after any kill
+	b.kill()
+	b.start()
+	must(b.t, path.Accept())
+	more("after a kill in an outage")
 }

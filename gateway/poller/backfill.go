@@ -120,24 +120,51 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
 // next start of the gateway, takes over. Zero = nothing is. It is for when Run has returned.
 func (p *Poller) Missing(device int) (from time.Time) {
-	earlier := func(t time.Time) {
-		if !t.IsZero() && (from.IsZero() || t.Before(from)) {
-			from = t
-		}
-	}
-	d := p.devices[device]
-	earlier(d.outage.from)
+	from = p.unfilled(device)
 	for _, g := range p.groups {
-		if g.device == d && g.stat.Pushed && !g.heard.IsZero() {
-			earlier(g.since())
-		}
-	}
-	for i := range p.fills.list {
-		if f := &p.fills.list[i]; f.group.device == d {
-			earlier(f.begin())
+		if g.device == p.devices[device] && g.stat.Pushed && !g.heard.IsZero() {
+			from = earlier(from, g.since())
 		}
 	}
 	return from.Round(0)
+}
+
+// unfilled returns from when on something is missing of a device that is to be told, or read of its history, yet; zero = nothing is.
+func (p *Poller) unfilled(device int) (from time.Time) {
+	d := p.devices[device]
+	from = d.outage.from
+	for i := range p.fills.list {
+		if f := &p.fills.list[i]; f.group.device == d {
+			from = earlier(from, f.begin())
+		}
+	}
+	return from
+}
+
+// earlier returns the earlier of two times; a zero one is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// noteUnfilled has Unfilled say how it is now.
+func (p *Poller) noteUnfilled() {
+	for _, i := range p.pushers {
+		from := p.unfilled(i)
+		p.mu.Lock()
+		p.devices[i].unfilled = from.Round(0)
+		p.mu.Unlock()
+	}
+}
+
+// Unfilled returns, while Run is at work, from when on something is missing of a device that pushes: since the begin of an outage that lasts, or of what is not read
+// yet of its history. Zero = nothing is. What was read before then has been handed on.
+func (p *Poller) Unfilled(device int) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.devices[device].unfilled
 }
 
 // wakeFill returns when the next portion is due, zero for never.

@@ -258,23 +258,24 @@ func TestUnbearableHistory(t *testing.T) {
 }
 
 // TestMissing: what a poller that ends leaves to the next: since before the last push, since the begin of an outage, since what it was told when it was
-// never connected, and nothing when all is polled.
+// never connected, and nothing when all is polled. While it runs it says the same of what is over or lasts.
 func TestMissing(t *testing.T) {
 	for name, c := range map[string]struct {
 		during        func(f *keeping)
 		before, after time.Duration // the end of the run
+		whole         bool          // nothing is unfilled
 	}{
 		"pushed": {func(f *keeping) {
 			time.Sleep(time.Minute)
 			f.current() <- drivers.Push{}
 			time.Sleep(time.Second)
-		}, 3 * time.Second, 2 * time.Second},
+		}, 3 * time.Second, 2 * time.Second, true},
 		"outage": {func(f *keeping) {
 			f.change(func() { f.pushing.fake.refuse = errors.New("refused") })
 			f.current() <- drivers.Push{Err: errors.New("nothing was heard")}
 			time.Sleep(time.Minute)
-		}, 75 * time.Second, 60 * time.Second},
-		"never connected": {nil, 2*time.Hour + time.Minute, 2 * time.Hour},
+		}, 75 * time.Second, 60 * time.Second, false},
+		"never connected": {nil, 2*time.Hour + time.Minute, 2 * time.Hour, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -293,9 +294,14 @@ func TestMissing(t *testing.T) {
 				if c.during != nil {
 					c.during(f)
 				}
+				synctest.Wait()
+				unfilled := p.Unfilled(0)
 				p.Stop()
 				if err := <-done; err != nil {
 					t.Error(err)
+				}
+				if want := p.Missing(0); c.whole && !unfilled.IsZero() || !c.whole && !unfilled.Equal(want) {
+					t.Errorf("while it ran it was unfilled since %v; missing since %v", unfilled, want)
 				}
 				if ago := time.Since(p.Missing(0)); ago < c.after || ago > c.before {
 					t.Errorf("missing since %v before the end, want %v to %v", ago, c.after, c.before)

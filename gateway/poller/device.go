@@ -17,6 +17,8 @@ type device struct {
 	outage outage // of what it pushes
 	heard  bool   // it has answered, maybe before Run
 	tries  int    // made in vain since then
+
+	unfilled time.Time // see Unfilled; guarded by the poller's mu
 }
 
 func (d *device) set(reason string) {

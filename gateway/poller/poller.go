@@ -58,6 +58,7 @@ type Poller struct {
 	driver   drivers.Driver
 	devices  []*device
 	groups   []*group
+	pushers  []int // devices that Pushes
 	log      *slog.Logger
 	enter    func() (leave func(), err error)
 	gaps     func(*Gap)
@@ -80,7 +81,7 @@ type Poller struct {
 
 	reading, dialling busy
 
-	mu    sync.Mutex // guards what Stats and Do read: devices' and groups' stat fields, link.up and link.reason
+	mu    sync.Mutex // guards what Stats, Do and Unfilled read: devices' and groups' stat fields, link.up and link.reason
 	stats struct{ connects, connectErrors, idleCloses uint64 }
 }
 
@@ -112,6 +113,9 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 			if o.Pasts != nil {
 				p.groups[len(p.groups)-1].past = o.Pasts[i][j]
 			}
+		}
+		if p.Pushes(i) {
+			p.pushers = append(p.pushers, i)
 		}
 	}
 	return p
@@ -171,6 +175,7 @@ func (p *Poller) stopped() bool {
 // turn does what there is to do, at most one job, a few pushes and one poll, so that none starves the others. It waits
 // when there is nothing.
 func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
+	p.noteUnfilled()
 	p.connect(ctx)
 	now := time.Now()
 	g := p.soonest(now)
@@ -196,6 +201,7 @@ func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 
 // wait returns when there is something to do, and has done it where it is a job or a push.
 func (p *Poller) wait(g *group, timer *time.Timer) error {
+	p.noteUnfilled()
 	timer.Reset(time.Until(p.wake(g)))
 	select {
 	case <-p.ending:
