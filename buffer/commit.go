@@ -17,6 +17,7 @@ type counters struct {
 	full                  refusal
 	saved                 uint64    // the last checkpoint on disk knows of all records below
 	dropped               uint64    // segments dropped
+	fresh                 bool      // an account is in no checkpoint yet
 	ackedOnDisk           uint64    // records acknowledged after they left the tail, since the last checkpoint
 	commitErr             error     // why the last commit failed
 	stateErr              error     // why the last write of state.db failed
@@ -159,7 +160,7 @@ func (b *Buffer) settleIdle(checkpoint bool) error {
 		return nil
 	}
 	d := b.takeCheckpoint(nil)
-	b.changed, b.st.ackedOnDisk = b.durable+1 != b.next, 0
+	b.changed, b.st.ackedOnDisk, b.st.fresh = b.durable+1 != b.next, 0, false
 	b.mu.Unlock()
 	return b.saveCheckpoint(d)
 }
@@ -224,7 +225,7 @@ func (b *Buffer) collect(limit int64) *batch {
 		return out // nothing is written, so nothing is remembered either
 	}
 	out.draft = b.takeCheckpoint(b.active)
-	b.changed, b.st.ackedOnDisk = false, 0
+	b.changed, b.st.ackedOnDisk, b.st.fresh = false, 0, false
 	return out
 }
 

@@ -156,13 +156,30 @@ func parseGap(src []byte) (*Gap, error) {
 func (b *Buffer) Missed(s *Stream, g Gap) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.missed(s.account, g)
+}
+
+// MissedBy is Missed for each account whose name is chosen; g.Tags does not count.
+func (b *Buffer) MissedBy(chosen func(account string) bool, g Gap) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.Tags = nil
+	for _, a := range b.accountSeq {
+		if chosen(a.name) {
+			b.missed(a, g)
+		}
+	}
+}
+
+// missed is Missed with mu held.
+func (b *Buffer) missed(a *account, g Gap) {
 	g.Unknown, g.FirstSeq, g.LastSeq = true, b.next, b.next
 	g.Tags = union(g.Tags, g.Tags)
 	g.Reason = strings.ToValidUTF8(g.Reason[:min(len(g.Reason), maxReason)], "")
 	if b.closed || !g.Cause.known() || g.Cause < CauseOutage {
 		return
 	}
-	b.missing(s.account, b.present(), &g)
+	b.missing(a, b.present(), &g)
 }
 
 // untimely reports whether a gap has to wait because one like it was told a short while ago. mu is held.

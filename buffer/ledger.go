@@ -84,6 +84,7 @@ func (b *Buffer) account(name string) (*account, error) {
 	a := &account{name: name, index: uint32(len(b.accountSeq)), dests: make([]destAccount, MaxDestinations)}
 	b.accounts[name] = a
 	b.accountSeq = append(b.accountSeq, a)
+	b.changed, b.st.fresh = true, true
 	return a, nil
 }
 

@@ -15,6 +15,7 @@ type Left struct {
 	Newest   time.Time // of the records on disk, likewise; zero = there is none
 	Restored bool      // it was written by WriteBackup, and no process has had it open since
 	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
+	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
 }
 
 // Left returns what the process before has left. It does not change.
@@ -25,6 +26,7 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	_, err := os.Stat(filepath.Join(b.dir, restoredName))
 	b.left = Left{Restored: err == nil, New: old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0,
 		Unclean: !old.lost && ckpt != nil && old.reserved > ckpt.next} // Close gives back the numbers it did not use
+	b.left.Unknown = old.lost && !b.left.New
 	if body, err := openValue(old.until); err == nil && len(body) == 8 {
 		b.until, b.left.Until = old.until, time.UnixMicro(int64(binary.BigEndian.Uint64(body)))
 	}

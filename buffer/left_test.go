@@ -136,3 +136,33 @@ func TestCloseSaysWhatIsLost(t *testing.T) {
 		_ = b.Close()
 	}
 }
+
+// TestNewAccountIsKept: an account is in a checkpoint seconds after it was made, though nothing of it needs the disk: after a kill
+// there is somebody to tell of a gap.
+func TestNewAccountIsKept(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	b := mustOpen(t, dir, testOptions())
+	mustStream(t, b, "press")
+	if _, idle := b.due(); idle {
+		t.Error("it is written at once")
+	}
+	b.mu.Lock()
+	b.st.lastIdle = b.st.lastIdle.Add(-drainEvery)
+	b.mu.Unlock()
+	b.turn(false)
+	b.mu.Lock()
+	b.st.lastIdle = b.st.lastIdle.Add(-drainEvery)
+	b.mu.Unlock()
+	if _, idle := b.due(); idle {
+		t.Error("it is written again")
+	}
+	b, _ = reopened(t, b, dir)
+	if ledger := b.Ledger(); len(ledger) != 1 || ledger[0].Name != "press" {
+		t.Errorf("after a kill: %+v", ledger)
+	}
+	var told []string
+	b.MissedBy(func(name string) bool { told = append(told, name); return true }, Gap{To: 1, Cause: CauseOutage})
+	if n := b.Stats().Destinations[0].Untold; n != 1 || len(told) != 1 {
+		t.Errorf("%d losses to be told, of %q", n, told)
+	}
+}

@@ -81,7 +81,7 @@ func (b *Buffer) load() (err error) {
 	if n := data.bound(b.o.quarantineBytes()); n > 0 {
 		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)
 	}
-	b.changed = false
+	b.changed, b.st.fresh = false, false
 	b.mu.Unlock()
 	b.measureAside()
 	data.named = b.promises()

@@ -133,7 +133,7 @@ func (b *Buffer) due() (old, idle bool) {
 	}
 	since := time.Since(b.st.lastIdle)
 	every := max(idleEvery, time.Duration(b.st.idleBytes)*time.Second/idleRate)
-	soon := b.st.ackedOnDisk > 0 || b.st.stateErr != nil
+	soon := b.st.ackedOnDisk > 0 || b.st.fresh || b.st.stateErr != nil
 	return old, since >= every || (soon && since >= drainEvery)
 }
 

@@ -83,13 +83,15 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
 			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
 	}
-	g.acceptedBefore, g.seqBefore = acceptedReadings(g.buf.Ledger()), g.buf.NextSeq()
+	ledger := g.buf.Ledger()
+	g.acceptedBefore, g.seqBefore = acceptedReadings(ledger), g.buf.NextSeq()
 	first, err := g.prepare(ctx, cfg)
 	if err != nil {
 		_ = g.buf.Close()
 		return nil, err
 	}
 	g.running = *first
+	g.tellLost(accountsOf(ledger))
 	g.warn(cfg)
 	g.reloads = reloads{since: g.started}
 	return g, nil

@@ -4,15 +4,16 @@ import (
 	"fmt"
 	"time"
 
+	"millrace/buffer"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
 )
 
-// tellLeft says that the store is a backup, or that the last process was killed or the power failed. What it had not committed it alone knew: no gap
-// message can count it. Known is until when all that it took is safe.
+// tellLeft says that the store is a backup, or that the last process was killed, the power failed or its disk hung. What it had not committed it alone knew: nobody
+// can count it. Known is until when all that it took is safe; tellLost has gap messages sent of what came then.
 func (g *Gateway) tellLeft(cfg *config.Config) {
 	left := g.buf.Left()
-	if !left.Unclean && !left.Restored {
+	if !left.Unclean && !left.Restored && !left.Unknown {
 		return
 	}
 	safe := "not known"
@@ -23,14 +24,60 @@ func (g *Gateway) tellLeft(cfg *config.Config) {
 	for _, d := range g.buf.Stats().Destinations {
 		waiting = max(waiting, d.Backlog)
 	}
-	if left.Restored {
-		g.log.Warn("the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since", "safe_until", safe, "records_waiting", waiting)
+	what := ""
+	switch every := cfg.Buffer.CommitInterval; {
+	case left.Restored:
+		what = "the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since"
+	case left.Unknown:
+		what = "state.db of the store was lost or damaged: nobody knows whether the last stop was clean, and what was in memory then; what was on disk is kept and is sent"
+	case every > 0:
+		what = fmt.Sprintf("%s; up to %v of readings from before it that were not delivered may be missing; if its disk took nothing then, all from after safe_until; what was on disk is kept and is sent", unclean, every)
+	default:
+		what = unclean + "; nothing that was on its way through the store is missing, unless its disk took nothing then; what was on disk is kept and is sent"
+	}
+	g.log.Warn(what+"; a gap message tells of it for each device", "safe_until", safe, "records_waiting", waiting)
+}
+
+// unclean is what can be the matter with a stop.
+const unclean = "the last stop was not clean: the process was killed, the power failed, the disk took nothing at the stop, or this is a copy of a store in use"
+
+// Why a gap begins where the store of the process before was safe last, in words.
+const (
+	gapUnclean  = "the gateway was not stopped cleanly: what it had neither delivered nor written to its store is lost"
+	gapUnknown  = "state.db was lost or damaged: nobody knows whether the gateway was stopped cleanly"
+	gapRestored = "the store was restored from a backup: what it took afterwards is not in it"
+)
+
+// accountsOf returns the names in a ledger.
+func accountsOf(ledger []buffer.Account) map[string]bool {
+	names := make(map[string]bool, len(ledger))
+	for i := range ledger {
+		names[ledger[i].Name] = true
+	}
+	return names
+}
+
+// accepting is how long before it is given its number a record may have been read: Append waits for a slow disk.
+const accepting = 2 * time.Second
+
+// tellLost notes for each device what the process before may have read and not kept: all since the store was safe, until now. had reports whether the store knew
+// of a device; one that is new has lost nothing. A device that pushes what changes is told of by its poller, from a moment before that.
+func (g *Gateway) tellLost(had map[string]bool) {
+	left, now := g.buf.Left(), time.Now()
+	gap := buffer.Gap{To: now.UnixMicro(), Cause: buffer.CauseOutage}
+	switch {
+	case left.Restored:
+		gap.Reason = gapRestored
+	case left.Unknown:
+		gap.Reason = gapUnknown
+	case left.Unclean:
+		gap.Reason = gapUnclean
+	default:
 		return
 	}
-	missing := "nothing that was on its way through the store is missing, unless its disk took nothing then"
-	if every := cfg.Buffer.CommitInterval; every > 0 {
-		missing = fmt.Sprintf("up to %v of readings from before it that were not delivered may be missing: devices that push get a gap message of it, polled ones do not; if its disk took nothing then, all from after safe_until", every)
+	if from := safeUntil(left, now, g.clock.unset.Load()).Add(-accepting); from.After(poller.NotKnown()) && from.Before(now) {
+		gap.From = from.UnixMicro()
 	}
-	g.log.Warn("the last stop was not clean: the process was killed, the power failed, the disk took nothing at the stop, or this is a copy of a store in use; "+missing+"; what was on disk is kept and is sent",
-		"safe_until", safe, "records_waiting", waiting)
+	told := g.missing.tells(pushingIn(g.running.connections))
+	g.buf.MissedBy(func(device string) bool { return !told(device) && (left.Unknown || had[device]) }, gap)
 }

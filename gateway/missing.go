@@ -68,7 +68,7 @@ func newMissing(dir string, commit time.Duration, left buffer.Left, clockUnset b
 	if m.before.At == nil {
 		m.before.At = map[string]time.Time{}
 	}
-	if left.Unclean || !left.Until.IsZero() { // else it is the stop of an earlier build, which wrote all
+	if left.Unclean || left.Unknown || !left.Until.IsZero() { // else it is the stop of an earlier build, which wrote all
 		for name, at := range m.before.At {
 			m.before.At[name] = earlier(at, store)
 		}
@@ -202,6 +202,18 @@ func pushingIn(connections []*connection) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// tells returns whether a connection that begins now tells of what was missed of a device before the start.
+func (m *missing) tells(pushing []string) func(device string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return func(device string) bool {
+		_, pushes := slices.BinarySearch(pushing, device)
+		_, ran := slices.BinarySearch(m.before.Known, device)
+		_, listed := m.before.At[device]
+		return pushes && (listed || ran || m.before.Known == nil)
+	}
 }
 
 // since returns what a new connection asks when it begins, which is when the one before it has ended; why says for what that ended in this run. Of a device that is new nothing is missing.

@@ -127,7 +127,7 @@ func TestMissingOfAStoreThatHung(t *testing.T) {
 	if err := m.save(pushed("a", "b")); err != nil {
 		t.Fatal(err)
 	}
-	for _, left := range []buffer.Left{{Until: b.written, Unclean: true}, {Until: b.written}, {Newest: b.written, Unclean: true}} {
+	for _, left := range []buffer.Left{{Until: b.written, Unclean: true}, {Until: b.written}, {Newest: b.written, Unclean: true}, {Newest: b.written, Unknown: true}} {
 		b.left = left
 		if got := b.since(b.start(), "a"); got.After(b.written) {
 			t.Errorf("%+v: since %v, the store was safe last at %v", left, got, b.written)

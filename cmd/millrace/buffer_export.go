@@ -265,8 +265,13 @@ func (d *decoder) decode(r *web.StoredRecord) (s *record.Schema, rec *record.Rec
 
 func gapText(g *buffer.Gap) string {
 	text := fmt.Sprintf("%s readings lost: %s", g.Lost(), g.Cause)
-	if g.From != 0 || g.To != 0 {
+	switch {
+	case g.From != 0:
 		text += fmt.Sprintf(", from %s to %s", timeText(g.From), timeText(g.To))
+	case g.To != 0:
+		text += ", from an unknown time to " + timeText(g.To)
+	default:
+		text += ", it is not known of when"
 	}
 	if len(g.Tags) > 0 {
 		text += fmt.Sprintf(", of %q", g.Tags)

@@ -72,6 +72,9 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		health = fmt.Sprintf("full: new records are refused since %s", b.Refusing.UTC().Format(time.RFC3339))
 	}
 	p.printf("  health      %s\n", health)
+	if b.Unclean {
+		p.printf("  before      the last process did not close the store: what it had neither delivered nor written is lost, and told in gap messages\n")
+	}
 	if b.Dropped > 0 || b.Refused > 0 {
 		p.printf("  dropped     %s, %s refused since the start\n", web.Count(uint64(b.Dropped), "segment"), web.Count(uint64(b.Refused), "record"))
 	}

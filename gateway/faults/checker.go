@@ -66,7 +66,8 @@ type Report struct {
 	Wrong      int // values that no answer had, answers that no device gave, messages that cannot be read
 	Other      int // messages without an answer: bad readings, other groups
 	Historical int // messages marked historical
-	Gaps       int // gap records
+	Gaps       int // gap records that count what was given up
+	Outages    int // those that count nothing: a device was not heard, or the gateway not stopped cleanly. They excuse nothing
 
 	OldestLost time.Duration // age at the kill of the oldest answer lost within the window
 
@@ -87,9 +88,9 @@ func (r *Report) Err() error {
 // String returns every count in one line, as RESULTS.md records it.
 func (r *Report) String() string {
 	return fmt.Sprintf("served %d, received %d, lost %d, lost in window %d (oldest %d ms), lost in a stall of the machine %d, dropped %d, duplicates %d, "+
-		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d, read in parts %d",
+		"conflicts %d, repeats %d, inversions %d, wrong %d, other %d, historical %d, gaps %d, outages %d, read in parts %d",
 		r.Served, r.Received, r.Lost, r.InWindow, r.OldestLost.Milliseconds(), r.InStall, r.Dropped, r.Duplicates,
-		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Other, r.Historical, r.Gaps, r.Parts)
+		r.Conflicts, r.Repeats, r.Inversions, r.Wrong, r.Other, r.Historical, r.Gaps, r.Outages, r.Parts)
 }
 
 func (r *Report) problem(format string, args ...any) {
@@ -176,7 +177,11 @@ func (c *check) arrival(a Arrival) {
 	if m.Historical {
 		c.Historical++
 	}
-	if m.Gap != nil {
+	switch {
+	case m.Gap == nil:
+	case m.Gap.Cause == "outage" && m.Gap.Count == 0:
+		c.Outages++
+	default:
 		c.Gaps++
 		c.gaps[m.Device] = append(c.gaps[m.Device], *m.Gap)
 		c.dropped[m.Device] += m.Gap.Count

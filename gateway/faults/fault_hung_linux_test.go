@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -108,7 +109,8 @@ func faultHungDisk(t *testing.T) {
 				d.forget()
 			}
 			must(t, d.server.Signal(syscall.SIGSTOP))
-			began := time.Now()
+			hung := time.Now()
+			began := hung
 			b.until(time.Minute, "health that says what hangs", func() bool {
 				code, body, err := b.gateway.Get("/healthz")
 				return err == nil && code != 200 && strings.Contains(string(body), ": hung since")
@@ -136,7 +138,21 @@ func faultHungDisk(t *testing.T) {
 			}
 			b.start()
 			b.await(5, time.Minute)
+			b.toldUnclean(hung)
 			b.judge()
+		})
+	}
+}
+
+// toldUnclean waits until a gap message says of each device that the gateway was not stopped cleanly, from before a moment on until after the last stop.
+func (b *bed) toldUnclean(from time.Time) {
+	b.t.Helper()
+	stopped := b.stops[len(b.stops)-1]
+	for _, d := range b.devices {
+		b.until(time.Minute, d.Name+"'s gap message", func() bool {
+			return slices.ContainsFunc(b.gapsOf(d.Name), func(g Gap) bool {
+				return strings.Contains(g.Reason, "not stopped cleanly") && g.From > 0 && g.From < from.UnixMilli() && g.To > stopped.UnixMilli() && g.To <= time.Now().UnixMilli()
+			})
 		})
 	}
 }

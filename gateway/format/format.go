@@ -48,7 +48,7 @@ type Record struct {
 
 // Gap says which readings of a device will never arrive.
 type Gap struct {
-	From, To          int64    // µs since 1970: the oldest and the newest of them; 0 and 0 when not known
+	From, To          int64    // µs since 1970: the oldest and the newest of them; From 0 when the beginning is not known, both when nothing is
 	FirstSeq, LastSeq uint64   // the sequence numbers of their records
 	Count             uint64   // how many readings
 	Unknown           bool     // Count is a guess: more may be missing, and some of it may have arrived

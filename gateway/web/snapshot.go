@@ -289,6 +289,7 @@ type Buffer struct {
 	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
 	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
+	Unclean      bool      `json:"unclean"`       // the process before did not close the store, or nobody knows whether it did: a gap message tells of it for each device
 	OutageHours  *float64  `json:"outage_hours"`  // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 

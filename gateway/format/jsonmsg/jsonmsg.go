@@ -197,10 +197,14 @@ func appendField(dst []byte, key, text string) []byte {
 func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 	g := r.Gap
 	dst = s.appendHead(dst, r)
-	dst = append(dst, `,"values":{},"bad":{},"gap":{"from":`...)
-	dst = strconv.AppendInt(dst, floorMilli(g.From), 10)
-	dst = strconv.AppendInt(append(dst, `,"to":`...), floorMilli(g.To), 10)
-	dst = strconv.AppendUint(append(dst, `,"count":`...), g.Count, 10)
+	dst = append(dst, `,"values":{},"bad":{},"gap":{`...)
+	if g.From != 0 {
+		dst = append(strconv.AppendInt(append(dst, `"from":`...), floorMilli(g.From), 10), ',')
+	}
+	if g.To != 0 {
+		dst = append(strconv.AppendInt(append(dst, `"to":`...), floorMilli(g.To), 10), ',')
+	}
+	dst = strconv.AppendUint(append(dst, `"count":`...), g.Count, 10)
 	if g.Unknown {
 		dst = append(dst, `,"unknown":true`...)
 	}

@@ -157,13 +157,19 @@ func TestGap(t *testing.T) {
 	}
 	holds(t, compileSchema(t), got)
 	got = s.AppendGap(nil, 1234, false, at, &format.Gap{Unknown: true, LastSeq: 9, Cause: "damaged"})
-	want = head + `,"values":{},"bad":{},"gap":{"from":0,"to":0,"count":0,"unknown":true,"cause":"damaged","first_seq":0,"last_seq":9}}`
+	want = head + `,"values":{},"bad":{},"gap":{"count":0,"unknown":true,"cause":"damaged","first_seq":0,"last_seq":9}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	holds(t, compileSchema(t), got)
+	got = s.AppendGap(nil, 1234, false, at, &format.Gap{To: at, Unknown: true, Cause: "outage"})
+	want = head + `,"values":{},"bad":{},"gap":{"to":1766480000123,"count":0,"unknown":true,"cause":"outage","first_seq":0,"last_seq":0}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	holds(t, compileSchema(t), got)
 	got = s.AppendGap(nil, 1234, false, at, &format.Gap{Count: 2, Unknown: true, FirstSeq: 9, LastSeq: 9, Cause: "lost", Reason: "a queue", Tags: []string{"a", `b"`}})
-	want = head + `,"values":{},"bad":{},"gap":{"from":0,"to":0,"count":2,"unknown":true,"cause":"lost","reason":"a queue","tags":["a","b\""],"first_seq":9,"last_seq":9}}`
+	want = head + `,"values":{},"bad":{},"gap":{"count":2,"unknown":true,"cause":"lost","reason":"a queue","tags":["a","b\""],"first_seq":9,"last_seq":9}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
