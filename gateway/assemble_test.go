@@ -38,7 +38,7 @@ func TestRefusedRecordsEndNoPoller(t *testing.T) {
 // with the oldest.
 func TestStartOfEachDestination(t *testing.T) {
 	cfg := &config.Config{Destinations: []config.Destination{{Name: "cloud"}}}
-	cfg.Buffer.Path, cfg.Buffer.CommitInterval = t.TempDir()+"/store", 3600e9
+	cfg.Buffer.Path, cfg.Buffer.MaxSize, cfg.Buffer.CommitInterval = t.TempDir()+"/store", 64<<20, 3600e9
 	open := func() *buffer.Buffer {
 		b, err := buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, slog.New(slog.DiscardHandler)))
 		if err != nil {
