@@ -40,7 +40,7 @@ func startOn(t *testing.T, dir string) map[string]buffer.Gap {
 // gapsOf returns the gaps that a store tells its destination of, by device.
 func gapsOf(t *testing.T, dir string) map[string]buffer.Gap {
 	t.Helper()
-	b, err := buffer.Open(dir, buffer.Options{Destinations: []string{"cloud"}, CommitInterval: 10 * time.Millisecond})
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}, CommitInterval: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
