@@ -246,7 +246,7 @@ func TestReasonsAreStable(t *testing.T) {
 		"device gives no usable answer: unit 1: the answer came from another unit id, 2; accept_unit: 2 takes it, if that is right": {Kind: modbussim.WrongUnit},
 		"device gives no usable answer: unit 1: the device closed the connection":                                                   {Kind: modbussim.CloseAt},
 	} {
-		b := newBench(t, 1, tags("holding:1")).open(t)
+		b := newHastyBench(t, 1, tags("holding:1")).open(t)
 		b.sim.Inject(f)
 		b.read(drivers.Ref{}) // whether another unit always answers is known after three answers
 		for range 2 {
@@ -284,7 +284,7 @@ func TestQuiet(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Stdout = w
-	b := newBench(t, 1, tags("holding:1")).open(t)
+	b := newHastyBench(t, 1, tags("holding:1")).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.WrongTransaction, Times: 1})
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.WrongFunction, Times: 1})
 	for range 3 {

@@ -86,14 +86,14 @@ func TestBytesBeforeTheRequest(t *testing.T) {
 
 // TestTransactionIDZero (M5): said, and taken where the config says so.
 func TestTransactionIDZero(t *testing.T) {
-	b := newBench(t, 1, tags(blocksOf(2)...)).open(t)
+	b := newHastyBench(t, 1, tags(blocksOf(2)...)).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.ZeroTransaction})
 	_, err := b.read(drivers.Ref{})
 	if err == nil || !strings.Contains(err.Error(), "answers came with transaction id 0: accept_transaction_id: 0 takes them") {
 		t.Errorf("%v", err)
 	}
 	for _, accept := range []string{"0", "any"} {
-		b := newBench(t, 1, tags(blocksOf(2)...)).patient().option("accept_transaction_id", accept).open(t)
+		b := newHastyBench(t, 1, tags(blocksOf(2)...)).patient().option("accept_transaction_id", accept).open(t)
 		b.sim.Inject(modbussim.Fault{Kind: modbussim.ZeroTransaction})
 		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
 			t.Errorf("accept %s: %d bad, %v", accept, bad, err)
@@ -116,7 +116,7 @@ func TestForeignUnit(t *testing.T) {
 
 // TestLostAnswerKeepsConnection (M11): the transaction id protects it.
 func TestLostAnswerKeepsConnection(t *testing.T) {
-	b := newBench(t, 1, tags(blocksOf(3)...)).open(t)
+	b := newHastyBench(t, 1, tags(blocksOf(3)...)).open(t)
 	if err := b.mustBeWell("at first", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func testDeafAtEachConnect(t *testing.T, retries string) {
 // TestSilentRegisterTeachesNoPause holds that a register met by silence is not taken for haste.
 func TestSilentRegisterTeachesNoPause(t *testing.T) {
 	t.Parallel() // it mostly waits
-	b := newBench(t, 1, tags(blocksOf(4)...)).open(t)
+	b := newHastyBench(t, 1, tags(blocksOf(4)...)).open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 200, 200)})
 	for range 12 {
 		b.read(drivers.Ref{})
@@ -197,7 +197,7 @@ func TestSilentRegisterTeachesNoPause(t *testing.T) {
 // TestDeafAfterConnect (M4): the connection is kept until the device listens, and later ones are given the time.
 func TestDeafAfterConnect(t *testing.T) {
 	t.Parallel() // it mostly waits
-	b := newBench(t, 1, tags(blocksOf(2)...))
+	b := newHastyBench(t, 1, tags(blocksOf(2)...))
 	b.conn.Devices[0].Timeout = 200 * time.Millisecond
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
@@ -261,7 +261,7 @@ func TestLimitLearned(t *testing.T) {
 
 // TestCloseAfterPoll closes the connection after each poll, and makes it again for the next.
 func TestCloseAfterPoll(t *testing.T) {
-	b := newBench(t, 1, tags(blocksOf(2)...)).patient().option("close_after_poll", "true").open(t)
+	b := newHastyBench(t, 1, tags(blocksOf(2)...)).patient().option("close_after_poll", "true").open(t)
 	for i := range 3 {
 		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
 			t.Errorf("%d bad, %v", bad, err)
@@ -297,7 +297,7 @@ func testTimeoutOfEachUnit(t *testing.T) {
 
 // TestFloodCostsItsConnection (S7): a peer that streams what nobody asked for costs little CPU, and its connection.
 func TestFloodCostsItsConnection(t *testing.T) {
-	b := newBench(t, 1, tags("holding:1"))
+	b := newHastyBench(t, 1, tags("holding:1"))
 	b.conn.Devices[0].Timeout = time.Second
 	b.open(t)
 	b.sim.Inject(modbussim.Fault{Kind: modbussim.Flood})

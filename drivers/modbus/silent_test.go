@@ -10,7 +10,7 @@ import (
 // TestSilentDeviceIsAskedTwice: before it is bad, whatever retries says; then once a poll.
 func TestSilentDeviceIsAskedTwice(t *testing.T) {
 	for _, retries := range []string{"0", "1", "5"} {
-		b := newBench(t, 1, tags("holding:1", "input:500", "holding:900")).option("retries", retries).open(t)
+		b := newHastyBench(t, 1, tags("holding:1", "input:500", "holding:900")).option("retries", retries).open(t)
 		for range 3 {
 			if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
 				t.Fatal(bad, err)

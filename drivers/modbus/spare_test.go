@@ -17,7 +17,7 @@ import (
 // and stays down only while both are.
 func TestSparePath(t *testing.T) {
 	second := startSim(t, modbussim.Options{})
-	b := newBench(t, 2, faultTags())
+	b := newHastyBench(t, 2, faultTags())
 	for u := uint8(1); u <= 2; u++ {
 		second.Unit(u).Fill(b.fill)
 	}
