@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -383,7 +382,6 @@ func (l *lines) write(line *wireLine) {
 	}
 	if l.n++; l.n%16 == 0 {
 		l.extend()
-		runtime.Gosched() // the plant is polled by the same processors
 	}
 	l.err = l.enc.Encode(line)
 }
