@@ -129,7 +129,7 @@ func faultHostileSubscriptions(t *testing.T) {
 	}
 	from := time.Now()
 	garbled := f.garble(pick(15*time.Second, 2*time.Minute))
-	b.missedNone(from, time.Now(), interval)
+	b.missedNone(from, interval, func() { garbled += f.garble(15 * time.Second) })
 	for i, s := range f.spoilers {
 		if s.Spoilt() == 0 {
 			t.Errorf("%q was never pushed: it proves nothing", f.notifications[i].Name)

@@ -123,7 +123,7 @@ func faultHungDisk(t *testing.T) {
 			}
 			must(t, b.net.Accept())
 			b.await(10, time.Minute)
-			b.missedNone(began, time.Now(), interval)
+			b.missedNone(began, interval, for10s)
 			b.stops, began = append(b.stops, time.Now()), time.Now()
 			b.gateway.Signal(syscall.SIGTERM)
 			b.until(time.Minute, "the end of the stop", func() bool { return strings.Contains(b.gateway.Log(), "the stop did not end in time") })

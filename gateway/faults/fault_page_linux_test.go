@@ -29,7 +29,7 @@ func faultCrowdedPage(t *testing.T) {
 	time.Sleep(pick(5*time.Second, 30*time.Second))
 	b.restartBroker()
 	b.await(10, 30*time.Second)
-	b.missedNone(from, time.Now(), interval)
+	b.missedNone(from, interval, for10s)
 	crowd.leave()
 	b.until(20*time.Second, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
 	s := b.snapshot()

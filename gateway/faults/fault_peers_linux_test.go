@@ -35,7 +35,7 @@ func faultHostilePeers(t *testing.T) {
 	endless := crowd.endless(t)
 	crowd.pass(pick(1000, 20000))
 	time.Sleep(pick(10*time.Second, 2*time.Minute))
-	b.missedNone(from, time.Now(), interval)
+	b.missedNone(from, interval, for10s)
 	b.noteRSS()
 	crowd.leave()
 	b.until(20*time.Second, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
@@ -53,9 +53,32 @@ func faultHostilePeers(t *testing.T) {
 	}
 }
 
-// missedNone fails for each poll of a device that did not come, by the device's own account, unless the machine stood still.
-func (b *bed) missedNone(from, to time.Time, interval time.Duration) {
+// missedNone fails when a poll of a device did not come since from, by the device's own account, unless the machine stood still. On a machine on which processes wait
+// for a processor half of the time that is looked at up to five times: a poll may be late for that, and one that is kept off by what the test does is missing each time.
+func (b *bed) missedNone(from time.Time, interval time.Duration, again func()) {
 	b.t.Helper()
+	for try := 1; ; try++ {
+		to := time.Now()
+		err := b.missed(from, to, interval)
+		starved := b.machine.starved(from, to)
+		switch {
+		case err == nil:
+			return
+		case try == 5 || starved < tooBusy:
+			b.t.Error(err)
+			return
+		}
+		b.t.Logf("%v; processes waited for a processor %.0f %% of that time: looking once more", err, 100*starved)
+		from = time.Now()
+		again()
+	}
+}
+
+// for10s is a time to look at polls.
+func for10s() { time.Sleep(10 * time.Second) }
+
+// missed says how many polls did not come within a time.
+func (b *bed) missed(from, to time.Time, interval time.Duration) error {
 	still := b.stoodStill(interval / 2)
 	polls, missed := 0, 0
 	for _, d := range b.devices {
@@ -72,8 +95,9 @@ func (b *bed) missedNone(from, to time.Time, interval time.Duration) {
 		}
 	}
 	if want := len(b.devices) * max(int(calm/interval)/2, 1); missed > 0 || polls < want {
-		b.t.Errorf("%d polls and %d missed, want at least %d and none", polls, missed, want)
+		return fmt.Errorf("%d polls and %d missed, want at least %d and none", polls, missed, want)
 	}
+	return nil
 }
 
 // brokerTricks are what hostile brokers do once they are dialled.
