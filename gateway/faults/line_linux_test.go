@@ -3,6 +3,7 @@ package faults
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -130,6 +131,7 @@ type bed struct {
 	kills        []Kill
 	stops        []time.Time
 	excused      map[string]bool
+	passed       map[string]int
 	window       time.Duration // of a kill
 	machine      machine
 	brokerKilled bool
@@ -382,7 +384,7 @@ func waitFor(t *testing.T, d time.Duration, what string, done func() bool) {
 func (b *bed) account(until time.Time) *Account {
 	stalls, _ := b.machine.stalled()
 	a := &Account{Words: b.setup.Words, Until: until, Kills: b.kills, Window: b.window, Stops: b.stops, Stalls: stalls, Late: b.late(),
-		OldestFirst: b.setup.Order == "oldest-first", Excused: b.excused}
+		OldestFirst: b.setup.Order == "oldest-first", Excused: b.excused, Passed: maps.Clone(b.passed)}
 	a.Arrivals = b.sub.Arrivals() // before what was served: nothing may seem to arrive unserved
 	if b.brokerKilled {
 		a.Arrivals = b.tap.Arrivals()
