@@ -177,9 +177,6 @@ func (m *missing) note(is map[string]time.Time, now time.Time, healthy func() bo
 		m.was, m.wasAt = is, now
 	}
 	for name, at := range is {
-		if at.After(now) {
-			at = poller.NotKnown()
-		}
 		if noted, listed := m.open[name]; now.Sub(at) >= lasting && (!listed || at.Before(noted)) {
 			m.open[name], m.was[name], m.changed = at, at, true
 		}

@@ -120,7 +120,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
 // next start of the gateway, takes over. Zero = nothing is. It is for when Run has returned.
 func (p *Poller) Missing(device int) (from time.Time) {
-	from = p.unfilled(device)
+	from = p.unfilled(device, time.Now())
 	for _, g := range p.groups {
 		if g.device == p.devices[device] && g.stat.Pushed && !g.heard.IsZero() {
 			from = earlier(from, g.since())
@@ -129,13 +129,19 @@ func (p *Poller) Missing(device int) (from time.Time) {
 	return from.Round(0)
 }
 
-// unfilled returns from when on something is missing of a device that is to be told, or read of its history, yet; zero = nothing is.
-func (p *Poller) unfilled(device int) (from time.Time) {
+// unfilled returns from when on something is missing of a device that is to be told, or read of its history, yet; zero = nothing is. It is no time to come.
+func (p *Poller) unfilled(device int, now time.Time) (from time.Time) {
 	d := p.devices[device]
-	from = d.outage.from
+	if from = d.outage.from; from.After(now) {
+		from = NotKnown()
+	}
 	for i := range p.fills.list {
 		if f := &p.fills.list[i]; f.group.device == d {
-			from = earlier(from, f.begin())
+			begin := f.begin()
+			if begin.After(now) { // the device's clock is less ahead than it may be, and hardly anything is left
+				begin = now
+			}
+			from = earlier(from, begin)
 		}
 	}
 	return from
@@ -151,8 +157,9 @@ func earlier(a, b time.Time) time.Time {
 
 // noteUnfilled has Unfilled say how it is now.
 func (p *Poller) noteUnfilled() {
+	now := time.Now()
 	for _, i := range p.pushers {
-		from := p.unfilled(i)
+		from := p.unfilled(i, now)
 		p.mu.Lock()
 		p.devices[i].unfilled = from.Round(0)
 		p.mu.Unlock()

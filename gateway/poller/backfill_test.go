@@ -311,6 +311,23 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestUnfilledIsNoTimeToCome: what is left of a history that is read nearly to its end may be ahead of now by the gateway's clock, which is no outage of which nobody
+// knows since when; an outage that begins in the future is one.
+func TestUnfilledIsNoTimeToCome(t *testing.T) {
+	f := &keeping{pushing: &pushing{fake: &fake{}}}
+	c := &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
+	p := New(c, f, Options{Sinks: [][]Sink{{nil}}})
+	now := time.Now()
+	p.fills.list = []fill{{group: p.groups[0], left: now.Add(time.Second).UnixMicro(), end: now.Add(2 * time.Second).UnixMicro()}}
+	if got := p.unfilled(0, now); !got.Equal(now) {
+		t.Errorf("a second that is left: since %v, want now, %v", got, now)
+	}
+	p.devices[0].outage.from = now.Add(time.Hour)
+	if got := p.unfilled(0, now); !got.Equal(NotKnown()) {
+		t.Errorf("an outage that begins in an hour: since %v, want %v", got, NotKnown())
+	}
+}
+
 // TestRefusedHistoryIsWarnedOfOnce: the same refusal is no warning a second time, also over a reload; another one is, and a moment without
 // anything in it is told to nobody.
 func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
