@@ -89,6 +89,7 @@ type walk struct {
 	of       *segment // whose dictionary dict is
 	seen     uint64   // records of it that were met
 	whole    bool     // from its first on
+	expect   uint64   // the number after the last of them
 	read     *segment // what is read in its place: itself, or what was salvaged of it
 	dict     []*Stream
 	blocks   blockReader
@@ -193,7 +194,8 @@ func (w *walk) block(s *segment) error {
 // count notes as damage that a segment which was read from its first record on gave fewer than it holds.
 func (w *walk) count(s *segment, info *blockInfo) {
 	w.seen += uint64(info.count)
-	w.whole = w.whole && w.read == s && info.first >= w.pos
+	w.whole = w.whole && w.read == s && w.pos == w.expect // else memory gave some
+	w.expect = info.last + 1
 	if w.whole && info.last >= w.last && w.seen < w.holds {
 		w.whole = false // it is told
 		w.damage = errors.Join(w.damage, fmt.Errorf("read segment %q (records %d to %d): %d of its %d records were not found: %w", filepath.Base(s.path), s.first, w.last, w.holds-w.seen, w.holds, errDamaged))
@@ -204,7 +206,7 @@ func (w *walk) count(s *segment, info *blockInfo) {
 func (w *walk) load(s *segment) (info blockInfo, err error) {
 	if w.of != s {
 		w.of, w.read, w.dict = s, s, nil
-		w.seen, w.whole = 0, w.pos == s.first
+		w.seen, w.whole, w.expect = 0, w.pos == s.first, s.first
 	}
 	if info, err = w.b.blockAt(w.read, w.pos, &w.blocks); err != nil {
 		return info, err

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
+	"time"
 )
 
 // TestVerifyRunning has each page of the segment being written spoiled in turn, with random bytes and with an element fewer, beside a
@@ -145,4 +148,57 @@ func checkSpoiled(t *testing.T, b *Buffer, dir, what string, total int) bool {
 		t.Errorf("%s: the copy has %+v", what, w.Problems)
 	}
 	return len(got) < total
+}
+
+// TestVerifyBeside: beside commits, acknowledgements in any order, sealing, dropping and unlinking neither Verify nor Scan finds damage in a
+// store that is sound.
+func TestVerifyBeside(t *testing.T) {
+	o := testOptions()
+	o.MaxSize, o.SegmentSize, o.TailBytes, o.CommitInterval = 4<<20, 256<<10, 64<<10, time.Millisecond
+	o.Destinations = []string{"cloud", "site"}
+	b := mustOpen(t, t.TempDir()+"/store", o)
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	work.Go(func() { _ = b.Run(ctx) })
+	s := mustStream(t, b, "press")
+	work.Go(func() {
+		rng := rand.New(rand.NewPCG(1, 2))
+		for ctx.Err() == nil {
+			if _, err := b.Append(s, randomBytes(rng, rng.IntN(600)), 1, 1); err != nil {
+				return
+			}
+		}
+	})
+	for i, name := range o.Destinations {
+		work.Go(func() {
+			d := b.Destination(name)
+			rng := rand.New(rand.NewPCG(3, uint64(i)))
+			for ctx.Err() == nil {
+				r, rec := d.Reader(0, 0), Record{}
+				for range 300 * (1 + i) {
+					if ok, err := r.Next(&rec); !ok || err != nil {
+						break
+					}
+					if rng.IntN(3) > 0 && d.Take(&rec) {
+						d.Ack(rec.Seq)
+					}
+				}
+			}
+		})
+	}
+	for range 40 {
+		if v, err := b.Verify(t.Context(), nil); err != nil || len(v.Problems) > 0 {
+			t.Fatalf("verify: %+v, %v", v, err)
+		}
+		if _, err := scanAll(t, b, 0, b.NextSeq()); err != nil {
+			t.Fatalf("scan: %v", err)
+		}
+	}
+	st := b.Stats()
+	t.Logf("%d commits, %d records", st.Commits, st.NextSeq)
+	if st.Commits < 20 || st.Damages > 0 {
+		t.Errorf("%+v", st)
+	}
 }
