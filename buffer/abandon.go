@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// abandon gives the active segment up after a failed commit. What the transaction left on disk is
-// unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
+// abandon gives the active segment up after a failed commit, or when it was found damaged as it was read. What a failed transaction
+// left on disk is unknown, so nothing is written to the file again and the batch goes to a new segment under the same numbers.
 func (b *Buffer) abandon(cause error) {
 	s := b.active
 	s.closeActive()
@@ -26,7 +26,7 @@ func (b *Buffer) abandon(cause error) {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
-	b.log.Warn("segment given up after a failed write", "file", s.path, "error", cause)
+	b.log.Warn("segment given up: nothing is written to it again", "file", s.path, "error", cause)
 	switch {
 	case unused:
 		if err := b.discard(s.path); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 	"sort"
 )
 
@@ -42,8 +41,8 @@ func (b *Buffer) Segments() []SegmentInfo {
 
 // Scan calls f for every record with from <= seq < to (0 = no end) that is on disk or in memory when its turn
 // comes, in order, whoever has acknowledged it. The record is valid until f returns, and its stream is only
-// to be read. Scan ends with f's error or the context's. A damaged segment does not end it: its sound records
-// are given, and the error at the end names it.
+// to be read. Scan ends with f's error or the context's. A damaged segment does not end it, nor one that does not give what it is known
+// to hold: its sound records are given, and the error at the end names it.
 func (b *Buffer) Scan(ctx context.Context, from, to uint64, f func(*Record) error) error {
 	if to == 0 {
 		to = math.MaxUint64
@@ -82,11 +81,15 @@ type walk struct {
 	pos    uint64
 	to     uint64
 	last   uint64 // of the segment when it was chosen
+	holds  uint64 // records that it had then, 0 when that is not known
 	limit  uint64 // where the tail began then
 	tail   []entry
 	damage error
 
 	of       *segment // whose dictionary dict is
+	seen     uint64   // records of it that were met
+	whole    bool     // from its first on
+	expect   uint64   // the number after the last of them
 	read     *segment // what is read in its place: itself, or what was salvaged of it
 	dict     []*Stream
 	blocks   blockReader
@@ -113,7 +116,7 @@ func (w *walk) next() (s *segment, done bool) {
 			continue
 		}
 		w.pos = max(w.pos, s.first)
-		w.last = s.last
+		w.last, w.holds = s.last, s.countable()
 		return s, false
 	}
 	return nil, true
@@ -161,6 +164,11 @@ func (w *walk) block(s *segment) error {
 	}
 	var h head
 	end, offset := min(w.limit, w.last+1), 0
+	if w.read == s && w.b.lacks(w.pos, min(info.first, end)) {
+		w.salvage(s, absent(w.pos, min(info.first, end)))
+		return nil
+	}
+	w.count(s, &info)
 	for r := info.heads(); r.next(&h) && h.seq < end; offset += h.size {
 		if h.seq < w.pos {
 			continue
@@ -183,10 +191,22 @@ func (w *walk) block(s *segment) error {
 	return nil
 }
 
+// count notes as damage that a segment which was read from its first record on gave fewer than it holds.
+func (w *walk) count(s *segment, info *blockInfo) {
+	w.seen += uint64(info.count)
+	w.whole = w.whole && w.read == s && w.pos == w.expect // else memory gave some
+	w.expect = info.last + 1
+	if w.whole && info.last >= w.last && w.seen < w.holds {
+		w.whole = false // it is told
+		w.damage = errors.Join(w.damage, fmt.Errorf("read segment %q (records %d to %d): %d of its %d records were not found: %w", filepath.Base(s.path), s.first, w.last, w.holds-w.seen, w.holds, errDamaged))
+	}
+}
+
 // load reads the block and, for a segment that is new to the walk, its dictionary.
 func (w *walk) load(s *segment) (info blockInfo, err error) {
 	if w.of != s {
 		w.of, w.read, w.dict = s, s, nil
+		w.seen, w.whole, w.expect = 0, w.pos == s.first, s.first
 	}
 	if info, err = w.b.blockAt(w.read, w.pos, &w.blocks); err != nil {
 		return info, err
@@ -227,14 +247,16 @@ func (w *walk) salvage(s *segment, cause error) {
 		w.pos = w.last + 1
 		return
 	}
-	w.damage = errors.Join(w.damage, fmt.Errorf("read segment %q: %w; its sound records were read", filepath.Base(s.path), cause))
+	name := fmt.Sprintf("read segment %q (records %d to %d): %%w%%s; its sound records were read", filepath.Base(s.path), s.first, w.last)
 	sv, err := salvageFile(s.path, info{w.b.store, s.first, s.epoch.n}, nil, w.b.decoder)
 	if err != nil {
+		w.damage = errors.Join(w.damage, fmt.Errorf(name, cause, ""))
 		w.pos = w.last + 1
 		return
 	}
 	w.read = &segment{path: s.path, epoch: s.epoch, first: s.first, last: w.last, salvaged: sv}
 	w.dict = nil
+	w.damage = errors.Join(w.damage, fmt.Errorf(name, cause, w.b.countLeft(w.read, w.holds).words()))
 }
 
 // Waits returns the names of the destinations that have not acknowledged a record.
@@ -248,251 +270,4 @@ func (b *Buffer) Waits(seq uint64) []string {
 		}
 	}
 	return names
-}
-
-// Problem is something that Verify found damaged.
-type Problem struct {
-	File     string `json:"file"` // in the store's directory
-	Reason   string `json:"reason"`
-	FirstSeq uint64 `json:"first_seq"` // what the file holds, 0 when not known
-	LastSeq  uint64 `json:"last_seq"`
-}
-
-// Verification is what Verify found.
-type Verification struct {
-	Segments   int       `json:"segments"`
-	Blocks     int       `json:"blocks"`
-	Records    uint64    `json:"records"`    // whose checksums are right
-	Bytes      int64     `json:"bytes"`      // of the segments
-	Quarantine int       `json:"quarantine"` // entries
-	Problems   []Problem `json:"problems"`
-}
-
-// Verify reads everything in the store and checks every checksum, every count and every dictionary entry. It changes
-// nothing. progress, when not nil, is called now and then with bytes read and bytes in all; it may take
-// its time. The error says why verifying ended early; damage is in the report, together with what was found at Open.
-func (b *Buffer) Verify(ctx context.Context, progress func(done, total int64)) (*Verification, error) {
-	b.mu.Lock()
-	segs := slices.Clone(b.segs)
-	list := make([]part, 0, len(segs))
-	var total, done int64
-	for _, s := range segs {
-		list = append(list, part{s: s, last: s.last, records: s.records, size: s.size, whole: s.sealed && !s.clipped && !s.damaged, damaged: s.damaged && !s.partly})
-		total += s.size
-	}
-	b.mu.Unlock()
-	out := &Verification{}
-	out.Problems = b.known()
-	for i := range list {
-		p := &list[i]
-		tell := func(seq uint64) {
-			if progress != nil {
-				progress(done+int64(float64(p.size)*float64(seq-p.s.first)/float64(p.last-p.s.first+1)), total)
-			}
-		}
-		if err := b.verifyPart(ctx, p, out, tell); err != nil {
-			return out, err
-		}
-		out.Segments++
-		out.Bytes += p.size
-		done += p.size
-	}
-	if progress != nil {
-		progress(total, total)
-	}
-	return out, b.verifyState(out)
-}
-
-// part is a segment as it was when Verify began.
-type part struct {
-	s              *segment
-	last, records  uint64
-	size           int64
-	whole, damaged bool
-}
-
-// known returns the damage that is known already, of files that are still there, and files that are missing.
-func (b *Buffer) known() (out []Problem) {
-	b.mu.Lock()
-	damage := slices.Clone(b.st.damage)
-	b.mu.Unlock()
-	there, _ := filepath.Glob(filepath.Join(b.dir, "*")) // the pattern is sound
-	for _, d := range damage {
-		if d.Missing || slices.Contains(there, filepath.Join(b.dir, d.File)) {
-			out = append(out, Problem{d.File, d.Reason, d.FirstSeq, d.LastSeq})
-		}
-	}
-	for _, path := range there {
-		name := filepath.Base(path)
-		if filepath.Ext(name) == asideSuffix && !slices.ContainsFunc(out, func(p Problem) bool { return p.File == name }) {
-			out = append(out, Problem{File: name, Reason: "set aside earlier because it was damaged; nothing reads it: delete it once you have looked at it"})
-		}
-	}
-	return out
-}
-
-// verifyPart checks one segment. Of one that is damaged the records count that can be read all the same, which are those that are delivered and exported.
-func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
-	if p.last < p.s.first {
-		return nil // it holds nothing yet
-	}
-	if p.damaged {
-		return b.verifyDamaged(ctx, p, out, tell)
-	}
-	var sound Verification
-	records, err := b.verifyBlocks(ctx, p, &sound, tell)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil && p.whole && records != p.records {
-		err = fmt.Errorf("%d records, its summary says %d: %w", records, p.records, errDamaged)
-	}
-	if err == nil {
-		out.Records, out.Blocks = out.Records+sound.Records, out.Blocks+sound.Blocks
-	}
-	b.mu.Lock()
-	gone, closed := p.s.gone, b.closed
-	b.mu.Unlock()
-	switch {
-	case err == nil || gone:
-		return nil
-	case closed:
-		return ErrClosed
-	case !errors.Is(err, errDamaged) && !errors.Is(err, ErrNotFound):
-		return fmt.Errorf("verify segment %q: %w", filepath.Base(p.s.path), err)
-	}
-	out.Problems = append(out.Problems, Problem{filepath.Base(p.s.path), err.Error(), p.s.first, p.last})
-	return b.countSound(p, out)
-}
-
-// countSound adds what can be read of a segment that is damaged, with every checksum right. The file may be gone meanwhile.
-func (b *Buffer) countSound(p *part, out *Verification) error {
-	sv, err := salvageFile(p.s.path, info{b.store, p.s.first, p.s.epoch.n}, nil, b.decoder)
-	if err != nil {
-		return nil // nothing can be, and the problem is told
-	}
-	return b.eachBlock(&segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last, salvaged: sv}, func(info *blockInfo, _ []byte) error {
-		var h head
-		for r := info.heads(); r.next(&h) && h.seq <= p.last; {
-			out.Records++
-		}
-		out.Blocks++
-		return nil
-	})
-}
-
-// verifyDamaged finds out what is wrong with a segment that is being read from what could be salvaged of it: when the
-// ledger met the damage, nobody has told yet.
-func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
-	name := filepath.Base(p.s.path)
-	if slices.ContainsFunc(out.Problems, func(p Problem) bool { return p.File == name }) {
-		return b.countSound(p, out)
-	}
-	asIs := *p
-	asIs.s = &segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last}
-	defer b.closeHandle(asIs.s)
-	_, err := b.verifyBlocks(ctx, &asIs, new(Verification), tell)
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err == nil:
-		err = errDamaged
-	}
-	out.Problems = append(out.Problems, Problem{name, err.Error(), p.s.first, p.last})
-	return b.countSound(p, out)
-}
-
-func (b *Buffer) verifyBlocks(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) (records uint64, err error) {
-	var r blockReader
-	var payloads []byte
-	if err := b.verifyFrame(p); err != nil {
-		return 0, err
-	}
-	dict, err := b.dictValues(p.s)
-	if err != nil {
-		return 0, err
-	}
-	for pos := p.s.first; pos <= p.last; {
-		if ctx.Err() != nil {
-			return records, ctx.Err()
-		}
-		info, err := b.blockAt(p.s, pos, &r)
-		if err != nil {
-			return records, fmt.Errorf("record %d: %w", pos, err)
-		}
-		if payloads, err = info.payloads(r.stored, b.decoder, payloads); err != nil {
-			return records, fmt.Errorf("records %d to %d: %w", info.first, info.last, err)
-		}
-		n, err := checkHeads(&info, len(payloads), len(dict), !p.whole)
-		if err != nil {
-			return records, err
-		}
-		records += n
-		out.Records += n
-		out.Blocks++
-		pos = info.last + 1
-		tell(min(pos, p.last+1))
-	}
-	return records, nil
-}
-
-// verifyFrame checks what stands around a sealed segment's records.
-func (b *Buffer) verifyFrame(p *part) error {
-	if !p.whole {
-		return nil // it is checked when it is next opened
-	}
-	return b.view(p.s, nil, func(c cursor) error {
-		if _, err := b.lastCheckpoint(c); err != nil {
-			return err
-		}
-		v, err := valueAt(c, regionInfo, 0, 0)
-		if err != nil {
-			return err
-		}
-		if _, err = parseInfo(v); err != nil {
-			return err
-		}
-		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {
-			return nil // its process ended before it could be written
-		} else if err != nil {
-			return err
-		}
-		_, err = parseSummary(v)
-		return err
-	})
-}
-
-// checkHeads checks the index of a block against its header, its payloads and the dictionary.
-func checkHeads(info *blockInfo, payloads, dict int, growing bool) (records uint64, err error) {
-	var h head
-	last, bytes := info.first, 0
-	for r := info.heads(); r.next(&h); records++ {
-		if int(h.stream) >= dict && !growing {
-			return records, fmt.Errorf("record %d names entry %d of a dictionary of %d: %w", h.seq, h.stream, dict, errDamaged)
-		}
-		last = h.seq
-		bytes += h.size
-	}
-	if records != uint64(info.count) || last != info.last || bytes != payloads {
-		return records, fmt.Errorf("records %d to %d: index and payloads do not agree: %w", info.first, info.last, errDamaged)
-	}
-	return records, nil
-}
-
-// verifyState checks state.db as it is on disk now.
-func (b *Buffer) verifyState(out *Verification) error {
-	b.lockCommit()
-	defer b.unlockCommit()
-	if b.isClosed() {
-		return ErrClosed
-	}
-	data, err := readState(filepath.Join(b.dir, stateName))
-	if err == nil {
-		out.Quarantine = len(data.entries)
-		_, err = parseCheckpoint(data.ckpt, b.decoder)
-	}
-	if err != nil {
-		out.Problems = append(out.Problems, Problem{File: stateName, Reason: err.Error()})
-	}
-	return nil
 }

@@ -382,7 +382,10 @@ func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
 		return true // another reader was here before
 	}
 	if s == b.active {
-		b.abandon(fmt.Errorf("%w: %w", cause, errDamaged))
+		if !errors.Is(cause, errDamaged) {
+			cause = fmt.Errorf("%w: %w", cause, errDamaged)
+		}
+		b.abandon(cause)
 		return true
 	}
 	if (errors.Is(cause, syscall.EIO) || unreadable(s.path)) && b.wait(s, cause) {

@@ -86,21 +86,27 @@ func (b *Buffer) eachBlock(s *segment, f func(info *blockInfo, stored []byte) er
 }
 
 // seekBlock moves the cursor to the first piece of the last block that begins at or before seq, or of
-// the first one after it.
+// the first one after it. A page that cannot be read is the end, as Err tells: what lies behind it must not stand for what is on it.
 func seekBlock(c cursor, seq uint64) (k, v []byte) {
 	start := makeKey(regionRecords, seq, typeBlock, 0)
 	if k, v = c.Seek(start); string(k) == string(start) {
 		return k, v
 	}
-	if k == nil {
+	switch {
+	case c.Err() != nil:
+		return nil, nil
+	case k == nil:
 		k, _ = c.Last()
-	} else {
+	default:
 		k, _ = c.Prev()
 	}
 	for ; k != nil && k[0] == regionRecords; k, _ = c.Prev() {
 		if _, at, typ, chunk := keyOf(k); typ == typeBlock && chunk == 0 {
 			return c.Seek(makeKey(regionRecords, at, typeBlock, 0))
 		}
+	}
+	if c.Err() != nil {
+		return nil, nil
 	}
 	return c.Seek(start)
 }
