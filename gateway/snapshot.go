@@ -184,7 +184,7 @@ func byDevice(accounts []buffer.Account) (ledger map[string]*buffer.Account, wai
 // configView is the config in force. mu is held.
 func (g *Gateway) configView() web.Config {
 	r := &g.reloads
-	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
+	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, Mistakes: r.mistakes, ProblemAt: r.problemAt}
 }
 
 // longAt is how long a poll or a job lasts that is worth a word.

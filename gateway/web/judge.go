@@ -126,10 +126,7 @@ func (s *Snapshot) Judge() {
 		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
 			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
-	if s.Config.Problem != "" {
-		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
-			"`millrace check` shows every mistake"})
-	}
+	s.add(s.Config.judge())
 	s.add(s.Clock.judge())
 	s.judgeCertificates()
 	for _, e := range s.Exposures {
@@ -192,6 +189,21 @@ func (d *Destination) judge() State {
 	} else if !d.Behind.IsZero() {
 		st.State, st.Since, st.Reason = StateLate, d.Behind, "it takes fewer records than come, and what waits grows"
 		st.Do = "see what slows the link or its broker, or send less: report: on-change, longer intervals"
+	}
+	return st
+}
+
+// judge names what stood in the way of a reload and what to do; mistakes of the config are many, and `millrace check` shows them.
+func (c *Config) judge() State {
+	st := State{"config", c.File, StateRefused, c.ProblemAt, "the last reload was refused; the one before runs on", "`millrace check` shows every mistake"}
+	switch why, mend, said := strings.Cut(strings.TrimPrefix(c.Problem, "reload config: "), "; "); {
+	case c.Problem == "":
+		st.State = StateOK
+	case c.Mistakes == 0:
+		st.Reason, st.Do = "the last reload was refused, and the config before runs on: "+why, "see to that and reload again"
+		if said {
+			st.Do = mend
+		}
 	}
 	return st
 }

@@ -99,6 +99,7 @@ type Config struct {
 	Reloads   uint64    `json:"reloads"`    // done
 	Refused   uint64    `json:"refused"`    // reloads that changed nothing
 	Problem   string    `json:"problem"`    // why the last one was refused, a line for each mistake; "" = it was done, or there was none
+	Mistakes  int       `json:"mistakes"`   // how many mistakes of the config Problem is; 0 = the config itself is right
 	ProblemAt time.Time `json:"problem_at"` // zero when there is no Problem
 }
 
