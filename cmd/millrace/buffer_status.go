@@ -69,7 +69,10 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	}
 	health := b.Health
 	if !b.Refusing.IsZero() {
-		health = fmt.Sprintf("full: new records are refused since %s", b.Refusing.UTC().Format(time.RFC3339))
+		if !b.RefusingDisk {
+			health = "full"
+		}
+		health += "; new records are refused since " + b.Refusing.UTC().Format(time.RFC3339)
 	}
 	p.printf("  health      %s\n", health)
 	if b.Unclean {

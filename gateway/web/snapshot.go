@@ -289,6 +289,9 @@ type Buffer struct {
 	Health       string    `json:"health"`        // HealthOK or why records are not made durable
 	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
+	RefusingDisk bool      `json:"refusing_disk"` // that is because its memory is full of what its disk does not take, not because of MaxBytes
+	DiskFull     bool      `json:"disk_full"`     // a write of the last 10 s found no space left on its disk
+	DiskFree     *int64    `json:"disk_free"`     // bytes that its disk has for us; nil when unknown
 	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
 	Unclean      bool      `json:"unclean"`       // the process before did not close the store, or nobody knows whether it did: a gap message tells of it for each device
 	OutageHours  *float64  `json:"outage_hours"`  // until the store or its disk is full at the present rate with no link; nil when unknown
