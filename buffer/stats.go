@@ -33,7 +33,8 @@ type Stats struct {
 	Damages      uint64             `json:"damages"`       // found since Open
 	Damage       []Damage           `json:"damage"`        // the first of them
 	CommitSince  time.Time          `json:"commit_since"`  // when the write to disk that is under way began; zero when none is
-	Unclean      bool               `json:"unclean"`       // the process before did not close the store, or nobody knows whether it did: what it had not committed is lost, and nobody can count it
+	Unclean      bool               `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: what it had not committed is lost, and nobody can count it
+	Before       string             `json:"before"`        // which of them: BeforeUnclean, BeforeUnknown or BeforeRestored; "" = none
 	LostUnknown  uint64             `json:"lost_unknown"`  // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats `json:"destinations"`
 }
@@ -64,7 +65,7 @@ func (b *Buffer) Stats() Stats {
 		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Unclean || b.left.Unknown, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
 	aside := b.quarantined()
 	for _, d := range b.slots {
 		if d != nil {
