@@ -145,7 +145,7 @@ func (e *exposition) ledger(s *Snapshot) {
 	e.family("millrace_readings_dropped_total", "counter", "Readings given up, by cause; each drop is also reported to the destination as a gap.")
 	eachAccount(s, func(d *Device, a *Account) {
 		for cause, n := range a.Dropped.Causes {
-			e.count(n, "device", d.Name, "destination", a.Destination, "cause", strings.ReplaceAll(cause, " ", "_"))
+			e.count(n, "device", d.Name, "destination", a.Destination, "cause", cause)
 		}
 	})
 	e.family("millrace_ledger_imbalance_readings", "gauge", "Polled readings that the ledger does not explain; lasting values other than 0 are a bug.")

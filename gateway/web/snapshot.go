@@ -222,7 +222,7 @@ type Account struct {
 
 // Drops counts dropped readings by cause.
 type Drops struct {
-	Full     uint64 `json:"buffer_full"`
+	Full     uint64 `json:"full"`
 	Expired  uint64 `json:"expired"`
 	Rejected uint64 `json:"rejected"`
 	Shutdown uint64 `json:"shutdown"`
@@ -327,7 +327,7 @@ func (d *Drops) Total() uint64 { return d.Full + d.Expired + d.Rejected + d.Shut
 
 // Causes calls yield for every cause, zero or not, always in the same order.
 func (d *Drops) Causes(yield func(cause string, n uint64) bool) {
-	_ = yield("buffer full", d.Full) && yield("expired", d.Expired) && yield("rejected", d.Rejected) &&
+	_ = yield("full", d.Full) && yield("expired", d.Expired) && yield("rejected", d.Rejected) &&
 		yield("shutdown", d.Shutdown) && yield("damaged", d.Damaged)
 }
 
