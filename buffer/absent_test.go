@@ -279,8 +279,8 @@ func TestRefusing(t *testing.T) {
 	if !r.standing(now).IsZero() {
 		t.Error("before anything was refused")
 	}
-	r.refused(now)
-	r.refused(now.Add(time.Hour))
+	r.refused(now, false)
+	r.refused(now.Add(time.Hour), false)
 	if got := r.standing(now.Add(24 * time.Hour)); !got.Equal(now) {
 		t.Errorf("while nothing is taken it stands since %v, want %v", got, now)
 	}

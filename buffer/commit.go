@@ -33,6 +33,7 @@ type counters struct {
 	lastTry               time.Time     // of a commit, or of a probe
 	probeAfter            time.Duration // how long after it the next probe comes
 	fullSince             time.Time     // commits have failed for want of space since
+	fullAt                time.Time     // one last did; zero = none has
 	idleBytes             int64         // of the last checkpoint in state.db
 }
 
@@ -126,6 +127,7 @@ func (b *Buffer) tryCommit() (written *batch, err error) {
 func (b *Buffer) diskStaysFull() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.st.fullAt = time.Now()
 	if b.st.fullSince.IsZero() {
 		b.st.fullSince = time.Now()
 	}

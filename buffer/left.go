@@ -18,6 +18,27 @@ type Left struct {
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
 }
 
+// What Stats says of the process before.
+const (
+	BeforeUnclean  = "unclean"
+	BeforeUnknown  = "unknown"
+	BeforeRestored = "restored"
+)
+
+// Before returns why readings may be missing that nobody can count, BeforeRestored first: a backup says nothing of the process it was
+// taken from; "" = none may.
+func (l *Left) Before() string {
+	switch {
+	case l.Restored:
+		return BeforeRestored
+	case l.Unknown:
+		return BeforeUnknown
+	case l.Unclean:
+		return BeforeUnclean
+	}
+	return ""
+}
+
 // Left returns what the process before has left. It does not change.
 func (b *Buffer) Left() Left { return b.left }
 

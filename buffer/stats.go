@@ -12,8 +12,10 @@ type Stats struct {
 	NextSeq      uint64             `json:"next_seq"`
 	Bytes        int64              `json:"bytes"` // of all files
 	MaxBytes     int64              `json:"max_bytes"`
-	Room         int64              `json:"room"`     // bytes by which the segments may grow before something is dropped or refused for want of room
-	Refusing     time.Time          `json:"refusing"` // since when new records are refused for want of room; zero when they are not
+	Room         int64              `json:"room"`          // bytes by which the segments may grow before something is dropped or refused for want of room
+	Refusing     time.Time          `json:"refusing"`      // since when new records are refused for want of room; zero when they are not
+	RefusingDisk bool               `json:"refusing_disk"` // that is because the memory is full of what the disk does not take, not because of MaxBytes
+	DiskFull     bool               `json:"disk_full"`     // the last write, or one of the last 10 s, found no space left on the disk
 	Segments     int                `json:"segments"`
 	TailRecords  int                `json:"tail_records"`
 	TailBytes    int64              `json:"tail_bytes"`
@@ -31,7 +33,8 @@ type Stats struct {
 	Damages      uint64             `json:"damages"`       // found since Open
 	Damage       []Damage           `json:"damage"`        // the first of them
 	CommitSince  time.Time          `json:"commit_since"`  // when the write to disk that is under way began; zero when none is
-	Unclean      bool               `json:"unclean"`       // the process before did not close the store, or nobody knows whether it did: what it had not committed is lost, and nobody can count it
+	Unclean      bool               `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: what it had not committed is lost, and nobody can count it
+	Before       string             `json:"before"`        // which of them: BeforeUnclean, BeforeUnknown or BeforeRestored; "" = none
 	LostUnknown  uint64             `json:"lost_unknown"`  // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats `json:"destinations"`
 }
@@ -59,10 +62,10 @@ func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
-		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Unclean || b.left.Unknown, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
 	aside := b.quarantined()
 	for _, d := range b.slots {
 		if d != nil {
@@ -77,16 +80,17 @@ func (b *Buffer) Stats() Stats {
 type refusal struct {
 	since, last time.Time
 	over        bool // one was taken after the last that was refused
+	disk        bool // there was room in the store, and none in memory
 }
 
 // refusalHolds is how long after the last record refused the time goes on at least: where it is full, small ones may still fit.
 const refusalHolds = 10 * time.Second
 
-func (r *refusal) refused(now time.Time) {
+func (r *refusal) refused(now time.Time, disk bool) {
 	if r.standing(now).IsZero() {
 		r.since = now
 	}
-	r.last, r.over = now, false
+	r.last, r.over, r.disk = now, false, disk
 }
 
 // standing returns since when it lasts, zero when it does not.
@@ -95,6 +99,11 @@ func (r *refusal) standing(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return r.since
+}
+
+// diskFull reports whether others have filled the disk, as far as writing has shown lately. mu is held.
+func (b *Buffer) diskFull() bool {
+	return isDiskFull(b.st.commitErr) || !b.st.fullAt.IsZero() && time.Since(b.st.fullAt) < refusalHolds
 }
 
 // health says in words how the store is. mu is held.

@@ -131,7 +131,7 @@ const stallWait = 2 * time.Second
 // makeRoom sees to it that cost bytes fit into the tail: it lets go of what is on disk, then has the rest
 // committed, and when that fails drops the oldest, or under drop-newest refuses. mu is held, and let go of while waiting.
 func (b *Buffer) makeRoom(cost int64) error {
-	if b.o.WhenFull == DropNewest && (!b.fits(b.dirty()+cost) || (b.st.commitErr != nil && b.tail.bytes()+cost > b.o.TailBytes)) {
+	if b.o.WhenFull == DropNewest && (!b.fits(b.dirty()+cost) || (b.st.commitErr != nil && b.dirty()+cost > b.o.TailBytes)) {
 		return ErrFull
 	}
 	if b.next >= b.reserved {

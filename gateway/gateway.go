@@ -80,7 +80,11 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	warnAbsent(g.buf, g.log)
 	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
-		g.log.Warn("the file system has less room than max_size; in an outage the oldest readings are given up when it is full: lower max_size or free space",
+		given := "the oldest readings are given up"
+		if cfg.Buffer.WhenFull == config.DropNewest {
+			given = "new readings are refused"
+		}
+		g.log.Warn("the file system has less room than max_size; in an outage "+given+" when it is full: lower max_size or free space",
 			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
 	}
 	ledger := g.buf.Ledger()

@@ -137,7 +137,12 @@ var stateRows = map[string]struct {
 	"login exposed": {func(s *web.Snapshot) {
 		s.Exposures = []web.Exposure{{Device: "press-1", What: "its password goes unencrypted", Mend: "encrypt"}}
 	}, "its password goes unencrypted; encrypt", "attention"},
-	"config refused": {func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "x:1:1: no", judged }, "the last reload was refused", "attention"},
+	"config refused": {func(s *web.Snapshot) {
+		s.Config.Problem, s.Config.Mistakes, s.Config.ProblemAt = "x:1:1: no", 1, judged
+	}, "the last reload was refused; the one before runs on; `millrace check` shows", "attention"},
+	"config refused, for a restart": {func(s *web.Snapshot) {
+		s.Config.Problem, s.Config.ProblemAt = "reload config: a.b cannot change; restart it, or not", judged
+	}, "the last reload was refused, and the config before runs on: a.b cannot change; restart it, or not", "attention"},
 	"clock not set": {func(s *web.Snapshot) {
 		s.Clock = web.Clock{State: web.StateUnset, Reason: "the kernel says that nothing sets it", Since: judged}
 	}, "nothing sets it", "attention"},

@@ -13,7 +13,7 @@ import (
 // can count it. Known is until when all that it took is safe; tellLost has gap messages sent of what came then.
 func (g *Gateway) tellLeft(cfg *config.Config) {
 	left := g.buf.Left()
-	if !left.Unclean && !left.Restored && !left.Unknown {
+	if left.Before() == "" {
 		return
 	}
 	safe := "not known"
@@ -24,18 +24,28 @@ func (g *Gateway) tellLeft(cfg *config.Config) {
 	for _, d := range g.buf.Stats().Destinations {
 		waiting = max(waiting, d.Backlog)
 	}
-	what := ""
-	switch every := cfg.Buffer.CommitInterval; {
-	case left.Restored:
-		what = "the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since"
-	case left.Unknown:
-		what = "state.db of the store was lost or damaged: nobody knows whether the last stop was clean, and what was in memory then; what was on disk is kept and is sent"
-	case every > 0:
-		what = fmt.Sprintf("%s; up to %v of readings from before it that were not delivered may be missing; if its disk took nothing then, all from after safe_until; what was on disk is kept and is sent", unclean, every)
-	default:
-		what = unclean + "; nothing that was on its way through the store is missing, unless its disk took nothing then; what was on disk is kept and is sent"
+	what := BeforeText(left.Before())
+	if left.Before() == buffer.BeforeUnclean {
+		missing := "nothing that was on its way through the store is missing, unless its disk took nothing then"
+		if every := cfg.Buffer.CommitInterval; every > 0 {
+			missing = fmt.Sprintf("up to %v of readings from before it that were not delivered may be missing; if its disk took nothing then, all from after safe_until", every)
+		}
+		what = unclean + "; " + missing + "; what was on disk is kept and is sent"
 	}
 	g.log.Warn(what+"; a gap message tells of it for each device", "safe_until", safe, "records_waiting", waiting)
+}
+
+// BeforeText says in words what the process before has left, of buffer.Stats; "" for what is as it should be.
+func BeforeText(before string) string {
+	switch before {
+	case buffer.BeforeRestored:
+		return "the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since"
+	case buffer.BeforeUnknown:
+		return "state.db of the store was lost or damaged: nobody knows whether the last stop was clean, and what was in memory then; what was on disk is kept and is sent"
+	case buffer.BeforeUnclean:
+		return unclean + "; what it had neither delivered nor written is lost; what was on disk is kept and is sent"
+	}
+	return ""
 }
 
 // unclean is what can be the matter with a stop.
@@ -65,12 +75,12 @@ const accepting = 2 * time.Second
 func (g *Gateway) tellLost(had map[string]bool) {
 	left, now := g.buf.Left(), time.Now()
 	gap := buffer.Gap{To: now.UnixMicro(), Cause: buffer.CauseOutage}
-	switch {
-	case left.Restored:
+	switch left.Before() {
+	case buffer.BeforeRestored:
 		gap.Reason = gapRestored
-	case left.Unknown:
+	case buffer.BeforeUnknown:
 		gap.Reason = gapUnknown
-	case left.Unclean:
+	case buffer.BeforeUnclean:
 		gap.Reason = gapUnclean
 	default:
 		return

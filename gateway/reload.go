@@ -20,6 +20,7 @@ type reloads struct {
 	since         time.Time // when the config in force was loaded
 	done, refused uint64
 	problem       string // why the last one was refused; "" = it was not
+	mistakes      int    // of the config, that the problem is; 0 = the config itself is right
 	problemAt     time.Time
 }
 
@@ -271,14 +272,18 @@ func (g *Gateway) removeDestination(name string) {
 
 // note remembers how a reload went, and logs it.
 func (g *Gateway) note(c *web.Change, err error) {
-	now := time.Now()
+	now, found := time.Now(), 0
+	var mistakes *config.Errors
+	if errors.As(err, &mistakes) {
+		found = len(mistakes.List) + mistakes.More
+	}
 	g.mu.Lock()
 	r := &g.reloads
 	if err == nil {
 		*r = reloads{since: now, done: r.done + 1, refused: r.refused}
 	} else {
 		r.refused++
-		r.problem, r.problemAt = err.Error(), now
+		r.problem, r.mistakes, r.problemAt = err.Error(), found, now
 	}
 	since := r.since
 	g.mu.Unlock()
@@ -286,15 +291,14 @@ func (g *Gateway) note(c *web.Change, err error) {
 		g.log.Info("config reloaded", "config", c.Hash, "changes", c.String())
 		return
 	}
-	var mistakes *config.Errors
-	if !errors.As(err, &mistakes) {
+	if mistakes == nil {
 		g.log.Error("reload refused; nothing was changed", "cause", err)
 		return
 	}
 	for _, m := range mistakes.List[:min(len(mistakes.List), maxLogged)] {
 		g.log.Error("config mistake", "at", m)
 	}
-	g.log.Error("reload refused; the config loaded before stays in force", "mistakes", len(mistakes.List)+mistakes.More, "in_force_since", since.Format(time.RFC3339))
+	g.log.Error("reload refused; the config loaded before stays in force", "mistakes", found, "in_force_since", since.Format(time.RFC3339))
 }
 
 // warn logs what a person should know of a config that is in force.

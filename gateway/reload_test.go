@@ -220,9 +220,17 @@ func TestReloadRefusals(t *testing.T) {
 	b.polled(3, "a", "b")
 	with := func(f func(*plan)) plan { p := good; f(&p); return p }
 	b.refuse(with(func(p *plan) { p.top = "nonsense: true\n" }), "millrace.yaml:3:1: unknown key \"nonsense\"")
+	mistakes := func(want int) {
+		t.Helper()
+		if c := b.g.Snapshot().Config; c.Mistakes != want || c.Problem == "" {
+			t.Errorf("%d mistakes in %q, want %d", c.Mistakes, c.Problem, want)
+		}
+	}
+	mistakes(1)
 	b.refuse(with(func(p *plan) { p.devices = []string{device("a"), device("a")} }), "already defined")
 	b.refuse(with(func(p *plan) { p.devices = []string{strings.Replace(device("c"), "fake://", "fake://unbuildable", 1)} }), "no such equipment", "buy some")
 	b.refuse(with(func(p *plan) { p.buffer = ", max_age: 2h, memory: 1MiB" }), "buffer.max_age, buffer.memory cannot change while", "restart")
+	mistakes(0)
 	b.refuse(with(func(p *plan) { p.top = "log: {format: json}\n" }), "log.format cannot change")
 	b.refuse(with(func(p *plan) { p.top = fmt.Sprintf("web: {listen: \"%s\"}\n", b.broker.Addr()) }), "listen for the web page")
 	if err := os.Remove(b.file); err != nil {

@@ -157,7 +157,7 @@ func (s *groupSink) missed(g *poller.Gap) {
 	if g.Outage {
 		gap.Cause = buffer.CauseOutage
 	}
-	s.values.Lose(g.Tags)
+	s.values.Lose(g.Tags, gap.To)
 	for _, tag := range g.Tags {
 		if name := s.schema.Tags[tag].Name; !slices.Contains(gap.Tags, name) {
 			gap.Tags = append(gap.Tags, name)

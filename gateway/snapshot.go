@@ -184,7 +184,7 @@ func byDevice(accounts []buffer.Account) (ledger map[string]*buffer.Account, wai
 // configView is the config in force. mu is held.
 func (g *Gateway) configView() web.Config {
 	r := &g.reloads
-	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, ProblemAt: r.problemAt}
+	return web.Config{File: g.running.cfg.File, Hash: g.running.hash, Since: r.since, Reloads: r.done, Refused: r.refused, Problem: r.problem, Mistakes: r.mistakes, ProblemAt: r.problemAt}
 }
 
 // longAt is how long a poll or a job lasts that is worth a word.
@@ -249,5 +249,6 @@ func destinationView(d *destination) web.Destination {
 
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
-		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing}
+		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing,
+		RefusingDisk: st.RefusingDisk, DiskFull: st.DiskFull, DiskFree: g.free.Load()}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
+	"millrace/gateway"
 	"millrace/gateway/web"
 )
 
@@ -69,11 +70,14 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	}
 	health := b.Health
 	if !b.Refusing.IsZero() {
-		health = fmt.Sprintf("full: new records are refused since %s", b.Refusing.UTC().Format(time.RFC3339))
+		if !b.RefusingDisk {
+			health = "full"
+		}
+		health += "; new records are refused since " + b.Refusing.UTC().Format(time.RFC3339)
 	}
 	p.printf("  health      %s\n", health)
-	if b.Unclean {
-		p.printf("  before      the last process did not close the store: what it had neither delivered nor written is lost, and told in gap messages\n")
+	if text := gateway.BeforeText(b.Before); text != "" {
+		p.printf("  before      %s; a gap message tells of it for each device\n", text)
 	}
 	if b.Dropped > 0 || b.Refused > 0 {
 		p.printf("  dropped     %s, %s refused since the start\n", web.Count(uint64(b.Dropped), "segment"), web.Count(uint64(b.Refused), "record"))

@@ -148,9 +148,9 @@ func newValuePrinter(out io.Writer, format string, watch bool) (*valuePrinter, e
 		return &valuePrinter{func(v *web.Value) { failed = errors.Join(failed, enc.Encode(v)) }, func() error { return failed }}, nil
 	case "csv":
 		w := csv.NewWriter(out)
-		_ = w.Write([]string{"device", "group", "tag", "value", "unit", "quality", "reason", "time", "source_time", "lost"})
+		_ = w.Write([]string{"device", "group", "tag", "value", "unit", "quality", "reason", "time", "source_time", "lost", "lost_at"})
 		return &valuePrinter{func(v *web.Value) {
-			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source), fmt.Sprint(v.Lost)})
+			_ = w.Write([]string{v.Device, v.Group, v.Tag, shownText(v.Value), v.Unit, v.Quality, v.Reason, milliText(v.At), milliText(v.Source), fmt.Sprint(v.Lost), milliText(v.LostAt)})
 		}, func() error { w.Flush(); return w.Error() }}, nil
 	}
 	return nil, fmt.Errorf("output %q is unknown; use table, json or csv", format)
@@ -194,12 +194,16 @@ func qualityText(v *web.Value) string {
 	return v.Quality
 }
 
-// reasonText says why a reading is bad, and how many others never came.
+// reasonText says why a reading is bad, and how many others never came lately.
 func reasonText(v *web.Value) string {
 	if v.Lost == 0 {
 		return v.Reason
 	}
-	lost := fmt.Sprintf("%s lost between two pushes", web.Count(v.Lost, "reading"))
+	last := ""
+	if v.Lost > 1 {
+		last = "the last "
+	}
+	lost := fmt.Sprintf("%s lost between two pushes, %sat %s", web.Count(v.Lost, "reading"), last, time.UnixMilli(v.LostAt).UTC().Format("15:04:05Z"))
 	if v.Reason == "" {
 		return lost
 	}

@@ -104,10 +104,10 @@ func TestFloatText(t *testing.T) {
 // TestLostIsShown: a tag of which readings never came says so behind why it is bad.
 func TestLostIsShown(t *testing.T) {
 	for want, v := range map[string]*web.Value{
-		"":                                  {},
-		"no power":                          {Reason: "no power"},
-		"1 reading lost between two pushes": {Lost: 1},
-		"no power; 1,200 readings lost between two pushes": {Lost: 1200, Reason: "no power"},
+		"":         {},
+		"no power": {Reason: "no power"},
+		"1 reading lost between two pushes, at 00:01:01Z":                         {Lost: 1, LostAt: 61_000},
+		"no power; 1,200 readings lost between two pushes, the last at 00:01:01Z": {Lost: 1200, LostAt: 61_000, Reason: "no power"},
 	} {
 		if got := reasonText(v); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -129,14 +129,16 @@ func (s *source) dir() string { return filepath.Dir(s.name) }
 func (l *loader) open(path string, by pos, depth int) {
 	s := &source{name: path, depth: depth, index: int32(len(l.files))}
 	info, err := os.Stat(path)
+	mend := "check the path"
 	if by.file < 0 {
+		mend = "check the path, which --config FILE gives"
 		l.files = append(l.files, s) // first, because messages need its name
 		by = pos{}
 	}
 	l.unread = l.unread || err != nil || info.IsDir()
 	switch {
 	case err != nil:
-		l.errorf(by, "check the path", "read config %q: %s", path, reason(err))
+		l.errorf(by, mend, "read config %q: %s", path, reason(err))
 		return
 	case info.IsDir():
 		l.errorf(by, "name a file", "read config %q: it is a directory", path)

@@ -224,7 +224,7 @@ func TestProcessEnvironmentIsTheDefault(t *testing.T) {
 
 func TestMissingFile(t *testing.T) {
 	for path, want := range map[string]string{
-		"testdata/no-such.yaml": `testdata/no-such.yaml: read config "testdata/no-such.yaml": it does not exist; check the path`,
+		"testdata/no-such.yaml": `testdata/no-such.yaml: read config "testdata/no-such.yaml": it does not exist; check the path, which --config FILE gives`,
 		"testdata":              `testdata: read config "testdata": it is a directory; name a file`,
 	} {
 		if _, err := load(path); err == nil || err.Error() != want {

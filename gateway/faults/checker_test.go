@@ -22,7 +22,7 @@ func payload(device string, seq, scan int, historical bool) string {
 
 func gapPayload(device string, seq, from, to, readings int) string {
 	ms := func(scan int) int64 { return noon.Add(time.Duration(scan) * time.Second).UnixMilli() }
-	return fmt.Sprintf(`{"gateway":"g","device":%q,"group":"a","epoch":"e1","seq":%d,"ts":1,"values":{},"bad":{},"gap":{"from":%d,"to":%d,"count":%d,"cause":"buffer full","first_seq":1,"last_seq":2}}`,
+	return fmt.Sprintf(`{"gateway":"g","device":%q,"group":"a","epoch":"e1","seq":%d,"ts":1,"values":{},"bad":{},"gap":{"from":%d,"to":%d,"count":%d,"cause":"full","first_seq":1,"last_seq":2}}`,
 		device, seq, ms(from), ms(to), readings)
 }
 

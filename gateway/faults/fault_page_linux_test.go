@@ -35,7 +35,7 @@ func faultCrowdedPage(t *testing.T) {
 	s := b.snapshot()
 	r := b.judge()
 	var dropped uint64
-	for _, cause := range []string{"buffer_full", "expired", "rejected", "shutdown", "damaged"} {
+	for _, cause := range []string{"full", "expired", "rejected", "shutdown", "damaged"} {
 		dropped += s.Dropped(cause)
 	}
 	t.Logf("FIGURES %s: %d connections; %d commits meanwhile; %d readings delivered; peak RSS %d MB", t.Name(), crowd.made, s.Buffer.Commits-before, r.Served, b.peakRSS>>20)

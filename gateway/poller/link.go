@@ -23,6 +23,7 @@ type link struct {
 // dialled is how an attempt to connect ended.
 type dialled struct {
 	err    error
+	ended  bool   // by a stop, which is no fault of the device
 	pushed []bool // by group: the device pushes it
 	pushes <-chan drivers.Push
 }
@@ -35,7 +36,11 @@ func (p *Poller) connect(ctx context.Context) {
 	}
 	done := make(chan dialled, 1)
 	p.link.connecting = done
-	go func() { done <- p.dial(ctx) }()
+	go func() {
+		r := p.dial(ctx)
+		r.ended = r.err != nil && ctx.Err() != nil
+		done <- r
+	}()
 }
 
 // dial connects and subscribes.
@@ -76,6 +81,9 @@ func (p *Poller) subscribe(ctx context.Context, r *dialled) error {
 // connected takes the outcome of an attempt to connect.
 func (p *Poller) connected(r dialled) {
 	p.link.connecting = nil
+	if r.ended {
+		return
+	}
 	p.mu.Lock()
 	p.stats.connects++
 	if r.err != nil {

@@ -1,9 +1,11 @@
 package poller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -231,4 +233,17 @@ func TestAbsentDevicesAreAskedAtEachTick(t *testing.T) {
 			t.Errorf("the warning was logged %d times\n%s", n, &f.log)
 		}
 	})
+}
+
+// TestStopIsNoFault: a stop ends an attempt to connect, and nothing is said of the device by that, also where the attempt's end is seen first.
+func TestStopIsNoFault(t *testing.T) {
+	f := &fake{connectIn: time.Hour, conn: &drivers.Connection{Devices: []drivers.Device{{Name: "d"}}}}
+	p := New(f.conn, f, Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Sinks: [][]Sink{{}}, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	ctx, stop := context.WithCancel(t.Context())
+	p.connect(ctx)
+	stop()
+	p.connected(<-p.link.connecting)
+	if s := p.Stats(); f.log.Len() > 0 || s.Reason != NotYet || s.ConnectErrors > 0 {
+		t.Errorf("%+v; the log says %s", s, f.log.String())
+	}
 }

@@ -34,8 +34,18 @@ type Group struct {
 	at   int64        // of the last poll, µs since 1970; 0 = none yet
 	last []last
 	text map[uint32]string // texts and arrays
-	lost map[uint32]uint64 // readings known to be missing
+	lost map[uint32]losses
 }
+
+// losses is readings of a tag that are known to be missing.
+type losses struct {
+	count uint64
+	at    int64 // when the last of them was noticed, µs since 1970
+}
+
+// LostFor is for how long a loss is told of: it belongs to the readings beside it, not to the tag for ever. Losses that come in
+// shorter times are counted together.
+const LostFor = 10 * time.Minute
 
 // last is the last reading of a tag in 32 bytes; texts lie beside, reasons are shared.
 type last struct {
@@ -54,7 +64,8 @@ type Entry struct {
 	Interval      time.Duration
 	At            int64 // of the last poll or push of the group by the gateway's clock, µs since 1970; 0 = not read yet
 	Reading       telemetry.Reading
-	Lost          uint64 // readings of a tag that is pushed, known to be missing since the group is here
+	Lost          uint64 // readings of a tag that is pushed, known to be missing; old ones too: see LostFor
+	LostAt        int64  // when the last of them was noticed, µs since 1970; 0 = none is
 }
 
 // Group adds the group of a schema, or replaces the one of the same device and name.
@@ -129,20 +140,26 @@ func share(had *string, lately **string, reason string) *string {
 	return *lately
 }
 
-// Lose counts readings that the device had and that never came: one for each mention of a tag.
-func (g *Group) Lose(tags []uint32) {
+// Lose counts readings that the device had and that never came: one for each mention of a tag. at is when that was noticed, in
+// µs since 1970.
+func (g *Group) Lose(tags []uint32, at int64) {
 	if len(tags) == 0 {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.lost == nil {
-		g.lost = map[uint32]uint64{}
+		g.lost = map[uint32]losses{}
 	}
 	for _, tag := range tags {
-		if int(tag) < len(g.last) {
-			g.lost[tag]++
+		if int(tag) >= len(g.last) {
+			continue
 		}
+		l := g.lost[tag]
+		if at-l.at >= LostFor.Microseconds() {
+			l.count = 0
+		}
+		g.lost[tag] = losses{l.count + 1, at}
 	}
 }
 
@@ -160,7 +177,9 @@ func (g *Group) setText(r *telemetry.Reading) {
 // entry returns a tag's entry. g.mu is held.
 func (g *Group) entry(tag int) Entry {
 	l := &g.last[tag]
-	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.tags[tag], Interval: g.interval, Lost: g.lost[uint32(tag)]}
+	e := Entry{Device: g.schema.Device, Group: g.schema.Group, Tag: &g.tags[tag], Interval: g.interval}
+	lost := g.lost[uint32(tag)]
+	e.Lost, e.LostAt = lost.count, lost.at
 	if l.read {
 		e.At = g.at
 	}

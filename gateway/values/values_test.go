@@ -58,18 +58,25 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestLose: what never came is counted by tag, and stays counted whatever comes.
+// TestLose: what never came is counted by tag, with when, whatever comes; what comes later than LostFor is counted anew.
 func TestLose(t *testing.T) {
 	table := New()
 	g := table.Group(schema("a", "g", 3), time.Second)
-	g.Lose(nil)
-	g.Lose([]uint32{1, 2, 1, 9})
+	g.Lose(nil, 5)
+	g.Lose([]uint32{1, 2, 1, 9}, 5)
 	g.Put(10, readings(3, telemetry.Good, ""))
-	var got []uint64
-	table.Each("", "", func(e *Entry) bool { got = append(got, e.Lost); return true })
-	if fmt.Sprint(got) != "[0 2 1]" {
-		t.Errorf("lost %v", got)
+	said := func(want string) {
+		t.Helper()
+		var got []int64
+		table.Each("", "", func(e *Entry) bool { got = append(got, int64(e.Lost), e.LostAt); return true })
+		if fmt.Sprint(got) != want {
+			t.Errorf("lost %v, want %s", got, want)
+		}
 	}
+	said("[0 0 2 5 1 5]")
+	g.Lose([]uint32{1}, 5+LostFor.Microseconds()-1)
+	g.Lose([]uint32{2}, 5+LostFor.Microseconds())
+	said("[0 0 3 600000004 1 600000005]")
 }
 
 // TestWatch: a watcher that does not keep up holds up nobody and gets the newest of each tag.

@@ -234,3 +234,15 @@ func TestWatchEndsWithTheGateway(t *testing.T) {
 		t.Errorf("watch: %v", err)
 	}
 }
+
+// TestLossEnds: a loss between two pushes is told for ten minutes with when it was noticed, also where the clock was set back.
+func TestLossEnds(t *testing.T) {
+	now := time.Now()
+	for ago, want := range map[time.Duration]uint64{0: 2, values.LostFor - time.Second: 2, values.LostFor: 0, -time.Hour: 0} {
+		at := now.Add(-ago)
+		v := valueOf(&values.Entry{Tag: &record.Tag{}, Lost: 2, LostAt: at.UnixMicro()}, now)
+		if v.Lost != want || want > 0 != (v.LostAt == at.UnixMilli()) {
+			t.Errorf("%v ago: %d lost at %d", ago, v.Lost, v.LostAt)
+		}
+	}
+}

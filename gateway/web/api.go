@@ -106,8 +106,9 @@ type Value struct {
 	Age     float64 `json:"age_seconds"`
 	Source  int64   `json:"source_time,omitempty"` // the device's, ms since 1970, where it differs
 	Every   float64 `json:"interval_seconds"`
-	Lost    uint64  `json:"lost,omitempty"` // readings that the device pushed in vain: known to be missing since the last reload of its connection
-	Range   Range   `json:"range,omitzero"` // what the device says the values are normally within, after scaling
+	Lost    uint64  `json:"lost,omitempty"`    // readings that the device pushed in vain: known to be missing, until ten minutes after LostAt
+	LostAt  int64   `json:"lost_at,omitempty"` // when the last of them was noticed, ms since 1970
+	Range   Range   `json:"range,omitzero"`    // what the device says the values are normally within, after scaling
 }
 
 // Range is from low to high; the zero Range is none.
@@ -119,7 +120,10 @@ type Range struct {
 // valueOf describes an entry at a moment.
 func valueOf(e *values.Entry, now time.Time) Value {
 	more := e.Tag.Details()
-	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: more.Unit, Range: Range(more.Range), Every: e.Interval.Seconds(), Lost: e.Lost}
+	v := Value{Device: e.Device, Group: e.Group, Tag: e.Tag.Name, Unit: more.Unit, Range: Range(more.Range), Every: e.Interval.Seconds()}
+	if e.Lost > 0 && now.Sub(time.UnixMicro(e.LostAt)).Abs() < values.LostFor { // Abs: the clock may have been set back
+		v.Lost, v.LostAt = e.Lost, e.LostAt/1000
+	}
 	if e.At == 0 {
 		return v
 	}

@@ -108,7 +108,7 @@ func (s *Snapshot) Judge() {
 	s.States = []State{}
 	s.judgeStore()
 	for i := range s.Losses {
-		s.add(s.Losses[i].judge(s.Buffer.Path))
+		s.add(s.Losses[i].judge(&s.Buffer))
 	}
 	for i := range s.Stalls {
 		s.add(s.Stalls[i].State())
@@ -126,10 +126,7 @@ func (s *Snapshot) Judge() {
 		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
 			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
-	if s.Config.Problem != "" {
-		s.add(State{"config", s.Config.File, StateRefused, s.Config.ProblemAt, "the last reload was refused; the one before runs on",
-			"`millrace check` shows every mistake"})
-	}
+	s.add(s.Config.judge())
 	s.add(s.Clock.judge())
 	s.judgeCertificates()
 	for _, e := range s.Exposures {
@@ -154,23 +151,45 @@ func (s *Snapshot) add(st State) {
 
 func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
-		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, s.Buffer.Health, "see to its disk; the store goes on by itself then"})
+		do := "see to its disk"
+		if s.Buffer.DiskFull {
+			do = s.Buffer.makeRoom()
+		}
+		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, s.Buffer.Health, do + "; the store goes on by itself then"})
 	}
 	if !s.Buffer.Refusing.IsZero() {
-		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, "it is full, and new readings are refused (when_full: drop-newest)",
-			"it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"})
+		why, do := "it is full, and new readings are refused (when_full: drop-newest)", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
+		switch {
+		case s.Buffer.RefusingDisk && s.Buffer.DiskFull:
+			why, do = "its disk has no space left, its memory is full, and new readings are refused", s.Buffer.makeRoom()+"; the store goes on by itself then"
+		case s.Buffer.RefusingDisk:
+			why, do = "its disk takes nothing, its memory is full, and new readings are refused", "see to its disk; the store goes on by itself then"
+		}
+		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, why, do})
 	}
 }
 
-func (l *Loss) judge(store string) State {
+// makeRoom says what to do about a disk that others have filled.
+func (b *Buffer) makeRoom() string {
+	free := ""
+	if b.DiskFree != nil {
+		free = fmt.Sprintf(" (%s bytes free)", Thousands(uint64(max(*b.DiskFree, 0))))
+	}
+	return "make room on the disk of " + b.Path + free
+}
+
+func (l *Loss) judge(b *Buffer) State {
 	if l.Destination == "" {
-		return State{"store", store, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
+		return State{"store", b.Path, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
 			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
 	}
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last noticed at %s; their gap messages say of when", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
 		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
+		if b.DiskFull {
+			st.Do = "the store's disk has no space left: " + b.makeRoom() + "; `millrace ack` once it has ended"
+		}
 	}
 	return st
 }
@@ -192,6 +211,21 @@ func (d *Destination) judge() State {
 	} else if !d.Behind.IsZero() {
 		st.State, st.Since, st.Reason = StateLate, d.Behind, "it takes fewer records than come, and what waits grows"
 		st.Do = "see what slows the link or its broker, or send less: report: on-change, longer intervals"
+	}
+	return st
+}
+
+// judge names what stood in the way of a reload and what to do; mistakes of the config are many, and `millrace check` shows them.
+func (c *Config) judge() State {
+	st := State{"config", c.File, StateRefused, c.ProblemAt, "the last reload was refused; the one before runs on", "`millrace check` shows every mistake"}
+	switch why, mend, said := strings.Cut(strings.TrimPrefix(c.Problem, "reload config: "), "; "); {
+	case c.Problem == "":
+		st.State = StateOK
+	case c.Mistakes == 0:
+		st.Reason, st.Do = "the last reload was refused, and the config before runs on: "+why, "see to that and reload again"
+		if said {
+			st.Do = mend
+		}
 	}
 	return st
 }

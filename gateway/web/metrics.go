@@ -145,7 +145,7 @@ func (e *exposition) ledger(s *Snapshot) {
 	e.family("millrace_readings_dropped_total", "counter", "Readings given up, by cause; each drop is also reported to the destination as a gap.")
 	eachAccount(s, func(d *Device, a *Account) {
 		for cause, n := range a.Dropped.Causes {
-			e.count(n, "device", d.Name, "destination", a.Destination, "cause", strings.ReplaceAll(cause, " ", "_"))
+			e.count(n, "device", d.Name, "destination", a.Destination, "cause", cause)
 		}
 	})
 	e.family("millrace_ledger_imbalance_readings", "gauge", "Polled readings that the ledger does not explain; lasting values other than 0 are a bug.")
@@ -312,7 +312,7 @@ func (e *exposition) buffer(b *Buffer) {
 	one("millrace_buffer_commits_total", "counter", "Commits to disk.", float64(b.Commits))
 	one("millrace_buffer_written_bytes_total", "counter", "Bytes written to disk.", float64(b.BytesWritten))
 	one("millrace_buffer_next_sequence", "gauge", "The sequence number of the next record.", float64(b.NextSeq))
-	one("millrace_buffer_unclean_start", "gauge", "1 when the process before did not close the buffer: what it had neither delivered nor written is lost, and told in gap messages.", float64(bit(b.Unclean)))
+	one("millrace_buffer_unclean_start", "gauge", "1 when the process before did not close the buffer, nobody knows whether it did, or this is a backup: what may be missing is told in gap messages.", float64(bit(b.Unclean)))
 	one("millrace_buffer_damaged_segments_total", "counter", "Damaged segments set aside.", float64(b.Corrupt))
 	if b.OutageHours != nil {
 		one("millrace_buffer_outage_seconds", "gauge", "How long the buffer and its disk last at the present rate with no link.", *b.OutageHours*3600)

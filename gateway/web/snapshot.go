@@ -99,6 +99,7 @@ type Config struct {
 	Reloads   uint64    `json:"reloads"`    // done
 	Refused   uint64    `json:"refused"`    // reloads that changed nothing
 	Problem   string    `json:"problem"`    // why the last one was refused, a line for each mistake; "" = it was done, or there was none
+	Mistakes  int       `json:"mistakes"`   // how many mistakes of the config Problem is; 0 = the config itself is right
 	ProblemAt time.Time `json:"problem_at"` // zero when there is no Problem
 }
 
@@ -221,7 +222,7 @@ type Account struct {
 
 // Drops counts dropped readings by cause.
 type Drops struct {
-	Full     uint64 `json:"buffer_full"`
+	Full     uint64 `json:"full"`
 	Expired  uint64 `json:"expired"`
 	Rejected uint64 `json:"rejected"`
 	Shutdown uint64 `json:"shutdown"`
@@ -288,8 +289,11 @@ type Buffer struct {
 	Health       string    `json:"health"`        // HealthOK or why records are not made durable
 	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
+	RefusingDisk bool      `json:"refusing_disk"` // that is because its memory is full of what its disk does not take, not because of MaxBytes
+	DiskFull     bool      `json:"disk_full"`     // a write of the last 10 s found no space left on its disk
+	DiskFree     *int64    `json:"disk_free"`     // bytes that its disk has for us; nil when unknown
 	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
-	Unclean      bool      `json:"unclean"`       // the process before did not close the store, or nobody knows whether it did: a gap message tells of it for each device
+	Unclean      bool      `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: a gap message tells of it for each device
 	OutageHours  *float64  `json:"outage_hours"`  // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 
@@ -323,7 +327,7 @@ func (d *Drops) Total() uint64 { return d.Full + d.Expired + d.Rejected + d.Shut
 
 // Causes calls yield for every cause, zero or not, always in the same order.
 func (d *Drops) Causes(yield func(cause string, n uint64) bool) {
-	_ = yield("buffer full", d.Full) && yield("expired", d.Expired) && yield("rejected", d.Rejected) &&
+	_ = yield("full", d.Full) && yield("expired", d.Expired) && yield("rejected", d.Rejected) &&
 		yield("shutdown", d.Shutdown) && yield("damaged", d.Damaged)
 }
 

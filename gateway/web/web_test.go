@@ -135,7 +135,7 @@ func TestSummary(t *testing.T) {
 	two := example(noon, "")
 	two.Devices[0].Connected, two.Devices[3].Reason = false, "timeout"
 	refused := example(noon, "")
-	refused.Config.Problem = "millrace.yaml:1:1: nonsense"
+	refused.Config.Problem, refused.Config.Mistakes = "millrace.yaml:1:1: nonsense", 1
 	held := example(noon, "")
 	held.Destinations[0].Held = 1234
 	held.Destinations[0].Breakers = []Breaker{{Device: "press-1", Topic: "a"}, {Device: "press-1", Topic: "b"}, {Device: "cnc-1", Topic: "c"}}

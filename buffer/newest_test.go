@@ -1,0 +1,82 @@
+package buffer
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// TestDropNewestKeepsInMemory: while the disk takes nothing new records are refused when the memory is full of what is not on disk,
+// not because of what it still has of what is.
+func TestDropNewestKeepsInMemory(t *testing.T) {
+	o := testOptions()
+	o.TailBytes, o.WhenFull = 64<<10, DropNewest
+	fs, full := osFiles(), false
+	create := fs.bolt
+	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+		if full {
+			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
+		}
+		return create(path, o)
+	}
+	b, err := open(t.TempDir()+"/store", o, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := mustStream(t, b, "press")
+	taken := 0
+	take := func(n int) (all bool) {
+		for range n {
+			s.Count(1, 0)
+			if _, err := b.Append(s, make([]byte, 1000), 1, 1); errors.Is(err, ErrFull) {
+				return false
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			taken++
+		}
+		return true
+	}
+	for range 60 { // the memory is full of what is on disk
+		take(1)
+		commitNow(t, b)
+	}
+	b.lockCommit()
+	b.seal()
+	full = true
+	take(1)
+	if err := b.commit(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("commit on a full disk: %v", err)
+	}
+	b.unlockCommit()
+	if !take(40) {
+		t.Errorf("refused after %d records in 64 KiB of memory", taken-60)
+	}
+	if st := b.Stats(); !st.Refusing.IsZero() || !st.DiskFull {
+		t.Errorf("refusing since %v, disk full %v", st.Refusing, st.DiskFull)
+	}
+	if take(40) {
+		t.Error("nothing is refused though the memory is full")
+	}
+	if st := b.Stats(); st.Refusing.IsZero() || !st.RefusingDisk {
+		t.Errorf("refusing since %v, for the disk %v", st.Refusing, st.RefusingDisk)
+	}
+	full = false
+	commitNow(t, b)
+	n := 0
+	for _, r := range readAll(t, b.Destination("cloud"), true) {
+		if r.Gap == nil {
+			n++
+		}
+	}
+	if n != taken {
+		t.Errorf("%d records are there, want %d", n, taken)
+	}
+	checkLedger(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,35 @@
+package web
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestDiskFullIsSaid: where others have filled the disk, that is said, with what to do, and not that max_size is reached.
+func TestDiskFullIsSaid(t *testing.T) {
+	now, free := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), int64(4096)
+	losing := func(s *Snapshot) {
+		s.Losses = []Loss{{Destination: "cloud", Readings: 2, Causes: "2 full", From: now, To: now, Losing: true}}
+	}
+	for name, c := range map[string]struct {
+		build       func(*Snapshot)
+		want, never string
+	}{
+		"max_size": {func(s *Snapshot) { s.Buffer.Refusing = now }, "it is full, and new readings are refused", "disk"},
+		"drop-newest": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk, s.Buffer.DiskFull = now, true, true },
+			"its disk has no space left, its memory is full, and new readings are refused; make room on the disk of /data (4,096 bytes free)", "max_size"},
+		"a disk that fails": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk = now, true }, "its disk takes nothing, its memory is full", "max_size"},
+		"drop-oldest":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull = true }, "the store's disk has no space left: make room on the disk of /data (4,096 bytes free)", "ledger"},
+		"a loss":            {losing, "the ledger has the causes", "disk"},
+		"not known":         {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, nil }, "make room on the disk of /data; ", "bytes free"},
+		"failing":           {func(s *Snapshot) { s.Buffer.Health, s.Buffer.DiskFull = "degraded: no space left", true }, "make room on the disk of /data (4,096 bytes free); the store goes on", "see to"},
+	} {
+		s := &Snapshot{Now: now, Buffer: Buffer{Path: "/data", Health: HealthOK, DiskFree: &free}}
+		c.build(s)
+		s.Judge()
+		if text := s.States[0].String(); !strings.Contains(text, c.want) || strings.Contains(text, c.never) {
+			t.Errorf("%s: %q, want %q and no %q", name, text, c.want, c.never)
+		}
+	}
+}
