@@ -155,6 +155,7 @@ type gatewayBed struct {
 	file   string
 	log    *safeBuffer
 	level  []string
+	stop   func() // as SIGTERM, and waits for the end
 
 	mu   sync.Mutex
 	seen map[string][]string // payloads by topic
@@ -235,11 +236,14 @@ func newGatewayBed(t testing.TB, p plan) *gatewayBed {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.g.Run(ctx, context.Background()) }()
-	t.Cleanup(func() {
+	b.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)
 		}
+	})
+	t.Cleanup(func() {
+		b.stop()
 		if t.Failed() {
 			t.Logf("log:\n%s", b.log)
 		}

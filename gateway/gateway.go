@@ -108,7 +108,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	alive, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	beyond := context.WithoutCancel(ctx) // what ends in its turn, not with ctx
-	keeping, publishing, polling := newTasks(beyond, stop), newTasks(beyond, stop), newTasks(alive, stop)
+	keeping, publishing, polling := newTasks(beyond, stop), newTasks(beyond, stop), newTasks(beyond, stop)
 	keeping.start(g.buf.Run)
 	publishing.start(g.serveLocal)
 	publishing.start(g.watchStates)
@@ -125,6 +125,10 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	grace := g.watchdog.runs.Load().cfg.GraceTime
 	err := g.bounded(hurry, grace, func() error {
 		last := g.finish()
+		for _, c := range last.connections {
+			c.poller.Stop()
+		}
+		polling.await(hurry, lastPoll)
 		polling.end()
 		if err := g.missing.save(last.connections); err != nil {
 			g.log.Warn("it cannot be kept since when devices are not heard; a gap will be told, and their history asked for, since the store was safe last", "cause", err)
@@ -141,6 +145,9 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	g.log.Info("gateway stopped")
 	return err
 }
+
+// lastPoll is how long a poll in flight may take at a stop: what a device has answered is not thrown away.
+const lastPoll = time.Second
 
 // begin starts what the first config wants and returns that config and the hash of it.
 func (g *Gateway) begin(polling, publishing *tasks) (*config.Config, string) {

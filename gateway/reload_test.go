@@ -69,6 +69,32 @@ func TestReloadKeepsPollsInFlight(t *testing.T) {
 	}
 }
 
+// TestStopKeepsPollsInFlight: what a device answers while the gateway stops is not lost, and one that does not answer does not hold up the stop.
+func TestStopKeepsPollsInFlight(t *testing.T) {
+	for _, c := range []struct {
+		slow time.Duration
+		want bool // its poll in flight arrives
+	}{{200 * time.Millisecond, true}, {time.Hour, false}} {
+		b := newGatewayBed(t, plan{devices: []string{device("a")}})
+		b.polled(1, "a")
+		b.plant.mu.Lock()
+		b.plant.slow, b.plant.busy = c.slow, make(chan struct{})
+		b.plant.mu.Unlock()
+		<-b.plant.busy
+		reads := b.plant.count(b.plant.reads)["a"]
+		b.stop()
+		arrived := false
+		b.mu.Lock()
+		for _, payload := range b.seen["telemetry/shop/a/g"] {
+			arrived = arrived || strings.Contains(payload, fmt.Sprintf(`"values":{"n":%d}`, reads))
+		}
+		b.mu.Unlock()
+		if arrived != c.want {
+			t.Errorf("a device that answers after %v: poll %d arrived: %v", c.slow, reads, arrived)
+		}
+	}
+}
+
 // TestReloadBringsBackADevice whose last poll of before is still in flight: the new line waits for it.
 func TestReloadBringsBackADevice(t *testing.T) {
 	a := device("a")

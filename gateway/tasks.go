@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // tasks are the goroutines that end together, of which each may also end alone.
@@ -52,6 +53,14 @@ func (ts *tasks) start(f func(context.Context) error, before ...*task) *task {
 		}
 	})
 	return t
+}
+
+// await waits until all tasks have ended by themselves; those that have not after so long, or when hurry ends, are told to end.
+func (ts *tasks) await(hurry context.Context, most time.Duration) {
+	late, cancel := context.WithTimeout(hurry, most)
+	defer cancel()
+	defer context.AfterFunc(late, ts.cancel)()
+	ts.wg.Wait()
 }
 
 // end tells every task to end and waits until all have.
