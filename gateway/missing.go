@@ -30,7 +30,7 @@ type missing struct {
 	began  bool
 	ran    time.Time // since when; zero = not yet, or settled
 
-	open           map[string]time.Time // since when something is missing of devices of this run that is not told or read to its end yet, as the file says
+	open           map[string]time.Time // since when something is missing of devices of this run that is not told or read to its end yet, as the file says; nil = save has written it
 	was            map[string]time.Time // the same at wasAt
 	wasAt, written time.Time
 	changed        bool // open is not what the file says
@@ -163,6 +163,8 @@ func (m *missing) note(is map[string]time.Time, now time.Time, healthy func() bo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
+	case m.open == nil:
+		return
 	case m.was == nil:
 		m.was, m.wasAt = is, now
 	case now.Sub(m.wasAt) >= m.settle && healthy():
@@ -258,7 +260,7 @@ func (m *missing) save(last []*connection) error {
 	defer m.mu.Unlock()
 	known := pushingIn(last)
 	maps.DeleteFunc(m.by, func(name string, _ time.Time) bool { return !slices.Contains(known, name) })
-	m.ran = time.Time{}
+	m.ran, m.open = time.Time{}, nil // what a stop writes is the last word
 	return m.write(unheard{At: m.by, Known: known})
 }
 

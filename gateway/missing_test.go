@@ -185,6 +185,9 @@ func TestMissingAfterAStop(t *testing.T) {
 	if err := m.save(pushed("a", "b")); err != nil {
 		t.Fatal(err)
 	}
+	for _, now := range []time.Time{time.Now(), time.Now().Add(m.settle), time.Now().Add(2 * m.settle)} { // while what is left is sent
+		m.note(map[string]time.Time{"b": stopped}, now, isWell)
+	}
 	b.left = buffer.Left{Until: time.Now()}
 	m = b.start()
 	if got := b.since(m, "a"); !got.Equal(stopped) || b.reason != didNotRun {

@@ -186,7 +186,6 @@ func startSim(o options, dir string) (*simProcess, error) {
 	}
 	s := &simProcess{cmd: exec.Command(self, "sim", "--driver", o.Driver, "--devices", fmt.Sprint(o.Devices),
 		"--tags", fmt.Sprint(o.Tags), "--dead", fmt.Sprint(o.Dead), "--type", o.Kind, fmt.Sprintf("--line=%t", o.Line))}
-
 	if o.Security != "none" {
 		s.cmd.Args = append(s.cmd.Args, "--certificate", trustedFile(dir))
 	}

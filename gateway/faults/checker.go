@@ -32,7 +32,7 @@ type Account struct {
 
 	OldestFirst bool            // order: oldest-first, so historical and live are one lane
 	Excused     map[string]bool // devices whose answers may come too late to be taken
-	Passed      map[string]int  // how many answers of a device one later record may have passed: see gateway/publisher, "The record or the stream?"
+	Passed      map[string]int  // how many answers of a device one single later record may have passed: see gateway/publisher, "The record or the stream?"
 }
 
 // Kill is one SIGKILL of the gateway.
@@ -132,6 +132,7 @@ type check struct {
 	first   map[number][]byte // the first content of each record
 	got     map[answer]number
 	lanes   map[lane]last
+	passed  map[string]number // by device, the one record that has passed others
 	gaps    map[string][]Gap
 	dropped map[string]uint64 // readings in gap records, by device
 }
@@ -139,7 +140,7 @@ type check struct {
 // Check compares what was served with what arrived. It reads the account only.
 func (a *Account) Check() *Report {
 	c := &check{Account: a, Report: &Report{}, served: map[answer]Served{}, first: map[number][]byte{},
-		got: map[answer]number{}, lanes: map[lane]last{}, gaps: map[string][]Gap{}, dropped: map[string]uint64{}}
+		got: map[answer]number{}, lanes: map[lane]last{}, passed: map[string]number{}, gaps: map[string][]Gap{}, dropped: map[string]uint64{}}
 	for _, s := range a.Served {
 		c.served[answer{s.Device, s.Scan}] = s
 	}
@@ -236,8 +237,10 @@ func (c *check) order(a answer, n number, historical bool) {
 	l := lane{a.device, historical && !c.OldestFirst}
 	before, ok := c.lanes[l]
 	if ok && (a.scan < before.scan || n.epoch == before.epoch && n.seq < before.seq) {
-		if c.Passed[a.device] > 0 && historical {
+		by, excused := c.passed[a.device]
+		if c.Passed[a.device] > 0 && historical && (!excused || by == before.number) {
 			c.Passed[a.device]--
+			c.passed[a.device] = before.number
 			return
 		}
 		c.Inversions++

@@ -132,6 +132,13 @@ func orderAndValues() []planting {
 			a.Arrivals[n-1], a.Arrivals[n-3] = a.Arrivals[n-3], a.Arrivals[n-1]
 			a.Passed = map[string]int{"d0": 1, "d1": 1}
 		}, Report{Historical: 5, Inversions: 1}, "historical true"},
+		{"a backlog in which two records pass others", func(a *Account) {
+			historical(a, 10, 20)
+			n := len(a.Arrivals)
+			a.Arrivals[n-5], a.Arrivals[n-4] = a.Arrivals[n-4], a.Arrivals[n-5]
+			a.Arrivals[n-2], a.Arrivals[n-1] = a.Arrivals[n-1], a.Arrivals[n-2]
+			a.Passed = map[string]int{"d0": 8, "d1": 8}
+		}, Report{Historical: 5, Inversions: 1}, "historical true"},
 		{"a wrong value", func(a *Account) {
 			a.Arrivals[20].Payload = []byte(strings.Replace(string(a.Arrivals[20].Payload), `"w1":`, `"w1":1`, 1))
 		}, Report{Wrong: 1}, "want"},

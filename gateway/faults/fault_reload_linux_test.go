@@ -62,36 +62,28 @@ func (s *inForce) polls(device string) (polls, overruns int) {
 }
 
 // untouched says what a reload may not have done to a device and a destination that did not change: their counts begin
-// afresh with a new poller and a new session.
-func (b *bed) untouched(before *inForce, device string) error {
+// afresh with a new poller and a new session. late says that polls came late, of which the machine may be the cause.
+func (b *bed) untouched(before *inForce, device string) (late, err error) {
 	b.t.Helper()
 	arrived := len(b.sub.Arrivals()) - 60 // a snapshot may be 200 ms old
 	now := b.inForce()
 	var errs []error
 	polls, overruns := now.polls(device)
-	was, late := before.polls(device)
+	was, overran := before.polls(device)
 	served := len(b.served(device))
 	switch {
 	case polls < was:
 		errs = append(errs, fmt.Errorf("%s was restarted: %d polls, before it %d", device, polls, was))
 	case polls < served-3:
 		errs = append(errs, fmt.Errorf("%s was restarted: %d polls, it answered %d", device, polls, served))
-	case (overruns-late)*b.fewest() > polls-was+b.fewest()*b.stalledTicks(): // a poll of this machine may come late; a reload must not be why
-		errs = append(errs, fmt.Errorf("%s missed %d ticks of %d", device, overruns-late, polls-was))
+	case (overruns-overran)*20 > polls-was+20*b.stalledTicks(): // a poll of this machine may come late; a reload must not be why
+		late = fmt.Errorf("%s missed %d ticks of %d", device, overruns-overran, polls-was)
 	}
 	if d, was := now.Destinations[0], before.Destinations[0]; d.Sent < max(was.Sent, arrived) || d.Reconnects != was.Reconnects {
 		errs = append(errs, fmt.Errorf("the destination was restarted: %d messages sent, before it %d, arrived more than %d; %d reconnects, before it %d",
 			d.Sent, was.Sent, arrived, d.Reconnects, was.Reconnects))
 	}
-	return errors.Join(errs...)
-}
-
-// fewest is of how many ticks one may be missed: of three where processes wait for a processor half of the time.
-func (b *bed) fewest() int {
-	if b.machine.starved(b.begin, time.Now()) < tooBusy {
-		return 20
-	}
-	return 3
+	return late, errors.Join(errs...)
 }
 
 // stalledTicks returns how many ticks of 100 ms a device may have missed because the machine itself stood still.
@@ -181,15 +173,23 @@ func faultReload(t *testing.T) {
 		b.reload(n)
 	}
 	first := b.inForce()
-	begin := time.Now()
-	for n := range rounds {
+	begin, since, again := time.Now(), first, 0
+	for n := 0; n < rounds; n++ {
 		b.reload(n)
 		time.Sleep(20 * time.Millisecond)
-		if n%10 == 0 {
-			for _, device := range []string{b.devices[0].Name, b.devices[11].Name} {
-				if err := b.untouched(first, device); err != nil {
-					t.Fatalf("after %d reloads: %v", n, err)
-				}
+		if n%10 != 0 {
+			continue
+		}
+		for _, device := range []string{b.devices[0].Name, b.devices[11].Name} {
+			late, err := b.untouched(since, device)
+			starved := b.machine.starved(b.begin, time.Now())
+			if err != nil || late != nil && (starved < tooBusy || again == 4) {
+				t.Fatalf("after %d reloads: %v", n, errors.Join(late, err))
+			}
+			if late != nil { // ten more are counted anew: what reloads do they do each time
+				t.Logf("%v; processes waited for a processor %.0f %% of the time: looking once more", late, 100*starved)
+				since, again, rounds = b.inForce(), again+1, max(rounds, n+11)
+				break
 			}
 		}
 	}
@@ -224,13 +224,13 @@ func controlEverythingRestarts(t *testing.T) {
 	b.start()
 	b.await(50, 20*time.Second)
 	before := b.inForce()
-	must(t, b.untouched(before, b.devices[0].Name))
+	must(t, errors.Join(b.untouched(before, b.devices[0].Name)))
 	text, _ := b.configOf(1)
 	b.write(text)
 	b.stop()
 	b.start()
 	b.until(20*time.Second, "the page", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
-	err := b.untouched(before, b.devices[0].Name)
+	_, err := b.untouched(before, b.devices[0].Name)
 	if err == nil || !strings.Contains(err.Error(), "the destination was restarted") || !strings.Contains(err.Error(), b.devices[0].Name+" was restarted") {
 		t.Errorf("everything was restarted and F27 saw only: %v", err)
 	}

@@ -47,7 +47,7 @@ func faultSpoiledStore(t *testing.T) {
 			})
 			said := time.Since(began)
 			b.until(20*time.Second, "commits after it was said", commits(3))
-			b.missedNone(from, interval, for10s)
+			b.missedNone(from, interval, nil)
 			b.heal()
 			r := b.judge()
 			began = time.Now()

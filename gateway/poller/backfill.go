@@ -157,6 +157,9 @@ func earlier(a, b time.Time) time.Time {
 
 // noteUnfilled has Unfilled say how it is now.
 func (p *Poller) noteUnfilled() {
+	if len(p.pushers) == 0 {
+		return
+	}
 	now := time.Now()
 	for _, i := range p.pushers {
 		from := p.unfilled(i, now)
