@@ -25,9 +25,9 @@ func TestVerifyRunning(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	s, d := mustStream(t, b, "press"), b.Destination("cloud")
 	total := 0
-	feed := func(acked bool) {
-		for range 40 {
-			seq, err := b.Append(s, randomBytes(rng, 300), 1, 1)
+	feed := func(n, size int, acked bool) {
+		for range n {
+			seq, err := b.Append(s, randomBytes(rng, size), 1, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +43,10 @@ func TestVerifyRunning(t *testing.T) {
 		commitNow(t, b)
 	}
 	for i := range 12 {
-		feed(i%4 == 0)
+		feed(40, 300, i%4 == 0)
+	}
+	for range 60 { // blocks that are one value each: what is fewer is a whole one
+		feed(3, 30, false)
 	}
 	r := d.Reader(0, 0)
 	for range total / 2 {
