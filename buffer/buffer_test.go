@@ -51,6 +51,15 @@ func commitNow(t testing.TB, b *Buffer) {
 	}
 }
 
+// emptyTail leaves the records on disk only.
+func emptyTail(b *Buffer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.tail.n > 0 {
+		b.tail.pop()
+	}
+}
+
 func checkLedger(t testing.TB, b *Buffer) {
 	t.Helper()
 	for _, a := range b.Ledger() {

@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -283,7 +284,7 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("sync directory %q: %w", b.dir, err)
 	}
-	s := &segment{path: path, epoch: b.epoch, first: first, last: first - 1, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
+	s := &segment{path: path, epoch: b.epoch, first: first, last: first - 1, end: math.MaxUint64, size: emptyFile, db: db, ids: map[*Stream]uint32{}, totals: map[*account]uint64{}}
 	b.mu.Lock()
 	s.made = b.elapsed()
 	b.active = s

@@ -56,11 +56,7 @@ func TestVerifyRunning(t *testing.T) {
 		}
 		d.Ack(rec.Seq)
 	}
-	b.mu.Lock()
-	for b.tail.n > 0 { // memory has none of it
-		b.tail.pop()
-	}
-	b.mu.Unlock()
+	emptyTail(b)
 	path := b.active.path
 	raw, err := os.ReadFile(path)
 	if err != nil {

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,5 +34,50 @@ func TestGapOfDamageIsNarrow(t *testing.T) {
 		if g.To == 0 || g.From < int64(g.FirstSeq)-3 || g.To > int64(g.LastSeq)+1 { // the time of record n is n-1
 			t.Errorf("the times are not those of the records beside it: %+v", g)
 		}
+	}
+}
+
+// TestGapOfDamageWhileRunningIsNarrow: likewise when the damage is met in the segment being written, which no start has read.
+func TestGapOfDamageWhileRunningIsNarrow(t *testing.T) {
+	o := testOptions()
+	o.SegmentSize = 4 << 20
+	b := mustOpen(t, t.TempDir()+"/store", o)
+	s := mustStream(t, b, "press")
+	rng := rand.New(rand.NewPCG(3, 4))
+	const n = 1000
+	for i := range n {
+		if _, err := b.Append(s, randomBytes(rng, 300), 1, int64(1000+i)); err != nil {
+			t.Fatal(err)
+		}
+		if i%40 == 39 {
+			commitNow(t, b)
+		}
+	}
+	emptyTail(b)
+	path := b.active.path
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 30; page < 34; page++ {
+		spoilPage(t, path, raw, page, "random", rng)
+	}
+	got, gaps := 0, 0
+	for _, r := range readAll(t, b.Destination("cloud"), true) {
+		g := r.Gap
+		if g == nil {
+			got++
+			continue
+		}
+		gaps++
+		if g.Unknown || g.LastSeq-g.FirstSeq+1 > g.Count+2*blockRecords {
+			t.Errorf("%d of %d records lost in the gap %+v", n-got, n, g)
+		}
+		if g.From < int64(1000+g.FirstSeq)-3 || g.To > int64(1000+g.LastSeq)+1 { // the time of record k is 999+k
+			t.Errorf("the times are not those of the records beside it: %+v", g)
+		}
+	}
+	if gaps == 0 || got == n || got < n/2 {
+		t.Errorf("%d of %d records, %d gaps", got, n, gaps)
 	}
 }
