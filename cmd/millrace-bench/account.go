@@ -19,6 +19,7 @@ type account struct {
 	devices map[string]*deviceAccount
 
 	messages, readings, bad, torn uint64
+	gapMessages, gapReadings      uint64 // readings that gap messages say are lost
 	duplicates, conflicts         uint64
 	inversions, historical        uint64
 	lat                           []int32 // µs
@@ -59,6 +60,11 @@ func (a *account) take(_, payload []byte) {
 		a.historical++
 	}
 	a.order(d, &m)
+	if m.gap {
+		a.gapMessages++
+		a.gapReadings += m.gapCount
+		return
+	}
 	v := scanValues(m.values, a.tags)
 	if v.n == 0 {
 		a.bad += uint64(a.tags)
@@ -211,6 +217,8 @@ type message struct {
 	device, values []byte
 	seq            uint64
 	historical     bool
+	gap            bool
+	gapCount       uint64
 }
 
 func parseMessage(p []byte) (m message, ok bool) {
@@ -218,12 +226,20 @@ func parseMessage(p []byte) (m message, ok bool) {
 	if m.values = after(p, `"values":{`); m.values == nil {
 		m.values = after(p, `"fields":{`)
 	}
-	for _, c := range between(p, `"seq":`, ',') {
-		m.seq = m.seq*10 + uint64(c-'0')
-	}
+	m.seq = number(between(p, `"seq":`, ','))
 	m.historical = bytes.Contains(p[:len(p)-len(m.values)], []byte(`"historical":true`)) ||
 		bytes.Contains(p[max(0, len(p)-64):], []byte(`"historical":true`))
+	if gap := after(m.values, `},"bad":{},"gap":{`); gap != nil && m.values[0] == '}' {
+		m.gap, m.gapCount = true, number(between(gap, `"count":`, ','))
+	}
 	return m, m.device != nil && m.values != nil
+}
+
+func number(digits []byte) (n uint64) {
+	for _, c := range digits {
+		n = n*10 + uint64(c-'0')
+	}
+	return n
 }
 
 func after(p []byte, key string) []byte {

@@ -67,6 +67,13 @@ func TestAccountSeesWhatIsWrong(t *testing.T) {
 			good(a)
 			a.take(nil, []byte(`{"device":"d0","seq":120,"ts":1,"values":{},"bad":{"t0":"no answer"}}`))
 		}, 0, 0, 0, 0, tags},
+		{"a gap message", func(a *account) {
+			good(a)
+			a.take(nil, []byte(`{"device":"d0","group":"","epoch":"e","seq":120,"ts":1,"values":{},"bad":{},"gap":{"from":1,"to":2,"count":7,"unknown":true,"cause":"lost"}}`))
+			if a.gapMessages != 1 || a.gapReadings != 7 {
+				t.Errorf("%d gap messages of %d readings, want 1 of 7", a.gapMessages, a.gapReadings)
+			}
+		}, 0, 0, 0, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, r := newAccount(tags), &result{}

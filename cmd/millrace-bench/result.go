@@ -36,6 +36,8 @@ type result struct {
 	Inversions    uint64    `json:"inversions"`
 	Torn          uint64    `json:"torn"`
 	Bad           uint64    `json:"bad"`
+	GapMessages   uint64    `json:"gap_messages"`
+	GapReadings   uint64    `json:"gap_readings"` // that they say are lost
 	Written       int64     `json:"bytes_written"`
 	PeakDisk      int64     `json:"peak_disk"`
 	Wakeups       float64   `json:"wakeups_per_second"`
@@ -81,6 +83,7 @@ func (r *result) balance(a *account, served simReport, o options) {
 	}
 	r.Lost = missing * uint64(o.Tags)
 	r.Duplicates, r.Inversions, r.Torn, r.Bad = a.duplicates, a.inversions, a.torn, a.bad
+	r.GapMessages, r.GapReadings = a.gapMessages, a.gapReadings
 	if o.Kills == 0 && o.Outage == 0 && r.Seconds > 0 {
 		want := uint64(r.Seconds/o.Interval.Seconds()) * uint64(o.Devices-o.Dead)
 		if got := r.Delivered / uint64(o.Tags); got < want {
@@ -128,6 +131,7 @@ func (r *result) rows() [][2]string {
 		{"latency", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", r.P50, r.P99, r.Max)},
 		{"start jitter", fmt.Sprintf("p99 %.2f ms", r.Jitter)},
 		{"account", fmt.Sprintf("served %d, lost %d, duplicates %d, inversions %d, torn %d, bad %d, missed polls %d", r.Served, r.Lost, r.Duplicates, r.Inversions, r.Torn, r.Bad, r.Late)},
+		{"gap messages", fmt.Sprintf("%d, of %d readings", r.GapMessages, r.GapReadings)},
 		{"disk", fmt.Sprintf("%s written, %s at most", mib(r.Written), mib(r.PeakDisk))},
 		{"first message", fmt.Sprintf("%.3f s after the start", r.FirstMessage)},
 	}
