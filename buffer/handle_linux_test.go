@@ -159,8 +159,9 @@ func took(t *testing.T, what string, f func()) {
 
 // TestSpareIsRead: a damaged segment that memory holds whole is not given up before memory has been written again.
 func TestSpareIsRead(t *testing.T) {
-	for _, again := range []bool{false, true} {
-		t.Run(fmt.Sprintf("written again %v", again), func(t *testing.T) {
+	for _, how := range []string{"not written again", "creation cut short", "written again"} {
+		t.Run(how, func(t *testing.T) {
+			again := how == "written again"
 			refuse := false
 			fs := osFiles()
 			fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
@@ -182,6 +183,7 @@ func TestSpareIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			path := b.active.path
 			if _, err := f.WriteAt(make([]byte, 2*pageSize), 0); err != nil || f.Close() != nil { // its meta pages
 				t.Fatal(err)
 			}
@@ -196,6 +198,11 @@ func TestSpareIsRead(t *testing.T) {
 				t.Errorf("%d damages", n)
 			}
 			crash(b)
+			if how == "creation cut short" {
+				if err := os.WriteFile(path, make([]byte, emptyFile), 0o640); err != nil {
+					t.Fatal(err)
+				}
+			}
 			b = mustOpen(t, dir, testOptions())
 			if got := len(readAll(t, b.Destination("cloud"), true)); got != 100 {
 				t.Errorf("%d of 100 records", got)

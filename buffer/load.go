@@ -79,6 +79,8 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		switch {
 		case err == nil:
 			take(s, ckpt)
+		case errors.Is(err, errDamaged) && unborn(s, old, m):
+			b.empties[s.first] = true
 		case errors.Is(err, errDamaged):
 			b.setAside(s.path, s.first, Damage{Reason: err.Error()})
 		default:
@@ -95,6 +97,14 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		}
 	}
 	return best, nil
+}
+
+// unborn reports whether a file in which nothing can be read is a segment whose creation a power cut has ended: file systems may know of a
+// file and its size before they have its contents (ext4 with delayed allocation has zeros then). Nothing is promised of a segment before
+// state.db names it, which comes later, and one with a commit is larger.
+func unborn(s *segment, old *stateData, m *mark) bool {
+	named := func(p promise) bool { return p.first == s.first }
+	return s.size <= emptyFile && !old.lost && !slices.ContainsFunc(old.segments, named) && (m == nil || m.first != s.first)
 }
 
 // spoiledSegment is a segment that failed to be read.
@@ -132,7 +142,7 @@ func (b *Buffer) loadSpares() {
 func isEmpty(path string) bool {
 	pages, err := openPages(path)
 	if err != nil {
-		return false
+		return errors.Is(err, errDamaged) && fileSize(path, emptyFile+1) <= emptyFile // its creation was cut short
 	}
 	defer pages.close()
 	_, err = pages.bucket(bucketName)
