@@ -8,6 +8,8 @@ import (
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers/telemetry"
 )
 
 // maxHandle bounds the node id that a server gives in place of another, in bytes.
@@ -47,8 +49,9 @@ func (d *driver) register(ctx context.Context, g *group) error {
 		case n > 1 && splittable(err):
 			limit = n / 2
 		case splittable(err), errors.As(err, &refused):
-			reason := "the server registers no nodes: they are read by their own ids. It says " + err.Error()
+			reason := fmt.Sprintf("the server does not register %s, which are read by their own ids: %v", telemetry.Count(len(want), "node"), err)
 			d.unregistered.Store(&reason)
+			g.build() // with the handles that it has given
 			return nil
 		default:
 			lost := d.link.channel.Err()
