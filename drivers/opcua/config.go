@@ -35,6 +35,7 @@ type settings struct {
 	lifetime                 time.Duration // of the secure channel's token, asked of the server
 
 	subscribing   mode
+	register      bool          // see register
 	backfill      bool          // the server's history of what was missed is asked for
 	quiet         time.Duration // without a message until the server counts as silent: see minQuiet
 	verify        time.Duration // see verified; 0 = never
@@ -59,6 +60,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "allow_clear_password", Example: "false", Help: "true to send the password unencrypted to servers that can do no better, and to any server (default false)"},
 		{Name: "backfill", Example: "history", Help: "history: after an outage, also one of the gateway, ask the server for what it kept meanwhile; off (default)"},
 		{Name: "mode", Example: "subscribe", Help: "subscribe (default: the server pushes what changes), read (poll at the interval), or auto (subscribe, and poll where the server refuses that)"},
+		{Name: "register_nodes", Example: "true", Help: "true: with mode read or auto, the server gives handles of the nodes that are polled, which spares it to look them up (RegisterNodes; default false)"},
 		{Name: "queue_size", Example: "10", Help: fmt.Sprintf("values of a tag that the server keeps while they wait to be sent, 1 to %d (default %d)", maxQueue, defaultQueue)},
 		{Name: "verify_interval", Example: "1m", Help: "read values that were not pushed for so long, to find one that the server has stopped to report, 1s to 24h (default: never)"},
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
@@ -287,6 +289,9 @@ func (s *settings) parseSubscribing(o map[string]string, fail func(field, what, 
 		s.subscribing = modeAuto
 	default:
 		fail("mode", fmt.Sprintf("mode %q is not known", v), "use subscribe, read or auto")
+	}
+	if s.register = parseFlag(o, "register_nodes", fail); s.register && s.subscribing == modeSubscribe {
+		fail("register_nodes", "register_nodes is for what is polled, and mode is subscribe", "write mode: read, or remove it")
 	}
 	switch v := o["backfill"]; {
 	case v == "history" && s.subscribing == modeRead:

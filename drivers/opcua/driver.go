@@ -45,6 +45,7 @@ type driver struct {
 	groups  [][]group
 	link    *link // nil when not connected
 	most    int   // nodes a request may ask for, as far as known
+	handles int   // nodes a request may register, likewise
 	feed    *feed // what the server pushes; nil when not connected, or when all is polled
 	parts   []telemetry.Reading
 	lapses  atomic.Int32 // see maxLapses
@@ -58,6 +59,8 @@ type driver struct {
 	before   *census // nil = there was no connect yet
 	news     string  // what has changed since
 	failures int     // of the census
+
+	unregistered atomic.Pointer[string] // why the server gives no handles in this session; nil = it does, as far as known
 
 	models atomic.Uint64             // see Models
 	deaf   atomic.Pointer[time.Time] // since when there is a session of which the server cannot say that its nodes have changed; nil = none
@@ -107,6 +110,7 @@ func (d *driver) Close() error {
 // hangUp ends the session. A server that answers is told, within a second.
 func (d *driver) hangUp() {
 	d.deaf.Store(nil)
+	d.unregistered.Store(nil)
 	for i := range d.groups {
 		for j := range d.groups[i] {
 			d.groups[i][j].walk = nil
@@ -132,6 +136,11 @@ func (d *driver) learn(ctx context.Context) error {
 		return fmt.Errorf("read the server's limits: %w", err)
 	}
 	d.most = most
+	if d.set.register {
+		if d.handles, err = d.limit(ctx, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRegisterNodes); err != nil {
+			return fmt.Errorf("read the server's limits: %w", err)
+		}
+	}
 	d.link.types.most, d.link.types.lapses, d.link.types.lost = d.most, &d.lapses, &d.lost
 	names, reason := []string(nil), ""
 	if d.usesURIs() || d.counts() {

@@ -30,6 +30,7 @@ const (
 	anyBelow     = "what is below a node"
 	anyCondition = "the conditions that stand"
 	anyHistory   = "history"
+	anyHandle    = "handles of nodes"
 )
 
 // without says what lacks while something is not asked for.
@@ -37,6 +38,7 @@ var without = [...]struct{ what, lacks string }{
 	{anyHistory, "what it has kept of outages is not read"},
 	{anyCondition, "an alarm from before is not seen until it changes"},
 	{anyType, "values of data types that are not known yet are bad"},
+	{anyHandle, "nodes are read by their own ids"},
 	{anyBelow, "hints to what is there in place of a wrong path are missing"},
 }
 
@@ -84,7 +86,11 @@ func (l *lapsed) notes() (all []string) {
 func (d *driver) Notes() []string {
 	d.set.seen.mu.Lock()
 	defer d.set.seen.mu.Unlock()
-	return append(d.lost.notes(), d.set.seen.passedOver...)
+	all := append(d.lost.notes(), d.set.seen.passedOver...)
+	if reason := d.unregistered.Load(); reason != nil {
+		all = append(all, *reason)
+	}
+	return all
 }
 
 // Inherit takes over what the server does not bear: drivers.Heir.

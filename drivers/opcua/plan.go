@@ -23,6 +23,7 @@ type plan struct {
 	search  time.Time       // when they are looked for again
 	filters map[int][]byte  // of tags of events, encoded; nil = none
 	bands   map[int]float64 // deadbands that the server is asked for and has not refused; nil = none
+	handles handles         // see register
 	hints   []string        // of each tag whose node is no variable: what to read instead, "" when not known yet; nil before
 }
 
@@ -36,7 +37,7 @@ func valueOf(n *ua.NodeID) ([]byte, error) {
 func (g *group) resolve(names []string, reason string) (err error) {
 	p := &g.ask
 	p.ids, p.reasons, p.aside, p.lost = make([][]byte, len(g.tags)), make([]string, len(g.tags)), nil, nil
-	p.hints, p.filters, p.bands = nil, nil, g.bands()
+	p.hints, p.filters, p.bands, p.handles = nil, nil, g.bands(), handles{}
 	g.about.next = time.Now().Add(describeEvery)
 	for i, t := range g.tags {
 		ns, why := t.addr.index(names, reason)
@@ -193,7 +194,7 @@ func (g *group) build() {
 	p.nodes, p.tags = p.nodes[:0], p.tags[:0]
 	for i, id := range p.ids {
 		if p.reasons[i] == "" && id != nil && g.nodeOf(i) == i {
-			p.nodes, p.tags = append(p.nodes, id), append(p.tags, i)
+			p.nodes, p.tags = append(p.nodes, p.ask(i)), append(p.tags, i)
 		}
 	}
 }

@@ -93,6 +93,9 @@ func (d *driver) reads(g *group) (lines []string) {
 		n := g.fit(tags, d.most, maxRequest)
 		sizes, tags = append(sizes, n), tags[n:]
 	}
+	if d.set.register {
+		lines = append(lines, "the nodes are registered, once a session, and read by the handles that the server gives")
+	}
 	for i, n := range sizes {
 		if len(sizes) == 1 {
 			lines = append(lines, fmt.Sprintf("read %s in 1 request of up to %d", telemetry.Count(n, "node"), d.most))

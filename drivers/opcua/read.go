@@ -50,6 +50,9 @@ func (d *driver) Read(ctx context.Context, ref drivers.Ref, dst []telemetry.Read
 	if err := d.search(ctx, g, time.Now()); err != nil {
 		return dst, err
 	}
+	if err := d.register(ctx, g); err != nil {
+		return dst, err
+	}
 	g.unanswered(readings)
 	if err := d.together(ctx, g, readings); err != nil {
 		return dst, err
@@ -98,7 +101,8 @@ func (d *driver) together(ctx context.Context, g *group, readings []telemetry.Re
 		refusals++
 		size = size && tooMuch(err)
 	}
-	if found {
+	if found || g.ask.handles.stale {
+		g.ask.handles.stale = false
 		g.build()
 	} else if size {
 		d.most = limit
@@ -126,6 +130,7 @@ func (d *driver) readNodes(ctx context.Context, g *group, at, n int, readings []
 			return r.Err
 		}
 		d.answer(ctx, g, tag, &v, readings)
+		g.ask.handled(tag, ua.StatusCode(v.Status))
 	}
 	return nil
 }

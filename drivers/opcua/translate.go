@@ -113,6 +113,7 @@ func (f *finder) locate(ctx context.Context, g *group, tags []int) (lost []int, 
 			lost = append(lost, tag)
 		}
 	}
+	g.ask.handles.done = false
 	g.build()
 	return lost, nil
 }

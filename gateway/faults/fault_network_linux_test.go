@@ -131,18 +131,25 @@ func faultThinLink(t *testing.T) {
 	must(t, b.net.Accept())
 	before := len(b.sub.Arrivals())
 	b.await(before+1, 60*time.Second)
-	begin := time.Now()
-	time.Sleep(pick(12*time.Second, 5*time.Minute))
-	got := 0
-	for _, a := range b.sub.Arrivals()[before:] {
-		got += len(a.Payload) + len(a.Topic) + 6
-	}
-	share := float64(got) / time.Since(begin).Seconds() / rate
-	publishes := len(b.tap.Publishes())
-	t.Logf("FIGURES %s: %.0f %% of the link's rate, %d publishes for %d messages", t.Name(), 100*share, publishes, len(b.sub.Arrivals()))
-	// A time-out livelock brings next to nothing. The figure is what counts; a loaded machine slows the proxy's single bytes.
-	if share < 0.15 {
-		t.Errorf("the gateway brought %.0f %% of what the link carries, want at least 15 %%", 100*share)
+	for try := 1; ; try++ {
+		begin := time.Now()
+		time.Sleep(pick(12*time.Second, 5*time.Minute))
+		got := 0
+		for _, a := range b.sub.Arrivals()[before:] {
+			got += len(a.Payload) + len(a.Topic) + 6
+		}
+		before = len(b.sub.Arrivals())
+		share, starved := float64(got)/time.Since(begin).Seconds()/rate, b.machine.starved(begin, time.Now())
+		publishes := len(b.tap.Publishes())
+		t.Logf("FIGURES %s: %.0f %% of the link's rate, %d publishes for %d messages; processes waited for a processor %.0f %% of that time", t.Name(), 100*share, publishes, before, 100*starved)
+		// A time-out livelock brings next to nothing, however often one looks. A machine without a processor to spare slows the proxy's single bytes.
+		if share >= 0.15 {
+			break
+		}
+		if try == 5 || starved < tooBusy {
+			t.Errorf("the gateway brought %.0f %% of what the link carries, want at least 15 %%", 100*share)
+			break
+		}
 	}
 	b.net.Set(Faults{})
 	b.judge()

@@ -116,7 +116,7 @@ func faultTLS(t *testing.T) {
 	must(t, os.WriteFile(ca, renewed.pem, 0o600))
 	b.net.Refuse()
 	b.net.Cut()
-	time.Sleep(time.Second) // what was acknowledged is delivered before the broker dies
+	must(t, b.sub.Drain(time.Minute)) // what was acknowledged is delivered before the broker dies
 	b.broker.Kill()
 	b.restartBroker(listener...)
 	b.await(len(b.sub.Arrivals())+30, 40*time.Second)

@@ -43,7 +43,7 @@ func TestInteropBackfill(t *testing.T) {
 	hidden := b.hidden(missing)
 	t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing, all but %d of them told as lost", t.Name(), all, past, len(missing), len(hidden))
 	if len(hidden) > 0 || past < 100 {
-		t.Errorf("of %d numbers these are missing: %v, and of these no gap message tells: %v; %d came from history; gaps: %+v", all, missing, hidden, past, b.gapsOf("beats"))
+		t.Errorf("of %d numbers these are missing: %v, and of these no gap message tells: %v; %d came from history; gaps: %+v%s", all, missing, hidden, past, b.gapsOf("beats"), b.beside(hidden))
 	}
 }
 
@@ -73,6 +73,25 @@ func (b *bed) hidden(missing []int64) (hidden []int64) {
 		}
 	}
 	return hidden
+}
+
+// beside says how the numbers just before and behind those came.
+func (b *bed) beside(numbers []int64) (text string) {
+	for _, m := range b.messages("beats") {
+		say := func(v any, ts int64) {
+			n, ok := v.(json.Number)
+			if i, _ := n.Int64(); ok && slices.ContainsFunc(numbers, func(of int64) bool { return i >= of-3 && i <= of+3 }) {
+				text += fmt.Sprintf("\n%d of %d in message %d of %d, from history %t", i, ts, m.Seq, m.TS, m.Backfill)
+			}
+		}
+		for _, e := range m.Earlier {
+			if e.Tag == "beat" {
+				say(e.Value, e.TS)
+			}
+		}
+		say(m.Values["beat"], m.Times["beat"])
+	}
+	return text
 }
 
 // backfilled returns which numbers between the first and the last are missing, how many came, and how many of these as history only.

@@ -8,24 +8,26 @@ import (
 
 // Message is what the checker reads of a message in `format: json`.
 type Message struct {
-	Gateway    string         `json:"gateway"`
-	Device     string         `json:"device"`
-	Group      string         `json:"group"`
-	Epoch      string         `json:"epoch"`
-	Seq        uint64         `json:"seq"`
-	TS         int64          `json:"ts"`
-	Historical bool           `json:"historical"`
-	Backfill   bool           `json:"backfill"` // from the history of the device
-	Clock      string         `json:"clock"`    // "not set", or nothing
-	Values     map[string]any `json:"values"`   // numbers are json.Number
-	Bad        map[string]any `json:"bad"`
-	Earlier    []Earlier      `json:"earlier"`
-	Gap        *Gap           `json:"gap"`
+	Gateway    string           `json:"gateway"`
+	Device     string           `json:"device"`
+	Group      string           `json:"group"`
+	Epoch      string           `json:"epoch"`
+	Seq        uint64           `json:"seq"`
+	TS         int64            `json:"ts"`
+	Historical bool             `json:"historical"`
+	Backfill   bool             `json:"backfill"` // from the history of the device
+	Clock      string           `json:"clock"`    // "not set", or nothing
+	Values     map[string]any   `json:"values"`   // numbers are json.Number
+	Bad        map[string]any   `json:"bad"`
+	Times      map[string]int64 `json:"times"` // of the source, ms since 1970, where they differ from TS
+	Earlier    []Earlier        `json:"earlier"`
+	Gap        *Gap             `json:"gap"`
 }
 
 // Earlier is a reading before the one in Values or Bad.
 type Earlier struct {
 	Tag   string `json:"tag"`
+	TS    int64  `json:"ts"` // of the source, ms since 1970
 	Value any    `json:"value"`
 	Bad   string `json:"bad"`
 }

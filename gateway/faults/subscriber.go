@@ -24,6 +24,7 @@ type Subscriber struct {
 	mu       sync.Mutex
 	arrivals []Arrival
 	sessions int // times that the subscription was granted
+	drained  int // times that a message of its own has come back
 }
 
 // Subscribe records the messages of all topics of the broker at addr from the moment it returns.
@@ -67,6 +68,26 @@ func (s *Subscriber) Arrivals() []Arrival {
 	return slices.Clip(s.arrivals) // what is there stays as it is
 }
 
+// drainTopic is that of messages that tell that all before them has come.
+const drainTopic = "faults/drained"
+
+// Drain waits until everything has come that the broker has taken so far.
+func (s *Subscriber) Drain(d time.Duration) error {
+	come := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.drained
+	}
+	before := come()
+	s.client.Publish(drainTopic, 1, false, "")
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if come() > before {
+			return nil
+		}
+	}
+	return fmt.Errorf("wait for what the broker has taken: not there in %s", d)
+}
+
 // Close ends the recording.
 func (s *Subscriber) Close() { s.client.Disconnect(100) }
 
@@ -74,6 +95,10 @@ func (s *Subscriber) connected(c mqtt.Client) {
 	t := c.Subscribe("#", 1, func(_ mqtt.Client, m mqtt.Message) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if m.Topic() == drainTopic {
+			s.drained++
+			return
+		}
 		s.arrivals = append(s.arrivals, Arrival{Topic: m.Topic(), Payload: append([]byte(nil), m.Payload()...), At: time.Now()})
 	})
 	if t.WaitTimeout(5*time.Second) && t.Error() == nil {

@@ -308,6 +308,9 @@ func TestDownAndUp(t *testing.T) {
 	c = dial(t, s)
 	c.send("0001 0000 0006 01 03 0000 0001")
 	c.get("0001 0000 0005 01 03 02 0000")
+	for end := time.Now().Add(10 * time.Second); s.Connections() != 1 && time.Now().Before(end); { // the client saw the end of the first before the server's goroutine
+		time.Sleep(time.Millisecond)
+	}
 	if s.Addr() != addr || s.Connections() != 1 {
 		t.Errorf("at %s with %d connections, was at %s", s.Addr(), s.Connections(), addr)
 	}

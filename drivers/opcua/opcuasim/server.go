@@ -116,6 +116,9 @@ type Options struct {
 	// different connections may overlap.
 	Served func(identifier string, value any)
 
+	// OnRegister, when set, sees how many nodes each RegisterNodes request has first. A status other than 0 is the answer.
+	OnRegister func(nodes int) ua.StatusCode
+
 	// OnRead, when set, sees the identifiers of each Read request first. A status other than 0 is
 	// the answer to the whole request.
 	OnRead func(identifiers []string) (status uint32)
@@ -132,6 +135,7 @@ type Server struct {
 	namespaces []string
 	nodes      map[node]func() any
 	bad        map[node]ua.StatusCode
+	handled    atomic.Uint64 // see Handled
 	writable   map[node]*Writable
 	methods    map[node]*Method
 	past       map[node]past
@@ -170,6 +174,7 @@ type session struct {
 	nonce, certificate []byte // ours; the client's
 	channel            *uasc.SecureChannel
 	subs               subscriptions
+	handles            []*ua.NodeID // nodes that are registered
 }
 
 // node names a variable independent of the index that its namespace has at the moment.

@@ -86,7 +86,10 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 func (s *Server) attended(made *session, req ua.Request) (res ua.Response, status ua.StatusCode, known bool) {
 	switch r := req.(type) {
 	case *ua.ReadRequest:
+		s.unhandle(made, r.NodesToRead)
 		res, status = s.read(r)
+	case *ua.RegisterNodesRequest:
+		res, status = s.register(made, r)
 	case *ua.TranslateBrowsePathsToNodeIDsRequest:
 		res, status = s.translate(r)
 	case *ua.WriteRequest:
