@@ -84,14 +84,12 @@ const pollJitter = 100 * time.Millisecond
 
 func (p *Report) worth(last *reported, now *telemetry.Reading, after time.Duration) bool {
 	switch {
-	case p.Event && now.Quality < telemetry.Bad:
-		return true
 	case !last.once, last.quality != now.Quality, last.reason != now.Reason:
 		return true
 	case p.beats(last, after):
 		return true
 	case last.value == now.Value:
-		return false
+		return p.Event && now.Quality < telemetry.Bad
 	}
 	return p.outside(last.value, now.Value)
 }
