@@ -304,7 +304,7 @@ type Typed interface {
 
 // Eventful is a driver some of whose tags take events: what happens, not how something is.
 type Eventful interface {
-	// Events returns the tags of the group that take events, by their indexes, nil for none. A reading of one that is not bad is a text of one JSON
+	// Events returns the tags of the group that take events, by their indexes, ascending, nil for none. A reading of one that is not bad is a text of one JSON
 	// object: an event, or {"subscribed":true}, perhaps with a text as "note", which says that events come from now on. Each is reported, and in a record
 	// apart from values.
 	Events(g Ref) []int
