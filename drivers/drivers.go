@@ -302,6 +302,14 @@ type Typed interface {
 	DataTypes(g Ref) []telemetry.DataType
 }
 
+// Eventful is a driver some of whose tags take events: what happens, not how something is.
+type Eventful interface {
+	// Events returns the tags of the group that take events, by their indexes, ascending, nil for none. A reading of one that is not bad is a text of one JSON
+	// object: an event, or {"subscribed":true}, perhaps with a text as "note", which says that events come from now on. Each is reported, and in a record
+	// apart from values.
+	Events(g Ref) []int
+}
+
 // Sized is a driver that knows from the config alone how long the texts of its tags can be.
 type Sized interface {
 	// TextSizes returns the most bytes that a text of each tag of the group has: 0 where the values are no texts or their type is

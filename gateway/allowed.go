@@ -88,6 +88,13 @@ func target(c *config.Connection, d drivers.Driver, rule *command.Rule) (command
 	return command.Target{}, false
 }
 
+func events(d drivers.Driver, g drivers.Ref) []int {
+	if e, ok := d.(drivers.Eventful); ok {
+		return e.Events(g)
+	}
+	return nil
+}
+
 func dataTypes(d drivers.Driver, g drivers.Ref) []telemetry.DataType {
 	if t, ok := d.(drivers.Typed); ok {
 		return t.DataTypes(g)

@@ -122,11 +122,12 @@ func (g *Gateway) newConnection(cfg *config.Config, c config.Connection, devices
 		}
 		derived := pipeline.NewDevice(slices.Concat(formulas...))
 		for j := range dev.Groups {
-			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], dataTypes(d, drivers.Ref{Device: i, Group: j}))
+			ref := drivers.Ref{Device: i, Group: j}
+			s, err := g.newGroupSink(cfg.Gateway, dev, &dev.Groups[j], dataTypes(d, ref), events(d, ref))
 			if err != nil {
 				return nil, fmt.Errorf("prepare device %q group %q: %w", dev.Name, dev.Groups[j].Name, err)
 			}
-			s.ref, s.bad, s.skew = drivers.Ref{Device: i, Group: j}, &conn.bad[i], &conn.skews[i]
+			s.ref, s.bad, s.skew = ref, &conn.bad[i], &conn.skews[i]
 			conn.groups = append(conn.groups, s)
 			p := s.pipeline(&dev.Groups[j], derived, formulas[j])
 			conn.pipelines = append(conn.pipelines, p)

@@ -37,8 +37,9 @@ type groupSink struct {
 	log        *slog.Logger
 }
 
-// newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows; nil = none.
-func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType) (*groupSink, error) {
+// newGroupSink opens the stream of a group. types are the data types before scaling that the driver knows, events the tags that it takes events with;
+// nil = none.
+func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config.Group, types []telemetry.DataType, events []int) (*groupSink, error) {
 	s := &groupSink{buf: g.buf, schemas: &g.schemas, device: dev.Name, interval: group.Interval, clockUnset: g.clock.unset.Load, log: g.log}
 	read := len(group.Tags)
 	schema := &record.Schema{Gateway: gateway, Device: dev.Name, Group: group.Name, Labels: dev.Labels,
@@ -50,6 +51,12 @@ func (g *Gateway) newGroupSink(gateway string, dev *config.Device, group *config
 		if types != nil && t.Scaled() {
 			schema.Data[i] = types[i].Scaled()
 		}
+	}
+	if len(events) > 0 && schema.Data == nil {
+		schema.Data = make([]telemetry.DataType, read)
+	}
+	for _, i := range events {
+		schema.Data[i] = telemetry.EventType
 	}
 	for i := range group.Derived {
 		t := &group.Derived[i].Tag

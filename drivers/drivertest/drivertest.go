@@ -111,6 +111,7 @@ var checks = []check{
 	{"browse finds what is there and ends", nil, checkBrowse},
 	{"history is whole, in order and in its bounds", func(s *Suite) bool { return s.HistoryTo > 0 }, checkHistory},
 	{"data types are those of the readings", nil, checkTypes},
+	{"tags of events are of the group, and no values", nil, checkEvents},
 	{"texts are as long as the driver says at most", nil, checkSizes},
 	{"nothing is left running after close", nil, checkLeaks},
 	{"read allocates no more than claimed", func(s *Suite) bool { return s.AllocsPerReading > 0 }, checkAllocs},

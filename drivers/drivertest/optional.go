@@ -326,6 +326,35 @@ func checkTypes(s *Suite) error {
 	})
 }
 
+// checkEvents holds the readings of tags of events against what they may be: texts, or bad.
+func checkEvents(s *Suite) error {
+	x, err := s.connected()
+	if err != nil {
+		return err
+	}
+	defer x.driver.Close()
+	e, ok := x.driver.(drivers.Eventful)
+	if !ok {
+		return nil
+	}
+	return s.refs(func(g drivers.Ref) error {
+		tags := e.Events(g)
+		readings, err := x.read(context.Background(), g)
+		if err != nil {
+			return fmt.Errorf("Read of %v: %w", g, err)
+		}
+		for i, tag := range tags {
+			switch {
+			case tag < 0 || tag >= len(readings) || i > 0 && tag <= tags[i-1]:
+				return fmt.Errorf("tags of events %v of %v: they are to be of its %d, and ascending", tags, g, len(readings))
+			case readings[tag].Quality < telemetry.Bad && readings[tag].Value.Kind != telemetry.KindString:
+				return fmt.Errorf("tag %d of %v is of events, and has a value of kind %d", tag, g, readings[tag].Value.Kind)
+			}
+		}
+		return nil
+	})
+}
+
 // checkSizes holds the texts that the device has against what the driver says of their length.
 func checkSizes(s *Suite) error {
 	x, err := s.connected()

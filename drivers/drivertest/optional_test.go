@@ -12,7 +12,7 @@ import (
 	"millrace/drivers/telemetry"
 )
 
-// full is a fake that is all that a driver can be: Subscriber, Writer, WriteTyper, Caller, Browser, Historian and Typed.
+// full is a fake that is all that a driver can be: Subscriber, Writer, WriteTyper, Caller, Browser, Historian, Typed and Eventful.
 type full struct {
 	*fake
 	pushes chan drivers.Push
@@ -244,6 +244,10 @@ func (f *full) History(ctx context.Context, _ drivers.Ref, from, to int64, emit 
 	return nil
 }
 
+func (f *full) Events(drivers.Ref) []int {
+	return map[string][]int{"event of no tag": {3}, "event twice": {2, 2}, "event is a number": {0}}[f.fault]
+}
+
 func (f *full) DataTypes(drivers.Ref) []telemetry.DataType {
 	switch f.fault {
 	case "too few types":
@@ -284,10 +288,11 @@ func TestEachOptionalFaultIsSeen(t *testing.T) {
 		"write without a link says so":               {"write into nothing", "link not named", "too few errors", "type out of nothing"},
 		"methods are called once, with arguments that were given": {"calls before", "asks twice", "calls twice", "takes nothing", "takes another type", "gives nothing",
 			"own words for a refusal", "a method too many", "missing is a lost link", "all may be called", "none may be called"},
-		"call without a link says so":                  {"call into nothing", "down unsaid", "asks in vain"},
-		"browse finds what is there and ends":          {"node without a name", "node that leads nowhere", "nothing to browse", "not found", "browses on", "browse fails", "yields on", "break costs the link"},
-		"history is whole, in order and in its bounds": {"history fails", "no history", "before from", "at to", "newest first", "tag of another group", "past without a reason", "emits on", "remembers on"},
-		"data types are those of the readings":         {"too few types", "wrong type"},
+		"call without a link says so":                    {"call into nothing", "down unsaid", "asks in vain"},
+		"browse finds what is there and ends":            {"node without a name", "node that leads nowhere", "nothing to browse", "not found", "browses on", "browse fails", "yields on", "break costs the link"},
+		"history is whole, in order and in its bounds":   {"history fails", "no history", "before from", "at to", "newest first", "tag of another group", "past without a reason", "emits on", "remembers on"},
+		"data types are those of the readings":           {"too few types", "wrong type"},
+		"tags of events are of the group, and no values": {"event of no tag", "event twice", "event is a number"},
 	} {
 		for _, fault := range faults {
 			t.Run(fault, func(t *testing.T) {

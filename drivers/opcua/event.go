@@ -70,6 +70,16 @@ func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event
 	return e
 }
 
+// Events returns the tags of the group that are of events: see drivers.Eventful.
+func (d *driver) Events(ref drivers.Ref) (tags []int) {
+	for i, t := range d.groups[ref.Device][ref.Group].tags {
+		if t.event != nil {
+			tags = append(tags, i)
+		}
+	}
+	return tags
+}
+
 // checkEvents looks at what is wrong with the tags of events together.
 func (g *group) checkEvents(m mode, device, index int) (errs []error) {
 	n := 0

@@ -49,6 +49,9 @@ func TestEvents(t *testing.T) {
 	eventTag(c, 2, map[string]string{"min_severity": "500"})
 	eventTag(c, 3, map[string]string{"event_type": "i=2915"})
 	d, pushes := subscribed(t, c)
+	if tags := d.Events(drivers.Ref{}); !slices.Equal(tags, []int{0, 1, 2, 3}) {
+		t.Errorf("tags of events: %v", tags)
+	}
 	got := make([][]string, 4)
 	take := func(pushes <-chan drivers.Push) {
 		told(t, pushes, func(tag int, e *happened) bool {

@@ -23,11 +23,12 @@ const (
 	StringType
 	TimeType
 	ArrayType
+	EventType // a text that is one JSON object: what happened, not how something is
 	dataTypeEnd
 )
 
 var dataTypeNames = [dataTypeEnd]string{"", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-	"float32", "float64", "string", "time", "array"}
+	"float32", "float64", "string", "time", "array", "event"}
 
 // String returns the type's word, "" for AnyType and for a number that this version does not know.
 func (t DataType) String() string {
@@ -53,7 +54,7 @@ func (t DataType) Kind() Kind {
 		return KindFloat32
 	case t == Float64Type:
 		return KindFloat64
-	case t == StringType:
+	case t == StringType || t == EventType:
 		return KindString
 	case t == TimeType:
 		return KindTime

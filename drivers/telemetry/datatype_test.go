@@ -25,7 +25,8 @@ func TestDataTypes(t *testing.T) {
 		{StringType, 12, "string", KindString, StringType},
 		{TimeType, 13, "time", KindTime, TimeType},
 		{ArrayType, 14, "array", KindArray, ArrayType},
-		{dataTypeEnd, 15, "", KindNone, dataTypeEnd}, // of a later version: kept, and says nothing
+		{EventType, 15, "event", KindString, EventType},
+		{dataTypeEnd, 16, "", KindNone, dataTypeEnd}, // of a later version: kept, and says nothing
 		{255, 255, "", KindNone, 255},
 	} {
 		if uint8(c.t) != c.number || c.t.String() != c.word || c.t.Kind() != c.kind || c.t.Scaled() != c.scaled {

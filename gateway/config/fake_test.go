@@ -36,7 +36,7 @@ func protocols() []drivers.Protocol {
 			Example:       drivers.Example{Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", Address: "ns=2;s=Speed"},
 			GroupOptions:  []drivers.Option{{Name: "queue_size"}, {Name: "browse"}, {Name: "browse_include", List: true}},
 			Rule:          "browse",
-			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}},
+			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}, {Name: "event_type"}},
 			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeOPCUA{}, checkOPCUA(c) },
 		},

@@ -1,4 +1,4 @@
-// Package pipeline turns the readings of one poll or push into one record: it scales, shows the values, reports by
+// Package pipeline turns the readings of one poll or push into one record, or two where some are events: it scales, shows the values, reports by
 // exception, encodes, and keeps the first half of the ledger (polled = suppressed + accepted).
 //
 // The poller calls Take in its own goroutine; a record is in the buffer when Take returns.
@@ -52,6 +52,7 @@ type Group struct {
 	derived    *derived    // nil = none here, and none that needs a tag of this group
 	aggregates *aggregates // nil = no tag has one
 	types      *types
+	events     *events  // nil = no tag is of events
 	changes    *changes // nil = everything is reported
 	record     record.Record
 	unset      func() bool
@@ -61,6 +62,7 @@ type Group struct {
 
 // New returns the pipeline of a group. It starts nothing.
 func New(o Options) *Group {
+	events := newEvents(o.Schema)
 	return &Group{
 		sink:       o.Sink,
 		values:     o.Values,
@@ -69,13 +71,14 @@ func New(o Options) *Group {
 		derived:    newDerived(&o),
 		aggregates: newAggregates(o.Aggregates),
 		types:      newTypes(o.Schema),
-		changes:    newChanges(allReports(&o)),
+		events:     events,
+		changes:    newChanges(events.reports(allReports(&o))),
 		unset:      o.ClockUnset,
 	}
 }
 
 // Take counts, scales and filters the readings of one poll in place, works out the derived ones, and appends those worth reporting to the sink as one
-// record. at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
+// record, and events among them as another. at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
 // No readings say that all is as it was, of a device that pushes what changes: then heartbeats may be due.
 func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	if len(readings) == 0 {
@@ -196,7 +199,19 @@ func (g *Group) ended(at time.Time, over []telemetry.Reading) error {
 	return g.append(over)
 }
 
+// append appends readings to the sink: a record has either values or events.
 func (g *Group) append(readings []telemetry.Reading) error {
+	if g.events == nil {
+		return g.appendRecord(readings)
+	}
+	values, events := g.events.split(readings)
+	if err := g.appendRecord(values); err != nil {
+		return err
+	}
+	return g.appendRecord(events)
+}
+
+func (g *Group) appendRecord(readings []telemetry.Reading) error {
 	if len(readings) == 0 {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 // Report says when a reading of one tag is worth a place in a record. The zero value reports always.
 type Report struct {
 	OnChange  bool          // only when value, quality or reason differ from the last one reported
+	Event     bool          // set by New: each reading that is not bad is reported, and none of these repeated
 	Deadband  float64       // numeric change that does not count: absolute, or % of the last reported value
 	Percent   bool          // Deadband is in percent
 	Heartbeat time.Duration // report at least this often even if unchanged, by the gateway's monotonic clock; 0 = never
@@ -63,12 +64,12 @@ func (c *changes) filter(at time.Time, readings []telemetry.Reading) []telemetry
 	return kept
 }
 
-// beats appends the tags whose heartbeat is due, as they were seen last.
+// beats appends the tags whose heartbeat is due, as they were seen last. An event happens once.
 func (c *changes) beats(at time.Time, dst []telemetry.Reading) []telemetry.Reading {
 	after := at.Sub(c.start)
 	for i := range c.last {
 		rep, last := &c.reports[i], &c.last[i]
-		if !rep.OnChange || !last.once || !rep.beats(last, after) {
+		if !rep.OnChange || !last.once || rep.Event && last.quality < telemetry.Bad || !rep.beats(last, after) {
 			continue
 		}
 		last.value, last.after = last.latest, after
@@ -88,7 +89,7 @@ func (p *Report) worth(last *reported, now *telemetry.Reading, after time.Durati
 	case p.beats(last, after):
 		return true
 	case last.value == now.Value:
-		return false
+		return p.Event && now.Quality < telemetry.Bad
 	}
 	return p.outside(last.value, now.Value)
 }

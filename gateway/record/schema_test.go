@@ -21,6 +21,7 @@ var schemas = []*Schema{
 		{Name: "n"}}, Data: []telemetry.DataType{telemetry.Float32Type, 200}}, // a data type of a later version
 	{Device: strings.Repeat("x", maxName), Tags: slices.Repeat([]Tag{{Name: "a"}}, 300)},
 	{Gateway: "gw", Device: "d", Group: "g", Tags: []Tag{{Name: "t", More: &Details{Unit: "mm", Range: telemetry.Range{Low: -0.5, High: 2000}}}, {Name: "n"}}},
+	{Device: "d", Group: "g", Tags: []Tag{{Name: "e"}, {Name: "n"}}, Data: []telemetry.DataType{telemetry.EventType, telemetry.AnyType}},
 }
 
 func TestSchemaRoundTrip(t *testing.T) {
@@ -44,9 +45,14 @@ const schemaGolden3 = "03" + "026777" + "0164" + "0167" + "00" + "02" +
 	"0174" + "026d6d" + "00" + "00" + "00" + "00" + "01" + "000000000000e0bf" + "0000000000409f40" +
 	"016e" + "00" + "00" + "00" + "00" + "00" + "00"
 
+// a tag of events is told by its data type: what older binaries do not know, and take for not known
+const schemaGoldenEvents = "02" + "00" + "0164" + "0167" + "00" + "02" +
+	"0165" + "00" + "00" + "0f" + "00" + "00" +
+	"016e" + "00" + "00" + "00" + "00" + "00"
+
 // TestSchemaOlder pins what is read: segments in the field hold version 1.
 func TestSchemaOlder(t *testing.T) {
-	for stored, want := range map[string]*Schema{schemaGolden1: schemas[1], schemaGolden2: schemas[2], schemaGolden3: schemas[4]} {
+	for stored, want := range map[string]*Schema{schemaGolden1: schemas[1], schemaGolden2: schemas[2], schemaGolden3: schemas[4], schemaGoldenEvents: schemas[5]} {
 		b, err := hex.DecodeString(stored)
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +65,7 @@ func TestSchemaOlder(t *testing.T) {
 
 // TestSchemaGolden pins what is written: version 3 with a range, else version 2.
 func TestSchemaGolden(t *testing.T) {
-	for i, want := range map[int]string{2: schemaGolden2, 4: schemaGolden3} {
+	for i, want := range map[int]string{2: schemaGolden2, 4: schemaGolden3, 5: schemaGoldenEvents} {
 		if got := hex.EncodeToString(AppendSchema(nil, schemas[i])); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 	"unicode/utf8"
@@ -14,15 +15,23 @@ import (
 )
 
 // FuzzRecord holds every record that decodes against three promises: its message is valid JSON, each of its
-// tags is in values or in bad and never in both, and values read back exactly.
+// tags is in values or in bad and never in both, and values read back exactly. In one of events each reading is in events or in bad.
 func FuzzRecord(f *testing.F) {
 	for _, m := range messages {
 		f.Add(record.Append(nil, &record.Record{Time: at, Readings: m.readings}), false)
 		f.Add(record.Append(nil, &record.Record{Time: -at, Readings: m.readings}), true)
 	}
 	schema := schemaOf()
-	for i := range 64 {
+	for i := range 64 { // those from 32 on are of events
 		schema.Tags = append(schema.Tags, record.Tag{Name: "t" + strconv.Itoa(i)})
+		schema.Data = append(schema.Data, telemetry.EventType*telemetry.DataType(i/32))
+	}
+	for _, m := range eventMessages {
+		moved := slices.Clone(m.readings)
+		for i := range moved {
+			moved[i].Tag += 32
+		}
+		f.Add(record.Append(nil, &record.Record{Time: at, Readings: moved}), false)
 	}
 	contract := compileSchema(f)
 	f.Fuzz(func(t *testing.T, src []byte, bigText bool) {
@@ -40,13 +49,21 @@ func FuzzRecord(f *testing.F) {
 		}
 		holds(t, contract, got)
 		var m struct {
+			Kind   string
 			Values map[string]any
 			Bad    map[string]string
+			Events []any
 		}
 		d := json.NewDecoder(bytes.NewReader(got))
 		d.UseNumber()
 		if err := d.Decode(&m); err != nil {
 			t.Fatal(err)
+		}
+		if m.Kind == "event" {
+			if len(m.Events)+len(m.Bad) != len(rec.Readings) {
+				t.Fatalf("%d readings, but %d events and %d bad: %s", len(rec.Readings), len(m.Events), len(m.Bad), got)
+			}
+			return
 		}
 		newest := map[string]*telemetry.Reading{}
 		for i := range rec.Readings {

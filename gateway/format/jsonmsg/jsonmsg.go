@@ -2,7 +2,7 @@
 //
 // It owns the names and the exact text of everything in that object, and the topic it goes to; README.md
 // describes both, message.schema.json is the contract that a test holds against real output. It promises
-// that a reading is in "values" or in "bad", never in both and never missing, that a number loses no bit
+// that a reading is in "values" or in "bad" (an event: in "events" or in "bad"), never in both and never missing, that a number loses no bit
 // of precision, and that the same record gives the same bytes but for the historical mark, which tells of the
 // sending. Encoding allocates nothing but the buffer. The publisher calls it.
 package jsonmsg
@@ -147,6 +147,7 @@ type stream struct {
 	head    []byte   // from the opening brace to the group
 	keys    []byte   // `,"tag":` for each tag of the schema
 	ends    []uint32 // of each tag's key in keys, after a leading 0
+	events  []bool   // tags of events, nil = none
 	bigText bool
 	scratch *scratch // of the encoder
 }
@@ -167,6 +168,7 @@ func newStream(o *Options, s *record.Schema, scratch *scratch) (*stream, error) 
 		e.ends = append(e.ends, uint32(len(e.keys)))
 	}
 	e.keys = slices.Clip(e.keys)
+	e.events = eventTags(s)
 	return e, nil
 }
 
@@ -229,6 +231,9 @@ func (s *stream) appendGap(dst []byte, r *format.Record) []byte {
 // tag that the schema does not have.
 func (s *stream) appendRecord(dst []byte, fr *format.Record) ([]byte, error) {
 	r := fr.Record
+	if s.ofEvents(r.Readings) {
+		return s.appendEvents(dst, fr), nil
+	}
 	x := s.scratch
 	shown, earlier, ok := x.split(r.Readings, s.tags())
 	if !ok {

@@ -332,6 +332,13 @@ func TestSchemaRefuses(t *testing.T) {
 		head + `,"values":{},"bad":{},"times":{}}`,
 		head + `,"values":{},"bad":{},"more":1}`,
 		head + `,"values":{},"bad":{},"earlier":[{"tag":"a","ts":1}]}`,
+		head + `,"kind":"event","values":{},"bad":{}}`,
+		head + `,"values":{},"bad":{},"events":[]}`,
+		head + `,"kind":"event","values":{"a":1},"bad":{},"events":[]}`,
+		head + `,"kind":"event","values":{},"bad":{},"events":[{"tag":"a","ts":1}]}`,
+		head + `,"kind":"event","values":{},"bad":{},"events":[{"tag":"a","ts":1,"event":"{}"}]}`,
+		head + `,"kind":"event","values":{},"bad":{},"events":[{"tag":"a","ts":1,"event":{},"bad":"x"}]}`,
+		head + `,"kind":"event","values":{},"bad":{},"events":[{"tag":"a","ts":1,"event":{},"note":"x"}]}`,
 		head + `,"values":{"a":1},"bad":{},"gap":{"from":1,"to":2,"count":3,"cause":"x","first_seq":1,"last_seq":1}}`,
 	} {
 		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(bad))

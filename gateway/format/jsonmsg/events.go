@@ -1,0 +1,159 @@
+package jsonmsg
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"millrace/drivers/telemetry"
+	"millrace/gateway/format"
+	"millrace/gateway/record"
+)
+
+// A record of events has a message of its own kind: what happened, in order, rather than the value of each tag.
+
+const notAnEvent = "not an event"
+
+// eventTags returns which tags of a schema are of events, nil = none.
+func eventTags(s *record.Schema) []bool {
+	if !slices.Contains(s.Data, telemetry.EventType) {
+		return nil
+	}
+	of := make([]bool, len(s.Tags))
+	for i := range of {
+		of[i] = s.DataType(i) == telemetry.EventType
+	}
+	return of
+}
+
+// ofEvents reports whether all readings are of tags of events. The pipeline mixes them with no others; should there be such a record, its events are
+// texts among the values.
+func (s *stream) ofEvents(readings []telemetry.Reading) bool {
+	if s.events == nil || len(readings) == 0 {
+		return false
+	}
+	for i := range readings {
+		if int64(readings[i].Tag) >= int64(len(s.events)) || !s.events[readings[i].Tag] {
+			return false
+		}
+	}
+	return true
+}
+
+// appendEvents appends the message of a record of events. A reading is in "bad" where it is bad and the last of its tag, else in "events".
+func (s *stream) appendEvents(dst []byte, fr *format.Record) []byte {
+	rs, x := fr.Record.Readings, s.scratch
+	x.newest = slices.Grow(x.newest[:0], s.tags())[:s.tags()]
+	size := 0
+	for i := range rs {
+		x.newest[rs[i].Tag] = i
+		size += len(rs[i].Value.Text) + 64
+	}
+	isBad := func(i int) bool { return rs[i].Quality >= telemetry.Bad && x.newest[rs[i].Tag] == i }
+	dst = append(s.appendHead(slices.Grow(dst, len(s.head)+size+192), fr), `,"kind":"event","values":{},"bad":`...)
+	open := len(dst)
+	x.times = x.times[:0]
+	for i := range rs {
+		if !isBad(i) {
+			continue
+		}
+		key := s.key(rs[i].Tag)
+		dst = appendText(append(dst, key...), cmp.Or(rs[i].Reason, "bad"))
+		if apart(rs[i].Time, fr.Record.Time) {
+			x.times = strconv.AppendInt(append(x.times, key...), floorMilli(rs[i].Time), 10)
+		}
+	}
+	dst = enclose(dst, open, "{}")
+	if len(x.times) > 0 {
+		dst = appendObject(dst, `,"times":`, x.times)
+	}
+	dst = append(dst, `,"events":`...)
+	open = len(dst)
+	for i := range rs {
+		if !isBad(i) {
+			dst = s.appendEvent(dst, &rs[i])
+		}
+	}
+	return append(enclose(dst, open, "[]"), '}')
+}
+
+// appendEvent appends one reading of a tag of events.
+func (s *stream) appendEvent(dst []byte, rd *telemetry.Reading) []byte {
+	key := s.key(rd.Tag)
+	dst = append(append(dst, `,{"tag":`...), key[1:len(key)-1]...)
+	dst = strconv.AppendInt(append(dst, `,"ts":`...), floorMilli(rd.Time), 10)
+	switch {
+	case rd.Quality >= telemetry.Bad:
+		return append(appendField(dst, `,"bad":`, cmp.Or(rd.Reason, "bad")), '}')
+	case rd.Value.Kind != telemetry.KindString:
+		return append(appendField(dst, `,"bad":`, cmp.Or(rd.Reason, notAnEvent)), '}')
+	}
+	dst = appendHappened(dst, rd.Value.Text)
+	if rd.Quality == telemetry.Uncertain {
+		dst = appendField(dst, `,"uncertain":`, cmp.Or(rd.Reason, "uncertain"))
+	}
+	return append(dst, '}')
+}
+
+// appendHappened appends the event that a text is, or that events come from now on; a text that is no JSON object stays one.
+func appendHappened(dst []byte, text string) []byte {
+	if note, ok := subscribed(text); ok {
+		if dst = append(dst, `,"subscribed":true`...); note != "" {
+			dst = appendField(dst, `,"note":`, note)
+		}
+		return dst
+	}
+	before := len(dst)
+	dst = append(dst, `,"event":`...)
+	open := len(dst)
+	if dst = append(dst, text...); isObject(dst[open:]) {
+		return dst
+	}
+	return appendField(dst[:before], `,"text":`, text)
+}
+
+// subscribed returns whether a text says that events come from now on, and the note with it: see drivers.Eventful.
+func subscribed(text string) (note string, ok bool) {
+	if !strings.HasPrefix(text, `{"subscribed":true`) { // most are events: they cost no more than this
+		return "", false
+	}
+	var says struct {
+		Subscribed bool   `json:"subscribed"`
+		Note       string `json:"note"`
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if d.Decode(&says) != nil || !says.Subscribed || d.InputOffset() != int64(len(text)) {
+		return "", false
+	}
+	return says.Note, true
+}
+
+// isObject reports whether bytes are one JSON object of UTF-8, at most maxDepth levels deep: they may come from a damaged store.
+func isObject(b []byte) bool {
+	return len(b) > 0 && b[0] == '{' && b[len(b)-1] == '}' && isShallow(b) && utf8.Valid(b) && json.Valid(b)
+}
+
+// isShallow reports whether objects and arrays are nested at most maxDepth levels deep.
+func isShallow(b []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return false
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return true
+}
