@@ -20,11 +20,11 @@ import (
 
 const (
 	eventType      = "event"
-	maxEventTags   = 16               // of a group
-	maxEventFields = 64               // that are looked at
-	refreshTime    = 10 * time.Second // within which a server tells its conditions
-	maxOpen        = 1000             // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
-	eventQueue     = 1000             // events that the server keeps until they are published: they come in bursts
+	maxEventTags   = 16          // of a group
+	maxEventFields = 64          // that are looked at
+	refreshTime    = time.Minute // within which a server tells its conditions
+	maxOpen        = 1000        // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
+	eventQueue     = 1000        // events that the server keeps until they are published: they come in bursts
 )
 
 // event says which events of a node a tag takes.
