@@ -46,6 +46,7 @@ type Gateway struct {
 	learned     *learned
 	selections  *selections
 	watchdog    watchdog
+	acts        atomic.Uint64         // what people have had done: see web.Gateway
 	free        atomic.Pointer[int64] // bytes of the store's file system, as keepNotes saw last; nil = not known
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type shown struct {
 	snap        web.Snapshot
 	buf         *buffer.Buffer
 }
+
+func (f *shown) Acts() *atomic.Uint64 { return new(atomic.Uint64) }
 
 func (f *shown) Snapshot() *web.Snapshot {
 	s := f.snap

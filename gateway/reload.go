@@ -46,6 +46,7 @@ func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	defer g.watchdog.reloading.Store(0)
 	c, err := g.reload(ctx)
 	g.note(c, err)
+	g.acts.Add(1) // whoever is told of the reload and asks finds its judgement
 	g.giveBack()
 	return c, err
 }

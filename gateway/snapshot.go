@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -84,6 +85,9 @@ func (g *Gateway) state() *web.Snapshot {
 	g.judge.stamp(s)
 	return s
 }
+
+// Acts counts what people have had done.
+func (g *Gateway) Acts() *atomic.Uint64 { return &g.acts }
 
 // absentOf are the destinations that are not in the config and hold records; waiting has their readings.
 func absentOf(st *buffer.Stats, waiting map[string]uint64) (list []web.Absent) {
