@@ -74,6 +74,7 @@ type segment struct {
 	partly  bool   // its oldest records were given up: see dropPart
 	damaged bool   // it is read from what could be salvaged
 	gone    bool   // dropped or unlinked
+	missed  bool   // its file was seen to be gone, which is told once
 	end     uint64 // as last was found, whatever of it the next segment has again; no bound in one that this process made
 	ended   bool   // found sound at its end: no commit is missing there
 	cause   error  // why it is damaged

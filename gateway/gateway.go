@@ -61,6 +61,7 @@ type Gateway struct {
 	ending              ending     // connections that were told to end and may still be at work
 	polling, publishing *tasks     // nil before Run and once it is ending: then nothing is started any more
 	reloads             reloads
+	remadeSeen          time.Time   // the store's directory, taken away before that: a person knows
 	settle              *time.Timer // see giveBack
 }
 

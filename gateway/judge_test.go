@@ -100,6 +100,7 @@ var stateRows = map[string]struct {
 	"store lost data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Readings: 2, Causes: "2 damages to the store's files", From: judged, To: judged}}
 	}, "readings that nobody can count, by 2 damages to the store's files", "failing"},
+	"store changed": {func(s *web.Snapshot) { s.Buffer.Remade = judged }, "changed since 2026-03-01T12:30:00Z: its directory, or the lock in it, was taken away while in use", "attention"},
 	"store failing": {func(s *web.Snapshot) { s.Buffer.Health = "degraded: no space left on device" }, "no space left on device", "failing"},
 	"store hung": {func(s *web.Snapshot) {
 		s.Stalls = []web.Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: judged, Limit: 10 * time.Second}}

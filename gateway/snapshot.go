@@ -251,8 +251,16 @@ func destinationView(d *destination) web.Destination {
 	return v
 }
 
+// unseenRemade is when the store's directory was taken away last, zero when a person has acknowledged that. mu is held.
+func (g *Gateway) unseenRemade(st *buffer.Stats) time.Time {
+	if !st.Remade.After(g.remadeSeen) {
+		return time.Time{}
+	}
+	return st.Remade
+}
+
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing,
-		RefusingDisk: st.RefusingDisk, DiskFull: st.DiskFull, DiskFree: g.free.Load()}
+		RefusingDisk: st.RefusingDisk, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load()}
 }

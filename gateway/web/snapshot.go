@@ -290,6 +290,7 @@ type Buffer struct {
 	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
 	RefusingDisk bool      `json:"refusing_disk"` // that is because its memory is full of what its disk does not take, not because of MaxBytes
+	Remade       time.Time `json:"remade"`        // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
 	DiskFull     bool      `json:"disk_full"`     // a write of the last 10 s found no space left on its disk
 	DiskFree     *int64    `json:"disk_free"`     // bytes that its disk has for us; nil when unknown
 	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
