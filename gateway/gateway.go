@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
 	}
-	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, cfg.Buffer.Path, g.log)
 	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.buf.Left(), g.clock.unset.Load(), g.log)
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)

@@ -220,7 +220,8 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	}
 	g.mu.Lock()
 	connections := g.running.connections
-	g.remadeSeen = time.Now()
+	st := g.buf.Stats()
+	seen.Remade, g.remadeSeen = g.unseenRemade(&st), st.Remade
 	g.mu.Unlock()
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {

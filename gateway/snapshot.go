@@ -68,7 +68,6 @@ func (g *Gateway) state() *web.Snapshot {
 		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
-	s.Absent = absentOf(&st, waiting)
 	s.Buffer = g.bufferView(&st)
 	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), now)
 	if p := g.running.page; p != nil {
@@ -81,6 +80,7 @@ func (g *Gateway) state() *web.Snapshot {
 	s.Changes = changesOf(g.running.connections)
 	s.Stalls = g.stalls()
 	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
+	s.Absent = absentOf(&st, waiting, g.losses.absent(&st))
 	s.Judge()
 	g.judge.stamp(s)
 	return s
@@ -90,10 +90,10 @@ func (g *Gateway) state() *web.Snapshot {
 func (g *Gateway) Acts() *atomic.Uint64 { return &g.acts }
 
 // absentOf are the destinations that are not in the config and hold records; waiting has their readings.
-func absentOf(st *buffer.Stats, waiting map[string]uint64) (list []web.Absent) {
+func absentOf(st *buffer.Stats, waiting map[string]uint64, since map[string]time.Time) (list []web.Absent) {
 	for i := range st.Destinations {
 		if d := &st.Destinations[i]; !d.Configured && d.Backlog > 0 {
-			list = append(list, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name]})
+			list = append(list, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name], Since: since[d.Name]})
 		}
 	}
 	return list

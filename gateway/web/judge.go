@@ -124,7 +124,7 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
+		s.add(State{"destination", a.Name, StateAbsent, a.Since, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
 			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	s.add(s.Config.judge())

@@ -89,6 +89,7 @@ type DeviceChange struct {
 type Seen struct {
 	Losses  []Loss         `json:"losses"`
 	Changes []DeviceChange `json:"changes"`
+	Remade  time.Time      `json:"remade,omitzero"` // when the store's directory was taken away
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -268,9 +269,10 @@ type Breaker struct {
 
 // Absent is a destination that is not in the config any more and holds records in the store. It gets nothing new.
 type Absent struct {
-	Name     string `json:"name"`
-	Records  uint64 `json:"records"`
-	Readings uint64 `json:"readings"`
+	Name     string    `json:"name"`
+	Records  uint64    `json:"records"`
+	Readings uint64    `json:"readings"`
+	Since    time.Time `json:"since"` // when it left the config; zero when it is not known
 }
 
 // StateConnected is the State of a destination that takes messages.
