@@ -48,20 +48,38 @@ func (b *Buffer) supersede(s *segment, cause error) {
 		b.log.Error("damaged file could not be renamed", "file", s.path, "error", err)
 	}
 	b.spares = true
-	d := s.damage(cause, 0)
-	d.File, d.Reason = filepath.Base(spare), fmt.Sprintf("%v; all it held is still in memory and is written again", cause)
-	b.noteDamage(d)
+	b.noteDamage(Damage{File: filepath.Base(spare), Reason: fmt.Sprint(cause) + rewriting})
 	b.measureAside()
 }
+
+// What becomes of a damaged segment of which memory has everything, in words.
+const (
+	rewriting = "; nothing of it is lost: all it held is still in memory and is being written again"
+	rewritten = "; nothing of it is lost: all it held was still in memory and has been written again"
+)
 
 // setSparesAside is called when what spare segments held is on disk again.
 func (b *Buffer) setSparesAside() {
 	names, _ := filepath.Glob(filepath.Join(b.dir, "*"+spareSuffix)) // the pattern is sound
 	for _, name := range names {
-		b.renameAside(name, strings.TrimSuffix(name, spareSuffix))
+		now := b.renameAside(name, strings.TrimSuffix(name, spareSuffix))
+		b.renamed(filepath.Base(name), func(d *Damage) {
+			d.File, d.Reason = filepath.Base(now), strings.TrimSuffix(d.Reason, rewriting)+rewritten
+		})
 	}
 	b.spares = false
 	b.measureAside()
+}
+
+// renamed has the damages of a file told as they are now.
+func (b *Buffer) renamed(file string, change func(*Damage)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.st.damage {
+		if d := &b.st.damage[i]; d.File == file {
+			change(d)
+		}
+	}
 }
 
 // rewind puts what a damaged segment was to keep, and memory still has, back among the records to be written. mu is held.

@@ -112,6 +112,7 @@ type Buffer struct {
 	lockInfo     os.FileInfo
 	looked       time.Time     // whether the files are still under their names; guarded by commitMu
 	stateLooked  time.Time     // at state.db; likewise
+	lookedSegs   time.Time     // whether the segments are there; likewise
 	asked        time.Time     // for pages that the disk fails to give; likewise
 	readPatience time.Duration // a constant but for tests
 	store        uint64        // the store's own number, made when it was created; ties the files of it together

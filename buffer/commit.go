@@ -25,6 +25,7 @@ type counters struct {
 	takenErr              error     // whose the directory is, when it is not ours any more
 	commitBad             time.Time // when the first of the commits that fail began; zero = the last one worked
 	stateBad, takenBad    time.Time // likewise since when stateErr and takenErr are there
+	remade                time.Time // see Stats.Remade
 	damage                []Damage
 	damages               uint64
 	seen                  cost

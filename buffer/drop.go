@@ -15,7 +15,7 @@ import (
 type Damage struct {
 	File     string `json:"file"` // its name now
 	Reason   string `json:"reason"`
-	FirstSeq uint64 `json:"first_seq"` // what it held, 0 when not known
+	FirstSeq uint64 `json:"first_seq"` // what it held, 0 when not known, or when nothing of it is lost
 	LastSeq  uint64 `json:"last_seq"`
 	MinAt    int64  `json:"min_at_us"` // record times of that, µs since 1970
 	MaxAt    int64  `json:"max_at_us"`
@@ -403,7 +403,11 @@ func (b *Buffer) noteDamage(d Damage) {
 
 // noteDamageHeld is noteDamage with mu held.
 func (b *Buffer) noteDamageHeld(d Damage) {
-	b.log.Error("damage found", "file", d.File, "reason", d.Reason, "first", d.FirstSeq, "last", d.LastSeq, "readings_lost", d.Lost())
+	what := []any{"file", d.File, "reason", d.Reason}
+	if d.LastSeq >= d.FirstSeq && d.LastSeq > 0 {
+		what = append(what, "first", d.FirstSeq, "last", d.LastSeq)
+	}
+	b.log.Error("damage found", append(what, "readings_lost", d.Lost())...)
 	if d.Unknown {
 		b.st.unknown++
 	}
@@ -422,6 +426,7 @@ func (b *Buffer) dropAside() bool {
 	if err := b.fs.remove(names[0]); err != nil {
 		return false
 	}
+	b.renamed(filepath.Base(names[0]), func(d *Damage) { d.Reason += "; the file made way for records and is gone" })
 	b.measureAside()
 	return true
 }

@@ -235,6 +235,7 @@ func (b *Buffer) loadDamaged(s *segment, cause error, old *stateData) (*checkpoi
 		return nil, err
 	}
 	if sv.sum != nil && sv.sum.last >= s.last {
+		s.was = had{sv.sum.last, sv.sum.records}
 		s.last, s.made, s.wrote, s.minAt, s.maxAt = sv.sum.last, sv.sum.made, sv.sum.wrote, sv.sum.minAt, sv.sum.maxAt
 	}
 	s.cause = cause

@@ -31,6 +31,7 @@ func (b *Buffer) checkNames() error {
 	if s := b.active; s != nil && !named(s.db.info, s.path) {
 		b.abandon(fmt.Errorf("removed or replaced while in use: %w", errDamaged))
 	}
+	b.checkSegments()
 	return nil
 }
 
@@ -83,6 +84,9 @@ func (b *Buffer) takeAgain() error {
 	}
 	b.log.Error("lock file was removed while in use; taken again", "dir", b.dir)
 	_ = b.lock.Close()
-	b.lock, b.lockInfo = lock, info
+	b.lock, b.lockInfo, b.lookedSegs = lock, info, time.Time{}
+	b.mu.Lock()
+	b.st.remade = time.Now()
+	b.mu.Unlock()
 	return nil
 }

@@ -26,7 +26,7 @@ func (b *Buffer) dropPart(s *segment, cause Cause) bool {
 		}
 	}
 	pieces := findPieces(f)
-	n, pages := sv.oldest(pieces, max(s.size/8, 2*(b.growStep()+growSlack)))
+	n, pages := sv.oldest(pieces, max(s.size/8, min(2*(b.growStep()+growSlack), s.size/4)))
 	if n == len(sv.blocks) || len(pages) == 0 {
 		return false
 	}
@@ -43,6 +43,9 @@ func (b *Buffer) dropPart(s *segment, cause Cause) bool {
 	return true
 }
 
+// leastPart is how many bytes a part must free to be worth a commit's next try.
+const leastPart = 4 * pageSize
+
 // oldest returns how many blocks, from the first on, stand on so many bytes of pages that hold nothing else, and those pages.
 func (sv *salvage) oldest(pieces map[pieceKey][]piece, want int64) (n int, free []span) {
 	for n < len(sv.blocks)-1 {
@@ -51,6 +54,9 @@ func (sv *salvage) oldest(pieces map[pieceKey][]piece, want int64) (n int, free 
 		if free = sv.pagesBelow(pieces, sv.blocks[n].first); bytesOf(free) >= want {
 			return n, free
 		}
+	}
+	if n > 0 && bytesOf(free) >= leastPart { // of a small segment all but the last block
+		return n, free
 	}
 	return len(sv.blocks), nil
 }

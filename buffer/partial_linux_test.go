@@ -79,6 +79,54 @@ func TestDiskFullGivesLittle(t *testing.T) {
 	checkLedger(t, b)
 }
 
+// TestTinyDiskGivesLittle: on a disk of 3 MiB that others fill, a lone segment that is smaller than what is usually given up at once is
+// given up in parts, too.
+func TestTinyDiskGivesLittle(t *testing.T) {
+	for _, backlog := range []int{700, 1500} {
+		mnt := t.TempDir()
+		if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=3m"); err != nil {
+			t.Skipf("needs to mount a small tmpfs: %v", err)
+		}
+		defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+		o := testOptions()
+		o.SegmentSize, o.TailBytes = 32<<20, 256<<10
+		b := mustOpen(t, mnt+"/store", o)
+		s := mustStream(t, b, "press")
+		records := map[uint64]string{}
+		feed := func(n int) {
+			for range n {
+				p := make([]byte, 1000)
+				for j := range p {
+					p[j] = byte(rand.Uint32())
+				}
+				s.Count(1, 0)
+				seq, err := b.Append(s, p, 1, int64(len(records)+1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				records[seq] = string(p)
+			}
+		}
+		for range backlog / 50 {
+			feed(50)
+			commitNow(t, b)
+		}
+		fillDisk(t, mnt+"/ballast")
+		feed(150) // more than half the tail
+		commitNow(t, b)
+		checkLedger(t, b)
+		lost := b.Ledger()[0].Destinations[0].Dropped[CauseFull]
+		t.Logf("%d of %d records given up", lost, backlog)
+		if lost == 0 || lost >= uint64(backlog)*4/5 {
+			t.Errorf("%d of %d records given up for 150 new ones", lost, backlog)
+		}
+		total := uint64(len(records))
+		if told, _ := takeFrom(t, b, records); told != lost || uint64(len(records)) != lost {
+			t.Errorf("%d of %d records did not come, gap records tell of %d, %d were given up", len(records), total, told, lost)
+		}
+	}
+}
+
 // takeFrom takes from records what the store gives, and returns how many gap records tell of and the number behind their last.
 func takeFrom(t *testing.T, b *Buffer, records map[uint64]string) (told, next uint64) {
 	t.Helper()

@@ -170,6 +170,9 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 	s := b.segmentOf(p.first)
 	file := fmt.Sprintf(segPattern, p.first)
 	d := Damage{File: file, FirstSeq: p.first, LastSeq: p.last, MinAt: p.minAt, MaxAt: p.maxAt}
+	if s != nil && p.records > 0 && p.last >= s.last && (!p.open || m.exact() && m.first == p.first) {
+		s.was = had{p.last, p.records}
+	}
 	switch {
 	case s == nil && p.empty() && (b.empties[p.first] || m.exact() && m.first < p.first):
 		return // its first commit never came

@@ -314,6 +314,9 @@ func (b *Buffer) salvageSegment(s *segment, cause error) error {
 	s.rw.Lock()
 	s.salvaged, s.dict = sv, nil
 	s.rw.Unlock()
+	if n := s.countable(); n > 0 {
+		s.was = had{s.last, n}
+	}
 	s.damaged = true
 	return b.giveUpHoles(s)
 }

@@ -12,7 +12,7 @@ import (
 const (
 	housekeeping = time.Second      // how often Run looks after the segments
 	idleEvery    = 60 * time.Second // how often, at most, the checkpoint is written while nothing is committed
-	lookEvery    = 5 * time.Second  // how often, at most, the files are looked for while nothing is committed
+	lookEvery    = 2 * time.Second  // how often, at most, the files are looked for while nothing is committed
 	stateEvery   = 2 * time.Second  // how often state.db is read, to see that it is still as it was written
 	idleRate     = 150              // and at most so many bytes a second of it: 13 MB a day
 	retryEvery   = time.Second      // how often a commit that fails is tried again

@@ -74,9 +74,11 @@ type segment struct {
 	partly  bool   // its oldest records were given up: see dropPart
 	damaged bool   // it is read from what could be salvaged
 	gone    bool   // dropped or unlinked
+	missed  bool   // its file was seen to be gone, which is told once
 	end     uint64 // as last was found, whatever of it the next segment has again; no bound in one that this process made
 	ended   bool   // found sound at its end: no commit is missing there
 	cause   error  // why it is damaged
+	was     had    // as far as it was promised, or before it was damaged
 
 	unread struct { // the disk fails to give pages of it: see unread.go
 		since time.Time // zero = it does not
@@ -99,6 +101,9 @@ type segment struct {
 	dict     []*Stream // by number in this segment; nil in places that are damaged
 	salvaged *salvage  // when it is damaged
 }
+
+// had is what a segment had, as far as it is known otherwise than from its records: up to which number, and how many; 0 and 0 when it is not.
+type had struct{ last, records uint64 }
 
 func (s *segment) empty() bool { return s.last < s.first }
 

@@ -32,6 +32,7 @@ type Stats struct {
 	FailingSince time.Time          `json:"failing_since"` // when that began; zero when it is ok
 	Damages      uint64             `json:"damages"`       // found since Open
 	Damage       []Damage           `json:"damage"`        // the first of them
+	Remade       time.Time          `json:"remade"`        // when the directory, or the lock in it, was last found taken away while in use, and made again; zero: never since Open
 	CommitSince  time.Time          `json:"commit_since"`  // when the write to disk that is under way began; zero when none is
 	Unclean      bool               `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: what it had not committed is lost, and nobody can count it
 	Before       string             `json:"before"`        // which of them: BeforeUnclean, BeforeUnknown or BeforeRestored; "" = none
@@ -65,7 +66,7 @@ func (b *Buffer) Stats() Stats {
 		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
-		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
+		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), Remade: b.st.remade, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
 	aside := b.quarantined()
 	for _, d := range b.slots {
 		if d != nil {

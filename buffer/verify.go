@@ -36,7 +36,15 @@ func (b *Buffer) Verify(ctx context.Context, progress func(done, total int64)) (
 	list := make([]part, 0, len(segs))
 	var total, done int64
 	for _, s := range segs {
-		list = append(list, part{s: s, last: s.last, records: s.countable(), size: s.size, whole: s.sealed && !s.clipped && !s.damaged, partly: s.partly, damaged: s.damaged && !s.partly})
+		p := part{s: s, last: s.last, records: s.countable(), size: s.size, whole: s.sealed && !s.clipped && !s.damaged, partly: s.partly, damaged: s.damaged && !s.partly}
+		switch { // what was counted when it was opened lacks what was gone by then
+		case s.clipped:
+		case p.damaged:
+			p.last, p.records = max(s.last, s.was.last), s.was.records
+		case !s.damaged && s.was.last == s.last && !s.empty():
+			p.records = s.was.records
+		}
+		list = append(list, p)
 		total += s.size
 	}
 	b.mu.Unlock()
@@ -180,7 +188,10 @@ func (b *Buffer) countLeft(s *segment, of uint64) leftover {
 
 // words says how many records are missing and where, when that is known, to be put behind the damage.
 func (l leftover) words() string {
-	if l.records >= l.of {
+	switch {
+	case l.of == 0 && l.lost.to > 0:
+		return fmt.Sprintf("; %d of its records can be read, how many are missing is unknown, and all that are lie from %d to %d", l.records, l.lost.from, l.lost.to-1)
+	case l.records >= l.of:
 		return ""
 	}
 	return fmt.Sprintf("; %d of its %d records cannot be read, all of them from %d to %d", l.of-l.records, l.of, l.lost.from, l.lost.to-1)
@@ -213,11 +224,12 @@ func absent(from, to uint64) error {
 // ledger met the damage, nobody has told yet.
 func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, tell func(seq uint64)) error {
 	name := filepath.Base(p.s.path)
-	if slices.ContainsFunc(out.Problems, func(p Problem) bool { return p.File == name }) {
-		b.countSound(p, out)
+	if i := slices.IndexFunc(out.Problems, func(p Problem) bool { return p.File == name }); i >= 0 {
+		out.Problems[i].Reason += b.countSound(p, out).words()
 		return nil
 	}
 	asIs := *p
+	asIs.records = 0
 	asIs.s = &segment{path: p.s.path, epoch: p.s.epoch, first: p.s.first, last: p.last}
 	defer b.closeHandle(asIs.s)
 	_, err := b.verifyBlocks(ctx, &asIs, new(Verification), tell)
@@ -227,8 +239,7 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 	case err == nil:
 		err = errDamaged
 	}
-	out.Problems = append(out.Problems, Problem{name, err.Error(), p.s.first, p.last})
-	b.countSound(p, out)
+	out.Problems = append(out.Problems, Problem{name, err.Error() + b.countSound(p, out).words(), p.s.first, p.last})
 	return nil
 }
 

@@ -146,6 +146,9 @@ func checkSpoiled(t *testing.T, b *Buffer, dir, what string, total int) bool {
 	if len(w.Problems) > 0 && len(v.Problems) == 0 {
 		t.Errorf("%s: the copy has %+v", what, w.Problems)
 	}
+	if w.Records != uint64(total) && (len(w.Problems) == 0 || !missingWords.MatchString(w.Problems[0].Reason)) {
+		t.Errorf("%s: of the copy %d of %d records are found, and its problems are %+v", what, w.Records, total, w.Problems)
+	}
 	return len(got) < total
 }
 

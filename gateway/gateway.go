@@ -46,6 +46,7 @@ type Gateway struct {
 	learned     *learned
 	selections  *selections
 	watchdog    watchdog
+	acts        atomic.Uint64         // what people have had done: see web.Gateway
 	free        atomic.Pointer[int64] // bytes of the store's file system, as keepNotes saw last; nil = not known
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
@@ -60,6 +61,7 @@ type Gateway struct {
 	ending              ending     // connections that were told to end and may still be at work
 	polling, publishing *tasks     // nil before Run and once it is ending: then nothing is started any more
 	reloads             reloads
+	remadeSeen          time.Time   // the store's directory, taken away before that: a person knows
 	settle              *time.Timer // see giveBack
 }
 
@@ -68,16 +70,18 @@ type Gateway struct {
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
+	beside := Beside(cfg.Buffer.Path)
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
 	}
-	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, g.log)
+	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, cfg.Buffer.Path, g.log)
 	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.buf.Left(), g.clock.unset.Load(), g.log)
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
+	g.tellBeside(beside, cfg.Buffer.Path)
 	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		given := "the oldest readings are given up"

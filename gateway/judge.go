@@ -141,6 +141,9 @@ func (j *judge) note(s *web.Snapshot) {
 
 // ended is what is said when a state no longer stands.
 func ended(st *web.State, s *web.Snapshot) string {
+	if st.Kind == "store" && st.State == web.StateChanged {
+		return fmt.Sprintf("store %q: the notice that its directory was taken away has ended", st.Name)
+	}
 	switch st.State {
 	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StateChanged, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
 		if isGone(st, s) {
@@ -217,6 +220,8 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	}
 	g.mu.Lock()
 	connections := g.running.connections
+	st := g.buf.Stats()
+	seen.Remade, g.remadeSeen = g.unseenRemade(&st), st.Remade
 	g.mu.Unlock()
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -12,11 +13,13 @@ import (
 )
 
 // losses knows what was lost and has not been acknowledged by a person. The store's ledger counts; this keeps beside it how
-// much of the count somebody has seen, and when the rest was noticed, in the store's note.
+// much of the count somebody has seen, and when the rest was noticed, in the store's note, and in a file of its own for when state.db, which
+// has the note, is lost.
 type losses struct {
-	buf *buffer.Buffer
-	log *slog.Logger
-	now func() time.Time
+	buf  *buffer.Buffer
+	file kept
+	log  *slog.Logger
+	now  func() time.Time
 
 	unknown func() uint64 // losses that nobody could count
 
@@ -35,6 +38,7 @@ type loss struct {
 	Total [buffer.Causes]uint64 // in all
 	From  time.Time             // of what is not acknowledged
 	To    time.Time
+	Left  time.Time `json:",omitzero"` // since when the destination is not in the config; zero when it is
 	grown time.Time // when this process saw it grow
 }
 
@@ -43,9 +47,13 @@ const (
 	saveEvery = time.Minute      // how often the note is written when only a loss goes on
 )
 
-func newLosses(buf *buffer.Buffer, log *slog.Logger) *losses {
-	l := &losses{buf: buf, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
-	if note := buf.Note(); note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
+func newLosses(buf *buffer.Buffer, dir string, log *slog.Logger) *losses {
+	l := &losses{buf: buf, file: kept{filepath.Join(dir, "losses.json"), "losses 1", 16 << 10}, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
+	note := buf.Note()
+	if note == nil {
+		note, _ = l.file.read() // as none when it is lost or damaged, too
+	}
+	if note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
 		l.by = map[string]*loss{}
 	}
 	return l
@@ -161,13 +169,43 @@ func (l *losses) write(atOnce bool) error {
 	if err == nil {
 		err = l.buf.SetNote(note)
 	}
-	if err != nil {
+	var second error
+	if err == nil {
+		second = l.file.write(note)
+	}
+	if err != nil || second != nil {
 		l.mu.Lock()
-		l.dirty = true
+		l.dirty = true // to be tried again
 		l.mu.Unlock()
+	}
+	if err != nil {
 		return fmt.Errorf("keep what is known of losses: %w", err)
 	}
 	return nil
+}
+
+// absent returns since when each destination that is not in the config is so, of those for which something waits.
+func (l *losses) absent(st *buffer.Stats) map[string]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := map[string]time.Time{}
+	for i := range st.Destinations {
+		d := &st.Destinations[i]
+		e := l.by[d.Name]
+		switch {
+		case e == nil: // it has no account
+			continue
+		case d.Configured != e.Left.IsZero():
+			if e.Left = (time.Time{}); !d.Configured {
+				e.Left = l.now()
+			}
+			l.dirty, l.urgent = true, true
+		}
+		if !d.Configured {
+			since[d.Name] = e.Left
+		}
+	}
+	return since
 }
 
 // acknowledge notes that a person has seen all losses, and returns what they were.

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"millrace/gateway/command"
@@ -46,6 +45,7 @@ func (g *Gateway) Reload(ctx context.Context) (*web.Change, error) {
 	defer g.watchdog.reloading.Store(0)
 	c, err := g.reload(ctx)
 	g.note(c, err)
+	g.acts.Add(1) // whoever is told of the reload and asks finds its judgement
 	g.giveBack()
 	return c, err
 }
@@ -310,20 +310,6 @@ func (g *Gateway) warn(cfg *config.Config) {
 
 // maxLogged is how many mistakes of a config are logged; `millrace check` shows all.
 const maxLogged = 10
-
-// needsRestart returns an error that names everything that cannot be changed while the gateway runs. The store takes
-// its options when it is opened; the gateway's name is part of each record.
-func (g *Gateway) needsRestart(old, cfg *config.Config) error {
-	keys := old.NeedRestart(cfg)
-	if old.Log.Level != cfg.Log.Level && g.o.SetLogLevel == nil {
-		keys = append(keys, "log.level")
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	return fmt.Errorf("reload config: %s cannot change while the gateway runs; restart it, which loses nothing, or take this change back",
-		strings.Join(keys, ", "))
-}
 
 func find[T any](list []*T, is func(*T) bool) *T {
 	for _, v := range list {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -67,7 +68,6 @@ func (g *Gateway) state() *web.Snapshot {
 		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
-	s.Absent = absentOf(&st, waiting)
 	s.Buffer = g.bufferView(&st)
 	s.Buffer.OutageHours = g.outageEstimate(&st, acceptedReadings(accounts), now)
 	if p := g.running.page; p != nil {
@@ -80,16 +80,20 @@ func (g *Gateway) state() *web.Snapshot {
 	s.Changes = changesOf(g.running.connections)
 	s.Stalls = g.stalls()
 	s.Losses = g.losses.look(accounts, !st.Refusing.IsZero())
+	s.Absent = absentOf(&st, waiting, g.losses.absent(&st))
 	s.Judge()
 	g.judge.stamp(s)
 	return s
 }
 
+// Acts counts what people have had done.
+func (g *Gateway) Acts() *atomic.Uint64 { return &g.acts }
+
 // absentOf are the destinations that are not in the config and hold records; waiting has their readings.
-func absentOf(st *buffer.Stats, waiting map[string]uint64) (list []web.Absent) {
+func absentOf(st *buffer.Stats, waiting map[string]uint64, since map[string]time.Time) (list []web.Absent) {
 	for i := range st.Destinations {
 		if d := &st.Destinations[i]; !d.Configured && d.Backlog > 0 {
-			list = append(list, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name]})
+			list = append(list, web.Absent{Name: d.Name, Records: d.Backlog, Readings: waiting[d.Name], Since: since[d.Name]})
 		}
 	}
 	return list
@@ -247,8 +251,16 @@ func destinationView(d *destination) web.Destination {
 	return v
 }
 
+// unseenRemade is when the store's directory was taken away last, zero when a person has acknowledged that. mu is held.
+func (g *Gateway) unseenRemade(st *buffer.Stats) time.Time {
+	if !st.Remade.After(g.remadeSeen) {
+		return time.Time{}
+	}
+	return st.Remade
+}
+
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing,
-		RefusingDisk: st.RefusingDisk, DiskFull: st.DiskFull, DiskFree: g.free.Load()}
+		RefusingDisk: st.RefusingDisk, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load()}
 }

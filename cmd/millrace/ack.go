@@ -51,7 +51,10 @@ who has seen what, and when.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: destination %q lost %s readings (%s), noticed from %s to %s; their gap messages say of when\n", l.Destination,
 					web.Thousands(l.Readings), l.Causes, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339))
 			}
-			if len(seen.Losses)+len(seen.Changes) == 0 {
+			if !seen.Remade.IsZero() {
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged: the store's directory was taken away while in use, at %s\n", seen.Remade.UTC().Format(time.RFC3339))
+			}
+			if len(seen.Losses)+len(seen.Changes) == 0 && seen.Remade.IsZero() {
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost or has changed that is not acknowledged")
 			}
 			return nil

@@ -87,7 +87,7 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	}
 	for _, d := range b.Damage {
 		p.printf("  damage      %s: %s", d.File, d.Reason)
-		if d.LastSeq > 0 {
+		if d.LastSeq >= d.FirstSeq && d.LastSeq > 0 {
 			p.printf(" (records %d to %d)", d.FirstSeq, d.LastSeq)
 		}
 		p.printf(", readings lost: %s\n", d.Lost())

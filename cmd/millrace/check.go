@@ -65,6 +65,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	}
 	out.place(cfg)
 	out.absent(cfg)
+	out.beside(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
 	out.printf("config %s; the page of a gateway shows the one that is in force\n", hash)
 	for _, w := range cfg.Warnings {
@@ -125,6 +126,32 @@ func (p *planWriter) absent(cfg *config.Config) {
 		names = append(names, cfg.Destinations[i].Name)
 	}
 	p.problem = errors.Join(p.problem, buffer.Places(names, st.Stats.Destinations))
+}
+
+// beside warns of what waits in stores beside where this config would make a new one: the gateway's own with its path before, and those that no
+// gateway has.
+func (p *planWriter) beside(cfg *config.Config) {
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	for _, dir := range gateway.Beside(cfg.Buffer.Path) {
+		s, err := web.OpenStore(ctx, dir, 0)
+		if err != nil {
+			continue // it may be anything
+		}
+		st, err := s.Status(ctx)
+		s.Close()
+		if err != nil || st.Running && st.Gateway != cfg.Gateway || st.Holder != "" {
+			continue
+		}
+		waiting := uint64(0)
+		for i := range st.Stats.Destinations {
+			waiting = max(waiting, st.Stats.Destinations[i].Backlog)
+		}
+		if waiting > 0 {
+			p.warnings = append(p.warnings, fmt.Sprintf("%q has no store yet, and the one in %q keeps %s; if buffer.path was changed, nothing sends what waits there: stop the gateway and move the directory, or let it be drained first",
+				cfg.Buffer.Path, dir, web.Count(waiting, "record")))
+		}
+	}
 }
 
 // load is what a config asks of the plant, the store and the uplink, per second.

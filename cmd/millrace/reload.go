@@ -45,7 +45,7 @@ the log, on the page and in /metrics only. The gateway never reloads on its own 
 			switch {
 			case errors.Is(err, web.ErrNoGateway):
 				if named != "" {
-					err = fmt.Errorf("%w If buffer.path is what was changed, that needs a restart; until then the gateway is at its old path (--path)", err)
+					err = fmt.Errorf("%w If buffer.path is what was changed, that needs a restart; until then the gateway is at its old path: ask with --path, which says what a restart leaves behind there", err)
 				}
 				return &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
 			case err != nil:

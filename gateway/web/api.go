@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"millrace/buffer"
@@ -22,6 +23,8 @@ type Gateway interface {
 	Snapshot() *Snapshot
 	// Stalled returns the gateway's name and what takes longer than it may. Unlike Snapshot it never waits.
 	Stalled() (gateway string, list []Stall)
+	// Acts counts what people have had done, such as a reload: no snapshot from before the last is shown, at either address.
+	Acts() *atomic.Uint64
 	// Buffer returns the store that the gateway runs on.
 	Buffer() *buffer.Buffer
 	// Values returns the last readings of all tags.

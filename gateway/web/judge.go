@@ -107,6 +107,7 @@ func (s *State) about() string {
 func (s *Snapshot) Judge() {
 	s.States = []State{}
 	s.judgeStore()
+	s.judgeRemade()
 	for i := range s.Losses {
 		s.add(s.Losses[i].judge(&s.Buffer))
 	}
@@ -123,7 +124,7 @@ func (s *Snapshot) Judge() {
 		s.add(st)
 	}
 	for _, a := range s.Absent {
-		s.add(State{"destination", a.Name, StateAbsent, time.Time{}, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
+		s.add(State{"destination", a.Name, StateAbsent, a.Since, "it is not in the config any more, gets nothing new, and keeps " + Count(a.Readings, "reading") + " in the store",
 			fmt.Sprintf("put it back, or `millrace buffer forget %s` gives them up", a.Name)})
 	}
 	s.add(s.Config.judge())
@@ -166,6 +167,14 @@ func (s *Snapshot) judgeStore() {
 			why, do = "its disk takes nothing, its memory is full, and new readings are refused", "see to its disk; the store goes on by itself then"
 		}
 		s.add(State{"store", s.Buffer.Path, StateLosing, s.Buffer.Refusing, why, do})
+	}
+}
+
+// judgeRemade tells that the store's directory was taken away.
+func (s *Snapshot) judgeRemade() {
+	if !s.Buffer.Remade.IsZero() {
+		s.add(State{"store", s.Buffer.Path, StateChanged, s.Buffer.Remade, "its directory, or the lock in it, was taken away while in use; what memory has was written anew, and what only its files had is told of as lost",
+			"see who took it; `millrace ack` ends this notice"})
 	}
 }
 

@@ -210,7 +210,7 @@ func (c *local) handler() http.Handler {
 		c.open.Add(1)
 		defer c.open.Done()
 		if r.Method != http.MethodGet {
-			defer c.views.outdate()
+			defer c.g.Acts().Add(1)
 		}
 		if !ownBound(r) {
 			select {

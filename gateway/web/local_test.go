@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type fake struct {
 	refusal error // of reloads and writes
 	wrote   [3]string
 	told    sync.Map // what the watchdog was told
+	acts    atomic.Uint64
 }
 
 func (f *fake) Snapshot() *Snapshot {
@@ -41,6 +43,7 @@ func (f *fake) Snapshot() *Snapshot {
 	return f.snap
 }
 func (f *fake) Stalled() (string, []Stall) { return f.snap.Gateway, f.snap.Stalls }
+func (f *fake) Acts() *atomic.Uint64       { return &f.acts }
 func (f *fake) Ack(who string) (Seen, error) {
 	f.wrote[0] = who
 	return Seen{Losses: f.snap.Losses}, f.refusal

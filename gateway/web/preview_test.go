@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,7 @@ func (f showing) Snapshot() *Snapshot {
 func (f showing) Stalled() (string, []Stall) {
 	return "press-shop", []Stall{{Kind: "store", Name: "/data", What: "writing its files", Since: time.Unix(1e9, 0), Limit: 10 * time.Second}}
 }
+func (f showing) Acts() *atomic.Uint64                                       { return new(atomic.Uint64) }
 func (f showing) ResetLearned(string, string) ([]string, error)              { return nil, nil }
 func (f showing) Ack(string) (Seen, error)                                   { return Seen{}, nil }
 func (f showing) Buffer() *buffer.Buffer                                     { return nil }

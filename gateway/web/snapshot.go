@@ -89,6 +89,7 @@ type DeviceChange struct {
 type Seen struct {
 	Losses  []Loss         `json:"losses"`
 	Changes []DeviceChange `json:"changes"`
+	Remade  time.Time      `json:"remade,omitzero"` // when the store's directory was taken away
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -268,9 +269,10 @@ type Breaker struct {
 
 // Absent is a destination that is not in the config any more and holds records in the store. It gets nothing new.
 type Absent struct {
-	Name     string `json:"name"`
-	Records  uint64 `json:"records"`
-	Readings uint64 `json:"readings"`
+	Name     string    `json:"name"`
+	Records  uint64    `json:"records"`
+	Readings uint64    `json:"readings"`
+	Since    time.Time `json:"since"` // when it left the config; zero when it is not known
 }
 
 // StateConnected is the State of a destination that takes messages.
@@ -290,6 +292,7 @@ type Buffer struct {
 	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
 	RefusingDisk bool      `json:"refusing_disk"` // that is because its memory is full of what its disk does not take, not because of MaxBytes
+	Remade       time.Time `json:"remade"`        // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
 	DiskFull     bool      `json:"disk_full"`     // a write of the last 10 s found no space left on its disk
 	DiskFree     *int64    `json:"disk_free"`     // bytes that its disk has for us; nil when unknown
 	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside

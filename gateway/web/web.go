@@ -32,6 +32,7 @@ type views struct {
 	mu     sync.Mutex
 	last   *Snapshot
 	taken  time.Time
+	acts   uint64        // people's that last is of
 	taking chan struct{} // closed when the one being taken is there; nil = none is
 	began  time.Time     // when that one was begun
 }
@@ -96,36 +97,42 @@ func Run(ctx context.Context, l *Listener, handler http.Handler, log *slog.Logge
 	return nil
 }
 
+// snapshot returns one that is at most freshness old, and was begun after the last thing that a person had done.
 func (s *views) snapshot() *Snapshot {
-	s.mu.Lock()
-	if s.last != nil && time.Since(s.taken) <= freshness {
-		defer s.mu.Unlock()
-		return s.last
-	}
-	if s.taking == nil {
-		s.taking, s.began = make(chan struct{}), time.Now()
-		go s.take(s.taking)
-	}
-	taking, rest := s.taking, answerWithin-time.Since(s.began) // one that hangs is waited for by the first only
-	s.mu.Unlock()
-	select {
-	case <-taking:
-	case <-time.After(rest):
-	}
+	acts := s.g.Acts().Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taking == taking {
-		return s.hung()
+	if s.last != nil && s.acts >= acts && time.Since(s.taken) <= freshness {
+		return s.last
 	}
-	return s.last
+	for { // twice at most: what was being taken may be from before
+		if s.taking == nil {
+			s.taking, s.began = make(chan struct{}), time.Now()
+			go s.take(s.taking)
+		}
+		taking, rest := s.taking, answerWithin-time.Since(s.began) // one that hangs is waited for by the first only
+		s.mu.Unlock()
+		select {
+		case <-taking:
+		case <-time.After(rest):
+		}
+		s.mu.Lock()
+		if s.taking == taking {
+			return s.hung()
+		}
+		if s.acts >= acts {
+			return s.last
+		}
+	}
 }
 
 // take takes a snapshot. There is one at a time, whoever asks, even when it does not end.
 func (s *views) take(done chan struct{}) {
+	acts := s.g.Acts().Load()
 	snap := s.g.Snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last, s.taken, s.taking = snap, time.Now(), nil
+	s.last, s.taken, s.acts, s.taking = snap, time.Now(), acts, nil
 	close(done)
 }
 
@@ -183,13 +190,6 @@ func (s *views) within(w http.ResponseWriter, f func() (any, error)) {
 
 // storeWithin is how long an answer waits for the store, which may be at a long commit.
 const storeWithin = 15 * time.Second
-
-// outdate lets the next question have a new snapshot: something was changed.
-func (s *views) outdate() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taken = time.Time{}
-}
 
 func (s *views) servePage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", s.csp)

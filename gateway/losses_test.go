@@ -1,0 +1,200 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/buffer"
+	"millrace/gateway/web"
+)
+
+// TestLossesStay: what was lost is said over a restart, until a person acknowledges it, and anew with the next loss.
+func TestLossesStay(t *testing.T) {
+	dir := t.TempDir()
+	var n uint64
+	ledger := func() []buffer.Account {
+		d := buffer.DestinationAccount{Name: "cloud"}
+		d.Dropped[buffer.CauseFull] = n
+		return []buffer.Account{{Name: "press-1", Destinations: []buffer.DestinationAccount{d}}}
+	}
+	now := judged
+	open := func() (*buffer.Buffer, *losses) {
+		b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+		l.now = func() time.Time { return now }
+		return b, l
+	}
+	b, l := open()
+	said := func(when string, readings uint64, from time.Time, losing bool) {
+		t.Helper()
+		got := l.look(ledger(), false)
+		if readings == 0 && len(got) == 0 {
+			return
+		}
+		if len(got) != 1 || got[0].Readings != readings || !got[0].From.Equal(from) || got[0].Losing != losing {
+			t.Errorf("%s: %+v; want %d readings from %v, losing %v", when, got, readings, from, losing)
+		}
+	}
+	said("at first", 0, time.Time{}, false)
+	n = 70
+	said("a loss", 70, judged, true)
+	if err := l.save(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Hour)
+	said("later", 70, judged, false)
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, l = open()
+		said("after a restart", 70, judged, false)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, l = open()
+	defer b.Close()
+	said("acknowledged, after a restart", 0, time.Time{}, false)
+	n = 71
+	said("the next loss", 1, now, true)
+	n = 0
+	said("taken out of quarantine", 0, time.Time{}, false)
+	n = 2
+	said("and others put into it", 2, now, true)
+	n, l.unknown = 0, func() uint64 { return 1 }
+	if got := l.look(ledger(), false); len(got) != 1 || got[0].Destination != "" || got[0].Causes != "1 damage to the store's files" {
+		t.Errorf("a loss that nobody could count: %+v", got)
+	}
+	if seen, err := l.acknowledge(ledger(), "anna"); err != nil || len(seen) != 1 {
+		t.Fatal(seen, err)
+	}
+	said("acknowledged", 0, time.Time{}, false)
+}
+
+// TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops
+// when a person has acknowledged it.
+func TestLossIsSaid(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(2, "a")
+	s, err := b.g.buf.Stream("a", []byte("other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.g.buf.Append(s, make([]byte, b.g.buf.MaxRecord()+1), 7, time.Now().UnixMicro()); err == nil {
+		t.Fatal("a record of any size is taken")
+	}
+	began := time.Now()
+	page := web.Handler(b.g, 0)
+	var h web.Health
+	var snap struct{ Summary web.Summary }
+	said := func() bool {
+		unpack(t, page, "/readyz", &h)
+		unpack(t, page, "/api/v1/snapshot", &snap)
+		const what = `destination "cloud": los`
+		return h.Status == "failing" && strings.HasPrefix(h.Problems[0], what) && strings.HasPrefix(snap.Summary.Text, what) &&
+			strings.Contains(snap.Summary.Text, "7 readings (7 full)") && strings.Contains(b.log.String(), `destination \"cloud\": los`)
+	}
+	for !said() && time.Since(began) < 30*time.Second {
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("said after %v", time.Since(began))
+	if !said() {
+		t.Fatalf("%+v, %q", h, snap.Summary)
+	}
+	if _, err := b.g.Ack("anna"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // a snapshot is served for so long
+	if unpack(t, page, "/readyz", &h); said() || strings.Contains(strings.Join(h.Problems, ""), "los") {
+		t.Errorf("after the acknowledgement: %+v", h)
+	}
+	if !strings.Contains(b.log.String(), "by=anna") {
+		t.Error("the log does not say who has acknowledged")
+	}
+}
+
+// TestAckOutlastsState: what a person has acknowledged stays acknowledged when state.db, which has it, is spoiled or lost while nothing runs.
+func TestAckOutlastsState(t *testing.T) {
+	dir := t.TempDir()
+	lost := buffer.DestinationAccount{Name: "cloud"}
+	lost.Dropped[buffer.CauseFull] = 70
+	ledger := []buffer.Account{{Name: "press-1", Destinations: []buffer.DestinationAccount{lost}}}
+	for i, spoil := range []func(path string) error{
+		func(string) error { return nil },
+		os.Remove,
+		func(path string) error { return os.WriteFile(path, make([]byte, 64<<10), 0o600) },
+	} {
+		b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+		l.unknown = func() uint64 { return 0 }
+		got := l.look(ledger, false)
+		if (len(got) > 0) != (i == 0) {
+			t.Errorf("start %d: %+v", i, got)
+		}
+		if _, err := l.acknowledge(ledger, "anna"); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.Close(), spoil(filepath.Join(dir, "state.db"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+	l.unknown = func() uint64 { return 0 }
+	if got := l.look(ledger, false); len(got) > 0 {
+		t.Errorf("spoiled: %+v", got)
+	}
+}
+
+// TestAbsentSince: since when a destination is not in the config is known over a restart, until it is back.
+func TestAbsentSince(t *testing.T) {
+	dir, now := t.TempDir(), judged
+	st := buffer.Stats{Destinations: []buffer.DestinationStats{{Name: "cloud", Configured: true, Backlog: 1}, {Name: "old", Backlog: 1}}}
+	accounts := []buffer.Account{{Name: "a", Destinations: []buffer.DestinationAccount{{Name: "cloud"}, {Name: "old"}}}}
+	since := func(back bool) time.Time {
+		b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+		l.now = func() time.Time { now = now.Add(time.Hour); return now }
+		st.Destinations[1].Configured = back
+		l.look(accounts, false)
+		at := l.absent(&st)["old"]
+		if err := l.save(); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	first := since(false)
+	if again := since(false); first.IsZero() || !again.Equal(first) {
+		t.Errorf("absent since %v, after a restart since %v", first, again)
+	}
+	if back := since(true); !back.IsZero() {
+		t.Errorf("in the config, and absent since %v", back)
+	}
+	if anew := since(false); !anew.After(first) {
+		t.Errorf("absent anew since %v", anew)
+	}
+}

@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"millrace/buffer"
+	"millrace/gateway/config"
+	"millrace/gateway/web"
+)
+
+// needsRestart returns an error that names everything that cannot be changed while the gateway runs, and what a restart with it
+// costs. The store takes its options when it is opened; the gateway's name is part of each record.
+func (g *Gateway) needsRestart(old, cfg *config.Config) error {
+	keys := old.NeedRestart(cfg)
+	if old.Log.Level != cfg.Log.Level && g.o.SetLogLevel == nil {
+		keys = append(keys, "log.level")
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	names := strings.Join(keys, ", ")
+	st := g.buf.Stats()
+	if costs := restartCosts(old, cfg, &st); len(costs) > 0 {
+		return fmt.Errorf("reload config: %s cannot change while the gateway runs. Before you restart it: %s. Or take this change back", names, strings.Join(costs, "; "))
+	}
+	return fmt.Errorf("reload config: %s cannot change while the gateway runs; restart it, which loses nothing of what is in the store, or take this change back", names)
+}
+
+// restartCosts says what becomes of what the store keeps when the gateway is started again with cfg.
+func restartCosts(old, cfg *config.Config, st *buffer.Stats) (costs []string) {
+	waiting := mostWaiting(st)
+	was, will := &old.Buffer, &cfg.Buffer
+	moved := !samePlace(was.Path, will.Path)
+	if moved {
+		costs = append(costs, fmt.Sprintf("the store stays in %q, and nothing sends from there what waits in it, now %s, nor tells of it; "+moving(was.Path, will.Path),
+			was.Path, web.Count(waiting, "record")))
+	}
+	if !moved && will.MaxSize < was.MaxSize && st.Bytes > will.MaxSize {
+		given := "the start gives up its oldest records until it fits"
+		if will.WhenFull == config.DropNewest {
+			given = "new readings are refused until so much of it is delivered"
+		}
+		costs = append(costs, fmt.Sprintf("the store takes %s bytes, more than the new buffer.max_size: %s", web.Thousands(uint64(st.Bytes)), given))
+	}
+	if !moved && will.MaxAge > 0 && (was.MaxAge == 0 || will.MaxAge < was.MaxAge) && waiting > 0 {
+		costs = append(costs, fmt.Sprintf("%s, and those older than the new buffer.max_age are given up then", waits(waiting)))
+	}
+	if !moved && old.Gateway != cfg.Gateway && waiting > 0 {
+		costs = append(costs, fmt.Sprintf("%s, and are sent under the new name of the gateway", waits(waiting)))
+	}
+	return costs
+}
+
+func waits(n uint64) string {
+	if n == 1 {
+		return "1 record waits"
+	}
+	return web.Count(n, "record") + " wait"
+}
+
+// moving says how a store comes to another place without losing what waits in it.
+func moving(from, to string) string {
+	if hasStore(to) {
+		return fmt.Sprintf("%q has a store already, so let this one be drained first", to)
+	}
+	return fmt.Sprintf("stop the gateway, move the directory to %q and start it, or let it be drained first", to)
+}
+
+// mostWaiting is how many records wait for that destination which has most.
+func mostWaiting(st *buffer.Stats) (n uint64) {
+	for i := range st.Destinations {
+		n = max(n, st.Destinations[i].Backlog)
+	}
+	return n
+}
+
+// hasStore reports whether a store is in a directory.
+func hasStore(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "state.db"))
+	return err == nil
+}
+
+// samePlace reports whether two paths lead to one directory.
+func samePlace(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	if err == nil && err2 == nil {
+		return os.SameFile(x, y)
+	}
+	x1, err := filepath.Abs(a)
+	y1, err2 := filepath.Abs(b)
+	return err == nil && err2 == nil && x1 == y1
+}
+
+// Beside looks through so many names at most, and gives so many stores.
+const (
+	maxLooked = 256
+	maxBeside = 8
+)
+
+// Beside returns the directories with a store that stand beside where a new one would be made, or above it: what waits there nothing sends
+// when buffer.path was changed. None when there is a store at the path.
+func Beside(path string) (dirs []string) {
+	path, err := filepath.Abs(path)
+	if err != nil || hasStore(path) {
+		return nil
+	}
+	above := filepath.Dir(path)
+	f, err := os.Open(above)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(maxLooked) // as far as they can be read
+	slices.Sort(names)
+	for _, name := range names {
+		if dir := filepath.Join(above, name); dir != path && hasStore(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if hasStore(above) {
+		dirs = append(dirs, above)
+	}
+	return dirs[:min(len(dirs), maxBeside)]
+}
+
+// tellBeside warns of what waits in stores beside a new one, which nobody has in use.
+func (g *Gateway) tellBeside(dirs []string, path string) {
+	for _, dir := range dirs {
+		if buffer.Holder(dir) != "" {
+			continue // another gateway's
+		}
+		s, err := buffer.OpenReadOnly(dir)
+		if err != nil {
+			continue // it may be anything
+		}
+		st := s.Stats()
+		s.Close()
+		if n := mostWaiting(&st); n > 0 {
+			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, stop the gateway and move that directory here",
+				"here", path, "there", dir, "records_waiting", n)
+		}
+	}
+}
