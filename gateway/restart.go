@@ -50,7 +50,7 @@ func restartCosts(old, cfg *config.Config, st *buffer.Stats) (costs []string) {
 		costs = append(costs, fmt.Sprintf("%s, and those older than the new buffer.max_age are given up then", waits(waiting)))
 	}
 	if !moved && old.Gateway != cfg.Gateway && waiting > 0 {
-		costs = append(costs, fmt.Sprintf("%s, and are sent under the new name of the gateway", waits(waiting)))
+		costs = append(costs, fmt.Sprintf("%s, and are sent under the name that the gateway had when it took them", waits(waiting)))
 	}
 	return costs
 }

@@ -33,7 +33,7 @@ func TestRestartCosts(t *testing.T) {
 		{"max_size", func(c *config.Config) { c.Buffer.MaxSize = 8 << 20 }, []string{"9,437,184 bytes", "oldest records"}},
 		{"max_size, drop-newest", func(c *config.Config) { c.Buffer.MaxSize, c.Buffer.WhenFull = 8<<20, config.DropNewest }, []string{"refused"}},
 		{"max_age", func(c *config.Config) { c.Buffer.MaxAge = time.Hour }, []string{"7 records wait", "older"}},
-		{"gateway", func(c *config.Config) { c.Gateway = "hall" }, []string{"new name"}},
+		{"gateway", func(c *config.Config) { c.Gateway = "hall" }, []string{"the name that the gateway had"}},
 	} {
 		cfg := was
 		c.change(&cfg)
