@@ -22,7 +22,6 @@ const (
 	maxSpan    = time.Hour
 	minSpan    = time.Second
 	maxSkew    = 24 * time.Hour // between a device's clock and what it stamps values with: another time zone, and a summer; what is beyond is a wrong stamp
-	settling   = 2 * publish    // for the first values of a subscription, until the history before it is done without knowing them
 	fillFailed = "a device gave no history of a time when it could not be heard"
 	fillPartly = "a device gave only a part of its history of a time when it could not be heard"
 )
@@ -36,7 +35,6 @@ type fill struct {
 	ahead     time.Duration // the device's clock is ahead of ours by so much at most, as far as was found
 	skew      time.Duration // of what it stamped fresh values with, before the outage; 0 = not known
 	live      int64         // the latest source time of the first values that were pushed afterwards
-	settled   time.Time     // when it is done though these have not come
 	span      time.Duration
 	readings  int
 	refused   error // the first
@@ -101,7 +99,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 	}
 	for i := range p.fills.list { // a loss behind a loss
 		if f := &p.fills.list[i]; f.group == g && !from.Before(f.from) && !from.After(f.to) {
-			f.to, f.settled = to, time.Now().Add(settling)
+			f.to, f.live = to, max(f.live, g.latest)
 			return
 		}
 	}
@@ -114,7 +112,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 	if len(p.fills.list) == 0 {
 		p.fills.due = time.Now()
 	}
-	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, skew: g.skew, settled: time.Now().Add(settling), span: firstSpan})
+	p.fills.list = append(p.fills.list, fill{group: g, from: from, to: to, skew: g.skew, live: g.latest, span: firstSpan})
 }
 
 // Missing returns from when on what a device pushed may be missing: what is told of that, and read of its history, begins there when another poller, or the
@@ -182,9 +180,6 @@ func (p *Poller) wakeFill() time.Time {
 	if !p.link.up || len(p.fills.list) == 0 {
 		return time.Time{}
 	}
-	if f := &p.fills.list[0]; f.read() && f.group.first() && p.fills.due.Before(f.settled) {
-		return f.settled
-	}
 	return p.fills.due
 }
 
@@ -198,16 +193,10 @@ func (p *Poller) dated(g *group, readings []telemetry.Reading, now time.Time) {
 	g.seen = min(g.seen+len(readings), g.tags)
 	switch skew := time.UnixMicro(last).Sub(now.Round(0)); {
 	case last == 0:
-	case !first && (!g.fresh || skew > g.skew):
-		g.fresh, g.skew = true, skew
 	case first:
-		for i := range p.fills.list {
-			if f := &p.fills.list[len(p.fills.list)-1-i]; f.group == g {
-				f.live = max(f.live, last)
-				f.meet()
-				return
-			}
-		}
+		g.latest = max(g.latest, last)
+	case !g.fresh || skew > g.skew:
+		g.fresh, g.skew = true, skew
 	}
 }
 

@@ -195,17 +195,17 @@ func TestBackfillOfLostReadings(t *testing.T) {
 // TestBackfillOfTheGatewaysOwnOutage: what was missed since the last run is asked for at the first connection, a week of it at most.
 func TestBackfillOfTheGatewaysOwnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, -2*time.Hour, func(*Poller) {})
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}, -2*time.Hour, func(*Poller) {})
 		wantSeconds(t, got, -7200, -1, 2)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, -20*24*time.Hour, func(*Poller) {})
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}, -20*24*time.Hour, func(*Poller) {})
 		if len(got) == 0 || got[0] < -7*24*3600-1 {
 			t.Errorf("%d seconds are read, from %d on", len(got), got[0])
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // by a clock that was wrong: nobody knows since when
-		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}}}, time.Hour, func(*Poller) {})
+		got := filledBy(t, &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}, time.Hour, func(*Poller) {})
 		if len(got) == 0 || got[0] > -6*24*3600 {
 			t.Errorf("%d seconds are read", len(got))
 		}
@@ -215,7 +215,7 @@ func TestBackfillOfTheGatewaysOwnOutage(t *testing.T) {
 // TestBackfillGoesOn: a link that is lost under it is no end of it, and what the device refuses is told once.
 func TestBackfillGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &keeping{pushing: &pushing{fake: &fake{}}}
+		f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}
 		got := filledBy(t, f, 0, func(*Poller) {
 			f.fail = errors.New("the connection was reset")
 			f.down(300 * time.Second)
@@ -223,7 +223,7 @@ func TestBackfillGoesOn(t *testing.T) {
 		wantSeconds(t, got[:slices.Index(got, 309)+1], 10, 309, 15)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		f := &keeping{pushing: &pushing{fake: &fake{}}}
+		f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}
 		got := filledBy(t, f, 0, func(*Poller) {
 			f.fail = fmt.Errorf("%w: no history", drivers.ErrDevice)
 			f.down(300 * time.Second)
@@ -233,7 +233,7 @@ func TestBackfillGoesOn(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		f := &keeping{pushing: &pushing{fake: &fake{}}, unasked: true}
+		f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}, unasked: true}
 		if got := filledBy(t, f, -time.Hour, func(*Poller) { f.down(300 * time.Second) }); len(got) > 0 {
 			t.Errorf("what nobody wants was read: %v", got)
 		}
@@ -243,7 +243,7 @@ func TestBackfillGoesOn(t *testing.T) {
 // TestUnbearableHistory: a device that drops the link whenever it is asked for its history is asked for ever less, and stays connected when its driver gives that up.
 func TestUnbearableHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &keeping{pushing: &pushing{fake: &fake{}}, always: errors.New("the connection was reset"), bears: 3}
+		f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}, always: errors.New("the connection was reset"), bears: 3}
 		got := filledBy(t, f, 0, func(p *Poller) {
 			f.down(300 * time.Second)
 			time.Sleep(time.Hour)
@@ -279,7 +279,7 @@ func TestMissing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &keeping{pushing: &pushing{fake: &fake{}}}
+				f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}}
 				if c.during == nil {
 					f.pushing.fake.refuse = errors.New("refused")
 				}
@@ -334,7 +334,7 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var shared Refusals
 		told := func(since time.Duration, causes ...string) (warned, informed int) {
-			f := &keeping{pushing: &pushing{fake: &fake{}}, shared: &shared}
+			f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}, shared: &shared}
 			filledBy(t, f, since, func(*Poller) {
 				for _, c := range causes {
 					f.change(func() { f.always = fmt.Errorf("%w: %s", drivers.ErrDevice, c) })
@@ -353,7 +353,7 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		f := &keeping{pushing: &pushing{fake: &fake{}}, always: fmt.Errorf("%w: no history", drivers.ErrDevice)}
+		f := &keeping{pushing: &pushing{fake: &fake{}, firsts: true}, always: fmt.Errorf("%w: no history", drivers.ErrDevice)}
 		filledBy(t, f, -100*time.Millisecond, func(*Poller) {})
 		if strings.Contains(f.log.String(), fillFailed) {
 			t.Errorf("asked %d times; log: %s", f.asks, &f.log)

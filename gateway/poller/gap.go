@@ -35,6 +35,7 @@ type outage struct {
 	from   time.Time // zero = there is none; NotKnown, or a time to come: nobody knows
 	reason string    // "" = nobody is told
 	cut    bool      // since Run something was pushed
+	until  time.Time // subscriptions stand again, and this is when it is over at the latest; zero = they do not
 }
 
 // pushes reports whether a driver will have a group pushed, as far as its config tells.
@@ -105,34 +106,60 @@ func (p *Poller) cut(reason string, since time.Time) {
 			from = since
 		}
 		if o := &g.device.outage; o.from.IsZero() || from.Before(o.from) {
-			*o = outage{from, reason, true}
+			*o = outage{from: from, reason: reason, cut: true}
 		}
+	}
+	for _, d := range p.devices {
+		d.outage.until = time.Time{}
 	}
 	p.tellOutages()
 }
 
-// resumed ends the outages: subscriptions stand again, and what changes from now on is pushed. What the device kept meanwhile is asked for.
+// settling is how long the first values of a subscription may take, which a server samples when it likes.
+const settling = 2 * publish
+
+// resumed is called when subscriptions stand again. The outages end when the first value of each tag has come: what changed before that may be missing.
 func (p *Poller) resumed(now time.Time) {
-	for i, d := range p.devices {
-		switch {
-		case !p.ofDevice(d, func(g *group) bool { return g.stat.Pushed }):
-			if d.outage.cut { // what was pushed is polled now: the first poll ends it
-				continue
-			}
-		case !d.outage.from.IsZero():
-			p.tellOutage(i)
-			from := d.outage.from
-			if from.After(now) {
-				from = NotKnown()
-			}
-			p.fill(d, from, now)
-		}
-		d.outage = outage{}
-	}
 	for _, g := range p.groups {
 		g.heard = now
-		g.seen, g.fresh = 0, false
+		g.seen, g.fresh, g.latest = 0, false, 0
 	}
+	for i, d := range p.devices {
+		switch {
+		case p.ofDevice(d, func(g *group) bool { return g.stat.Pushed }):
+			d.outage.until = now.Add(settling)
+			p.settle(i, now)
+		case !d.outage.cut: // else what was pushed is polled now: the first poll ends it
+			d.outage = outage{}
+		}
+	}
+}
+
+// settle ends the outage of a device when all that is pushed of it has come once, or has had its time. What the device kept meanwhile is asked for.
+func (p *Poller) settle(device int, now time.Time) {
+	d := p.devices[device]
+	o := &d.outage
+	if o.until.IsZero() || now.Before(o.until) && p.ofDevice(d, func(g *group) bool { return g.stat.Pushed && g.first() }) {
+		return
+	}
+	if !o.from.IsZero() {
+		p.tellOutage(device)
+		from := o.from
+		if from.After(now) {
+			from = NotKnown()
+		}
+		p.fill(d, from, now)
+	}
+	*o = outage{}
+}
+
+// settleAll ends the outages that have had their time, and returns when the next has, zero for never.
+func (p *Poller) settleAll(now time.Time) (next time.Time) {
+	for i, d := range p.devices {
+		p.settle(i, now)
+		next = earlier(next, d.outage.until)
+	}
+	return next
 }
 
 // tellOutages says from when until now readings may be missing: when that begins, so that a crash in between does not hide it,
@@ -151,7 +178,7 @@ func (p *Poller) tellOutage(device int) {
 
 // polled ends the outage of a device that was pushed and now has been polled.
 func (p *Poller) polled(g *group) {
-	if o := &g.device.outage; !o.from.IsZero() {
+	if o := &g.device.outage; !o.from.IsZero() && o.until.IsZero() {
 		p.tellOutage(g.ref.Device)
 		*o = outage{}
 	}

@@ -42,7 +42,7 @@ func wantGaps(t *testing.T, what string, got []Gap, want ...Gap) {
 // is told at both ends, once each, however often a connect is tried in between. What is polled has none.
 func TestOutageIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &pushing{fake: &fake{}}
+		f := &pushing{fake: &fake{}, firsts: true}
 		gaps := noteGaps(f.fake)
 		var open Gap
 		run(t, f, 100*time.Second, []time.Duration{2 * time.Second, time.Second}, func(p *Poller) {
@@ -72,6 +72,69 @@ func TestOutageIsTold(t *testing.T) {
 			synctest.Wait()
 			open = Gap{Device: 0, Group: -1, From: time.Now().Add(-time.Minute), To: time.Now(), Outage: true, Reason: "again"}
 			wantGaps(t, "where the driver knows better since when", gaps(), open)
+		})
+	})
+}
+
+// TestOutageEndsWithTheFirstValues: a server samples the first values of a subscription when it likes, and what changes before is not pushed. So an outage ends when there
+// is one of each tag, or after ten seconds; a link that is lost before then does not end it.
+func TestOutageEndsWithTheFirstValues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		run(t, f, 200*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			var from time.Time
+			lose := func(reason string) {
+				f.current() <- drivers.Push{Err: errors.New(reason)}
+				for synctest.Wait(); p.Stats().Up; synctest.Wait() {
+					time.Sleep(time.Millisecond)
+				}
+				gaps()
+				for synctest.Wait(); !p.Stats().Up; synctest.Wait() {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			want := func(what, reason string) {
+				t.Helper()
+				got := gaps()
+				if len(got) != 1 || time.Since(got[0].To) > time.Millisecond {
+					t.Fatalf("%s: %+v", what, got)
+				}
+				wantGaps(t, what, got, Gap{Group: -1, From: from, To: got[0].To, Outage: true, Reason: reason})
+			}
+			sendAll := func(tags ...int) {
+				for _, tag := range tags {
+					f.send(0, tag, 0)
+				}
+				synctest.Wait()
+			}
+			time.Sleep(20 * time.Second)
+			sendAll(0, 1, 2)
+			from = time.Now().Add(-2 * time.Second)
+			lose("reset")
+			wantGaps(t, "before a first value", gaps())
+			time.Sleep(3 * time.Second)
+			sendAll(0, 1)
+			wantGaps(t, "before the last first value", gaps())
+			time.Sleep(time.Second)
+			sendAll(2)
+			want("with it", "reset")
+
+			from = time.Now().Add(-2 * time.Second)
+			lose("again")
+			up := time.Now()
+			sendAll(0, 1)
+			time.Sleep(settling - time.Since(up))
+			synctest.Wait()
+			want("when one has not come for ten seconds", "again")
+
+			from = time.Now().Add(-2 * time.Second) // the subscription, and two values, are older
+			sendAll(0)
+			lose("first")
+			lose("second") // while the outage lasts
+			wantGaps(t, "connected for the second time", gaps())
+			sendAll(0, 1, 2)
+			want("after two losses of the link", "first")
 		})
 	})
 }
@@ -192,7 +255,7 @@ func TestOutageBeforeTheStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &pushing{fake: &fake{refuse: errors.New("refused")}, polled: c.polled}
+				f := &pushing{fake: &fake{refuse: errors.New("refused")}, polled: c.polled, firsts: true}
 				gaps := noteGaps(f.fake)
 				begin := time.Now()
 				from := begin.Add(-c.ago)

@@ -48,6 +48,7 @@ func (p *Poller) push(push drivers.Push, ok bool) error {
 	now := time.Now()
 	p.heard(g, &push, now)
 	p.dated(g, push.Readings, now)
+	p.settle(g.ref.Device, now)
 	if p.link.up {
 		p.answered(g.device)
 	}

@@ -20,6 +20,7 @@ type pushing struct {
 	subscribed int
 	refuse     error
 	polled     bool // it pushes nothing
+	firsts     bool // each subscription begins with a value of each of three tags, as a server's does
 }
 
 func (f *pushing) Connect(ctx context.Context) error {
@@ -30,6 +31,9 @@ func (f *pushing) Connect(ctx context.Context) error {
 func (f *pushing) Subscribe(_ context.Context, g drivers.Ref) (pushes bool, err error) {
 	f.subscribed++
 	f.change(func() { pushes = g.Device == 0 && !f.polled })
+	if pushes && f.firsts {
+		f.current() <- drivers.Push{Group: g, Readings: []telemetry.Reading{{}, {Tag: 1}, {Tag: 2}}}
+	}
 	return pushes, f.refuse
 }
 

@@ -28,9 +28,10 @@ type group struct {
 	stat     GroupStats
 
 	// Of the source times that are pushed: see dated.
-	seen  int           // readings since the subscription was made, up to the number of tags
-	fresh bool          // skew is from this subscription
-	skew  time.Duration // how far fresh values were ahead of our clock, at most; 0 = not known
+	latest int64         // the latest of the first values, µs since 1970; 0 = none has come
+	seen   int           // readings since the subscription was made, up to the number of tags
+	fresh  bool          // skew is from this subscription
+	skew   time.Duration // how far fresh values were ahead of our clock, at most; 0 = not known
 }
 
 // first reports whether the first values of the group's subscription have not all come: there is one of each tag.
@@ -125,6 +126,9 @@ func (p *Poller) wake(g *group) time.Time {
 		if at := p.beatAt(g); !at.IsZero() && at.Before(next) {
 			next = at
 		}
+	}
+	if at := p.settleAll(time.Now()); !at.IsZero() && at.Before(next) {
+		next = at
 	}
 	if due := p.wakeFill(); !due.IsZero() && due.Before(next) {
 		return due
