@@ -94,7 +94,7 @@ func TestPathIsMoved(t *testing.T) {
 	log := &safeBuffer{}
 	path := filepath.Join(dir, "data-2")
 	g := &Gateway{log: slog.New(slog.NewTextHandler(log, nil))}
-	g.tellBeside(Beside(path), path)
+	g.tellBeside(t.Context(), Beside(path), path)
 	if said := log.String(); strings.Count(said, "level=") != 1 || !strings.Contains(said, "records_waiting=5") || !strings.Contains(said, filepath.Join(dir, "data")) {
 		t.Errorf("a start at a new path says %q", said)
 	}
