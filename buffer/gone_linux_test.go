@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -52,6 +53,11 @@ func TestSegmentsTakenAway(t *testing.T) {
 			}
 			if st := b.Stats(); st.Remade.IsZero() != (what == "segment") || st.Health != "ok" {
 				t.Errorf("remade %v, %s", st.Remade, st.Health)
+			}
+			for _, d := range b.Stats().Damage {
+				if strings.HasPrefix(d.File, "seg-") && d.Readings > 0 && !d.Missing {
+					t.Errorf("the file is said to be there: %+v", d)
+				}
 			}
 			checkLedger(t, b)
 			crash(b)

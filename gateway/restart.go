@@ -68,7 +68,7 @@ func moving(from, to string) string {
 	if hasStore(to) {
 		return fmt.Sprintf("%q has a store already, so let this one be drained first", to)
 	}
-	return fmt.Sprintf("stop the gateway, move the directory to %q and start it, or let it be drained first", to)
+	return fmt.Sprintf("stop the gateway, move all that is in the directory into %q and start it, or let it be drained first", to)
 }
 
 // mostWaiting is how many records wait for that destination which has most.
@@ -171,7 +171,7 @@ func (g *Gateway) tellBeside(ctx context.Context, dirs []string, path string) {
 		st := s.Stats()
 		s.Close()
 		if n := mostWaiting(&st); n > 0 {
-			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, stop the gateway and move that directory here",
+			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, set it back and restart until that is delivered, then change it",
 				"here", path, "there", dir, "records_waiting", n)
 		}
 	}
