@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -53,6 +54,7 @@ func TestSegmentsTakenAway(t *testing.T) {
 			if st := b.Stats(); st.Remade.IsZero() != (what == "segment") || st.Health != "ok" {
 				t.Errorf("remade %v, %s", st.Remade, st.Health)
 			}
+			wantMissing(t, b)
 			checkLedger(t, b)
 			crash(b)
 			b = mustOpen(t, dir, o)
@@ -71,5 +73,15 @@ func TestSegmentsTakenAway(t *testing.T) {
 				t.Errorf("%d records come, of 61, and gap records tell of %d", got, gaps)
 			}
 		})
+	}
+}
+
+// wantMissing checks that segments of which something is lost are told as files that are not there.
+func wantMissing(t *testing.T, b *Buffer) {
+	t.Helper()
+	for _, d := range b.Stats().Damage {
+		if strings.HasPrefix(d.File, "seg-") && d.Readings > 0 && !d.Missing {
+			t.Errorf("the file is said to be there: %+v", d)
+		}
 	}
 }

@@ -411,7 +411,9 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 		b.log.Error("segment not salvaged", "file", s.path, "error", err)
 		return false
 	}
-	b.found(foundDamage{first: s.first, Damage: s.damage(cause, 0)})
+	d := s.damage(cause, 0)
+	d.Missing = s.missed
+	b.found(foundDamage{first: s.first, Damage: d})
 	b.tellFound(b.reconcile(CauseDamaged, b.next))
 	b.tellGaps()
 	b.mu.Unlock()

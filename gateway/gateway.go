@@ -70,7 +70,6 @@ type Gateway struct {
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
-	beside := Beside(cfg.Buffer.Path)
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
 		return nil, err
@@ -81,7 +80,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, g.log)
-	g.tellBeside(beside, cfg.Buffer.Path)
 	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		given := "the oldest readings are given up"
@@ -119,6 +117,7 @@ func (g *Gateway) Run(ctx, hurry context.Context) error {
 	publishing.start(g.keepNotes)
 	publishing.start(g.watch)
 	publishing.start(g.followRules)
+	publishing.start(g.lookBeside)
 	g.missing.runs(g.running.connections)
 	cfg, hash := g.begin(polling, publishing)
 	g.giveBack()

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func moving(from, to string) string {
 	if hasStore(to) {
 		return fmt.Sprintf("%q has a store already, so let this one be drained first", to)
 	}
-	return fmt.Sprintf("stop the gateway, move the directory to %q and start it, or let it be drained first", to)
+	return fmt.Sprintf("stop the gateway, move all that is in the directory into %q and start it, or let it be drained first", to)
 }
 
 // mostWaiting is how many records wait for that destination which has most.
@@ -105,8 +106,16 @@ const (
 // Beside returns the directories with a store that stand beside where a new one would be made, or above it: what waits there nothing sends
 // when buffer.path was changed. None when there is a store at the path.
 func Beside(path string) (dirs []string) {
+	if hasStore(path) {
+		return nil
+	}
+	return besides(path)
+}
+
+// besides is Beside of a path at which the store may be new.
+func besides(path string) (dirs []string) {
 	path, err := filepath.Abs(path)
-	if err != nil || hasStore(path) {
+	if err != nil {
 		return nil
 	}
 	above := filepath.Dir(path)
@@ -128,9 +137,30 @@ func Beside(path string) (dirs []string) {
 	return dirs[:min(len(dirs), maxBeside)]
 }
 
+// lookBeside tells of what waits in stores beside a new one. Nothing waits for it but those: a directory there may be another file system, which hangs, and is left
+// alone then when ctx ends.
+func (g *Gateway) lookBeside(ctx context.Context) error {
+	if !g.buf.Left().New {
+		return nil
+	}
+	path, done := g.config().Buffer.Path, make(chan struct{})
+	go func() {
+		defer close(done)
+		g.tellBeside(ctx, besides(path), path)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
 // tellBeside warns of what waits in stores beside a new one, which nobody has in use.
-func (g *Gateway) tellBeside(dirs []string, path string) {
+func (g *Gateway) tellBeside(ctx context.Context, dirs []string, path string) {
 	for _, dir := range dirs {
+		if ctx.Err() != nil {
+			return
+		}
 		if buffer.Holder(dir) != "" {
 			continue // another gateway's
 		}
@@ -141,7 +171,7 @@ func (g *Gateway) tellBeside(dirs []string, path string) {
 		st := s.Stats()
 		s.Close()
 		if n := mostWaiting(&st); n > 0 {
-			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, stop the gateway and move that directory here",
+			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, set it back and restart until that is delivered, then change it",
 				"here", path, "there", dir, "records_waiting", n)
 		}
 	}

@@ -26,7 +26,7 @@ func TestRestartCosts(t *testing.T) {
 		want   []string // nothing: it costs nothing
 	}{
 		{"memory", func(c *config.Config) { c.Buffer.Memory = 1 << 20 }, nil},
-		{"path to a new place", func(c *config.Config) { c.Buffer.Path += "2" }, []string{here, "nothing sends", "7 records", "move the directory to \"" + here + "2\""}},
+		{"path to a new place", func(c *config.Config) { c.Buffer.Path += "2" }, []string{here, "nothing sends", "7 records", "move all that is in the directory into \"" + here + "2\""}},
 		{"path to another store", func(c *config.Config) { c.Buffer.Path = there }, []string{here, "has a store already", "drained first"}},
 		{"path in other words", func(c *config.Config) { c.Buffer.Path = dir + "/other/../data" }, nil},
 		{"max_size that is enough", func(c *config.Config) { c.Buffer.MaxSize = 10 << 20 }, nil},
@@ -94,7 +94,7 @@ func TestPathIsMoved(t *testing.T) {
 	log := &safeBuffer{}
 	path := filepath.Join(dir, "data-2")
 	g := &Gateway{log: slog.New(slog.NewTextHandler(log, nil))}
-	g.tellBeside(Beside(path), path)
+	g.tellBeside(t.Context(), Beside(path), path)
 	if said := log.String(); strings.Count(said, "level=") != 1 || !strings.Contains(said, "records_waiting=5") || !strings.Contains(said, filepath.Join(dir, "data")) {
 		t.Errorf("a start at a new path says %q", said)
 	}

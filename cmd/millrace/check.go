@@ -148,7 +148,7 @@ func (p *planWriter) beside(cfg *config.Config) {
 			waiting = max(waiting, st.Stats.Destinations[i].Backlog)
 		}
 		if waiting > 0 {
-			p.warnings = append(p.warnings, fmt.Sprintf("%q has no store yet, and the one in %q keeps %s; if buffer.path was changed, nothing sends what waits there: stop the gateway and move the directory, or let it be drained first",
+			p.warnings = append(p.warnings, fmt.Sprintf("%q has no store yet, and the one in %q keeps %s; if buffer.path was changed, nothing sends what waits there: stop the gateway and move the directory there (all that is in it, if there is one already), or let it be drained first",
 				cfg.Buffer.Path, dir, web.Count(waiting, "record")))
 		}
 	}

@@ -221,7 +221,7 @@ func (g *group) fit(tags []int, limit, bytes int) int {
 	for n, tag := range tags[:min(limit, len(tags))] {
 		size := g.tags[tag].addr.encodedSize()
 		if tag < len(g.ask.ids) {
-			size = max(size, len(g.ask.ids[tag]))
+			size = max(size, len(g.ask.ids[tag]), len(g.ask.ask(tag)))
 		}
 		if bytes -= size; bytes < 0 && n > 0 {
 			return n

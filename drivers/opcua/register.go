@@ -18,7 +18,7 @@ const maxHandle = 1024
 // handles are the node ids that a server has given in place of those of a group's tags, for this session: it finds a node by them without
 // looking it up (RegisterNodes, OPC 10000-4, 5.8.5).
 type handles struct {
-	asks  [][]byte // of each tag, as plan.ids has them; nil = it has none
+	asks  [][]byte // of each tag, as plan.ids has them; nil = it has none yet, empty = it is to have none
 	done  bool     // whatever can have one has
 	stale bool     // one of them is no good any more
 }
@@ -88,16 +88,18 @@ func (d *driver) registerSome(ctx context.Context, g *group, tags []int) error {
 		if r.Err != nil {
 			return r.Err
 		}
+		ask := []byte{}
 		if len(node) <= maxHandle {
-			g.ask.handles.asks[tag] = attributeOf(node, ua.AttributeIDValue)
+			ask = attributeOf(node, ua.AttributeIDValue)
 		}
+		g.ask.handles.asks[tag] = ask
 	}
 	return nil
 }
 
 // ask returns what is asked for to read a tag's node.
 func (p *plan) ask(tag int) []byte {
-	if h := p.handles.asks; h != nil && h[tag] != nil {
+	if h := p.handles.asks; h != nil && len(h[tag]) > 0 {
 		return h[tag]
 	}
 	return p.ids[tag]
@@ -105,7 +107,7 @@ func (p *plan) ask(tag int) []byte {
 
 // handled takes the status of a node that was read. One that the server does not know by its handle is read by its own id from the next poll on.
 func (p *plan) handled(tag int, status ua.StatusCode) {
-	if h := &p.handles; h.asks != nil && h.asks[tag] != nil && (status == ua.StatusBadNodeIDUnknown || status == ua.StatusBadNodeIDInvalid) {
-		h.asks[tag], h.stale = nil, true
+	if h := &p.handles; h.asks != nil && len(h.asks[tag]) > 0 && (status == ua.StatusBadNodeIDUnknown || status == ua.StatusBadNodeIDInvalid) {
+		h.asks[tag], h.stale = []byte{}, true
 	}
 }

@@ -111,7 +111,38 @@ func TestNodeOPCUARegistered(t *testing.T) {
 			}
 		}
 	}
-	if got := &d.groups[0][0].ask; len(d.Notes()) > 0 || got.handles.asks[0] == nil || got.handles.asks[3] != nil {
+	if got := &d.groups[0][0].ask; len(d.Notes()) > 0 || len(got.handles.asks[0]) == 0 || len(got.handles.asks[3]) > 0 {
 		t.Errorf("handles %v, notes %v: want those of the nodes that there are", got.handles.asks, d.Notes())
+	}
+}
+
+// TestRegisterOnce: a node that its handle does not lead to is not registered again when browse paths are looked for, and what a server gives as handles counts as
+// what a request takes.
+func TestRegisterOnce(t *testing.T) {
+	var asked atomic.Int32
+	s := start(t, opcuasim.Options{OnRegister: func(n int) ua.StatusCode { asked.Add(int32(n)); return 0 }}, 3)
+	c := registering(s.Endpoint(), 3)
+	c.Devices[0].Groups[0].Tags = append(c.Devices[0].Groups[0].Tags, telemetry.Tag{Name: "lost", Address: "/Objects/2:Nowhere"})
+	d := connect(t, c)
+	read(t, d)
+	s.ForgetHandles()
+	read(t, d)
+	g := &d.groups[0][0]
+	for range 3 {
+		g.ask.search = time.Time{}
+		for i, r := range read(t, d)[:3] {
+			if r.Quality != telemetry.Good {
+				t.Errorf("tag %d: %+v", i, r)
+			}
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("%d nodes registered, want 3 once", n)
+	}
+	for i := range 3 {
+		g.ask.handles.asks[i] = make([]byte, maxHandle)
+	}
+	if n := g.fit([]int{0, 1, 2}, 10, 2*maxHandle); n != 2 {
+		t.Errorf("%d handles fit into a request for the ids of two", n)
 	}
 }

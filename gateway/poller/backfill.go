@@ -98,7 +98,7 @@ func (p *Poller) fillGroup(g *group, from, to time.Time) {
 		return
 	}
 	for i := range p.fills.list { // a loss behind a loss
-		if f := &p.fills.list[i]; f.group == g && !from.Before(f.from) && !from.After(f.to) {
+		if f := &p.fills.list[i]; f.group == g && !f.read() && !from.Before(f.from) && !from.After(f.to) {
 			f.to, f.live = to, max(f.live, g.latest)
 			return
 		}
@@ -190,7 +190,7 @@ func (p *Poller) dated(g *group, readings []telemetry.Reading, now time.Time) {
 		last = max(last, readings[i].Time)
 	}
 	first := g.first()
-	g.seen = min(g.seen+len(readings), g.tags)
+	g.sees(readings)
 	switch skew := time.UnixMicro(last).Sub(now.Round(0)); {
 	case last == 0:
 	case first:

@@ -363,3 +363,21 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestBackfillBehindWhatWasRead: an outage behind one whose history has been read, but not yet been done with, is read, too.
+func TestBackfillBehindWhatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &keeping{pushing: &pushing{fake: &fake{}}}
+		f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
+		sinks := [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}}
+		p := New(f.conn, f, Options{RetryMin: time.Second, RetryMax: time.Second, Log: slog.New(slog.DiscardHandler), Sinks: sinks, Pasts: sinks})
+		g, now := p.groups[0], time.Now()
+		g.stat.Pushed = true
+		p.fillGroup(g, now.Add(-time.Minute), now)
+		p.fills.list[0].left, p.fills.list[0].end = 2, 2 // it has been read
+		p.fillGroup(g, now.Add(-time.Second), now.Add(time.Minute))
+		if last := p.fills.list[len(p.fills.list)-1]; last.read() || !last.to.Equal(now.Add(time.Minute).Round(0)) {
+			t.Errorf("it will not be read: %+v", p.fills.list)
+		}
+	})
+}

@@ -105,8 +105,12 @@ func (p *Poller) cut(reason string, since time.Time) {
 		if !since.IsZero() && since.Before(from) {
 			from = since
 		}
-		if o := &g.device.outage; o.from.IsZero() || from.Before(o.from) {
-			*o = outage{from: from, reason: reason, cut: true}
+		o := &g.device.outage
+		if o.cut = true; o.reason == "" { // nobody has been told of one that lasts
+			o.reason = reason
+		}
+		if o.from.IsZero() || from.Before(o.from) {
+			o.from, o.reason = from, reason
 		}
 	}
 	for _, d := range p.devices {
@@ -122,7 +126,7 @@ const settling = 2 * publish
 func (p *Poller) resumed(now time.Time) {
 	for _, g := range p.groups {
 		g.heard = now
-		g.seen, g.fresh, g.latest = 0, false, 0
+		g.begun()
 	}
 	for i, d := range p.devices {
 		switch {
@@ -151,12 +155,23 @@ func (p *Poller) settle(device int, now time.Time) {
 		p.fill(d, from, now)
 	}
 	*o = outage{}
+	for _, g := range p.groups {
+		if g.device == d {
+			g.seen = g.tags // what comes later is no first value
+		}
+	}
 }
 
-// settleAll ends the outages that have had their time, and returns when the next has, zero for never.
-func (p *Poller) settleAll(now time.Time) (next time.Time) {
-	for i, d := range p.devices {
+// settleAll ends the outages that have had their time.
+func (p *Poller) settleAll(now time.Time) {
+	for i := range p.devices {
 		p.settle(i, now)
+	}
+}
+
+// wakeSettle returns when the next outage has had its time, zero for never.
+func (p *Poller) wakeSettle() (next time.Time) {
+	for _, d := range p.devices {
 		next = earlier(next, d.outage.until)
 	}
 	return next

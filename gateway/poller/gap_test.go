@@ -320,3 +320,79 @@ func TestOutageBeforeTheStartGoesOn(t *testing.T) {
 		wantGaps(t, "at the stop", gaps(), Gap{Group: -1, From: begin.Add(-time.Hour), To: begin.Add(60 * time.Second), Outage: true, Reason: "why"})
 	})
 }
+
+// TestOutageOfAFirstConnection: that of a new device nothing is missing does not silence a link that is lost before its first values have all come.
+func TestOutageOfAFirstConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{connectIn: 5 * time.Second}}
+		f.since = func(int) (time.Time, string) { return time.Now(), "" }
+		gaps := noteGaps(f.fake)
+		run(t, f, 60*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			begin := time.Now()
+			time.Sleep(7 * time.Second)
+			f.send(0, 0, 0)
+			synctest.Wait()
+			wantGaps(t, "before", gaps())
+			f.current() <- drivers.Push{Err: errors.New("reset")}
+			synctest.Wait()
+			wantGaps(t, "lost", gaps(), Gap{Group: -1, From: begin, To: time.Now(), Outage: true, Reason: "reset"})
+			f.change(func() { f.polled = true })
+			time.Sleep(30 * time.Second)
+			if got := gaps(); len(got) != 1 || got[0].Reason != "reset" || !got[0].From.Equal(begin.Round(0)) {
+				t.Errorf("polled again: %+v", got)
+			}
+		})
+	})
+}
+
+// TestOutageEndsWithEachTag: one that is pushed often does not stand for the others.
+func TestOutageEndsWithEachTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		gaps := noteGaps(f.fake)
+		run(t, f, 60*time.Second, []time.Duration{time.Second}, func(p *Poller) {
+			time.Sleep(20 * time.Second)
+			f.current() <- drivers.Push{Err: errors.New("reset")}
+			for synctest.Wait(); p.Stats().Up; synctest.Wait() {
+				time.Sleep(time.Millisecond)
+			}
+			for synctest.Wait(); !p.Stats().Up; synctest.Wait() {
+				time.Sleep(time.Millisecond)
+			}
+			gaps()
+			for range 3 {
+				f.send(0, 1, 0)
+			}
+			wantGaps(t, "three values of one tag", gaps())
+			f.send(0, 0, 0)
+			f.send(0, 2, 0)
+			if got := gaps(); len(got) != 1 {
+				t.Errorf("all tags: %+v", got)
+			}
+		})
+	})
+}
+
+// TestOutageEndsInTime: also while something is polled all the time, and what follows outages is told at once when nothing else happens.
+func TestOutageEndsInTime(t *testing.T) {
+	for name, intervals := range map[string][]time.Duration{"quiet": {time.Hour}, "busy": {time.Hour, time.Second, time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &pushing{fake: &fake{slow: map[int]time.Duration{1: 2 * time.Second, 2: 2 * time.Second}}}
+				gaps := noteGaps(f.fake)
+				run(t, f, 120*time.Second, intervals, func(p *Poller) {
+					time.Sleep(20 * time.Second)
+					f.current() <- drivers.Push{Err: errors.New("reset")}
+					time.Sleep(5 * time.Second)
+					if gaps(); p.Unfilled(0).IsZero() {
+						t.Error("no outage")
+					}
+					time.Sleep(settling + 5*time.Second)
+					if got := gaps(); len(got) != 1 || !p.Unfilled(0).IsZero() {
+						t.Errorf("told %+v, missing since %v", got, p.Unfilled(0))
+					}
+				})
+			})
+		})
+	}
+}

@@ -174,9 +174,10 @@ func (p *Poller) stopped() bool {
 // turn does what there is to do, at most one job, a few pushes and one poll, so that none starves the others. It waits
 // when there is nothing.
 func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
+	now := time.Now()
+	p.settleAll(now)
 	p.noteUnfilled()
 	p.connect(ctx)
-	now := time.Now()
 	g := p.soonest(now)
 	due := g != nil && !now.Before(g.next)
 	if due && p.jobLast {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // group is one poll group and its ticks.
@@ -29,13 +30,36 @@ type group struct {
 
 	// Of the source times that are pushed: see dated.
 	latest int64         // the latest of the first values, µs since 1970; 0 = none has come
-	seen   int           // readings since the subscription was made, up to the number of tags
+	came   []bool        // by tag, since the subscription was made; nil = none
+	seen   int           // tags of which something has come, or is not waited for any more
 	fresh  bool          // skew is from this subscription
 	skew   time.Duration // how far fresh values were ahead of our clock, at most; 0 = not known
 }
 
 // first reports whether the first values of the group's subscription have not all come: there is one of each tag.
 func (g *group) first() bool { return g.seen < g.tags }
+
+// begun is for when the group's subscription was made, if it has one.
+func (g *group) begun() {
+	g.seen, g.fresh, g.latest = 0, false, 0
+	clear(g.came)
+}
+
+// sees notes of which tags something has come.
+func (g *group) sees(readings []telemetry.Reading) {
+	if !g.first() {
+		return
+	}
+	if g.came == nil {
+		g.came = make([]bool, g.tags)
+	}
+	for i := range readings {
+		if came := &g.came[readings[i].Tag]; !*came {
+			*came = true
+			g.seen++
+		}
+	}
+}
 
 // start lays the ticks: each group keeps a phase of its own, by a hash of its name, so that a
 // thousand devices do not answer in the same millisecond. The first poll comes within a second.
@@ -127,7 +151,7 @@ func (p *Poller) wake(g *group) time.Time {
 			next = at
 		}
 	}
-	if at := p.settleAll(time.Now()); !at.IsZero() && at.Before(next) {
+	if at := p.wakeSettle(); !at.IsZero() && at.Before(next) {
 		next = at
 	}
 	if due := p.wakeFill(); !due.IsZero() && due.Before(next) {
