@@ -254,7 +254,7 @@ func (f *feed) events(s *subscription, r *reader) error {
 			continue
 		}
 		e.Refresh = m.refreshing[tag] || e.Condition != "" && f.before(m, at)
-		p.Readings = append(p.Readings, e.reading(tag, at))
+		p.Readings = append(p.Readings, e.reading(m.group, tag, at))
 		if len(p.Readings) == maxPush {
 			f.push(m, p)
 			p = drivers.Push{}
@@ -324,8 +324,8 @@ func (e *happened) set(field int, v telemetry.Value) {
 	}
 }
 
-// reading returns an event as a reading.
-func (e *happened) reading(tag int, at int64) telemetry.Reading {
+// reading returns an event as a reading. It is uncertain where it may be of another node.
+func (e *happened) reading(g *group, tag int, at int64) telemetry.Reading {
 	text, err := json.Marshal(e)
 	switch {
 	case err != nil:
@@ -333,7 +333,11 @@ func (e *happened) reading(tag int, at int64) telemetry.Reading {
 	case len(text) > maxText:
 		return telemetry.BadReading(tag, at, fmt.Sprintf("event of %d bytes is over %d", len(text), maxText))
 	}
-	return telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
+	r := telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
+	if why := g.doubtOf(tag); why != "" {
+		r.Quality, r.Reason = telemetry.Uncertain, why
+	}
+	return r
 }
 
 // refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server that refuses may
@@ -408,7 +412,7 @@ func (m *member) begun(tags []int) (readings []telemetry.Reading) {
 			if m.group.unheld != "" {
 				e.Note = "the server " + m.group.unheldWords()
 			}
-			readings = append(readings, e.reading(tag, 0))
+			readings = append(readings, e.reading(m.group, tag, 0))
 		}
 	}
 	return readings

@@ -11,6 +11,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/telemetry"
 )
 
 // TestRefusedRefresh: that a server does not tell which conditions stand is said once, and at the tag.
@@ -102,4 +103,29 @@ func TestEvents(t *testing.T) {
 			t.Errorf("tag %d: %q\nwant %q", tag, got[tag], want)
 		}
 	}
+}
+
+// TestEventsOfAnotherMachine: what is told where a namespace index has come to mean another namespace is uncertain, as values are.
+func TestEventsOfAnotherMachine(t *testing.T) {
+	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:more"}}, 1)
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253", "i=2253")
+	c.Devices[0].Options["namespaces"] = "2=urn:was 3=urn:gone"
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	eventTag(c, 1, nil)
+	eventTag(c, 2, map[string]string{"event_type": "ns=3;i=1"})
+	_, pushes := subscribed(t, c)
+	s.Raise(opcuasim.Event{Node: "press", Message: "whose?", Severity: 500})
+	got := map[uint32]int{}
+	next(t, pushes, func(p *drivers.Push) bool {
+		for _, r := range p.Readings {
+			got[r.Tag]++
+			reason := map[uint32]string{0: `namespace 2 of its address was "urn:was" `, 2: `namespace 3 of its event_type was "urn:gone" `}[r.Tag]
+			if want := reason == ""; want != (r.Quality == telemetry.Good) || !strings.HasPrefix(r.Reason, reason) {
+				t.Errorf("tag %d: %v %q: %s", r.Tag, r.Quality, r.Reason, r.Value.Text)
+			}
+		}
+		return got[0] > 1 && got[1] > 1
+	})
 }
