@@ -269,6 +269,7 @@ func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) 
 			delete(m.reasons, tag)
 			m.items[tag] = i.id
 			if m.group.tags[tag].event != nil {
+				m.burst.holds(tag, i.queue)
 				continue
 			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
