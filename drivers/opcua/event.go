@@ -30,6 +30,13 @@ type event struct {
 	severity uint16          // least, 0 = any
 	kind     *address        // of the event, its subtypes included; nil = any
 	open     map[uint64]bool // the hashes of standing: names are as long as a server likes
+	last     map[uint64]last // by the same, what was told of it last
+}
+
+// last is the event that was told last of a condition.
+type last struct {
+	id uint64 // hash of its EventId
+	at int64  // when it occurred, µs since 1970
 }
 
 // standing is a state of a condition that was told and is not over: it is active, or somebody should still see to it.
@@ -160,7 +167,7 @@ func (e *event) passes(h *happened) bool {
 	if !loud && h.Severity > 0 && (h.Condition == "" || !e.open[key] && !full) {
 		return false
 	}
-	if lasts := h.Active != nil && *h.Active || h.Retain != nil && *h.Retain; !lasts {
+	if !h.lasts() {
 		delete(e.open, key)
 	} else if loud && !full {
 		if e.open == nil {
@@ -245,6 +252,34 @@ func first(r *reader) uint32 {
 		return 0
 	}
 	return r.U32()
+}
+
+// again reports whether an event of a condition is one that is told again, and remembers it. marked is that the server says that it tells its conditions now.
+func (e *event) again(h *happened, at int64, marked, before bool, listens int64) bool {
+	switch {
+	case h.Condition == "" && h.Active == nil && h.Retain == nil: // no condition
+		return false
+	case h.Condition == "": // some servers do not say which
+		return marked
+	}
+	key := maphash.Comparable(openSeed, standing{h.Condition, h.Branch})
+	now := last{maphash.String(openSeed, h.Event), at}
+	was, known := e.last[key]
+	if !h.lasts() {
+		delete(e.last, key)
+	} else if known || len(e.last) < maxOpen {
+		if e.last == nil {
+			e.last = map[uint64]last{}
+		}
+		e.last[key] = now
+	}
+	switch {
+	case known && h.Event != "" && was.id == now.id:
+		return true
+	case marked: // what happens meanwhile comes in between
+		return !known || at <= was.at || at < listens
+	}
+	return before
 }
 
 // before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some

@@ -36,6 +36,11 @@ type happened struct {
 	Note       string `json:"note,omitempty"`       // with subscribed: what does not
 }
 
+// lasts reports whether it is a state that is not over: the condition is active, or somebody should still see to it.
+func (e *happened) lasts() bool {
+	return e.Active != nil && *e.Active || e.Retain != nil && *e.Retain
+}
+
 // events hands on the events of an EventNotificationList (OPC 10000-4, 7.25.3).
 func (f *feed) events(s *subscription, r *reader) error {
 	var p drivers.Push
@@ -85,7 +90,7 @@ func (f *feed) event(m *member, tag int, kind uint32, at int64, e *happened, p *
 	case kind == id.RefreshRequiredEventType:
 		m.refresh = true
 	case m.group.tags[tag].event.passes(e):
-		e.Refresh = m.refreshing[tag] || e.Condition != "" && f.before(m, at)
+		e.Refresh = m.group.tags[tag].event.again(e, at, m.refreshing[tag], f.before(m, at), m.listens)
 		p.Readings = append(p.Readings, e.reading(m.group, tag, at))
 	}
 }

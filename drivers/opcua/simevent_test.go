@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -128,4 +129,86 @@ func TestEventsOfAnotherMachine(t *testing.T) {
 		}
 		return got[0] > 1 && got[1] > 1
 	})
+}
+
+// TestToldAgain: where the server does not mark the conditions that it tells again, they are known by the ids of their events.
+func TestToldAgain(t *testing.T) {
+	s := start(t, opcuasim.Options{UnmarkedRefresh: true}, 1)
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	eventTag(c, 1, nil)
+	_, pushes := subscribed(t, c)
+	got := [2][]string{}
+	take := func(all ...string) { // by both tags
+		left := 2 * len(all)
+		told(t, pushes, func(tag int, e *happened) bool {
+			word := e.Message
+			if e.Refresh {
+				word += " again"
+			}
+			if got[tag] = append(got[tag], word); slices.Contains(all, word) {
+				left--
+			}
+			return left == 0
+		})
+	}
+	begun := 0
+	told(t, pushes, func(tag int, e *happened) bool { begun++; return begun == 2 })
+	raise := func(name, message string, active bool) {
+		s.Raise(opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: name, Message: message, Severity: 500, Active: active, Retain: active, Time: time.Now().Add(time.Hour)})
+	}
+	raise("a", "a1", true)
+	raise("b", "b1", true)
+	raise("a", "a2", true)
+	take("a2")
+	s.Raise(opcuasim.Event{Type: id.RefreshRequiredEventType})
+	take("a2 again", "b1 again")
+	raise("b", "b2", false)
+	raise("b", "b3", true)
+	raise("c", "c1", false)
+	take("c1")
+	for tag := range got {
+		slices.Sort(got[tag])
+		if want := []string{"a1", "a2", "a2 again", "b1", "b1 again", "b2", "b3", "c1"}; !slices.Equal(got[tag], want) {
+			t.Errorf("tag %d: %q\nwant %q", tag, got[tag], want)
+		}
+	}
+}
+
+// TestLiveBetweenMarks: what happens while a server tells its conditions again is not told again, though it stands between the marks of that.
+func TestLiveBetweenMarks(t *testing.T) {
+	yes, no := true, false
+	var e event
+	const listens = 100
+	for i, c := range []struct {
+		h              happened
+		at             int64
+		marked, before bool
+		want           bool
+	}{
+		{happened{Event: "01", Condition: "a", Active: &yes}, 50, true, true, true},
+		{happened{Event: "02", Condition: "a", Active: &yes}, 150, true, false, false}, // another one, and later
+		{happened{Event: "02", Condition: "a", Active: &yes}, 150, true, false, true},
+		{happened{Event: "02", Condition: "a", Active: &yes}, 150, false, false, true}, // the same, without marks
+		{happened{Event: "03", Condition: "a", Active: &yes}, 160, false, false, false},
+		{happened{Event: "04", Condition: "a", Branch: "b", Active: &yes}, 90, false, true, true},
+		{happened{Event: "05", Condition: "b", Active: &yes}, 150, true, false, true}, // nothing was told of it
+		{happened{Event: "06"}, 50, true, true, false},                                // no condition
+		{happened{Active: &yes, Condition: "n"}, 150, false, false, false},
+		{happened{Active: &yes, Condition: "n"}, 160, false, false, false}, // without ids
+		{happened{Event: "03", Condition: "a", Active: &no, Retain: &no}, 170, false, false, true},
+		{happened{Event: "03", Condition: "a", Active: &yes}, 180, false, false, false}, // over: not followed
+	} {
+		if got := e.again(&c.h, c.at, c.marked, c.before, listens); got != c.want {
+			t.Errorf("%d: %v, want %v", i, got, c.want)
+		}
+	}
+	for i := range 2 * maxOpen {
+		e.again(&happened{Event: "07", Condition: fmt.Sprint(i), Active: &yes}, 200, false, false, listens)
+	}
+	if len(e.last) != maxOpen {
+		t.Errorf("%d are followed", len(e.last))
+	}
 }

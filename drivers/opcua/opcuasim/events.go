@@ -207,6 +207,9 @@ func (s *Server) refreshConditions(made *session, r *ua.CallMethodRequest) ua.St
 	}
 	defer unlock()
 	mark := func(i *item, kind uint32) {
+		if s.opts.UnmarkedRefresh && i.key != serverNode {
+			return
+		}
 		s.tell(i, &Event{Type: kind, Time: s.now(), Source: "Server", Severity: 100, serial: s.serial.Add(1), Node: strings.TrimPrefix(i.key.identifier, "s=")})
 	}
 	for _, i := range sub.items {
