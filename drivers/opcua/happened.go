@@ -95,7 +95,8 @@ func (f *feed) event(m *member, tag int, kind uint32, at int64, e *happened, p *
 	}
 }
 
-// happened takes the fields of one event and returns the number of its type, 0 for one that is not OPC UA's own, and when it occurred, in µs since 1970.
+// happened takes the fields of one event and returns the number of its type, 0 for one that is not OPC UA's own, and when it occurred, in µs since 1970,
+// 0 where it does not say: see timeOf.
 func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err error) {
 	n := r.Count(1)
 	for i := 0; i < n && r.Err == nil; i++ {
@@ -111,8 +112,11 @@ func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err erro
 		case 0:
 			kind = e.typeOf(v.Text)
 		case 2:
-			if v.Kind == telemetry.KindTime {
-				at = micros(int64(v.Bits))
+			if v.Kind != telemetry.KindTime {
+				break
+			}
+			if at = saidTime(int64(v.Bits)); at == 0 {
+				continue
 			}
 		}
 		e.set(i, v)

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -210,5 +211,51 @@ func TestLiveBetweenMarks(t *testing.T) {
 	}
 	if len(e.last) != maxOpen {
 		t.Errorf("%d are followed", len(e.last))
+	}
+}
+
+// TestTimesOfEvents: what is no time of a value is none of an event either.
+func TestTimesOfEvents(t *testing.T) {
+	s := start(t, opcuasim.Options{}, 1)
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	_, pushes := subscribed(t, c)
+	day := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	for message, at := range map[string]any{"1601": time.Time{}, "1970": time.Unix(0, 0), "null": nil, "day": day} {
+		s.Raise(opcuasim.Event{Node: "press", Message: message, Severity: 500, Odd: map[string]any{"Time": at}})
+	}
+	left := 4
+	next(t, pushes, func(p *drivers.Push) bool {
+		for _, r := range p.Readings {
+			is := func(what string) bool { return strings.Contains(r.Value.Text, what) }
+			switch {
+			case is(`"subscribed"`):
+				continue
+			case is(`"message":"day"`):
+				if r.Time != day.UnixMicro() || !is(`"time":"2026-11-27T12:00:00Z"`) {
+					t.Errorf("%d: %s", r.Time, r.Value.Text)
+				}
+			case r.Time != 0 || is(`"time"`) || r.Quality != telemetry.Good:
+				t.Errorf("%d: %s", r.Time, r.Value.Text)
+			}
+			left--
+		}
+		return left == 0
+	})
+}
+
+// TestTicksOfEvents: so are the extremes that the library cannot write, by their 100 ns ticks since 1601.
+func TestTicksOfEvents(t *testing.T) {
+	const y9999 = 2650467743990000000
+	for ticks, want := range map[uint64]int64{0: 0, 1: micros(firstTick + 1), y9999: 0, 1<<63 - 1: 0, 1 << 63: 0, y9999 - 10: (lastTick - 10) / 10, 116444736000000010: 1} {
+		data := binary.LittleEndian.AppendUint64([]byte{3, 0, 0, 0, 0, 0, 13}, ticks)
+		var e happened
+		r := newReader(data)
+		_, at, err := new(feed).happened(&r, &e)
+		if err != nil || at != want || (at == 0) != (e.Time == "") {
+			t.Errorf("%d ticks: %d, %q, %v; want %d", ticks, at, e.Time, err, want)
+		}
 	}
 }
