@@ -17,12 +17,11 @@ import (
 // (OPC 10000-5, 6.4; OPC 10000-9) is a reading whose value is JSON.
 
 const (
-	eventType      = "event"
-	maxEventTags   = 16          // of a group
-	maxEventFields = 64          // that are looked at
-	refreshTime    = time.Minute // within which a server tells its conditions
-	maxOpen        = 1000        // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
-	eventQueue     = 1000        // events that the server keeps until they are published: they come in bursts
+	eventType    = "event"
+	maxEventTags = 16          // of a group
+	refreshTime  = time.Minute // within which a server tells its conditions
+	maxOpen      = 1000        // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
+	eventQueue   = 1000        // events that the server keeps until they are published: they come in bursts
 )
 
 // event says which events of a node a tag takes.
@@ -103,15 +102,21 @@ func (g *group) checkEvents(m mode, device, index int) (errs []error) {
 	return errs
 }
 
-// eventFields are what is asked of each event, in the order of parts of happened. The fields of a type that an event is not of are null.
-var eventFields = []struct {
+// eventField is what is asked of each event.
+type eventField struct {
 	of   uint32 // the type that has it
 	path string // its browse name, or several; "" = the node id of the condition itself
-}{
-	{id.BaseEventType, "EventType"}, {id.BaseEventType, "EventId"}, {id.BaseEventType, "Time"}, {id.BaseEventType, "SourceName"}, {id.BaseEventType, "Severity"},
-	{id.BaseEventType, "Message"}, {id.ConditionType, ""}, {id.ConditionType, "ConditionName"}, {id.ConditionType, "BranchId"}, {id.ConditionType, "Retain"},
-	{id.ConditionType, "EnabledState/Id"}, {id.ConditionType, "Comment"}, {id.AcknowledgeableConditionType, "AckedState/Id"},
-	{id.AcknowledgeableConditionType, "ConfirmedState/Id"}, {id.AlarmConditionType, "ActiveState/Id"}, {id.ExclusiveLimitAlarmType, "LimitState/CurrentState"},
+	node bool   // it is a node id
+	id   bool   // a part of it is worth nothing
+}
+
+// eventFields are in the order of parts of happened. The fields of a type that an event is not of are null.
+var eventFields = []eventField{
+	{of: id.BaseEventType, path: "EventType", node: true, id: true}, {of: id.BaseEventType, path: "EventId", id: true}, {of: id.BaseEventType, path: "Time"}, {of: id.BaseEventType, path: "SourceName"},
+	{of: id.BaseEventType, path: "Severity"}, {of: id.BaseEventType, path: "Message"}, {of: id.ConditionType, path: "", node: true, id: true}, {of: id.ConditionType, path: "ConditionName"},
+	{of: id.ConditionType, path: "BranchId", node: true, id: true}, {of: id.ConditionType, path: "Retain"}, {of: id.ConditionType, path: "EnabledState/Id"}, {of: id.ConditionType, path: "Comment"},
+	{of: id.AcknowledgeableConditionType, path: "AckedState/Id"}, {of: id.AcknowledgeableConditionType, path: "ConfirmedState/Id"}, {of: id.AlarmConditionType, path: "ActiveState/Id"},
+	{of: id.ExclusiveLimitAlarmType, path: "LimitState/CurrentState"},
 }
 
 // filter returns the encoded EventFilter (OPC 10000-4, 7.22.3) of a tag, an ExtensionObject. kind is the index of the type's namespace.

@@ -1,16 +1,9 @@
 package opcua
 
 import (
-	"encoding/json"
-	"fmt"
-	"strconv"
-	"strings"
-	"time"
-
 	"github.com/gopcua/opcua/id"
 
 	"millrace/drivers"
-	"millrace/drivers/telemetry"
 )
 
 // happened is an event as it is told. What it has not is left out.
@@ -34,6 +27,8 @@ type happened struct {
 	Refresh    bool   `json:"refresh,omitempty"`    // it is told again, because a session began
 	Subscribed bool   `json:"subscribed,omitempty"` // no event: from now on they come
 	Note       string `json:"note,omitempty"`       // with subscribed: what does not
+
+	lacks []string // what the server told of it and is not here, in words; at most one for each field
 }
 
 // lasts reports whether it is a state that is not over: the condition is active, or somebody should still see to it.
@@ -93,82 +88,4 @@ func (f *feed) event(m *member, tag int, kind uint32, at int64, e *happened, p *
 		e.Refresh = m.group.tags[tag].event.again(e, at, m.refreshing[tag], f.before(m, at), m.listens)
 		p.Readings = append(p.Readings, e.reading(m.group, tag, at))
 	}
-}
-
-// happened takes the fields of one event and returns the number of its type, 0 for one that is not OPC UA's own, and when it occurred, in µs since 1970,
-// 0 where it does not say: see timeOf.
-func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err error) {
-	n := r.Count(1)
-	for i := 0; i < n && r.Err == nil; i++ {
-		from := r.B
-		if r.Variant(0); r.Err != nil || i >= min(len(eventFields), maxEventFields) {
-			continue
-		}
-		v, reason := f.decode.value(from[:len(from)-len(r.B)], wanted{})
-		if reason != "" { // null: the event has no such field
-			continue
-		}
-		switch i {
-		case 0:
-			kind = e.typeOf(v.Text)
-		case 2:
-			if v.Kind != telemetry.KindTime {
-				break
-			}
-			if at = saidTime(int64(v.Bits)); at == 0 {
-				continue
-			}
-		}
-		e.set(i, v)
-	}
-	return kind, at, r.Err
-}
-
-// typeOf names the type of an event.
-func (e *happened) typeOf(text string) (kind uint32) {
-	e.Type = text
-	if number, ok := strings.CutPrefix(text, "i="); ok {
-		n, _ := strconv.ParseUint(number, 10, 32)
-		kind = uint32(n)
-		if name := id.Name(kind); name != "" && name != number {
-			e.Type = name
-		}
-	}
-	return kind
-}
-
-// set takes the value of a field, by its index in eventFields.
-func (e *happened) set(field int, v telemetry.Value) {
-	text := [...]*string{1: &e.Event, 3: &e.Source, 5: &e.Message, 6: &e.Condition, 7: &e.Name, 8: &e.Branch, 11: &e.Comment, 15: &e.Limit}
-	flag := [...]**bool{9: &e.Retain, 10: &e.Enabled, 12: &e.Acked, 13: &e.Confirmed, 14: &e.Active}
-	switch {
-	case field == 2 && v.Kind == telemetry.KindTime:
-		e.Time = v.AsTime().Format(time.RFC3339Nano)
-	case field == 4 && v.Kind == telemetry.KindUint:
-		e.Severity = v.Bits
-	case field < len(text) && text[field] != nil && v.Kind == telemetry.KindString:
-		*text[field] = v.Text
-	case field < len(flag) && flag[field] != nil && v.Kind == telemetry.KindBool:
-		yes := v.Bits != 0
-		*flag[field] = &yes
-	}
-	if field == 8 && v.Text == "i=0" { // no branch
-		e.Branch = ""
-	}
-}
-
-// reading returns an event as a reading. It is uncertain where it may be of another node.
-func (e *happened) reading(g *group, tag int, at int64) telemetry.Reading {
-	text, err := json.Marshal(e)
-	switch {
-	case err != nil:
-		return telemetry.BadReading(tag, at, "BUG: "+err.Error())
-	case len(text) > maxText:
-		return telemetry.BadReading(tag, at, fmt.Sprintf("event of %d bytes is over %d", len(text), maxText))
-	}
-	r := telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
-	if why := g.doubtOf(tag); why != "" {
-		r.Quality, r.Reason = telemetry.Uncertain, why
-	}
-	return r
 }
