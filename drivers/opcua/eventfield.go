@@ -24,7 +24,7 @@ func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err erro
 		if r.Variant(0); r.Err != nil || i >= len(eventFields) {
 			continue
 		}
-		v, wrong := fieldOf(i, from[:len(from)-len(r.B)])
+		v, wrong := fieldOf(i, from[:len(from)-len(r.B)], f.finder.names)
 		switch {
 		case wrong != "":
 			e.lack(i, "is left out: "+wrong)
@@ -59,8 +59,8 @@ var lackings = map[ua.StatusCode]bool{
 }
 
 // fieldOf returns the value of a field, a variant that wire.Reader has passed over; none where there is none, and what is wrong where the server has one and it is not to be had. Its
-// text may be as long as a message.
-func fieldOf(field int, variant []byte) (v telemetry.Value, wrong string) {
+// text may be as long as a message. names are the server's namespaces, by index, as far as they are known.
+func fieldOf(field int, variant []byte, names []string) (v telemetry.Value, wrong string) {
 	kind := variant[0]
 	r := newReader(variant[1:])
 	node := eventFields[field].node
@@ -73,9 +73,9 @@ func fieldOf(field int, variant []byte) (v telemetry.Value, wrong string) {
 		}
 		return v, ""
 	case node && kind == wire.TypeNodeID:
-		return telemetry.String(spell(r.NodeID())), ""
+		return telemetry.String(spellLasting(r.NodeID(), names)), ""
 	case node && kind == wire.TypeExpandedNodeID:
-		return telemetry.String(spell(r.ExpandedNodeID())), ""
+		return telemetry.String(spellLasting(r.ExpandedNodeID(), names)), ""
 	case kind > wire.TypeLocalizedText, node:
 		return telemetry.Value{Kind: telemetry.KindArray}, "" // of no field
 	}
@@ -84,6 +84,14 @@ func fieldOf(field int, variant []byte) (v telemetry.Value, wrong string) {
 		v, wrong = r.text(kind)
 	}
 	return v, wrong
+}
+
+// spellLasting spells a node id with the name of its namespace where that is known: a server may number them in another way tomorrow.
+func spellLasting(n wire.NodeID, names []string) string {
+	if i := int(n.NS); n.Server == 0 && len(n.URI) == 0 && i > 0 && i < len(names) && names[i] != "" && len(names[i]) <= maxURI {
+		n.URI = []byte(names[i])
+	}
+	return spell(n)
 }
 
 // typeOf names the type of an event.

@@ -259,3 +259,35 @@ func TestTicksOfEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestLastingIds: node ids in events name their namespaces, and so stay the same when the server numbers those anew.
+func TestLastingIds(t *testing.T) {
+	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:m;1"}}, 1)
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "nsu="+machineURI+";s=press")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	d, pushes := subscribed(t, c)
+	for i, spaces := range [][]string{{machineURI, "urn:m;1"}, {"urn:m;1", machineURI}} {
+		if i > 0 {
+			d.Close()
+			s.SetNamespaces(spaces...)
+			if err := d.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := d.Subscribe(t.Context(), drivers.Ref{}); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			pushes = d.Pushed()
+		}
+		own := uint16(2 + slices.Index(spaces, machineURI))
+		odd := map[string]any{"EventType": ua.NewNumericNodeID(5-own, 7), "BranchId": ua.NewStringNodeID(99, "b"), "": ua.NewStringNodeID(own, "c")}
+		s.Raise(opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Severity: 500, Odd: odd})
+		told(t, pushes, func(_ int, e *happened) bool {
+			if !e.Subscribed && (e.Type != "nsu=urn:m%3B1;i=7" || e.Branch != "ns=99;s=b" || e.Condition != "nsu="+machineURI+";s=c") {
+				t.Errorf("%d: %+v", i, e)
+			}
+			return !e.Subscribed
+		})
+	}
+}
