@@ -37,7 +37,7 @@ func TestOPCUAEvents(t *testing.T) {
 	if lines := strings.Split(table, "\n"); !strings.HasPrefix(lines[0], "TIME ") || !strings.Contains(table, "  600       Spindle  Overload   active High, stands  no     the load is high") || strings.Contains(table, "\x1b") {
 		t.Errorf("shown:\n%s", table)
 	}
-	if out := watch(eventWatch{node: "ns=2;s=Machine", pushWatch: pushWatch{format: "json"}, kind: "i=2915"}, `"message":"the load is high","condition":"ns=2;s=Overload","name":"Overload","retain":true,"enabled":true,"acked":false,"active":true,"limit":"High","refresh":true}`); strings.Contains(out, "part") {
+	if out := watch(eventWatch{node: "ns=2;s=Machine", pushWatch: pushWatch{format: "json"}, kind: "i=2915"}, `"message":"the load is high","condition":"nsu=urn:millrace:machine;s=Overload","name":"Overload","retain":true,"enabled":true,"acked":false,"active":true,"limit":"High","refresh":true}`); strings.Contains(out, "part") {
 		t.Errorf("of alarms:\n%s", out)
 	}
 	if out := watch(eventWatch{node: "ns=2;s=Machine", pushWatch: pushWatch{format: "json"}, severity: 500}, `"severity":600`); strings.Contains(out, "part") {

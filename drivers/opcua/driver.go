@@ -212,7 +212,7 @@ func (d *driver) readOne(ctx context.Context, node uint32) (telemetry.Reading, e
 func (d *driver) usesURIs() bool {
 	for _, device := range d.groups {
 		for i := range device {
-			if device[i].rule != nil || slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" || t.addr.kind == byPath }) {
+			if device[i].rule != nil || slices.ContainsFunc(device[i].tags, func(t tag) bool { return t.addr.uri != "" || t.addr.kind == byPath || t.event != nil }) {
 				return true
 			}
 		}

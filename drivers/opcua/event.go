@@ -1,10 +1,8 @@
 package opcua
 
 import (
-	"encoding/json"
 	"fmt"
 	"hash/maphash"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,12 +17,11 @@ import (
 // (OPC 10000-5, 6.4; OPC 10000-9) is a reading whose value is JSON.
 
 const (
-	eventType      = "event"
-	maxEventTags   = 16          // of a group
-	maxEventFields = 64          // that are looked at
-	refreshTime    = time.Minute // within which a server tells its conditions
-	maxOpen        = 1000        // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
-	eventQueue     = 1000        // events that the server keeps until they are published: they come in bursts
+	eventType    = "event"
+	maxEventTags = 16          // of a group
+	refreshTime  = time.Minute // within which a server tells its conditions
+	maxOpen      = 1000        // conditions of a tag that are followed; while there are so many, the severity of others is not looked at
+	eventQueue   = 1000        // events that the server keeps until they are published: they come in bursts
 )
 
 // event says which events of a node a tag takes.
@@ -32,6 +29,13 @@ type event struct {
 	severity uint16          // least, 0 = any
 	kind     *address        // of the event, its subtypes included; nil = any
 	open     map[uint64]bool // the hashes of standing: names are as long as a server likes
+	last     map[uint64]last // by the same, what was told of it last
+}
+
+// last is the event that was told last of a condition.
+type last struct {
+	id uint64 // hash of its EventId
+	at int64  // when it occurred, µs since 1970
 }
 
 // standing is a state of a condition that was told and is not over: it is active, or somebody should still see to it.
@@ -98,38 +102,21 @@ func (g *group) checkEvents(m mode, device, index int) (errs []error) {
 	return errs
 }
 
-// eventFields are what is asked of each event, in the order of parts of happened. The fields of a type that an event is not of are null.
-var eventFields = []struct {
+// eventField is what is asked of each event.
+type eventField struct {
 	of   uint32 // the type that has it
 	path string // its browse name, or several; "" = the node id of the condition itself
-}{
-	{id.BaseEventType, "EventType"}, {id.BaseEventType, "EventId"}, {id.BaseEventType, "Time"}, {id.BaseEventType, "SourceName"}, {id.BaseEventType, "Severity"},
-	{id.BaseEventType, "Message"}, {id.ConditionType, ""}, {id.ConditionType, "ConditionName"}, {id.ConditionType, "BranchId"}, {id.ConditionType, "Retain"},
-	{id.ConditionType, "EnabledState/Id"}, {id.ConditionType, "Comment"}, {id.AcknowledgeableConditionType, "AckedState/Id"},
-	{id.AcknowledgeableConditionType, "ConfirmedState/Id"}, {id.AlarmConditionType, "ActiveState/Id"}, {id.ExclusiveLimitAlarmType, "LimitState/CurrentState"},
+	node bool   // it is a node id
+	id   bool   // a part of it is worth nothing
 }
 
-// happened is an event as it is told. What it has not is left out.
-type happened struct {
-	Type       string `json:"type,omitempty"` // its name where it is one of OPC UA's, else its node id
-	Event      string `json:"event,omitempty"`
-	Time       string `json:"time,omitempty"` // when it occurred, RFC 3339
-	Source     string `json:"source,omitempty"`
-	Severity   uint64 `json:"severity,omitempty"`
-	Message    string `json:"message,omitempty"`
-	Condition  string `json:"condition,omitempty"` // node id
-	Name       string `json:"name,omitempty"`      // of the condition
-	Branch     string `json:"branch,omitempty"`    // an earlier state of the condition that still wants an answer
-	Retain     *bool  `json:"retain,omitempty"`    // somebody should still see to it
-	Enabled    *bool  `json:"enabled,omitempty"`
-	Comment    string `json:"comment,omitempty"`
-	Acked      *bool  `json:"acked,omitempty"`
-	Confirmed  *bool  `json:"confirmed,omitempty"`
-	Active     *bool  `json:"active,omitempty"`
-	Limit      string `json:"limit,omitempty"`      // High, HighHigh, Low, LowLow
-	Refresh    bool   `json:"refresh,omitempty"`    // it is told again, because a session began
-	Subscribed bool   `json:"subscribed,omitempty"` // no event: from now on they come
-	Note       string `json:"note,omitempty"`       // with subscribed: what does not
+// eventFields are in the order of parts of happened. The fields of a type that an event is not of are null.
+var eventFields = []eventField{
+	{of: id.BaseEventType, path: "EventType", node: true, id: true}, {of: id.BaseEventType, path: "EventId", id: true}, {of: id.BaseEventType, path: "Time"}, {of: id.BaseEventType, path: "SourceName"},
+	{of: id.BaseEventType, path: "Severity"}, {of: id.BaseEventType, path: "Message"}, {of: id.ConditionType, path: "", node: true, id: true}, {of: id.ConditionType, path: "ConditionName"},
+	{of: id.ConditionType, path: "BranchId", node: true, id: true}, {of: id.ConditionType, path: "Retain"}, {of: id.ConditionType, path: "EnabledState/Id"}, {of: id.ConditionType, path: "Comment"},
+	{of: id.AcknowledgeableConditionType, path: "AckedState/Id"}, {of: id.AcknowledgeableConditionType, path: "ConfirmedState/Id"}, {of: id.AlarmConditionType, path: "ActiveState/Id"},
+	{of: id.ExclusiveLimitAlarmType, path: "LimitState/CurrentState"},
 }
 
 // filter returns the encoded EventFilter (OPC 10000-4, 7.22.3) of a tag, an ExtensionObject. kind is the index of the type's namespace.
@@ -185,7 +172,7 @@ func (e *event) passes(h *happened) bool {
 	if !loud && h.Severity > 0 && (h.Condition == "" || !e.open[key] && !full) {
 		return false
 	}
-	if lasts := h.Active != nil && *h.Active || h.Retain != nil && *h.Retain; !lasts {
+	if !h.lasts() {
 		delete(e.open, key)
 	} else if loud && !full {
 		if e.open == nil {
@@ -212,128 +199,6 @@ func operand(of uint32, path string) *ua.SimpleAttributeOperand {
 // notifierOf asks for the events of a node: an encoded ReadValueId.
 func notifierOf(n *ua.NodeID) ([]byte, error) {
 	return ua.Encode(&ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDEventNotifier, DataEncoding: &ua.QualifiedName{}})
-}
-
-// events hands on the events of an EventNotificationList (OPC 10000-4, 7.25.3).
-func (f *feed) events(s *subscription, r *reader) error {
-	var p drivers.Push
-	var now *member // whose events p has
-	for n := r.Count(8); n > 0 && r.Err == nil; n-- {
-		m, tag, stray := s.of(r.U32())
-		var e happened
-		kind, at, err := f.happened(r, &e)
-		switch {
-		case err != nil:
-			return f.spoilt(s, err)
-		case stray == nil && m == nil:
-			continue
-		case stray != nil || m.group.tags[tag].event == nil:
-			return protocolError("the server reports an event that was not asked for")
-		}
-		if m != now {
-			if now != nil {
-				f.pushPart(now, p, false)
-			}
-			now, p = m, drivers.Push{}
-		}
-		switch {
-		case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:
-			if delete(m.refreshing, tag); kind == id.RefreshStartEventType {
-				m.refreshing[tag] = true
-			}
-			continue
-		case kind == id.RefreshRequiredEventType:
-			s.refresh = true
-			continue
-		case kind == id.EventQueueOverflowEventType:
-			p.Lost++
-			p.Tags, p.Note = append(p.Tags, uint32(tag)), "the server had no room for all events, and discarded some"
-			continue
-		}
-		if !m.group.tags[tag].event.passes(&e) {
-			continue
-		}
-		e.Refresh = m.refreshing[tag] || e.Condition != "" && f.before(m, at)
-		p.Readings = append(p.Readings, e.reading(tag, at))
-		if len(p.Readings) == maxPush {
-			f.push(m, p)
-			p = drivers.Push{}
-		}
-	}
-	if now != nil {
-		f.pushPart(now, p, r.Err == nil)
-	}
-	return f.spoilt(s, r.Err)
-}
-
-// happened takes the fields of one event and returns the number of its type, 0 for one that is not OPC UA's own, and when it occurred, in µs since 1970.
-func (f *feed) happened(r *reader, e *happened) (kind uint32, at int64, err error) {
-	n := r.Count(1)
-	for i := 0; i < n && r.Err == nil; i++ {
-		from := r.B
-		if r.Variant(0); r.Err != nil || i >= min(len(eventFields), maxEventFields) {
-			continue
-		}
-		v, reason := f.decode.value(from[:len(from)-len(r.B)], wanted{})
-		if reason != "" { // null: the event has no such field
-			continue
-		}
-		switch i {
-		case 0:
-			kind = e.typeOf(v.Text)
-		case 2:
-			if v.Kind == telemetry.KindTime {
-				at = micros(int64(v.Bits))
-			}
-		}
-		e.set(i, v)
-	}
-	return kind, at, r.Err
-}
-
-// typeOf names the type of an event.
-func (e *happened) typeOf(text string) (kind uint32) {
-	e.Type = text
-	if number, ok := strings.CutPrefix(text, "i="); ok {
-		n, _ := strconv.ParseUint(number, 10, 32)
-		kind = uint32(n)
-		if name := id.Name(kind); name != "" && name != number {
-			e.Type = name
-		}
-	}
-	return kind
-}
-
-// set takes the value of a field, by its index in eventFields.
-func (e *happened) set(field int, v telemetry.Value) {
-	text := [...]*string{1: &e.Event, 3: &e.Source, 5: &e.Message, 6: &e.Condition, 7: &e.Name, 8: &e.Branch, 11: &e.Comment, 15: &e.Limit}
-	flag := [...]**bool{9: &e.Retain, 10: &e.Enabled, 12: &e.Acked, 13: &e.Confirmed, 14: &e.Active}
-	switch {
-	case field == 2 && v.Kind == telemetry.KindTime:
-		e.Time = v.AsTime().Format(time.RFC3339Nano)
-	case field == 4 && v.Kind == telemetry.KindUint:
-		e.Severity = v.Bits
-	case field < len(text) && text[field] != nil && v.Kind == telemetry.KindString:
-		*text[field] = v.Text
-	case field < len(flag) && flag[field] != nil && v.Kind == telemetry.KindBool:
-		yes := v.Bits != 0
-		*flag[field] = &yes
-	}
-	if field == 8 && v.Text == "i=0" { // no branch
-		e.Branch = ""
-	}
-}
-
-// reading returns an event as a reading.
-func (e *happened) reading(tag int, at int64) telemetry.Reading {
-	text, err := json.Marshal(e)
-	switch {
-	case err != nil:
-		return telemetry.BadReading(tag, at, "BUG: "+err.Error())
-	case len(text) > maxText:
-		return telemetry.BadReading(tag, at, fmt.Sprintf("event of %d bytes is over %d", len(text), maxText))
-	}
-	return telemetry.Reading{Tag: uint32(tag), Time: at, Value: telemetry.String(string(text))}
 }
 
 // refresh has the server tell the states of all conditions of a subscription that somebody should still see to (OPC 10000-9, 5.5.7). A server that refuses may
@@ -394,6 +259,34 @@ func first(r *reader) uint32 {
 	return r.U32()
 }
 
+// again reports whether an event of a condition is one that is told again, and remembers it. marked is that the server says that it tells its conditions now.
+func (e *event) again(h *happened, at int64, marked, before bool, listens int64) bool {
+	switch {
+	case h.Condition == "" && h.Active == nil && h.Retain == nil: // no condition
+		return false
+	case h.Condition == "": // some servers do not say which
+		return marked
+	}
+	key := maphash.Comparable(openSeed, standing{h.Condition, h.Branch})
+	now := last{maphash.String(openSeed, h.Event), at}
+	was, known := e.last[key]
+	if !h.lasts() {
+		delete(e.last, key)
+	} else if known || len(e.last) < maxOpen {
+		if e.last == nil {
+			e.last = map[uint64]last{}
+		}
+		e.last[key] = now
+	}
+	switch {
+	case known && h.Event != "" && was.id == now.id:
+		return true
+	case marked: // what happens meanwhile comes in between
+		return !known || at <= was.at || at < listens
+	}
+	return before
+}
+
 // before reports whether an event that comes now occurred before the server monitored for us, so that it can only be a condition that is told again: some
 // servers put the marks of a refresh among the events of the server itself only.
 func (f *feed) before(m *member, at int64) bool {
@@ -408,7 +301,7 @@ func (m *member) begun(tags []int) (readings []telemetry.Reading) {
 			if m.group.unheld != "" {
 				e.Note = "the server " + m.group.unheldWords()
 			}
-			readings = append(readings, e.reading(tag, 0))
+			readings = append(readings, e.reading(m.group, tag, 0))
 		}
 	}
 	return readings

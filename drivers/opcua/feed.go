@@ -211,6 +211,7 @@ func (f *feed) answer(body []byte, err error) error {
 	}
 	s.arrived(f.came.Add(-f.lag.of(f.sought, f.came, sent)), more)
 	if parts == 0 {
+		s.paused()
 		f.signs(s, true)
 		return nil
 	}
@@ -218,6 +219,7 @@ func (f *feed) answer(body []byte, err error) error {
 	if err := f.take(s, &r, parts); err != nil {
 		return err
 	}
+	s.paused()
 	f.acks = append(f.acks, ack{s.id, sequence})
 	f.signs(s, false)
 	return nil
@@ -232,6 +234,16 @@ func (s *subscription) arrived(at time.Time, more bool) {
 	s.behind = 0
 	if at.After(s.came) {
 		s.came = at
+	}
+}
+
+// paused takes that a message was taken: unless the server has more to send, what comes next comes after a pause.
+func (s *subscription) paused() {
+	if s.behind > 0 {
+		return
+	}
+	for _, m := range s.members {
+		m.burst.over()
 	}
 }
 

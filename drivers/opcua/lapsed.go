@@ -31,6 +31,7 @@ const (
 	anyCondition = "the conditions that stand"
 	anyHistory   = "history"
 	anyHandle    = "handles of nodes"
+	anyNotifier  = "whether nodes tell events"
 )
 
 // without says what lacks while something is not asked for.
@@ -38,6 +39,7 @@ var without = [...]struct{ what, lacks string }{
 	{anyHistory, "what it has kept of outages is not read"},
 	{anyCondition, "an alarm from before is not seen until it changes"},
 	{anyType, "values of data types that are not known yet are bad"},
+	{anyNotifier, "a tag of events that none can come of is not seen as such"},
 	{anyHandle, "nodes are read by their own ids"},
 	{anyBelow, "hints to what is there in place of a wrong path are missing"},
 }

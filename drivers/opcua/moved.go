@@ -50,6 +50,9 @@ func indexesOf(groups [][]group) (used []uint16) {
 			}
 			for k := range groups[i][j].tags {
 				add(groups[i][j].tags[k].addr)
+				if e := groups[i][j].tags[k].event; e != nil && e.kind != nil {
+					add(*e.kind)
+				}
 			}
 		}
 	}
@@ -174,11 +177,17 @@ func (g *group) doubt(spaces *namespaces, moved []uint16) {
 	}
 	doubts := make([]string, len(g.tags))
 	for i := range g.tags {
-		for _, ns := range g.tags[i].addr.indexes() {
-			if slices.Contains(moved, ns) {
-				doubts[i] = fmt.Sprintf("namespace %d of its address was %.100q when the server was first reached, and is not any more: it may be another node; write nsu=", ns, spaces.meant[ns])
+		say := func(a *address, what, other string) {
+			for _, ns := range a.indexes() {
+				if slices.Contains(moved, ns) {
+					doubts[i] = fmt.Sprintf("namespace %d of its %s was %.100q when the server was first reached, and is not any more: it may be another %s; write nsu=", ns, what, spaces.meant[ns], other)
+				}
 			}
 		}
+		if e := g.tags[i].event; e != nil && e.kind != nil {
+			say(e.kind, "event_type", "type")
+		}
+		say(&g.tags[i].addr, "address", "node")
 	}
 	g.doubts.Store(&doubts)
 }

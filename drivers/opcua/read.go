@@ -198,8 +198,8 @@ func (d *converter) convert(tag int, v *wire.DataValue, want wanted) telemetry.R
 		r.Quality, r.Reason = telemetry.Uncertain, d.decode.nameless
 	}
 	if g := d.decode.group; g != nil && r.Quality == telemetry.Good {
-		if doubts := g.doubts.Load(); doubts != nil && (*doubts)[tag] != "" {
-			r.Quality, r.Reason = telemetry.Uncertain, (*doubts)[tag]
+		if why := g.doubtOf(tag); why != "" {
+			r.Quality, r.Reason = telemetry.Uncertain, why
 		}
 	}
 	return r

@@ -45,7 +45,8 @@ type member struct {
 	retry      time.Time
 	*verified               // nil = it is not
 	refreshing map[int]bool // tags of events to which the server tells its conditions
-	listens    int64        // µs since 1970, by the server's clock: since when it monitors for us
+	burst      burst
+	listens    int64 // µs since 1970, by the server's clock: since when it monitors for us
 	marks      marks
 	silence    *silence // nil = its tags may be silent for as long as they like
 }

@@ -104,7 +104,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 		}
 	}
 	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
-	more, err := f.monitor(ctx, m, append(slices.Clone(g.ask.tags), g.listening()...), &got)
+	more, err := f.begins(ctx, m, append(slices.Clone(g.ask.tags), g.listening()...), &got)
 	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
 		err = statusError(ua.StatusBadTooManyMonitoredItems)
 	}
@@ -211,6 +211,16 @@ func (g *group) news(note string) string {
 	return note
 }
 
+// begins is monitor without the tags of events of which none can come: those are refused.
+func (f *feed) begins(ctx context.Context, m *member, tags []int, got *revised) ([]telemetry.Reading, error) {
+	tags, bad, err := f.checkNotifiers(ctx, m, tags)
+	if err != nil {
+		return nil, err
+	}
+	more, err := f.monitor(ctx, m, tags, got)
+	return append(bad, more...), err
+}
+
 // monitor creates items for some tags, in requests that shrink when the server refuses them for their size or for one of their nodes. It
 // returns readings of the tags that are refused.
 func (f *feed) monitor(ctx context.Context, m *member, tags []int, got *revised) (bad []telemetry.Reading, err error) {
@@ -269,6 +279,7 @@ func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) 
 			delete(m.reasons, tag)
 			m.items[tag] = i.id
 			if m.group.tags[tag].event != nil {
+				m.burst.holds(tag, i.queue)
 				continue
 			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
@@ -302,7 +313,7 @@ func (f *feed) retryRefused(m *member, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	more, err := f.monitor(f.ctx, m, tags, new(revised))
+	more, err := f.begins(f.ctx, m, tags, new(revised))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,11 @@ func ticksOf(dateTime int64) int64 {
 // timeOf returns the source time of a value in microseconds since 1970, 0 when the server says none: "not set" and "never" are no times. The server's own
 // time says only when it answered, which the gateway knows better: see telemetry.Reading.Time.
 func timeOf(v *wire.DataValue) int64 {
-	ticks := ticksOf(v.Source)
+	return saidTime(ticksOf(v.Source))
+}
+
+// saidTime returns a time in microseconds since 1970, of ticks since then, 0 when that is none.
+func saidTime(ticks int64) int64 {
 	if ticks <= firstTick || ticks >= lastTick {
 		return 0
 	}

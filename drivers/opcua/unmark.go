@@ -37,9 +37,14 @@ func (m *marks) note(tag int, marked bool) {
 }
 
 // doubted reports whether the value of a tag may be another node's.
-func (g *group) doubted(tag int) bool {
-	doubts := g.doubts.Load()
-	return doubts != nil && (*doubts)[tag] != ""
+func (g *group) doubted(tag int) bool { return g.doubtOf(tag) != "" }
+
+// doubtOf says why what is read of a tag may be another node's; "" = it is not.
+func (g *group) doubtOf(tag int) string {
+	if doubts := g.doubts.Load(); doubts != nil {
+		return (*doubts)[tag]
+	}
+	return ""
 }
 
 // unmark reads values whose mark is not true any more and that were not pushed since, so many at a time.

@@ -25,6 +25,8 @@ type Event struct {
 	Acked     bool
 	Retain    bool
 
+	Odd map[string]any // fields that it tells otherwise, by browse path; nil = null
+
 	serial uint32
 }
 
@@ -110,6 +112,9 @@ func (s *Server) field(e *Event, c *ua.SimpleAttributeOperand) any {
 	var names []string
 	for _, n := range c.BrowsePath {
 		names = append(names, n.Name)
+	}
+	if v, odd := e.Odd[strings.Join(names, "/")]; odd {
+		return v
 	}
 	if e.Condition != "" {
 		if v := s.conditionField(e, strings.Join(names, "/")); v != nil {
@@ -207,6 +212,9 @@ func (s *Server) refreshConditions(made *session, r *ua.CallMethodRequest) ua.St
 	}
 	defer unlock()
 	mark := func(i *item, kind uint32) {
+		if s.opts.UnmarkedRefresh && i.key != serverNode {
+			return
+		}
 		s.tell(i, &Event{Type: kind, Time: s.now(), Source: "Server", Severity: 100, serial: s.serial.Add(1), Node: strings.TrimPrefix(i.key.identifier, "s=")})
 	}
 	for _, i := range sub.items {

@@ -57,7 +57,8 @@ type Options struct {
 	// RefuseDeadband, when set, is the status with which an item with a deadband is refused.
 	RefuseDeadband uint32
 	// RefuseRefresh, when set, is the status with which a ConditionRefresh is refused.
-	RefuseRefresh uint32
+	RefuseRefresh   uint32
+	UnmarkedRefresh bool // conditions that are told again are marked among the events of the server itself only, as node-opcua does
 	// OnRefresh, when set, is called before a ConditionRefresh is answered.
 	OnRefresh func()
 
