@@ -59,6 +59,14 @@ func tagOf(keys, rest string) string {
 	return "  - name: press\n    driver: modbus\n    url: tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, " + keys + "}]}\n" + rest
 }
 
+// TestGroupKeysSpareEvents: what a group says of its values is no mistake for the events in it.
+func TestGroupKeysSpareEvents(t *testing.T) {
+	got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, report: on-change, deadband: 1, heartbeat: 1m, tags: [{name: x, address: i=2253, type: event}]}\n")
+	if !strings.HasSuffix(got, "ok\n") {
+		t.Errorf("what the group says is not for its events: %s", got)
+	}
+}
+
 // TestKeysThatCannotWork: a key that means nothing for the type of a tag's values is a mistake at its place.
 func TestKeysThatCannotWork(t *testing.T) {
 	const opcua = "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x', "
@@ -104,9 +112,6 @@ func TestKeysThatCannotWork(t *testing.T) {
 	if got := plan(t, opcua+"enum: '0=off', type: event, report: on-change, deadband: 1}]}\n"); !strings.Contains(got, "enum is of values, and the tag takes events") ||
 		!strings.Contains(got, "deadband is of numbers, and the tag takes events; delete it") || strings.Contains(got, "without enum") {
 		t.Errorf("events with enum and deadband: %s", got)
-	}
-	if got := plan(t, opcua+"type: event}], report: on-change, deadband: 1, heartbeat: 1m}\n"); strings.Contains(got, "takes events") {
-		t.Errorf("what the group says is not for its events: %s", got)
 	}
 	for _, keys := range []string{
 		`address: "holding:1", aggregate: mean 2s, linear: "0..10 -> 0..1", clamp: true`,
