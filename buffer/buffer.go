@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,9 @@ const (
 	MaxAccounts     = 1 << 16 // accounts of one store
 	minMaxSize      = 4 << 20
 	maxRecord       = 16 << 20
+
+	defaultSegment   = 32 << 20
+	maxDefaultRecord = defaultSegment / 8 // what MaxRecord is at most with the default segment size
 )
 
 // complete returns the options with what was left out filled in, or what is wrong with them.
@@ -71,7 +75,7 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("max age, commit interval, tail bound and segment size must not be negative")
 	}
 	if o.SegmentSize == 0 {
-		o.SegmentSize = 32 << 20
+		o.SegmentSize = defaultSegment
 	}
 	o.SegmentSize = max(min(o.SegmentSize, o.MaxSize/8), 256<<10)
 	if o.TailBytes == 0 {
@@ -208,6 +212,29 @@ func (b *Buffer) NextSeq() uint64 {
 // MaxRecord returns how many bytes one payload may have.
 func (b *Buffer) MaxRecord() int { return int(min(b.o.TailBytes/2, maxRecord)) }
 
+// sizeOf says how large a record is.
+func sizeOf(bytes, readings int) string {
+	if readings == 1 {
+		return fmt.Sprintf("1 reading of %d bytes", bytes)
+	}
+	return fmt.Sprintf("%d readings of together %d bytes", readings, bytes)
+}
+
+// roomFor says in the words of the config what a record of so many bytes needs, as complete and MaxRecord have it.
+func roomFor(bytes, readings int) string {
+	var ways []string
+	if n := (int64(bytes) + 1<<10 - 1) >> 10; n <= maxDefaultRecord>>10 {
+		ways = append(ways, fmt.Sprintf("raise buffer.max_size to %dMiB at least, and buffer.memory to %dKiB", (n*64+1023)>>10, 2*n))
+	}
+	if readings != 1 {
+		ways = append(ways, "split the poll group")
+	}
+	if ways == nil {
+		return "no setting makes room for it: have the device's text or array in parts"
+	}
+	return strings.Join(ways, ", or ")
+}
+
 // Append accepts one record and returns its sequence number. payload is copied. readings is how many
 // readings it holds, for the ledger; at is the record's time in microseconds since 1970. The record
 // becomes visible to readers at once, in strict mode after its fsync, for which Append waits. In the
@@ -221,7 +248,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 	}
 	var err error
 	if len(payload) > b.MaxRecord() || readings < 0 || readings > 1<<24 {
-		err = fmt.Errorf("append %d bytes, %d readings to %q: %w", len(payload), readings, s.account.name, ErrTooLarge)
+		err = fmt.Errorf("append a record of %q with %s: %w, which is %d bytes; %s", s.account.name, sizeOf(len(payload), readings), ErrTooLarge, b.MaxRecord(), roomFor(len(payload), readings))
 	} else {
 		err = b.makeRoom(entryCost(payload))
 	}

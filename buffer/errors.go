@@ -10,7 +10,7 @@ var (
 	ErrClosed = errors.New("buffer is closed")
 	// ErrTooLarge means that a record is larger than the buffer can hold (MaxRecord says how large it may be): it was refused
 	// and counted as dropped. Also that a dictionary entry is.
-	ErrTooLarge = errors.New("record too large for the buffer; split the poll group or raise segment size and tail bound")
+	ErrTooLarge = errors.New("larger than the store takes")
 	// ErrNotDurable means that, in strict mode, the fsync failed: the record is kept in memory and written when the disk recovers.
 	ErrNotDurable = errors.New("record not on disk yet; it is kept in memory and written when the disk recovers")
 	// ErrInUse means that another process has the store open.

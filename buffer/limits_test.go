@@ -371,6 +371,34 @@ func TestStateIsClosedWhenRenamed(t *testing.T) {
 	}
 }
 
+// TestTooLargeSaysWhatToDo: in the words of the config, with figures that suffice and hardly more.
+func TestTooLargeSaysWhatToDo(t *testing.T) {
+	for _, c := range []struct {
+		bytes, readings int
+		want            string
+	}{
+		{70 << 10, 1, "1 reading of 71680 bytes: larger than the store takes, which is 65536 bytes; raise buffer.max_size to 5MiB at least, and buffer.memory to 140KiB"},
+		{70<<10 + 1, 40, "40 readings of together 71681 bytes: larger than the store takes, which is 65536 bytes; raise buffer.max_size to 5MiB at least, and buffer.memory to 142KiB, or split the poll group"},
+		{4<<20 + 1, 9, "; split the poll group"},
+		{4<<20 + 1, 1, "; no setting makes room for it: have the device's text or array in parts"},
+	} {
+		b := mustOpen(t, t.TempDir()+"/store", Options{MaxSize: 4 << 20, Destinations: []string{"cloud"}})
+		_, err := b.Append(mustStream(t, b, "press"), make([]byte, c.bytes), c.readings, 5)
+		if !errors.Is(err, ErrTooLarge) || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o, err := (Options{MaxSize: 5 << 20, TailBytes: 140 << 10}).complete(); err != nil || (&Buffer{o: o}).MaxRecord() < 70<<10 {
+		t.Errorf("what it says does not suffice: %+v, %v", o, err)
+	}
+	if o, err := (Options{MaxSize: 1 << 40, TailBytes: 1 << 30}).complete(); err != nil || (&Buffer{o: o}).MaxRecord() != maxDefaultRecord {
+		t.Errorf("the largest is %d, %v", (&Buffer{o: o}).MaxRecord(), err)
+	}
+}
+
 // TestTooLargeIsCounted: a record that the buffer can never hold is refused like one that it has no room for.
 func TestTooLargeIsCounted(t *testing.T) {
 	b := mustOpen(t, t.TempDir()+"/store", testOptions())

@@ -67,7 +67,7 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	out.absent(cfg)
 	out.beside(cfg)
 	out.printf("file descriptors: about %d; a process that may open fewer leaves devices out\n", gateway.DescriptorsFor(cfg))
-	out.printf("config %s; the page of a gateway shows the one that is in force\n", hash)
+	out.printf("config %s; the page of a gateway shows the one that is in force; secrets do not change it\n", hash)
 	for _, w := range cfg.Warnings {
 		out.warnings = append(out.warnings, w.Error())
 	}

@@ -59,6 +59,14 @@ func tagOf(keys, rest string) string {
 	return "  - name: press\n    driver: modbus\n    url: tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, " + keys + "}]}\n" + rest
 }
 
+// TestGroupKeysSpareEvents: what a group says of its values is no mistake for the events in it.
+func TestGroupKeysSpareEvents(t *testing.T) {
+	got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, report: on-change, deadband: 1, heartbeat: 1m, tags: [{name: x, address: i=2253, type: event}]}\n")
+	if !strings.HasSuffix(got, "ok\n") {
+		t.Errorf("what the group says is not for its events: %s", got)
+	}
+}
+
 // TestKeysThatCannotWork: a key that means nothing for the type of a tag's values is a mistake at its place.
 func TestKeysThatCannotWork(t *testing.T) {
 	const opcua = "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    groups:\n      - {name: f, interval: 1s, tags: [{name: x, address: 'ns=2;s=x', "
@@ -88,11 +96,22 @@ func TestKeysThatCannotWork(t *testing.T) {
 		"type: bool, linear: '0..1 -> 0..2'":           "linear is of numbers, and its values are true or false",
 		"type: time, clamp: 0..1":                      "clamp is of numbers, and its values are date-times",
 		"enum: server, report: on-change, deadband: 1": "deadband is of numbers, and its values are texts",
-		"type: event, aggregate: max 1m":               "aggregate is of numbers, and its values are texts",
+		"type: event, aggregate: max 1m":               "aggregate is of numbers, and the tag takes events; delete it",
+		"type: event, clamp: 0..1":                     "clamp is of numbers, and the tag takes events; delete it",
+		"type: event, scale: 2":                        "events cannot be scaled",
+		"type: event, linear: '0..1 -> 0..2'":          "events cannot be scaled",
+		"type: event, report: on-change, deadband: 1":  "deadband is of numbers, and the tag takes events; delete it",
+		"type: event, heartbeat: 1m":                   "heartbeat has no effect while every reading is reported",
+		"type: event, unit: bar":                       "unit is of values, and the tag takes events; delete it",
+		"type: event, read_back: true":                 "read_back is of values, and the tag takes events; remove it",
 	} {
 		if got := plan(t, opcua+keys+"}]}\n"); !strings.HasPrefix(got, "c.yaml:8:") || !strings.Contains(got, want) || strings.Contains(got, "\n") {
 			t.Errorf("opcua %s: %s\nwant %s", keys, got, want)
 		}
+	}
+	if got := plan(t, opcua+"enum: '0=off', type: event, report: on-change, deadband: 1}]}\n"); !strings.Contains(got, "enum is of values, and the tag takes events") ||
+		!strings.Contains(got, "deadband is of numbers, and the tag takes events; delete it") || strings.Contains(got, "without enum") {
+		t.Errorf("events with enum and deadband: %s", got)
 	}
 	for _, keys := range []string{
 		`address: "holding:1", aggregate: mean 2s, linear: "0..10 -> 0..1", clamp: true`,

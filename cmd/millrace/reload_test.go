@@ -36,6 +36,10 @@ func TestReloadCommand(t *testing.T) {
 	if out := reload(exitOK, "--config", file); !strings.Contains(out, "config "+hash) {
 		t.Errorf("check says that the config is %s, reload %q", hash, out)
 	}
+	writeFile(t, file, strings.Replace(good, "password: hush-hush", "password: hush-three, window: 7", 1))
+	if out := reload(exitOK, "--config", file); !strings.Contains(out, "config "+hash) || !strings.Contains(out, "log in again: cloud") || !strings.Contains(plan.String(), "; secrets do not change it\n") {
+		t.Errorf("with another password, before %s: %q; check says %s", hash, out, &plan)
+	}
 	writeFile(t, file, strings.Replace(good, "hush-hush", "hush-hush, passwort: hush-two", 1))
 	reload(exitFailed, "--config", file) // the store is found all the same
 	_, refused := askReload(t.Context(), dir, "")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -156,6 +157,9 @@ func parse(c drivers.Connection) (settings, [][]group, error) {
 			}
 			if groups[i][j].silence > 0 && len(groups[i][j].bands()) > 0 {
 				errs = append(errs, &drivers.ConfigError{Device: i, Group: j, Tag: -1, Field: "max_silence", What: "max_silence of a group with server_deadband: a value that stays within it is never told", Mend: "remove one of them"})
+			}
+			if groups[i][j].onlyEvents() && g.Options["max_silence"] != "" {
+				wrong("max_silence", "max_silence is of values, and the group takes events only: that nothing happens is no silence", "remove it")
 			}
 			groups[i][j].share()
 			errs = append(errs, groups[i][j].checkEvents(s.subscribing, i, j)...)
@@ -345,6 +349,11 @@ func (g *group) parseSilence(o map[string]string, fail func(field, what, mend st
 	}
 }
 
+// onlyEvents reports a group that has tags of events and can have no others.
+func (g *group) onlyEvents() bool {
+	return g.rule == nil && len(g.tags) > 0 && !slices.ContainsFunc(g.tags, func(t tag) bool { return t.event == nil })
+}
+
 func (s *settings) parseSecurity(o map[string]string, fail func(field, what, mend string)) {
 	plain := func(v string) string { return strings.ReplaceAll(strings.ToLower(v), "_", "-") } // OPC UA writes Aes128_Sha256_RsaOaep
 	if v := o["security_policy"]; v != "" && plain(v) != "auto" {
@@ -393,6 +402,9 @@ func parseTag(t *tag, from *telemetry.Tag, subscribing mode, device, group, inde
 	if from.Type == eventType {
 		t.addr, t.event = a, parseEvent(from, fail)
 		t.deadband = t.parseDeadband(from, subscribing, fail)
+		if from.Options["read_back"] != "" {
+			fail("read_back", "read_back is of values, and the tag takes events", "remove it")
+		}
 		return errs
 	}
 	for _, name := range []string{"min_severity", "event_type"} {

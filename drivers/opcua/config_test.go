@@ -89,6 +89,30 @@ func TestGroupOptions(t *testing.T) {
 	}
 }
 
+// TestSilenceOfEvents: nothing happening is no silence.
+func TestSilenceOfEvents(t *testing.T) {
+	const want = `0/0/-1 max_silence: max_silence is of values, and the group takes events only: that nothing happens is no silence; remove it`
+	for _, c := range []struct {
+		types   []string
+		browse  string
+		refused bool
+	}{{[]string{"event"}, "", true}, {[]string{"event", "event"}, "", true}, {[]string{"event", ""}, "", false}, {[]string{"event"}, "i=85", false}} {
+		conn := connection("opc.tcp://plc", time.Second, "i=2253", "i=2254")
+		g := &conn.Devices[0].Groups[0]
+		g.Options, g.Tags = map[string]string{"max_silence": "5m"}, g.Tags[:len(c.types)]
+		if c.browse != "" {
+			g.Options["browse"] = c.browse
+		}
+		for i := range g.Tags {
+			g.Tags[i].Type = c.types[i]
+		}
+		_, err := newDriver(conn)
+		if got := strings.Join(mistakes(err), "\n"); (got != "") != c.refused || c.refused && got != want {
+			t.Errorf("%q, browse %q: %s", c.types, c.browse, got)
+		}
+	}
+}
+
 func TestURLs(t *testing.T) {
 	const example = `; use "opc.tcp://host:port/path", for example "opc.tcp://192.168.1.20:4840"`
 	for in, want := range map[string]string{

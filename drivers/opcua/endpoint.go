@@ -37,7 +37,7 @@ const binaryTransport = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uas
 func (l *link) endpoints(ctx context.Context, url string) ([]endpoint, error) {
 	r, err := l.call(ctx, id.GetEndpointsRequest_Encoding_DefaultBinary, id.GetEndpointsResponse_Encoding_DefaultBinary, encode(&getEndpoints{URL: url}))
 	if err != nil {
-		return nil, err
+		return nil, undisclosed(err)
 	}
 	all := r.endpoints()
 	return all, r.Err

@@ -35,9 +35,9 @@ func (e closedError) Error() string { return string(e) }
 func (e closedError) Is(target error) bool { return target == drivers.ErrClosed }
 
 // unopenedError says why the server refuses to open a secure channel.
-type unopenedError string
+type unopenedError struct{ code ua.StatusCode }
 
-func (e unopenedError) Error() string { return string(e) }
+func (e unopenedError) Error() string { return statusText(e.code) }
 
 // judged says an error of the channel in the driver's words. broken says that the channel is of no use any more: then no error may
 // pass for one of a single request.

@@ -37,7 +37,7 @@ func (e *historyError) Unwrap() error { return drivers.ErrDevice }
 func (e *historyError) Error() string {
 	switch {
 	case e.of == 0:
-		return "events are not read from a server's history: those of the outage are lost"
+		return "events are not read from a server's history"
 	case e.node == "":
 		return e.reason
 	}

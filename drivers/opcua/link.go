@@ -117,10 +117,10 @@ func (s *settings) channel(ctx context.Context, tcp net.Conn, security wire.Secu
 		var status wire.StatusError
 		err := judged(opened, true, l.timeout)
 		if errors.As(opened, &status) {
-			err = unopenedError(statusText(ua.StatusCode(status)))
+			err = unopenedError{ua.StatusCode(status)}
 		}
 		if security.Mode == wire.ModeNone {
-			err = sayEOF(err, "the server closed the connection; it may take secured connections only, and tell nobody which")
+			err = sayEOF(undisclosed(err), "the server closed the connection; it may take secured connections only, and tell nobody which")
 		}
 		return nil, fmt.Errorf("open secure channel with %s: %w", s.host, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/gopcua/opcua/ua"
+
+	"millrace/drivers/opcua/wire"
 )
 
 // refusal is the status with which a server refuses a write or a call of a method.
@@ -38,6 +40,31 @@ func advised(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w; %s", err, sessionMends[ua.StatusCode(code)])
+}
+
+// allowDiscovery is what to do about a server that tells nothing without security. Its certificate is needed to open a secured channel, and nothing but GetEndpoints tells it, which
+// servers must answer without (OPC 10000-4, 5.4.4).
+const allowDiscovery = "the server takes secured connections only, and tells nobody its endpoints and certificate without one: allow discovery without security in it (an endpoint, or a switch, of its security settings; sessions stay secured)"
+
+// undisclosed adds what to do to the error of a server that refuses, on a channel without security, to tell what it offers, or that channel.
+func undisclosed(err error) error {
+	var service statusError
+	var opening unopenedError
+	var ended *wire.EndedError
+	code := ua.StatusOK
+	switch {
+	case errors.As(err, &service):
+		code = ua.StatusCode(service)
+	case errors.As(err, &opening):
+		code = opening.code
+	case errors.As(err, &ended):
+		code = ua.StatusCode(ended.Status)
+	}
+	switch code & 0xFFFF0000 {
+	case ua.StatusBadSecurityPolicyRejected, ua.StatusBadSecurityModeRejected, ua.StatusBadSecurityModeInsufficient, ua.StatusBadSecurityChecksFailed:
+		return fmt.Errorf("%w; %s", err, allowDiscovery)
+	}
+	return err
 }
 
 // unsure reports whether it may have been done all the same: the server's status is of the class Uncertain, or says nothing of that.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"encoding/binary"
 	"net"
 	"os"
 	"path/filepath"
@@ -432,4 +433,40 @@ func (s *spoiler) Read(b []byte) (int, error) {
 	}
 	s.at -= n
 	return n, err
+}
+
+// TestSecretiveServer: one that tells nothing without security has to allow that, and the error says so; also when it refuses the channel itself.
+func TestSecretiveServer(t *testing.T) {
+	const want = "; the server takes secured connections only, and tells nobody its endpoints"
+	for _, status := range []ua.StatusCode{ua.StatusBadSecurityPolicyRejected, ua.StatusBadSecurityModeRejected, ua.StatusBadServiceUnsupported} {
+		s := start(t, opcuasim.Options{Identity: identity(t), Policies: uris(current...), Secretive: uint32(status)}, 1)
+		says := map[bool]string{true: want, false: "BadServiceUnsupported"}[status != ua.StatusBadServiceUnsupported]
+		refused(t, connection(s.Endpoint(), time.Second, "i=2258"), says)
+		_, err := Offers(t.Context(), s.Endpoint(), time.Second)
+		_, err2 := FindServers(t.Context(), s.Endpoint(), time.Second)
+		for _, err := range []error{err, err2} {
+			if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "discovery") != (says == want) {
+				t.Errorf("%v, want %q", err, says)
+			}
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b := make([]byte, 8<<10)
+		_, _ = c.Read(b) // the hello
+		_, _ = c.Write(opcuasim.Frame("ACKF", []byte{0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}))
+		_, _ = c.Read(b) // the channel is to be opened
+		_, _ = c.Write(opcuasim.Frame("ERRF", binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, uint32(ua.StatusBadSecurityPolicyRejected)), 0xffffffff)))
+		_, _ = c.Read(b) // until it is closed
+	}()
+	refused(t, connection("opc.tcp://"+l.Addr().String(), 5*time.Second, "i=2258"), "meet the requirements set by the server"+want)
 }

@@ -51,7 +51,7 @@ func FindServers(ctx context.Context, url string, timeout time.Duration) (all []
 	defer l.close()
 	r, err := l.call(ctx, id.FindServersRequest_Encoding_DefaultBinary, id.FindServersResponse_Encoding_DefaultBinary, encode(&findServers{URL: s.endpoint}))
 	if err != nil {
-		return nil, err
+		return nil, undisclosed(err)
 	}
 	all = r.servers()
 	return all, r.Err

@@ -205,7 +205,7 @@ func bufferTable() *table[Buffer] {
 	return &table[Buffer]{in: "buffer", keys: []key[Buffer]{
 		{name: "path", def: "data", help: "folder, made when missing; of this gateway alone", kind: pathKind(func(b *Buffer) *string { return &b.Path })},
 		// Days of outage at 1,000 readings/s, and fits the smallest edge flash (8 GB) beside the system.
-		{name: "max_size", def: "2GiB", help: "on disk, never exceeded", kind: sizeKind(func(b *Buffer) *int64 { return &b.MaxSize }, false, minBufferSize, maxBufferSize)},
+		{name: "max_size", def: "2GiB", help: "on disk, never exceeded; one record, such as a long text, takes at most 1/64 of it", kind: sizeKind(func(b *Buffer) *int64 { return &b.MaxSize }, false, minBufferSize, maxBufferSize)},
 		// Clouds refuse much older data (SiteWise: 7 days), but a month survives any holiday.
 		{name: "max_age", def: "30d", help: "older records are dropped and counted, 0 = no limit",
 			kind: durationKind(func(b *Buffer) *time.Duration { return &b.MaxAge }, true, minBufferAge, maxBufferAge)},
@@ -216,7 +216,7 @@ func bufferTable() *table[Buffer] {
 		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published",
 			kind: choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest)},
 		// A few seconds at 50,000 readings/s, so that the live path reads nothing back from disk.
-		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size",
+		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size; one record takes at most half of it",
 			kind: sizeKind(func(b *Buffer) *int64 { return &b.Memory }, false, minMemory, maxMemory)},
 	}}
 }

@@ -56,7 +56,7 @@ func declaredType(t *telemetry.Tag) telemetry.DataType {
 	switch {
 	case t.Options["enum"] != "" || t.Options["flags"] != "":
 		return telemetry.StringType
-	case t.Type == "json" || t.Type == "event":
+	case t.Type == "json" || t.Type == eventType:
 		return telemetry.StringType
 	}
 	for known := telemetry.BoolType; known <= telemetry.TimeType; known++ {
@@ -72,6 +72,10 @@ func (l *loader) checkKeys(device string, g *Group, tag int, p places, typ telem
 	t, deadband := &g.Tags[tag], false
 	if g.Report != nil {
 		deadband = g.Report[tag].dropDeadband()
+	}
+	if t.Type == eventType {
+		l.checkEventKeys(device, g, tag, p, deadband)
+		return
 	}
 	texts := t.Options["enum"] != "" || t.Options["flags"] != ""
 	for _, name := range ofNumbers {
@@ -89,6 +93,23 @@ func (l *loader) checkKeys(device string, g *Group, tag int, p places, typ telem
 			mend = fmt.Sprintf("take it of a tag with expr: '%s ? 1 : 0', or delete it", inFormula(t.Name))
 		}
 		l.errorf(at, mend, "%s, %s: %s is of numbers, and its values are %s", called("device", device), called("tag", t.Name), name, what)
+	}
+}
+
+// eventType is the type of a tag that takes events, where a driver has them.
+const eventType = "event"
+
+// checkEventKeys refuses the keys that mean nothing for a tag of events. What scales them the driver has found; report and heartbeat are for that the tag is bad.
+func (l *loader) checkEventKeys(device string, g *Group, tag int, p places, deadband bool) {
+	for _, key := range [...]struct {
+		name, of string
+		counts   bool
+	}{
+		{"clamp", "numbers", true}, {"aggregate", "numbers", true}, {"deadband", "numbers", deadband}, {"unit", "values", true},
+	} {
+		if at, written, reported := p.key(l, key.name); written && !reported && key.counts {
+			l.errorf(at, "delete it", "%s, %s: %s is of %s, and the tag takes events", called("device", device), called("tag", g.Tags[tag].Name), key.name, key.of)
+		}
 	}
 }
 

@@ -1,11 +1,10 @@
-// Package pipeline turns the readings of one poll or push into one record, or two where some are events: it scales, shows the values, reports by
+// Package pipeline turns the readings of one poll or push into one record, or several where some are events or long texts: it scales, shows the values, reports by
 // exception, encodes, and keeps the first half of the ledger (polled = suppressed + accepted).
 //
 // The poller calls Take in its own goroutine; a record is in the buffer when Take returns.
 package pipeline
 
 import (
-	"fmt"
 	"time"
 
 	"millrace/drivers/telemetry"
@@ -78,7 +77,7 @@ func New(o Options) *Group {
 }
 
 // Take counts, scales and filters the readings of one poll in place, works out the derived ones, and appends those worth reporting to the sink as one
-// record, and events among them as another. at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
+// record, and events among them and long texts as others (see append). at is the time of the poll, with its monotonic part; it is the time of the record, and of readings without one.
 // No readings say that all is as it was, of a device that pushes what changes: then heartbeats may be due.
 func (g *Group) Take(at time.Time, readings []telemetry.Reading) error {
 	if len(readings) == 0 {
@@ -132,7 +131,7 @@ func (g *Group) rangeOf(tag int, r telemetry.Range) telemetry.Range {
 	return r
 }
 
-// Past appends what the device has kept of a time when nobody heard it, scaled, as one record with that mark. at is the time of asking. It is
+// Past appends what the device has kept of a time when nobody heard it, scaled, as a record with that mark. at is the time of asking. It is
 // not shown, not aggregated and not compared with what was reported: all that is about now.
 func (g *Group) Past(at time.Time, readings []telemetry.Reading) error {
 	if g.scales != nil {
@@ -197,30 +196,6 @@ func (g *Group) ended(at time.Time, over []telemetry.Reading) error {
 	}
 	g.sink.Count(n, n-len(over))
 	return g.append(over)
-}
-
-// append appends readings to the sink: a record has either values or events.
-func (g *Group) append(readings []telemetry.Reading) error {
-	if g.events == nil {
-		return g.appendRecord(readings)
-	}
-	values, events := g.events.split(readings)
-	if err := g.appendRecord(values); err != nil {
-		return err
-	}
-	return g.appendRecord(events)
-}
-
-func (g *Group) appendRecord(readings []telemetry.Reading) error {
-	if len(readings) == 0 {
-		return nil
-	}
-	g.record.Readings = readings
-	g.buf = record.Append(g.buf[:0], &g.record)
-	if err := g.sink.Append(g.types.schema, g.buf, len(readings), g.record.Time); err != nil {
-		return fmt.Errorf("append record: %w", err)
-	}
-	return nil
 }
 
 // allReports returns the reports of all tags, nil = always.

@@ -37,6 +37,7 @@ type fill struct {
 	live      int64         // the latest source time of the first values that were pushed afterwards
 	span      time.Duration
 	readings  int
+	events    int   // tags that take events, which no history has
 	refused   error // the first
 }
 
@@ -254,6 +255,10 @@ func (p *Poller) past(ctx context.Context, f *fill) (wanted bool, err, full erro
 			return err
 		}
 		f.place(least, most)
+		if f.events = p.events(f.group); f.events == f.group.tags {
+			f.left = f.end
+			return nil
+		}
 		to := min(f.left+f.span.Microseconds(), f.end)
 		err = h.History(ctx, f.group.ref, f.left, to, func(readings []telemetry.Reading) error {
 			f.readings += len(readings)
@@ -271,9 +276,23 @@ func (p *Poller) past(ctx context.Context, f *fill) (wanted bool, err, full erro
 	return wanted, err, full
 }
 
+// events returns how many tags of a group take events.
+func (p *Poller) events(g *group) int {
+	if d, ok := p.driver.(drivers.Eventful); ok {
+		return len(d.Events(g.ref))
+	}
+	return 0
+}
+
 // filled says what came of it, a warning once for the same refusal. A moment without anything in it is not worth a line.
 func (p *Poller) filled(f *fill) {
 	if f.readings == 0 && f.to.Sub(f.from) < time.Second {
+		return
+	}
+	if f.events > 0 && p.refusals.changed(f.group.device.name, f.group.name+eventsKey, "events") {
+		p.log.Info("events are not in the history that is asked for; those of a time when the device could not be heard are lost", "device", f.group.device.name, "group", f.group.name)
+	}
+	if f.events == f.group.tags {
 		return
 	}
 	log := p.log.With("device", f.group.device.name, "group", f.group.name, "from", f.from.UTC().Format(time.RFC3339), "to", f.to.UTC().Format(time.RFC3339), "readings", f.readings)
@@ -298,6 +317,9 @@ type Refusals struct {
 	mu   sync.Mutex
 	last map[[2]string]string
 }
+
+// eventsKey is put behind a group's name, which cannot hold it, for what is said of its events.
+const eventsKey = "/events"
 
 // maxRefusals bounds the groups remembered: what is forgotten is warned of once more.
 const maxRefusals = 4096

@@ -65,6 +65,12 @@ func (f *keeping) History(_ context.Context, g drivers.Ref, from, to int64, emit
 // filledBy runs a poller of a keeping device through what a test does, and returns the seconds since the start that were read of the past.
 func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poller)) (seconds []int64) {
 	t.Helper()
+	return filledWith(t, f, f, since, during)
+}
+
+// filledWith is filledBy of a driver that is more than keeping, which it has in it.
+func filledWith(t *testing.T, f *keeping, d drivers.Driver, since time.Duration, during func(p *Poller)) (seconds []int64) {
+	t.Helper()
 	start := time.Now()
 	f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "a", Groups: []drivers.Group{{Name: "g", Interval: time.Second, Tags: make([]telemetry.Tag, 3)}}}}}
 	o := Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Refusals: f.shared, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Sinks: [][]Sink{{func(time.Time, []telemetry.Reading) error { return nil }}},
@@ -77,7 +83,7 @@ func filledBy(t *testing.T, f *keeping, since time.Duration, during func(p *Poll
 	if since != 0 {
 		o.Since = func(int) (time.Time, string) { return start.Add(since), "" }
 	}
-	p := New(f.conn, f, o)
+	p := New(f.conn, d, o)
 	done := make(chan error)
 	go func() { done <- p.Run(t.Context()) }()
 	time.Sleep(10 * time.Second)
@@ -364,6 +370,7 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 	})
 }
 
+<<<<<<< HEAD
 // TestBackfillBehindWhatWasRead: an outage behind one whose history has been read, but not yet been done with, is read, too.
 func TestBackfillBehindWhatWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -380,4 +387,44 @@ func TestBackfillBehindWhatWasRead(t *testing.T) {
 			t.Errorf("it will not be read: %+v", p.fills.list)
 		}
 	})
+=======
+// eventful is a keeping device whose first tags take events.
+type eventful struct {
+	*keeping
+	events int
+}
+
+func (f *eventful) Events(drivers.Ref) (tags []int) {
+	for i := range f.events {
+		tags = append(tags, i)
+	}
+	return tags
+}
+
+// TestEventsHaveNoHistory: that is said once, as information, and a group of events alone is not asked for any.
+func TestEventsHaveNoHistory(t *testing.T) {
+	const said = "level=INFO msg=\"events are not in the history that is asked for; those of a time when the device could not be heard are lost\" device=a group=g"
+	for _, c := range []struct {
+		events, said int
+		unasked      bool
+	}{{0, 0, false}, {2, 1, false}, {3, 1, false}, {3, 0, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			shared, total, asks := &Refusals{}, 0, 0
+			for range 2 { // a reload
+				f := &eventful{&keeping{pushing: &pushing{fake: &fake{}}, shared: shared, unasked: c.unasked}, c.events}
+				if c.events == 3 {
+					f.always = drivers.ErrDevice
+				}
+				filledWith(t, f.keeping, f, -10*time.Second, func(*Poller) { f.down(30 * time.Second) })
+				total, asks = total+strings.Count(f.log.String(), said), asks+f.asks
+				if strings.Contains(f.log.String(), "a device gave") {
+					t.Errorf("%d events: %s", c.events, f.log.String())
+				}
+			}
+			if total != c.said || (asks > 0) == (c.events == 3 || c.unasked) {
+				t.Errorf("%d events, unasked %v: said %d times, asked %d times", c.events, c.unasked, total, asks)
+			}
+		})
+	}
+>>>>>>> y-e2
 }

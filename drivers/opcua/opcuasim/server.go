@@ -105,6 +105,9 @@ type Options struct {
 	Policies []string
 	NoneToo  bool
 
+	// Secretive, when set, is the status with which GetEndpoints and FindServers are refused on a channel without security.
+	Secretive uint32
+
 	// Offers, when set, changes the endpoints that are told to anybody who asks, as a man in the middle might. Those of a session
 	// stay as they are.
 	Offers func([]*ua.EndpointDescription) []*ua.EndpointDescription

@@ -29,7 +29,7 @@ func (s *Server) addStandardNodes() {
 // answer serves one request; nil = its answer comes later.
 func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Response {
 	var res ua.Response
-	status := ua.StatusOK
+	status := s.secret(channel, req)
 	switch r := req.(type) {
 	case *ua.GetEndpointsRequest:
 		offers := s.endpoints(r.EndpointURL)
@@ -80,6 +80,17 @@ func (s *Server) answer(channel *secured, request uint32, req ua.Request) ua.Res
 	}
 	res.SetHeader(header(s.now(), req.Header().RequestHandle, status))
 	return res
+}
+
+// secret returns the status with which a request is refused for its channel.
+func (s *Server) secret(channel *secured, req ua.Request) ua.StatusCode {
+	switch req.(type) {
+	case *ua.GetEndpointsRequest, *ua.FindServersRequest:
+		if channel.config.SecurityMode == ua.MessageSecurityModeNone {
+			return ua.StatusCode(s.opts.Secretive)
+		}
+	}
+	return ua.StatusOK
 }
 
 // attended serves a request of an active session that is answered at once.
