@@ -297,9 +297,9 @@ func TestPlanOfSubscriptions(t *testing.T) {
 		keys string
 		want []string
 	}{
-		{"", []string{`group "f" each 100ms: 4 tags, pushed by the device`, "\n      subscribe to 3 items: sampled every 100ms, published every 100ms if the server can, 10 values of each kept until then\n",
+		{"", []string{`group "f" each 100ms: 4 tags, pushed by the device`, "\n      subscribe to 3 items: sampled every 100ms, published every 100ms if the server can, 10 values or 1000 events of each kept until then\n",
 			"\n      subscribe to 1 item: sampled every 1m, published every 5s if the server can", all, ", 0 requests/s\n"}},
-		{"    queue_size: 1\n    verify_interval: 1m\n", []string{"1 value of each kept until then; what was not pushed for 1m is read\n"}},
+		{"    queue_size: 1\n    verify_interval: 1m\n", []string{"1 value of each kept until then; what was not pushed for 1m is read\n", "1 value or 1000 events of each kept until then; what was not pushed for 1m is read\n"}},
 	} {
 		got := cnc(c.keys)
 		for _, want := range c.want {
@@ -307,6 +307,10 @@ func TestPlanOfSubscriptions(t *testing.T) {
 				t.Errorf("%s: %s\nwant %s", c.keys, got, want)
 			}
 		}
+	}
+	events := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    backfill: history\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: i=2253, type: event}]}]\n")
+	if want := "\n      subscribe to 1 item: published every 500ms if the server can, 1000 events of each kept until then; events are in no history, and those of an outage are lost\n"; !strings.Contains(events, want) {
+		t.Errorf("events alone: %s\nwant %s", events, want)
 	}
 	polled := func(mode string) string {
 		return plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    mode: "+mode+"\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: 'ns=2;s=a'}]}]\n")

@@ -75,8 +75,15 @@ func (d *driver) Requests(ref drivers.Ref) int {
 
 // subscribes says in words what the subscription of a group is asked to be.
 func (d *driver) subscribes(g *group) string {
-	text := fmt.Sprintf("subscribe to %s: sampled every %s, published every %s if the server can, %s of each kept until then",
-		telemetry.Count(len(g.asked()), "item"), telemetry.Short(g.interval), telemetry.Short(termsFor(g.interval, d.set.quiet).publish), telemetry.Count(d.set.queue, "value"))
+	items, events := len(g.asked()), g.eventTags()
+	text := "subscribe to " + telemetry.Count(items, "item") + ": "
+	if events < items {
+		text += "sampled every " + telemetry.Short(g.interval) + ", "
+	}
+	text += fmt.Sprintf("published every %s if the server can, %s kept until then", telemetry.Short(termsFor(g.interval, d.set.quiet).publish), d.kept(items-events, events))
+	if events > 0 && d.set.backfill {
+		text += "; events are in no history, and those of an outage are lost"
+	}
 	if n := len(g.bands()); n > 0 {
 		text += "; the server keeps small changes of " + telemetry.Count(n, "tag")
 	}
@@ -84,6 +91,28 @@ func (d *driver) subscribes(g *group) string {
 		text += fmt.Sprintf("; what was not pushed for %s is read", telemetry.Short(d.set.verify))
 	}
 	return text
+}
+
+// eventTags returns how many tags of the group take events.
+func (g *group) eventTags() (n int) {
+	for i := range g.tags {
+		if g.tags[i].event != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// kept says how much the server is asked to keep of so many items of values and of events.
+func (d *driver) kept(values, events int) string {
+	ofValues, ofEvents := telemetry.Count(d.set.queue, "value"), telemetry.Count(eventQueue, "event")
+	switch {
+	case events == 0:
+		return ofValues + " of each"
+	case values == 0:
+		return ofEvents + " of each"
+	}
+	return ofValues + " or " + ofEvents + " of each"
 }
 
 // reads returns a line for each Read request of a poll.

@@ -370,7 +370,6 @@ func TestRefusedHistoryIsWarnedOfOnce(t *testing.T) {
 	})
 }
 
-<<<<<<< HEAD
 // TestBackfillBehindWhatWasRead: an outage behind one whose history has been read, but not yet been done with, is read, too.
 func TestBackfillBehindWhatWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -387,7 +386,8 @@ func TestBackfillBehindWhatWasRead(t *testing.T) {
 			t.Errorf("it will not be read: %+v", p.fills.list)
 		}
 	})
-=======
+}
+
 // eventful is a keeping device whose first tags take events.
 type eventful struct {
 	*keeping
@@ -426,5 +426,4 @@ func TestEventsHaveNoHistory(t *testing.T) {
 			}
 		})
 	}
->>>>>>> y-e2
 }
