@@ -52,10 +52,11 @@ func (f *eventField) name() string {
 	return f.path
 }
 
-// lackings are statuses in place of fields that an event does not have, or not now (OPC 10000-9, 5.5.2: that of a disabled condition).
-var lackings = map[ua.StatusCode]bool{
-	ua.StatusBadNoMatch: true, ua.StatusBadNotFound: true, ua.StatusBadNotSupported: true, ua.StatusBadNotImplemented: true, ua.StatusBadNoData: true, ua.StatusBadNodeIDUnknown: true,
-	ua.StatusBadNodeIDInvalid: true, ua.StatusBadAttributeIDInvalid: true, ua.StatusBadTypeDefinitionInvalid: true, ua.StatusBadBrowseNameInvalid: true, ua.StatusBadConditionDisabled: true,
+// withheld are the statuses in place of a field that the event has. Any other says that it has none, or not now, such as the state of a limit that is not exceeded
+// (BadStateNotActive) or those of a disabled condition (OPC 10000-9, 5.5.2).
+var withheld = map[ua.StatusCode]bool{
+	ua.StatusBadUserAccessDenied: true, ua.StatusBadSecurityModeInsufficient: true, ua.StatusBadNotReadable: true, ua.StatusBadEncodingError: true,
+	ua.StatusBadEncodingLimitsExceeded: true, ua.StatusBadOutOfMemory: true,
 }
 
 // fieldOf returns the value of a field, a variant that wire.Reader has passed over; none where there is none, and what is wrong where the server has one and it is not to be had. Its
@@ -68,7 +69,7 @@ func fieldOf(field int, variant []byte, names []string) (v telemetry.Value, wron
 	case kind&wire.MaskType == wire.TypeNull:
 		return v, ""
 	case kind == wire.TypeStatusCode: // OPC 10000-4, 7.22.3: why it cannot be had
-		if status := ua.StatusCode(r.U32()); status>>31 != 0 && !lackings[status&0xFFFF0000] {
+		if status := ua.StatusCode(r.U32()); withheld[status&0xFFFF0000] {
 			return v, statusText(status)
 		}
 		return v, ""

@@ -37,7 +37,7 @@ func TestPartsOfEvents(t *testing.T) {
 		{map[string]any{"Severity": "high", "Message": 1.5}, "Severity is left out: the server sends it in another type than it has; Message is left out: ", []string{`"active":true`}},
 		{map[string]any{"Severity": []uint16{1}, "": "ns=2;s=x"}, "Severity is left out: the server sends it in another type than it has; the id of the condition is left out: ", []string{`"active":true`}},
 		{map[string]any{"Time": "noon"}, "Time is left out: ", []string{`"severity":500`}},
-		{map[string]any{"Comment": ua.StatusBadUserAccessDenied, "Message": ua.StatusBadConditionDisabled}, "Comment is left out: BadUserAccessDenied: ", []string{`"severity":500`}},
+		{map[string]any{"Comment": ua.StatusBadUserAccessDenied, "Message": ua.StatusBadConditionDisabled, "LimitState/CurrentState": ua.StatusBadStateNotActive}, "Comment is left out: BadUserAccessDenied: ", []string{`"severity":500`}},
 		{map[string]any{"Message": ua.NewExtensionObject(&ua.Range{})}, "Message is left out: ", []string{`"severity":500`}},
 	} {
 		s.Raise(opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Message: "m", Severity: 500, Active: true, Odd: c.odd})
@@ -55,7 +55,7 @@ func TestPartsOfEvents(t *testing.T) {
 			want = telemetry.Good
 		}
 		text := r.Value.Text
-		if r.Quality != want || !strings.HasPrefix(r.Reason, c.reason) || len(text) > maxText || !json.Valid([]byte(text)) || !utf8.ValidString(text) || strings.Contains(text, "\ufffd") {
+		if r.Quality != want || !strings.HasPrefix(r.Reason, c.reason) || strings.Contains(r.Reason, "NotActive") || len(text) > maxText || !json.Valid([]byte(text)) || !utf8.ValidString(text) || strings.Contains(text, "\ufffd") {
 			t.Errorf("%s: %v %q, %d bytes: %.200s", c.reason, r.Quality, r.Reason, len(text), text)
 		}
 		for _, part := range c.holds {
