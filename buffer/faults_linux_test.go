@@ -333,11 +333,7 @@ func fillDisk(t *testing.T, path string) {
 // TestReadOnlyDisk makes the file system read-only under a store, as ext4 does with itself after an error, and writable
 // again: the process goes on, says so, and recovers without a restart.
 func TestReadOnlyDisk(t *testing.T) {
-	mnt := t.TempDir()
-	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skipf("needs to mount a small tmpfs: %v", err)
-	}
-	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	mnt := smallDisk(t, "16m")
 	dir := mnt + "/store"
 	b := mustOpen(t, dir, testOptions())
 	s := mustStream(t, b, "press")
@@ -404,11 +400,7 @@ func TestReadOnlyDisk(t *testing.T) {
 
 // TestDiskFullAndFreed fills a small file system beside the store and empties it again.
 func TestDiskFullAndFreed(t *testing.T) {
-	mnt := t.TempDir()
-	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skipf("needs to mount a small tmpfs: %v", err)
-	}
-	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	mnt := smallDisk(t, "16m")
 	o := testOptions()
 	o.SegmentSize = 1 << 20
 	b := mustOpen(t, mnt+"/store", o)

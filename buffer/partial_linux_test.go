@@ -11,30 +11,13 @@ import (
 // TestDiskFullGivesLittle: others fill the disk while the backlog is one segment, the one being written. Its oldest records
 // go, as few as do, and the rest is there, also after a crash.
 func TestDiskFullGivesLittle(t *testing.T) {
-	mnt := t.TempDir()
-	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skipf("needs to mount a small tmpfs: %v", err)
-	}
-	defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+	mnt := smallDisk(t, "16m")
 	o := testOptions()
 	o.SegmentSize = 8 << 20
 	b := mustOpen(t, mnt+"/store", o)
 	s := mustStream(t, b, "press")
 	records := map[uint64]string{}
-	feed := func(n int) {
-		for range n {
-			p := make([]byte, 1000)
-			for j := range p {
-				p[j] = byte(rand.Uint32())
-			}
-			s.Count(1, 0)
-			seq, err := b.Append(s, p, 1, int64(len(records)+1))
-			if err != nil {
-				t.Fatal(err)
-			}
-			records[seq] = string(p)
-		}
-	}
+	feed := func(n int) { feedNoted(t, b, s, records, n) }
 	for range 80 {
 		feed(50)
 		commitNow(t, b)
@@ -83,30 +66,13 @@ func TestDiskFullGivesLittle(t *testing.T) {
 // given up in parts, too.
 func TestTinyDiskGivesLittle(t *testing.T) {
 	for _, backlog := range []int{700, 1500} {
-		mnt := t.TempDir()
-		if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=3m"); err != nil {
-			t.Skipf("needs to mount a small tmpfs: %v", err)
-		}
-		defer func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) }()
+		mnt := smallDisk(t, "3m")
 		o := testOptions()
 		o.SegmentSize, o.TailBytes = 32<<20, 256<<10
 		b := mustOpen(t, mnt+"/store", o)
 		s := mustStream(t, b, "press")
 		records := map[uint64]string{}
-		feed := func(n int) {
-			for range n {
-				p := make([]byte, 1000)
-				for j := range p {
-					p[j] = byte(rand.Uint32())
-				}
-				s.Count(1, 0)
-				seq, err := b.Append(s, p, 1, int64(len(records)+1))
-				if err != nil {
-					t.Fatal(err)
-				}
-				records[seq] = string(p)
-			}
-		}
+		feed := func(n int) { feedNoted(t, b, s, records, n) }
 		for range backlog / 50 {
 			feed(50)
 			commitNow(t, b)
@@ -124,6 +90,35 @@ func TestTinyDiskGivesLittle(t *testing.T) {
 		if told, _ := takeFrom(t, b, records); told != lost || uint64(len(records)) != lost {
 			t.Errorf("%d of %d records did not come, gap records tell of %d, %d were given up", len(records), total, told, lost)
 		}
+	}
+}
+
+// smallDisk mounts a file system in memory of so many bytes. It needs root; INTEROP=required makes the lack of it a failure.
+func smallDisk(t *testing.T, size string) (mnt string) {
+	t.Helper()
+	mnt = t.TempDir()
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size="+size); err != nil {
+		if os.Getenv("INTEROP") == "required" {
+			t.Fatalf("mount a small tmpfs: %v", err)
+		}
+		t.Skipf("needs to mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	return mnt
+}
+
+// feedNoted appends records of 1,000 bytes that do not compress, and notes them.
+func feedNoted(t *testing.T, b *Buffer, s *Stream, records map[uint64]string, n int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, uint64(len(records))))
+	for range n {
+		p := randomBytes(rng, 1000)
+		s.Count(1, 0)
+		seq, err := b.Append(s, p, 1, int64(len(records)+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		records[seq] = string(p)
 	}
 }
 

@@ -58,6 +58,14 @@ type DestinationStats struct {
 // Keeps reports whether the store keeps anything for the destination: one that is not in use and keeps nothing takes no place.
 func (d *DestinationStats) Keeps() bool { return d.Backlog > 0 || d.Quarantined > 0 || d.Untold > 0 }
 
+// Waiting is how many records wait for that destination which has most.
+func (s *Stats) Waiting() (n uint64) {
+	for i := range s.Destinations {
+		n = max(n, s.Destinations[i].Backlog)
+	}
+	return n
+}
+
 // Stats returns the state of the buffer.
 func (b *Buffer) Stats() Stats {
 	b.mu.Lock()

@@ -33,7 +33,7 @@ func (g *Gateway) needsRestart(old, cfg *config.Config) error {
 
 // restartCosts says what becomes of what the store keeps when the gateway is started again with cfg.
 func restartCosts(old, cfg *config.Config, st *buffer.Stats) (costs []string) {
-	waiting := mostWaiting(st)
+	waiting := st.Waiting()
 	was, will := &old.Buffer, &cfg.Buffer
 	moved := !samePlace(was.Path, will.Path)
 	if moved {
@@ -69,14 +69,6 @@ func moving(from, to string) string {
 		return fmt.Sprintf("%q has a store already, so let this one be drained first", to)
 	}
 	return fmt.Sprintf("stop the gateway, move all that is in the directory into %q and start it, or let it be drained first", to)
-}
-
-// mostWaiting is how many records wait for that destination which has most.
-func mostWaiting(st *buffer.Stats) (n uint64) {
-	for i := range st.Destinations {
-		n = max(n, st.Destinations[i].Backlog)
-	}
-	return n
 }
 
 // hasStore reports whether a store is in a directory.
@@ -170,7 +162,7 @@ func (g *Gateway) tellBeside(ctx context.Context, dirs []string, path string) {
 		}
 		st := s.Stats()
 		s.Close()
-		if n := mostWaiting(&st); n > 0 {
+		if n := st.Waiting(); n > 0 {
 			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, set it back and restart until that is delivered, then change it",
 				"here", path, "there", dir, "records_waiting", n)
 		}

@@ -143,11 +143,7 @@ func (p *planWriter) beside(cfg *config.Config) {
 		if err != nil || st.Running && st.Gateway != cfg.Gateway || st.Holder != "" {
 			continue
 		}
-		waiting := uint64(0)
-		for i := range st.Stats.Destinations {
-			waiting = max(waiting, st.Stats.Destinations[i].Backlog)
-		}
-		if waiting > 0 {
+		if waiting := st.Stats.Waiting(); waiting > 0 {
 			p.warnings = append(p.warnings, fmt.Sprintf("%q has no store yet, and the one in %q keeps %s; if buffer.path was changed, nothing sends what waits there: stop the gateway and move the directory there (all that is in it, if there is one already), or let it be drained first",
 				cfg.Buffer.Path, dir, web.Count(waiting, "record")))
 		}

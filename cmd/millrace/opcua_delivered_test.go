@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -118,16 +117,8 @@ func TestEventsAreDelivered(t *testing.T) {
 	s.AddVariable("beat", func() any { return beats.Add(1) / 10 })
 	s.AddNotifier("press")
 	d := &delivery{had: map[string]bool{}}
-	broker := brokersim.New(brokersim.Options{OnPublish: d.take})
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
+	broker, file, dir, stop := delivering(t, d.take, fmt.Sprintf(pressConfig, s.Endpoint()))
 	defer broker.Stop()
-	dir := filepath.Join(t.TempDir(), "data")
-	file := filepath.Join(t.TempDir(), "millrace.yaml")
-	text, _, _ := strings.Cut(fmt.Sprintf(runningConfig, dir, broker.Addr(), ""), "devices:\n")
-	writeFile(t, file, text+fmt.Sprintf(pressConfig, s.Endpoint()))
-	stop := runningOn(t, file, dir)
 	d.wait(t, func() bool { return d.begun == 1 && d.bad > 0 && d.values > 0 })
 	var want []string
 	raise := func() {

@@ -65,6 +65,20 @@ func told(t *testing.T, want string, args ...string) {
 	}
 }
 
+// delivering runs a gateway with these devices, and a broker that hands on what it is sent.
+func delivering(t *testing.T, take func(brokersim.Message), devices string) (broker *brokersim.Broker, file, dir string, stop func()) {
+	t.Helper()
+	broker = brokersim.New(brokersim.Options{OnPublish: take})
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(t.TempDir(), "data")
+	file = filepath.Join(t.TempDir(), "millrace.yaml")
+	text, _, _ := strings.Cut(fmt.Sprintf(runningConfig, dir, broker.Addr(), ""), "devices:\n")
+	writeFile(t, file, text+devices)
+	return broker, file, dir, runningOn(t, file, dir)
+}
+
 // TestGapOfARule: a device that had no tags until its rule selected some has missed nothing; when it selects others, the gap says so.
 func TestGapOfARule(t *testing.T) {
 	s := toolServerWith(t, opcuasim.Options{Namespaces: []string{"urn:a"}})
@@ -72,22 +86,14 @@ func TestGapOfARule(t *testing.T) {
 	add("Speed")
 	var mu sync.Mutex
 	gaps := ""
-	broker := brokersim.New(brokersim.Options{OnPublish: func(m brokersim.Message) {
+	broker, file, _, stop := delivering(t, func(m brokersim.Message) {
 		if strings.Contains(m.Topic, "/_gap") {
 			mu.Lock()
 			defer mu.Unlock()
 			gaps += string(m.Payload) + "\n"
 		}
-	}})
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
+	}, fmt.Sprintf(ruledConfig, s.Endpoint()))
 	defer broker.Stop()
-	dir := filepath.Join(t.TempDir(), "data")
-	file := filepath.Join(t.TempDir(), "millrace.yaml")
-	text, _, _ := strings.Cut(fmt.Sprintf(runningConfig, dir, broker.Addr(), ""), "devices:\n")
-	writeFile(t, file, text+fmt.Sprintf(ruledConfig, s.Endpoint()))
-	stop := runningOn(t, file, dir)
 	until(t, "1.5", "values", "cnc-1", "--config", file)
 	said := func() string {
 		mu.Lock()

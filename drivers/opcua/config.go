@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -351,7 +350,7 @@ func (g *group) parseSilence(o map[string]string, fail func(field, what, mend st
 
 // onlyEvents reports a group that has tags of events and can have no others.
 func (g *group) onlyEvents() bool {
-	return g.rule == nil && len(g.tags) > 0 && !slices.ContainsFunc(g.tags, func(t tag) bool { return t.event == nil })
+	return g.rule == nil && len(g.tags) > 0 && len(g.eventTags()) == len(g.tags)
 }
 
 func (s *settings) parseSecurity(o map[string]string, fail func(field, what, mend string)) {

@@ -75,9 +75,12 @@ func parseEvent(from *telemetry.Tag, fail func(field, what, mend string)) *event
 }
 
 // Events returns the tags of the group that are of events: see drivers.Eventful.
-func (d *driver) Events(ref drivers.Ref) (tags []int) {
-	for i, t := range d.groups[ref.Device][ref.Group].tags {
-		if t.event != nil {
+func (d *driver) Events(ref drivers.Ref) []int { return d.groups[ref.Device][ref.Group].eventTags() }
+
+// eventTags returns the tags that are of events.
+func (g *group) eventTags() (tags []int) {
+	for i := range g.tags {
+		if g.tags[i].event != nil {
 			tags = append(tags, i)
 		}
 	}
@@ -86,16 +89,11 @@ func (d *driver) Events(ref drivers.Ref) (tags []int) {
 
 // checkEvents looks at what is wrong with the tags of events together.
 func (g *group) checkEvents(m mode, device, index int) (errs []error) {
-	n := 0
-	for i := range g.tags {
-		if g.tags[i].event == nil {
-			continue
-		}
-		n++
+	for n, i := range g.eventTags() {
 		switch {
 		case m == modeRead:
 			errs = append(errs, &drivers.ConfigError{Device: device, Group: index, Tag: i, Field: "type", What: "events come by subscription only, and the device's mode is read", Mend: "remove mode: read, or the tag"})
-		case n == maxEventTags+1:
+		case n == maxEventTags:
 			errs = append(errs, &drivers.ConfigError{Device: device, Group: index, Tag: i, Field: "type", What: fmt.Sprintf("the group has more than %d tags of events", maxEventTags), Mend: "put them into another group"})
 		}
 	}

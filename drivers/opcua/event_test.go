@@ -13,6 +13,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"millrace/drivers"
+	"millrace/drivers/opcua/opcuasim"
 	"millrace/drivers/telemetry"
 )
 
@@ -20,6 +21,15 @@ import (
 func eventTag(c drivers.Connection, n int, options map[string]string) {
 	t := &c.Devices[0].Groups[0].Tags[n]
 	t.Type, t.Options = eventType, options
+}
+
+// ofPress is a device with one tag, of the events of the simulated server's notifier press.
+func ofPress(s *opcuasim.Server) drivers.Connection {
+	s.AddNotifier("press")
+	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
+	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+	eventTag(c, 0, nil)
+	return c
 }
 
 // told returns the events that are pushed until enough says so.

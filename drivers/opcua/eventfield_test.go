@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/gopcua/opcua/id"
@@ -18,11 +17,7 @@ import (
 // TestPartsOfEvents: an event of which something is not told says so, and tells the rest.
 func TestPartsOfEvents(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
-	s.AddNotifier("press")
-	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
-	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-	eventTag(c, 0, nil)
-	_, pushes := subscribed(t, c)
+	_, pushes := subscribed(t, ofPress(s))
 	long := strings.Repeat("ü", 35000)
 	for _, c := range []struct {
 		odd    map[string]any

@@ -75,7 +75,7 @@ func (d *driver) Requests(ref drivers.Ref) int {
 
 // subscribes says in words what the subscription of a group is asked to be.
 func (d *driver) subscribes(g *group) string {
-	items, events := len(g.asked()), g.eventTags()
+	items, events := len(g.asked()), len(g.eventTags())
 	text := "subscribe to " + telemetry.Count(items, "item") + ": "
 	if events < items {
 		text += "sampled every " + telemetry.Short(g.interval) + ", "
@@ -91,16 +91,6 @@ func (d *driver) subscribes(g *group) string {
 		text += fmt.Sprintf("; what was not pushed for %s is read", telemetry.Short(d.set.verify))
 	}
 	return text
-}
-
-// eventTags returns how many tags of the group take events.
-func (g *group) eventTags() (n int) {
-	for i := range g.tags {
-		if g.tags[i].event != nil {
-			n++
-		}
-	}
-	return n
 }
 
 // kept says how much the server is asked to keep of so many items of values and of events.

@@ -19,11 +19,7 @@ import (
 // TestRefusedRefresh: that a server does not tell which conditions stand is said once, and at the tag.
 func TestRefusedRefresh(t *testing.T) {
 	s := start(t, opcuasim.Options{RefuseRefresh: uint32(ua.StatusBadMethodInvalid)}, 1)
-	s.AddNotifier("press")
-	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
-	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-	eventTag(c, 0, nil)
-	d, pushes := subscribed(t, c)
+	d, pushes := subscribed(t, ofPress(s))
 	const words = "the server does not tell which conditions stand (ConditionRefresh: BadMethodInvalid: "
 	p := next(t, pushes, func(p *drivers.Push) bool { return p.Note != "" || len(p.Readings) > 0 })
 	if !strings.HasPrefix(p.Note, words) || len(p.Readings) != 1 || !strings.Contains(p.Readings[0].Value.Text, `{"subscribed":true,"note":"`+words) {
@@ -217,11 +213,7 @@ func TestLiveBetweenMarks(t *testing.T) {
 // TestTimesOfEvents: what is no time of a value is none of an event either.
 func TestTimesOfEvents(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
-	s.AddNotifier("press")
-	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
-	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-	eventTag(c, 0, nil)
-	_, pushes := subscribed(t, c)
+	_, pushes := subscribed(t, ofPress(s))
 	day := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	for message, at := range map[string]any{"1601": time.Time{}, "1970": time.Unix(0, 0), "null": nil, "day": day} {
 		s.Raise(opcuasim.Event{Node: "press", Message: message, Severity: 500, Odd: map[string]any{"Time": at}})

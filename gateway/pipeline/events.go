@@ -15,14 +15,11 @@ type events struct {
 
 // newEvents returns nil when no tag of the schema is of events.
 func newEvents(s *record.Schema) *events {
-	if !slices.Contains(s.Data, telemetry.EventType) {
+	of := s.Events()
+	if of == nil {
 		return nil
 	}
-	e := &events{of: make([]bool, len(s.Data))}
-	for i, t := range s.Data {
-		e.of[i] = t == telemetry.EventType
-	}
-	return e
+	return &events{of: of}
 }
 
 // reports returns the reports with those of events marked, nil = always.

@@ -37,7 +37,6 @@ type fill struct {
 	live      int64         // the latest source time of the first values that were pushed afterwards
 	span      time.Duration
 	readings  int
-	events    int   // tags that take events, which no history has
 	refused   error // the first
 }
 
@@ -255,7 +254,7 @@ func (p *Poller) past(ctx context.Context, f *fill) (wanted bool, err, full erro
 			return err
 		}
 		f.place(least, most)
-		if f.events = p.events(f.group); f.events == f.group.tags {
+		if f.group.events == f.group.tags {
 			f.left = f.end
 			return nil
 		}
@@ -276,23 +275,15 @@ func (p *Poller) past(ctx context.Context, f *fill) (wanted bool, err, full erro
 	return wanted, err, full
 }
 
-// events returns how many tags of a group take events.
-func (p *Poller) events(g *group) int {
-	if d, ok := p.driver.(drivers.Eventful); ok {
-		return len(d.Events(g.ref))
-	}
-	return 0
-}
-
 // filled says what came of it, a warning once for the same refusal. A moment without anything in it is not worth a line.
 func (p *Poller) filled(f *fill) {
 	if f.readings == 0 && f.to.Sub(f.from) < time.Second {
 		return
 	}
-	if f.events > 0 && p.refusals.changed(f.group.device.name, f.group.name+eventsKey, "events") {
+	if f.group.events > 0 && p.refusals.changed(f.group.device.name, f.group.name+eventsKey, "events") {
 		p.log.Info("events are not in the history that is asked for; those of a time when the device could not be heard are lost", "device", f.group.device.name, "group", f.group.name)
 	}
-	if f.events == f.group.tags {
+	if f.group.events == f.group.tags {
 		return
 	}
 	log := p.log.With("device", f.group.device.name, "group", f.group.name, "from", f.from.UTC().Format(time.RFC3339), "to", f.to.UTC().Format(time.RFC3339), "readings", f.readings)

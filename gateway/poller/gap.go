@@ -164,15 +164,15 @@ func (p *Poller) settle(device int, now time.Time) {
 
 // settleAll ends the outages that have had their time.
 func (p *Poller) settleAll(now time.Time) {
-	for i := range p.devices {
+	for _, i := range p.pushers {
 		p.settle(i, now)
 	}
 }
 
 // wakeSettle returns when the next outage has had its time, zero for never.
 func (p *Poller) wakeSettle() (next time.Time) {
-	for _, d := range p.devices {
-		next = earlier(next, d.outage.until)
+	for _, i := range p.pushers {
+		next = earlier(next, p.devices[i].outage.until)
 	}
 	return next
 }

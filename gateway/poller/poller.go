@@ -106,6 +106,9 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 			g := &c.Devices[i].Groups[j]
 			p.groups = append(p.groups, &group{ref: drivers.Ref{Device: i, Group: j}, device: dev, name: g.Name,
 				tags: len(g.Tags), interval: g.Interval, sink: o.Sinks[i][j], pushes: pushes(d, drivers.Ref{Device: i, Group: j})})
+			if e, ok := d.(drivers.Eventful); ok {
+				p.groups[len(p.groups)-1].events = len(e.Events(drivers.Ref{Device: i, Group: j}))
+			}
 			if o.Beats != nil {
 				p.groups[len(p.groups)-1].beat = o.Beats[i][j]
 			}

@@ -15,6 +15,7 @@ type group struct {
 	ref      drivers.Ref
 	device   *device
 	tags     int
+	events   int // of the tags, those that take events, which no history has
 	interval time.Duration
 	name     string
 	sink     Sink

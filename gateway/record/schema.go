@@ -89,6 +89,18 @@ func (s *Schema) DataType(tag int) telemetry.DataType {
 	return s.Data[tag]
 }
 
+// Events says of each tag whether it is of events; nil when none is.
+func (s *Schema) Events() []bool {
+	if !slices.Contains(s.Data, telemetry.EventType) {
+		return nil
+	}
+	of := make([]bool, len(s.Data))
+	for i, t := range s.Data {
+		of[i] = t == telemetry.EventType
+	}
+	return of
+}
+
 // Bounds of a stored schema; a larger one is refused as damaged.
 const (
 	MaxTags   = 1 << 17 // tags in one group

@@ -10,24 +10,11 @@ import (
 
 	"millrace/drivers/telemetry"
 	"millrace/gateway/format"
-	"millrace/gateway/record"
 )
 
 // A record of events has a message of its own kind: what happened, in order, rather than the value of each tag.
 
 const notAnEvent = "not an event"
-
-// eventTags returns which tags of a schema are of events, nil = none.
-func eventTags(s *record.Schema) []bool {
-	if !slices.Contains(s.Data, telemetry.EventType) {
-		return nil
-	}
-	of := make([]bool, len(s.Tags))
-	for i := range of {
-		of[i] = s.DataType(i) == telemetry.EventType
-	}
-	return of
-}
 
 // ofEvents reports whether all readings are of tags of events. The pipeline mixes them with no others; should there be such a record, its events are
 // texts among the values.

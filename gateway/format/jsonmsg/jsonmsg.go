@@ -168,7 +168,7 @@ func newStream(o *Options, s *record.Schema, scratch *scratch) (*stream, error) 
 		e.ends = append(e.ends, uint32(len(e.keys)))
 	}
 	e.keys = slices.Clip(e.keys)
-	e.events = eventTags(s)
+	e.events = s.Events()
 	return e, nil
 }
 
