@@ -118,7 +118,7 @@ func (d *driver) dataTypes(ctx context.Context, g *group, names []string, seen m
 // typeName returns what the answer says that a node's data type is.
 func typeName(v *wire.DataValue, names []string, seen map[string]string) string {
 	switch status := ua.StatusCode(v.Status); {
-	case status == ua.StatusBadNodeIDUnknown || status == ua.StatusBadNodeIDInvalid:
+	case noSuchNode(status):
 		return noNode
 	case status>>31 != 0:
 		return untyped

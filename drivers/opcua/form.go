@@ -25,7 +25,7 @@ func (d *driver) formOf(ctx context.Context, node []byte, want wanted) (form, er
 		return form{}, r.Err
 	}
 	status := ua.StatusCode(datatype.Status)
-	if status == ua.StatusBadNodeIDUnknown || status == ua.StatusBadNodeIDInvalid || value.Status == uint32(ua.StatusBadAttributeIDInvalid) {
+	if noSuchNode(status) || value.Status == uint32(ua.StatusBadAttributeIDInvalid) {
 		return form{}, refusal(value.Status)
 	}
 	now := formIn(value.Variant)

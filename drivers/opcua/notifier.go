@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -77,22 +78,27 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 		switch a := m.group.tags[tag].event.kind; {
 		case r.Err != nil:
 			return nil, nil
-		case known && class != uint32(ua.NodeClassObject) && class != uint32(ua.NodeClassView):
+		case known == ua.StatusOK && class != uint32(ua.NodeClassObject) && class != uint32(ua.NodeClassView):
 			*why = fmt.Sprintf("the node is of the class %s, and only objects and views tell events; use the address of the object that it belongs to, or i=2253, the server", className(class))
-		case says && notifier&1 == 0:
+		case says == ua.StatusOK && notifier&1 == 0:
 			*why = "the node tells no events (its EventNotifier says so); use the address of an object that does, such as i=2253, the server"
-		case a != nil && typed && kind != uint32(ua.NodeClassObjectType):
+		case a != nil && typed == ua.StatusOK && kind != uint32(ua.NodeClassObjectType):
 			*why = fmt.Sprintf("event_type %q is of the class %s, and no type of events; use the node id of one, such as i=2915 (alarms) or i=2782 (conditions)", clip(a.String()), className(kind))
+		case a != nil && (a.ns > 0 || a.uri != "") && noSuchNode(typed): // some servers leave OPC UA's own types out
+			*why = fmt.Sprintf("event_type %q: the server has no such node; %s", clip(a.String()), readMends[typed])
 		}
 	}
 	return wrong, nil
 }
 
-// small takes a value that is a small number, if the server has it.
-func (r *reader) small() (n uint32, ok bool) {
+// small takes a value that is a small number, or says why there is none.
+func (r *reader) small() (n uint32, status ua.StatusCode) {
 	v := r.DataValue(0)
-	if r.Err != nil || v.Status>>31 != 0 || len(v.Variant) < 2 {
-		return 0, false
+	if r.Err != nil || v.Status>>31 != 0 {
+		return 0, cmp.Or(ua.StatusCode(v.Status), ua.StatusBadDecodingError)
+	}
+	if len(v.Variant) < 2 {
+		return 0, ua.StatusBadNoData
 	}
 	of := newReader(v.Variant[1:])
 	switch v.Variant[0] {
@@ -101,9 +107,12 @@ func (r *reader) small() (n uint32, ok bool) {
 	case wire.TypeInt32, wire.TypeUInt32: // enumerations too
 		n = of.U32()
 	default:
-		return 0, false
+		return 0, ua.StatusBadTypeMismatch
 	}
-	return n, of.Err == nil
+	if of.Err != nil {
+		return 0, ua.StatusBadDecodingError
+	}
+	return n, ua.StatusOK
 }
 
 // className is the name of a NodeClass (OPC 10000-3, 8.29).

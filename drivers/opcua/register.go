@@ -107,7 +107,7 @@ func (p *plan) ask(tag int) []byte {
 
 // handled takes the status of a node that was read. One that the server does not know by its handle is read by its own id from the next poll on.
 func (p *plan) handled(tag int, status ua.StatusCode) {
-	if h := &p.handles; h.asks != nil && len(h.asks[tag]) > 0 && (status == ua.StatusBadNodeIDUnknown || status == ua.StatusBadNodeIDInvalid) {
+	if h := &p.handles; h.asks != nil && len(h.asks[tag]) > 0 && noSuchNode(status) {
 		h.asks[tag], h.stale = []byte{}, true
 	}
 }

@@ -15,8 +15,7 @@ import (
 
 // gone reports whether a pushed status says that the node of the item is no more.
 func gone(status uint32) bool {
-	code := ua.StatusCode(status & 0xFFFF0000)
-	return code == ua.StatusBadNodeIDUnknown || code == ua.StatusBadNodeIDInvalid
+	return noSuchNode(ua.StatusCode(status & 0xFFFF0000))
 }
 
 // lives takes the status of a pushed value, and reports whether it is news: an item made anew for a node that is still gone may say so again.

@@ -23,6 +23,11 @@ func qualityOf(code ua.StatusCode) telemetry.Quality {
 	return telemetry.Bad
 }
 
+// noSuchNode reports whether a status code says that the server has no node of that id.
+func noSuchNode(code ua.StatusCode) bool {
+	return code == ua.StatusBadNodeIDUnknown || code == ua.StatusBadNodeIDInvalid
+}
+
 // maxStatusTexts bounds the cache of reasons; a server that sends more different codes costs allocations.
 const maxStatusTexts = 256
 
