@@ -30,6 +30,7 @@ type plant struct {
 	made  map[string]int // drivers, by first device
 	open  map[string]int // connections, by device: two at once are a mistake
 	reads map[string]int // by device
+	given map[string]int // reads that were answered, by device
 	twice []string       // devices that were polled over two connections at once
 	slow  time.Duration  // each read
 	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
@@ -44,7 +45,7 @@ type plant struct {
 }
 
 func newPlant() *plant {
-	return &plant{made: map[string]int{}, open: map[string]int{}, reads: map[string]int{}}
+	return &plant{made: map[string]int{}, open: map[string]int{}, reads: map[string]int{}, given: map[string]int{}}
 }
 
 func (p *plant) protocols() []drivers.Protocol {
@@ -136,6 +137,9 @@ func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Readi
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	p.mu.Lock()
+	p.given[d.Name]++
+	p.mu.Unlock()
 	for i := range d.Groups[r.Group].Tags {
 		if d.Groups[r.Group].Options["browse"] != "" && !p.has(d.Groups[r.Group].Tags[i].Address) {
 			dst = append(dst, telemetry.BadReading(i, 0, "no such node"))

@@ -30,7 +30,7 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	if err != nil {
 		return nil, err
 	}
-	dialer, err := newDialer(d)
+	dialer, err := g.o.dialer(d)
 	if err != nil {
 		return nil, err
 	}

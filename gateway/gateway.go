@@ -14,6 +14,7 @@ import (
 	"millrace/buffer"
 	"millrace/gateway/command"
 	"millrace/gateway/config"
+	"millrace/gateway/link"
 	"millrace/gateway/poller"
 	"millrace/gateway/values"
 )
@@ -27,6 +28,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// SetLogLevel puts another log.level into force; nil = it needs a restart.
 	SetLogLevel func(level string)
+
+	dialer func(*config.Destination) (link.Dialer, error) // of tests; nil = newDialer
 }
 
 // Gateway is one running instance. Run may be called once.
@@ -69,6 +72,9 @@ type Gateway struct {
 // broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
 // to do; the store is closed again then.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
+	if o.dialer == nil {
+		o.dialer = newDialer
+	}
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {

@@ -105,7 +105,12 @@ func TestEvents(t *testing.T) {
 
 // TestEventsOfAnotherMachine: what is told where a namespace index has come to mean another namespace is uncertain, as values are.
 func TestEventsOfAnotherMachine(t *testing.T) {
-	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:more"}}, 1)
+	s := start(t, opcuasim.Options{Namespaces: []string{machineURI, "urn:more"}, Attribute: func(node string, a ua.AttributeID) any {
+		if node == "ns=3;i=1" && a == ua.AttributeIDNodeClass {
+			return int32(ua.NodeClassObjectType)
+		}
+		return nil
+	}}, 1)
 	s.AddNotifier("press")
 	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253", "i=2253")
 	c.Devices[0].Options["namespaces"] = "2=urn:was 3=urn:gone"
