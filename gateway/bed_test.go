@@ -30,7 +30,6 @@ type plant struct {
 	made  map[string]int // drivers, by first device
 	open  map[string]int // connections, by device: two at once are a mistake
 	reads map[string]int // by device
-	given map[string]int // reads that were answered, by device
 	twice []string       // devices that were polled over two connections at once
 	slow  time.Duration  // each read
 	busy  chan struct{}  // signalled at the beginning of a read, if it is not nil
@@ -41,11 +40,13 @@ type plant struct {
 	most   int  // tags of a rule; 0 = 5
 	moved  bool // devices are not what they were, until that is accepted
 
-	silent func(device string) bool // which give no answer, after a while, if it is not nil; mu is held
+	silent   func(device string) bool       // which give no answer, after a while, if it is not nil; mu is held
+	answered func(device string, reads int) // called with each answer, if it is not nil; mu is held
+	text     func() string                  // the value of tags at the address "text"; mu is held
 }
 
 func newPlant() *plant {
-	return &plant{made: map[string]int{}, open: map[string]int{}, reads: map[string]int{}, given: map[string]int{}}
+	return &plant{made: map[string]int{}, open: map[string]int{}, reads: map[string]int{}}
 }
 
 func (p *plant) protocols() []drivers.Protocol {
@@ -137,15 +138,23 @@ func (m *machine) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Readi
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	p.mu.Lock()
-	p.given[d.Name]++
-	p.mu.Unlock()
+	if p.answered != nil {
+		p.mu.Lock()
+		p.answered(d.Name, n)
+		p.mu.Unlock()
+	}
 	for i := range d.Groups[r.Group].Tags {
 		if d.Groups[r.Group].Options["browse"] != "" && !p.has(d.Groups[r.Group].Tags[i].Address) {
 			dst = append(dst, telemetry.BadReading(i, 0, "no such node"))
 			continue
 		}
-		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: telemetry.Int(int64(n)), Time: time.Now().UnixMicro()})
+		value := telemetry.Int(int64(n))
+		if d.Groups[r.Group].Tags[i].Address == "text" {
+			p.mu.Lock()
+			value = telemetry.String(p.text())
+			p.mu.Unlock()
+		}
+		dst = append(dst, telemetry.Reading{Tag: uint32(i), Value: value, Time: time.Now().UnixMicro()})
 	}
 	return dst, nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers"
 	"millrace/gateway/config"
 	"millrace/gateway/link"
 	"millrace/gateway/web"
@@ -28,6 +29,7 @@ type bubble struct {
 	store  string
 	log    bubbleLog
 	silent map[string]bool // the devices that give no answer; plant.mu guards it
+	more   []drivers.Protocol
 	stop   func()
 }
 
@@ -48,7 +50,7 @@ func (b *bubble) write(config string) {
 }
 
 func (b *bubble) load() (*config.Config, error) {
-	return config.Load(b.file, b.plant.protocols(), config.Options{})
+	return config.Load(b.file, append(b.plant.protocols(), b.more...), config.Options{})
 }
 
 // begin starts a gateway with the config as it is written.
@@ -104,7 +106,8 @@ func (b *bubble) end() {
 
 // bubbleBroker takes what it gets and answers 5 ms later.
 type bubbleBroker struct {
-	take func(destination string, m link.Message) // mu is held
+	take     func(destination string, m link.Message) // mu is held
+	promptly bool                                     // what is not answered was not taken
 
 	mu       sync.Mutex
 	away     bool
@@ -175,14 +178,20 @@ func (l *bubbleLink) Send(m link.Message) error {
 	if b.deaf {
 		return nil
 	}
-	b.take(l.dialer.destination, m)
+	if !b.promptly {
+		b.take(l.dialer.destination, m)
+	}
 	if b.mute {
 		return nil
 	}
+	m.Payload = bytes.Clone(m.Payload)
 	time.AfterFunc(5*time.Millisecond, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if l.err == nil {
+			if b.promptly {
+				b.take(l.dialer.destination, m)
+			}
 			l.acks = append(l.acks, link.Ack{N: n, At: time.Now()})
 			l.signal()
 		}
