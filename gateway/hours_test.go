@@ -271,6 +271,10 @@ func (h *hours) settle() {
 
 // judge looks for what was read, has not come, and is in no gap.
 func (h *hours) judge() (read, missing, told int) {
+	h.plant.mu.Lock()
+	defer h.plant.mu.Unlock()
+	h.broker.mu.Lock()
+	defer h.broker.mu.Unlock()
 	for _, odd := range h.odd[:min(len(h.odd), 5)] {
 		h.t.Error(odd)
 	}
@@ -318,7 +322,7 @@ func (h *hours) judge() (read, missing, told int) {
 }
 
 func TestHours(t *testing.T) {
-	seeds, lasts := []uint64{1, 2, 3}, time.Hour
+	seeds, lasts := []uint64{4, 5}, time.Hour
 	if *long {
 		seeds, lasts = make([]uint64, 100), 2*time.Hour
 		for i := range seeds {
