@@ -20,7 +20,7 @@ type source struct {
 	mu   sync.Mutex
 	rng  *rand.Rand
 	n    int
-	last time.Time // when n came about
+	past []telemetry.Reading
 	sub  *subscription
 }
 
@@ -44,10 +44,12 @@ func (s *source) run(ctx context.Context) {
 		s.mu.Unlock()
 		time.Sleep(pause)
 		s.mu.Lock()
-		s.n, s.last = s.n+1, time.Now()
+		s.n++
+		now := time.Now()
 		s.h.plant.mu.Lock()
-		s.h.given[s.device][s.n] = s.last
+		s.h.given[s.device][s.n] = now
 		s.h.plant.mu.Unlock()
+		s.past = append(s.past, telemetry.Reading{Value: telemetry.Int(int64(s.n)), Time: now.UnixMicro()})
 		if s.sub != nil && s.sub.samples {
 			s.sample()
 		}
@@ -58,11 +60,14 @@ func (s *source) run(ctx context.Context) {
 // sample queues the value. mu is held.
 func (s *source) sample() {
 	q := s.sub
+	if len(s.past) == 0 {
+		return
+	}
 	if len(q.queue) == sourceQueue {
 		q.queue = append(q.queue[:0], q.queue[1:]...)
 		q.lost++
 	}
-	q.queue = append(q.queue, telemetry.Reading{Value: telemetry.Int(int64(s.n)), Time: s.last.UnixMicro()})
+	q.queue = append(q.queue, s.past[len(s.past)-1])
 }
 
 func (s *source) silent() bool {
@@ -145,4 +150,36 @@ func (p *pusher) Close() error {
 		p.sub.stop()
 	}
 	return nil
+}
+
+// historian is the driver of a source that keeps all it had.
+type historian struct{ *pusher }
+
+func (p historian) Backfill(context.Context) (bool, time.Duration, time.Duration, error) {
+	return true, 0, 0, nil
+}
+
+// History gives ten values at a time, and takes two seconds for these.
+func (p historian) History(ctx context.Context, _ drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
+	for {
+		time.Sleep(2 * time.Second)
+		if p.s.silent() {
+			return errors.New("it has fallen silent")
+		}
+		p.s.mu.Lock()
+		some, most := []telemetry.Reading(nil), 10
+		for _, r := range p.s.past {
+			if r.Time >= from && r.Time < to && len(some) < most {
+				some = append(some, r)
+			}
+		}
+		p.s.mu.Unlock()
+		if len(some) == 0 {
+			return nil
+		}
+		from = some[len(some)-1].Time + 1
+		if err := errors.Join(ctx.Err(), emit(some)); err != nil {
+			return err
+		}
+	}
 }
