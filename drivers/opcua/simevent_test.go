@@ -220,7 +220,7 @@ func TestTimesOfEvents(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
 	_, pushes := subscribed(t, ofPress(s))
 	day := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
-	for message, at := range map[string]any{"1601": time.Time{}, "1970": time.Unix(0, 0), "null": nil, "day": day} {
+	for message, at := range map[string]any{"1601": time.Time{}, "null": nil, "day": day, "1970": time.Unix(0, 0)} {
 		s.Raise(opcuasim.Event{Node: "press", Message: message, Severity: 500, Odd: map[string]any{"Time": at}})
 	}
 	left := 4
@@ -232,6 +232,10 @@ func TestTimesOfEvents(t *testing.T) {
 				continue
 			case is(`"message":"day"`):
 				if r.Time != day.UnixMicro() || !is(`"time":"2026-11-27T12:00:00Z"`) {
+					t.Errorf("%d: %s", r.Time, r.Value.Text)
+				}
+			case is(`"message":"1970"`): // a clock that was never set: 0 would be none
+				if r.Time != 1 || !is(`"time":"1970-01-01T00:00:00Z"`) {
 					t.Errorf("%d: %s", r.Time, r.Value.Text)
 				}
 			case r.Time != 0 || is(`"time"`) || r.Quality != telemetry.Good:
@@ -246,7 +250,7 @@ func TestTimesOfEvents(t *testing.T) {
 // TestTicksOfEvents: so are the extremes that the library cannot write, by their 100 ns ticks since 1601.
 func TestTicksOfEvents(t *testing.T) {
 	const y9999 = 2650467743990000000
-	for ticks, want := range map[uint64]int64{0: 0, 1: micros(firstTick + 1), y9999: 0, 1<<63 - 1: 0, 1 << 63: 0, y9999 - 10: (lastTick - 10) / 10, 116444736000000010: 1} {
+	for ticks, want := range map[uint64]int64{0: 0, 1: micros(firstTick + 1), y9999: 0, 1<<63 - 1: 0, 1 << 63: 0, 116444736000000000: 1, 116444736000000009: 1, 116444735999999999: -1, y9999 - 10: (lastTick - 10) / 10, 116444736000000010: 1} {
 		data := binary.LittleEndian.AppendUint64([]byte{3, 0, 0, 0, 0, 0, 13}, ticks)
 		var e happened
 		r := newReader(data)
