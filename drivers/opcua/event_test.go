@@ -191,7 +191,7 @@ func takeEvents(data []byte) (all []drivers.Push, m *member, err error) {
 
 func TestEventsOfAList(t *testing.T) {
 	all, s, err := takeEvents(eventList(t))
-	if err != nil || len(all) != 1 || len(all[0].Readings) != 2 || all[0].Lost != 1 || len(s.refreshing) > 0 {
+	if err != nil || len(all) != 1 || len(all[0].Readings) != 2 || all[0].Lost != 1 || s.refreshing[0] {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	const time = `"time":"2026-11-27T12:00:00Z"`

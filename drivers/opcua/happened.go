@@ -79,13 +79,12 @@ func (f *feed) event(m *member, tag int, kind uint32, at int64, e *happened, p *
 	m.burst.came(tag, p)
 	switch {
 	case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:
-		if delete(m.refreshing, tag); kind == id.RefreshStartEventType {
-			m.refreshing[tag] = true
-		}
+		m.refreshing[tag] = kind == id.RefreshStartEventType
 	case kind == id.RefreshRequiredEventType:
 		m.refresh = true
 	case m.group.tags[tag].event.passes(e):
-		e.Refresh = m.group.tags[tag].event.again(e, at, m.refreshing[tag], f.before(m, at), m.listens)
+		marked, marks := m.refreshing[tag] // where there are marks, they say it
+		e.Refresh = m.group.tags[tag].event.again(e, at, marked, !marks && f.before(m, at), m.listens)
 		p.Readings = append(p.Readings, e.reading(m.group, tag, at))
 	}
 }

@@ -179,6 +179,35 @@ func TestToldAgain(t *testing.T) {
 	}
 }
 
+// TestNewBranch: a branch made after a server has told its conditions is news, though it has the time of the state that it keeps; of a node without marks of that it is not to be known.
+func TestNewBranch(t *testing.T) {
+	for _, unmarked := range []bool{false, true} {
+		s := start(t, opcuasim.Options{UnmarkedRefresh: unmarked}, 1)
+		s.AddNotifier("press")
+		c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253")
+		c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+		eventTag(c, 0, nil)
+		eventTag(c, 1, nil)
+		hot := opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Message: "stands", Severity: 500, Active: true, Retain: true, Time: time.Now().Add(-time.Hour)}
+		s.Raise(hot)
+		_, pushes := subscribed(t, c)
+		again := map[string]bool{}
+		both := func(of int, e *happened) bool {
+			again[fmt.Sprint(e.Message, of)] = e.Refresh
+			_, first := again[e.Message+"0"]
+			_, second := again[e.Message+"1"]
+			return e.Message != "" && first && second
+		}
+		told(t, pushes, both)
+		hot.Message, hot.Odd = "branch", map[string]any{"BranchId": ua.NewStringNodeID(2, "b")}
+		s.Raise(hot)
+		told(t, pushes, both)
+		if !again["stands0"] || !again["stands1"] || again["branch0"] != unmarked || again["branch1"] {
+			t.Errorf("unmarked %v: told again: %v", unmarked, again)
+		}
+	}
+}
+
 // TestLiveBetweenMarks: what happens while a server tells its conditions again is not told again, though it stands between the marks of that.
 func TestLiveBetweenMarks(t *testing.T) {
 	yes, no := true, false
