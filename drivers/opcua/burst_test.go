@@ -47,6 +47,13 @@ func TestBurst(t *testing.T) {
 		})
 		return came, lost, note
 	}
+	const shorter = "the server keeps 10 events of some tags, not 1000"
+	next(t, pushes, func(p *drivers.Push) bool {
+		if p.Note != shorter {
+			t.Errorf("at first: %q, want %q", p.Note, shorter)
+		}
+		return true
+	})
 	const words = "the server's queue was full: it sent 10 events at once, as many as it keeps; more may be lost"
 	if _, lost, note := burst(1); len(lost) > 0 || note != "" {
 		t.Errorf("few: lost %v, %q", lost, note)

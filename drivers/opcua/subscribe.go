@@ -103,7 +103,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
-	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
+	got := revised{sampling: g.interval, queue: uint32(f.set.queue), events: eventQueue}
 	more, err := f.begins(ctx, m, append(slices.Clone(g.ask.tags), g.listening()...), &got)
 	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
 		err = statusError(ua.StatusBadTooManyMonitoredItems)
@@ -168,6 +168,7 @@ func quiet(got terms, least time.Duration) time.Duration {
 type revised struct {
 	sampling time.Duration // the longest
 	queue    uint32        // the shortest
+	events   uint32        // the shortest of events
 	unfit    int           // items that it takes without server_deadband only
 	crowded  bool          // it has no room for more items
 }
@@ -186,6 +187,9 @@ func (v *revised) note(asked terms, f *feed, m *member) string {
 	}
 	if v.queue < uint32(f.set.queue) {
 		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.set.queue))
+	}
+	if v.events < eventQueue {
+		words = append(words, fmt.Sprintf("keeps %s of some tags, not %d", telemetry.Count(int(v.events), "event"), eventQueue))
 	}
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
@@ -280,6 +284,7 @@ func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) 
 			m.items[tag] = i.id
 			if m.group.tags[tag].event != nil {
 				m.burst.holds(tag, i.queue)
+				got.events = min(got.events, cmp.Or(i.queue, eventQueue)) // none is not said
 				continue
 			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)
