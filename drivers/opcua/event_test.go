@@ -205,7 +205,7 @@ func TestEventsOfAList(t *testing.T) {
 	}
 }
 
-// TestSeverity: a condition that was told is told until it is over, however quiet its end is.
+// TestSeverity: a condition that was told for its severity is told until it is over, however quiet its end is.
 func TestSeverity(t *testing.T) {
 	yes, no := true, false
 	of := func(n uint64) *uint64 { return &n }
