@@ -58,7 +58,7 @@ func (d *driver) Subscribe(ctx context.Context, ref drivers.Ref) (pushed bool, e
 	case d.set.subscribing == modeAuto:
 		return false, nil
 	}
-	return false, fmt.Errorf(`the server refuses a subscription: %w; write "mode: auto" to have its tags polled then`, err)
+	return false, fmt.Errorf(`the server refuses a subscription: %w; write "mode: auto" to have its values polled then`, err)
 }
 
 // learnItems reads how many items a request may ask for.
