@@ -54,7 +54,7 @@ func TestBurst(t *testing.T) {
 		}
 		return true
 	})
-	const words = "the server's queue was full: it sent 10 events at once, as many as it keeps; more may be lost"
+	const words = "the server's queue was full: it sent 10 events at once, as many as it keeps; more may be lost: see event_type and min_severity, or tags of single machines, for fewer at once"
 	if _, lost, note := burst(1); len(lost) > 0 || note != "" {
 		t.Errorf("few: lost %v, %q", lost, note)
 	}
