@@ -45,6 +45,7 @@ type member struct {
 	retry      time.Time
 	*verified               // nil = it is not
 	refreshing map[int]bool // of tags of events to which the server marks that it tells its conditions: whether it does so now
+	untyped    string       // an event_type of OPC UA's namespace that neither the server nor we know, the last; "" = none
 	burst      burst
 	listens    int64 // µs since 1970, by the server's clock: since when it monitors for us
 	marks      marks

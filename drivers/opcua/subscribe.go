@@ -194,6 +194,9 @@ func (v *revised) note(asked terms, f *feed, m *member) string {
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
 	}
+	if m.untyped != "" {
+		words = append(words, fmt.Sprintf("does not know the event_type %q, nor is it one of OPC UA's own that are known here: its tag may get no events", m.untyped))
+	}
 	if m.group.unheld != "" {
 		words = append(words, m.group.unheldWords())
 	}
