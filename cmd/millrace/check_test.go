@@ -292,7 +292,7 @@ func TestPlanOfSubscriptions(t *testing.T) {
 			"      - {name: f, interval: 100ms, tags: [{name: a, address: 'ns=2;s=a'}, {name: b, address: 'ns=2;s=b', type: event}, {name: c, address: 'ns=2;s=c', field: x}, {name: d, address: 'ns=2;s=c', field: y}]}\n"+
 			"      - {name: s, interval: 1m, tags: [{name: a, address: 'ns=2;s=a'}]}\n")
 	}
-	const all = "\n      in all 2 subscriptions with 4 items; a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard; groups share one, published as often as the fastest of them, where the server has too few; `mode: auto` polls what is refused\n"
+	const all = "\n      in all 2 subscriptions with 4 items; a server must take 1 with 2 items by the Micro profile, 2 with 100 each by Embedded, 5 with 500 each by Standard; groups share one, published as often as the fastest of them, where the server has too few; `mode: auto` polls what is refused, of a group with events its values, and only where the whole subscription is\n"
 	for _, c := range []struct {
 		keys string
 		want []string
@@ -309,8 +309,14 @@ func TestPlanOfSubscriptions(t *testing.T) {
 		}
 	}
 	events := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    backfill: history\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: i=2253, type: event}]}]\n")
-	if want := "\n      subscribe to 1 item: published every 500ms if the server can, 1000 events of each kept until then; events are in no history, and those of an outage are lost\n"; !strings.Contains(events, want) {
+	if want := "\n      subscribe to 1 item: published every 500ms if the server can, 1000 events of each kept until then; events are in no history, and those of an outage are lost\n"; !strings.Contains(events, want) || strings.Contains(events, "polls") {
 		t.Errorf("events alone: %s\nwant %s", events, want)
+	}
+	for _, c := range []struct{ value, want string }{{"", "or, where"}, {", {name: v, address: 'ns=2;s=a'}", "\n      or, where the server refuses the whole subscription, read 1 node in 1 request of up to 500\n"}} {
+		got := plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    mode: auto\n    register_nodes: true\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: i=2253, type: event}"+c.value+"]}]\n")
+		if strings.Contains(got, c.want) != (c.value != "") {
+			t.Errorf("%s: %s", c.value, got)
+		}
 	}
 	polled := func(mode string) string {
 		return plan(t, "  - name: cnc\n    driver: opcua\n    url: opc.tcp://h\n    mode: "+mode+"\n    groups: [{name: f, interval: 500ms, tags: [{name: a, address: 'ns=2;s=a'}]}]\n")

@@ -110,7 +110,7 @@ type shownEvent struct {
 	Type, Time, Source, Name, Message, Limit string
 	Note                                     string
 	Branch                                   string
-	Severity                                 int
+	Severity                                 *int
 	Enabled, Active, Acked, Retain           *bool
 	Refresh, Subscribed                      bool
 }
@@ -164,8 +164,8 @@ func (w *eventWatch) printer(out io.Writer) eventPrinter {
 	t.head("TIME", "SEVERITY", "SOURCE", "CONDITION", "STATE", "ACKED", "MESSAGE", "TYPE")
 	return eventPrinter{func(e *shownEvent, _ string) error {
 		severity := ""
-		if e.Severity > 0 {
-			severity = strconv.Itoa(e.Severity)
+		if e.Severity != nil {
+			severity = strconv.Itoa(*e.Severity)
 		}
 		t.add(e.Time, severity, e.Source, e.Name, e.state(), yesNo(e.Acked), cut(e.Message, 200), e.Type)
 		return nil

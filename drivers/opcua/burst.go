@@ -11,6 +11,9 @@ import (
 // leastQueue is of the queues that are judged: with one of a single event each one fills it.
 const leastQueue = 2
 
+// fewer is what to do about bursts: the length of the queue is not to be set.
+const fewer = "see event_type and min_severity, or tags of single machines, for fewer at once"
+
 // burst counts the events of each tag since the server last had nothing more to send.
 type burst struct {
 	queues map[int]uint32 // of the items, by tag; nil = none is known
@@ -36,7 +39,7 @@ func (b *burst) came(tag int, p *drivers.Push) {
 		return
 	}
 	if _, told := b.told[tag]; !told {
-		b.lost(tag, false, p, fmt.Sprintf("the server's queue was full: it sent %d events at once, as many as it keeps; more may be lost", queue))
+		b.lost(tag, false, p, fmt.Sprintf("the server's queue was full: it sent %d events at once, as many as it keeps; more may be lost: %s", queue, fewer))
 	}
 }
 
@@ -45,7 +48,7 @@ func (b *burst) overflow(tag int, p *drivers.Push) {
 	if itself, told := b.told[tag]; told && !itself { // it is said already
 		return
 	}
-	b.lost(tag, true, p, "the server had no room for all events, and discarded some")
+	b.lost(tag, true, p, "the server had no room for all events, and discarded some: "+fewer)
 }
 
 func (b *burst) lost(tag int, itself bool, p *drivers.Push, note string) {

@@ -47,7 +47,14 @@ func TestBurst(t *testing.T) {
 		})
 		return came, lost, note
 	}
-	const words = "the server's queue was full: it sent 10 events at once, as many as it keeps; more may be lost"
+	const shorter = "the server keeps 10 events of some tags, not 1000"
+	next(t, pushes, func(p *drivers.Push) bool {
+		if p.Note != shorter {
+			t.Errorf("at first: %q, want %q", p.Note, shorter)
+		}
+		return true
+	})
+	const words = "the server's queue was full: it sent 10 events at once, as many as it keeps; more may be lost: see event_type and min_severity, or tags of single machines, for fewer at once"
 	if _, lost, note := burst(1); len(lost) > 0 || note != "" {
 		t.Errorf("few: lost %v, %q", lost, note)
 	}

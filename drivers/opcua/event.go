@@ -166,8 +166,9 @@ func (e *event) passes(h *happened) bool {
 		return true
 	}
 	key := maphash.Comparable(openSeed, standing{h.Condition, h.Branch})
-	loud, full := h.Severity >= uint64(e.severity), len(e.open) >= maxOpen
-	if !loud && h.Severity > 0 && (h.Condition == "" || !e.open[key] && !full) {
+	none := h.Severity == nil || *h.Severity == 0
+	loud, full := !none && *h.Severity >= uint64(e.severity), len(e.open) >= maxOpen
+	if !loud && !none && (h.Condition == "" || !e.open[key] && !full) {
 		return false
 	}
 	if !h.lasts() {

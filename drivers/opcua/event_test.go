@@ -87,7 +87,7 @@ func TestNodeOPCUAEvents(t *testing.T) {
 			if loud++; e.Active != nil && !*e.Active {
 				ended++
 			}
-			if e.Severity > 0 && e.Severity < 400 {
+			if e.Severity != nil && *e.Severity > 0 && *e.Severity < 400 {
 				t.Errorf("tag of severity 400: %+v", e)
 			}
 		case tag == 3:
@@ -191,7 +191,7 @@ func takeEvents(data []byte) (all []drivers.Push, m *member, err error) {
 
 func TestEventsOfAList(t *testing.T) {
 	all, s, err := takeEvents(eventList(t))
-	if err != nil || len(all) != 1 || len(all[0].Readings) != 2 || all[0].Lost != 1 || len(s.refreshing) > 0 {
+	if err != nil || len(all) != 1 || len(all[0].Readings) != 2 || all[0].Lost != 1 || s.refreshing[0] {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	const time = `"time":"2026-11-27T12:00:00Z"`
@@ -205,25 +205,27 @@ func TestEventsOfAList(t *testing.T) {
 	}
 }
 
-// TestSeverity: a condition that was told is told until it is over, however quiet its end is.
+// TestSeverity: a condition that was told for its severity is told until it is over, however quiet its end is.
 func TestSeverity(t *testing.T) {
 	yes, no := true, false
+	of := func(n uint64) *uint64 { return &n }
 	e := &event{severity: 500}
 	for i, c := range []struct {
 		h    happened
 		want bool
 	}{
-		{happened{Severity: 499}, false},
-		{happened{Severity: 500}, true},
-		{happened{Severity: 100, Condition: "a", Active: &yes, Retain: &yes}, false}, // was never loud
-		{happened{Severity: 100, Condition: "a", Active: &no, Retain: &no}, false},
-		{happened{Condition: "a", Active: &no, Retain: &yes}, true}, // without a severity
-		{happened{Severity: 100, Condition: "a", Active: &yes, Retain: &yes}, false},
-		{happened{Severity: 700, Condition: "a", Active: &yes, Retain: &yes}, true},
-		{happened{Severity: 1, Condition: "b", Active: &no, Retain: &yes}, false},
-		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &yes}, true}, // over, not seen to
-		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &no}, true},
-		{happened{Severity: 1, Condition: "a", Active: &no, Retain: &no}, false},
+		{happened{Severity: of(499)}, false},
+		{happened{Severity: of(0)}, true}, // which is none
+		{happened{Severity: of(500)}, true},
+		{happened{Severity: of(100), Condition: "a", Active: &yes, Retain: &yes}, false}, // was never loud
+		{happened{Severity: of(100), Condition: "a", Active: &no, Retain: &no}, false},
+		{happened{Condition: "a", Active: &no, Retain: &yes}, true},                      // without a severity
+		{happened{Severity: of(100), Condition: "a", Active: &yes, Retain: &yes}, false}, // which does not follow it
+		{happened{Severity: of(700), Condition: "a", Active: &yes, Retain: &yes}, true},
+		{happened{Severity: of(1), Condition: "b", Active: &no, Retain: &yes}, false},
+		{happened{Severity: of(1), Condition: "a", Active: &no, Retain: &yes}, true}, // over, not seen to
+		{happened{Severity: of(1), Condition: "a", Active: &no, Retain: &no}, true},
+		{happened{Severity: of(1), Condition: "a", Active: &no, Retain: &no}, false},
 	} {
 		if got := e.passes(&c.h); got != c.want {
 			t.Errorf("%d: %v, want %v", i, got, c.want)
@@ -233,9 +235,9 @@ func TestSeverity(t *testing.T) {
 		t.Errorf("%v stay open", e.open)
 	}
 	for i := range 2 * maxOpen {
-		e.passes(&happened{Severity: 700, Condition: fmt.Sprint(i), Active: &yes})
+		e.passes(&happened{Severity: of(700), Condition: fmt.Sprint(i), Active: &yes})
 	}
-	if len(e.open) != maxOpen || !e.passes(&happened{Severity: 1, Condition: fmt.Sprint(maxOpen + 1), Active: &no}) {
+	if len(e.open) != maxOpen || !e.passes(&happened{Severity: of(1), Condition: fmt.Sprint(maxOpen + 1), Active: &no}) {
 		t.Errorf("%d are followed; the end of another one does not pass", len(e.open))
 	}
 }

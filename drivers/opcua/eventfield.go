@@ -122,7 +122,7 @@ func (e *happened) set(field int, v telemetry.Value) bool {
 			e.Time = v.AsTime().Format(time.RFC3339Nano)
 		}
 	case field == 4 && v.Kind == telemetry.KindUint:
-		e.Severity = v.Bits
+		e.Severity = &v.Bits
 	case texts[field] != nil && v.Kind == telemetry.KindString:
 		if *texts[field] = v.Text; field >= 6 && v.Text == "i=0" && eventFields[field].node { // none
 			*texts[field] = ""

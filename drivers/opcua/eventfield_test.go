@@ -31,6 +31,7 @@ func TestPartsOfEvents(t *testing.T) {
 		{map[string]any{"EventId": make([]byte, 40000)}, "EventId is left out: it has 80000 bytes", []string{`"severity":500`}},
 		{map[string]any{"Severity": "high", "Message": 1.5}, "Severity is left out: the server sends it in another type than it has; Message is left out: ", []string{`"active":true`}},
 		{map[string]any{"Severity": []uint16{1}, "": "ns=2;s=x"}, "Severity is left out: the server sends it in another type than it has; the id of the condition is left out: ", []string{`"active":true`}},
+		{map[string]any{"Severity": uint16(0)}, "", []string{`"severity":0,`}}, // which OPC UA does not have
 		{map[string]any{"Time": "noon"}, "Time is left out: ", []string{`"severity":500`}},
 		{map[string]any{"Comment": ua.StatusBadUserAccessDenied, "Message": ua.StatusBadConditionDisabled, "LimitState/CurrentState": ua.StatusBadStateNotActive}, "Comment is left out: BadUserAccessDenied: ", []string{`"severity":500`}},
 		{map[string]any{"Message": ua.NewExtensionObject(&ua.Range{})}, "Message is left out: ", []string{`"severity":500`}},

@@ -60,12 +60,14 @@ type feed struct {
 	models      *modelWatch // nil = none
 	modelsMoved func()      // is called when it says so
 
+	kinds map[string]bool // encoded types of objects that an event_type names and that are not known to be none of events
+
 	finder finder
 	converter
 }
 
 func newFeed(l *link, set *settings) *feed {
-	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(), reads: maxVerified, finder: finder{lost: new(lapsed)},
+	f := &feed{link: l, set: set, subs: map[uint32]*subscription{}, kinds: map[string]bool{}, pushes: make(chan drivers.Push, maxPushes), asked: wire.NewCall(), reads: maxVerified, finder: finder{lost: new(lapsed)},
 		converter: converter{texts: statusTexts{}}}
 	f.decode.types = l.types
 	f.ctx, f.cancel = context.WithCancel(context.Background())

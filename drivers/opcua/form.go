@@ -107,16 +107,15 @@ func (d *driver) builtin(ctx context.Context, datatype []byte, now byte) (byte, 
 			return wire.TypeNull, nil
 		}
 		var err error
-		if datatype, err = d.supertype(ctx, datatype); err != nil {
+		if datatype, err = d.link.types.supertype(ctx, datatype); err != nil {
 			return wire.TypeNull, err
 		}
 	}
 	return wire.TypeNull, nil
 }
 
-// supertype returns the encoded data type that another is derived from, nil for none that the server names.
-func (d *driver) supertype(ctx context.Context, datatype []byte) ([]byte, error) {
-	t := d.link.types
+// supertype returns the encoded type that another is derived from, nil for none that the server names.
+func (t *types) supertype(ctx context.Context, datatype []byte) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.until = time.Now().Add(maxLookup * t.link.timeout)

@@ -8,25 +8,25 @@ import (
 
 // happened is an event as it is told. What it has not is left out.
 type happened struct {
-	Type       string `json:"type,omitempty"` // its name where it is one of OPC UA's, else its node id
-	Event      string `json:"event,omitempty"`
-	Time       string `json:"time,omitempty"` // when it occurred, RFC 3339
-	Source     string `json:"source,omitempty"`
-	Severity   uint64 `json:"severity,omitempty"`
-	Message    string `json:"message,omitempty"`
-	Condition  string `json:"condition,omitempty"` // node id
-	Name       string `json:"name,omitempty"`      // of the condition
-	Branch     string `json:"branch,omitempty"`    // an earlier state of the condition that still wants an answer
-	Retain     *bool  `json:"retain,omitempty"`    // somebody should still see to it
-	Enabled    *bool  `json:"enabled,omitempty"`
-	Comment    string `json:"comment,omitempty"`
-	Acked      *bool  `json:"acked,omitempty"`
-	Confirmed  *bool  `json:"confirmed,omitempty"`
-	Active     *bool  `json:"active,omitempty"`
-	Limit      string `json:"limit,omitempty"`      // High, HighHigh, Low, LowLow
-	Refresh    bool   `json:"refresh,omitempty"`    // it is told again, because a session began
-	Subscribed bool   `json:"subscribed,omitempty"` // no event: from now on they come
-	Note       string `json:"note,omitempty"`       // with subscribed: what does not
+	Type       string  `json:"type,omitempty"` // its name where it is one of OPC UA's, else its node id
+	Event      string  `json:"event,omitempty"`
+	Time       string  `json:"time,omitempty"` // when it occurred, RFC 3339
+	Source     string  `json:"source,omitempty"`
+	Severity   *uint64 `json:"severity,omitempty"` // 1 to 1000, and what else the server says
+	Message    string  `json:"message,omitempty"`
+	Condition  string  `json:"condition,omitempty"` // node id
+	Name       string  `json:"name,omitempty"`      // of the condition
+	Branch     string  `json:"branch,omitempty"`    // an earlier state of the condition that still wants an answer
+	Retain     *bool   `json:"retain,omitempty"`    // somebody should still see to it
+	Enabled    *bool   `json:"enabled,omitempty"`
+	Comment    string  `json:"comment,omitempty"`
+	Acked      *bool   `json:"acked,omitempty"`
+	Confirmed  *bool   `json:"confirmed,omitempty"`
+	Active     *bool   `json:"active,omitempty"`
+	Limit      string  `json:"limit,omitempty"`      // High, HighHigh, Low, LowLow
+	Refresh    bool    `json:"refresh,omitempty"`    // it is told again, because a session began
+	Subscribed bool    `json:"subscribed,omitempty"` // no event: from now on they come
+	Note       string  `json:"note,omitempty"`       // with subscribed: what does not
 
 	lacks []string // what the server told of it and is not here, in words; at most one for each field
 }
@@ -79,13 +79,12 @@ func (f *feed) event(m *member, tag int, kind uint32, at int64, e *happened, p *
 	m.burst.came(tag, p)
 	switch {
 	case kind == id.RefreshStartEventType || kind == id.RefreshEndEventType:
-		if delete(m.refreshing, tag); kind == id.RefreshStartEventType {
-			m.refreshing[tag] = true
-		}
+		m.refreshing[tag] = kind == id.RefreshStartEventType
 	case kind == id.RefreshRequiredEventType:
 		m.refresh = true
 	case m.group.tags[tag].event.passes(e):
-		e.Refresh = m.group.tags[tag].event.again(e, at, m.refreshing[tag], f.before(m, at), m.listens)
+		marked, marks := m.refreshing[tag] // where there are marks, they say it
+		e.Refresh = m.group.tags[tag].event.again(e, at, marked, !marks && f.before(m, at), m.listens)
 		p.Readings = append(p.Readings, e.reading(m.group, tag, at))
 	}
 }

@@ -40,6 +40,7 @@ func (f *feed) checkNotifiers(ctx context.Context, m *member, tags []int) (rest 
 			}
 		}
 	}
+	f.finder.lost.note(anyNotifier, nil)
 	rest = slices.DeleteFunc(slices.Clone(tags), func(tag int) bool {
 		return slices.ContainsFunc(bad, func(r telemetry.Reading) bool { return int(r.Tag) == tag })
 	})
@@ -65,7 +66,6 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 		f.finder.lost.note(anyNotifier, lost)
 		return nil, over(err, anyNotifier)
 	}
-	f.finder.lost.note(anyNotifier, nil)
 	if err != nil || r.Count(1) != len(asks) {
 		return nil, nil
 	}
@@ -83,13 +83,52 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 		case says == ua.StatusOK && notifier&1 == 0:
 			*why = "the node tells no events (its EventNotifier says so); use the address of an object that does, such as i=2253, the server"
 		case a != nil && typed == ua.StatusOK && kind != uint32(ua.NodeClassObjectType):
-			*why = fmt.Sprintf("event_type %q is of the class %s, and no type of events; use the node id of one, such as i=2915 (alarms) or i=2782 (conditions)", clip(a.String()), className(kind))
-		case a != nil && (a.ns > 0 || a.uri != "") && noSuchNode(typed): // some servers leave OPC UA's own types out
+			*why = fmt.Sprintf("event_type %q is of the class %s, and no type of events; %s", clip(a.String()), className(kind), useType)
+		case a != nil && typed == ua.StatusOK:
+			*why, err = f.eventless(ctx, a)
+		case a != nil && a.ns == 0 && a.uri == "" && noSuchNode(typed): // some servers leave OPC UA's own types out
+			if of := new(happened); of.typeOf(a.String()) == 0 || of.Type == "" {
+				m.untyped = clip(a.String())
+			}
+		case a != nil && noSuchNode(typed):
 			*why = fmt.Sprintf("event_type %q: the server has no such node; %s", clip(a.String()), readMends[typed])
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return wrong, nil
 }
+
+// eventless returns why a type of objects is none of events: the server derives it from BaseObjectType, and not by way of BaseEventType.
+func (f *feed) eventless(ctx context.Context, a *address) (why string, err error) {
+	ns, _ := a.index(f.finder.names, "")
+	kind, err := ua.Encode(a.nodeID(ns))
+	if err != nil || f.kinds[string(kind)] {
+		return "", err
+	}
+	asked := string(kind)
+	for i := 0; i < maxAbove && len(kind) > 0; i++ {
+		r := newReader(kind)
+		switch n := r.NodeID(); {
+		case n.Kind != 'i' || n.NS != 0:
+		case n.Number == id.BaseEventType:
+			kind = nil
+			continue
+		case n.Number == id.BaseObjectType:
+			return fmt.Sprintf("event_type %q is a type of objects, and none of events; %s", clip(a.String()), useType), nil
+		}
+		if kind, err = f.link.types.supertype(ctx, kind); err != nil {
+			f.finder.lost.note(anyNotifier, err)
+			return "", over(err, anyNotifier)
+		}
+	}
+	f.kinds[asked] = true
+	return "", nil
+}
+
+// useType is what to do about an event_type that is none.
+const useType = "use the node id of one, such as i=2915 (alarms) or i=2782 (conditions)"
 
 // small takes a value that is a small number, or says why there is none.
 func (r *reader) small() (n uint32, status ua.StatusCode) {

@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"fmt"
+	"slices"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
@@ -26,14 +27,18 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 	}
 	lines = append(lines, d.subscribes(g))
 	if d.set.subscribing == modeAuto {
+		refused := "that"
+		if len(g.eventTags()) > 0 {
+			refused = "the whole subscription"
+		}
 		for _, line := range d.reads(g) {
-			lines = append(lines, "or, where the server refuses that, "+line)
+			lines = append(lines, "or, where the server refuses "+refused+", "+line)
 		}
 	}
 	if ref.Group == len(groups)-1 {
-		items := 0
+		items, events := 0, 0
 		for i := range groups {
-			items += len(groups[i].asked())
+			items, events = items+len(groups[i].asked()), events+len(groups[i].eventTags())
 		}
 		line := fmt.Sprintf("in all %s with %s; %s", telemetry.Count(len(groups), "subscription"), telemetry.Count(items, "item"), leastOfServers)
 		if len(groups) > 1 {
@@ -42,8 +47,11 @@ func (d *driver) Plan(ref drivers.Ref) (lines []string) {
 		if d.hasRule() {
 			line += "; and one subscription more, if the server has it, to hear when its nodes change"
 		}
-		if d.set.subscribing == modeSubscribe {
+		if d.set.subscribing == modeSubscribe && events < items {
 			line += "; `mode: auto` polls what is refused"
+			if events > 0 {
+				line += ", of a group with events its values, and only where the whole subscription is"
+			}
 		}
 		lines = append(lines, line)
 	}
@@ -105,14 +113,14 @@ func (d *driver) kept(values, events int) string {
 	return ofValues + " or " + ofEvents + " of each"
 }
 
-// reads returns a line for each Read request of a poll.
+// reads returns a line for each Read request of a poll, which has no events.
 func (d *driver) reads(g *group) (lines []string) {
 	var sizes []int
-	for tags := g.asked(); len(tags) > 0; {
+	for tags := slices.DeleteFunc(g.asked(), func(i int) bool { return g.tags[i].event != nil }); len(tags) > 0; {
 		n := g.fit(tags, d.most, maxRequest)
 		sizes, tags = append(sizes, n), tags[n:]
 	}
-	if d.set.register {
+	if d.set.register && len(sizes) > 0 {
 		lines = append(lines, "the nodes are registered, once a session, and read by the handles that the server gives")
 	}
 	for i, n := range sizes {

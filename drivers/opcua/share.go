@@ -44,7 +44,8 @@ type member struct {
 	dead       map[int]uint32 // tags whose nodes are gone, and the status that said so
 	retry      time.Time
 	*verified               // nil = it is not
-	refreshing map[int]bool // tags of events to which the server tells its conditions
+	refreshing map[int]bool // of tags of events to which the server marks that it tells its conditions: whether it does so now
+	untyped    string       // an event_type of OPC UA's namespace that neither the server nor we know, the last; "" = none
 	burst      burst
 	listens    int64 // µs since 1970, by the server's clock: since when it monitors for us
 	marks      marks

@@ -179,6 +179,35 @@ func TestToldAgain(t *testing.T) {
 	}
 }
 
+// TestNewBranch: a branch made after a server has told its conditions is news, though it has the time of the state that it keeps; of a node without marks of that it is not to be known.
+func TestNewBranch(t *testing.T) {
+	for _, unmarked := range []bool{false, true} {
+		s := start(t, opcuasim.Options{UnmarkedRefresh: unmarked}, 1)
+		s.AddNotifier("press")
+		c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253")
+		c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
+		eventTag(c, 0, nil)
+		eventTag(c, 1, nil)
+		hot := opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Message: "stands", Severity: 500, Active: true, Retain: true, Time: time.Now().Add(-time.Hour)}
+		s.Raise(hot)
+		_, pushes := subscribed(t, c)
+		again := map[string]bool{}
+		both := func(of int, e *happened) bool {
+			again[fmt.Sprint(e.Message, of)] = e.Refresh
+			_, first := again[e.Message+"0"]
+			_, second := again[e.Message+"1"]
+			return e.Message != "" && first && second
+		}
+		told(t, pushes, both)
+		hot.Message, hot.Odd = "branch", map[string]any{"BranchId": ua.NewStringNodeID(2, "b")}
+		s.Raise(hot)
+		told(t, pushes, both)
+		if !again["stands0"] || !again["stands1"] || again["branch0"] != unmarked || again["branch1"] {
+			t.Errorf("unmarked %v: told again: %v", unmarked, again)
+		}
+	}
+}
+
 // TestLiveBetweenMarks: what happens while a server tells its conditions again is not told again, though it stands between the marks of that.
 func TestLiveBetweenMarks(t *testing.T) {
 	yes, no := true, false
@@ -220,7 +249,7 @@ func TestTimesOfEvents(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
 	_, pushes := subscribed(t, ofPress(s))
 	day := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
-	for message, at := range map[string]any{"1601": time.Time{}, "1970": time.Unix(0, 0), "null": nil, "day": day} {
+	for message, at := range map[string]any{"1601": time.Time{}, "null": nil, "day": day, "1970": time.Unix(0, 0)} {
 		s.Raise(opcuasim.Event{Node: "press", Message: message, Severity: 500, Odd: map[string]any{"Time": at}})
 	}
 	left := 4
@@ -232,6 +261,10 @@ func TestTimesOfEvents(t *testing.T) {
 				continue
 			case is(`"message":"day"`):
 				if r.Time != day.UnixMicro() || !is(`"time":"2026-11-27T12:00:00Z"`) {
+					t.Errorf("%d: %s", r.Time, r.Value.Text)
+				}
+			case is(`"message":"1970"`): // a clock that was never set: 0 would be none
+				if r.Time != 1 || !is(`"time":"1970-01-01T00:00:00Z"`) {
 					t.Errorf("%d: %s", r.Time, r.Value.Text)
 				}
 			case r.Time != 0 || is(`"time"`) || r.Quality != telemetry.Good:
@@ -246,7 +279,7 @@ func TestTimesOfEvents(t *testing.T) {
 // TestTicksOfEvents: so are the extremes that the library cannot write, by their 100 ns ticks since 1601.
 func TestTicksOfEvents(t *testing.T) {
 	const y9999 = 2650467743990000000
-	for ticks, want := range map[uint64]int64{0: 0, 1: micros(firstTick + 1), y9999: 0, 1<<63 - 1: 0, 1 << 63: 0, y9999 - 10: (lastTick - 10) / 10, 116444736000000010: 1} {
+	for ticks, want := range map[uint64]int64{0: 0, 1: micros(firstTick + 1), y9999: 0, 1<<63 - 1: 0, 1 << 63: 0, 116444736000000000: 1, 116444736000000009: 1, 116444735999999999: -1, y9999 - 10: (lastTick - 10) / 10, 116444736000000010: 1} {
 		data := binary.LittleEndian.AppendUint64([]byte{3, 0, 0, 0, 0, 0, 13}, ticks)
 		var e happened
 		r := newReader(data)

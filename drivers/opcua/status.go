@@ -49,7 +49,7 @@ var readMends = map[ua.StatusCode]string{
 	ua.StatusBadWaitingForInitialData:       "the server has not had it yet from the machine",
 	ua.StatusBadOutOfService:                "it is switched off in the server",
 	ua.StatusBadHistoryOperationUnsupported: "see whether the server can be told to keep the history of this node",
-	ua.StatusBadTooManyMonitoredItems:       `lower the number of tags, or write "mode: auto" to have such a group polled, if it has no events`,
+	ua.StatusBadTooManyMonitoredItems:       `lower the number of tags; with "mode: auto" such a group is polled, if it has no events`,
 	ua.StatusBadMonitoredItemIDInvalid:      `write "mode: read" if that stays`,
 	ua.StatusUncertainInitialValue:          "the machine has not sent it since the server began",
 	ua.StatusUncertainSensorNotAccurate:     "look at the sensor, or at the range of it that is set in the server",

@@ -58,7 +58,7 @@ func (d *driver) Subscribe(ctx context.Context, ref drivers.Ref) (pushed bool, e
 	case d.set.subscribing == modeAuto:
 		return false, nil
 	}
-	return false, fmt.Errorf(`the server refuses a subscription: %w; write "mode: auto" to have its tags polled then`, err)
+	return false, fmt.Errorf(`the server refuses a subscription: %w; write "mode: auto" to have its values polled then`, err)
 }
 
 // learnItems reads how many items a request may ask for.
@@ -103,7 +103,7 @@ func (f *feed) subscribe(ctx context.Context, ref drivers.Ref, g *group) error {
 			bad = append(bad, telemetry.BadReading(tag, 0, reason))
 		}
 	}
-	got := revised{sampling: g.interval, queue: uint32(f.set.queue)}
+	got := revised{sampling: g.interval, queue: uint32(f.set.queue), events: eventQueue}
 	more, err := f.begins(ctx, m, append(slices.Clone(g.ask.tags), g.listening()...), &got)
 	if err == nil && got.crowded && f.set.subscribing == modeAuto && len(g.ask.filters) == 0 { // events cannot be polled
 		err = statusError(ua.StatusBadTooManyMonitoredItems)
@@ -168,6 +168,7 @@ func quiet(got terms, least time.Duration) time.Duration {
 type revised struct {
 	sampling time.Duration // the longest
 	queue    uint32        // the shortest
+	events   uint32        // the shortest of events
 	unfit    int           // items that it takes without server_deadband only
 	crowded  bool          // it has no room for more items
 }
@@ -187,8 +188,14 @@ func (v *revised) note(asked terms, f *feed, m *member) string {
 	if v.queue < uint32(f.set.queue) {
 		words = append(words, fmt.Sprintf("keeps %d values of some tags, not %d", v.queue, f.set.queue))
 	}
+	if v.events < eventQueue {
+		words = append(words, fmt.Sprintf("keeps %s of some tags, not %d", telemetry.Count(int(v.events), "event"), eventQueue))
+	}
 	if v.unfit > 0 {
 		words = append(words, "takes no server_deadband of "+telemetry.Count(v.unfit, "tag"))
+	}
+	if m.untyped != "" {
+		words = append(words, fmt.Sprintf("does not know the event_type %q, nor is it one of OPC UA's own that are known here: its tag may get no events", m.untyped))
 	}
 	if m.group.unheld != "" {
 		words = append(words, m.group.unheldWords())
@@ -280,6 +287,7 @@ func (f *feed) create(ctx context.Context, m *member, tags []int, got *revised) 
 			m.items[tag] = i.id
 			if m.group.tags[tag].event != nil {
 				m.burst.holds(tag, i.queue)
+				got.events = min(got.events, cmp.Or(i.queue, eventQueue)) // none is not said
 				continue
 			}
 			got.sampling, got.queue = max(got.sampling, i.sampling), min(got.queue, i.queue)

@@ -1,6 +1,10 @@
 package opcua
 
-import "millrace/drivers/opcua/wire"
+import (
+	"cmp"
+
+	"millrace/drivers/opcua/wire"
+)
 
 // DateTime counts 100 ns ticks from 1601-01-01. Its smallest value means "not set or earlier", its
 // greatest "9999-12-31 or later" (OPC 10000-6, 5.2.2.5). Both in ticks since 1970:
@@ -20,12 +24,12 @@ func timeOf(v *wire.DataValue) int64 {
 	return saidTime(ticksOf(v.Source))
 }
 
-// saidTime returns a time in microseconds since 1970, of ticks since then, 0 when that is none.
+// saidTime returns a time in microseconds since 1970, of ticks since then, 0 when that is none. The first microsecond of 1970, at which a clock begins that was never set, is told as 1.
 func saidTime(ticks int64) int64 {
 	if ticks <= firstTick || ticks >= lastTick {
 		return 0
 	}
-	return micros(ticks)
+	return cmp.Or(micros(ticks), 1)
 }
 
 // micros rounds down, also before 1970.

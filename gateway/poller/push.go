@@ -103,12 +103,14 @@ func (p *Poller) tell(g *group, push *drivers.Push, now time.Time) {
 	if push.Lost == 0 && push.Note != "" {
 		p.log.Info(push.Note, "device", g.device.name, "group", g.name)
 	}
-	n := g.lost.add(push.Lost, now)
-	if n == 0 {
-		return
+	if push.Lost > 0 {
+		g.lost.cause = push.Note
 	}
-	cause := push.Note
-	if push.Lost == 0 || cause == "" {
+	n, cause := g.lost.add(push.Lost, now), g.lost.cause
+	switch {
+	case n == 0:
+		return
+	case cause == "":
 		cause = "the device pushes faster than its readings can be taken, and some are lost; sample slower or ask for a longer queue"
 	}
 	p.log.Warn(cause, "device", g.device.name, "group", g.name, "lost", n)
@@ -140,8 +142,9 @@ const lostEvery = time.Minute
 
 // damped adds up what is logged once in a while.
 type damped struct {
-	sum  int
-	next time.Time
+	sum   int
+	cause string // of the last of it
+	next  time.Time
 }
 
 // add returns what to log now, 0 for nothing.

@@ -164,6 +164,26 @@ func TestPushesSayMore(t *testing.T) {
 	})
 }
 
+// TestLossesKeepTheirCause: what is lost while it was just said is said later with its own cause.
+func TestLossesKeepTheirCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &pushing{fake: &fake{}}
+		run(t, f, 5*time.Minute, []time.Duration{time.Second}, func(*Poller) {
+			time.Sleep(2 * time.Second)
+			for _, push := range []drivers.Push{{Lost: 1, Note: "a burst"}, {Lost: 2, Note: "a burst"}, {Note: "news"}, {}, {Lost: 4}, {}} {
+				f.current() <- push
+				time.Sleep(40 * time.Second)
+			}
+		})
+		log := f.log.String()
+		for _, want := range []string{`msg="a burst" device=d0 group=g lost=1`, `msg="a burst" device=d0 group=g lost=2`, `msg="the device pushes faster than its readings can be taken, and some are lost; sample slower or ask for a longer queue" device=d0 group=g lost=4`} {
+			if strings.Count(log, want) != 1 {
+				t.Errorf("%q is not logged once:\n%s", want, log)
+			}
+		}
+	})
+}
+
 // TestRefusedSubscription is a link that is down.
 func TestRefusedSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -243,6 +243,9 @@ func TestPoison(t *testing.T) {
 			if most, _ := r.longest("b", "c"); most > 10*time.Second {
 				t.Errorf("others waited %v", most)
 			}
+			if !strings.Contains(r.log.String(), "write that as max_message") {
+				t.Errorf("the log does not say what to do:\n%s", r.log)
+			}
 			t.Logf("%d devices: %d sessions", len(devices), r.pub.Stats().Sessions)
 			r.checkOrder()
 			r.checkLedger()

@@ -239,7 +239,7 @@ func (b *breaker) reason() string {
 	}
 	text := fmt.Sprintf("it closes the connection on these messages (the last had %d bytes); perhaps its access rules forbid the topic", b.bytes)
 	if !b.whole {
-		text += ", or the message is over its size limit"
+		text += ", or the message is over its size limit: then write that as max_message at the destination, and what is larger goes to quarantine unsent"
 	}
 	return text
 }
