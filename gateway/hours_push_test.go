@@ -159,10 +159,10 @@ func (p historian) Backfill(context.Context) (bool, time.Duration, time.Duration
 	return true, 0, 0, nil
 }
 
-// History gives ten values at a time, and takes two seconds for these.
+// History gives ten values at a time, and takes a fifth of a second for these.
 func (p historian) History(ctx context.Context, _ drivers.Ref, from, to int64, emit func([]telemetry.Reading) error) error {
 	for {
-		time.Sleep(2 * time.Second)
+		time.Sleep(200 * time.Millisecond)
 		if p.s.silent() {
 			return errors.New("it has fallen silent")
 		}

@@ -216,6 +216,14 @@ func (h *hours) step() {
 		h.sleep(20 * time.Second)
 		h.draw(false)
 		h.begin()
+	case n >= 30 && n < 33:
+		what = "flap"
+		for range 4 {
+			h.hush(pushingDevice, true)
+			time.Sleep(5 * time.Second)
+			h.hush(pushingDevice, false)
+			h.sleep(5 * time.Second)
+		}
 	default:
 		what = "quiet"
 	}
