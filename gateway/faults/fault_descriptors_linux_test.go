@@ -12,7 +12,7 @@ import (
 // them. Those that got a connection are polled on, the others say why they are not; the page and the local endpoint
 // answer all the while, nothing is lost of what was taken, and it recovers once descriptors are free.
 func faultFewDescriptors(t *testing.T) {
-	b := newBed(t, 40, Setup{Words: 2})
+	b := newBed(t, 40, Setup{Words: 2, Interval: "500ms"}) // a machine that cannot send what is live sends no backlog, and nothing would settle
 	// A shell lowers the limit and becomes the gateway.
 	wrapper := filepath.Join(b.dir, "few")
 	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nulimit -n 40\nexec "+b.gateway.Binary+` "$@"`+"\n"), 0o755))

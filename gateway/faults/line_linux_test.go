@@ -357,6 +357,9 @@ func (b *bed) judge() *Report {
 	}
 	if err := r.Err(); err != nil {
 		b.t.Error(err)
+		if s, err := b.gateway.Snapshot(); err == nil && len(s.Destinations) > 0 {
+			b.t.Errorf("the gateway still has %d records to send: what is in them is late, and not lost", s.Destinations[0].BacklogRecords)
+		}
 	}
 	b.balance()
 	return r
