@@ -115,8 +115,10 @@ func TestForeignUnit(t *testing.T) {
 }
 
 // TestLostAnswerKeepsConnection (M11): the transaction id protects it.
-func TestLostAnswerKeepsConnection(t *testing.T) {
-	b := newHastyBench(t, 1, tags(blocksOf(3)...)).open(t)
+func TestLostAnswerKeepsConnection(t *testing.T) { bubble(t, testLostAnswerKeepsConnection) }
+
+func testLostAnswerKeepsConnection(t *testing.T) {
+	b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(3)...)).open(t)
 	if err := b.mustBeWell("at first", 1); err != nil {
 		t.Fatal(err)
 	}
