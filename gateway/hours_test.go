@@ -28,13 +28,9 @@ type hours struct {
 	done   map[string]int // what happened, by name
 	number int            // of the store's directory
 
-	buffer  string // lines of the config that last as long as the store
+	buffer  string // keys of the config that last as long as the store
 	tags    string
-	plan    string // the rest
-	commit  time.Duration
-	text    bool
 	devices []string
-	known   map[string]bool // devices in the config
 
 	dead  bool                         // the gateway that still runs was killed; plant.mu guards it and what follows
 	given map[string]map[int]time.Time // what was read, or came about where devices push, by device, and when
@@ -150,8 +146,8 @@ func newHours(t *testing.T, seed uint64) *hours {
 			return historian{p}, nil
 		}
 	}}}
-	h.commit = []time.Duration{time.Second, 3 * time.Second, 10 * time.Second}[h.rng.IntN(3)]
-	h.buffer = fmt.Sprintf("commit_interval: %s, when_full: %s", h.commit, []string{"drop-oldest", "drop-newest"}[h.rng.IntN(2)])
+	commit := []time.Duration{time.Second, 3 * time.Second, 10 * time.Second}[h.rng.IntN(3)]
+	h.buffer = fmt.Sprintf("commit_interval: %s, when_full: %s", commit, []string{"drop-oldest", "drop-newest"}[h.rng.IntN(2)])
 	h.tags = "{name: n, address: a}"
 	switch h.rng.IntN(4) {
 	case 0:
