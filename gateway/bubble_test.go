@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ type bubble struct {
 	plant  *plant
 	broker *bubbleBroker
 	g      *Gateway
+	pages  http.Handler
 	file   string
 	store  string
 	log    bubbleLog
@@ -64,6 +66,7 @@ func (b *bubble) begin() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.pages = web.Handler(b.g, 0)
 	g, done := b.g, make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { done <- g.Run(ctx, context.Background()) }()
@@ -86,7 +89,7 @@ func (b *bubble) page(path string, wait time.Duration) string {
 	ctx, cancel := context.WithTimeout(b.t.Context(), wait)
 	defer cancel()
 	w := httptest.NewRecorder()
-	web.Handler(b.g, 0).ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "http://127.0.0.1"+path, nil))
+	b.pages.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "http://127.0.0.1"+path, nil))
 	return w.Body.String()
 }
 

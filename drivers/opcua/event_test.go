@@ -23,12 +23,14 @@ func eventTag(c drivers.Connection, n int, options map[string]string) {
 	t.Type, t.Options = eventType, options
 }
 
-// ofPress is a device with one tag, of the events of the simulated server's notifier press.
-func ofPress(s *opcuasim.Server) drivers.Connection {
+// ofPress is a device with a tag of the events of the simulated server's notifier press, and one of those at each further address.
+func ofPress(s *opcuasim.Server, more ...string) drivers.Connection {
 	s.AddNotifier("press")
-	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press")
+	c := connection(s.Endpoint(), 10*time.Second, append([]string{"ns=2;s=press"}, more...)...)
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-	eventTag(c, 0, nil)
+	for i := range 1 + len(more) {
+		eventTag(c, i, nil)
+	}
 	return c
 }
 

@@ -49,7 +49,7 @@ func (f *feed) checkNotifiers(ctx context.Context, m *member, tags []int) (rest 
 
 // askNotifiers returns what is wrong with the nodes and types of some tags, "" where nothing is known to be; none when the server refuses.
 func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong []string, err error) {
-	var asks [][]byte
+	var asks, kinds [][]byte
 	for _, tag := range tags {
 		node := askedNode(m.group.ask.ids[tag])
 		kind := node // where any type will do
@@ -59,6 +59,7 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 				return nil, fmt.Errorf("BUG: encode node id %q: %w", a, err)
 			}
 		}
+		kinds = append(kinds, kind)
 		asks = append(asks, attributeOf(node, ua.AttributeIDEventNotifier), attributeOf(node, ua.AttributeIDNodeClass), attributeOf(kind, ua.AttributeIDNodeClass))
 	}
 	r, err := f.call(ctx, id.ReadRequest_Encoding_DefaultBinary, id.ReadResponse_Encoding_DefaultBinary, encodeRead(asks))
@@ -69,7 +70,7 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 	if err != nil || r.Count(1) != len(asks) {
 		return nil, nil
 	}
-	for _, tag := range tags {
+	for i, tag := range tags {
 		notifier, says := r.small()
 		class, known := r.small()
 		kind, typed := r.small()
@@ -85,7 +86,7 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 		case a != nil && typed == ua.StatusOK && kind != uint32(ua.NodeClassObjectType):
 			*why = fmt.Sprintf("event_type %q is of the class %s, and no type of events; %s", clip(a.String()), className(kind), useType)
 		case a != nil && typed == ua.StatusOK:
-			*why, err = f.eventless(ctx, a)
+			*why, err = f.eventless(ctx, a, kinds[i])
 		case a != nil && a.ns == 0 && a.uri == "" && noSuchNode(typed): // some servers leave OPC UA's own types out
 			if of := new(happened); of.typeOf(a.String()) == 0 || of.Type == "" {
 				m.untyped = clip(a.String())
@@ -100,12 +101,10 @@ func (f *feed) askNotifiers(ctx context.Context, m *member, tags []int) (wrong [
 	return wrong, nil
 }
 
-// eventless returns why a type of objects is none of events: the server derives it from BaseObjectType, and not by way of BaseEventType.
-func (f *feed) eventless(ctx context.Context, a *address) (why string, err error) {
-	ns, _ := a.index(f.finder.names, "")
-	kind, err := ua.Encode(a.nodeID(ns))
-	if err != nil || f.kinds[string(kind)] {
-		return "", err
+// eventless returns why a type of objects, encoded, is none of events: the server derives it from BaseObjectType, and not by way of BaseEventType.
+func (f *feed) eventless(ctx context.Context, a *address, kind []byte) (why string, err error) {
+	if f.kinds[string(kind)] {
+		return "", nil
 	}
 	asked := string(kind)
 	for i := 0; i < maxAbove && len(kind) > 0; i++ {

@@ -136,11 +136,7 @@ func TestEventsOfAnotherMachine(t *testing.T) {
 // TestToldAgain: where the server does not mark the conditions that it tells again, they are known by the ids of their events.
 func TestToldAgain(t *testing.T) {
 	s := start(t, opcuasim.Options{UnmarkedRefresh: true}, 1)
-	s.AddNotifier("press")
-	c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253")
-	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-	eventTag(c, 0, nil)
-	eventTag(c, 1, nil)
+	c := ofPress(s, "i=2253")
 	_, pushes := subscribed(t, c)
 	got := [2][]string{}
 	take := func(all ...string) { // by both tags
@@ -183,11 +179,7 @@ func TestToldAgain(t *testing.T) {
 func TestNewBranch(t *testing.T) {
 	for _, unmarked := range []bool{false, true} {
 		s := start(t, opcuasim.Options{UnmarkedRefresh: unmarked}, 1)
-		s.AddNotifier("press")
-		c := connection(s.Endpoint(), 10*time.Second, "ns=2;s=press", "i=2253")
-		c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
-		eventTag(c, 0, nil)
-		eventTag(c, 1, nil)
+		c := ofPress(s, "i=2253")
 		hot := opcuasim.Event{Node: "press", Type: id.AlarmConditionType, Condition: "hot", Message: "stands", Severity: 500, Active: true, Retain: true, Time: time.Now().Add(-time.Hour)}
 		s.Raise(hot)
 		_, pushes := subscribed(t, c)
