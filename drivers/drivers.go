@@ -9,6 +9,7 @@ import (
 	"iter"
 	"time"
 
+	"millrace/drivers/peer"
 	"millrace/drivers/telemetry"
 )
 
@@ -356,20 +357,10 @@ type Cost struct {
 }
 
 // Certified is a driver that knows until when the certificates of its connection are valid.
-type Certified interface {
-	// Certificates returns those of the last attempt to connect, none before it. It may be called from any goroutine.
-	Certificates() []Certificate
-}
+type Certified = peer.Certified
 
 // Certificate is a certificate that a connection rests on.
-type Certificate struct {
-	Own       bool      // ours, not the device's
-	Name      string    // its file where it is ours, else what it calls itself
-	NotBefore time.Time // when it begins
-	NotAfter  time.Time // when it ends
-	Next      string    // what happens before it ends, in words, where that is not for a person to do
-	Replaced  time.Time // the end of the one that it replaces, which devices may still know; zero = none
-}
+type Certificate = peer.Certificate
 
 // Exposed is a driver whose config may give up a protection that it would otherwise have.
 type Exposed interface {

@@ -2,8 +2,8 @@ package drivers
 
 import (
 	"errors"
-	"io"
-	"syscall"
+
+	"millrace/drivers/peer"
 )
 
 // ErrDevice marks an error that concerns one device only: see Driver.Read.
@@ -24,12 +24,7 @@ var ErrClosed = errors.New("the device closed the connection")
 
 // IsClosed reports whether an error means that the peer has ended an established connection.
 func IsClosed(err error) bool {
-	for _, end := range []error{ErrClosed, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, ErrClosed) || peer.Closed(err)
 }
 
 // ConfigError is one mistake in the config that only the driver can see. Group and Tag are -1 where the

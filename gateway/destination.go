@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"millrace/buffer"
+	"millrace/drivers/peer"
 	"millrace/gateway/config"
 	"millrace/gateway/format"
 	"millrace/gateway/format/jsonmsg"
@@ -19,7 +20,7 @@ import (
 type destination struct {
 	*publisher.Publisher
 	cfg       config.Destination
-	certified link.Certified // nil = it has no certificates
+	certified peer.Certified // nil = it has no certificates
 	trend     trend
 	*task
 }
@@ -49,7 +50,7 @@ func (g *Gateway) newDestination(cfg *config.Config, d *config.Destination) (*de
 	if err != nil {
 		return nil, err
 	}
-	certified, _ := dialer.(link.Certified)
+	certified, _ := dialer.(peer.Certified)
 	return &destination{Publisher: p, cfg: *d, certified: certified}, nil
 }
 
@@ -62,7 +63,7 @@ func newFormat(cfg *config.Config, d *config.Destination) (format.Format, error)
 // newDialer returns what dials the url: mqtt serves every scheme that config takes.
 func newDialer(d *config.Destination) (link.Dialer, error) {
 	return mqtt.New(mqtt.Options{URL: d.URL, ClientID: d.ClientID, Username: d.Username, Password: d.Password.Reveal(), KeepAlive: d.KeepAlive,
-		TLS: mqtt.TLS{CAFile: d.TLS.CA, CertFile: d.TLS.Cert, KeyFile: d.TLS.Key, ServerName: d.TLS.ServerName}})
+		TLS: peer.Files{CA: d.TLS.CA, Cert: d.TLS.Cert, Key: d.TLS.Key, ServerName: d.TLS.ServerName}})
 }
 
 // sameDestination reports whether a publisher need not notice: start concerns only destinations that the store does not know.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/buffer"
+	"millrace/drivers/peer"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/poller"
 	"millrace/gateway/web"
@@ -108,18 +109,19 @@ func (g *Gateway) commandCounts() (list []web.Commands) {
 
 // certificates are those of the destinations and devices. mu is held.
 func (g *Gateway) certificates() (all []web.Certificate) {
+	add := func(kind, owner string, of peer.Certified) {
+		for _, c := range of.Certificates() {
+			all = append(all, web.Certificate{Kind: kind, Owner: owner, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
+		}
+	}
 	for _, d := range g.running.destinations {
 		if d.certified != nil {
-			for _, c := range d.certified.Certificates() {
-				all = append(all, web.Certificate{Kind: "destination", Owner: d.cfg.Name, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter})
-			}
+			add("destination", d.cfg.Name, d.certified)
 		}
 	}
 	for _, conn := range g.running.connections {
 		if conn.certified != nil {
-			for _, c := range conn.certified.Certificates() {
-				all = append(all, web.Certificate{Kind: "device", Owner: conn.devices[0].name, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
-			}
+			add("device", conn.devices[0].name, conn.certified)
 		}
 	}
 	return all

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/peer"
 )
 
 // The defaults, with their reasons.
@@ -292,13 +293,14 @@ func (l *link) set(given map[string]string, r *reporter) {
 	case ok && text != "false":
 		r.add("close_after_poll", fmt.Sprintf("close_after_poll %q: it is neither true nor false", text), "the default is false")
 	}
-	l.tls = tlsFiles{ca: given["ca_file"], cert: given["cert_file"], key: given["key_file"], serverName: given["server_name"]}
-	if l.tls != (tlsFiles{}) && l.network != netTLS {
+	f := peer.Files{CA: given["ca_file"], Cert: given["cert_file"], Key: given["key_file"], ServerName: given["server_name"]}
+	l.tls = &peer.TLS{Files: f}
+	if f != (peer.Files{}) && l.network != netTLS {
 		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}
 	l.setListen(given, r)
 	l.setConnections(given, r)
-	if (l.tls.cert == "") != (l.tls.key == "") {
+	if (f.Cert == "") != (f.Key == "") {
 		r.add("cert_file", "a client certificate needs both cert_file and key_file", "give both or none")
 	}
 }

@@ -108,6 +108,9 @@ func (d *driver) Connect(ctx context.Context) error {
 	return d.link.open(ctx)
 }
 
+// Certificates returns ours and the device's of a tcp+tls connection: see drivers.Certified.
+func (d *driver) Certificates() []drivers.Certificate { return d.link.tls.Certificates() }
+
 // opens notes that a unit may have been asked by another process just before, where no transaction id tells.
 func (d *driver) opens(u *unit) {
 	if d.link.framing != mbap {

@@ -1,10 +1,8 @@
 package modbus
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -13,7 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/drivers/files"
+	"millrace/drivers/peer"
 )
 
 // dialTime is the most that a dial may take.
@@ -22,7 +20,7 @@ const dialTime = 5 * time.Second
 // link is the line: at most one connection at a time, and the manners that its peer wants.
 type link struct {
 	endpoint
-	tls      tlsFiles
+	tls      *peer.TLS // of a tcp+tls connection
 	pace     pace
 	wire     *wire  // nil = closed
 	number   uint16 // of the last transaction of the connection before: a gateway may answer it on this one
@@ -52,9 +50,6 @@ type link struct {
 		listener *listener // nil = closed
 	}
 }
-
-// tlsFiles are the files of a tcp+tls connection; they are read at each dial, so that renewed ones are used.
-type tlsFiles struct{ ca, cert, key, serverName string }
 
 // open dials anew. It ends with ctx, and after 5 s.
 func (l *link) open(ctx context.Context) error {
@@ -129,44 +124,20 @@ func dialSocket(ctx context.Context, network, address string) (net.Conn, drain, 
 
 // secure makes the TLS session on a connection.
 func (l *link) secure(ctx context.Context, c net.Conn) (port, error) {
-	config, err := l.tls.config(l.address)
-	if err != nil {
-		c.Close()
-		return nil, err
+	host, _, err := net.SplitHostPort(l.address)
+	var config *tls.Config
+	if err == nil {
+		config, err = l.tls.Config(host)
 	}
-	t := tls.Client(c, config)
-	if err := t.HandshakeContext(ctx); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("secure connection to %q: %w", l.address, err)
-	}
-	return t, nil
-}
-
-func (f *tlsFiles) config(address string) (*tls.Config, error) {
-	host, _, err := net.SplitHostPort(address)
-	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if f.serverName != "" {
-		c.ServerName = f.serverName
-	}
-	if f.ca != "" {
-		pem, err := files.Read(f.ca, files.MaxPEM)
-		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
+	if err == nil {
+		t := tls.Client(c, config)
+		if err = t.HandshakeContext(ctx); err == nil {
+			return t, nil
 		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read ca_file %q: it holds no certificate; a PEM file is wanted", f.ca)
-		}
+		l.tls.Failed(err)
 	}
-	if f.cert != "" {
-		cert, certErr := files.Read(f.cert, files.MaxPEM)
-		key, keyErr := files.Read(f.key, files.MaxPEM)
-		pair, err := tls.X509KeyPair(cert, key)
-		if err := cmp.Or(certErr, keyErr, err); err != nil {
-			return nil, fmt.Errorf("read cert_file and key_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, err
+	c.Close()
+	return nil, fmt.Errorf("secure connection to %q: %w", l.address, err)
 }
 
 // reopen replaces a connection that is of no more use: whatever still comes on the old one finds nobody.

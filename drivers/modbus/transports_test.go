@@ -220,8 +220,8 @@ func TestTLS(t *testing.T) {
 		{"another CA", "other.pem", client, "plc.example", "unknown authority"},
 		{"no certificate", "ca.pem", "", "plc.example", "certificate required"},
 		{"a stranger's certificate", "ca.pem", strange, "plc.example", "unknown certificate authority"},
-		{"no such file", "none.pem", client, "plc.example", "read ca_file"},
-		{"no regular file", ".", client, "plc.example", "read ca_file: read " + folder + ": it is not a regular file"},
+		{"no such file", "none.pem", client, "plc.example", "read CA certificates"},
+		{"no regular file", ".", client, "plc.example", "read CA certificates: read " + folder + ": it is not a regular file"},
 	} {
 		d := device(sim.URL(), 1, tags("holding:1"))
 		d.Timeout = 5 * time.Second
@@ -241,6 +241,9 @@ func TestTLS(t *testing.T) {
 			readings, err = driver.Read(context.Background(), drivers.Ref{}, nil)
 		}
 		driver.Close()
+		if all := driver.Certificates(); c.want == "" && (len(all) != 2 || all[0].Name != client+".pem" || all[1].Name != "plc.example" || all[1].NotAfter.IsZero()) {
+			t.Errorf("%s: the certificates are %v", c.name, all)
+		}
 		if c.want == "" && (err != nil || readings[0].Value != telemetry.Uint(4711)) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, %v; want %q", c.name, readings, err, c.want)
 		}

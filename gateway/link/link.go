@@ -63,19 +63,6 @@ type Dialer interface {
 	Dial(ctx context.Context, will *Message) (Link, error)
 }
 
-// Certified is a dialer that knows until when the certificates of its sessions are valid.
-type Certified interface {
-	// Certificates returns those of the last dial, none before it. It may be called from any goroutine.
-	Certificates() []Certificate
-}
-
-// Certificate is a certificate that a session rests on.
-type Certificate struct {
-	Own                 bool      // ours, not the receiver's
-	Name                string    // its file where it is ours, else what it calls itself
-	NotBefore, NotAfter time.Time // of the first in its chain to end
-}
-
 // The errors that a caller may ask for.
 var (
 	// ErrRefused means that the receiver answered the login with no: trying again soon helps nobody.

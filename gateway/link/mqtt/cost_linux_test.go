@@ -53,7 +53,7 @@ func (p *pump) wait(most int) {
 }
 
 // answerer is a broker on a pipe that allocates nothing: it acknowledges each PUBLISH of QoS 1.
-func answerer(p *peer) {
+func answerer(p *otherEnd) {
 	p.accept()
 	in, out := make([]byte, 0, 64<<10), make([]byte, 0, 64<<10)
 	for {
@@ -106,7 +106,7 @@ func TestAllocations(t *testing.T) {
 func TestBuffers(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()
-	go (&peer{Conn: theirs}).drain()
+	go (&otherEnd{Conn: theirs}).drain()
 	s := newSession(&Options{}, ours) // nothing runs: the test is the writer
 	flush := func(size int) {
 		t.Helper()

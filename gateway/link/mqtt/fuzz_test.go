@@ -28,7 +28,7 @@ func FuzzRead(f *testing.F) {
 		}
 		s.start()
 		s.Flush()
-		go (&peer{Conn: theirs}).drain()
+		go (&otherEnd{Conn: theirs}).drain()
 		go func() {
 			for s.Err() == nil {
 				select {

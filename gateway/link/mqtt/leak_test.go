@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 	"millrace/gateway/link/mqtt/brokersim"
 )
@@ -26,8 +27,8 @@ func TestNothingRuns(t *testing.T) {
 		{"cut", sound, func(t testing.TB, s *session) { b.Cut("gw"); _ = ended(t, s) }},
 		{"cut and closed", sound, func(t testing.TB, s *session) { b.Cut("gw") }},
 		{"inbox not taken", sound, func(t testing.TB, s *session) { _ = s.Subscribe("#"); fill(t, s, 1<<20) }},
-		{"frozen", scripted(t, Options{}, func(p *peer) { p.accept(); <-p.over }), func(t testing.TB, s *session) { fill(t, s, 16<<20) }},
-		{"garbage", scripted(t, Options{}, func(p *peer) { p.accept(); p.send(packetPublish, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3); p.drain() }),
+		{"frozen", scripted(t, Options{}, func(p *otherEnd) { p.accept(); <-p.over }), func(t testing.TB, s *session) { fill(t, s, 16<<20) }},
+		{"garbage", scripted(t, Options{}, func(p *otherEnd) { p.accept(); p.send(packetPublish, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3); p.drain() }),
 			func(t testing.TB, s *session) { _ = ended(t, s) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -63,7 +64,7 @@ func fill(t testing.TB, s *session, size int) {
 func TestDialGivenUp(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	secure := &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", time.Now().Add(time.Hour))}}
-	files := TLS{CAFile: ca.file(t)}
+	files := peer.Files{CA: ca.file(t)}
 	for _, c := range []struct {
 		name, scheme string
 		config       *tls.Config

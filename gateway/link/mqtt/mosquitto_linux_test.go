@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/drivers/drivertest"
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 )
 
@@ -84,7 +85,7 @@ func startMosquitto(t *testing.T, ca *authority) mosquitto {
 func TestMosquitto(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	m := startMosquitto(t, ca)
-	files := TLS{CAFile: ca.file(t)}
+	files := peer.Files{CA: ca.file(t)}
 	for name, url := range map[string]string{"tcp": "mqtt://" + m.plain, "tls": "mqtts://" + m.secure, "websocket": "ws://" + m.web + "/mqtt"} {
 		t.Run(name, func(t *testing.T) { mosquittoTakes(t, Options{URL: url, TLS: files}) })
 	}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"time"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 )
 
@@ -22,7 +23,7 @@ type Options struct {
 	ClientID string // must be unique at the broker
 	Username string // "" = log in without one
 	Password string
-	TLS      TLS // for mqtts and wss
+	TLS      peer.Files // for mqtts and wss
 
 	KeepAlive time.Duration // of MQTT, section 3.1.2.10; whole seconds up to 18 h
 }
@@ -38,7 +39,7 @@ type Dialer struct {
 	target target
 	dial   func(context.Context) (net.Conn, error) // seam for tests
 	within time.Duration                           // likewise: connectTimeout
-	seen   certificates
+	secure peer.TLS
 }
 
 // New checks the options and returns a Dialer. It does not touch the network.
@@ -53,13 +54,13 @@ func New(o Options) (*Dialer, error) {
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
-	d := &Dialer{o: o, target: t, within: connectTimeout}
-	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &o.TLS, &d.seen) }
+	d := &Dialer{o: o, target: t, within: connectTimeout, secure: peer.TLS{Files: o.TLS}}
+	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &d.secure) }
 	return d, nil
 }
 
-// Certificates returns ours and the broker's: see link.Certified.
-func (d *Dialer) Certificates() []link.Certificate { return d.seen.list() }
+// Certificates returns ours and the broker's: see peer.Certified.
+func (d *Dialer) Certificates() []peer.Certificate { return d.secure.Certificates() }
 
 // Dial opens a session: see link.Dialer.
 func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error) {

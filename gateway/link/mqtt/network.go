@@ -1,10 +1,8 @@
 package mqtt
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -18,18 +16,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"millrace/drivers/files"
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 )
-
-// TLS names the files of a TLS connection. They are read again at every connect, so that a renewed file is
-// used without a restart. The broker's certificate is always verified.
-type TLS struct {
-	CAFile     string // PEM certificates to trust; "" = those of the system
-	CertFile   string // PEM certificate of this client, "" = none
-	KeyFile    string // and its key
-	ServerName string // the name that the broker's certificate must have; "" = the host of the URL
-}
 
 // target is a broker's address.
 type target struct {
@@ -68,14 +57,13 @@ func parseTarget(text string) (target, error) {
 }
 
 // dial opens the network connection, up to but not including the MQTT login.
-func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn net.Conn, err error) {
+func (t *target) dial(ctx context.Context, secure *peer.TLS) (conn net.Conn, err error) {
 	var config *tls.Config
 	if t.secure {
-		if config, err = files.load(t.url.Hostname()); err != nil {
+		if config, err = secure.Config(t.url.Hostname()); err != nil {
 			return nil, err
 		}
-		seen.watch(config, files.CertFile)
-		defer func() { seen.refused(err) }()
+		defer func() { secure.Failed(err) }()
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.host)
 	if err != nil {
@@ -85,40 +73,14 @@ func (t *target) dial(ctx context.Context, files *TLS, seen *certificates) (conn
 	if t.web {
 		conn, err = t.openWeb(ctx, raw, config)
 	} else if t.secure {
-		secure := tls.Client(raw, config)
-		conn, err = secure, secure.HandshakeContext(ctx)
+		c := tls.Client(raw, config)
+		conn, err = c, c.HandshakeContext(ctx)
 	}
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
 	return conn, nil
-}
-
-// load reads the files.
-func (f *TLS) load(host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: cmp.Or(f.ServerName, host), MinVersion: tls.VersionTLS12}
-	if f.CAFile != "" {
-		pem, err := files.Read(f.CAFile, files.MaxPEM)
-		if err != nil {
-			return nil, fmt.Errorf("read CA certificates: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read CA certificates: %q holds no PEM certificate", f.CAFile)
-		}
-	}
-	if f.CertFile == "" {
-		return c, nil
-	}
-	cert, certErr := files.Read(f.CertFile, files.MaxPEM)
-	key, keyErr := files.Read(f.KeyFile, files.MaxPEM)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err := cmp.Or(certErr, keyErr, err); err != nil {
-		return nil, fmt.Errorf("read client certificate and key: %w", err)
-	}
-	c.Certificates = []tls.Certificate{pair}
-	return c, nil
 }
 
 // maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and

@@ -56,7 +56,7 @@ func TestMalformed(t *testing.T) {
 		{"SUBACK, cut", []byte{packetSuback, 9, 0, 1, 1}, link.ErrPeerClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t, scripted(t, Options{}, func(p *peer) {
+			s := open(t, scripted(t, Options{}, func(p *otherEnd) {
 				p.accept()
 				p.send(c.sent...)
 			}), nil)
@@ -74,7 +74,7 @@ func TestAnnouncedSizes(t *testing.T) {
 		{packetPublish, 0xff, 0xff, 0xff, 0x7f}, {packetSuback, 0xff, 0xff, 0xff, 0x7f},
 		{packetPublish, 0x80, 0x80, 0x3e, 0xff, 0xff, 'a'}, // 1,015,808 bytes: within what may come unasked
 	} {
-		s := open(t, scripted(t, Options{}, func(p *peer) {
+		s := open(t, scripted(t, Options{}, func(p *otherEnd) {
 			p.accept()
 			p.send(head...)
 			if len(head) > 5 {
@@ -101,7 +101,7 @@ func allocated(f func()) uint64 {
 func TestOnlyWhatIsOnTheWire(t *testing.T) {
 	for qos := byte(1); qos <= 2; qos++ {
 		guess := make(chan struct{})
-		virtually(t, Options{KeepAlive: time.Hour}, func(p *peer) {
+		virtually(t, Options{KeepAlive: time.Hour}, func(p *otherEnd) {
 			go func() {
 				<-guess
 				for id := range uint16(5) {
@@ -154,7 +154,7 @@ func TestOtherAnswers(t *testing.T) {
 		{2, []byte{packetPubrec, packetPubrec, packetPubcomp, packetPubcomp}, 1, 1},
 	} {
 		t.Run(fmt.Sprintf("QoS %d % x", c.qos, c.answers), func(t *testing.T) {
-			virtually(t, Options{KeepAlive: time.Hour}, func(p *peer) {
+			virtually(t, Options{KeepAlive: time.Hour}, func(p *otherEnd) {
 				id := p.next().(*packets.PublishPacket).MessageID
 				go p.drain()
 				for _, first := range c.answers {
@@ -208,7 +208,7 @@ func TestPacketIDs(t *testing.T) {
 
 // TestUnreleased: QoS 2 messages to us that are never released are bounded.
 func TestUnreleased(t *testing.T) {
-	virtually(t, Options{KeepAlive: time.Hour}, func(p *peer) {
+	virtually(t, Options{KeepAlive: time.Hour}, func(p *otherEnd) {
 		go p.drain()
 		for i := range inboxSize + 1 {
 			p.send(publish("a", "x", 2, uint16(i+1))...)

@@ -119,8 +119,8 @@ func says(t testing.TB, err, kind error, words ...string) {
 	}
 }
 
-// peer is the other end of a connection, in the hands of the test.
-type peer struct {
+// otherEnd is the end of a connection that the test holds.
+type otherEnd struct {
 	net.Conn
 	over chan struct{} // closed when our end is
 }
@@ -138,7 +138,7 @@ func (c *ourEnd) Close() error {
 }
 
 // scripted returns a dialer whose broker is this script. The connection ends with it.
-func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
+func scripted(t testing.TB, o Options, script func(p *otherEnd)) *Dialer {
 	o.URL = "mqtt://peer:1883"
 	d := dialer(t, o)
 	d.dial = func(context.Context) (net.Conn, error) {
@@ -146,7 +146,7 @@ func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
 		over := make(chan struct{})
 		go func() {
 			defer theirs.Close()
-			script(&peer{theirs, over})
+			script(&otherEnd{theirs, over})
 		}()
 		return &ourEnd{Conn: ours, over: over}, nil
 	}
@@ -154,14 +154,14 @@ func scripted(t testing.TB, o Options, script func(p *peer)) *Dialer {
 }
 
 // accept takes the login.
-func (p *peer) accept() *packets.ConnectPacket {
+func (p *otherEnd) accept() *packets.ConnectPacket {
 	login, _ := p.next().(*packets.ConnectPacket)
 	p.send(packetConnack, 2, 0, 0)
 	return login
 }
 
 // next returns the next packet, nil when there is none.
-func (p *peer) next() packets.ControlPacket {
+func (p *otherEnd) next() packets.ControlPacket {
 	packet, err := packets.ReadPacket(p)
 	if err != nil {
 		return nil
@@ -169,12 +169,12 @@ func (p *peer) next() packets.ControlPacket {
 	return packet
 }
 
-func (p *peer) send(b ...byte) { _, _ = p.Write(b) }
+func (p *otherEnd) send(b ...byte) { _, _ = p.Write(b) }
 
-func (p *peer) short(first byte, id uint16) { p.send(appendShort(nil, first, id)...) }
+func (p *otherEnd) short(first byte, id uint16) { p.send(appendShort(nil, first, id)...) }
 
 // wait ends sooner when the session does.
-func (p *peer) wait(d time.Duration) {
+func (p *otherEnd) wait(d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-p.over:
@@ -182,7 +182,7 @@ func (p *peer) wait(d time.Duration) {
 }
 
 // drain reads to the end of the connection.
-func (p *peer) drain() {
+func (p *otherEnd) drain() {
 	for b := make([]byte, 4096); ; {
 		if _, err := p.Read(b); err != nil {
 			return

@@ -130,7 +130,7 @@ func TestOptions(t *testing.T) {
 // TestLogin: what the CONNECT says.
 func TestLogin(t *testing.T) {
 	login := make(chan *packets.ConnectPacket, 1)
-	d := scripted(t, Options{ClientID: "id", Username: "u", Password: "p", KeepAlive: 90 * time.Second}, func(p *peer) {
+	d := scripted(t, Options{ClientID: "id", Username: "u", Password: "p", KeepAlive: 90 * time.Second}, func(p *otherEnd) {
 		login <- p.accept()
 		p.drain()
 	})
@@ -219,7 +219,7 @@ func TestSubscribeAnswers(t *testing.T) {
 		{"closed", nil, link.ErrPeerClosed, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := scripted(t, Options{}, func(p *peer) {
+			d := scripted(t, Options{}, func(p *otherEnd) {
 				p.accept()
 				ask := p.next().(*packets.SubscribePacket)
 				if c.codes == nil {
@@ -240,7 +240,7 @@ func TestSubscribeAnswers(t *testing.T) {
 
 // TestAfterLoss: a lost session says why, and takes nothing more.
 func TestAfterLoss(t *testing.T) {
-	s := open(t, scripted(t, Options{}, func(p *peer) { p.accept(); p.next() }), nil)
+	s := open(t, scripted(t, Options{}, func(p *otherEnd) { p.accept(); p.next() }), nil)
 	if err := s.Send(link.Message{Topic: "a", QoS: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,10 @@ import (
 )
 
 // virtually runs a test in virtual time with a session whose broker is this script.
-func virtually(t *testing.T, o Options, script func(p *peer), test func(t *testing.T, s *session)) {
+func virtually(t *testing.T, o Options, script func(p *otherEnd), test func(t *testing.T, s *session)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, scripted(t, o, func(p *peer) { p.accept(); script(p) }), nil)
+		s := open(t, scripted(t, o, func(p *otherEnd) { p.accept(); script(p) }), nil)
 		test(t, s)
 		_ = s.Close()
 	})
@@ -53,7 +53,7 @@ func pinging(t *testing.T, keepAlive time.Duration) {
 	pings := 0
 	var last time.Time
 	var longest time.Duration
-	counting := func(p *peer) {
+	counting := func(p *otherEnd) {
 		last = time.Now()
 		for packet := p.next(); packet != nil; packet = p.next() {
 			longest, last = max(longest, time.Since(last)), time.Now()
@@ -88,7 +88,7 @@ func pinging(t *testing.T, keepAlive time.Duration) {
 // TestSilence: a broker that answers no ping is noticed after 1.5 keep-alives and 5 s, whether anything is sent or not.
 func TestSilence(t *testing.T) {
 	for _, busy := range []bool{false, true} {
-		virtually(t, Options{KeepAlive: 10 * time.Second}, (*peer).drain, func(t *testing.T, s *session) {
+		virtually(t, Options{KeepAlive: 10 * time.Second}, (*otherEnd).drain, func(t *testing.T, s *session) {
 			if busy {
 				go func() {
 					for s.Send(link.Message{Topic: "a"}) == nil {
@@ -107,7 +107,7 @@ func TestSilence(t *testing.T) {
 
 // TestStuck: a broker that does not read is noticed by the time-out of a write, and Close does not wait for that.
 func TestStuck(t *testing.T) {
-	unread := func(p *peer) { <-p.over }
+	unread := func(p *otherEnd) { <-p.over }
 	send := func(t *testing.T, s *session) {
 		if err := s.Send(link.Message{Topic: "a", QoS: 1}); err != nil {
 			t.Fatal(err)
@@ -132,7 +132,7 @@ func TestStuck(t *testing.T) {
 
 // TestInboxFull: the broker waits while nobody takes its messages, for 10 s; then the session ends.
 func TestInboxFull(t *testing.T) {
-	flood := func(p *peer) {
+	flood := func(p *otherEnd) {
 		ask := p.next().(*packets.SubscribePacket)
 		go p.drain()
 		p.send(packetSuback, 3, byte(ask.MessageID>>8), byte(ask.MessageID), 1)
@@ -162,7 +162,7 @@ func TestInboxFull(t *testing.T) {
 
 // TestSubscribeSilence: a subscription that is not answered is an error in time, and the late answer is a stray.
 func TestSubscribeSilence(t *testing.T) {
-	late := func(p *peer) {
+	late := func(p *otherEnd) {
 		ask := p.next().(*packets.SubscribePacket)
 		go p.drain()
 		time.Sleep(2 * connectTimeout)
@@ -182,10 +182,10 @@ func TestSubscribeSilence(t *testing.T) {
 
 // TestLoginTime: a broker that answers the login late or in part costs the time-out, no more.
 func TestLoginTime(t *testing.T) {
-	for name, script := range map[string]func(p *peer){
-		"reads nothing": func(p *peer) { <-p.over },
-		"never answers": (*peer).drain,
-		"answers in part": func(p *peer) {
+	for name, script := range map[string]func(p *otherEnd){
+		"reads nothing": func(p *otherEnd) { <-p.over },
+		"never answers": (*otherEnd).drain,
+		"answers in part": func(p *otherEnd) {
 			p.next()
 			p.send(packetConnack, 2, 0)
 			p.drain()
@@ -214,8 +214,8 @@ func TestStrays(t *testing.T) {
 		{"PUBCOMP", []byte{packetPubcomp, 2, 0, 9}}, {"PINGRESP", []byte{packetPingresp, 0}}, {"SUBACK", []byte{packetSuback, 3, 0, 9, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			repeat := func(n int, pause time.Duration) func(p *peer) {
-				return func(p *peer) {
+			repeat := func(n int, pause time.Duration) func(p *otherEnd) {
+				return func(p *otherEnd) {
 					go p.drain()
 					for range n {
 						p.send(c.packet...)
@@ -239,8 +239,8 @@ func TestStrays(t *testing.T) {
 // flood of them ends the session.
 func TestUnasked(t *testing.T) {
 	answers := map[byte]int{}
-	script := func(messages ...[]byte) func(p *peer) {
-		return func(p *peer) {
+	script := func(messages ...[]byte) func(p *otherEnd) {
+		return func(p *otherEnd) {
 			go func() {
 				for packet := p.next(); packet != nil; packet = p.next() {
 					switch packet := packet.(type) {
@@ -283,7 +283,7 @@ func TestUnasked(t *testing.T) {
 
 // TestTooLargeInbound: of what is subscribed to, a message above the bound is discarded, the others come in.
 func TestTooLargeInbound(t *testing.T) {
-	script := func(p *peer) {
+	script := func(p *otherEnd) {
 		ask := p.next().(*packets.SubscribePacket)
 		go p.drain()
 		p.send(packetSuback, 3, byte(ask.MessageID>>8), byte(ask.MessageID), 1)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 )
 
@@ -107,15 +108,15 @@ func TestCertificates(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		cert tls.Certificate
-		want link.Certificate
+		want peer.Certificate
 	}{
-		{"the broker's ends first", ca.pair(t, "127.0.0.1", half), link.Certificate{Name: "127.0.0.1", NotAfter: half}},
-		{"its authority ends first", ca.pair(t, "127.0.0.1", time.Now().Add(48*time.Hour)), link.Certificate{Name: "ca", NotAfter: ca.cert.NotAfter}},
-		{"expired", ca.pair(t, "127.0.0.1", past), link.Certificate{Name: "127.0.0.1", NotAfter: past}},
+		{"the broker's ends first", ca.pair(t, "127.0.0.1", half), peer.Certificate{Name: "127.0.0.1", NotAfter: half}},
+		{"its authority ends first", ca.pair(t, "127.0.0.1", time.Now().Add(48*time.Hour)), peer.Certificate{Name: "ca", NotAfter: ca.cert.NotAfter}},
+		{"expired", ca.pair(t, "127.0.0.1", past), peer.Certificate{Name: "127.0.0.1", NotAfter: past}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{c.cert}})
-			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: TLS{CAFile: ca.file(t), CertFile: certFile, KeyFile: keyFile}})
+			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: peer.Files{CA: ca.file(t), Cert: certFile, Key: keyFile}})
 			if got := d.Certificates(); len(got) > 0 {
 				t.Errorf("before the first dial: %v", got)
 			}
@@ -130,7 +131,7 @@ func TestCertificates(t *testing.T) {
 					c.NotBefore = time.Time{}
 				}
 			}
-			if got, want := all, []link.Certificate{{Own: true, Name: certFile, NotAfter: half}, c.want}; !slices.Equal(got, want) {
+			if got, want := all, []peer.Certificate{{Own: true, Name: certFile, NotAfter: half}, c.want}; !slices.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		})
@@ -156,7 +157,7 @@ func TestTLS(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{c.cert}})
-			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: TLS{CAFile: ca.file(t), ServerName: c.name2}})
+			d := dialer(t, Options{URL: "mqtts://" + addr, TLS: peer.Files{CA: ca.file(t), ServerName: c.name2}})
 			l, err := d.Dial(context.Background(), nil)
 			if c.words != nil {
 				says(t, err, nil, append(c.words, "connect: ")...)
@@ -187,9 +188,9 @@ func TestClientCertificate(t *testing.T) {
 			_, addr := secureBroker(t, &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", hour)}, MaxVersion: version,
 				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(ca)})
 			dir := t.TempDir()
-			files := TLS{CAFile: filepath.Join(dir, "ca.pem")}
-			with := TLS{CAFile: files.CAFile, CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
-			dial := func(f TLS) error {
+			files := peer.Files{CA: filepath.Join(dir, "ca.pem")}
+			with := peer.Files{CA: files.CA, Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+			dial := func(f peer.Files) error {
 				l, err := dialer(t, Options{URL: "mqtts://" + addr, TLS: f}).Dial(context.Background(), nil)
 				if err == nil {
 					_ = l.Close()
@@ -198,13 +199,13 @@ func TestClientCertificate(t *testing.T) {
 			}
 			put := func(a *authority, end time.Time) {
 				cert, key := a.issue(t, "shop", end)
-				write(t, with.CertFile, cert)
-				write(t, with.KeyFile, key)
+				write(t, with.Cert, cert)
+				write(t, with.Key, key)
 			}
 			says(t, dial(files), nil, "read CA certificates", "no such file")
-			write(t, files.CAFile, []byte("rubbish"))
+			write(t, files.CA, []byte("rubbish"))
 			says(t, dial(files), nil, "holds no PEM certificate")
-			write(t, files.CAFile, ca.pem)
+			write(t, files.CA, ca.pem)
 			says(t, dial(files), nil, "tls.cert")
 			says(t, dial(with), nil, "read client certificate")
 			put(other, hour)
@@ -215,9 +216,9 @@ func TestClientCertificate(t *testing.T) {
 			if err := dial(with); err != nil {
 				t.Error(err)
 			}
-			write(t, with.KeyFile, []byte("rubbish"))
+			write(t, with.Key, []byte("rubbish"))
 			says(t, dial(with), nil, "read client certificate")
-			says(t, dial(TLS{CAFile: "/dev/zero"}), nil, "not a regular file")
+			says(t, dial(peer.Files{CA: "/dev/zero"}), nil, "not a regular file")
 		})
 	}
 }

@@ -32,8 +32,8 @@ func website(t testing.TB, secure bool, handle func(ws *websocket.Conn)) Options
 	var o Options
 	if secure {
 		web.StartTLS()
-		o.TLS.CAFile = filepath.Join(t.TempDir(), "ca.pem")
-		write(t, o.TLS.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}))
+		o.TLS.CA = filepath.Join(t.TempDir(), "ca.pem")
+		write(t, o.TLS.CA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}))
 	} else {
 		web.Start()
 	}

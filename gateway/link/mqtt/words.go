@@ -13,21 +13,15 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
-)
-
-// Windows has numbers of its own for a connection that the peer has reset.
-const (
-	wsaConnAborted = syscall.Errno(10053)
-	wsaConnReset   = syscall.Errno(10054)
 )
 
 // peerError marks an end that came from the other side, as that of a broker which dislikes a message: not one by silence,
 // by us or by the machine's own network.
 func peerError(err error) error {
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
-		errors.Is(err, wsaConnAborted), errors.Is(err, wsaConnReset), is[*websocket.CloseError](err), errors.Is(err, io.ErrClosedPipe):
+	case peer.Closed(err), is[*websocket.CloseError](err):
 		return fmt.Errorf("%w (%w)", link.ErrPeerClosed, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: nothing can be sent for %v (%w)", link.ErrSilent, writeTimeout, err)
@@ -92,7 +86,7 @@ func (t *target) explainDial(err error) error {
 	}{
 		{is[x509.UnknownAuthorityError](err), "the certificate's authority is not trusted; give its PEM file as tls.ca"},
 		{is[x509.HostnameError](err), "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"},
-		{expired(err) != nil, "the broker's certificate is not valid now; renew it, or set this machine's clock"},
+		{peer.Expired(err) != nil, "the broker's certificate is not valid now; renew it, or set this machine's clock"},
 		{is[*net.DNSError](err), "the host name is not known here; check the url and this machine's DNS"},
 		{errors.Is(err, syscall.ECONNREFUSED), "nothing listens there; is the broker running, and is the port right?"},
 		{errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH), "there is no route to it; check the network"},

@@ -44,7 +44,7 @@ func TestWordsOfTheLogin(t *testing.T) {
 		{"HTTP", []byte("HTTP/1.1 400 Bad Request\r\n"), link.ErrProtocol, []string{"speaks HTTP", "ws://"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := scripted(t, Options{Username: "u", Password: "secret"}, func(p *peer) {
+			d := scripted(t, Options{Username: "u", Password: "secret"}, func(p *otherEnd) {
 				p.next()
 				p.send(c.answer...)
 			})
@@ -140,7 +140,7 @@ func TestWordsOfTheNetwork(t *testing.T) {
 	says(t, target.explainDial(&net.OpError{Op: "dial", Err: syscall.ENETUNREACH}), syscall.ENETUNREACH, "no route")
 	for err, kind := range map[error]error{
 		io.EOF: link.ErrPeerClosed, io.ErrUnexpectedEOF: link.ErrPeerClosed, &net.OpError{Err: syscall.ECONNRESET}: link.ErrPeerClosed,
-		&net.OpError{Err: syscall.EPIPE}: link.ErrPeerClosed, &net.OpError{Err: wsaConnReset}: link.ErrPeerClosed,
+		&net.OpError{Err: syscall.EPIPE}:  link.ErrPeerClosed,
 		&websocket.CloseError{Code: 1006}: link.ErrPeerClosed, &net.OpError{Err: syscall.ENETDOWN}: syscall.ENETDOWN,
 	} {
 		if got := peerError(err); kind != link.ErrPeerClosed {

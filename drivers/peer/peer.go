@@ -1,0 +1,135 @@
+// Package peer is what drivers and links share that make a connection to a peer: TLS from files that others renew, the certificates
+// that a session rests on, and what an error of the network means.
+//
+// It promises that a peer's certificate is always verified, that the files are read again at every connect, and bounded, and that an
+// end of a certificate is known also when it was the reason not to connect. drivers/modbus and gateway/link/mqtt connect through it.
+package peer
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"millrace/drivers/files"
+)
+
+// Files names the files of a TLS connection.
+type Files struct {
+	CA         string // PEM certificates to trust; "" = those of the system
+	Cert       string // PEM certificate of ours, "" = none
+	Key        string // and its key
+	ServerName string // the name that the peer's certificate must have; "" = the host that is dialled
+}
+
+// Certificate is a certificate that a connection rests on.
+type Certificate struct {
+	Own       bool      // ours, not the peer's
+	Name      string    // its file where it is ours, else what it calls itself
+	NotBefore time.Time // when it begins
+	NotAfter  time.Time // when it ends, it or the one in its chain that ends first
+	Next      string    // what happens before it ends, in words, where that is not for a person to do
+	Replaced  time.Time // the end of the one that it replaces, which peers may still know; zero = none
+}
+
+// Certified is a driver or dialer that knows until when the certificates of its connection are valid.
+type Certified interface {
+	// Certificates returns those of the last attempt to connect, none before it. It may be called from any goroutine.
+	Certificates() []Certificate
+}
+
+// TLS makes connections to one peer secure.
+type TLS struct {
+	Files
+	mu   sync.Mutex
+	own  []Certificate // guarded by mu; one at most, as peer
+	peer []Certificate
+}
+
+// Config reads the files for a connection to a host. Whoever connects with it says with Failed when that failed.
+func (t *TLS) Config(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12, VerifyConnection: func(s tls.ConnectionState) error {
+		t.notePeer(firstToEnd(s.VerifiedChains))
+		return nil
+	}}
+	if t.CA != "" {
+		pem, err := files.Read(t.CA, files.MaxPEM)
+		if err != nil {
+			return nil, fmt.Errorf("read CA certificates: %w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read CA certificates: %q holds no PEM certificate", t.CA)
+		}
+	}
+	if t.Cert != "" {
+		cert, certErr := files.Read(t.Cert, files.MaxPEM)
+		key, keyErr := files.Read(t.Key, files.MaxPEM)
+		pair, err := tls.X509KeyPair(cert, key)
+		if err := cmp.Or(certErr, keyErr, err); err != nil {
+			return nil, fmt.Errorf("read client certificate and key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+		t.mu.Lock()
+		t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}}
+		t.mu.Unlock()
+	}
+	return c, nil
+}
+
+// Failed notes the certificate of a peer that is refused because it has expired.
+func (t *TLS) Failed(err error) {
+	if cert := Expired(err); cert != nil && time.Now().After(cert.NotAfter) {
+		t.notePeer(cert)
+	}
+}
+
+// Certificates returns ours and the peer's: see Certified.
+func (t *TLS) Certificates() []Certificate {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Concat(t.own, t.peer)
+}
+
+func (t *TLS) notePeer(c *x509.Certificate) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peer = []Certificate{{Name: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter}}
+}
+
+// firstToEnd returns the certificate with which the last of the chains ends.
+func firstToEnd(chains [][]*x509.Certificate) (last *x509.Certificate) {
+	for _, chain := range chains {
+		first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+		if last == nil || first.NotAfter.After(last.NotAfter) {
+			last = first
+		}
+	}
+	return last
+}
+
+// Expired returns the certificate that is not valid now, where that is why err came.
+func Expired(err error) *x509.Certificate {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return invalid.Cert
+	}
+	return nil
+}
+
+// Windows has numbers of its own for a connection that the peer has reset.
+const (
+	wsaConnAborted = syscall.Errno(10053)
+	wsaConnReset   = syscall.Errno(10054)
+)
+
+// Closed reports whether an error means that the peer has ended an established connection: not silence, nor an end by us or by the
+// machine's own network.
+func Closed(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.ECONNRESET, syscall.EPIPE, wsaConnAborted, wsaConnReset},
+		func(end error) bool { return errors.Is(err, end) })
+}
