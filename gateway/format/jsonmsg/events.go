@@ -2,11 +2,8 @@ package jsonmsg
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"millrace/drivers/telemetry"
 	"millrace/gateway/format"
@@ -87,60 +84,14 @@ func (s *stream) appendEvent(dst []byte, rd *telemetry.Reading) []byte {
 
 // appendHappened appends the event that a text is, or that events come from now on; a text that is no JSON object stays one.
 func appendHappened(dst []byte, text string) []byte {
-	if note, ok := subscribed(text); ok {
+	if note, ok := telemetry.Subscribed(text); ok {
 		if dst = append(dst, `,"subscribed":true`...); note != "" {
 			dst = appendField(dst, `,"note":`, note)
 		}
 		return dst
 	}
-	before := len(dst)
-	dst = append(dst, `,"event":`...)
-	open := len(dst)
-	if dst = append(dst, text...); isObject(dst[open:]) {
-		return dst
+	if telemetry.IsEvent(text) {
+		return append(append(dst, `,"event":`...), text...)
 	}
-	return appendField(dst[:before], `,"text":`, text)
-}
-
-// subscribed returns whether a text says that events come from now on, and the note with it: see drivers.Eventful.
-func subscribed(text string) (note string, ok bool) {
-	if !strings.HasPrefix(text, `{"subscribed":true`) { // most are events: they cost no more than this
-		return "", false
-	}
-	var says struct {
-		Subscribed bool   `json:"subscribed"`
-		Note       string `json:"note"`
-	}
-	d := json.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
-	if d.Decode(&says) != nil || !says.Subscribed || d.InputOffset() != int64(len(text)) {
-		return "", false
-	}
-	return says.Note, true
-}
-
-// isObject reports whether bytes are one JSON object of UTF-8, at most maxDepth levels deep: they may come from a damaged store.
-func isObject(b []byte) bool {
-	return len(b) > 0 && b[0] == '{' && b[len(b)-1] == '}' && isShallow(b) && utf8.Valid(b) && json.Valid(b)
-}
-
-// isShallow reports whether objects and arrays are nested at most maxDepth levels deep.
-func isShallow(b []byte) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return false
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return true
+	return appendField(dst, `,"text":`, text)
 }

@@ -68,20 +68,6 @@ func TestEventMessages(t *testing.T) {
 	}
 }
 
-// TestEventsAreObjects: what is embedded is one JSON object and nothing else; all other texts stay texts.
-func TestEventsAreObjects(t *testing.T) {
-	nested := func(n int) string { return strings.Repeat(`{"a":[`, n/2) + strings.Repeat(`]}`, n/2) }
-	for text, want := range map[string]bool{
-		`{}`: true, "{\"a\":\t1}": true, nested(maxDepth): true, `{"a":"[[[[[[[[[[[[[[[[[[[[\"[["}`: true,
-		"": false, `{`: false, `[]`: false, `"x"`: false, `1`: false, `null`: false, `{}{}`: false, `{},{}`: false, ` {}`: false, "{}\n": false, `{"a":1}],"x":{}`: false,
-		`{"a":}`: false, `{a:1}`: false, `{"a":NaN}`: false, "{\"a\":\"\xff\"}": false, "{\"a\":\"\n\"}": false, nested(maxDepth + 2): false, nested(1 << 17): false,
-	} {
-		if got := isObject([]byte(text)); got != want {
-			t.Errorf("%.40q: %v", text, got)
-		}
-	}
-}
-
 // TestEventsOfAnOlderStore: before there were records of events, these were texts among the values.
 func TestEventsOfAnOlderStore(t *testing.T) {
 	schema := eventSchema()
@@ -119,7 +105,7 @@ func FuzzEvent(f *testing.F) {
 			t.Fatalf("%v: %s", err, got)
 		}
 		var want any
-		switch _, begun := subscribed(text); {
+		switch _, begun := telemetry.Subscribed(text); {
 		case begun:
 		case m.Events[0].Event == nil:
 			if m.Events[0].Text != string([]rune(text)) {

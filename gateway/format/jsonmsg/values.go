@@ -22,7 +22,7 @@ const (
 	deepArray    = "array nested too deeply"
 )
 
-// maxDepth bounds the nesting of arrays, and of events.
+// maxDepth bounds the nesting of arrays.
 const maxDepth = 16
 
 // maxExact is the largest integer up to which every integer has its own float64.
