@@ -92,8 +92,7 @@ func (s *session) hello() error {
 	if len(s.messages) == 0 {
 		return nil
 	}
-	u := s.win.slot()
-	u.messages, u.sent = len(s.messages), time.Now()
+	u := &unit{messages: len(s.messages), sent: time.Now()}
 	err := s.send(u)
 	s.link.Flush()
 	return err
@@ -302,9 +301,7 @@ func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
 // sendRecord sends the record read last, and as many after it in its lane as the format wants in one unit. What can never be
 // sent goes into quarantine.
 func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
-	u := s.win.slot()
-	u.seqs, u.stream, u.lane, u.sent, u.try = append(u.seqs[:0], s.rec.Seq), s.rec.Stream, l, now, try
-	u.silent = try != nil && try.silent
+	u := &unit{seqs: []uint64{s.rec.Seq}, stream: s.rec.Stream, lane: l, sent: now, try: try, silent: try != nil && try.silent}
 	n, err := s.gather(u)
 	if err == nil {
 		s.messages, err = s.enc.Encode(s.messages[:0], s.recs[:n])
@@ -316,7 +313,6 @@ func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 	}
 	if err != nil {
 		s.p.reject(err.Error(), u.seqs...)
-		s.win.spare(u)
 		return nil
 	}
 	u.messages = len(s.messages)

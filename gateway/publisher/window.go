@@ -42,7 +42,6 @@ type window struct {
 	fastest  time.Duration // shortest time to an acknowledgement in this session
 	cutAt    time.Time     // when limit was last halved
 	progress time.Time     // when the receiver last acknowledged
-	free     []*unit
 }
 
 const (
@@ -70,22 +69,6 @@ func (w *window) space(live bool) bool {
 	}
 	n := len(w.units) - w.tries
 	return n == 0 || n < units && w.bytes < bytes
-}
-
-// slot returns an empty unit to fill.
-func (w *window) slot() *unit {
-	if k := len(w.free); k > 0 {
-		u := w.free[k-1]
-		w.free = w.free[:k-1]
-		return u
-	}
-	return &unit{}
-}
-
-// spare takes back a unit that is not used any more.
-func (w *window) spare(u *unit) {
-	*u = unit{seqs: u.seqs[:0]}
-	w.free = append(w.free, u)
 }
 
 func (w *window) push(u *unit) {
@@ -134,7 +117,6 @@ func (w *window) drop(u *unit) {
 		w.late--
 		w.freed = true
 	}
-	w.spare(u)
 }
 
 // stall makes late what is in flight: none of it is answered.
