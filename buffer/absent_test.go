@@ -207,7 +207,7 @@ func TestAbsentIsToldLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.lockCommit()
-	err := b.drop(b.segs[0], CauseFull)
+	_, err := b.drop(b.segs[0], CauseFull, true)
 	b.unlockCommit()
 	if err != nil {
 		t.Fatal(err)
@@ -250,7 +250,7 @@ func TestAbsentForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.lockCommit()
-	err := b.drop(b.segs[0], CauseFull)
+	_, err := b.drop(b.segs[0], CauseFull, true)
 	b.unlockCommit()
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func TestGapsOutliveADrop(t *testing.T) {
 	drop := func() {
 		b.lockCommit()
 		defer b.unlockCommit()
-		if err := b.drop(b.segs[0], CauseExpired); err != nil {
+		if _, err := b.drop(b.segs[0], CauseExpired, true); err != nil {
 			t.Fatal(err)
 		}
 	}

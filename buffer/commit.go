@@ -141,14 +141,14 @@ func (b *Buffer) freeSpace() bool {
 	if b.dropAside() {
 		return true
 	}
-	s := b.victim()
+	s, sent := b.victim()
 	if s == nil {
 		return false
 	}
 	if b.dropPart(s, CauseFull) {
 		return true
 	}
-	if err := b.drop(s, CauseFull); err != nil {
+	if _, err := b.drop(s, CauseFull, sent); err != nil {
 		b.log.Warn("no space made on a full disk", "error", err)
 		return false
 	}

@@ -82,23 +82,42 @@ func (b *Buffer) unneeded() (bytes int64) {
 }
 
 // victim returns the segment that is the next to give way, nil when none may: one that nobody needs, then the oldest that only
-// destinations need that are not in use, then, where the policy allows it, the oldest. It takes mu.
-func (b *Buffer) victim() (s *segment) {
+// destinations need that are not in use, then, where the policy allows it, the oldest of which nothing is in flight, then the oldest.
+// sent says that of that one, too, a record is in flight. It takes mu.
+func (b *Buffer) victim() (s *segment, sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, o := range b.segs {
 		switch present, absent := b.neededBy(o); {
 		case present || o == b.active:
 		case !absent:
-			return o
+			return o, true
 		case s == nil:
 			s = o
 		}
 	}
-	if s == nil && b.o.WhenFull == DropOldest && len(b.segs) > 0 {
-		s = b.segs[0]
+	if s != nil || b.o.WhenFull != DropOldest || len(b.segs) == 0 {
+		return s, true
 	}
-	return s
+	if i := slices.IndexFunc(b.segs, func(o *segment) bool { return o != b.active && !b.sending(o) }); i >= 0 {
+		return b.segs[i], false
+	}
+	return b.segs[0], true
+}
+
+// sending reports whether a record of a segment is in flight: to give it up now would tell it as lost, and it may arrive. mu is held.
+func (b *Buffer) sending(s *segment) bool {
+	for _, d := range b.slots {
+		if d == nil {
+			continue
+		}
+		for seq := range d.flight {
+			if seq >= s.first && seq <= s.last {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // secure sees to it that need bytes fit, by removing files set aside, then by dropping segments in the order of victim.
@@ -109,11 +128,11 @@ func (b *Buffer) secure(need int64) error {
 		if b.dropAside() {
 			continue
 		}
-		s := b.victim()
+		s, sent := b.victim()
 		if s == nil {
 			return fmt.Errorf("%d bytes needed, %d free of max size %d: %w", need, max(b.room(), 0), b.o.MaxSize, ErrFull)
 		}
-		if err := b.drop(s, CauseFull); err != nil {
+		if _, err := b.drop(s, CauseFull, sent); err != nil {
 			return err
 		}
 	}
@@ -139,12 +158,16 @@ func (l *loss) add(a *account, lost mask, g *Gap) {
 	have.merge(g)
 }
 
-// drop gives up a segment that somebody still needs: counted, with gap records. commitMu is held.
-func (b *Buffer) drop(s *segment, cause Cause) error {
+// drop gives up a segment that somebody still needs: counted, with gap records. Unless sent, it reports false where a record of it has come
+// to be in flight. commitMu is held.
+func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	if s == b.active {
 		b.seal()
 	}
-	before := b.cutOff(s, s.last)
+	before, ok := b.cutOff(s, s.last, sent)
+	if !ok {
+		return false, nil
+	}
 	lost, scanErr := b.scanLoss(s, before, s.last, cause)
 	b.mu.Lock()
 	b.applyLoss(lost, cause)
@@ -163,10 +186,10 @@ func (b *Buffer) drop(s *segment, cause Cause) error {
 	}
 	b.closeHandle(s)
 	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("drop segment: %w", err)
+		return true, fmt.Errorf("drop segment: %w", err)
 	}
 	b.logLoss("segment dropped", lost, s, s.last, cause)
-	return nil
+	return true, nil
 }
 
 // logLoss tells the log of records given up; when they were only for destinations that are not in use, loudly once for each.
@@ -198,11 +221,13 @@ func isDiskFull(err error) bool {
 }
 
 // cutOff takes a segment's records up to last away from every destination and returns what each had acknowledged of
-// it before. From then on nothing but drop changes the ledger of these records.
-func (b *Buffer) cutOff(s *segment, last uint64) [MaxDestinations]spans {
+// it before. From then on nothing but drop changes the ledger of these records. Unless sent, it reports false where one is in flight.
+func (b *Buffer) cutOff(s *segment, last uint64, sent bool) (before [MaxDestinations]spans, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var before [MaxDestinations]spans
+	if !sent && b.sending(s) {
+		return before, false
+	}
 	for slot, d := range b.slots {
 		if d == nil {
 			continue
@@ -225,7 +250,7 @@ func (b *Buffer) cutOff(s *segment, last uint64) [MaxDestinations]spans {
 		e.acked = everyone
 	}
 	b.advance()
-	return before
+	return before, true
 }
 
 // scanLoss adds up what the segment's records up to last still were to somebody.
@@ -333,7 +358,8 @@ func (b *Buffer) covered(s *segment) bool {
 	return true
 }
 
-// expire drops the segments whose youngest record is older than MaxAge by the store's running time.
+// expire drops the segments whose youngest record is older than MaxAge by the store's running time. One of which records are in flight is
+// waited for, an eighth of MaxAge at most.
 func (b *Buffer) expire() error {
 	if b.o.MaxAge == 0 {
 		return nil
@@ -347,14 +373,20 @@ func (b *Buffer) expire() error {
 	for {
 		b.mu.Lock()
 		var old *segment
-		if len(b.segs) > 0 && b.segs[0].sealed && now-b.segs[0].wrote > b.o.MaxAge {
-			old = b.segs[0]
+		sent := false
+		for _, s := range b.segs {
+			over := now - s.wrote - b.o.MaxAge
+			sent = over > b.o.MaxAge/8
+			if s.sealed && over > 0 && (sent || !b.sending(s)) {
+				old = s
+				break
+			}
 		}
 		b.mu.Unlock()
 		if old == nil {
 			return nil
 		}
-		if err := b.drop(old, CauseExpired); err != nil {
+		if _, err := b.drop(old, CauseExpired, sent); err != nil {
 			return err
 		}
 	}

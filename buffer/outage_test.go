@@ -304,6 +304,75 @@ func (u *outage) account() (lost [Causes]uint64) {
 	return lost
 }
 
+// TestInFlightIsNotGivenUp: what is being sent is not told as lost while it may still arrive. An expiry waits for it, and room is made by another segment.
+func TestInFlightIsNotGivenUp(t *testing.T) {
+	for name, cause := range map[string]Cause{"full": CauseFull, "expired": CauseExpired} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions()
+			o.MaxAge = time.Hour
+			b := mustOpen(t, t.TempDir()+"/store", o)
+			s := mustStream(t, b, "press")
+			for range 3 {
+				appendN(t, b, s, 10)
+				commitNow(t, b)
+				b.lockCommit()
+				b.seal()
+				b.unlockCommit()
+			}
+			give := func(over time.Duration) {
+				b.lockCommit()
+				defer b.unlockCommit()
+				if cause == CauseFull {
+					v, sent := b.victim()
+					if _, err := b.drop(v, CauseFull, sent); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				for _, s := range b.segs {
+					s.wrote = b.elapsed() - o.MaxAge - over
+				}
+				if err := b.expire(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := b.Destination("cloud")
+			r := d.Reader(0, 0)
+			var recs [2]Record
+			for i := range recs {
+				if ok, err := take(r, &recs[i]); !ok || err != nil {
+					t.Fatal(ok, err)
+				}
+			}
+			give(time.Minute)
+			first := b.segs[0].first
+			if first != recs[0].Seq {
+				t.Fatalf("the segment of the records in flight is gone: the first record is %d", first)
+			}
+			d.Ack(recs[0].Seq)
+			l := b.Ledger()[0].Destinations[0]
+			if want := map[Cause]uint64{CauseFull: 20, CauseExpired: 40}[cause]; l.Delivered != 2 || l.Dropped[cause] != want {
+				t.Errorf("while one is in flight: %+v, want %d dropped", l, want)
+			}
+			if cause == CauseFull { // there is no other left but the last, and then it
+				give(0)
+				give(0)
+			} else {
+				give(time.Minute) // the second is still waited for
+				if b.segs[0].first != first {
+					t.Fatal("given up before its answer")
+				}
+				give(o.MaxAge/8 + time.Second)
+			}
+			d.Ack(recs[1].Seq)
+			if l := b.Ledger()[0].Destinations[0]; l.Delivered != 2 || l.Dropped[cause] != 58 || l.Buffered != 0 {
+				t.Errorf("at last: %+v", l)
+			}
+			checkLedger(t, b)
+		})
+	}
+}
+
 func TestOutage(t *testing.T) {
 	maxAge := outageDays * 24 * time.Hour * 4 / 15 // longer than the time between two restarts
 	for name, c := range map[string]struct {

@@ -95,7 +95,7 @@ func (sv *salvage) pagesBelow(pieces map[pieceKey][]piece, seq uint64) []span {
 
 // giveUpPart counts the records of a segment up to last as dropped, and has the rest read from what is left.
 func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause) *loss {
-	before := b.cutOff(s, last)
+	before, _ := b.cutOff(s, last, true)
 	lost, scanErr := b.scanLoss(s, before, last, cause)
 	b.closeHandle(s)
 	b.mu.Lock()
