@@ -2,5 +2,7 @@
 
 package buffer
 
-// outageDays is how long the outage lasts that TestOutage simulates.
-const outageDays = 30
+const (
+	outageDays = 30 // how long the outage lasts that TestOutage simulates
+	raceShare  = 1  // divides campaigns where the race detector looks on
+)

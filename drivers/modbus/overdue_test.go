@@ -160,7 +160,7 @@ func TestOverdueAnswers(t *testing.T) {
 							r := rand.New(rand.NewPCG(*seedFlag, 1))
 							l := &laggard{serial: serial, after: func() time.Duration { return time.Duration(of(r) * float64(timeout)) }}
 							b := overdueLine(t, transport, l, words)
-							for range 200 {
+							for range 200 / raceShare {
 								b.judge(&c)
 								time.Sleep(time.Second)
 							}
@@ -197,7 +197,7 @@ func TestOverdueAfterStall(t *testing.T) {
 					return time.Duration((1 + 9*s.Float64()) * float64(timeout))
 				}
 				b := overdueLine(t, transport, l, words)
-				for range 300 {
+				for range 300 / raceShare {
 					b.judge(&c)
 					time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
 				}
@@ -229,7 +229,7 @@ func TestOverdueBusy(t *testing.T) {
 							return 5 * time.Millisecond
 						}}
 						b := overdueLine(t, transport, l, words)
-						for range 300 {
+						for range 300 / raceShare {
 							b.judge(&c)
 							time.Sleep(time.Duration(r.IntN(1000)) * time.Millisecond)
 						}

@@ -23,7 +23,7 @@ func TestNothingUntrueIsLearned(t *testing.T) {
 			t.Parallel() // with its like: no clock of a machine is near
 			lines, untrue := 0, map[string]int{}
 			for j, share := range []int{2, 10, strikes} {
-				for k := range 8 {
+				for k := range max(8/raceShare, 2) {
 					learned := map[string]string{}
 					bubble(t, func(t *testing.T) {
 						learned = pollDamaged(t, name, share, rand.New(rand.NewPCG(seed, uint64(1000*i+100*j+k))))
