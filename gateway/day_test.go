@@ -181,6 +181,7 @@ func (d *day) account() {
 }
 
 func TestDay(t *testing.T) {
+	alone(t)
 	synctest.Test(t, func(t *testing.T) {
 		d := &day{bubble: newBubble(t), given: map[string]int{}, seen: map[string][]byte{}}
 		d.broker.take = d.take

@@ -342,6 +342,7 @@ func (h *hours) judge() (read, missing, told int) {
 }
 
 func TestHours(t *testing.T) {
+	alone(t)
 	seeds, lasts := []uint64{1, 2, 5}, hoursLast
 	if *long {
 		seeds, lasts = make([]uint64, 100), 2*time.Hour
