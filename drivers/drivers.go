@@ -305,9 +305,8 @@ type Typed interface {
 
 // Eventful is a driver some of whose tags take events: what happens, not how something is.
 type Eventful interface {
-	// Events returns the tags of the group that take events, by their indexes, ascending, nil for none. A reading of one that is not bad is a text of one JSON
-	// object: an event, or {"subscribed":true}, perhaps with a text as "note", which says that events come from now on. Each is reported, and in a record
-	// apart from values.
+	// Events returns the tags of the group that take events, by their indexes, ascending, nil for none. A reading of one that is not bad is a text: an event
+	// (telemetry.IsEvent), or that events come from now on (telemetry.Subscribed). Each is reported, and in a record apart from values.
 	Events(g Ref) []int
 }
 
