@@ -7,6 +7,21 @@ import (
 	"time"
 )
 
+// TestGapWithoutTimesIsOfNow: a loss of which no time is known is told with the time at which it is told.
+func TestGapWithoutTimesIsOfNow(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	first, _ := appendN(t, b, mustStream(t, b, "press"), 1)
+	before := time.Now().UnixMicro()
+	b.mu.Lock()
+	b.missingAnything(first)
+	b.tellGaps()
+	b.mu.Unlock()
+	all := readAll(t, b.Destination("cloud"), true)
+	if g := all[len(all)-1]; g.Gap == nil || g.Gap.From != 0 || g.Gap.To != 0 || g.At < before {
+		t.Errorf("%+v, %+v", g, g.Gap)
+	}
+}
+
 // TestMaxAgeAfterCrash: a segment that a crash left without its summary does not know its age. It must not
 // count from the store's beginning, or the first turn after a restart drops records that are seconds old.
 func TestMaxAgeAfterCrash(t *testing.T) {

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -235,7 +236,7 @@ func (b *Buffer) tellGaps() {
 			if to == present {
 				to = everyone
 			}
-			b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: g.To, to: to})
+			b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: cmp.Or(g.To, b.o.Now().UnixMicro()), to: to})
 		}
 		rest := key.to &^ present
 		if to == 0 {
