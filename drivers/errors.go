@@ -17,8 +17,8 @@ var ErrAbsent = errors.New("the device is not there")
 // ErrLink marks an error of Writer.Write or Caller.Call that means the link is down.
 var ErrLink = errors.New("connection is down")
 
-// ErrClosed marks an error of Driver.Read that means the peer had closed the connection. io.EOF, io.ErrUnexpectedEOF,
-// syscall.ECONNRESET and syscall.EPIPE say the same. Where the connection was idle before, the poller connects again and
+// ErrClosed marks an error of Driver.Read that means the peer had closed the connection. Those of the network (peer.Closed) say
+// the same. Where the connection was idle before, the poller connects again and
 // reads once more within the same poll.
 var ErrClosed = errors.New("the device closed the connection")
 

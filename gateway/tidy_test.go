@@ -72,7 +72,7 @@ var tidyImports = map[string][]string{
 	"drivers/peer":                {"drivers/files"},
 	"drivers/modbus":              {"drivers", "drivers/callers", "drivers/peer", "drivers/telemetry"},
 	"drivers/modbus/modbussim":    {},
-	"drivers/opcua":               {"drivers", "drivers/callers", "drivers/files", "drivers/opcua/wire", "drivers/telemetry"},
+	"drivers/opcua":               {"drivers", "drivers/callers", "drivers/files", "drivers/peer", "drivers/opcua/wire", "drivers/telemetry"},
 	"drivers/opcua/wire":          {},
 	"drivers/opcua/opcuasim":      {},
 }

@@ -220,8 +220,8 @@ func TestTLS(t *testing.T) {
 		{"another CA", "other.pem", client, "plc.example", "unknown authority"},
 		{"no certificate", "ca.pem", "", "plc.example", "certificate required"},
 		{"a stranger's certificate", "ca.pem", strange, "plc.example", "unknown certificate authority"},
-		{"no such file", "none.pem", client, "plc.example", "read CA certificates"},
-		{"no regular file", ".", client, "plc.example", "read CA certificates: read " + folder + ": it is not a regular file"},
+		{"no such file", "none.pem", client, "plc.example", "read ca_file"},
+		{"no regular file", ".", client, "plc.example", "read ca_file: read " + folder + ": it is not a regular file"},
 	} {
 		d := device(sim.URL(), 1, tags("holding:1"))
 		d.Timeout = 5 * time.Second

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/drivers/opcua/wire"
+	"millrace/drivers/peer"
 )
 
 // maxChain is how many certificates a server may send: its own and its issuers'.
@@ -180,10 +181,9 @@ func (s *settings) checkTrust(leaf *x509.Certificate, sent []*x509.Certificate) 
 
 // untrusted says why a certificate is not trusted, and keeps it for a person to decide.
 func (s *settings) untrusted(leaf *x509.Certificate, known []*x509.Certificate, trusted []Certificate, why error) error {
-	var invalid x509.CertificateInvalidError
-	if errors.As(why, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && !invalid.Cert.Equal(leaf) {
-		return fmt.Errorf("has an issuer %q that is not valid now (%s to %s); have a new one made", invalid.Cert.Subject.CommonName,
-			invalid.Cert.NotBefore.UTC().Format(time.DateOnly), invalid.Cert.NotAfter.UTC().Format(time.DateOnly))
+	if c := peer.Expired(why); c != nil && !c.Equal(leaf) {
+		return fmt.Errorf("has an issuer %q that is not valid now (%s to %s); have a new one made", c.Subject.CommonName,
+			c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
 	}
 	problem := "is not trusted"
 	if !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) {

@@ -44,9 +44,17 @@ type Certified interface {
 	Certificates() []Certificate
 }
 
+// Names are what the config calls the files, for errors.
+type Names struct {
+	CA   string
+	Pair string // certificate and key
+}
+
 // TLS makes connections to one peer secure.
 type TLS struct {
 	Files
+	Names Names
+
 	mu   sync.Mutex
 	own  []Certificate // guarded by mu; one at most, as peer
 	peer []Certificate
@@ -61,10 +69,10 @@ func (t *TLS) Config(host string) (*tls.Config, error) {
 	if t.CA != "" {
 		pem, err := files.Read(t.CA, files.MaxPEM)
 		if err != nil {
-			return nil, fmt.Errorf("read CA certificates: %w", err)
+			return nil, fmt.Errorf("read %s: %w", t.Names.CA, err)
 		}
 		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read CA certificates: %q holds no PEM certificate", t.CA)
+			return nil, fmt.Errorf("read %s: %q holds no PEM certificate", t.Names.CA, t.CA)
 		}
 	}
 	if t.Cert != "" {
@@ -72,7 +80,7 @@ func (t *TLS) Config(host string) (*tls.Config, error) {
 		key, keyErr := files.Read(t.Key, files.MaxPEM)
 		pair, err := tls.X509KeyPair(cert, key)
 		if err := cmp.Or(certErr, keyErr, err); err != nil {
-			return nil, fmt.Errorf("read client certificate and key: %w", err)
+			return nil, fmt.Errorf("read %s: %w", t.Names.Pair, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 		t.mu.Lock()

@@ -54,7 +54,7 @@ func New(o Options) (*Dialer, error) {
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
-	d := &Dialer{o: o, target: t, within: connectTimeout, secure: peer.TLS{Files: o.TLS}}
+	d := &Dialer{o: o, target: t, within: connectTimeout, secure: peer.TLS{Files: o.TLS, Names: peer.Names{CA: "CA certificates", Pair: "client certificate and key"}}}
 	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &d.secure) }
 	return d, nil
 }
