@@ -145,7 +145,7 @@ func (b *Buffer) freeSpace() bool {
 	if s == nil {
 		return false
 	}
-	if b.dropPart(s, CauseFull) {
+	if b.dropPart(s, CauseFull, sent) {
 		return true
 	}
 	if _, err := b.drop(s, CauseFull, sent); err != nil {

@@ -83,7 +83,7 @@ func (b *Buffer) unneeded() (bytes int64) {
 
 // victim returns the segment that is the next to give way, nil when none may: one that nobody needs, then the oldest that only
 // destinations need that are not in use, then, where the policy allows it, the oldest of which nothing is in flight, then the oldest.
-// sent says that of that one, too, a record is in flight. It takes mu.
+// sent says that it goes even where a record of it is in flight. It takes mu.
 func (b *Buffer) victim() (s *segment, sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,20 +99,20 @@ func (b *Buffer) victim() (s *segment, sent bool) {
 	if s != nil || b.o.WhenFull != DropOldest || len(b.segs) == 0 {
 		return s, true
 	}
-	if i := slices.IndexFunc(b.segs, func(o *segment) bool { return o != b.active && !b.sending(o) }); i >= 0 {
+	if i := slices.IndexFunc(b.segs, func(o *segment) bool { return o != b.active && !b.sending(o.first, o.last) }); i >= 0 {
 		return b.segs[i], false
 	}
 	return b.segs[0], true
 }
 
-// sending reports whether a record of a segment is in flight: to give it up now would tell it as lost, and it may arrive. mu is held.
-func (b *Buffer) sending(s *segment) bool {
+// sending reports whether a record from first to last is in flight: to give it up now would tell it as lost, and it may arrive. mu is held.
+func (b *Buffer) sending(first, last uint64) bool {
 	for _, d := range b.slots {
 		if d == nil {
 			continue
 		}
 		for seq := range d.flight {
-			if seq >= s.first && seq <= s.last {
+			if seq >= first && seq <= last {
 				return true
 			}
 		}
@@ -225,7 +225,7 @@ func isDiskFull(err error) bool {
 func (b *Buffer) cutOff(s *segment, last uint64, sent bool) (before [MaxDestinations]spans, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !sent && b.sending(s) {
+	if !sent && b.sending(s.first, last) {
 		return before, false
 	}
 	for slot, d := range b.slots {
@@ -377,7 +377,7 @@ func (b *Buffer) expire() error {
 		for _, s := range b.segs {
 			over := now - s.wrote - b.o.MaxAge
 			sent = over > b.o.MaxAge/8
-			if s.sealed && over > 0 && (sent || !b.sending(s)) {
+			if s.sealed && over > 0 && (sent || !b.sending(s.first, s.last)) {
 				old = s
 				break
 			}

@@ -9,8 +9,9 @@ import (
 // written to the end the pages of its oldest records are given back to the file system, and the rest is read as of a
 // damaged one. Nothing is copied, for which there would be no room.
 
-// dropPart gives up the oldest records of a segment. It reports false when that frees nothing. commitMu is held.
-func (b *Buffer) dropPart(s *segment, cause Cause) bool {
+// dropPart gives up the oldest records of a segment; unless sent, not those of which one has come to be in flight. It reports false when that
+// frees nothing. commitMu is held.
+func (b *Buffer) dropPart(s *segment, cause Cause, sent bool) bool {
 	if s == b.active {
 		b.seal()
 	}
@@ -33,7 +34,10 @@ func (b *Buffer) dropPart(s *segment, cause Cause) bool {
 	last := min(sv.blocks[n-1].last, s.last) // a commit that failed may have left blocks behind it, which the next segment has
 	left := *sv
 	left.blocks = sv.blocks[n:]
-	lost := b.giveUpPart(s, &left, last, cause)
+	lost := b.giveUpPart(s, &left, last, cause, sent)
+	if lost == nil {
+		return false
+	}
 	for _, r := range pages {
 		if punch(f, int64(r.from)*pageSize, int64(r.to-r.from)*pageSize) != nil {
 			return false // the system cannot do that: the segment goes as a whole
@@ -93,9 +97,12 @@ func (sv *salvage) pagesBelow(pieces map[pieceKey][]piece, seq uint64) []span {
 	return slices.Clip(out.s)
 }
 
-// giveUpPart counts the records of a segment up to last as dropped, and has the rest read from what is left.
-func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause) *loss {
-	before, _ := b.cutOff(s, last, true)
+// giveUpPart counts the records of a segment up to last as dropped, and has the rest read from what is left. It returns nil where cutOff does not.
+func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause, sent bool) *loss {
+	before, ok := b.cutOff(s, last, sent)
+	if !ok {
+		return nil
+	}
 	lost, scanErr := b.scanLoss(s, before, last, cause)
 	b.closeHandle(s)
 	b.mu.Lock()
