@@ -149,6 +149,7 @@ type Buffer struct {
 	dictBytes  int64           // what all their dictionary entries take
 	gaps       map[gapKey]*Gap // lost, but not yet told by a gap record
 	gapOrder   []gapKey
+	waiting    []*waitingGap
 	met        []foundDamage   // while opening: not told yet
 	empties    map[uint64]bool // likewise: segments that hold nothing, and whether they are whole files
 	toldOf     map[uint64]bool // likewise: segments whose damage an earlier process told of
@@ -164,6 +165,8 @@ type Buffer struct {
 	gen        uint64        // of the last checkpoint taken
 	changed    bool          // since the last checkpoint written
 	st         counters
+
+	waitingBytes int64 // of waiting in a checkpoint
 
 	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free
 

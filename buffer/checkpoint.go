@@ -16,7 +16,7 @@ import (
 // say the ledger as differences to the first, which compress to almost nothing.
 
 const (
-	checkpointVersion = 2
+	checkpointVersion = 3 // one without gap records that wait is of version 2, which older programs read
 	accountFields     = 3 // polled, suppressed, accepted
 	destFields        = 2 + Causes
 	maxLedger         = 64 << 20 // bytes of an unpacked ledger
@@ -51,7 +51,12 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	if s != nil && s.base != nil {
 		base, d.isDelta = s.baseSeq+1, true
 	}
-	h := append(make([]byte, 0, 256), checkpointVersion)
+	waiting := b.appendWaiting(nil, known)
+	version := byte(checkpointVersion)
+	if len(waiting) == 0 {
+		version = 2
+	}
+	h := append(make([]byte, 0, 256), version)
 	h = binary.AppendUvarint(h, b.gen)
 	h = binary.AppendUvarint(h, b.next)
 	h = binary.AppendUvarint(h, uint64(b.elapsed()))
@@ -62,14 +67,14 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	h = binary.AppendUvarint(h, b.st.seen.bytes)
 	d.head = b.appendCursors(h)
 	if d.isDelta {
-		d.ledger = b.appendGaps(b.appendLedgerDelta(nil, s.base), nil)
+		d.ledger = append(b.appendGaps(b.appendLedgerDelta(nil, s.base), nil), waiting...)
 		return d
 	}
 	var told []*entry
 	if s == nil {
 		told = b.untold()
 	}
-	d.ledger = b.appendGaps(b.appendAccounts(nil, b.accountSeq), told)
+	d.ledger = append(b.appendGaps(b.appendAccounts(nil, b.accountSeq), told), waiting...)
 	d.values = make([]uint64, 0, len(b.accountSeq)*(accountFields+MaxDestinations*2))
 	for _, a := range b.accountSeq {
 		d.values = b.fields(d.values, a)
@@ -120,15 +125,34 @@ func (b *Buffer) appendCursors(out []byte) []byte {
 		out = binary.AppendUvarint(out, d.start)
 		out = binary.AppendUvarint(out, d.origin)
 		out = binary.AppendUvarint(out, d.backlog)
-		out = binary.AppendUvarint(out, uint64(len(d.acked.s)))
-		prev := uint64(0)
-		for _, r := range d.acked.s {
-			out = binary.AppendUvarint(out, r.from-prev)
-			out = binary.AppendUvarint(out, r.to-r.from)
-			prev = r.to
-		}
+		out = appendSpans(out, d.acked.s)
 	}
 	return out
+}
+
+func appendSpans(out []byte, list []span) []byte {
+	out = binary.AppendUvarint(out, uint64(len(list)))
+	prev := uint64(0)
+	for _, r := range list {
+		out = binary.AppendUvarint(out, r.from-prev)
+		out = binary.AppendUvarint(out, r.to-r.from)
+		prev = r.to
+	}
+	return out
+}
+
+func parseSpans(p *parser) (list []span) {
+	prev := uint64(0)
+	for range p.count(2) {
+		from := prev + p.uvarint()
+		to := from + p.uvarint()
+		if to < from || from < prev {
+			p.fail()
+		}
+		list = append(list, span{from, to})
+		prev = to
+	}
+	return list
 }
 
 // fields appends an account's numbers in the order in which checkpoints have them.
@@ -236,6 +260,7 @@ func openValue(v []byte) ([]byte, error) {
 
 // checkpoint is a parsed checkpoint.
 type checkpoint struct {
+	version   byte
 	gen, next uint64
 	elapsed   time.Duration
 	base      uint64 // 0 = complete, else the base's sequence number + 1
@@ -245,6 +270,7 @@ type checkpoint struct {
 	dests     []checkpointDest
 	accounts  []checkpointAccount
 	gaps      []checkpointGap
+	waiting   []checkpointWaiting
 	ledger    []byte // still packed in differences, when base is not 0
 }
 
@@ -277,7 +303,7 @@ func parseCheckpoint(v []byte, dec *zstd.Decoder) (*checkpoint, error) {
 	if version < 1 || version > checkpointVersion {
 		return nil, fmt.Errorf("checkpoint of version %d: %w", version, errDamaged)
 	}
-	c := &checkpoint{gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64), base: p.uvarint()}
+	c := &checkpoint{version: version, gen: p.uvarint(), next: p.uvarint(), elapsed: time.Duration(p.uvarint() & math.MaxInt64), base: p.uvarint()}
 	if c.known = c.next; version > 1 {
 		c.known, c.unknown, c.seen = p.uvarint(), p.uvarint(), cost{p.uvarint(), p.uvarint()}
 	}
@@ -299,16 +325,7 @@ func parseCheckpoint(v []byte, dec *zstd.Decoder) (*checkpoint, error) {
 func (c *checkpoint) parseCursors(p *parser) {
 	for range p.count(6) {
 		d := checkpointDest{name: string(p.bytes()), slot: int(p.byte()), start: p.uvarint(), origin: p.uvarint(), backlog: p.uvarint()}
-		prev := uint64(0)
-		for range p.count(2) {
-			from := prev + p.uvarint()
-			to := from + p.uvarint()
-			if to < from || from < prev {
-				p.fail()
-			}
-			d.acked = append(d.acked, span{from, to})
-			prev = to
-		}
+		d.acked = parseSpans(p)
 		if d.slot >= MaxDestinations || len(c.dests) >= MaxDestinations {
 			p.fail()
 		}
@@ -325,18 +342,25 @@ func (c *checkpoint) parseAccounts(p *parser) error {
 		c.accounts = append(c.accounts, a)
 	}
 	for range p.count(3) {
-		g := checkpointGap{account: int(p.uvarint()), to: mask(p.uvarint())}
-		gap, err := parseGap(p.bytes())
-		if err != nil || g.account >= len(c.accounts) || g.account < 0 {
-			p.fail()
-		}
-		g.gap = gap
-		c.gaps = append(c.gaps, g)
+		c.gaps = append(c.gaps, c.parseGap(p))
+	}
+	if c.version > 2 {
+		c.parseWaiting(p)
 	}
 	if p.bad || len(p.src) != 0 {
 		return fmt.Errorf("checkpoint: %w", errDamaged)
 	}
 	return nil
+}
+
+func (c *checkpoint) parseGap(p *parser) checkpointGap {
+	g := checkpointGap{account: int(p.uvarint()), to: mask(p.uvarint())}
+	gap, err := parseGap(p.bytes())
+	if err != nil || g.account >= len(c.accounts) || g.account < 0 {
+		p.fail()
+	}
+	g.gap = gap
+	return g
 }
 
 // covers reports whether no destination needs any of these records.

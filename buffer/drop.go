@@ -48,7 +48,7 @@ func (b *Buffer) room() int64 {
 
 // commitSize is how much a commit of so many bytes may add to a segment, dictionaries not counted. mu is held.
 func (b *Buffer) commitSize(bytes int64) int64 {
-	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + maxGap*int64(len(b.gapOrder)) + growSlack + b.growStep()
+	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + maxGap*int64(len(b.gapOrder)) + b.waitingBytes + growSlack + b.growStep()
 }
 
 // fits reports whether so many bytes of records could be committed now. mu is held.

@@ -236,7 +236,8 @@ func (b *Buffer) tellGaps() {
 			if to == present {
 				to = everyone
 			}
-			b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: cmp.Or(g.To, b.o.Now().UnixMicro()), to: to})
+			seq := b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: cmp.Or(g.To, b.o.Now().UnixMicro()), to: to})
+			b.await(gapKey{key.account, to, key.cause}, seq, g)
 		}
 		rest := key.to &^ present
 		if to == 0 {

@@ -265,6 +265,10 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 	for _, g := range ckpt.gaps {
 		b.missing(b.accounts[ckpt.accounts[g.account].name], g.to, g.gap)
 	}
+	for _, w := range ckpt.waiting {
+		a := b.accounts[ckpt.accounts[w.account].name]
+		b.waiting = append(b.waiting, &waitingGap{key: gapKey{a, w.to, w.gap.Cause}, seqs: spans{s: w.seqs}, gap: *w.gap})
+	}
 	return nil
 }
 
@@ -275,15 +279,10 @@ func (b *Buffer) fillHoles() {
 	if b.tail.n > 0 {
 		end = b.tail.first
 	}
-	for _, d := range b.slots {
-		if d == nil {
-			continue
-		}
-		from := uint64(0)
-		for _, s := range b.segs {
-			d.acked.add(from, min(s.first, end))
-			from = s.last + 1
-		}
-		d.acked.add(from, end)
+	from := uint64(0)
+	for _, s := range b.segs {
+		b.pass(from, min(s.first, end))
+		from = s.last + 1
 	}
+	b.pass(from, end)
 }

@@ -291,8 +291,12 @@ func (b *Buffer) countRecord(p *pending, h *head, a *account) {
 	}
 }
 
-// pass marks numbers as needed by nobody. mu is held.
+// pass marks numbers as needed by nobody: no record has them. mu is held.
 func (b *Buffer) pass(from, to uint64) {
+	if from >= to {
+		return
+	}
+	b.retell(from, to)
 	for _, d := range b.slots {
 		if d != nil {
 			d.acked.add(from, to)
@@ -356,6 +360,7 @@ func (b *Buffer) giveUp(from, to uint64) {
 	if from >= to {
 		return
 	}
+	b.retell(from, to)
 	for _, d := range b.slots {
 		if d == nil {
 			continue

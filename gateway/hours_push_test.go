@@ -51,15 +51,14 @@ func (s *source) run(ctx context.Context) {
 		s.h.plant.mu.Unlock()
 		s.past = append(s.past, telemetry.Reading{Value: telemetry.Int(int64(s.n)), Time: now.UnixMicro()})
 		if s.sub != nil && s.sub.samples {
-			s.sample()
+			s.sample(s.sub)
 		}
 		s.mu.Unlock()
 	}
 }
 
 // sample queues the value. mu is held.
-func (s *source) sample() {
-	q := s.sub
+func (s *source) sample(q *subscription) {
 	if len(s.past) == 0 {
 		return
 	}
@@ -85,7 +84,7 @@ func (s *source) publish(ctx context.Context, q *subscription, sampling time.Dur
 		s.mu.Lock()
 		if !q.samples && time.Since(begun) >= sampling {
 			q.samples = true
-			s.sample()
+			s.sample(q)
 		}
 		silent := s.silent()
 		switch {

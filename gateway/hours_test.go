@@ -332,8 +332,8 @@ func (h *hours) judge() (read, missing, told int) {
 			unknown, in := false, false
 			for _, g := range h.gaps[device] {
 				from := *g.From
-				if device == pushingDevice && !g.Unknown {
-					from -= 5000 // a gap has the times of records: when they were pushed
+				if device == pushingDevice && g.Cause != "outage" && g.Cause != "lost" {
+					from -= 5000 // a gap of records has their times: when they were pushed
 				}
 				if device == pushingDevice && h.complete && g.Cause == "outage" {
 					continue
