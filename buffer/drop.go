@@ -174,6 +174,7 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	b.forgetSegment(s)
 	b.st.dropped++
 	if scanErr != nil {
+		b.retell(s.first, s.last+1, before)
 		b.reconcile(cause, b.next)
 	}
 	b.tellGaps()

@@ -112,6 +112,7 @@ func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause,
 	s.rw.Unlock()
 	s.damaged, s.partly = true, true
 	if scanErr != nil {
+		b.retell(s.first, last+1, before)
 		b.reconcile(cause, b.next)
 	}
 	b.tellGaps()

@@ -296,7 +296,7 @@ func (b *Buffer) pass(from, to uint64) {
 	if from >= to {
 		return
 	}
-	b.retell(from, to)
+	b.retell(from, to, b.acknowledged())
 	for _, d := range b.slots {
 		if d != nil {
 			d.acked.add(from, to)
@@ -360,7 +360,7 @@ func (b *Buffer) giveUp(from, to uint64) {
 	if from >= to {
 		return
 	}
-	b.retell(from, to)
+	b.retell(from, to, b.acknowledged())
 	for _, d := range b.slots {
 		if d == nil {
 			continue

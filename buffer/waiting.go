@@ -39,14 +39,25 @@ func (b *Buffer) await(key gapKey, seq uint64, g *Gap) {
 
 // heard drops the gap records that nobody needs any more, and reports whether none is left. mu is held.
 func (b *Buffer) heard(w *waitingGap) bool {
-	w.seqs.s = slices.DeleteFunc(w.seqs.s, func(r span) bool { return b.waitsFor(w.key.to, r) == 0 })
+	acked := b.acknowledged()
+	w.seqs.s = slices.DeleteFunc(w.seqs.s, func(r span) bool { return b.waitsFor(w.key.to, r, &acked) == 0 })
 	return len(w.seqs.s) == 0
 }
 
-// waitsFor returns who of the addressees needs a number of a span. mu is held.
-func (b *Buffer) waitsFor(to mask, r span) (who mask) {
+// acknowledged returns what each destination needs no more. mu is held.
+func (b *Buffer) acknowledged() (acked [MaxDestinations]spans) {
 	for slot, d := range b.slots {
-		if d == nil || to&bit(slot) == 0 || d.acked.covers(r.from, r.to) || to != everyone && r.to <= d.origin {
+		if d != nil {
+			acked[slot] = d.acked
+		}
+	}
+	return acked
+}
+
+// waitsFor returns who of the addressees needs a number of a span, by what each has acknowledged. mu is held.
+func (b *Buffer) waitsFor(to mask, r span, acked *[MaxDestinations]spans) (who mask) {
+	for slot, d := range b.slots {
+		if d == nil || to&bit(slot) == 0 || acked[slot].covers(r.from, r.to) || to != everyone && r.to <= d.origin {
 			continue // see Destination.wants
 		}
 		who |= bit(slot)
@@ -54,13 +65,13 @@ func (b *Buffer) waitsFor(to mask, r span) (who mask) {
 	return who
 }
 
-// retell tells again what the gap records told that are lost with these numbers, before they are marked as needed by nobody. mu is held.
-func (b *Buffer) retell(from, to uint64) {
+// retell tells again what the gap records told that are lost with these numbers, to those who had not acknowledged them. mu is held.
+func (b *Buffer) retell(from, to uint64, acked [MaxDestinations]spans) {
 	for _, w := range b.waiting {
 		var who mask
 		for _, r := range w.seqs.s {
 			if r.from, r.to = max(r.from, from), min(r.to, to); r.from < r.to {
-				who |= b.waitsFor(w.key.to, r)
+				who |= b.waitsFor(w.key.to, r, &acked)
 			}
 		}
 		if who == 0 {

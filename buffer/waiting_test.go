@@ -71,3 +71,28 @@ func TestGapRecordIsLost(t *testing.T) {
 func outages(all []Gap) []Gap {
 	return slices.DeleteFunc(all, func(g Gap) bool { return g.Cause != CauseOutage })
 }
+
+// TestGapRecordIsDroppedUnread: likewise when a segment has to go that cannot be read.
+func TestGapRecordIsDroppedUnread(t *testing.T) {
+	dir, o := t.TempDir()+"/store", testOptions()
+	o.Destinations = []string{"cloud"}
+	b := mustOpen(t, dir, o)
+	b.Missed(mustStream(t, b, "press"), Gap{From: 100, To: 200, Cause: CauseOutage, Reason: "no answer"})
+	commitNow(t, b)
+	b.lockCommit()
+	b.seal()
+	s := b.segs[0]
+	b.closeHandle(s)
+	if err := os.WriteFile(s.path, make([]byte, 64<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.drop(s, CauseExpired, true); err != nil {
+		t.Fatal(err)
+	}
+	b.unlockCommit()
+	b.accounts["press"].told = [gapCauses - CauseOutage]time.Duration{} // as if time had passed
+	if got := outages(gapsIn(t, b, "cloud")); len(got) != 1 || got[0].From != 100 || got[0].To != 200 || got[0].Reason != "no answer" {
+		t.Errorf("told after it was dropped: %+v", got)
+	}
+	checkLedger(t, b)
+}

@@ -145,7 +145,7 @@ func newHours(t *testing.T, seed uint64) *hours {
 		}
 		return string(noise)
 	}
-	if !h.exact && os.Getenv("MILLRACE_SPOIL") != "" { // for the time being: see faults/RESULTS.md
+	if seed%4 == 1 {
 		h.spoiler = &spoiler{rand.New(rand.NewPCG(seed, 4))}
 	}
 	h.source = &source{h: h, device: pushingDevice, rng: rand.New(rand.NewPCG(seed, 3))}
@@ -361,7 +361,7 @@ func (h *hours) judge() (read, missing, told int) {
 
 func TestHours(t *testing.T) {
 	alone(t)
-	seeds, lasts := []uint64{1, 2, 5}, hoursLast
+	seeds, lasts := []uint64{1, 2, 3}, hoursLast
 	if *long {
 		seeds, lasts = make([]uint64, 100), 2*time.Hour
 		for i := range seeds {
