@@ -33,6 +33,9 @@ func accountOf(t testing.TB, b *Buffer, name string) DestinationAccount {
 // toldAndGot returns how many readings gap records tell of, and how many records there are besides.
 func toldAndGot(recs []Record) (told, got uint64) {
 	for _, r := range recs {
+		if r.Gap != nil && r.Gap.Cause == CauseAbsent {
+			continue
+		}
 		if r.Gap != nil {
 			told += r.Gap.Count
 		} else {
@@ -104,7 +107,11 @@ func TestAbsentMakesWay(t *testing.T) {
 				readAll(t, b.Destination("cloud"), true) // a gap record needs room, too
 				turnNow(b)
 				turnNow(b)
-				told, got := toldAndGot(readAll(t, b.Destination("old"), true))
+				all := readAll(t, b.Destination("old"), true)
+				told, got := toldAndGot(all)
+				if n := absentIn(all); n != 600 {
+					t.Errorf("600 readings came while it was absent, and it was told of %d", n)
+				}
 				if a := accountOf(t, b, "old"); told != a.Dropped[CauseFull] || got != 600-told || a.Delivered != got {
 					t.Errorf("back again it was told of %d readings lost and got %d of 600: %+v", told, got, a)
 				}
@@ -314,4 +321,64 @@ func TestRefusing(t *testing.T) {
 	if a, cloud := accountOf(t, b, "old"), accountOf(t, b, "cloud"); a.Lost() != 0 || cloud.Lost() == 0 {
 		t.Errorf("what is refused is no loss of one that is absent: %+v", a)
 	}
+}
+
+// absentIn returns how many readings a destination is told of that came while it was absent.
+func absentIn(all []Record) (n uint64) {
+	for _, r := range all {
+		if r.Gap != nil && r.Gap.Cause == CauseAbsent {
+			n += r.Gap.Count
+		}
+	}
+	return n
+}
+
+// TestAbsentIsToldOfItsAbsence: a destination that comes back is told how many readings it was not there for, from when to when, also over
+// starts, and only once; the others are not.
+func TestAbsentIsToldOfItsAbsence(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	o.Destinations = []string{"cloud", "old"}
+	b := mustOpen(t, dir, o)
+	appendN(t, b, mustStream(t, b, "press"), 2)
+	readAll(t, b.Destination("cloud"), true)
+	readAll(t, b.Destination("old"), true)
+	if err := b.RemoveDestination("old"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if _, err := b.Append(mustStream(t, b, "press"), []byte("x"), 5, int64(100+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := b.Stats().Destinations[1].Untold; n != 0 {
+		t.Errorf("%d losses are to be told, and nothing is lost", n)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = mustOpen(t, dir, testOptions())
+	if _, err := b.Append(mustStream(t, b, "press"), []byte("x"), 5, 200); err != nil {
+		t.Fatal(err)
+	}
+	d, err := b.AddDestination("old", StartNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turnNow(b)
+	all := readAll(t, d, true)
+	if len(all) != 1 || all[0].Gap == nil {
+		t.Fatalf("back again it gets %+v", all)
+	}
+	if g := all[0].Gap; g.Cause != CauseAbsent || g.Count != 20 || g.From != 100 || g.To != 200 || g.Unknown {
+		t.Errorf("of its absence it is told %+v", g)
+	}
+	if n := absentIn(readAll(t, b.Destination("cloud"), true)); n != 0 {
+		t.Errorf("the one that stayed was told of %d", n)
+	}
+	turnNow(b)
+	if again := readAll(t, d, true); len(again) != 0 {
+		t.Errorf("and again of %+v", again)
+	}
+	checkLedger(t, b)
 }

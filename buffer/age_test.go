@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestGapWithoutTimesIsOfNow: a loss of which no time is known is told with the time at which it is told.
+// TestGapWithoutTimesIsOfNow: a loss of which no time is known was until the time at which it is told.
 func TestGapWithoutTimesIsOfNow(t *testing.T) {
 	b := mustOpen(t, t.TempDir()+"/store", testOptions())
 	first, _ := appendN(t, b, mustStream(t, b, "press"), 1)
@@ -17,7 +17,7 @@ func TestGapWithoutTimesIsOfNow(t *testing.T) {
 	b.tellGaps()
 	b.mu.Unlock()
 	all := readAll(t, b.Destination("cloud"), true)
-	if g := all[len(all)-1]; g.Gap == nil || g.Gap.From != 0 || g.Gap.To != 0 || g.At < before {
+	if g := all[len(all)-1]; g.Gap == nil || g.Gap.From != 0 || g.Gap.To < before || g.At < before {
 		t.Errorf("%+v, %+v", g, g.Gap)
 	}
 }

@@ -302,6 +302,7 @@ func (b *Buffer) push(e entry) uint64 {
 		e.stream.account.accepted += uint64(e.readings)
 	}
 	n := uint64(e.readings)
+	b.missing(e.stream.account, e.passed, &Gap{From: e.at, To: e.at, Count: n, Cause: CauseAbsent, FirstSeq: seq, LastSeq: seq})
 	for slot, d := range b.slots {
 		if d == nil {
 			continue

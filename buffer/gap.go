@@ -177,7 +177,7 @@ func (b *Buffer) missed(a *account, g Gap) {
 	g.Unknown, g.FirstSeq, g.LastSeq = true, b.next, b.next
 	g.Tags = union(g.Tags, g.Tags)
 	g.Reason = strings.ToValidUTF8(g.Reason[:min(len(g.Reason), maxReason)], "")
-	if b.closed || !g.Cause.known() || g.Cause < CauseOutage {
+	if b.closed || g.Cause != CauseOutage && g.Cause != CauseLost {
 		return
 	}
 	b.missing(a, b.present(), &g)
@@ -211,7 +211,7 @@ func (b *Buffer) missing(a *account, to mask, g *Gap) {
 // missingAnything notes for every account that readings may be lost from a number on, and that nobody knows how many. mu is held.
 func (b *Buffer) missingAnything(from uint64) {
 	for _, a := range b.accountSeq {
-		b.missing(a, b.all, &Gap{Cause: CauseDamaged, FirstSeq: min(from, b.next-1), LastSeq: b.next - 1, Unknown: true})
+		b.missing(a, b.all, &Gap{To: b.o.Now().UnixMicro(), Cause: CauseDamaged, FirstSeq: min(from, b.next-1), LastSeq: b.next - 1, Unknown: true})
 	}
 }
 
@@ -262,10 +262,10 @@ func (b *Buffer) gapsDue() bool {
 	return false
 }
 
-// untoldTo returns how many losses a slot's destination is still to be told of. mu is held.
+// untoldTo returns how many losses a slot's destination is still to be told of; what it was not there for is none. mu is held.
 func (b *Buffer) untoldTo(slot int) (n int) {
 	for key := range b.gaps {
-		if key.to&bit(slot) != 0 {
+		if key.to&bit(slot) != 0 && key.cause != CauseAbsent {
 			n++
 		}
 	}
@@ -338,6 +338,9 @@ func (b *Buffer) refuse(a *account, readings int, at int64) {
 			a.dests[slot].before += uint64(readings)
 		}
 	}
-	b.missing(a, b.present(), &Gap{From: at, To: at, Count: uint64(readings), Cause: CauseFull, FirstSeq: b.next, LastSeq: b.next})
+	g := Gap{From: at, To: at, Count: uint64(readings), Cause: CauseFull, FirstSeq: b.next, LastSeq: b.next}
+	b.missing(a, b.present(), &g)
+	g.Cause = CauseAbsent
+	b.missing(a, b.all&^b.present(), &g)
 	b.st.refused++
 }

@@ -22,6 +22,7 @@ const (
 const (
 	CauseOutage Cause = 32 + iota // the device was not heard
 	CauseLost                     // it was, but its queue or the way to it has lost something
+	CauseAbsent                   // the destination was not in use: told to it alone, when it is again; not by Missed
 	gapCauses
 )
 
@@ -48,6 +49,8 @@ func (c Cause) String() string {
 		return "outage"
 	case CauseLost:
 		return "lost"
+	case CauseAbsent:
+		return "absent"
 	}
 	return fmt.Sprintf("cause %d", uint8(c))
 }

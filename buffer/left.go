@@ -45,8 +45,11 @@ func (b *Buffer) Left() Left { return b.left }
 // findLeft notes what there is before anything is changed. mu is held.
 func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	_, err := os.Stat(filepath.Join(b.dir, restoredName))
-	b.left = Left{Restored: err == nil, New: old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0,
-		Unclean: !old.lost && ckpt != nil && old.reserved > ckpt.next} // Close gives back the numbers it did not use
+	b.left = Left{Restored: err == nil, New: old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0}
+	if !old.lost && ckpt != nil { // Close gives back the numbers it did not use, and writes the last checkpoint into state.db
+		own, err := parseCheckpoint(old.ckpt, b.decoder)
+		b.left.Unclean = old.reserved > ckpt.next || err != nil || own.gen < ckpt.gen
+	}
 	b.left.Unknown = old.lost && !b.left.New
 	if body, err := openValue(old.until); err == nil && len(body) == 8 {
 		b.until, b.left.Until = old.until, time.UnixMicro(int64(binary.BigEndian.Uint64(body)))

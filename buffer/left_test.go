@@ -3,6 +3,8 @@ package buffer
 import (
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -137,14 +139,16 @@ func TestCloseSaysWhatIsLost(t *testing.T) {
 	}
 }
 
-// TestNewAccountIsKept: an account is in a checkpoint seconds after it was made, though nothing of it needs the disk: after a kill
+// TestNewAccountIsKept: the first accounts are in a checkpoint at once, later ones seconds after they were made, though nothing of it needs the disk: after a kill
 // there is somebody to tell of a gap.
 func TestNewAccountIsKept(t *testing.T) {
 	dir := t.TempDir() + "/store"
 	b := mustOpen(t, dir, testOptions())
 	mustStream(t, b, "press")
+	b.turn(false)
+	mustStream(t, b, "oven")
 	if _, idle := b.due(); idle {
-		t.Error("it is written at once")
+		t.Error("each is written at once")
 	}
 	b.mu.Lock()
 	b.st.lastIdle = b.st.lastIdle.Add(-drainEvery)
@@ -157,12 +161,47 @@ func TestNewAccountIsKept(t *testing.T) {
 		t.Error("it is written again")
 	}
 	b, _ = reopened(t, b, dir)
-	if ledger := b.Ledger(); len(ledger) != 1 || ledger[0].Name != "press" {
+	if ledger := b.Ledger(); len(ledger) != 2 || ledger[0].Name != "press" {
 		t.Errorf("after a kill: %+v", ledger)
 	}
 	var told []string
 	b.MissedBy(func(name string) bool { told = append(told, name); return true }, Gap{To: 1, Cause: CauseOutage})
-	if n := b.Stats().Destinations[0].Untold; n != 1 || len(told) != 1 {
+	if n := b.Stats().Destinations[0].Untold; n != 2 || len(told) != 2 {
 		t.Errorf("%d losses to be told, of %q", n, told)
+	}
+}
+
+// TestOlderStateIsUnclean: a state.db of before, put back, does not hide that the process before did not close the store.
+func TestOlderStateIsUnclean(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		dir := t.TempDir() + "/store"
+		b := mustOpen(t, dir, testOptions())
+		appendN(t, b, mustStream(t, b, "press"), 3)
+		commitNow(t, b)
+		if closed {
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			crash(b)
+		}
+		old, err := os.ReadFile(filepath.Join(dir, stateName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = mustOpen(t, dir, testOptions())
+		if b.Left().Unclean == closed {
+			t.Errorf("closed %v: %+v", closed, b.Left())
+		}
+		appendN(t, b, mustStream(t, b, "press"), 3)
+		commitNow(t, b)
+		crash(b)
+		if err := os.WriteFile(filepath.Join(dir, stateName), old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b = mustOpen(t, dir, testOptions()); !b.Left().Unclean {
+			t.Errorf("closed %v: with the state of before: %+v", closed, b.Left())
+		}
+		_ = b.Close()
 	}
 }

@@ -96,7 +96,7 @@ func (b *Buffer) load() (err error) {
 		return err
 	}
 	b.mu.Lock()
-	b.st.lastIdle, b.st.lastCommit = time.Now(), time.Now()
+	b.st.lastIdle, b.st.lastCommit = time.Now().Add(-drainEvery), time.Now() // the first accounts are written at once: whom to tell when all else is lost
 	b.mu.Unlock()
 	if err := b.reclaim(); err != nil {
 		return err

@@ -185,6 +185,12 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 		}
 	case s.damaged:
 		s.partly = p.partly
+		if !p.empty() {
+			s.minAt = min(s.minAt, p.minAt)
+			if s.records == 0 {
+				s.minAt, s.maxAt = p.minAt, p.maxAt
+			}
+		}
 		d = s.damage(s.cause, 0)
 		d.LastSeq = max(d.LastSeq, p.last)
 	case s.end < p.last:
@@ -237,8 +243,9 @@ func (b *Buffer) tellFound(lost uint64) {
 	if len(b.met) == 0 && (lost > 0 || b.unsure) {
 		b.met = append(b.met, foundDamage{Damage: Damage{File: filepath.Base(b.dir), Reason: "records that the ledger knows of are in no file"}})
 	}
-	if lost == 0 && !b.unsure {
-		b.met = slices.DeleteFunc(b.met, func(d foundDamage) bool { return d.first != 0 && b.toldOf[d.first] })
+	told := func(d foundDamage) bool { return d.first != 0 && b.toldOf[d.first] }
+	if lost == 0 && !b.unsure || slices.ContainsFunc(b.met, func(d foundDamage) bool { return !told(d) }) { // what is lost now is lost with the others
+		b.met = slices.DeleteFunc(b.met, told)
 	}
 	for i := range b.met {
 		d := &b.met[i]

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -147,7 +148,7 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 		if lies.last == 0 {
 			lies.first, lies.last = min(d.unsure, b.next-1), b.next-1
 		}
-		b.missing(a, bit(slot), &Gap{From: lies.from, To: lies.to, Count: missing, Cause: cause, FirstSeq: lies.first, LastSeq: lies.last})
+		b.missing(a, bit(slot), &Gap{From: lies.from, To: cmp.Or(lies.to, b.o.Now().UnixMicro()), Count: missing, Cause: cause, FirstSeq: lies.first, LastSeq: lies.last})
 	}
 	b.changed = true
 	return lost
@@ -421,7 +422,8 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 	b.found(foundDamage{first: s.first, Damage: d})
 	b.tellFound(b.reconcile(CauseDamaged, b.next))
 	b.tellGaps()
+	told := b.takeCheckpoint(nil)
 	b.mu.Unlock()
-	_ = b.savePromises() // that it is told; Stats has the error
+	_ = b.saveCheckpoint(told) // or it is told once more after a crash; Stats has the error
 	return true
 }

@@ -1,6 +1,9 @@
 package buffer
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // where is between which records, and in which time, something was lost: as narrow as the records beside it say.
 type where struct {
@@ -26,7 +29,7 @@ func (b *Buffer) lostWhere() (w where) {
 		case b.unsure || d.unsure || d.first == 0 || d.LastSeq == 0:
 			return where{}
 		case s == nil:
-			w.add(where{first: d.FirstSeq, last: d.LastSeq, from: b.lastBefore(d.FirstSeq), to: b.firstAfter(d.LastSeq)})
+			w.add(where{first: d.FirstSeq, last: d.LastSeq, from: cmp.Or(d.MinAt, b.lastBefore(d.FirstSeq)), to: b.firstAfter(d.LastSeq)})
 		default:
 			if s.holes.last != 0 {
 				w.add(s.holes)
@@ -48,7 +51,7 @@ func (b *Buffer) noteHole(s *segment, from, to uint64, before, after int64) {
 		return
 	}
 	if before == 0 {
-		before = b.lastBefore(from)
+		before = cmp.Or(b.lastBefore(from), s.minAt)
 	}
 	if after == 0 {
 		after = b.firstAfter(to - 1)

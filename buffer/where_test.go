@@ -81,3 +81,67 @@ func TestGapOfDamageWhileRunningIsNarrow(t *testing.T) {
 		t.Errorf("%d of %d records, %d gaps", got, n, gaps)
 	}
 }
+
+// TestGapOfMissingSegment: what was in a segment that is gone was there since its oldest record, though nothing on disk stands before it; and a damage
+// that was told of is not told again with it.
+func TestGapOfMissingSegment(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	o.Destinations = []string{"cloud"}
+	b := mustOpen(t, dir, o)
+	s := mustStream(t, b, "press")
+	rng := rand.New(rand.NewPCG(1, 2))
+	var files []string
+	for round := range 3 {
+		for i := range 100 {
+			if _, err := b.Append(s, randomBytes(rng, 300), 2, int64(1000*(round+1)+i)); err != nil {
+				t.Fatal(err)
+			}
+			if i%20 == 19 {
+				commitNow(t, b)
+			}
+		}
+		files = append(files, b.active.path)
+		b.lockCommit()
+		b.seal()
+		b.unlockCommit()
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	gaps := func(err error) (all []Gap) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = mustOpen(t, dir, o)
+		commitNow(t, b)
+		for _, r := range readAll(t, b.Destination("cloud"), false) {
+			if r.Gap != nil {
+				all = append(all, *r.Gap)
+			}
+		}
+		return all
+	}
+	raw, err := os.ReadFile(files[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 8 * pageSize; i < 10*pageSize; i++ {
+		raw[i] ^= 0x55
+	}
+	got := gaps(os.Remove(files[0]))
+	if len(got) != 1 || got[0].From != 1000 || got[0].To != 2000 || got[0].Count != 200 || got[0].Unknown {
+		t.Errorf("of the first it is told %+v", got)
+	}
+	crash(b)
+	if got = gaps(os.WriteFile(files[2], raw, 0o600)); len(b.Stats().Damage) != 1 {
+		t.Errorf("of the last it is told %+v, damages %+v", got, b.Stats().Damage)
+	}
+	crash(b)
+	gaps(os.Remove(files[1]))
+	for _, d := range b.Stats().Damage {
+		if d.File != filepath.Base(files[1]) || d.Readings != 200 || d.Unknown {
+			t.Errorf("of the second, when the last was told: %+v", b.Stats().Damage)
+		}
+	}
+}
