@@ -294,7 +294,7 @@ func (l *link) set(given map[string]string, r *reporter) {
 		r.add("close_after_poll", fmt.Sprintf("close_after_poll %q: it is neither true nor false", text), "the default is false")
 	}
 	f := peer.Files{CA: given["ca_file"], Cert: given["cert_file"], Key: given["key_file"], ServerName: given["server_name"]}
-	l.tls = &peer.TLS{Files: f, Names: peer.Names{CA: "ca_file", Pair: "cert_file and key_file"}}
+	l.tls = &peer.TLS{Files: f, Names: peer.Names{Peer: "device", CA: "ca_file", Pair: "cert_file and key_file", ServerName: "server_name", Plain: "tcp://"}}
 	if f != (peer.Files{}) && l.network != netTLS {
 		r.add("url", "ca_file, cert_file, key_file and server_name need a tcp+tls url", "use tcp+tls://host, or leave them out")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/peer"
 )
 
 // errNotConnected is what a request gets before Connect and after Close.
@@ -106,6 +107,9 @@ func (l *loss) words(timeout time.Duration) string {
 	case lossFlood:
 		return "the device sends without end what nobody asked for"
 	}
+	if _, explained := errors.AsType[*peer.HandshakeError](l.cause); explained {
+		return plain(l.cause)
+	}
 	if l.cause == nil || drivers.IsClosed(l.cause) || errors.Is(l.cause, net.ErrClosed) { // a newer call replaced this one
 		return "the device closed the connection"
 	}
@@ -132,6 +136,9 @@ func (l *loss) spoilt() bool {
 
 // plain returns an error of the network without addresses.
 func plain(err error) string {
+	if e, ok := errors.AsType[*peer.HandshakeError](err); ok {
+		return e.Error()
+	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err.Error()
 	}

@@ -20,7 +20,8 @@ const dialTime = 5 * time.Second
 // link is the line: at most one connection at a time, and the manners that its peer wants.
 type link struct {
 	endpoint
-	tls      *peer.TLS // of a tcp+tls connection
+	tls      *peer.TLS       // of a tcp+tls connection
+	secured  *peer.Handshake // of the connection, nil = none
 	pace     pace
 	wire     *wire  // nil = closed
 	number   uint16 // of the last transaction of the connection before: a gateway may answer it on this one
@@ -125,16 +126,14 @@ func dialSocket(ctx context.Context, network, address string) (net.Conn, drain, 
 // secure makes the TLS session on a connection.
 func (l *link) secure(ctx context.Context, c net.Conn) (port, error) {
 	host, _, err := net.SplitHostPort(l.address)
-	var config *tls.Config
 	if err == nil {
-		config, err = l.tls.Config(host)
+		l.secured, err = l.tls.Begin(host)
 	}
 	if err == nil {
-		t := tls.Client(c, config)
-		if err = t.HandshakeContext(ctx); err == nil {
+		t := tls.Client(c, l.secured.Config)
+		if err = l.secured.Failed(t.HandshakeContext(ctx)); err == nil {
 			return t, nil
 		}
-		l.tls.Failed(err)
 	}
 	c.Close()
 	return nil, fmt.Errorf("secure connection to %q: %w", l.address, err)
@@ -185,8 +184,13 @@ func (l *link) ask(ctx context.Context, q *request, timeout time.Duration) ([]by
 		if l.network == netListen {
 			l.slot.listener.answered(&l.slot.slot, sent)
 		}
-	} else if asLoss(err) != nil && q.telling {
-		l.mute++
+	} else if e := asLoss(err); e != nil {
+		if q.telling {
+			l.mute++
+		}
+		if e.kind == lossClosed && !l.answered {
+			e.cause = l.secured.Failed(e.cause)
+		}
 	}
 	return pdu, err
 }

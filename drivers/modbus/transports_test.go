@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -216,10 +217,10 @@ func TestTLS(t *testing.T) {
 	sim.Unit(1).SetRegisters(modbussim.Holding, 1, 4711)
 	for _, c := range []struct{ name, ca, cert, server, want string }{
 		{"right", "ca.pem", client, "plc.example", ""},
-		{"another name", "ca.pem", client, "", "127.0.0.1"},
-		{"another CA", "other.pem", client, "plc.example", "unknown authority"},
-		{"no certificate", "ca.pem", "", "plc.example", "certificate required"},
-		{"a stranger's certificate", "ca.pem", strange, "plc.example", "unknown certificate authority"},
+		{"another name", "ca.pem", client, "", `the device's certificate is for "plc.example", not "127.0.0.1"; correct the url, or give a name of the certificate as server_name`},
+		{"another CA", "other.pem", client, "plc.example", `unknown authority, "ca": ca_file "` + folder + `/other.pem" has one of that name with another key`},
+		{"no certificate", "ca.pem", "", "plc.example", "a client certificate, and none is given"},
+		{"a stranger's certificate", "ca.pem", strange, "plc.example", "; is that of cert_file and key_file valid, and does the device trust its authority"},
 		{"no such file", "none.pem", client, "plc.example", "read ca_file"},
 		{"no regular file", ".", client, "plc.example", "read ca_file: read " + folder + ": it is not a regular file"},
 	} {
@@ -247,6 +248,67 @@ func TestTLS(t *testing.T) {
 		if c.want == "" && (err != nil || readings[0].Value != telemetry.Uint(4711)) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, %v; want %q", c.name, readings, err, c.want)
 		}
+	}
+}
+
+// TestTLSOtherPeers says what answers in place of a device that speaks TLS, and keeps for drivers.IsClosed that it hung up.
+func TestTLSOtherPeers(t *testing.T) {
+	for answer, want := range map[string]string{
+		"":                                 "the device closed the connection during the TLS handshake; does this port speak TLS? Where it does not, use tcp:// in the url",
+		"HTTP/1.1 400 Bad Request\r\n\r\n": "what answers there does not speak TLS; use tcp:// in the url",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				_, _ = c.Read(make([]byte, 2048))
+				_, _ = c.Write([]byte(answer))
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+				c.Close()
+			}
+		}()
+		url := "tcp+tls://" + l.Addr().String()
+		driver, err := newDriver(&drivers.Connection{URL: url, Devices: []drivers.Device{device(url, 1, tags("holding:1"))}}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := driver.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), want) || drivers.IsClosed(err) != (answer == "") {
+			t.Errorf("%q: %v; want %q", answer, err, want)
+		}
+	}
+}
+
+// TestTLSHangsUp has a device that asked for a certificate end the connection at the first request, without a word.
+func TestTLSHangsUp(t *testing.T) {
+	folder := t.TempDir()
+	ca := newAuthority(t)
+	server := ca.issue(t, folder, "server", "plc.example")
+	ca.save(t, filepath.Join(folder, "ca.pem"))
+	pair, err := tls.LoadX509KeyPair(server+".pem", server+".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_, _ = c.Read(make([]byte, 512))
+			c.Close()
+		}
+	}()
+	d := device("tcp+tls://"+l.Addr().String(), 1, tags("holding:1"))
+	d.Timeout, d.Options["ca_file"], d.Options["server_name"] = 5*time.Second, filepath.Join(folder, "ca.pem"), "plc.example"
+	driver := connect(t, drivers.Connection{URL: d.URL, Devices: []drivers.Device{d}})
+	const want = "the device closed the connection after it asked for a client certificate, and none is given; give cert_file and key_file"
+	if _, err := driver.Read(t.Context(), drivers.Ref{}, nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
 	}
 }
 

@@ -1,14 +1,17 @@
 // Package peer is what drivers and links share that make a connection to a peer: TLS from files that others renew, the certificates
 // that a session rests on, and what an error of the network means.
 //
-// It promises that a peer's certificate is always verified, that the files are read again at every connect, and bounded, and that an
-// end of a certificate is known also when it was the reason not to connect. drivers/modbus and gateway/link/mqtt connect through it.
+// It promises that a peer's certificate is always verified, that the files are read again at every connect, and bounded, that an
+// end of a certificate is known also when it was the reason not to connect, and that a handshake which fails is explained in the config's
+// words. drivers/modbus and gateway/link/mqtt connect through it.
 package peer
 
 import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -44,10 +47,13 @@ type Certified interface {
 	Certificates() []Certificate
 }
 
-// Names are what the config calls the files, for errors.
+// Names are what the config calls things, for errors.
 type Names struct {
-	CA   string
-	Pair string // certificate and key
+	Peer       string // who is at the other end, as "device"
+	CA         string
+	Pair       string // certificate and key
+	ServerName string
+	Plain      string // how a url without TLS begins, as "tcp://"
 }
 
 // TLS makes connections to one peer secure.
@@ -60,18 +66,29 @@ type TLS struct {
 	peer []Certificate
 }
 
-// Config reads the files for a connection to a host. Whoever connects with it says with Failed when that failed.
-func (t *TLS) Config(host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12, VerifyConnection: func(s tls.ConnectionState) error {
-		t.notePeer(firstToEnd(s.VerifiedChains))
-		return nil
-	}}
+// Handshake is one attempt to make a connection secure, and what came of it. It belongs to the goroutine that dials.
+type Handshake struct {
+	Config *tls.Config
+
+	of     *TLS
+	own    *tls.Certificate // nil = none is given
+	proved bool             // the peer has proved who it is
+	asked  bool             // it asked for a certificate of ours, and
+	unfit  bool             // ours is of none of these, so it was not sent
+	takes  []string         // the first authorities that it takes certificates of
+}
+
+// Begin reads the files for a connection to a host. Whoever connects with its Config gives an error that follows to Failed, up to the
+// first answer: with TLS 1.3 a peer judges our certificate after the handshake.
+func (t *TLS) Begin(host string) (*Handshake, error) {
+	h := &Handshake{of: t}
+	h.Config = &tls.Config{ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12, VerifyConnection: h.prove, GetClientCertificate: h.present}
 	if t.CA != "" {
 		pem, err := files.Read(t.CA, files.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", t.Names.CA, err)
 		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+		if h.Config.RootCAs = x509.NewCertPool(); !h.Config.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("read %s: %q holds no PEM certificate", t.Names.CA, t.CA)
 		}
 	}
@@ -82,19 +99,36 @@ func (t *TLS) Config(host string) (*tls.Config, error) {
 		if err := cmp.Or(certErr, keyErr, err); err != nil {
 			return nil, fmt.Errorf("read %s: %w", t.Names.Pair, err)
 		}
-		c.Certificates = []tls.Certificate{pair}
+		h.own = &pair
 		t.mu.Lock()
 		t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}}
 		t.mu.Unlock()
 	}
-	return c, nil
+	return h, nil
 }
 
-// Failed notes the certificate of a peer that is refused because it has expired.
-func (t *TLS) Failed(err error) {
-	if cert := Expired(err); cert != nil && time.Now().After(cert.NotAfter) {
-		t.notePeer(cert)
+func (h *Handshake) prove(s tls.ConnectionState) error {
+	h.proved = true
+	h.of.notePeer(firstToEnd(s.VerifiedChains))
+	return nil
+}
+
+// present answers with our certificate where it is one that the peer takes, and else with none.
+func (h *Handshake) present(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	h.asked = true
+	if h.own != nil && r.SupportsCertificate(h.own) == nil {
+		return h.own, nil
 	}
+	h.unfit = h.own != nil
+	for _, der := range r.AcceptableCAs[:min(len(r.AcceptableCAs), maxNames)] {
+		var names pkix.RDNSequence
+		var name pkix.Name
+		if _, err := asn1.Unmarshal(der, &names); err == nil {
+			name.FillFromRDNSequence(&names)
+			h.takes = append(h.takes, called(&name))
+		}
+	}
+	return new(tls.Certificate), nil
 }
 
 // Certificates returns ours and the peer's: see Certified.

@@ -65,6 +65,9 @@ Faults:
 				if err := f.fill(p, h, args[0]); err != nil {
 					return err
 				}
+				if err := p.publish(f.caFile); err != nil {
+					return err
+				}
 				for i, fault := range faults {
 					p.inject(fault, strings.HasPrefix(f.faults[i], gapsFault))
 				}
@@ -95,7 +98,10 @@ func (f *simulateFlags) fill(p *plant, h Host, name string) error {
 			listen = ""
 		}
 		if f.transport == "tcp+tls" {
-			if p.tls, err = certificateFor(listen, f.caFile); err != nil {
+			if f.caFile == "" {
+				return errors.New("serve tcp+tls: clients need a certificate to trust; give --ca-file FILE, where it is written")
+			}
+			if p.tls, err = certificateFor(listen); err != nil {
 				return err
 			}
 		}
@@ -149,7 +155,7 @@ func (f *simulateFlags) fillLine(p *plant, c drivers.Connection, listen string) 
 	case transport == "tcp+tls" && f.caFile == "":
 		transport = "tcp" // nobody has the key of its certificate
 	case transport == "tcp+tls" && p.tls == nil:
-		if p.tls, err = certificateFor(listen, f.caFile); err != nil {
+		if p.tls, err = certificateFor(listen); err != nil {
 			return "", err
 		}
 	}

@@ -1,9 +1,15 @@
 package modbustool
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,5 +89,55 @@ func TestSimulateTLS(t *testing.T) {
 	}
 	if _, err := run(t, "simulate", "eastron-sdm120", "--transport", "tcp+tls", "--listen", "127.0.0.1:0"); err == nil {
 		t.Error("tcp+tls without --ca-file was taken")
+	}
+}
+
+const twoSecureLines = `
+gateway: gw
+destinations: [{name: cloud, url: "mqtt://h", topic: "t/{device}/{group}"}]
+devices:
+  - {name: a, driver: modbus, url: "tcp+tls://10.0.0.7", groups: [{name: g, interval: 1s, tags: [{name: n, address: "holding:5"}]}]}
+  - {name: b, driver: modbus, url: "tcp+tls://10.0.0.8", groups: [{name: g, interval: 1s, tags: [{name: n, address: "holding:5"}]}]}
+`
+
+// TestSimulateKeepsTheFile: a simulator that cannot serve leaves the file alone, whose certificate another one serves, and one that does
+// leaves nothing beside it.
+func TestSimulateKeepsTheFile(t *testing.T) {
+	folder := t.TempDir()
+	file, link := filepath.Join(folder, "ca.pem"), filepath.Join(folder, "link.pem")
+	url := simulating(t, 1, "eastron-sdm120", "--transport", "tcp+tls", "--ca-file", file)[0]
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := filepath.Join(folder, "two.yaml") // its first line can be served, and not its second
+	if err := os.WriteFile(cfg, []byte(twoSecureLines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := strings.TrimPrefix(url, "tcp+tls://")
+	host, port, _ := net.SplitHostPort(taken)
+	last, _ := strconv.Atoi(port)
+	for _, args := range [][]string{{"eastron-sdm120", "--transport", "tcp+tls", "--listen", taken}, {cfg, "--listen", net.JoinHostPort(host, strconv.Itoa(last-1))}} {
+		if _, err := run(t, append([]string{"simulate", "--for", "1s", "--ca-file", file}, args...)...); err == nil || !strings.Contains(err.Error(), "serve tcp+tls://") {
+			t.Errorf("%v: %v, want that the port is in use", args, err)
+		}
+		if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%v: the file has changed: %v", args, err)
+		}
+	}
+	if err := os.Symlink(file, link); err != nil {
+		t.Skip("no links here: ", err)
+	}
+	simulating(t, 1, "eastron-sdm120", "--transport", "tcp+tls", "--ca-file", link)
+	after, err := os.ReadFile(file)
+	info, _ := os.Stat(file)
+	if at, e := os.Readlink(link); err != nil || e != nil || at != file || bytes.Equal(before, after) || runtime.GOOS != "windows" && info.Mode() != 0o644 {
+		t.Errorf("through a link: %v, %v, %v", err, e, info.Mode())
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 3 {
+		t.Errorf("%v, %v are left", left, err)
+	}
+	if _, err := run(t, "simulate", "eastron-sdm120", "--transport", "tcp+tls", "--listen", "127.0.0.1:0", "--ca-file", folder); err == nil || !strings.Contains(err.Error(), "write --ca-file: \""+folder+"\" is not a regular file") {
+		t.Errorf("a folder: %v", err)
 	}
 }

@@ -37,8 +37,8 @@ const (
 type Dialer struct {
 	o      Options
 	target target
-	dial   func(context.Context) (net.Conn, error) // seam for tests
-	within time.Duration                           // likewise: connectTimeout
+	dial   func(context.Context) (net.Conn, *peer.Handshake, error) // seam for tests
+	within time.Duration                                            // likewise: connectTimeout
 	secure peer.TLS
 }
 
@@ -54,8 +54,10 @@ func New(o Options) (*Dialer, error) {
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		return nil, fmt.Errorf("the keep-alive of %v is not within 1s and %v", o.KeepAlive, maxKeepAlive)
 	}
-	d := &Dialer{o: o, target: t, within: connectTimeout, secure: peer.TLS{Files: o.TLS, Names: peer.Names{CA: "CA certificates", Pair: "client certificate and key"}}}
-	d.dial = func(ctx context.Context) (net.Conn, error) { return t.dial(ctx, &d.secure) }
+	plain := map[bool]string{false: "mqtt://", true: "ws://"}[t.web]
+	names := peer.Names{Peer: "broker", CA: "tls.ca", Pair: "tls.cert and tls.key", ServerName: "tls.server_name", Plain: plain}
+	d := &Dialer{o: o, target: t, within: connectTimeout, secure: peer.TLS{Files: o.TLS, Names: names}}
+	d.dial = func(ctx context.Context) (net.Conn, *peer.Handshake, error) { return t.dial(ctx, &d.secure) }
 	return d, nil
 }
 
@@ -71,7 +73,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.within)
 	defer cancel()
-	conn, err := d.dial(ctx)
+	conn, secured, err := d.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", late(ctx, d.target.explainDial(err)))
 	}
@@ -83,7 +85,7 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("log in: %w", late(ctx, d.target.explainLogin(err)))
+		return nil, fmt.Errorf("log in: %w", late(ctx, d.target.explainLogin(secured.Failed(err))))
 	}
 	s.start()
 	return s, nil
@@ -92,6 +94,8 @@ func (d *Dialer) Dial(ctx context.Context, will *link.Message) (link.Link, error
 // late says that the time was up, or that the caller gave up, where that is why err came.
 func late(ctx context.Context, err error) error {
 	switch cause := ctx.Err(); {
+	case errors.Is(cause, context.DeadlineExceeded) && is[*peer.HandshakeError](err): // so there is no firewall in between
+		return fmt.Errorf("%w within %v: %w", link.ErrSilent, connectTimeout, err)
 	case errors.Is(cause, context.DeadlineExceeded):
 		return fmt.Errorf("%w within %v; check the address, the network and its firewalls", link.ErrSilent, connectTimeout)
 	case cause != nil:

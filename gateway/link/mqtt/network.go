@@ -57,17 +57,17 @@ func parseTarget(text string) (target, error) {
 }
 
 // dial opens the network connection, up to but not including the MQTT login.
-func (t *target) dial(ctx context.Context, secure *peer.TLS) (conn net.Conn, err error) {
+func (t *target) dial(ctx context.Context, secure *peer.TLS) (conn net.Conn, secured *peer.Handshake, err error) {
 	var config *tls.Config
 	if t.secure {
-		if config, err = secure.Config(t.url.Hostname()); err != nil {
-			return nil, err
+		if secured, err = secure.Begin(t.url.Hostname()); err != nil {
+			return nil, nil, err
 		}
-		defer func() { secure.Failed(err) }()
+		config = secured.Config
 	}
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.host)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conn = raw
 	if t.web {
@@ -78,9 +78,9 @@ func (t *target) dial(ctx context.Context, secure *peer.TLS) (conn net.Conn, err
 	}
 	if err != nil {
 		_ = raw.Close()
-		return nil, err
+		return nil, nil, secured.Failed(err)
 	}
-	return conn, nil
+	return conn, secured, nil
 }
 
 // maxUpgrade bounds what a server may send before the websocket is open, TLS included: some 10 KiB of certificates and

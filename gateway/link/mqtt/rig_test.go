@@ -15,6 +15,7 @@ import (
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 	"millrace/gateway/link/mqtt/brokersim"
 )
@@ -141,14 +142,14 @@ func (c *ourEnd) Close() error {
 func scripted(t testing.TB, o Options, script func(p *otherEnd)) *Dialer {
 	o.URL = "mqtt://peer:1883"
 	d := dialer(t, o)
-	d.dial = func(context.Context) (net.Conn, error) {
+	d.dial = func(context.Context) (net.Conn, *peer.Handshake, error) {
 		ours, theirs := net.Pipe()
 		over := make(chan struct{})
 		go func() {
 			defer theirs.Close()
 			script(&otherEnd{theirs, over})
 		}()
-		return &ourEnd{Conn: ours, over: over}, nil
+		return &ourEnd{Conn: ours, over: over}, nil, nil
 	}
 	return d
 }

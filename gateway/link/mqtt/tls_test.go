@@ -149,10 +149,10 @@ func TestTLS(t *testing.T) {
 		words []string
 	}{
 		{"right", ca.pair(t, "127.0.0.1", hour), "", nil},
-		{"unknown CA", other.pair(t, "127.0.0.1", hour), "", []string{"unknown authority", "tls.ca"}},
-		{"other host", ca.pair(t, "192.0.2.1", hour), "", []string{"192.0.2.1, not 127.0.0.1", "tls.server_name"}},
+		{"unknown CA", other.pair(t, "127.0.0.1", hour), "", []string{`unknown authority, "other"`, "as tls.ca"}},
+		{"other host", ca.pair(t, "192.0.2.1", hour), "", []string{`for "192.0.2.1", not "127.0.0.1"; correct the url`, "tls.server_name"}},
 		{"other host, by name", ca.pair(t, "broker.plant", hour), "broker.plant", nil},
-		{"other host, by another name", ca.pair(t, "broker.plant", hour), "broker.shop", []string{"broker.plant, not broker.shop"}},
+		{"other host, by another name", ca.pair(t, "broker.plant", hour), "broker.shop", []string{`"broker.plant", not "broker.shop"; correct tls.server_name`}},
 		{"expired", ca.pair(t, "127.0.0.1", time.Now().Add(-time.Minute)), "", []string{"expired", "this machine's clock"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -202,22 +202,22 @@ func TestClientCertificate(t *testing.T) {
 				write(t, with.Cert, cert)
 				write(t, with.Key, key)
 			}
-			says(t, dial(files), nil, "read CA certificates", "no such file")
+			says(t, dial(files), nil, "read tls.ca", "no such file")
 			write(t, files.CA, []byte("rubbish"))
 			says(t, dial(files), nil, "holds no PEM certificate")
 			write(t, files.CA, ca.pem)
-			says(t, dial(files), nil, "tls.cert")
-			says(t, dial(with), nil, "read client certificate")
+			says(t, dial(files), nil, "the broker wants a client certificate", "give tls.cert and tls.key")
+			says(t, dial(with), nil, "read tls.cert and tls.key")
 			put(other, hour)
-			says(t, dial(with), nil, "tls.cert")
+			says(t, dial(with), nil, `takes client certificates from "ca"`, `that of tls.cert and tls.key is from "other"`)
 			put(ca, time.Now().Add(-time.Minute))
-			says(t, dial(with), nil, "tls.cert")
+			says(t, dial(with), nil, "refuses the client certificate", "it expired on", "renew tls.cert and tls.key")
 			put(ca, hour)
 			if err := dial(with); err != nil {
 				t.Error(err)
 			}
 			write(t, with.Key, []byte("rubbish"))
-			says(t, dial(with), nil, "read client certificate")
+			says(t, dial(with), nil, "read tls.cert and tls.key")
 			says(t, dial(peer.Files{CA: "/dev/zero"}), nil, "not a regular file")
 		})
 	}

@@ -2,10 +2,8 @@ package mqtt
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -50,9 +48,6 @@ func loginError(head []byte, err error) error {
 
 // explainLogin adds what is probably wrong when the broker ends the connection in place of an answer.
 func (t *target) explainLogin(err error) error {
-	if alerted(err) { // with TLS 1.3 the broker judges our certificate after the handshake
-		return fmt.Errorf("%w; %s", err, alertHint)
-	}
 	if !errors.Is(err, link.ErrPeerClosed) {
 		return err
 	}
@@ -66,34 +61,28 @@ func (t *target) explainLogin(err error) error {
 	return fmt.Errorf("the broker closed the connection in place of an answer; %s: %w", hint, err)
 }
 
-// alertHint is for what a broker says in a TLS alert.
-const alertHint = "the broker ended the TLS handshake; does it demand a client certificate (tls.cert, tls.key), is this one valid and from the authority that it trusts?"
-
-// alerted reports whether the broker sent a TLS alert; the library has no type for that.
-func alerted(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
-
 // explainDial says what a failed dial means to who wrote the config.
 func (t *target) explainDial(err error) error {
-	if is[tls.RecordHeaderError](err) {
-		plain := map[bool]string{false: "mqtt", true: "ws"}[t.web]
-		return fmt.Errorf("%w; this port does not speak TLS; use %s:// in the url, or the port for TLS", link.ErrProtocol, plain)
+	switch {
+	case is[tls.RecordHeaderError](err):
+		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+	case is[*peer.HandshakeError](err):
+		return err
 	}
-	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
-	notHTTP := strings.Contains(err.Error(), "malformed HTTP") || !t.secure && errors.Is(peerError(err), link.ErrPeerClosed)
+	notHTTP := strings.Contains(err.Error(), "malformed HTTP") || errors.Is(peerError(err), link.ErrPeerClosed)
+	others := "mqtt://, or wss:// if this port speaks TLS"
+	if t.secure {
+		others = "mqtts://"
+	}
 	for _, cause := range []struct {
 		found bool
 		hint  string
 	}{
-		{is[x509.UnknownAuthorityError](err), "the certificate's authority is not trusted; give its PEM file as tls.ca"},
-		{is[x509.HostnameError](err), "the broker's certificate is for another name; correct the url, or give the name as tls.server_name"},
-		{peer.Expired(err) != nil, "the broker's certificate is not valid now; renew it, or set this machine's clock"},
 		{is[*net.DNSError](err), "the host name is not known here; check the url and this machine's DNS"},
 		{errors.Is(err, syscall.ECONNREFUSED), "nothing listens there; is the broker running, and is the port right?"},
 		{errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH), "there is no route to it; check the network"},
 		{is[upgradeError](err), "is this the broker's websocket address? The path is mostly /mqtt"},
-		{t.web && notHTTP, "this port does not speak HTTP; use the broker's websocket port, mqtt://, or wss:// if this port speaks TLS"},
-		{alerted(err), alertHint},
-		{t.secure && closed, "the server closed during the TLS handshake; does this port speak TLS, and does it demand a client certificate (tls.cert)?"},
+		{t.web && notHTTP, "this port does not speak HTTP; use the broker's websocket port, or " + others},
 	} {
 		if cause.found {
 			return fmt.Errorf("%w; %s", err, cause.hint)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 	"millrace/gateway/link/mqtt/brokersim"
 )
@@ -121,13 +122,28 @@ func TestWordsOfTheWrongPort(t *testing.T) {
 		{"ws", "hangs up", nil, []string{"does not speak HTTP", "mqtt://"}},
 		{"ws", "nobody", syscall.ECONNREFUSED, []string{"nothing listens there"}},
 		{"wss", "http", link.ErrProtocol, []string{"does not speak TLS", "use ws://"}},
-		{"wss", "mqtt", nil, []string{"does this port speak TLS"}},
+		{"wss", "mqtt", nil, []string{"does this port speak TLS", "ws://"}},
 	} {
 		t.Run(c.scheme+" to "+c.host, func(t *testing.T) {
 			_, err := dialer(t, Options{URL: c.scheme + "://" + addr[c.host]}).Dial(context.Background(), nil)
 			says(t, err, c.kind, c.words...)
 		})
 	}
+}
+
+// TestWordsOfTheHandshake: a broker that takes the connection and says nothing, and one that asked for a certificate and hangs up
+// without a word at the login, which may have other causes.
+func TestWordsOfTheHandshake(t *testing.T) {
+	mute := dialer(t, Options{URL: "mqtts://" + serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })})
+	mute.within = 100 * time.Millisecond
+	_, err := mute.Dial(context.Background(), nil)
+	says(t, err, link.ErrSilent, "connect: ", "does this port speak TLS?", "use mqtt:// in the url")
+
+	ca := newAuthority(t, "ca")
+	config := &tls.Config{Certificates: []tls.Certificate{ca.pair(t, "127.0.0.1", time.Now().Add(time.Hour))}, ClientAuth: tls.RequestClientCert}
+	addr := serve(t, func(c net.Conn) { _, _ = tls.Server(c, config).Read(make([]byte, 512)) })
+	_, err = dialer(t, Options{URL: "mqtts://" + addr, TLS: peer.Files{CA: ca.file(t)}}).Dial(context.Background(), nil)
+	says(t, err, link.ErrPeerClosed, "log in: ", "in place of an answer; perhaps client_id", "asked for a client certificate, and none is given; give tls.cert and tls.key")
 }
 
 // TestWordsOfTheNetwork: what cannot be had on the loopback.
