@@ -77,7 +77,7 @@ type readKeys struct {
 	token uint32
 	keys  *keys
 	valid bool
-	until time.Time // of one before
+	until time.Time // of no account in the present one
 }
 
 // Call is one request under way and its answer. It may be used again once it was answered.
@@ -95,6 +95,7 @@ type Call struct {
 // opening is what an OpenSecureChannel request leaves until its answer.
 type opening struct {
 	nonce    []byte
+	asked    time.Time
 	lifetime time.Duration
 	token    uint32
 	keys     *keys
@@ -112,7 +113,7 @@ func (c *Channel) Security() *Security { return &c.security }
 // Request returns how many bytes of a request's body the server takes at most.
 func (c *Channel) Request() int { return c.message }
 
-// Times returns when the token should be renewed and when it ends.
+// Times returns when the token should be renewed and when it ends at the earliest.
 func (c *Channel) Times() (renew, end time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -28,7 +28,7 @@ func (c *Channel) Open(ctx context.Context, timeout, lifetime time.Duration) err
 	c.write.Lock()
 	defer c.write.Unlock() // the answer's keys are ours before the next request is sent
 	call := NewCall()
-	call.open = &opening{nonce: c.security.Policy.Nonce(), lifetime: lifetime}
+	call.open = &opening{nonce: c.security.Policy.Nonce(), lifetime: lifetime, asked: time.Now()}
 	c.request++
 	if err := c.await(call, c.request); err != nil {
 		return err
@@ -44,15 +44,18 @@ func (c *Channel) Open(ctx context.Context, timeout, lifetime time.Duration) err
 }
 
 // Renew renews the token when that is due, for at most the timeout: without renewal the channel ends when the token does. Do does so
-// while it waits. Any error is a RenewalError.
+// while it waits. Any error is a RenewalError, but on a channel that was of no use before.
 func (c *Channel) Renew(ctx context.Context, timeout time.Duration) error {
 	c.renewing.Lock()
 	defer c.renewing.Unlock()
 	c.mu.Lock()
-	due, lifetime := time.Now().After(c.renew), c.lifetime
+	due, lifetime, lost := !time.Now().Before(c.renew), c.lifetime, c.err
 	c.mu.Unlock()
-	if !due {
+	switch {
+	case !due:
 		return nil
+	case lost != nil:
+		return lost
 	}
 	if err := c.Open(ctx, timeout, lifetime); err != nil {
 		return &RenewalError{err}
@@ -123,19 +126,23 @@ func (c *Channel) opened(o *opening, r Reader) error {
 		o.keys, keys = s.newKeys(nonce, o.nonce), s.newKeys(o.nonce, nonce)
 	}
 	o.token, c.id = token, issued
+	until := c.lives(revised, o)
 	copy(c.reads[1:], c.reads[:])
-	c.reads[0] = readKeys{token: token, keys: keys, valid: true}
-	c.reads[1].until = c.end.Add(max(c.end.Sub(c.renew), minGrace))
-	c.lives(revised, o.lifetime)
+	c.reads[0] = readKeys{token: token, keys: keys, valid: true, until: until}
 	return nil
 }
 
-// lives sets the token's times. A server that says 0 says nothing; a token that lives for no time would be of no use.
-func (c *Channel) lives(revised, asked time.Duration) {
+// lives sets the token's times, and returns until when what the server secures with it is taken. A server that says 0 says nothing; a token that lives
+// for no time would be of no use. The server counts from when it made the token, which is some time between the request and its answer: the token is
+// renewed, and ends, by the first of them, the server's keys by the last. With the answer no more than half of its life counts as over, lest it be renewed
+// without a pause.
+func (c *Channel) lives(revised time.Duration, o *opening) (until time.Time) {
 	if revised == 0 {
-		revised = asked
+		revised = o.lifetime
 	}
-	revised = min(max(revised, MinLifetime), asked)
+	life := min(max(revised, MinLifetime), o.lifetime)
 	now := time.Now()
-	c.renew, c.end, c.lifetime = now.Add(revised*3/4), now.Add(revised), asked
+	from := now.Add(-min(now.Sub(o.asked), life/2))
+	c.renew, c.end, c.lifetime = from.Add(life*3/4), from.Add(life), o.lifetime
+	return now.Add(life + max(life/4, minGrace))
 }

@@ -18,6 +18,7 @@ type server struct {
 	sent     uint32
 	token    uint32
 	in, out  map[uint32]*keys // by token
+	delay    time.Duration    // from a token to the answer that tells it
 }
 
 // pair returns a client's channel and its server, shaken hands.
@@ -83,21 +84,8 @@ func (s *server) open() {
 	}
 	s.token++
 	s.in[s.token], s.out[s.token] = s.security.newKeys(nonce, client), s.security.newKeys(client, nonce)
-	s.sent++
-	out := s.security.asymmetricHead(binary.LittleEndian.AppendUint32([]byte("OPNF\x00\x00\x00\x00"), 5))
-	head := len(out)
-	out = binary.LittleEndian.AppendUint32(out, s.sent)
-	out = binary.LittleEndian.AppendUint32(out, request)
-	out = append(out, 1, 0, openResponse&0xff, openResponse>>8)
-	out = append(out, make([]byte, 8+4+4+1+4)...) // time, handle, status, diagnostics, strings
-	out = append(out, 0, 0, 0)
-	for _, v := range []uint32{0, 5, s.token, 0, 0, 3600_000} {
-		out = binary.LittleEndian.AppendUint32(out, v)
-	}
-	out, err = s.security.sealOpen(AppendBytes(out, nonce), head)
-	if err != nil {
-		s.t.Error(err)
-	}
+	out := s.renewal(request, nonce)
+	time.Sleep(s.delay)
 	s.conn.Write(out)
 }
 
