@@ -166,6 +166,7 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
+	beside       bool  // drop-newest: the last record taken was refused for some, see admit
 	waitingBytes int64 // of waiting in a checkpoint
 
 	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free
@@ -250,16 +251,17 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 		return 0, ErrClosed
 	}
 	var err error
+	var refused mask
 	if len(payload) > b.MaxRecord() || readings < 0 || readings > 1<<24 {
 		err = fmt.Errorf("append a record of %q with %s: %w, which is %d bytes; %s", s.account.name, sizeOf(len(payload), readings), ErrTooLarge, b.MaxRecord(), roomFor(len(payload), readings))
 	} else {
-		err = b.makeRoom(entryCost(payload))
+		refused, err = b.makeRoom(entryCost(payload))
 	}
 	b.tally(s.account)
 	if err != nil {
 		b.refuse(s.account, readings, at)
 		if errors.Is(err, ErrFull) {
-			b.st.full.refused(time.Now(), b.fits(b.dirty()+entryCost(payload)))
+			b.st.full.refused(time.Now(), b.fits(b.dirty()+entryCost(payload), b.spare()))
 		}
 		if errors.Is(err, ErrTooLarge) && !s.warned {
 			s.warned = true
@@ -268,8 +270,11 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 		b.mu.Unlock()
 		return 0, err
 	}
-	b.st.full.over, b.took = true, true
 	seq := b.push(entry{payload: b.tail.copy(payload), stream: s, at: at, readings: uint32(readings), to: everyone})
+	b.st.full.over, b.took = refused == 0, true
+	if refused != 0 {
+		b.refuseFor(refused, seq)
+	}
 	strict := b.o.CommitInterval == 0
 	if !strict {
 		b.notify()

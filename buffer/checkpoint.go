@@ -103,6 +103,8 @@ func (b *Buffer) countUnsettled(f func(n *uint64, by uint64)) {
 			case d == nil || e.to&on == 0:
 			case e.acked&on == 0:
 				f(&d.backlog, 1)
+			case e.refused&on != 0:
+				f(&a.dests[slot].dropped[CauseFull], n)
 			case e.passed&on != 0:
 				f(&a.dests[slot].before, n)
 			case e.rejected&on != 0:

@@ -197,8 +197,9 @@ func (b *Buffer) prepare(bytes int64, streams map[*Stream]bool) error {
 	b.mu.Lock()
 	first := b.durable + 1
 	need := b.commitSize(bytes)
+	apart := b.beside && b.active != nil && b.neededByAny(b.active, b.behind())
 	b.mu.Unlock()
-	if b.active != nil && !b.active.empty() && b.active.size+need+dictBytes(b.active, streams) > b.o.SegmentSize {
+	if b.active != nil && !b.active.empty() && (apart || b.active.size+need+dictBytes(b.active, streams) > b.o.SegmentSize) {
 		b.seal()
 	}
 	if err := b.secure(need + dictBytes(b.active, streams)); err != nil {

@@ -135,7 +135,7 @@ func (b *Buffer) passTail(d *Destination) {
 			return
 		}
 		passed := seq < d.start || e.to&bit(d.slot) == 0 || seq <= b.durable && b.settled(e)
-		e.acked, e.rejected, e.passed = e.acked&^bit(d.slot), e.rejected&^bit(d.slot), e.passed&^bit(d.slot) // of whoever had the slot before
+		e.acked, e.rejected, e.passed, e.refused = e.acked&^bit(d.slot), e.rejected&^bit(d.slot), e.passed&^bit(d.slot), e.refused&^bit(d.slot) // of whoever had the slot before
 		if passed {
 			e.acked |= bit(d.slot)
 			d.acked.add(seq, seq+1)

@@ -51,12 +51,12 @@ func (b *Buffer) commitSize(bytes int64) int64 {
 	return bytes + bytes/16 + 64*int64(len(b.accountSeq)) + maxGap*int64(len(b.gapOrder)) + b.waitingBytes + growSlack + b.growStep()
 }
 
-// fits reports whether so many bytes of records could be committed now. mu is held.
-func (b *Buffer) fits(bytes int64) bool {
+// fits reports whether so many bytes of records could be committed now, and leave so much room. mu is held.
+func (b *Buffer) fits(bytes, spare int64) bool {
 	// On top come the dictionaries and a gap record for each account that was refused something.
 	need := b.commitSize(bytes+maxGap*int64(len(b.accountSeq))) + emptyFile + growSlack + b.dictBytes + b.dictBytes/16
-	need += b.growStep() + 64*int64(len(b.accountSeq))     // the summary of the segment before
-	left := b.segmentLimit() + b.aside - b.segBytes - need // what is set aside makes way: see secure
+	need += b.growStep() + 64*int64(len(b.accountSeq))             // the summary of the segment before
+	left := b.segmentLimit() + b.aside - b.segBytes - need - spare // what is set aside makes way: see secure
 	return left >= 0 || left+b.unneeded() >= 0
 }
 

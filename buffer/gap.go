@@ -219,13 +219,13 @@ func (b *Buffer) missingAnything(from uint64) {
 // in memory, and in the checkpoints; so do those of a destination that is not in use, until it comes back: a record that waits
 // for it would hold a whole segment. mu is held.
 func (b *Buffer) tellGaps() {
-	if !b.gapsDue() || b.st.commitErr != nil || (b.o.WhenFull == DropNewest && !b.fits(b.dirty())) {
+	if !b.gapsDue() || b.st.commitErr != nil {
 		return
 	}
-	gaps, order, present := b.gaps, b.gapOrder, b.present()
+	gaps, order, now := b.gaps, b.gapOrder, b.tellable()
 	b.gaps, b.gapOrder = map[gapKey]*Gap{}, nil
 	for _, key := range order {
-		g, to := gaps[key], key.to&present
+		g, to := gaps[key], key.to&now
 		if b.untimely(key) {
 			to = 0
 		}
@@ -233,13 +233,13 @@ func (b *Buffer) tellGaps() {
 			if key.cause >= CauseOutage {
 				key.account.told[key.cause-CauseOutage] = time.Since(b.start)
 			}
-			if to == present {
+			if to == b.present() {
 				to = everyone
 			}
 			seq := b.push(entry{payload: appendGap(nil, g), stream: b.gapStream(key.account), gap: g, at: cmp.Or(g.To, b.o.Now().UnixMicro()), to: to})
 			b.await(gapKey{key.account, to, key.cause}, seq, g)
 		}
-		rest := key.to &^ present
+		rest := key.to &^ now
 		if to == 0 {
 			rest = key.to
 		}
@@ -251,11 +251,14 @@ func (b *Buffer) tellGaps() {
 	b.notify()
 }
 
-// gapsDue reports whether a destination that is in use is to be told of a loss. mu is held.
+// gapsDue reports whether a destination that can be told is to be told of a loss. mu is held.
 func (b *Buffer) gapsDue() bool {
-	present := b.present()
+	if len(b.gapOrder) == 0 {
+		return false
+	}
+	now := b.tellable()
 	for _, key := range b.gapOrder {
-		if key.to&present != 0 && !b.untimely(key) {
+		if key.to&now != 0 && !b.untimely(key) {
 			return true
 		}
 	}

@@ -49,6 +49,7 @@ type model struct {
 	synced  uint64 // records up to here are known to be on disk
 	safe    uint64 // the last checkpoint on disk has everything below
 	drops   bool
+	away    bool           // the second destination hardly ever reads
 	breakIt func(m *model) // a fault of the test's own, which it must find
 }
 
@@ -125,7 +126,12 @@ func (m *model) step() {
 	m.invariants()
 }
 
-func (m *model) dest() *modelDest { return m.dests[m.rng.IntN(len(m.dests))] }
+func (m *model) dest() *modelDest {
+	if m.away && m.rng.IntN(100) > 0 {
+		return m.dests[0]
+	}
+	return m.dests[m.rng.IntN(len(m.dests))]
+}
 
 func (m *model) append() {
 	account := fmt.Sprintf("device-%d", m.rng.IntN(5))
@@ -449,12 +455,14 @@ func TestModel(t *testing.T) {
 		"strict": {MaxSize: 64 << 20, Destinations: []string{"a", "b"}, SegmentSize: 256 << 10},
 		"drops":  {MaxSize: 4 << 20, CommitInterval: time.Hour, Destinations: []string{"a", "b"}},
 		"newest": {MaxSize: 4 << 20, CommitInterval: time.Hour, Destinations: []string{"a", "b"}, WhenFull: DropNewest},
+		"away":   {MaxSize: 4 << 20, CommitInterval: time.Hour, Destinations: []string{"a", "b"}, WhenFull: DropNewest},
 	} {
 		for _, seed := range seeds(t, 3, 200) {
 			t.Run(fmt.Sprintf("%s/seed=%d", name, seed), func(t *testing.T) {
 				t.Parallel()
 				m := newModel(t, seed, o)
-				m.drops = name == "drops" || name == "newest"
+				m.away = name == "away"
+				m.drops = name == "drops" || name == "newest" || m.away
 				steps := 300
 				if m.drops {
 					steps = 1000

@@ -25,6 +25,7 @@ type entry struct {
 	acked    mask // destinations that need it no more
 	rejected mask // destinations that put it into quarantine
 	passed   mask // of those in acked: destinations that were not in use when it came
+	refused  mask // of those in acked: destinations that it was refused for, see admit
 }
 
 const entryOverhead = 80
@@ -129,10 +130,11 @@ func (b *Buffer) advance() {
 const stallWait = 2 * time.Second
 
 // makeRoom sees to it that cost bytes fit into the tail: it lets go of what is on disk, then has the rest
-// committed, and when that fails drops the oldest, or under drop-newest refuses. mu is held, and let go of while waiting.
-func (b *Buffer) makeRoom(cost int64) error {
-	if b.o.WhenFull == DropNewest && (!b.fits(b.dirty()+cost) || (b.st.commitErr != nil && b.dirty()+cost > b.o.TailBytes)) {
-		return ErrFull
+// committed, and when that fails drops the oldest, or under drop-newest refuses; refused are those who do not get the record
+// though there is room. mu is held, and let go of while waiting.
+func (b *Buffer) makeRoom(cost int64) (refused mask, err error) {
+	if refused, err = b.admit(cost); err != nil {
+		return 0, err
 	}
 	if b.next >= b.reserved {
 		b.mu.Unlock()
@@ -141,7 +143,7 @@ func (b *Buffer) makeRoom(cost int64) error {
 		b.unlockCommit()
 		b.mu.Lock()
 		if err != nil {
-			return fmt.Errorf("%w: no sequence numbers are left and more cannot be reserved: %w", ErrFull, err)
+			return 0, fmt.Errorf("%w: no sequence numbers are left and more cannot be reserved: %w", ErrFull, err)
 		}
 	}
 	deadline := time.Time{}
@@ -156,14 +158,14 @@ func (b *Buffer) makeRoom(cost int64) error {
 		stalled := b.st.commitErr != nil || b.stuck() || !b.waitTurn(deadline)
 		switch {
 		case b.closed:
-			return ErrClosed
+			return 0, ErrClosed
 		case stalled && b.o.WhenFull == DropNewest:
-			return ErrFull
+			return 0, ErrFull
 		case stalled:
 			b.dropFront()
 		}
 	}
-	return nil
+	return refused, nil
 }
 
 // waitTurn commits, or waits until whoever is committing is done. It reports false at the deadline.

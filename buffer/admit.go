@@ -1,0 +1,88 @@
+package buffer
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Under drop-newest a store that is full refuses what comes. When it is full because a destination is behind, that is refused for this one
+// alone: the others get it from memory, and what they do not acknowledge in time goes to disk in segments that hold nothing for who
+// is behind, so they are unlinked when the others have it. A part of the store is kept for that.
+
+// spare is the part: how much room there is to be after a commit for all. mu is held.
+func (b *Buffer) spare() int64 {
+	if b.o.WhenFull != DropNewest || bits.OnesCount16(uint16(b.present())) < 2 {
+		return 0
+	}
+	return b.o.SegmentSize / 2
+}
+
+// admit says for whom a record that takes so much memory is refused under drop-newest; ErrFull when that is everyone. mu is held.
+func (b *Buffer) admit(cost int64) (refused mask, err error) {
+	bytes := b.dirty() + cost
+	switch {
+	case b.o.WhenFull != DropNewest:
+		return 0, nil
+	case b.st.commitErr != nil && bytes > b.o.TailBytes:
+		return 0, ErrFull
+	case b.fits(bytes, b.spare()):
+		b.beside = false
+		return 0, nil
+	}
+	if refused = b.behind(); refused == 0 || refused == b.present() || !b.fits(bytes, 0) {
+		return 0, ErrFull
+	}
+	b.beside = true
+	return refused, nil
+}
+
+// behind returns the destinations in use that need something of the segments before the last two. mu is held.
+func (b *Buffer) behind() (who mask) {
+	if len(b.segs) < 3 {
+		return 0
+	}
+	first := b.segs[len(b.segs)-2].first
+	for slot, d := range b.slots {
+		if d != nil && d.known && d.acked.next(0) < first {
+			who |= bit(slot)
+		}
+	}
+	return who
+}
+
+// neededByAny reports whether one of these destinations needs something of a segment. mu is held.
+func (b *Buffer) neededByAny(s *segment, who mask) bool {
+	for slot, d := range b.slots {
+		if d != nil && who&bit(slot) != 0 && !d.acked.covers(s.first, s.last+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuseFor counts a record that was just appended as dropped for these destinations. mu is held.
+func (b *Buffer) refuseFor(who mask, seq uint64) {
+	e := b.tail.at(seq)
+	n := uint64(e.readings)
+	for slot, d := range b.slots {
+		if d != nil && who&bit(slot) != 0 {
+			d.lose(seq, e.stream.account, n, CauseFull)
+		}
+	}
+	e.acked, e.refused = e.acked|who, who
+	b.missing(e.stream.account, who, &Gap{From: e.at, To: e.at, Count: n, Cause: CauseFull, FirstSeq: seq, LastSeq: seq})
+	b.st.refused++
+	b.st.full.refused(time.Now(), false)
+}
+
+// tellable returns the destinations that a gap record can be made for now. mu is held.
+func (b *Buffer) tellable() mask {
+	present, bytes := b.present(), b.dirty()
+	if b.o.WhenFull != DropNewest || b.fits(bytes, b.spare()) {
+		return present
+	}
+	if behind := b.behind(); behind != 0 && b.fits(bytes, 0) {
+		return present &^ behind
+	}
+	return 0
+}
