@@ -87,6 +87,12 @@ func TestFullStoreIsSaid(t *testing.T) {
 	if !strings.Contains(b.log.String(), `a destination is gone from the config`) || !strings.Contains(b.log.String(), "millrace buffer forget cloud") {
 		t.Error("the log does not warn of the old name")
 	}
+	if _, err = b.g.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(b.log.String(), `a destination is gone from the config`); n != 1 {
+		t.Errorf("of a destination that is gone the log warns %d times", n)
+	}
 	wait("it is still full", func() bool { return !losing("/readyz", "failing") })
 	b.polled(5, "a")
 	snap := b.g.Snapshot()
@@ -106,7 +112,7 @@ func TestWarnAbsent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		warnAbsent(b, slog.New(slog.NewTextHandler(log, nil)))
+		warnAbsent(b, func(string) bool { return true }, slog.New(slog.NewTextHandler(log, nil)))
 		if err := b.RemoveDestination("empty"); len(names) > 1 && err != nil {
 			t.Fatal(err)
 		}

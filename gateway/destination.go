@@ -79,10 +79,10 @@ func startOf(d *config.Destination) buffer.StartAt {
 	return buffer.StartNow
 }
 
-// warnAbsent names the destinations that the store keeps something for and the config does not name.
-func warnAbsent(buf *buffer.Buffer, log *slog.Logger) {
+// warnAbsent names the destinations, of those that which picks, that the store keeps something for and the config does not name.
+func warnAbsent(buf *buffer.Buffer, which func(name string) bool, log *slog.Logger) {
 	for _, d := range buf.Stats().Destinations {
-		if !d.Configured && d.Keeps() {
+		if !d.Configured && d.Keeps() && which(d.Name) {
 			log.Warn("a destination is gone from the config: it gets nothing new, and the store keeps what it has not acknowledged; if it was renamed, that does not go to the new name",
 				"destination", d.Name, "records", d.Backlog, "quarantined", d.Quarantined, "losses_to_tell", d.Untold, "what_to_do", fmt.Sprintf("put it back, or give it up: millrace buffer forget %s", d.Name))
 		}

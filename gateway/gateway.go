@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
-	warnAbsent(g.buf, g.log)
+	warnAbsent(g.buf, func(string) bool { return true }, g.log)
 	g.tellLeft(cfg)
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		given := "the oldest readings are given up"

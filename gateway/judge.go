@@ -152,8 +152,16 @@ func ended(st *web.State, s *web.Snapshot) string {
 		return fmt.Sprintf("%s %q is no longer %s", st.Kind, st.Name, st.State)
 	case web.StateLost:
 		return fmt.Sprintf("%s %q: the notice of lost data has ended", st.Kind, st.Name)
+	case web.StateAbsent:
+		why := "the store keeps no record for it any more"
+		if !isGone(st, s) {
+			why = "it is in the config again"
+		}
+		return fmt.Sprintf("%s %q is no longer %s: %s", st.Kind, st.Name, st.State, why)
 	}
-	return "no more: " + st.String()
+	over := *st
+	over.Do = "" // it is done
+	return "no more: " + over.String()
 }
 
 // isGone reports whether a reload has taken out what had a state: that is no mending.

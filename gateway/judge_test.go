@@ -312,6 +312,7 @@ func TestLogOfChanges(t *testing.T) {
 			s.Losses = []web.Loss{{Destination: "cloud", Readings: 1, Causes: "1 rejected", From: judged, To: judged, Losing: losing}}
 		}
 	}
+	absent := func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }
 	well := func(*web.Snapshot) {}
 	for name, c := range map[string]struct {
 		phases []phase
@@ -333,6 +334,14 @@ func TestLogOfChanges(t *testing.T) {
 			`0 WARN device "press-1": down since`, `16 INFO device "press-1" is no longer in the config; it was down lasted=16s`}},
 		"destination down, then taken out": {[]phase{{16, func(s *web.Snapshot) { s.Destinations[0].State = "waiting" }}, {2, func(s *web.Snapshot) { s.Destinations = nil }}}, []string{
 			`0 WARN destination "cloud": down since`, `16 INFO destination "cloud" is no longer in the config; it was down lasted=16s`}},
+		"absent, then put back": {[]phase{{16, absent}, {2, func(s *web.Snapshot) {
+			s.Destinations = append(s.Destinations, web.Destination{Name: "old", State: "connected"})
+		}}}, []string{
+			`0 WARN destination "old": absent since`, `16 INFO destination "old" is no longer absent: it is in the config again lasted=16s`}},
+		"absent, then forgotten": {[]phase{{16, absent}, {2, well}}, []string{
+			`0 WARN destination "old": absent since`, `16 INFO destination "old" is no longer absent: the store keeps no record for it any more lasted=16s`}},
+		"refused, then taken": {[]phase{{16, func(s *web.Snapshot) { s.Config.Problem, s.Config.ProblemAt = "a key", judged }}, {2, well}}, []string{
+			`0 WARN config "/etc/millrace.yaml": refused since 2026-03-01T12:30:00Z: the last reload was refused, and the config before runs on: a key; see to that and reload again`, `16 INFO no more: config "/etc/millrace.yaml": refused since 2026-03-01T12:30:00Z: the last reload was refused, and the config before runs on: a key lasted=16s`}},
 		"lost": {[]phase{{10, loss(true)}, {88, loss(false)}, {10, loss(true)}, {20, loss(false)}, {2, well}}, []string{
 			`0 ERROR destination "cloud": losing data since`, `10 ERROR destination "cloud": lost data since`,
 			`10 INFO destination "cloud" is no longer losing data lasted=10s`, `98 ERROR destination "cloud": losing data since`,

@@ -251,16 +251,18 @@ func (g *Gateway) startNew(gone *running) {
 }
 
 // release takes the destinations that are gone from the config out of the store's service once their publishers have
-// ended. They get nothing new; what they have not acknowledged stays until they come back, are forgotten, or a full store needs the room.
+// ended, and warns of what is kept for them. They get nothing new; what they have not acknowledged stays until they come back, are forgotten, or a full store needs the room.
 func (g *Gateway) release(gone *running) error {
+	var left []string
 	for _, d := range gone.destinations {
 		if slices.ContainsFunc(g.running.cfg.Destinations, func(c config.Destination) bool { return c.Name == d.cfg.Name }) {
 			continue
 		}
 		<-d.ended
 		g.removeDestination(d.cfg.Name)
+		left = append(left, d.cfg.Name)
 	}
-	warnAbsent(g.buf, g.log)
+	warnAbsent(g.buf, func(name string) bool { return slices.Contains(left, name) }, g.log)
 	return nil
 }
 

@@ -40,12 +40,16 @@ func restartCosts(old, cfg *config.Config, st *buffer.Stats) (costs []string) {
 		costs = append(costs, fmt.Sprintf("the store stays in %q, and nothing sends from there what waits in it, now %s, nor tells of it; "+moving(was.Path, will.Path),
 			was.Path, web.Count(waiting, "record")))
 	}
-	if !moved && will.MaxSize < was.MaxSize && st.Bytes > will.MaxSize {
+	if !moved && will.MaxSize < was.MaxSize && st.Bytes > surelyFits(will.MaxSize) {
 		given := "the start gives up its oldest records until it fits"
 		if will.WhenFull == config.DropNewest {
 			given = "new readings are refused until so much of it is delivered"
 		}
-		costs = append(costs, fmt.Sprintf("the store takes %s bytes, more than the new buffer.max_size: %s", web.Thousands(uint64(st.Bytes)), given))
+		more := "more than the new buffer.max_size:"
+		if st.Bytes <= will.MaxSize {
+			more = "and of the new buffer.max_size some is kept for state.db and the next commit; if it has no room in the rest,"
+		}
+		costs = append(costs, fmt.Sprintf("the store takes %s bytes, %s %s", web.Thousands(uint64(st.Bytes)), more, given))
 	}
 	if !moved && will.MaxAge > 0 && (was.MaxAge == 0 || will.MaxAge < was.MaxAge) && waiting > 0 {
 		costs = append(costs, fmt.Sprintf("%s, and those older than the new buffer.max_age are given up then", waits(waiting)))
@@ -55,6 +59,9 @@ func restartCosts(old, cfg *config.Config, st *buffer.Stats) (costs []string) {
 	}
 	return costs
 }
+
+// surelyFits is how large a store may be that fits under a max_size whatever is kept of that.
+func surelyFits(maxSize int64) int64 { return maxSize / 4 * 3 }
 
 func waits(n uint64) string {
 	if n == 1 {
@@ -162,6 +169,9 @@ func (g *Gateway) tellBeside(ctx context.Context, dirs []string, path string) {
 		}
 		st := s.Stats()
 		s.Close()
+		if st.Before == buffer.BeforeRestored {
+			continue // a backup: it is kept, not forgotten
+		}
 		if n := st.Waiting(); n > 0 {
 			g.log.Warn("the store is new, and beside it is one that no gateway has in use: what waits there nothing sends; if buffer.path was changed, set it back and restart until that is delivered, then change it",
 				"here", path, "there", dir, "records_waiting", n)

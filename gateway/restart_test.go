@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,8 +30,9 @@ func TestRestartCosts(t *testing.T) {
 		{"path to a new place", func(c *config.Config) { c.Buffer.Path += "2" }, []string{here, "nothing sends", "7 records", "move all that is in the directory into \"" + here + "2\""}},
 		{"path to another store", func(c *config.Config) { c.Buffer.Path = there }, []string{here, "has a store already", "drained first"}},
 		{"path in other words", func(c *config.Config) { c.Buffer.Path = dir + "/other/../data" }, nil},
-		{"max_size that is enough", func(c *config.Config) { c.Buffer.MaxSize = 10 << 20 }, nil},
+		{"max_size that is enough", func(c *config.Config) { c.Buffer.MaxSize = 12 << 20 }, nil},
 		{"max_size", func(c *config.Config) { c.Buffer.MaxSize = 8 << 20 }, []string{"9,437,184 bytes", "oldest records"}},
+		{"max_size that may be enough", func(c *config.Config) { c.Buffer.MaxSize = 10 << 20 }, []string{"9,437,184 bytes", "some is kept for state.db", "gives up its oldest records"}},
 		{"max_size, drop-newest", func(c *config.Config) { c.Buffer.MaxSize, c.Buffer.WhenFull = 8<<20, config.DropNewest }, []string{"refused"}},
 		{"max_age", func(c *config.Config) { c.Buffer.MaxAge = time.Hour }, []string{"7 records wait", "older"}},
 		{"gateway", func(c *config.Config) { c.Gateway = "hall" }, []string{"the name that the gateway had"}},
@@ -70,6 +72,21 @@ func leaveRecords(t *testing.T, dir string, n int) {
 	}
 }
 
+// backUp writes a backup of a store, in which records wait, too.
+func backUp(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := buffer.Open(from, buffer.Options{Destinations: []string{"cloud"}, MaxSize: 8 << 20, CommitInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := buffer.WriteBackup(to, func(file func(string, int64, io.Reader) error) error { return b.Backup(t.Context(), file) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestPathIsMoved: a reload with another path is refused with what stays behind, and a start there tells of it.
 func TestPathIsMoved(t *testing.T) {
 	b := newGatewayBed(t, plan{devices: []string{device("a")}})
@@ -88,6 +105,7 @@ func TestPathIsMoved(t *testing.T) {
 	dir := t.TempDir()
 	leaveRecords(t, filepath.Join(dir, "data"), 5)
 	leaveRecords(t, filepath.Join(dir, "fresh"), 0)
+	backUp(t, filepath.Join(dir, "data"), filepath.Join(dir, "backup"))
 	if got := Beside(filepath.Join(dir, "fresh")); len(got) != 0 {
 		t.Errorf("beside a store that is there: %q", got)
 	}

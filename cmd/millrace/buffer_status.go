@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -65,6 +66,7 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		p.printf("  size        %s, %s (max_size stands in the config)\n", size(float64(b.Bytes)), web.Count(uint64(b.Segments), "segment"))
 	}
 	if st.Running {
+		p.printf("  room        %s\n", roomText(b))
 		p.printf("  in memory   %s, %s, of them not on disk yet %d\n", web.Count(uint64(b.TailRecords), "record"), size(float64(b.TailBytes)), b.DirtyRecords)
 		p.printf("  written     %s since the start, %s, %d failed\n", size(float64(b.BytesWritten)), web.Count(uint64(b.Commits), "commit"), b.CommitErrors)
 	}
@@ -97,6 +99,15 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	}
 }
 
+// roomText says what of max_size records may still take, which is less than what is free of it.
+func roomText(b *buffer.Stats) string {
+	const kept = "is kept for state.db and the next commit"
+	if !b.Refusing.IsZero() && !b.RefusingDisk {
+		return "none, it is full; what is free of max_size " + kept
+	}
+	return fmt.Sprintf("%s more of records at most; the rest of what is free of max_size %s", size(float64(b.Room)), kept)
+}
+
 func (p *planWriter) destinations(st *web.StoreStatus) {
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
@@ -112,9 +123,32 @@ func (p *planWriter) destinations(st *web.StoreStatus) {
 		}
 		p.printf("\n")
 		if !d.Configured {
-			p.printf("  not configured any more, and its records are kept for it; `millrace buffer forget %s` gives them up\n", d.Name)
+			p.printf("  %s\n", absentText(d))
 		}
 	}
+}
+
+// absentText says what is kept for a destination that is not configured any more.
+func absentText(d *buffer.DestinationStats) string {
+	if !d.Keeps() {
+		return "not configured any more, and nothing is kept for it; its place goes to the next new one that finds no other"
+	}
+	return fmt.Sprintf("not configured any more; %s kept for it until it is back or `millrace buffer forget %s` gives that up", keptText(d), d.Name)
+}
+
+// keptText counts what the store keeps for a destination.
+func keptText(d *buffer.DestinationStats) string {
+	var parts []string
+	if d.Backlog > 0 {
+		parts = append(parts, web.Count(d.Backlog, "record"))
+	}
+	if d.Quarantined > 0 {
+		parts = append(parts, fmt.Sprintf("%d in quarantine", d.Quarantined))
+	}
+	if d.Untold > 0 {
+		parts = append(parts, web.Count(uint64(d.Untold), "gap message"))
+	}
+	return strings.Join(parts, " and ")
 }
 
 func (p *planWriter) ledger(accounts []buffer.Account) {

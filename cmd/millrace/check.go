@@ -110,15 +110,8 @@ func (p *planWriter) absent(cfg *config.Config) {
 	for i := range st.Stats.Destinations {
 		d := &st.Stats.Destinations[i]
 		if d.Keeps() && !(&openedStore{cfg: cfg}).configured(d.Name) {
-			kept := web.Count(d.Backlog, "record")
-			if d.Quarantined > 0 {
-				kept += fmt.Sprintf(" and %d in quarantine", d.Quarantined)
-			}
-			if d.Untold > 0 {
-				kept += " and " + web.Count(uint64(d.Untold), "gap message")
-			}
 			p.warnings = append(p.warnings, fmt.Sprintf("the store keeps %s for destination %q, which this config does not name, and nothing new is for it; if it was renamed, nothing goes over to the new name; `millrace buffer forget %s` ends this",
-				kept, d.Name, d.Name))
+				keptText(d), d.Name, d.Name))
 		}
 	}
 	var names []string
@@ -143,7 +136,7 @@ func (p *planWriter) beside(cfg *config.Config) {
 		if err != nil || st.Running && st.Gateway != cfg.Gateway || st.Holder != "" {
 			continue
 		}
-		if waiting := st.Stats.Waiting(); waiting > 0 {
+		if waiting := st.Stats.Waiting(); waiting > 0 && st.Stats.Before != buffer.BeforeRestored { // a backup is kept, not forgotten
 			p.warnings = append(p.warnings, fmt.Sprintf("%q has no store yet, and the one in %q keeps %s; if buffer.path was changed, nothing sends what waits there: stop the gateway and move the directory there (all that is in it, if there is one already), or let it be drained first",
 				cfg.Buffer.Path, dir, web.Count(waiting, "record")))
 		}

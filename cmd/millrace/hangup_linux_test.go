@@ -61,6 +61,9 @@ func TestHangup(t *testing.T) {
 			case <-time.After(patience):
 				t.Fatalf("it does not end:\n%s", g.log())
 			}
+			if said := strings.Count(g.log(), "SIGHUP was ignored"); c.nohup != (said == 1) {
+				t.Errorf("it is said %d times that SIGHUP is ignored:\n%s", said, g.log())
+			}
 			if c.nohup && strings.Contains(g.log(), "hangup") {
 				t.Errorf("under nohup a hang-up is taken for something:\n%s", g.log())
 			}

@@ -106,9 +106,11 @@ Every command that works with a config takes millrace.yaml of the current folder
   millrace check --config millrace.yaml  find every mistake in a config, without a network
   millrace run --config millrace.yaml    run the gateway
   millrace reload --config millrace.yaml put a changed config into force while it runs`,
+		Version:       versionText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}")
 	root.AddCommand(newRun(), newCheck(), newReload(), newDemo(), newValues(), newWrite(), newCall(), newLearned(), newAck(), newBuffer(), importer.New(func(err error) error { return &exitError{exitFailed, err} }), importer.NewTemplate(),
 		modbustool.New(modbustool.Host{Protocols: protocols, StorePath: storePath, Failed: func(err error) error { return &exitError{exitFailed, err} }}),
 		newOPCUA(), newConfig(), newDrivers(), newHealth(), newVersion(), exitCodesTopic())

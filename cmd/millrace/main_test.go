@@ -23,6 +23,17 @@ func TestUnknownCommand(t *testing.T) {
 	}
 }
 
+// TestVersion: the flag that most programs have says what the command says.
+func TestVersion(t *testing.T) {
+	var flag, command strings.Builder
+	if execute([]string{"--version"}, &flag) != exitOK || execute([]string{"version"}, &command) != exitOK {
+		t.Error("refused")
+	}
+	if flag.String() != command.String() || !strings.HasPrefix(flag.String(), "millrace "+version+" ") {
+		t.Errorf("--version says %q, version %q", flag.String(), command.String())
+	}
+}
+
 // TestConfigDefault: every command that takes a config takes ./millrace.yaml when it is told no other.
 func TestConfigDefault(t *testing.T) {
 	var walk func(cmd *cobra.Command)

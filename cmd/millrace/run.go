@@ -120,6 +120,9 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
+	if meaning == hangupNothing {
+		log.Info("SIGHUP was ignored when this process was started, as under nohup, and still is: it neither reloads nor stops; reload with `millrace reload`")
+	}
 	running, hurry, release := signals(ctx, meaning == hangupStops, log)
 	defer release()
 	defer reloadOn(running, hangups, g)()

@@ -17,9 +17,13 @@ func newVersion() *cobra.Command {
 		Short: "Print version, commit and platform",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "millrace %s %s %s/%s %s\n", version, commit(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			fmt.Fprint(cmd.OutOrStdout(), versionText())
 		},
 	}
+}
+
+func versionText() string {
+	return fmt.Sprintf("millrace %s %s %s/%s %s\n", version, commit(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
 func commit() string {

@@ -23,7 +23,7 @@ func (l *loader) finish() {
 
 // checkFolder refuses a path that leads to a file: run would fail by it.
 func (l *loader) checkFolder(name, path string) {
-	f, ok := l.folders[name]
+	f, ok := l.noted[name]
 	if info, err := os.Stat(path); !ok || err != nil || info.IsDir() {
 		return
 	}
@@ -68,7 +68,7 @@ func (l *loader) checkClientIDs() {
 	}
 }
 
-// checkTopics refuses templates that make a topic longer than MQTT allows.
+// checkTopics refuses templates that make a topic longer than MQTT allows, or one that is the broker's own.
 func (l *loader) checkTopics() {
 	device, group := "", ""
 	for i := range l.cfg.Devices {
@@ -83,7 +83,27 @@ func (l *loader) checkTopics() {
 		if n := len(r.Replace(l.cfg.Destinations[i].Topic)); n > maxTopic {
 			l.errorf(l.topics[i], "shorten it or the names in it", "topic makes topics of up to %d bytes, more than %d", n, maxTopic)
 		}
+		if own := l.systemTopic(l.cfg.Destinations[i].Topic); own != "" {
+			l.errorf(l.topics[i], "begin with another level, such as telemetry/", "topic makes the topic %s: below $SYS is what the broker tells of itself, and it refuses others there, or closes the connection", quote(own))
+		}
 	}
+}
+
+// systemTopic returns a topic below $SYS that a template makes, "" for none (MQTT 3.1.1 section 4.7.2).
+func (l *loader) systemTopic(template string) string {
+	if !strings.ContainsAny(template[:min(len(template), 1)], "${") { // the names need not be tried
+		return ""
+	}
+	for i := range l.cfg.Devices {
+		d := &l.cfg.Devices[i]
+		for j := range d.Groups {
+			topic := strings.NewReplacer("{gateway}", l.cfg.Gateway, "{device}", d.Name, "{group}", d.Groups[j].Name).Replace(template)
+			if level, _, _ := strings.Cut(topic, "/"); level == "$SYS" {
+				return topic
+			}
+		}
+	}
+	return ""
 }
 
 func longer(a, b string) string {

@@ -17,7 +17,7 @@ func protocols() []drivers.Protocol {
 	return []drivers.Protocol{
 		{
 			Name:   "modbus",
-			Shares: true, Redundant: true, Normal: strings.ToLower,
+			Shares: true, Redundant: true, Normal: strings.ToLower, Identity: []string{"unit"},
 			Example: drivers.Example{Device: "press-1", URL: "tcp://192.168.1.10:502", Address: "holding:100"},
 			DeviceOptions: []drivers.Option{
 				{Name: "unit", Help: "unit id, 0 to 255"},

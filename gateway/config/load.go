@@ -55,6 +55,7 @@ func (l *loader) load(path string) (*Config, error) {
 	l.checkWrites()
 	l.checkDrivers()
 	l.checkListeners()
+	l.doubt()
 	l.cfg.File = path
 	for _, s := range l.files {
 		l.cfg.Files = append(l.cfg.Files, s.name)
@@ -88,7 +89,7 @@ type loader struct {
 	rules       map[writeID]int  // of cfg.Writes, those that are right so far
 	calls       map[string][]int // of cfg.Writes, those of methods that are right so far, by device
 	listeners   []listener
-	folders     map[string]field // buffer.path and pki.path
+	noted       map[string]field // keys that are looked at when all is read, such as buffer.path
 	clientIDs   []pos            // of cfg.Destinations, as are
 	topics      []pos
 	words       map[string]string
@@ -107,7 +108,7 @@ func newLoader(protocols []drivers.Protocol, o Options) *loader {
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},
-		folders: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
+		noted: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
 	}
 	if l.lookupEnv == nil {
 		l.lookupEnv = os.LookupEnv

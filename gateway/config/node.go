@@ -71,9 +71,26 @@ func read[T any](l *loader, v value, t *table[T], dst *T, h hooks) (seen uint64)
 			l.errorf(l.at(f.k), "delete one of them", "key %s stands twice in %s, first in line %d", quoteKey(f.name), t.in, line+int(v.lines))
 			continue
 		}
+		if bit := t.bit(f.name); bit != 0 && i+3 < len(pairs) && cutByComma(pairs[i+1:i+4]) {
+			l.errorf(l.at(f.v), commaMend, "%s has a comma, which begins another key here", f.name)
+			if seen |= bit; h.note != nil {
+				h.note(f, false)
+			}
+			i += 2
+			continue
+		}
 		seen |= readKey(l, f, t, dst, h)
 	}
 	return seen
+}
+
+const commaMend = "a number has a point, not a comma; a text with a comma stands in quotes"
+
+// cutByComma reports whether a value and the key and value behind it are one number with a decimal comma, as in {scale: 0,1}. It was not in quotes.
+func cutByComma(nodes []*yaml.Node) bool {
+	value, key, nothing := nodes[0], nodes[1], nodes[2]
+	digits := func(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Style == 0 && n.Tag == "!!int" }
+	return digits(value) && digits(key) && nothing.Kind == yaml.ScalarNode && nothing.Tag == "!!null" && nothing.Value == ""
 }
 
 // readKey reads one key and returns its bit in t.
@@ -227,7 +244,7 @@ func (l *loader) unknownKey(f field, known []string, extra []drivers.Option) (me
 		}
 	}
 	if _, err := strconv.Atoi(f.name); err == nil {
-		mend = "a number has a point, not a comma; a text with a comma stands in quotes"
+		mend = commaMend
 	}
 	if strings.Contains(f.name, ":") {
 		mend = "put a space after the colon"

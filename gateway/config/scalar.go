@@ -82,10 +82,17 @@ func (l *loader) name(f field, dst *string, inTopic bool) bool {
 	return true
 }
 
+// gapLevel is what the topic of a gap message has in place of a group, see package jsonmsg.
+const gapLevel = "_gap"
+
 // inTopic reports whether a text can stand between the slashes of a topic, and what is wrong when it cannot.
 func (l *loader) inTopic(f field, s string) bool {
 	if strings.ContainsAny(s, "/+#{}") {
 		l.errorf(l.at(f.v), "use letters, digits, - and _", "%s %s holds one of / + # { }, which mean something else in a topic", f.name, quote(f.v.n.Value))
+		return false
+	}
+	if s == gapLevel {
+		l.errorf(l.at(f.v), "use another name", "%s %s stands in the topic of gap messages: others with it would be taken for those", f.name, quote(f.v.n.Value))
 		return false
 	}
 	return true

@@ -174,7 +174,7 @@ func logTable() *table[Log] {
 
 func webTable() *table[Web] {
 	listen := textKind(func(w *Web) *string { return &w.Listen }, maxText)
-	listen.set = func(l *loader, f field, w *Web) bool { return l.listen(f, &w.Listen) }
+	listen.set = func(l *loader, f field, w *Web) bool { l.note(f); return l.listen(f, &w.Listen) }
 	return &table[Web]{in: "web", flow: true, keys: []key[Web]{
 		{name: "enabled", def: "true", kind: boolKind(func(w *Web) *bool { return &w.Enabled })},
 		// Loopback: nothing is open to the plant network unless asked for.
@@ -213,8 +213,8 @@ func bufferTable() *table[Buffer] {
 		{name: "commit_interval", def: "1s", help: "the most that a power cut can cost, 0 = on disk before it is published",
 			kind: durationKind(func(b *Buffer) *time.Duration { return &b.CommitInterval }, true, minCommitInterval, maxCommitInterval)},
 		// After a long outage the present is worth more than its beginning.
-		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published",
-			kind: choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest)},
+		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published. With drop-newest and several destinations, one that is away shuts out the others once the store is full",
+			kind: then(choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest), func(l *loader, f field, _ *Buffer) { l.note(f) })},
 		// A few seconds at 50,000 readings/s, so that the live path reads nothing back from disk.
 		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size; one record takes at most half of it",
 			kind: sizeKind(func(b *Buffer) *int64 { return &b.Memory }, false, minMemory, maxMemory)},
@@ -227,11 +227,14 @@ func pkiTable() *table[PKI] {
 	}}
 }
 
+// note remembers where a key stands, for when all is read.
+func (l *loader) note(f field) { l.noted[f.in+"."+f.name] = f }
+
 // pathKind is a path that starts at the folder of its file.
 func pathKind[T any](at func(*T) *string) kind[T] {
 	k := then(textKind(at, maxText), func(l *loader, f field, v *T) {
 		*at(v) = beside(l.files[f.v.file], *at(v))
-		l.folders[f.in+"."+f.name] = f
+		l.note(f)
 	})
 	k.get = func(v *T) string { // whole, so that what is printed means the same wherever it is kept
 		if path, err := filepath.Abs(*at(v)); err == nil && *at(v) != "" {

@@ -159,7 +159,7 @@ func (s *Snapshot) judgeStore() {
 		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, s.Buffer.Health, do + "; the store goes on by itself then"})
 	}
 	if !s.Buffer.Refusing.IsZero() {
-		why, do := "it is full, and new readings are refused (when_full: drop-newest)", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
+		why, do := "it is full, and new readings are refused (when_full: drop-newest); what is free of buffer.max_size is kept for state.db and the next commit", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
 		switch {
 		case s.Buffer.RefusingDisk && s.Buffer.DiskFull:
 			why, do = "its disk has no space left, its memory is full, and new readings are refused", s.Buffer.makeRoom()+"; the store goes on by itself then"

@@ -306,7 +306,7 @@ func (e *exposition) buffer(b *Buffer) {
 	}
 	one("millrace_buffer_healthy", "gauge", "1 when the buffer keeps readings.", float64(bit(b.Health == HealthOK)))
 	one("millrace_buffer_bytes", "gauge", "Bytes on disk.", float64(b.Bytes))
-	one("millrace_buffer_max_bytes", "gauge", "The bound of millrace_buffer_bytes.", float64(b.MaxBytes))
+	one("millrace_buffer_max_bytes", "gauge", "The bound of millrace_buffer_bytes. The store is full below it: some is kept for state.db and the next commit.", float64(b.MaxBytes))
 	one("millrace_buffer_segments", "gauge", "Segment files.", float64(b.Segments))
 	one("millrace_buffer_tail_bytes", "gauge", "Bytes of records held in memory.", float64(b.TailBytes))
 	one("millrace_buffer_commits_total", "counter", "Commits to disk.", float64(b.Commits))

@@ -319,7 +319,7 @@ type Process struct {
 }
 
 // Imbalance returns how many polled readings the account does not explain: positive when readings are
-// missing, negative when there are too many, 0 when polled = suppressed + delivered + buffered + in flight
+// missing, negative when there are too many, 0 when polled = suppressed + before + delivered + buffered + in flight
 // + dropped. A reading on its way from the poller to the buffer shows for that moment.
 func (d *Device) Imbalance(a *Account) int64 {
 	return int64(d.Polled - d.Suppressed - a.Before - a.Delivered - a.Buffered - a.InFlight - a.Dropped.Total())
