@@ -29,10 +29,10 @@ func (b *Buffer) admit(cost int64) (refused mask, err error) {
 		b.beside = false
 		return 0, nil
 	}
-	if refused = b.behind(); refused == 0 || refused == b.present() || !b.fits(bytes, 0) {
+	refused = b.behind()
+	if b.beside = refused != 0 && refused != b.present() && b.fits(bytes, 0); !b.beside {
 		return 0, ErrFull
 	}
-	b.beside = true
 	return refused, nil
 }
 
@@ -85,4 +85,18 @@ func (b *Buffer) tellable() mask {
 		return present &^ behind
 	}
 	return 0
+}
+
+// refusingFor names those who alone do not get what comes. mu is held.
+func (b *Buffer) refusingFor() (names []string) {
+	if !b.beside || b.st.full.standing(time.Now()).IsZero() {
+		return nil
+	}
+	behind := b.behind()
+	for slot, d := range b.slots {
+		if d != nil && behind&bit(slot) != 0 {
+			names = append(names, d.name)
+		}
+	}
+	return names
 }

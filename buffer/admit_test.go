@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -52,8 +53,8 @@ func fullForOne(t *testing.T, size int) {
 	if good.Lost() != 0 || good.Delivered != taken || dead.Dropped[CauseFull] < taken/2 || dead.Dropped[CauseFull]+dead.Buffered != taken {
 		t.Fatalf("of %d: %+v, %+v", taken, good, dead)
 	}
-	if b.Stats().Refusing.IsZero() {
-		t.Error("nothing tells that it is full")
+	if st := b.Stats(); st.Refusing.IsZero() || !slices.Equal(st.RefusingFor, []string{"dead"}) {
+		t.Errorf("it is full since %v, for %q", st.Refusing, st.RefusingFor)
 	}
 	crash(b)
 	b = mustOpen(t, dir, o)
@@ -63,6 +64,9 @@ func fullForOne(t *testing.T, size int) {
 	}
 	if n := fill(4000, 0); n < 1000 { // nobody takes anything
 		t.Errorf("%d of 4000 were refused when nobody took any", n)
+	}
+	if st := b.Stats(); st.RefusingFor != nil {
+		t.Errorf("everyone is refused, and it says for %q", st.RefusingFor)
 	}
 	checkLedger(t, b)
 	told := map[string]uint64{}

@@ -12,10 +12,11 @@ type Stats struct {
 	NextSeq      uint64             `json:"next_seq"`
 	Bytes        int64              `json:"bytes"` // of all files
 	MaxBytes     int64              `json:"max_bytes"`
-	Room         int64              `json:"room"`          // bytes by which the segments may grow before something is dropped or refused for want of room
-	Refusing     time.Time          `json:"refusing"`      // since when new records are refused for want of room; zero when they are not
-	RefusingDisk bool               `json:"refusing_disk"` // that is because the memory is full of what the disk does not take, not because of MaxBytes
-	DiskFull     bool               `json:"disk_full"`     // the last write, or one of the last 10 s, found no space left on the disk
+	Room         int64              `json:"room"`                   // bytes by which the segments may grow before something is dropped or refused for want of room
+	Refusing     time.Time          `json:"refusing"`               // since when new records are refused for want of room; zero when they are not
+	RefusingDisk bool               `json:"refusing_disk"`          // that is because the memory is full of what the disk does not take, not because of MaxBytes
+	RefusingFor  []string           `json:"refusing_for,omitempty"` // the destinations that alone do not get new records, for which the store is full; nil when that is all or none
+	DiskFull     bool               `json:"disk_full"`              // the last write, or one of the last 10 s, found no space left on the disk
 	Segments     int                `json:"segments"`
 	TailRecords  int                `json:"tail_records"`
 	TailBytes    int64              `json:"tail_bytes"`
@@ -71,7 +72,7 @@ func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
-		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, RefusingFor: b.refusingFor(), DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
 		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), Remade: b.st.remade, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}

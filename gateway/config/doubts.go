@@ -13,7 +13,6 @@ import (
 // doubt warns of what can be meant, and often is not.
 func (l *loader) doubt() {
 	l.doubtListen()
-	l.doubtWhenFull()
 	for _, members := range l.cfg.lines() {
 		l.doubtTwins(members)
 	}
@@ -32,14 +31,6 @@ func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	ip, perr := netip.ParseAddr(host)
 	return err == nil && (host == "localhost" || perr == nil && ip.Unmap().IsLoopback())
-}
-
-// doubtWhenFull warns where the store of one destination that is away shuts out the others.
-func (l *loader) doubtWhenFull() {
-	if n := len(l.cfg.Destinations); n > 1 && l.cfg.Buffer.WhenFull == DropNewest {
-		l.warnf(l.at(l.noted["buffer.when_full"].v), "use drop-oldest, which gives up what the one that is away has not got, or a gateway for each destination",
-			"when_full: drop-newest with %d destinations: once the store is full because one of them is away, nothing new is taken for the others either", n)
-	}
 }
 
 // lines returns the indexes of the devices behind each url of a driver, where there are several.

@@ -57,11 +57,7 @@ func TestDoubts(t *testing.T) {
 		{oneDestination + "\nweb: {listen: ':9280'}", "no login"},
 		{oneDestination + "\nweb: {listen: '0.0.0.0:9280'}", "no login"},
 		{oneDestination + "\nweb: {listen: 'edge-box:9280'}", "no login"},
-		{oneDestination + "\nbuffer: {when_full: drop-newest}", ""},
 		{two, ""},
-		{two + "\nbuffer: {when_full: drop-oldest}", ""},
-		{two + "\nbuffer: {when_full: drop-newest}", "with 2 destinations: once the store is full because one of them is away, nothing new is taken for the others either"},
-		{"buffer: {when_full: drop-newest}\n" + two, "with 2 destinations"},
 	} {
 		if got := doubtsOf(t, c.keys, plain); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want %q", c.keys, got, c.want)

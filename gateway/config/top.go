@@ -213,8 +213,8 @@ func bufferTable() *table[Buffer] {
 		{name: "commit_interval", def: "1s", help: "the most that a power cut can cost, 0 = on disk before it is published",
 			kind: durationKind(func(b *Buffer) *time.Duration { return &b.CommitInterval }, true, minCommitInterval, maxCommitInterval)},
 		// After a long outage the present is worth more than its beginning.
-		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published. With drop-newest and several destinations, one that is away shuts out the others once the store is full",
-			kind: then(choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest), func(l *loader, f field, _ *Buffer) { l.note(f) })},
+		{name: "when_full", def: string(DropOldest), help: "either way it is counted and the gap published; drop-newest refuses for a destination that is away, not for the others",
+			kind: choiceKind(func(b *Buffer) *WhenFull { return &b.WhenFull }, DropOldest, DropNewest)},
 		// A few seconds at 50,000 readings/s, so that the live path reads nothing back from disk.
 		{name: "memory", def: "8MiB", help: "recent records kept in memory, in effect at most 1/32 of max_size; one record takes at most half of it",
 			kind: sizeKind(func(b *Buffer) *int64 { return &b.Memory }, false, minMemory, maxMemory)},

@@ -160,7 +160,10 @@ func (s *Snapshot) judgeStore() {
 	}
 	if !s.Buffer.Refusing.IsZero() {
 		why, do := "it is full, and new readings are refused (when_full: drop-newest); what is free of buffer.max_size is kept for state.db and the next commit", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
-		switch {
+		switch names := s.Buffer.RefusingFor; {
+		case len(names) > 0:
+			why = fmt.Sprintf("it is full of what has not gone to %s, and new readings are refused for that alone (when_full: drop-newest)", strings.Join(names, ", "))
+			do = "it ends when that takes its backlog, or is taken out of the config; a larger buffer.max_size needs a restart"
 		case s.Buffer.RefusingDisk && s.Buffer.DiskFull:
 			why, do = "its disk has no space left, its memory is full, and new readings are refused", s.Buffer.makeRoom()+"; the store goes on by itself then"
 		case s.Buffer.RefusingDisk:

@@ -288,16 +288,17 @@ type Buffer struct {
 	Commits      uint64    `json:"commits"`
 	BytesWritten uint64    `json:"bytes_written"`
 	NextSeq      uint64    `json:"next_seq"`
-	Health       string    `json:"health"`        // HealthOK or why records are not made durable
-	FailingSince time.Time `json:"failing_since"` // when that began; zero when it is ok
-	Refusing     time.Time `json:"refusing"`      // since when every new reading is refused, because it is full; zero when none is
-	RefusingDisk bool      `json:"refusing_disk"` // that is because its memory is full of what its disk does not take, not because of MaxBytes
-	Remade       time.Time `json:"remade"`        // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
-	DiskFull     bool      `json:"disk_full"`     // a write of the last 10 s found no space left on its disk
-	DiskFree     *int64    `json:"disk_free"`     // bytes that its disk has for us; nil when unknown
-	Corrupt      uint64    `json:"corrupt"`       // damaged segments set aside
-	Unclean      bool      `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: a gap message tells of it for each device
-	OutageHours  *float64  `json:"outage_hours"`  // until the store or its disk is full at the present rate with no link; nil when unknown
+	Health       string    `json:"health"`                 // HealthOK or why records are not made durable
+	FailingSince time.Time `json:"failing_since"`          // when that began; zero when it is ok
+	Refusing     time.Time `json:"refusing"`               // since when new readings are refused, because it is full; zero when none is
+	RefusingFor  []string  `json:"refusing_for,omitempty"` // the destinations that alone do not get them; none when nobody does
+	RefusingDisk bool      `json:"refusing_disk"`          // that is because its memory is full of what its disk does not take, not because of MaxBytes
+	Remade       time.Time `json:"remade"`                 // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
+	DiskFull     bool      `json:"disk_full"`              // a write of the last 10 s found no space left on its disk
+	DiskFree     *int64    `json:"disk_free"`              // bytes that its disk has for us; nil when unknown
+	Corrupt      uint64    `json:"corrupt"`                // damaged segments set aside
+	Unclean      bool      `json:"unclean"`                // the process before did not close the store, nobody knows whether it did, or this is a backup: a gap message tells of it for each device
+	OutageHours  *float64  `json:"outage_hours"`           // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 
 // Page is who looks at the page's address. All is 0 when there is none.
