@@ -114,7 +114,12 @@ func (b *Buffer) tryCommit() (written *batch, err error) {
 		margin = 0 // Append saw to it
 	}
 	for ; written == nil; margin = b.o.TailBytes {
-		if err := b.prepare(bytes+margin, streams); err != nil {
+		err := b.prepare(bytes+margin, streams)
+		if margin > 0 && b.o.WhenFull == DropNewest && errors.Is(err, ErrFull) { // what Append let in fits
+			margin = 0
+			err = b.prepare(bytes, streams)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if written = b.collect(bytes + margin); written == nil {

@@ -75,7 +75,11 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		if !b.RefusingDisk {
 			health = "full"
 		}
-		health += "; new records are refused since " + b.Refusing.UTC().Format(time.RFC3339)
+		health += "; new records are refused"
+		if len(b.RefusingFor) > 0 {
+			health += " for " + strings.Join(b.RefusingFor, ", ") + " alone"
+		}
+		health += " since " + b.Refusing.UTC().Format(time.RFC3339)
 	}
 	p.printf("  health      %s\n", health)
 	if text := gateway.BeforeText(b.Before); text != "" {
