@@ -379,3 +379,39 @@ func TestAbsentIsToldOfItsAbsence(t *testing.T) {
 	}
 	checkLedger(t, b)
 }
+
+// TestAbsentIsToldOfAKill: a destination that is not there at the start after a kill is told when it is back what that may have cost it, and that the count
+// of its absence is a guess.
+func TestAbsentIsToldOfAKill(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	o := testOptions()
+	o.Destinations = []string{"cloud", "old"}
+	b := mustOpen(t, dir, o)
+	appendN(t, b, mustStream(t, b, "press"), 2)
+	turnNow(b)
+	crash(b)
+	b = mustOpen(t, dir, testOptions())
+	b.MissedBy(func(string) bool { return true }, Gap{From: 50, To: 60, Cause: CauseOutage})
+	if _, err := b.Append(mustStream(t, b, "press"), []byte("x"), 5, 100); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Stats().Destinations[1].Untold; n != 0 {
+		t.Errorf("%d losses are to be told to who is not there, which keep its place", n)
+	}
+	d, err := b.AddDestination("old", StartNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turnNow(b)
+	told := 0
+	for _, r := range readAll(t, d, true) {
+		if g := r.Gap; g != nil {
+			if told++; g.Cause != CauseAbsent || g.Count != 5 || !g.Unknown || g.From != 50 || g.To != 100 {
+				t.Errorf("it is told %+v", g)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("it is told %d times", told)
+	}
+}

@@ -166,7 +166,8 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	beside       bool  // drop-newest: the last record taken was refused for some, see admit
+	beside       bool // drop-newest: the last record taken was refused for some, see admit
+	closing      bool
 	waitingBytes int64 // of waiting in a checkpoint
 
 	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free

@@ -138,7 +138,7 @@ func (b *Buffer) diskStaysFull() bool {
 	if b.st.fullSince.IsZero() {
 		b.st.fullSince = time.Now()
 	}
-	return b.dirty() > b.o.TailBytes/2 || time.Since(b.st.fullSince) > fullPatience
+	return b.closing || b.dirty() > b.o.TailBytes/2 || time.Since(b.st.fullSince) > fullPatience
 }
 
 // freeSpace drops the oldest records, and where that is not possible the oldest segment, when others have filled the disk. It reports whether there was one.

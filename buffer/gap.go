@@ -160,12 +160,15 @@ func (b *Buffer) Missed(s *Stream, g Gap) {
 	b.missed(s.account, g)
 }
 
-// MissedBy is Missed for each account whose name is chosen; g.Tags does not count.
+// MissedBy is Missed for each account whose name is chosen; g.Tags does not count. It tells of what Left says is missing: a destination that is not in use
+// is told of it, too, for all accounts, when it is back, as of its absence, since when nobody knows how much came.
 func (b *Buffer) MissedBy(chosen func(account string) bool, g Gap) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.left.told, b.changed = true, true
 	g.Tags = nil
 	for _, a := range b.accountSeq {
+		b.missing(a, b.all&^b.present(), &Gap{From: g.From, To: g.To, Cause: CauseAbsent, FirstSeq: b.next, LastSeq: b.next, Unknown: true})
 		if chosen(a.name) {
 			b.missed(a, g)
 		}

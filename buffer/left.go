@@ -16,6 +16,36 @@ type Left struct {
 	Restored bool      // it was written by WriteBackup, and no process has had it open since
 	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
+
+	told bool // by MissedBy: a process that has not, such as a command, leaves it for the next to tell
+}
+
+// Bits of what state.db keeps of it until it is told.
+const (
+	leftRestored = 1 << iota
+	leftUnclean
+	leftUnknown
+)
+
+// untold encodes what is still to be told, for state.db; nil when nothing is.
+func (l *Left) untold() []byte {
+	bits := byte(0)
+	for bit, is := range map[byte]bool{leftRestored: l.Restored, leftUnclean: l.Unclean, leftUnknown: l.Unknown} {
+		if is && !l.told {
+			bits |= bit
+		}
+	}
+	if bits == 0 {
+		return nil
+	}
+	return sealValue(append(make([]byte, 8), bits))
+}
+
+// inherit takes in what a process before was to tell and has not.
+func (l *Left) inherit(untold []byte) {
+	if body, err := openValue(untold); err == nil && len(body) == 1 {
+		l.Restored, l.Unclean, l.Unknown = l.Restored || body[0]&leftRestored != 0, l.Unclean || body[0]&leftUnclean != 0, l.Unknown || body[0]&leftUnknown != 0
+	}
 }
 
 // What Stats says of the process before.
@@ -51,6 +81,7 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 		b.left.Unclean = old.reserved > ckpt.next || err != nil || own.gen < ckpt.gen
 	}
 	b.left.Unknown = old.lost && !b.left.New
+	b.left.inherit(old.before)
 	if body, err := openValue(old.until); err == nil && len(body) == 8 {
 		b.until, b.left.Until = old.until, time.UnixMicro(int64(binary.BigEndian.Uint64(body)))
 	}

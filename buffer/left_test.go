@@ -66,6 +66,7 @@ func TestLeft(t *testing.T) {
 		t.Errorf("a write that came late: %+v, it was taken at %v", l, taken)
 	}
 	appendN(t, b, mustStream(t, b, "press"), 1)
+	b.MissedBy(func(string) bool { return true }, Gap{To: 1, Cause: CauseOutage})
 	stopped := time.Now().Truncate(time.Microsecond)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -77,7 +78,7 @@ func TestLeft(t *testing.T) {
 	_ = b.Close()
 }
 
-// TestRestoredIsSaid: the first process on a restored store is told so, the second not.
+// TestRestoredIsSaid: processes on a restored store are told so until one has told of it, as a command does not; the next is not.
 func TestRestoredIsSaid(t *testing.T) {
 	b := mustOpen(t, t.TempDir()+"/store", testOptions())
 	defer func() { _ = b.Close() }()
@@ -85,10 +86,13 @@ func TestRestoredIsSaid(t *testing.T) {
 	if err := WriteBackup(dir, func(file func(string, int64, io.Reader) error) error { return b.Backup(t.Context(), file) }); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []bool{true, false} {
+	for i, want := range []bool{true, true, false} {
 		r := mustOpen(t, dir, testOptions())
 		if r.Left().Restored != want {
-			t.Errorf("restored %v, want %v", !want, want)
+			t.Errorf("start %d: restored %v, want %v", i, !want, want)
+		}
+		if i == 1 {
+			r.MissedBy(func(string) bool { return true }, Gap{To: 1, Cause: CauseOutage})
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
@@ -203,5 +207,35 @@ func TestOlderStateIsUnclean(t *testing.T) {
 			t.Errorf("closed %v: with the state of before: %+v", closed, b.Left())
 		}
 		_ = b.Close()
+	}
+}
+
+// TestUncleanUntilTold: a command that opens the store and closes it hides no kill: the next start is told of it, and the one after that no more.
+func TestUncleanUntilTold(t *testing.T) {
+	for _, lose := range []bool{false, true} {
+		dir := t.TempDir() + "/store"
+		b := mustOpen(t, dir, testOptions())
+		appendN(t, b, mustStream(t, b, "press"), 3)
+		commitNow(t, b)
+		crash(b)
+		want := BeforeUnclean
+		if lose {
+			want = BeforeUnknown
+			if err := os.Remove(filepath.Join(dir, stateName)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, want := range []string{want, want, want, ""} {
+			b = mustOpen(t, dir, testOptions())
+			if l := b.Left(); l.Before() != want {
+				t.Errorf("start %d: %+v, want %q", i, l, want)
+			}
+			if i == 2 {
+				b.MissedBy(func(string) bool { return true }, Gap{To: 1, Cause: CauseOutage})
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -2,7 +2,9 @@ package buffer
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -78,5 +80,53 @@ func TestDropNewestKeepsInMemory(t *testing.T) {
 	checkLedger(t, b)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFullDiskAtOpen: on a disk without room for the new state.db the oldest records give way, counted and told; under drop-newest the start fails.
+func TestFullDiskAtOpen(t *testing.T) {
+	for _, policy := range []Policy{DropOldest, DropNewest} {
+		dir, o := t.TempDir()+"/store", fullOptions(policy)
+		o.Destinations = []string{"cloud"}
+		b := mustOpen(t, dir, o)
+		rng := rand.New(rand.NewPCG(1, 1))
+		for range 300 {
+			if _, err := b.Append(mustStream(t, b, "press"), randomBytes(rng, 3000), 1, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		commitNow(t, b)
+		crash(b)
+		segments := func() int {
+			names, _ := filepath.Glob(dir + "/seg-*.db")
+			return len(names)
+		}
+		before, fs := segments(), osFiles()
+		real := fs.bolt
+		fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+			if filepath.Base(path) == stateNew && segments() == before {
+				return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
+			}
+			return real(path, o)
+		}
+		b, err := open(dir, o, fs)
+		if policy == DropNewest {
+			if !errors.Is(err, syscall.ENOSPC) || segments() != before {
+				t.Errorf("drop-newest: %v, %d segments of %d", err, segments(), before)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		commitNow(t, b)
+		told, got := toldAndGot(readAll(t, b.Destination("cloud"), true))
+		if a := accountOf(t, b, "cloud"); told == 0 || told+got != 300 || a.Dropped[CauseFull] != told || a.Dropped[CauseDamaged] > 0 {
+			t.Errorf("told of %d, got %d of 300: %+v", told, got, a)
+		}
+		checkLedger(t, b)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

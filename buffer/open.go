@@ -75,23 +75,22 @@ func (b *Buffer) load() (err error) {
 		return err
 	}
 	b.coder.seed = epochSeed(b.epoch.n)
-	d := b.takeCheckpoint(nil)
-	data := &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), until: d.until, entries: old.entries, note: old.note}
-	b.reserved = data.reserved
-	if n := data.bound(b.o.quarantineBytes()); n > 0 {
+	if n := old.bound(b.o.quarantineBytes()); n > 0 {
 		b.log.Warn("quarantine is larger than max size allows; its oldest entries were removed", "dir", b.dir, "entries", n)
 	}
-	b.changed, b.st.fresh = false, false
 	b.mu.Unlock()
 	b.measureAside()
-	data.named = b.promises()
 	if b.left.Restored {
 		defer func() { _ = b.fs.remove(filepath.Join(b.dir, restoredName)) }() // or it is said once more
 	}
-	if err := b.openState(data); err != nil {
+	data, gen, err := b.firstState(old)
+	for isDiskFull(err) && b.freeSpace() {
+		data, gen, err = b.firstState(old)
+	}
+	if err != nil {
 		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
 	}
-	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, d.gen, nil, data.ckpt)
+	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {
 		return err
 	}
@@ -103,6 +102,18 @@ func (b *Buffer) load() (err error) {
 	}
 	b.shrink()
 	return nil
+}
+
+// firstState makes the state.db of this process, with the checkpoint of that generation.
+func (b *Buffer) firstState(old *stateData) (data *stateData, gen uint64, err error) {
+	b.mu.Lock()
+	d := b.takeCheckpoint(nil)
+	data = &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), until: d.until, before: d.before, entries: old.entries, note: old.note}
+	b.reserved = data.reserved
+	b.changed, b.st.fresh = false, false
+	b.mu.Unlock()
+	data.named = b.promises()
+	return data, d.gen, b.openState(data)
 }
 
 // settle finds out what there is and what was lost. mu is held.

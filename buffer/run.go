@@ -179,6 +179,9 @@ func (b *Buffer) close() error {
 	if b.isClosed() {
 		return nil
 	}
+	b.mu.Lock()
+	b.closing = true
+	b.mu.Unlock()
 	err := b.commit()
 	lost := 0
 	b.mu.Lock()
@@ -208,7 +211,7 @@ func (b *Buffer) close() error {
 	now := b.promises()
 	stateErr := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	})
 	err = errors.Join(err, lostAtClose(lost, stateErr == nil), stateErr)
 	if b.active != nil && b.taken() == nil {
