@@ -252,6 +252,9 @@ func (b *Buffer) tellFound(lost uint64) {
 		d.Unknown = d.unsure || lost > 0 && len(b.met) > 1 // together they cost that, each of them nobody knows
 		if i == len(b.met)-1 {
 			d.Readings, d.Unknown = lost, b.unsure
+			if i > 0 && lost > 0 {
+				d.Reason += fmt.Sprintf("; so many readings are lost in all %d places that were found together", len(b.met))
+			}
 		}
 		b.noteDamageHeld(d.Damage)
 	}
