@@ -187,10 +187,10 @@ func (v *verdict) readings(dest int, account string) (n uint64) {
 }
 
 // appendFresh appends a few records: their numbers must be new to everybody.
-func (v *verdict) appendFresh(b *buffer.Buffer, p *plan, s *story, at int) map[uint64]uint64 {
-	fresh := map[uint64]uint64{}
+func (v *verdict) appendFresh(b *buffer.Buffer, p *plan, s *story, at int) (fresh [2]map[uint64]uint64) {
+	fresh = [2]map[uint64]uint64{{}, {}}
 	for i := range uint64(5) {
-		id := freshID + i
+		id, before := freshID+i, droppedFull(b)
 		seq, err := appendTo(b, id)
 		if errors.Is(err, buffer.ErrFull) && p.Tight {
 			continue
@@ -199,7 +199,11 @@ func (v *verdict) appendFresh(b *buffer.Buffer, p *plan, s *story, at int) map[u
 			v.problem("append after the power cut: %w", err)
 			continue
 		}
-		fresh[seq] = id
+		for dest, n := range droppedFull(b) {
+			if n == before[dest] { // else it was refused for this one alone
+				fresh[dest][seq] = id
+			}
+		}
 		f := s.facts[seq]
 		if f != nil && f.handed <= at || v.found[0][seq] != nil || v.found[1][seq] != nil {
 			v.problem("sequence number %d was used before and is given to another record", seq)
@@ -230,7 +234,7 @@ func (v *verdict) checkSize(dir string, p *plan) {
 
 // reopen opens the store once more: nothing may have changed, but for what was appended. Losses that the
 // first opening found must have left gap records by now.
-func (v *verdict) reopen(dir string, p *plan, s *story, at int, fresh map[uint64]uint64) {
+func (v *verdict) reopen(dir string, p *plan, s *story, at int, fresh [2]map[uint64]uint64) {
 	b, err := buffer.Open(dir, p.options())
 	if err != nil {
 		v.problem("open for the second time: %w", err)
@@ -250,7 +254,7 @@ func (v *verdict) reopen(dir string, p *plan, s *story, at int, fresh map[uint64
 				v.problem("record %d was there after the power cut, and is %v after another opening", seq, now)
 			}
 		}
-		for seq, id := range fresh {
+		for seq, id := range fresh[dest] {
 			if now := second.found[dest][seq]; now == nil || idOf(now.Payload) != id {
 				v.problem("record %d, appended after the power cut, is gone after another opening", seq)
 			}

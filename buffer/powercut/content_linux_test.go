@@ -70,6 +70,16 @@ func compare(rec *buffer.Record) error {
 }
 
 // appendTo appends the record of an id.
+// droppedFull returns how many readings each destination lost for want of room.
+func droppedFull(b *buffer.Buffer) (n [2]uint64) {
+	for _, a := range b.Ledger() {
+		for dest := range a.Destinations {
+			n[dest] += a.Destinations[dest].Dropped[buffer.CauseFull]
+		}
+	}
+	return n
+}
+
 func appendTo(b *buffer.Buffer, id uint64) (seq uint64, err error) {
 	c := contentOf(id)
 	s, err := b.Stream(c.account, []byte(c.dict))

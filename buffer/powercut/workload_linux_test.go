@@ -167,7 +167,7 @@ func (w *workload) produce() error {
 }
 
 func (w *workload) appendOne() error {
-	id := w.id.Add(1)
+	id, before := w.id.Add(1), droppedFull(w.b)
 	seq, err := appendTo(w.b, id)
 	if errors.Is(err, buffer.ErrFull) {
 		return nil
@@ -178,6 +178,11 @@ func (w *workload) appendOne() error {
 	r := &report{Appended: []handedOut{{Seq: seq, ID: id}}}
 	if w.plan.Strict {
 		r.Durable = seq // that is what strict means, and commits are in order
+	}
+	for dest, n := range droppedFull(w.b) {
+		if w.plan.WhenFull == buffer.DropNewest && n > before[dest] { // refused for this one alone, and counted: it is settled
+			r.Settling = append(r.Settling, settled{dest, seq})
+		}
 	}
 	return w.link.send(r)
 }

@@ -16,7 +16,7 @@ func TestBackfillSkewed(t *testing.T) {
 	for ahead, cut := range map[time.Duration]int{3 * time.Hour: 7, -90 * time.Minute: 40} {
 		t.Run(fmt.Sprint(ahead), func(t *testing.T) {
 			t.Parallel()
-			s, err := opcuasim.New(opcuasim.Options{Ahead: ahead, HistoryCut: cut, OneClient: true})
+			s, err := opcuasim.New(opcuasim.Options{Listen: ownHost() + ":0", Ahead: ahead, HistoryCut: cut, OneClient: true})
 			must(t, err)
 			s.AddBeat("n", 50*time.Millisecond)
 			must(t, s.Start())

@@ -28,7 +28,7 @@ func startCounted(t *testing.T, name string) *counted {
 
 func startServing(t *testing.T, name string, next func(*counted) any) *counted {
 	t.Helper()
-	s, err := opcuasim.New(opcuasim.Options{OneClient: true})
+	s, err := opcuasim.New(opcuasim.Options{Listen: ownHost() + ":0", OneClient: true})
 	must(t, err)
 	c := &counted{Server: s, name: name}
 	s.AddVariable("n", func() any { return next(c) })
