@@ -60,9 +60,10 @@ func (b *Buffer) neededByAny(s *segment, who mask) bool {
 	return false
 }
 
-// refuseFor counts a record that was just appended as dropped for these destinations. mu is held.
+// refuseFor counts a record that was just appended as dropped for those of these destinations that it is for: one may have gone while room was made. mu is held.
 func (b *Buffer) refuseFor(who mask, seq uint64) {
 	e := b.tail.at(seq)
+	who &^= e.acked
 	n := uint64(e.readings)
 	for slot, d := range b.slots {
 		if d != nil && who&bit(slot) != 0 {

@@ -118,3 +118,26 @@ func TestRefusedForOneInMemory(t *testing.T) {
 		t.Errorf("before they came %+v, after they were lost %+v", before, after)
 	}
 }
+
+// TestRefusedForOneThatWent: a destination that is taken out while room is made for a record is not refused it: it is absent.
+func TestRefusedForOneThatWent(t *testing.T) {
+	o := fullOptions(DropNewest)
+	o.Destinations = []string{"good", "gone"}
+	b := mustOpen(t, t.TempDir()+"/store", o)
+	s := mustStream(t, b, "press")
+	if err := b.RemoveDestination("gone"); err != nil {
+		t.Fatal(err)
+	}
+	b.mu.Lock()
+	seq := b.push(entry{payload: []byte("x"), stream: s, at: 1, readings: 2, to: everyone})
+	b.refuseFor(bit(b.byName("gone").slot), seq)
+	b.mu.Unlock()
+	checkLedger(t, b)
+	checkParts(t, b)
+	if a := accountOf(t, b, "gone"); a.Before != 2 || a.Lost() != 0 {
+		t.Errorf("it was taken out before: %+v", a)
+	}
+	if n := b.Stats().Destinations[1].Backlog; n != 0 {
+		t.Errorf("its backlog is %d records", n)
+	}
+}

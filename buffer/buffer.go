@@ -166,8 +166,9 @@ type Buffer struct {
 	changed    bool          // since the last checkpoint written
 	st         counters
 
-	beside       bool // drop-newest: the last record taken was refused for some, see admit
-	closing      bool
+	beside       bool  // drop-newest: the last record taken was refused for some, see admit
+	leftTold     bool  // by MissedBy: a process that has not, such as a command, leaves it for the next to tell
+	closing      bool  // Close is under way: a full disk is not waited for
 	waitingBytes int64 // of waiting in a checkpoint
 
 	busySince atomic.Int64 // when commitMu was taken, by start; 0 = it is free
@@ -308,7 +309,9 @@ func (b *Buffer) push(e entry) uint64 {
 		e.stream.account.accepted += uint64(e.readings)
 	}
 	n := uint64(e.readings)
-	b.missing(e.stream.account, e.passed, &Gap{From: e.at, To: e.at, Count: n, Cause: CauseAbsent, FirstSeq: seq, LastSeq: seq})
+	if e.passed != 0 {
+		b.missing(e.stream.account, e.passed, &Gap{From: e.at, To: e.at, Count: n, Cause: CauseAbsent, FirstSeq: seq, LastSeq: seq})
+	}
 	for slot, d := range b.slots {
 		if d == nil {
 			continue

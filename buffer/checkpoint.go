@@ -31,7 +31,7 @@ type draft struct {
 	next    uint64
 	isDelta bool
 	until   []byte // of one for state.db: see Left.Until
-	before  []byte // likewise: see Left.told
+	before  []byte // likewise: see untoldLeft
 }
 
 // takeCheckpoint returns the checkpoint of this moment, to be written into the segment together with all
@@ -46,7 +46,7 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	d := &draft{gen: b.gen, next: b.next}
 	known := b.next
 	if s == nil {
-		known, d.until, d.before = b.unsettledFrom(), b.safeUntil(), b.left.untold()
+		known, d.until, d.before = b.unsettledFrom(), b.safeUntil(), b.untoldLeft()
 	}
 	base := uint64(0)
 	if s != nil && s.base != nil {

@@ -165,7 +165,7 @@ func (b *Buffer) Missed(s *Stream, g Gap) {
 func (b *Buffer) MissedBy(chosen func(account string) bool, g Gap) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.left.told, b.changed = true, true
+	b.leftTold, b.changed = true, true
 	g.Tags = nil
 	for _, a := range b.accountSeq {
 		b.missing(a, b.all&^b.present(), &Gap{From: g.From, To: g.To, Cause: CauseAbsent, FirstSeq: b.next, LastSeq: b.next, Unknown: true})

@@ -13,11 +13,9 @@ type Left struct {
 	New      bool      // there was no store
 	Until    time.Time // by the clock of that process: all that it had taken until then was on disk or needed no disk; zero = it is not known, or a store of an earlier build
 	Newest   time.Time // of the records on disk, likewise; zero = there is none
-	Restored bool      // it was written by WriteBackup, and no process has had it open since
+	Restored bool      // it was written by WriteBackup, and no process has told of it since
 	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
-
-	told bool // by MissedBy: a process that has not, such as a command, leaves it for the next to tell
 }
 
 // Bits of what state.db keeps of it until it is told.
@@ -27,16 +25,21 @@ const (
 	leftUnknown
 )
 
-// untold encodes what is still to be told, for state.db; nil when nothing is.
-func (l *Left) untold() []byte {
-	bits := byte(0)
-	for bit, is := range map[byte]bool{leftRestored: l.Restored, leftUnclean: l.Unclean, leftUnknown: l.Unknown} {
-		if is && !l.told {
-			bits |= bit
-		}
-	}
-	if bits == 0 {
+// untoldLeft encodes for state.db what is still to be told of the process before; nil when nothing is. mu is held.
+func (b *Buffer) untoldLeft() []byte {
+	l := &b.left
+	if b.leftTold || l.Before() == "" {
 		return nil
+	}
+	bits := byte(0)
+	if l.Restored {
+		bits |= leftRestored
+	}
+	if l.Unclean {
+		bits |= leftUnclean
+	}
+	if l.Unknown {
+		bits |= leftUnknown
 	}
 	return sealValue(append(make([]byte, 8), bits))
 }

@@ -88,7 +88,7 @@ func (b *Buffer) load() (err error) {
 		data, gen, err = b.firstState(old)
 	}
 	if err != nil {
-		return fmt.Errorf("%w; the store is unchanged: free space or give write permission", err)
+		return fmt.Errorf("%w; free space or give write permission", err)
 	}
 	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {

@@ -27,7 +27,7 @@ var (
 	keyCheckpoint    = []byte("checkpoint") //
 	keyNote          = []byte("note")       // the gateway's, not read here
 	keyUntil         = []byte("until")      // see Left.Until
-	keyBefore        = []byte("before")     // see Left.told
+	keyBefore        = []byte("before")     // see untoldLeft
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.

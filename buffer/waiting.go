@@ -26,7 +26,7 @@ func (b *Buffer) await(key gapKey, seq uint64, g *Gap) {
 		w = &waitingGap{key: key}
 		b.waiting = append(b.waiting, w)
 	}
-	if b.heard(w) {
+	if acked := b.acknowledged(); b.heard(w, &acked) {
 		w.gap = Gap{}
 	}
 	w.gap.merge(g)
@@ -37,10 +37,9 @@ func (b *Buffer) await(key gapKey, seq uint64, g *Gap) {
 	}
 }
 
-// heard drops the gap records that nobody needs any more, and reports whether none is left. mu is held.
-func (b *Buffer) heard(w *waitingGap) bool {
-	acked := b.acknowledged()
-	w.seqs.s = slices.DeleteFunc(w.seqs.s, func(r span) bool { return b.waitsFor(w.key.to, r, &acked) == 0 })
+// heard drops the gap records that nobody needs any more, by what each has acknowledged, and reports whether none is left. mu is held.
+func (b *Buffer) heard(w *waitingGap, acked *[MaxDestinations]spans) bool {
+	w.seqs.s = slices.DeleteFunc(w.seqs.s, func(r span) bool { return b.waitsFor(w.key.to, r, acked) == 0 })
 	return len(w.seqs.s) == 0
 }
 
@@ -85,7 +84,8 @@ func (b *Buffer) retell(from, to uint64, acked [MaxDestinations]spans) {
 
 // appendWaiting encodes the gap records numbered below a bound that somebody still needs, as nothing when there are none. mu is held.
 func (b *Buffer) appendWaiting(out []byte, below uint64) []byte {
-	b.waiting = slices.DeleteFunc(b.waiting, func(w *waitingGap) bool { return b.heard(w) })
+	acked := b.acknowledged()
+	b.waiting = slices.DeleteFunc(b.waiting, func(w *waitingGap) bool { return b.heard(w, &acked) })
 	before := len(out)
 	for _, w := range b.waiting {
 		n, _ := slices.BinarySearchFunc(w.seqs.s, below, func(r span, below uint64) int { return cmp.Compare(r.from, below) })
