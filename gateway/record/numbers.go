@@ -200,7 +200,7 @@ func topSize(sizesForm byte) int {
 
 // atLeast is 1 if size >= least, else 0.
 func atLeast(size uint8, least int) int {
-	return int(uint(least-int(size)-1) >> 63)
+	return int(uint32(least-int(size)-1) >> 31)
 }
 
 func (d *decoder) column(c *chunk, rs []telemetry.Reading, at int64, kind telemetry.Kind, count int) {
