@@ -255,7 +255,7 @@ func (r *headReader) next(h *head) bool {
 		r.p.uvarint()
 	}
 	size := r.p.uvarint()
-	if r.p.bad || size > maxRecord {
+	if r.p.bad || size > maxRecord || h.stream >= maxStreams {
 		r.left = 0
 		return false
 	}

@@ -333,7 +333,7 @@ func (b *Buffer) update(db *handle, f func(*bolt.Tx) error) error {
 
 // writeTx is the transaction of one commit.
 func (b *Buffer) writeTx(s *segment, batch *batch) error {
-	s.db.db.MaxSize = int(s.size + b.room())
+	s.db.db.MaxSize = int(min(s.size+b.room(), math.MaxInt))
 	batch.ckpt = batch.draft.pack(b.coder.enc)
 	return b.update(s.db, func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(bucketName)

@@ -1,3 +1,7 @@
+//go:build !386 && !arm
+
+// go-fuse does not build for 32 bits: these tests, and who uses them, are for 64.
+
 package buffer
 
 import (

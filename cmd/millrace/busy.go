@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func (l line) judge(name string) (warnings []string) {
 	if share > full {
 		return warnings
 	}
-	slow := slices.MaxFunc(l, func(a, b poll) int { return int(a.cost.Time - b.cost.Time) })
+	slow := slices.MaxFunc(l, func(a, b poll) int { return cmp.Compare(a.cost.Time, b.cost.Time) })
 	if slow.cost.Time > fastest && slow.interval > fastest {
 		warnings = append(warnings, fmt.Sprintf("%s: a poll of %s takes %v, and those each %v start late meanwhile; divide it into several groups", name, slow.name(), round(slow.cost.Time), fastest))
 	}
@@ -65,7 +66,7 @@ func (l line) assumed() string {
 func (p *poll) name() string { return fmt.Sprintf("%q of %q", p.group, p.device) }
 
 func (l line) fastest() time.Duration {
-	return slices.MinFunc(l, func(a, b poll) int { return int(a.interval - b.interval) }).interval
+	return slices.MinFunc(l, func(a, b poll) int { return cmp.Compare(a.interval, b.interval) }).interval
 }
 
 // needs is the interval that the fastest polls would have to have for the line to keep up; where the others alone are too

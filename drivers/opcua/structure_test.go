@@ -170,6 +170,7 @@ func structureCases(t *testing.T) []valueCase {
 		{"either", extension("ns=2;i=131", bytesOf(t, u32(2), i32(1), i32(2))), `good string "{\"pair\":{\"x\":1,\"y\":2}}"`},
 		{"neither", extension("ns=2;i=131", bytesOf(t, u32(0))), `bad "the server holds no value (null)"`},
 		{"third", extension("ns=2;i=131", bytesOf(t, u32(3))), `bad "the union Either holds field 3 of 2"`},
+		{"no field", extension("ns=2;i=131", bytesOf(t, u32(1<<31))), `bad "the union Either holds field 2147483648 of 2"`},
 		{"grid", extension("ns=2;i=141", bytesOf(t, i32(2), i32(2), i32(3), raw{1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0}, u8(7))), `good string "{\"cells\":[[1,2,3],[4,5,6]],\"end\":7}"`},
 		{"no grid", extension("ns=2;i=141", bytesOf(t, i32(2), i32(0), i32(3), u8(7))), `good string "{\"cells\":[],\"end\":7}"`},
 		{"odd grid", extension("ns=2;i=141", bytesOf(t, i32(2), i32(-1), i32(3), u8(7))), `elements where 1 bytes are left`},

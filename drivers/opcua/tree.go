@@ -211,11 +211,11 @@ func inField(f *field, reason string) string {
 
 // union takes the one field that a union holds.
 func (d *decoder) union(r *reader, at int, t *dataType, level int) string {
-	which := int(r.U32())
+	which := r.U32()
 	switch {
 	case which == 0:
 		return ""
-	case which > len(t.structure.fields):
+	case uint64(which) > uint64(len(t.structure.fields)):
 		return fmt.Sprintf("the union %s holds field %d of %d", t.name, which, len(t.structure.fields))
 	}
 	first, reason := d.reserve(1)

@@ -13,13 +13,17 @@ import (
 )
 
 // Build makes the binary of cmd/millrace in dir and returns its path. race builds it with the race detector; more is
-// given to go build.
+// given to go build. FAULTS_GOARCH in the environment is the processor it is built for, such as 386, which has 32 bits like an old ARM box.
 func Build(dir string, race bool, more ...string) (string, error) {
 	args := append([]string{"build", "-o", dir + "/"}, more...)
 	if race {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "millrace/cmd/millrace")...).CombinedOutput(); err != nil {
+	build := exec.Command("go", append(args, "millrace/cmd/millrace")...)
+	if arch := os.Getenv("FAULTS_GOARCH"); arch != "" {
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	}
+	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build cmd/millrace: %w: %s", err, out)
 	}
 	return dir + "/millrace", nil

@@ -2,6 +2,7 @@ package opcuasim
 
 import (
 	"encoding/binary"
+	"math"
 	"sort"
 	"time"
 
@@ -71,12 +72,12 @@ func (s *Server) pastOf(n *ua.HistoryReadValueID, d *ua.ReadRawModifiedDetails, 
 	at := sort.Search(end, func(i int) bool { return !past.at(i).SourceTimestamp.Before(d.StartTime) })
 	if len(n.ContinuationPoint) == 4 {
 		s.continuations.Add(-1)
-		at = int(binary.LittleEndian.Uint32(n.ContinuationPoint))
+		at = int(min(binary.LittleEndian.Uint32(n.ContinuationPoint), uint32(end)))
 	}
 	if release {
 		return result
 	}
-	most := int(d.NumValuesPerNode)
+	most := int(min(d.NumValuesPerNode, math.MaxInt32))
 	if page := s.opts.HistoryPage; page > 0 {
 		most = min(most, page)
 	}
