@@ -285,7 +285,8 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("create segment %q: %w", path, err)
 	}
-	db.touch, db.db.AllocSize = touchEnds, int(b.growStep())
+	own := info{b.store, first, b.epoch.n}
+	db.touch, db.db.AllocSize = func(p *pageFile) error { return touchEnds(p, own) }, int(b.growStep())
 	if err := b.fs.syncDir(b.dir); err != nil {
 		_ = db.close()
 		_ = b.fs.remove(path)

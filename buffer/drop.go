@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -420,8 +421,20 @@ func (b *Buffer) renameAside(path, name string) string {
 }
 
 // damage says what a segment held that was found damaged.
-func (s *segment) damage(cause error, lost uint64) Damage {
-	return Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Readings: lost}
+func (s *segment) damage() Damage {
+	file := s.path
+	if s.aside != "" {
+		file = s.aside
+	}
+	return Damage{File: filepath.Base(file), Reason: reasonOf(s.cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Missing: s.missed && s.aside == ""}
+}
+
+// reasonOf is an error in words, of which each says something.
+func reasonOf(err error) string {
+	if err == nil || err == errDamaged {
+		return "found damaged before"
+	}
+	return strings.ReplaceAll(err.Error(), ": "+errDamaged.Error(), "")
 }
 
 // Lost says in words how many readings were lost.

@@ -23,7 +23,7 @@ func (b *Buffer) loadState() (*stateData, error) {
 	case !errors.Is(err, errDamaged) && !errors.Is(err, errEmpty):
 		return nil, err
 	}
-	b.setAside(path, 0, Damage{Reason: err.Error()})
+	b.setAside(path, 0, Damage{Reason: reasonOf(err)})
 	return &stateData{lost: true, damaged: true}, nil
 }
 
@@ -66,7 +66,7 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		case errors.Is(err, errEmpty):
 			b.empties[s.first] = s.size > 0
 		case s == nil && errors.Is(err, errDamaged):
-			b.setAside(path, 0, Damage{Reason: err.Error()})
+			b.setAside(path, 0, Damage{Reason: reasonOf(err)})
 		case errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound):
 			spoiled = append(spoiled, spoiledSegment{s, err})
 		default:
@@ -82,7 +82,7 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		case errors.Is(err, errDamaged) && unborn(s, old, m):
 			b.empties[s.first] = true
 		case errors.Is(err, errDamaged):
-			b.setAside(s.path, s.first, Damage{Reason: err.Error()})
+			b.setAside(s.path, s.first, Damage{Reason: reasonOf(err)})
 		default:
 			return nil, err
 		}
@@ -180,8 +180,8 @@ func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
 		if err != nil {
 			return err
 		}
-		if !own.fits(info{store: b.store, first: s.first}) {
-			return fmt.Errorf("segment of another store (%016x, epoch %016x, first %d): %w", own.store, own.epoch, own.first, errDamaged)
+		if err := own.misfit(info{store: b.store, first: s.first}); err != nil {
+			return err
 		}
 		b.store, s.epoch = own.store, newEpoch(own.epoch)
 		if s.pages != nil && s.pages.torn {

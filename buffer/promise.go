@@ -191,7 +191,7 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 				s.minAt, s.maxAt = p.minAt, p.maxAt
 			}
 		}
-		d = s.damage(s.cause, 0)
+		d = s.damage()
 		d.LastSeq = max(d.LastSeq, p.last)
 	case s.end < p.last:
 		d.Reason = fmt.Sprintf("it ends with record %d, but up to %d were in it", s.end, p.last)

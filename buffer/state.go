@@ -254,7 +254,7 @@ func (b *Buffer) openState(data *stateData) error {
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	err := b.writeState(f)
 	if errors.Is(err, errUnsound) { // the file is to blame: memory has all that was in it
-		b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+		b.noteDamage(Damage{File: stateName, Reason: reasonOf(err) + "; it is written anew from memory"})
 		err = b.writeState(f)
 	}
 	if err != nil {
@@ -296,7 +296,7 @@ func (b *Buffer) checkState() {
 		return
 	}
 	b.state.failed = true // to be written anew
-	b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+	b.noteDamage(Damage{File: stateName, Reason: reasonOf(err) + "; it is written anew from memory"})
 	_ = b.saveState(func(*bolt.Tx) error { return nil }) // Stats has the error
 }
 

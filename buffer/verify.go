@@ -138,7 +138,7 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 		b.log.Error("damage found by a verification", "file", name, "error", err)
 	}
 	left := b.countSound(p, out)
-	out.Problems = append(out.Problems, Problem{name, err.Error() + left.words(), p.s.first, p.last})
+	out.Problems = append(out.Problems, Problem{name, reasonOf(err) + left.words(), p.s.first, p.last})
 	return nil
 }
 
@@ -239,7 +239,7 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 	case err == nil:
 		err = errDamaged
 	}
-	out.Problems = append(out.Problems, Problem{name, err.Error() + b.countSound(p, out).words(), p.s.first, p.last})
+	out.Problems = append(out.Problems, Problem{name, reasonOf(err) + b.countSound(p, out).words(), p.s.first, p.last})
 	return nil
 }
 
@@ -418,7 +418,7 @@ func (b *Buffer) verifyState(out *Verification) error {
 		_, err = parseCheckpoint(data.ckpt, b.decoder)
 	}
 	if err != nil {
-		out.Problems = append(out.Problems, Problem{File: stateName, Reason: err.Error()})
+		out.Problems = append(out.Problems, Problem{File: stateName, Reason: reasonOf(err)})
 	}
 	return nil
 }
