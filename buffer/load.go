@@ -10,18 +10,25 @@ import (
 	"strings"
 )
 
-// loadState reads state.db. One that is damaged is set aside, and the store goes on from its segments.
+// loadState reads state.db. One that is damaged, or of another store, is set aside, and the store goes on from its segments.
 func (b *Buffer) loadState() (*stateData, error) {
 	path := filepath.Join(b.dir, stateName)
 	data, err := readState(path)
+	v := b.hear()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		b.store = v.elect(0)
 		return &stateData{lost: true}, nil
 	case err == nil:
-		b.store, b.epoch = data.store, newEpoch(data.epoch)
-		return data, nil
+		if b.store = v.elect(data.store); b.store == data.store {
+			b.epoch = newEpoch(data.epoch)
+			return data, nil
+		}
+		err = fmt.Errorf("state.db is of another store (%016x): by %s here this is store %016x", data.store, v.words(b.store), b.store)
 	case !errors.Is(err, errDamaged) && !errors.Is(err, errEmpty):
 		return nil, err
+	default:
+		b.store = v.elect(0)
 	}
 	b.setAside(path, 0, Damage{Reason: reasonOf(err)})
 	return &stateData{lost: true, damaged: true}, nil

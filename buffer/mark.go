@@ -139,30 +139,38 @@ func writeAt(path string, p []byte, at int64) error {
 
 // loadMark reads the mark, when it is of this store and says more than state.db does.
 func (b *Buffer) loadMark(old *stateData) *mark {
-	f, err := os.Open(filepath.Join(b.dir, markName))
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = f.Close() }() // nothing was written
 	var state uint64
 	if ckpt, err := parseCheckpoint(old.ckpt, b.decoder); err == nil {
 		state = ckpt.gen
 	}
 	var best *mark
+	for _, m := range b.readMarks() {
+		if (b.store == 0 || m.store == b.store) && m.gen > state && (best == nil || m.gen > best.gen) {
+			best = m
+		}
+	}
+	if best != nil && b.epoch.n == 0 {
+		b.store, b.epoch = best.store, newEpoch(best.epoch)
+	}
+	return best
+}
+
+// readMarks reads both slots of the mark, as far as they are sound.
+func (b *Buffer) readMarks() (out []*mark) {
+	f, err := os.Open(filepath.Join(b.dir, markName))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }() // nothing was written
 	for slot := range int64(2) {
 		raw := make([]byte, markSlot)
 		n, err := f.ReadAt(raw, slot*markSlot)
 		if err != nil && !errors.Is(err, io.EOF) {
 			continue
 		}
-		m, err := parseMark(raw[:n], b.decoder)
-		if err != nil || (b.store != 0 && m.store != b.store) || m.gen <= state || best != nil && m.gen <= best.gen {
-			continue
+		if m, err := parseMark(raw[:n], b.decoder); err == nil {
+			out = append(out, m)
 		}
-		best = m
 	}
-	if best != nil && b.store == 0 {
-		b.store, b.epoch = best.store, newEpoch(best.epoch)
-	}
-	return best
+	return out
 }
