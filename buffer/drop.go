@@ -183,7 +183,7 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	b.mu.Unlock()
 	// Before the file goes, so that a crash loses neither the count nor what gap records in it told. A disk that does not take
 	// it needs the room all the more.
-	if err := b.saveCheckpoint(d); err != nil {
+	if err := b.noteCheckpoint(d); err != nil {
 		b.log.Warn("segment dropped before it was noted; a crash now would count it as damaged", "file", s.path, "error", err)
 	}
 	b.closeHandle(s)
@@ -324,7 +324,12 @@ func (b *Buffer) reclaim() error {
 	if len(done) == 0 {
 		return nil
 	}
-	if err := b.commitOr(true); err != nil && !isDiskFull(err) {
+	err := b.commitOr(true)
+	full := isDiskFull(err)
+	switch {
+	case full: // what nobody needs makes room all the same, but not before it is noted that nobody does
+		_ = b.noteCheckpoint(b.checkpointNow()) // Stats has the error
+	case err != nil:
 		return err
 	}
 	b.mu.Lock()
@@ -337,6 +342,9 @@ func (b *Buffer) reclaim() error {
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove drained segment: %w", err)
 		}
+	}
+	if full { // there is room for it now
+		_ = b.noteCheckpoint(b.checkpointNow())
 	}
 	return nil
 }

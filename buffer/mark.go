@@ -109,11 +109,11 @@ func (b *Buffer) markCommit(s *segment, batch *batch) {
 	if !batch.draft.isDelta {
 		base = nil
 	}
-	b.writeMark(p, batch.draft.gen, base, batch.ckpt)
+	_ = b.writeMark(p, batch.draft.gen, base, batch.ckpt) // the segment says more
 }
 
 // writeMark writes the mark. That it cannot be written is no loss by itself. commitMu is held.
-func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) {
+func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) error {
 	v := appendMark(nil, b.store, gen, b.boot, &p, base, ckpt)
 	if len(v) > markSlot { // more accounts than there is room for: then what is lost is not counted by account
 		v = appendMark(nil, b.store, gen, b.boot, &p, nil, nil)
@@ -126,6 +126,7 @@ func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) {
 		b.log.Warn("how far the segment goes was not noted; what is lost with it, should it be damaged, may not be known", "error", err)
 	}
 	b.markFailed = err != nil
+	return err
 }
 
 func writeAt(path string, p []byte, at int64) error {

@@ -90,7 +90,7 @@ func (b *Buffer) load() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w; free space or give write permission", err)
 	}
-	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
+	_ = b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {
 		return err
 	}

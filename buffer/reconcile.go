@@ -461,6 +461,6 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 	b.tellGaps()
 	told := b.takeCheckpoint(nil)
 	b.mu.Unlock()
-	_ = b.saveCheckpoint(told) // or it is told once more after a crash; Stats has the error
+	_ = b.noteCheckpoint(told) // or it is told once more after a crash; Stats has the error
 	return true
 }
