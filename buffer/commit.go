@@ -100,6 +100,7 @@ func (b *Buffer) commitWorks() {
 		b.log.Info("commit works again", "dir", b.dir)
 	}
 	b.st.commitErr, b.st.commitBad, b.st.fullSince = nil, time.Time{}, time.Time{}
+	clear(b.warnedOf)
 }
 
 // tryCommit makes room, collects and writes.

@@ -184,3 +184,41 @@ func TestActiveIsAnother(t *testing.T) {
 	}
 	checkLedger(t, b)
 }
+
+// TestToldOnce: the file of the segment that is being written goes when memory has nothing of it any more: that is told once, in words.
+func TestToldOnce(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	s := mustStream(t, b, "press")
+	s.Count(60, 0)
+	appendN(t, b, s, 30)
+	commitNow(t, b)
+	emptyTail(b)
+	if err := os.Remove(b.active.path); err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, b, s, 1)
+	for range 3 {
+		b.lookedSegs = b.lookedSegs.Add(-lookEvery)
+		commitNow(t, b)
+	}
+	if st := b.Stats(); st.Damages != 1 || st.Damage[0].Readings != 60 || st.Damage[0].Reason != "removed or replaced while in use" {
+		t.Errorf("%+v", st.Damage)
+	}
+	checkLedger(t, b)
+}
+
+// TestDamagedStateIsSaidOnce: a stopped store's damaged state.db is one problem.
+func TestDamagedStateIsSaidOnce(t *testing.T) {
+	dir := ownStore(t, 1, false)
+	if err := zeroFile(filepath.Join(dir, stateName)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if v, err := r.Verify(t.Context(), nil); err != nil || len(v.Problems) != 1 || strings.Contains(v.Problems[0].Reason, errDamaged.Error()) {
+		t.Errorf("%v, %+v", err, v)
+	}
+}
