@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -435,14 +434,6 @@ func (s *segment) damage() Damage {
 		file = s.aside
 	}
 	return Damage{File: filepath.Base(file), Reason: reasonOf(s.cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Missing: s.missed && s.aside == ""}
-}
-
-// reasonOf is an error in words, of which each says something.
-func reasonOf(err error) string {
-	if err == nil || err == errDamaged {
-		return "found damaged before"
-	}
-	return strings.ReplaceAll(err.Error(), ": "+errDamaged.Error(), "")
 }
 
 // Lost says in words how many readings were lost.

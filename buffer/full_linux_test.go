@@ -43,14 +43,7 @@ func TestFullDiskIsNoDamage(t *testing.T) {
 				commitNow(t, b)
 			}
 			fillDisk(t, mnt+"/ballast")
-			r := d.Reader(0, 0)
-			for range 90 {
-				var rec Record
-				if ok, err := take(r, &rec); !ok || err != nil {
-					t.Fatal(ok, err)
-				}
-				d.Ack(rec.Seq)
-			}
+			ackSome(t, d, 90)
 			if c.appended {
 				s.Count(2, 0)
 				appendN(t, b, s, 1)
@@ -77,16 +70,33 @@ func TestFullDiskIsNoDamage(t *testing.T) {
 				}
 			}
 			b = mustOpen(t, dir, testOptions())
-			st, sum := b.Stats(), uint64(0)
-			for _, d := range st.Damage {
-				sum += d.Readings
-			}
-			if sum != lost || c.lose != (st.Damages > 0) {
+			if st := b.Stats(); readingsLost(&st) != lost || c.lose != (st.Damages > 0) {
 				t.Errorf("told as damage: %+v", st.Damage)
 			}
 			checkLedger(t, b)
 		})
 	}
+}
+
+// ackSome takes and acknowledges so many records.
+func ackSome(t *testing.T, d *Destination, n int) {
+	t.Helper()
+	r := d.Reader(0, 0)
+	for range n {
+		var rec Record
+		if ok, err := take(r, &rec); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		d.Ack(rec.Seq)
+	}
+}
+
+// readingsLost adds up what is told as lost with damages.
+func readingsLost(st *Stats) (n uint64) {
+	for _, d := range st.Damage {
+		n += d.Readings
+	}
+	return n
 }
 
 // TestFullDiskIsSaidOnce: while a full disk takes nothing each try makes a file and has to give it up; the log says so once, and once more when it was well between.
