@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,17 +25,28 @@ func (b *Buffer) abandon(cause error) {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
-	b.log.Warn("segment given up: nothing is written to it again", "file", s.path, "error", cause)
+	b.warnOnce("segment given up: nothing is written to it again", s.path, cause)
 	switch {
 	case unused:
 		if err := b.discard(s.path); err != nil {
-			b.log.Warn("empty segment not removed", "file", s.path, "error", err)
+			b.warnOnce("empty segment not removed", s.path, err)
 		}
 	case empty:
 		b.supersede(s, cause)
 	case damaged && unreadable(s.path) && b.wait(s, cause):
 	case damaged:
 		b.salvageNow(s, cause)
+	}
+}
+
+// warnOnce tells the log of a segment, but not again until a commit works: on a full disk each try makes the same file, and has to give it up.
+func (b *Buffer) warnOnce(what, path string, cause error) {
+	b.mu.Lock()
+	said := b.warnedOf[what] == path
+	b.warnedOf[what] = path
+	b.mu.Unlock()
+	if !said {
+		b.log.Warn(what, "file", path, "error", cause)
 	}
 }
 
@@ -48,7 +58,7 @@ func (b *Buffer) supersede(s *segment, cause error) {
 		b.log.Error("damaged file could not be renamed", "file", s.path, "error", err)
 	}
 	b.spares = true
-	b.noteDamage(Damage{File: filepath.Base(spare), Reason: fmt.Sprint(cause) + rewriting})
+	b.noteDamage(Damage{File: filepath.Base(spare), Reason: reasonOf(cause) + rewriting})
 	b.measureAside()
 }
 

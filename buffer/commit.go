@@ -100,6 +100,7 @@ func (b *Buffer) commitWorks() {
 		b.log.Info("commit works again", "dir", b.dir)
 	}
 	b.st.commitErr, b.st.commitBad, b.st.fullSince = nil, time.Time{}, time.Time{}
+	clear(b.warnedOf)
 }
 
 // tryCommit makes room, collects and writes.
@@ -285,7 +286,8 @@ func (b *Buffer) createSegment(first uint64) error {
 		_ = b.fs.remove(path)
 		return fmt.Errorf("create segment %q: %w", path, err)
 	}
-	db.touch, db.db.AllocSize = touchEnds, int(b.growStep())
+	own := info{b.store, first, b.epoch.n}
+	db.touch, db.db.AllocSize = func(p *pageFile) error { return touchEnds(p, own) }, int(b.growStep())
 	if err := b.fs.syncDir(b.dir); err != nil {
 		_ = db.close()
 		_ = b.fs.remove(path)

@@ -182,7 +182,7 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	b.mu.Unlock()
 	// Before the file goes, so that a crash loses neither the count nor what gap records in it told. A disk that does not take
 	// it needs the room all the more.
-	if err := b.saveCheckpoint(d); err != nil {
+	if err := b.noteCheckpoint(d); err != nil {
 		b.log.Warn("segment dropped before it was noted; a crash now would count it as damaged", "file", s.path, "error", err)
 	}
 	b.closeHandle(s)
@@ -323,7 +323,12 @@ func (b *Buffer) reclaim() error {
 	if len(done) == 0 {
 		return nil
 	}
-	if err := b.commitOr(true); err != nil && !isDiskFull(err) {
+	err := b.commitOr(true)
+	full := isDiskFull(err)
+	switch {
+	case full: // what nobody needs makes room all the same, but not before it is noted that nobody does
+		_ = b.noteCheckpoint(b.checkpointNow()) // Stats has the error
+	case err != nil:
 		return err
 	}
 	b.mu.Lock()
@@ -336,6 +341,9 @@ func (b *Buffer) reclaim() error {
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove drained segment: %w", err)
 		}
+	}
+	if full { // there is room for it now
+		_ = b.noteCheckpoint(b.checkpointNow())
 	}
 	return nil
 }
@@ -420,8 +428,12 @@ func (b *Buffer) renameAside(path, name string) string {
 }
 
 // damage says what a segment held that was found damaged.
-func (s *segment) damage(cause error, lost uint64) Damage {
-	return Damage{File: filepath.Base(s.path), Reason: fmt.Sprint(cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Readings: lost}
+func (s *segment) damage() Damage {
+	file := s.path
+	if s.aside != "" {
+		file = s.aside
+	}
+	return Damage{File: filepath.Base(file), Reason: reasonOf(s.cause), FirstSeq: s.first, LastSeq: s.last, MinAt: s.minAt, MaxAt: s.maxAt, Missing: s.missed && s.aside == ""}
 }
 
 // Lost says in words how many readings were lost.

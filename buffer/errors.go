@@ -1,6 +1,9 @@
 package buffer
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // The errors a caller may ask for with errors.Is.
 var (
@@ -27,3 +30,11 @@ var (
 	errDamaged = errors.New("damaged")
 	errEmpty   = errors.New("segment holds nothing yet") // its creation was cut short
 )
+
+// reasonOf is an error in words, of which each says something.
+func reasonOf(err error) string {
+	if err == nil || err == errDamaged {
+		return "found damaged before"
+	}
+	return strings.ReplaceAll(err.Error(), ": "+errDamaged.Error(), "")
+}

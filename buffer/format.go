@@ -14,9 +14,17 @@ type info struct {
 	store, first, epoch uint64
 }
 
-// fits reports whether a file that says this is the one that is wanted; 0 is not known.
-func (i info) fits(want info) bool {
-	return i.first == want.first && (want.store == 0 || i.store == want.store) && (want.epoch == 0 || i.epoch == want.epoch)
+// misfit says why the file that says this is not the one that is wanted, nil when it is; 0 is not known.
+func (i info) misfit(want info) error {
+	switch {
+	case want.store != 0 && i.store != want.store:
+		return fmt.Errorf("segment of another store (%016x, epoch %016x, first %d): %w", i.store, i.epoch, i.first, errDamaged)
+	case i.first != want.first:
+		return fmt.Errorf("another segment of this store stands in its place, the one that begins with record %d: %w", i.first, errDamaged)
+	case want.epoch != 0 && i.epoch != want.epoch:
+		return fmt.Errorf("a segment of another process stands in its place (epoch %016x): %w", i.epoch, errDamaged)
+	}
+	return nil
 }
 
 // appendInfo encodes an info.

@@ -102,8 +102,9 @@ func sumAll(p *pageFile) (sum uint32, err error) {
 	return sum, nil
 }
 
-// touchEnds reads what a commit needs of a segment: the way to the end of the dictionary, and to that of the records.
-func touchEnds(p *pageFile) error {
+// touchEnds reads what a commit needs of a segment: the way to the end of the dictionary, and to that of the records. It reports as damage that another
+// segment's content stands in the file.
+func touchEnds(p *pageFile, want info) error {
 	root, err := p.bucket(bucketName)
 	if errors.Is(err, errEmpty) {
 		return nil
@@ -112,7 +113,15 @@ func touchEnds(p *pageFile) error {
 		return err
 	}
 	c := pageCursor{file: p, root: root}
-	c.Seek(makeKey(regionInfo, 0, 0, 0))
+	if v, err := valueAt(&c, regionInfo, 0, 0); err == nil {
+		own, err := parseInfo(v)
+		if err == nil {
+			err = own.misfit(want)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if c.err == nil {
 		c.Last()
 	}

@@ -215,7 +215,7 @@ func TestDamageMetWhileOpening(t *testing.T) {
 	}
 	b = mustOpen(t, dir, testOptions())
 	st := b.Stats()
-	if st.Damages != 1 || st.Damage[0].File != filepath.Base(path) || st.Damage[0].FirstSeq != 1 || st.Damage[0].LastSeq != 300 || st.Damage[0].Readings != 500 ||
+	if st.Damages != 1 || st.Damage[0].File != filepath.Base(path)+asideSuffix || st.Damage[0].FirstSeq != 1 || st.Damage[0].LastSeq != 300 || st.Damage[0].Readings != 500 ||
 		st.Damage[0].MinAt != 1 || st.Damage[0].MaxAt != 100 {
 		t.Errorf("the damage is not told: %+v", st.Damage)
 	}

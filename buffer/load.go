@@ -10,20 +10,27 @@ import (
 	"strings"
 )
 
-// loadState reads state.db. One that is damaged is set aside, and the store goes on from its segments.
+// loadState reads state.db. One that is damaged, or of another store, is set aside, and the store goes on from its segments.
 func (b *Buffer) loadState() (*stateData, error) {
 	path := filepath.Join(b.dir, stateName)
 	data, err := readState(path)
+	v := b.hear()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		b.store = v.elect(0)
 		return &stateData{lost: true}, nil
 	case err == nil:
-		b.store, b.epoch = data.store, newEpoch(data.epoch)
-		return data, nil
+		if b.store = v.elect(data.store); b.store == data.store {
+			b.epoch = newEpoch(data.epoch)
+			return data, nil
+		}
+		err = fmt.Errorf("state.db is of another store (%016x): by %s here this is store %016x", data.store, v.words(b.store), b.store)
 	case !errors.Is(err, errDamaged) && !errors.Is(err, errEmpty):
 		return nil, err
+	default:
+		b.store = v.elect(0)
 	}
-	b.setAside(path, 0, Damage{Reason: err.Error()})
+	b.setAside(path, 0, Damage{Reason: reasonOf(err)})
 	return &stateData{lost: true, damaged: true}, nil
 }
 
@@ -66,7 +73,7 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		case errors.Is(err, errEmpty):
 			b.empties[s.first] = s.size > 0
 		case s == nil && errors.Is(err, errDamaged):
-			b.setAside(path, 0, Damage{Reason: err.Error()})
+			b.setAside(path, 0, Damage{Reason: reasonOf(err)})
 		case errors.Is(err, errDamaged) || errors.Is(err, ErrNotFound):
 			spoiled = append(spoiled, spoiledSegment{s, err})
 		default:
@@ -82,7 +89,7 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		case errors.Is(err, errDamaged) && unborn(s, old, m):
 			b.empties[s.first] = true
 		case errors.Is(err, errDamaged):
-			b.setAside(s.path, s.first, Damage{Reason: err.Error()})
+			b.setAside(s.path, s.first, Damage{Reason: reasonOf(err)})
 		default:
 			return nil, err
 		}
@@ -180,8 +187,8 @@ func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
 		if err != nil {
 			return err
 		}
-		if !own.fits(info{store: b.store, first: s.first}) {
-			return fmt.Errorf("segment of another store (%016x, epoch %016x, first %d): %w", own.store, own.epoch, own.first, errDamaged)
+		if err := own.misfit(info{store: b.store, first: s.first}); err != nil {
+			return err
 		}
 		b.store, s.epoch = own.store, newEpoch(own.epoch)
 		if s.pages != nil && s.pages.torn {

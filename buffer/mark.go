@@ -109,11 +109,11 @@ func (b *Buffer) markCommit(s *segment, batch *batch) {
 	if !batch.draft.isDelta {
 		base = nil
 	}
-	b.writeMark(p, batch.draft.gen, base, batch.ckpt)
+	_ = b.writeMark(p, batch.draft.gen, base, batch.ckpt) // the segment says more
 }
 
 // writeMark writes the mark. That it cannot be written is no loss by itself. commitMu is held.
-func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) {
+func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) error {
 	v := appendMark(nil, b.store, gen, b.boot, &p, base, ckpt)
 	if len(v) > markSlot { // more accounts than there is room for: then what is lost is not counted by account
 		v = appendMark(nil, b.store, gen, b.boot, &p, nil, nil)
@@ -126,6 +126,7 @@ func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) {
 		b.log.Warn("how far the segment goes was not noted; what is lost with it, should it be damaged, may not be known", "error", err)
 	}
 	b.markFailed = err != nil
+	return err
 }
 
 func writeAt(path string, p []byte, at int64) error {
@@ -139,30 +140,38 @@ func writeAt(path string, p []byte, at int64) error {
 
 // loadMark reads the mark, when it is of this store and says more than state.db does.
 func (b *Buffer) loadMark(old *stateData) *mark {
-	f, err := os.Open(filepath.Join(b.dir, markName))
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = f.Close() }() // nothing was written
 	var state uint64
 	if ckpt, err := parseCheckpoint(old.ckpt, b.decoder); err == nil {
 		state = ckpt.gen
 	}
 	var best *mark
+	for _, m := range b.readMarks() {
+		if (b.store == 0 || m.store == b.store) && m.gen > state && (best == nil || m.gen > best.gen) {
+			best = m
+		}
+	}
+	if best != nil && b.epoch.n == 0 {
+		b.store, b.epoch = best.store, newEpoch(best.epoch)
+	}
+	return best
+}
+
+// readMarks reads both slots of the mark, as far as they are sound.
+func (b *Buffer) readMarks() (out []*mark) {
+	f, err := os.Open(filepath.Join(b.dir, markName))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }() // nothing was written
 	for slot := range int64(2) {
 		raw := make([]byte, markSlot)
 		n, err := f.ReadAt(raw, slot*markSlot)
 		if err != nil && !errors.Is(err, io.EOF) {
 			continue
 		}
-		m, err := parseMark(raw[:n], b.decoder)
-		if err != nil || (b.store != 0 && m.store != b.store) || m.gen <= state || best != nil && m.gen <= best.gen {
-			continue
+		if m, err := parseMark(raw[:n], b.decoder); err == nil {
+			out = append(out, m)
 		}
-		best = m
 	}
-	if best != nil && b.store == 0 {
-		b.store, b.epoch = best.store, newEpoch(best.epoch)
-	}
-	return best
+	return out
 }

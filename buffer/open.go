@@ -53,7 +53,7 @@ func mendMkdir(err error) string {
 func newBuffer(dir string, o Options, fs files) *Buffer {
 	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1, readPatience: readPatience,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, boot: bootID()}
+		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, warnedOf: map[string]string{}, boot: bootID()}
 }
 
 // load reads the store and writes the new state.db.
@@ -90,7 +90,7 @@ func (b *Buffer) load() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w; free space or give write permission", err)
 	}
-	b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
+	_ = b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause,
 	b.tellGaps()
 	d := b.takeCheckpoint(nil)
 	b.mu.Unlock()
-	if err := b.saveCheckpoint(d); err != nil {
+	if err := b.noteCheckpoint(d); err != nil {
 		b.log.Warn("records dropped before it was noted; a crash now would count them as damaged", "file", s.path, "error", err)
 	}
 	return lost

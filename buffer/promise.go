@@ -178,6 +178,8 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 		return // its first commit never came
 	case s == nil && !p.open && best != nil && best.covers(p.first, p.last+1):
 		return // drained
+	case s == nil && p.open && m.exact() && m.first > p.first && best != nil && best.gen >= m.gen && best.covers(p.first, m.first):
+		return // likewise, and state.db could not be written any more
 	case s == nil:
 		d.Missing, d.Reason = true, "missing"
 		if !p.empty() {
@@ -191,7 +193,7 @@ func (b *Buffer) keepOne(p *promise, m *mark, best *checkpoint) {
 				s.minAt, s.maxAt = p.minAt, p.maxAt
 			}
 		}
-		d = s.damage(s.cause, 0)
+		d = s.damage()
 		d.LastSeq = max(d.LastSeq, p.last)
 	case s.end < p.last:
 		d.Reason = fmt.Sprintf("it ends with record %d, but up to %d were in it", s.end, p.last)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 )
 
 // pending is what destinations have not acknowledged, added up from the records themselves.
@@ -250,6 +249,9 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 			expected = h.seq + 1
 			b.countRecord(part, h, st.account)
 		})
+		if end := min(s.last+1, b.tail.first); err == nil && !s.clipped && !s.damaged && expected < end && b.needed(expected, end) {
+			err = absent(expected, end)
+		}
 		if err != nil {
 			return err
 		}
@@ -258,7 +260,7 @@ func (b *Buffer) countRecords(s *segment, p *pending) {
 	}
 	err := count()
 	if err != nil && b.salvageSegment(s, err) == nil {
-		b.found(foundDamage{first: s.first, Damage: s.damage(err, 0)})
+		b.found(foundDamage{first: s.first, Damage: s.damage()})
 		err = count()
 	}
 	if err != nil {
@@ -306,24 +308,58 @@ func (b *Buffer) pass(from, to uint64) {
 }
 
 // salvageSegment switches a segment that failed to be read to what can be salvaged of it, and marks what
-// cannot as needed by nobody. The caller reconciles. mu is held.
+// cannot as needed by nobody; a file of which nothing can be is set aside. s.cause says why. The caller reconciles. An error means that the system is
+// short of something, and that nothing was changed. mu is held.
 func (b *Buffer) salvageSegment(s *segment, cause error) error {
 	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder)
-	if errors.Is(err, os.ErrNotExist) {
-		sv, err = &salvage{}, nil
-	}
-	if err != nil {
+	if shortage(err) {
 		return err
 	}
-	b.log.Error("segment damaged; reading what is sound", "file", s.path, "error", cause)
-	s.rw.Lock()
-	s.salvaged, s.dict = sv, nil
-	s.rw.Unlock()
 	if n := s.countable(); n > 0 {
 		s.was = had{s.last, n}
 	}
-	s.damaged = true
+	s.cause, s.damaged = cause, true
+	if err == nil && len(sv.blocks) > 0 {
+		b.log.Error("segment damaged; reading what is sound", "file", s.path, "error", cause)
+		s.readFrom(sv)
+		if err = b.giveUpHoles(s); err == nil || shortage(err) {
+			return err
+		}
+	}
+	b.giveUpFile(s, err)
+	s.readFrom(&salvage{})
 	return b.giveUpHoles(s)
+}
+
+// readFrom has a segment read from what was salvaged of it.
+func (s *segment) readFrom(sv *salvage) {
+	s.rw.Lock()
+	defer s.rw.Unlock()
+	s.salvaged, s.dict = sv, nil
+}
+
+// giveUpFile sets the file of a segment aside of which nothing can be read, err says why if not for damage; what memory still has of it is written
+// again where that is possible. mu is held.
+func (b *Buffer) giveUpFile(s *segment, err error) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		s.missed = true
+	case err != nil:
+		s.cause = err
+	}
+	if b.readOnly {
+		return
+	}
+	if b.active == nil && s.first < b.tail.first && s.last >= b.durable {
+		b.rewind(s)
+	}
+	if s.missed {
+		return
+	}
+	b.log.Error("segment damaged, and nothing in it can be read; it is set aside", "file", s.path, "error", s.cause)
+	s.missed, s.aside = true, b.renameAside(s.path, s.path)
+	b.aside += s.size
+	b.setSize(s, 0)
 }
 
 // giveUpHoles marks the records that a damaged segment does not have as needed by nobody. mu is held.
@@ -379,7 +415,7 @@ func (b *Buffer) giveUp(from, to uint64) {
 
 // mend deals with a segment that could not be read, though this was salvaged of it. It reports whether reading on makes sense.
 func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
-	if !errors.Is(cause, errDamaged) && !errors.Is(cause, ErrNotFound) && !errors.Is(cause, syscall.EIO) {
+	if !errors.Is(cause, errDamaged) && !errors.Is(cause, ErrNotFound) && !errors.Is(cause, ErrNewer) && !mayPass(cause) {
 		return false // the system is short of something; the file is not to blame
 	}
 	b.lockCommit()
@@ -397,7 +433,7 @@ func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
 		b.abandon(cause)
 		return true
 	}
-	if (errors.Is(cause, syscall.EIO) || unreadable(s.path)) && b.wait(s, cause) {
+	if (mayPass(cause) || unreadable(s.path)) && b.wait(s, cause) {
 		return false
 	}
 	return b.salvageNow(s, cause)
@@ -412,18 +448,19 @@ func (b *Buffer) salvageNow(s *segment, cause error) bool {
 		b.mu.Unlock()
 		return true
 	}
+	if s.damaged && !s.partly && b.toldOf == nil { // nothing new is no news
+		b.toldOf = map[uint64]bool{s.first: true}
+	}
 	if err := b.salvageSegment(s, cause); err != nil {
 		b.mu.Unlock()
 		b.log.Error("segment not salvaged", "file", s.path, "error", err)
 		return false
 	}
-	d := s.damage(cause, 0)
-	d.Missing = s.missed
-	b.found(foundDamage{first: s.first, Damage: d})
+	b.found(foundDamage{first: s.first, Damage: s.damage()})
 	b.tellFound(b.reconcile(CauseDamaged, b.next))
 	b.tellGaps()
 	told := b.takeCheckpoint(nil)
 	b.mu.Unlock()
-	_ = b.saveCheckpoint(told) // or it is told once more after a crash; Stats has the error
+	_ = b.noteCheckpoint(told) // or it is told once more after a crash; Stats has the error
 	return true
 }

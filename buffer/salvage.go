@@ -3,7 +3,6 @@ package buffer
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -75,14 +74,14 @@ func salvageFile(path string, want info, others []uint64, dec *zstd.Decoder) (*s
 		if err != nil {
 			return nil, err
 		}
-		if !own.fits(want) {
-			return nil, fmt.Errorf("segment of another store (%016x, epoch %016x, first %d): %w", own.store, own.epoch, own.first, errDamaged)
+		if err := own.misfit(want); err != nil {
+			return nil, err
 		}
 		sv.store, sv.epochs = own.store, []uint64{own.epoch}
 	}
 	keys := make([]pieceKey, 0, len(pieces))
 	for k := range pieces {
-		if k.chunk == 0 {
+		if below := k.region == regionRecords && k.typ == typeBlock && k.seq < want.first; k.chunk == 0 && !below {
 			keys = append(keys, k)
 		}
 	}

@@ -74,7 +74,8 @@ type segment struct {
 	partly  bool   // its oldest records were given up: see dropPart
 	damaged bool   // it is read from what could be salvaged
 	gone    bool   // dropped or unlinked
-	missed  bool   // its file was seen to be gone, which is told once
+	missed  bool   // its file was seen to be gone, or was set aside, which is told once
+	aside   string // the name that its file got when it was set aside, "" = it was not
 	end     uint64 // as last was found, whatever of it the next segment has again; no bound in one that this process made
 	ended   bool   // found sound at its end: no commit is missing there
 	cause   error  // why it is damaged
@@ -204,7 +205,10 @@ func (b *Buffer) openSealed(s *segment) error {
 	}
 	pages, err := openPages(s.path)
 	if err == nil {
-		if s.bucket, err = pages.bucket(bucketName); err != nil {
+		if s.bucket, err = pages.bucket(bucketName); err == nil {
+			err = b.identify(s, pages)
+		}
+		if err != nil {
 			pages.close()
 		} else {
 			s.pages = pages
@@ -221,6 +225,24 @@ func (b *Buffer) openSealed(s *segment) error {
 		b.closeHandle(old)
 	}
 	return nil
+}
+
+// identify reports as damage a file that is another segment than the one of its name: it was copied or moved there. s.rw is held.
+func (b *Buffer) identify(s *segment, pages *pageFile) error {
+	return viewPages(pages, s.bucket, nil, func(c cursor) error {
+		v, err := valueAt(c, regionInfo, 0, 0)
+		if errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("it does not say which segment it is: %w", errDamaged)
+		}
+		if err != nil {
+			return err
+		}
+		own, err := parseInfo(v)
+		if err != nil {
+			return err
+		}
+		return own.misfit(info{b.store, s.first, s.epoch.n})
+	})
 }
 
 // closeHandle closes a sealed segment.

@@ -74,8 +74,8 @@ func (b *Buffer) eachBlock(s *segment, f func(info *blockInfo, stored []byte) er
 				return err
 			}
 			r.index = info.index
-			if info.first != at {
-				return fmt.Errorf("block %d stands at %d: %w", info.first, at, errDamaged)
+			if info.first != at || at < s.first {
+				return fmt.Errorf("block %d stands at %d, in a segment that begins with %d: %w", info.first, at, s.first, errDamaged)
 			}
 			if err := f(&info, r.stored); err != nil {
 				return err

@@ -254,7 +254,7 @@ func (b *Buffer) openState(data *stateData) error {
 func (b *Buffer) saveState(f func(*bolt.Tx) error) error {
 	err := b.writeState(f)
 	if errors.Is(err, errUnsound) { // the file is to blame: memory has all that was in it
-		b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+		b.noteDamage(Damage{File: stateName, Reason: reasonOf(err) + "; it is written anew from memory"})
 		err = b.writeState(f)
 	}
 	if err != nil {
@@ -296,7 +296,7 @@ func (b *Buffer) checkState() {
 		return
 	}
 	b.state.failed = true // to be written anew
-	b.noteDamage(Damage{File: stateName, Reason: err.Error() + "; it is written anew from memory"})
+	b.noteDamage(Damage{File: stateName, Reason: reasonOf(err) + "; it is written anew from memory"})
 	_ = b.saveState(func(*bolt.Tx) error { return nil }) // Stats has the error
 }
 
@@ -354,6 +354,32 @@ func (b *Buffer) saveCheckpoint(d *draft) error {
 	}
 	b.st.saved = d.next
 	return nil
+}
+
+// checkpointNow takes the checkpoint of this moment for state.db.
+func (b *Buffer) checkpointNow() *draft {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.takeCheckpoint(nil)
+}
+
+// noteCheckpoint writes a checkpoint into state.db before what it does not need is unlinked; where state.db does not take it, as on a full disk, into
+// the mark, which needs no more room and outlives the process, though not the machine. commitMu is held.
+func (b *Buffer) noteCheckpoint(d *draft) error {
+	err := b.saveCheckpoint(d)
+	if err == nil || b.taken() != nil {
+		return err
+	}
+	b.mu.Lock()
+	p := promise{first: b.durable + 1, last: b.durable, epoch: b.epoch.n}
+	if b.active != nil {
+		p = b.promise(b.active)
+	}
+	b.mu.Unlock()
+	if b.writeMark(p, d.gen, nil, d.pack(b.coder.enc)) == nil {
+		return nil
+	}
+	return err
 }
 
 func (s *stateFile) close() error {

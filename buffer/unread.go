@@ -16,6 +16,22 @@ const (
 	askEvery     = 5 * time.Second
 )
 
+// shortage reports whether the system is short of something: no file is to blame for that.
+func shortage(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EINTR, syscall.EAGAIN} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayPass reports whether the system gives an error for a file that is there, as for a page that the disk does not give or a file that may not be read.
+func mayPass(err error) bool {
+	var e syscall.Errno
+	return errors.As(err, &e) && e != syscall.EISDIR && !errors.Is(err, os.ErrNotExist) && !shortage(err)
+}
+
 // wait has a segment be asked for again, unless that was long enough. commitMu is held.
 func (b *Buffer) wait(s *segment, cause error) bool {
 	b.mu.Lock()
@@ -76,17 +92,17 @@ func (b *Buffer) later(s *segment, err error) error {
 	return fmt.Errorf("%w: %w", ErrUnreadable, err)
 }
 
-// unreadable reports whether the disk gives an error for any page of a file.
+// unreadable reports whether the system gives an error for a file, or for any page of it, that may pass.
 func unreadable(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
-		return errors.Is(err, syscall.EIO)
+		return mayPass(err)
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	buf := make([]byte, 64*pageSize)
 	for at := int64(0); ; at += int64(len(buf)) {
 		switch n, err := f.ReadAt(buf, at); {
-		case errors.Is(err, syscall.EIO):
+		case mayPass(err):
 			return true
 		case n < len(buf):
 			return false

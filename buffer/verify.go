@@ -138,7 +138,7 @@ func (b *Buffer) verifyPart(ctx context.Context, p *part, out *Verification, tel
 		b.log.Error("damage found by a verification", "file", name, "error", err)
 	}
 	left := b.countSound(p, out)
-	out.Problems = append(out.Problems, Problem{name, err.Error() + left.words(), p.s.first, p.last})
+	out.Problems = append(out.Problems, Problem{name, reasonOf(err) + left.words(), p.s.first, p.last})
 	return nil
 }
 
@@ -237,9 +237,9 @@ func (b *Buffer) verifyDamaged(ctx context.Context, p *part, out *Verification, 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err == nil:
-		err = errDamaged
+		err = p.s.cause
 	}
-	out.Problems = append(out.Problems, Problem{name, err.Error() + b.countSound(p, out).words(), p.s.first, p.last})
+	out.Problems = append(out.Problems, Problem{name, reasonOf(err) + b.countSound(p, out).words(), p.s.first, p.last})
 	return nil
 }
 
@@ -417,8 +417,12 @@ func (b *Buffer) verifyState(out *Verification) error {
 		out.Quarantine = len(data.entries)
 		_, err = parseCheckpoint(data.ckpt, b.decoder)
 	}
+	p := Problem{File: stateName}
 	if err != nil {
-		out.Problems = append(out.Problems, Problem{File: stateName, Reason: err.Error()})
+		p.Reason = reasonOf(err)
+	}
+	if err != nil && !slices.Contains(out.Problems, p) {
+		out.Problems = append(out.Problems, p)
 	}
 	return nil
 }

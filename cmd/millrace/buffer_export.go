@@ -35,7 +35,7 @@ JSON), source_time the device's own where its protocol has one, else the same. A
 "gap", without source_time.
 
 --from and --to take a sequence number or a time as in RFC 3339; what is at --to is not included. Exit 1 when a
-segment is damaged; what is sound in it is exported.`,
+segment is damaged; what is sound in it is exported. Where no gateway runs, also when a segment is missing, or a file is another store's.`,
 		Example: `  millrace buffer export --format jsonl --path /var/lib/millrace >all.jsonl
   millrace buffer export --format csv --device press-1 --from 2026-03-01T06:00:00Z --to 2026-03-01T14:00:00Z
   millrace buffer export --format jsonl --from 120000 --to 130000`,
@@ -130,11 +130,19 @@ func export(ctx context.Context, s *openedStore, q web.Query, format string, w i
 	return errors.Join(err, e.end(), incomplete(st))
 }
 
-// incomplete names the segments of which only a part can be read.
+// incomplete names the segments of which only a part can be read, and what else is wrong with a store that nobody runs on: a gateway tells of
+// what it has lost in gap records, which are exported.
 func incomplete(st *web.StoreStatus) (err error) {
+	named := map[string]bool{}
 	for i := range st.Segments {
 		if s := &st.Segments[i]; s.Damaged {
+			named[s.File] = true
 			err = errors.Join(err, fmt.Errorf("segment %q (records %d to %d) is damaged; what is sound in it is exported", s.File, s.FirstSeq, s.LastSeq))
+		}
+	}
+	for i := range st.Stats.Damage {
+		if d := &st.Stats.Damage[i]; !st.Running && !named[d.File] {
+			err = errors.Join(err, fmt.Errorf("%s: %s; all else is exported", d.File, d.Reason))
 		}
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 // TestDiskFullIsSaid: where others have filled the disk, that is said, with what to do, and not that max_size is reached.
 func TestDiskFullIsSaid(t *testing.T) {
 	now, free := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), int64(4096)
+	before := int64(6 << 20)
 	losing := func(s *Snapshot) {
 		s.Losses = []Loss{{Destination: "cloud", Readings: 2, Causes: "2 full", From: now, To: now, Losing: true}}
 	}
@@ -24,6 +25,7 @@ func TestDiskFullIsSaid(t *testing.T) {
 		"drop-oldest":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull = true }, "the store's disk has no space left: make room on the disk of /data (4,096 bytes free)", "ledger"},
 		"a loss":            {losing, "the ledger has the causes", "disk"},
 		"not known":         {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, nil }, "make room on the disk of /data; ", "bytes free"},
+		"seen before":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, &before }, "make room on the disk of /data; ", "bytes free"},
 		"failing":           {func(s *Snapshot) { s.Buffer.Health, s.Buffer.DiskFull = "degraded: no space left", true }, "make room on the disk of /data (4,096 bytes free); the store goes on", "see to"},
 	} {
 		s := &Snapshot{Now: now, Buffer: Buffer{Path: "/data", Health: HealthOK, DiskFree: &free}}

@@ -181,10 +181,13 @@ func (s *Snapshot) judgeRemade() {
 	}
 }
 
+// fullBelow is how many free bytes a full disk may be said to have. More was seen before it was full, or a quota is what is full.
+const fullBelow = 1 << 20
+
 // makeRoom says what to do about a disk that others have filled.
 func (b *Buffer) makeRoom() string {
 	free := ""
-	if b.DiskFree != nil {
+	if b.DiskFree != nil && *b.DiskFree < fullBelow {
 		free = fmt.Sprintf(" (%s bytes free)", Thousands(uint64(max(*b.DiskFree, 0))))
 	}
 	return "make room on the disk of " + b.Path + free
