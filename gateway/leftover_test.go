@@ -170,3 +170,26 @@ func TestStoreLossesAreOne(t *testing.T) {
 		t.Errorf("%+v", said)
 	}
 }
+
+// TestLostStoreOutlastsAKill: what stands is on disk before the gap messages that tell of it are.
+func TestLostStoreOutlastsAKill(t *testing.T) {
+	b := &leftBed{t, t.TempDir(), newPlant()}
+	g, _, _ := b.start("first")
+	if err := buffer.WriteBackup(filepath.Join(b.dir, "restored"), func(file func(string, int64, io.Reader) error) error { return g.buf.Backup(t.Context(), file) }); err != nil {
+		t.Fatal(err)
+	}
+	b.close(g)
+	restored, _, _ := b.start("restored")
+	if _, err := restored.buf.AddDestination("other", buffer.StartNow); err != nil { // which commits, with the gap messages
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(b.dir, "killed"), os.DirFS(filepath.Join(b.dir, "restored"))); err != nil {
+		t.Fatal(err)
+	}
+	killed, lost, _ := b.start("killed")
+	if before := killed.buf.Stats().Before; lost == nil || before != buffer.BeforeUnclean {
+		t.Errorf("after a kill: %v, the process before: %q", lost, before)
+	}
+	b.close(killed)
+	b.close(restored)
+}
