@@ -168,6 +168,7 @@ type Buffer struct {
 	st         counters
 
 	beside       bool  // drop-newest: the last record taken was refused for some, see admit
+	seen         seen  // by the process before
 	leftTold     bool  // by MissedBy: a process that has not, such as a command, leaves it for the next to tell
 	closing      bool  // Close is under way: a full disk is not waited for
 	waitingBytes int64 // of waiting in a checkpoint

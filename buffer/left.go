@@ -18,6 +18,7 @@ type Left struct {
 	Restored bool      // it was written by WriteBackup, and no process has told of it since
 	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
+	Older    bool      // state.db is older than that which was here last, or another store's: somebody has put it, or all, in its place
 	Gone     bool      // and so was all that it says something of: that there was a store only what lies beside it tells
 }
 
@@ -27,6 +28,7 @@ const (
 	leftUnclean
 	leftUnknown
 	leftGone
+	leftOlder
 )
 
 // untoldLeft encodes for state.db what is still to be told of the process before; nil when nothing is. mu is held.
@@ -48,6 +50,9 @@ func (b *Buffer) untoldLeft() []byte {
 	if l.Gone {
 		bits |= leftGone
 	}
+	if l.Older {
+		bits |= leftOlder
+	}
 	return sealValue(append(make([]byte, 8), bits))
 }
 
@@ -55,6 +60,7 @@ func (b *Buffer) untoldLeft() []byte {
 func (l *Left) inherit(untold []byte) {
 	if body, err := openValue(untold); err == nil && len(body) == 1 {
 		l.Restored, l.Unclean, l.Unknown = l.Restored || body[0]&leftRestored != 0, l.Unclean || body[0]&leftUnclean != 0, l.Unknown || body[0]&leftUnknown != 0
+		l.Older = l.Older || body[0]&leftOlder != 0
 		l.Gone = l.Gone || body[0]&leftGone != 0
 	}
 }
@@ -65,6 +71,7 @@ const (
 	BeforeUnknown  = "unknown"
 	BeforeRestored = "restored"
 	BeforeGone     = "gone"
+	BeforeOlder    = "older"
 )
 
 // Before returns why readings may be missing that nobody can count, BeforeRestored first: a backup says nothing of the process it was
@@ -75,6 +82,8 @@ func (l *Left) Before() string {
 		return BeforeRestored
 	case l.Gone:
 		return BeforeGone
+	case l.Older:
+		return BeforeOlder
 	case l.Unknown:
 		return BeforeUnknown
 	case l.Unclean:
@@ -95,6 +104,9 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 		own, err := parseCheckpoint(old.ckpt, b.decoder)
 		b.left.Unclean = old.reserved > ckpt.next || err != nil || own.gen < ckpt.gen
 	}
+	if own, err := parseCheckpoint(old.ckpt, b.decoder); !old.lost && err == nil && b.seen.store != 0 {
+		b.left.Older = old.store != b.seen.store || own.gen < b.seen.gen
+	}
 	b.left.Unknown = old.lost && !b.left.New
 	b.left.inherit(old.before)
 	if body, err := openValue(old.until); err == nil && len(body) == 8 {
@@ -107,9 +119,12 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	}
 }
 
-// traces reports whether something lies in the directory that only a store which was in use leaves. A start that failed leaves a lock,
-// and perhaps the beginning of state.db under another name.
+// traces reports whether something lies in the directory that only a store which was in use leaves. A start that failed leaves a lock
+// that names no store, and perhaps the beginning of state.db under another name.
 func (b *Buffer) traces() bool {
+	if b.seen.store != 0 {
+		return true
+	}
 	for _, pattern := range append([]string{markName, "*" + asideSuffix}, b.o.Traces...) {
 		if found, _ := filepath.Glob(filepath.Join(b.dir, pattern)); len(found) > 0 { // the patterns are sound
 			return true

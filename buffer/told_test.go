@@ -12,13 +12,17 @@ import (
 // TestStoreGone: a store of which nothing is left is no new one where something lies beside it that only who has had it open leaves, until that was told; a
 // directory in which a first start failed is.
 func TestStoreGone(t *testing.T) {
-	for beside, want := range map[string]string{"": "", "lock": "", stateNew: "", "lost+found": "", "beside.json": BeforeGone, markName: BeforeGone, "state.db.corrupt": BeforeGone} {
+	for beside, want := range map[string]string{"": "", "lock": "", "lock of a store": BeforeGone, stateNew: "", "lost+found": "", "beside.json": BeforeGone, markName: BeforeGone, "state.db.corrupt": BeforeGone} {
 		dir := t.TempDir() + "/store"
 		if err := os.Mkdir(dir, 0o750); err != nil {
 			t.Fatal(err)
 		}
 		if beside != "" {
-			if err := os.WriteFile(filepath.Join(dir, beside), make([]byte, 100), 0o600); err != nil {
+			name, content := beside, make([]byte, 100)
+			if beside == "lock of a store" {
+				name, content = lockName, []byte("7\nstore 00000000000000af generation 12\n")
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -140,5 +144,109 @@ func TestInside(t *testing.T) {
 	}
 	if Inside(top+"/x", top+"/none") {
 		t.Error("in a directory that is not there")
+	}
+}
+
+// TestOlderStore: a store, or its state.db, of before that was put back by hand is known as that, by what the lock says, until it was told; neither a kill nor a
+// command, a backup or a look makes it one.
+func TestOlderStore(t *testing.T) {
+	dir, o := t.TempDir()+"/store", testOptions()
+	run := func(clean bool) {
+		t.Helper()
+		b := mustOpen(t, dir, o)
+		if b.Left().Older {
+			t.Errorf("older: %+v", b.Left())
+		}
+		appendN(t, b, mustStream(t, b, "press"), 3)
+		commitNow(t, b)
+		if !clean {
+			crash(b)
+		} else if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := t.TempDir()
+	copied := func(from, to string, names ...string) {
+		t.Helper()
+		for _, pattern := range names {
+			found, _ := filepath.Glob(filepath.Join(from, pattern))
+			for _, path := range found {
+				raw, err := os.ReadFile(path)
+				if err == nil {
+					err = os.WriteFile(filepath.Join(to, filepath.Base(path)), raw, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	all := []string{"state.db", "promised", "seg-*.db"}
+	run(true)
+	copied(dir, old, all...)
+	run(false)
+	run(false)
+	run(true)
+	if err := BackupDir(t.Context(), dir, func(string, int64, io.Reader) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	run(true)
+	for name, c := range map[string]struct {
+		put  []string
+		want bool
+	}{"all": {all, true}, "state.db": {all[:1], true}, "nothing": {nil, false}} {
+		segments, _ := filepath.Glob(dir + "/seg-*.db")
+		if len(c.put) > 1 {
+			for _, path := range segments {
+				_ = os.Remove(path)
+			}
+		}
+		copied(old, dir, c.put...)
+		r, err := OpenReadOnly(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Stats().Before == BeforeOlder; got != c.want {
+			t.Errorf("%s put back, looked at: %q", name, r.Stats().Before)
+		}
+		r.Close()
+		for i, want := range []bool{c.want, c.want, false} {
+			b := mustOpen(t, dir, o)
+			if b.Left().Older != want {
+				t.Errorf("%s put back, start %d: %+v", name, i, b.Left())
+			}
+			if i == 1 {
+				b.MissedBy(func(string) bool { return true }, Gap{To: 1, Cause: CauseOutage})
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestOlderByOneRun: also what the last process found, when it was killed, and what it had before it stopped, are older than what was here last.
+func TestOlderByOneRun(t *testing.T) {
+	for i, stop := range []func(*Buffer){crash, func(b *Buffer) { _ = b.Close() }} {
+		dir, o := t.TempDir()+"/store", testOptions()
+		b := mustOpen(t, dir, o)
+		_ = b.Close()
+		state := filepath.Join(dir, stateName)
+		before, err := os.ReadFile(state)
+		b = mustOpen(t, dir, o)
+		if i == 1 && err == nil {
+			before, err = os.ReadFile(state)
+		}
+		if err != nil || b.Left().Older {
+			t.Fatal(err, b.Left())
+		}
+		stop(b)
+		if err := os.WriteFile(state, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b = mustOpen(t, dir, o); !b.Left().Older {
+			t.Errorf("case %d: %+v", i, b.Left())
+		}
+		_ = b.Close()
 	}
 }

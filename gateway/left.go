@@ -47,7 +47,7 @@ type leftOver struct {
 
 // stands reports whether what the process before has left stands until a person acknowledges it.
 func stands(before string) bool {
-	return before == buffer.BeforeRestored || before == buffer.BeforeUnknown || before == buffer.BeforeGone
+	return before != "" && before != buffer.BeforeUnclean
 }
 
 // text says why readings may be missing, after "by".
@@ -60,6 +60,8 @@ func (e *leftOver) text() string {
 	switch e.Before {
 	case buffer.BeforeRestored:
 		return fmt.Sprintf("a backup that was put in the store's place: what came from %s until the start at %s and was not delivered is not in it", safe, start)
+	case buffer.BeforeOlder:
+		return fmt.Sprintf("an older copy of the store or of its state.db, or another store, that was put in its place: what came from %s until the start at %s and was not delivered may be missing", safe, start)
 	case buffer.BeforeGone:
 		return fmt.Sprintf("the store's files being gone at the start at %s: there was a store here, and nobody knows what waited in it", start)
 	}
@@ -116,6 +118,8 @@ func BeforeText(before string) string {
 	switch before {
 	case buffer.BeforeRestored:
 		return "the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since"
+	case buffer.BeforeOlder:
+		return "an older copy of the store or of its state.db, or another store, was put in its place: what came afterwards may be missing; what it holds is sent, also what was delivered since"
 	case buffer.BeforeGone:
 		return "there was a store here, and its files are gone: what waited in it is lost, and nobody can count it; if they were moved away, stop the gateway and move them back"
 	case buffer.BeforeUnknown:
@@ -134,6 +138,7 @@ const (
 	gapUnclean  = "the gateway was not stopped cleanly: what it had neither delivered nor written to its store is lost"
 	gapUnknown  = "state.db was lost or damaged: nobody knows whether the gateway was stopped cleanly"
 	gapGone     = "the files of the gateway's store were gone: what waited in it is lost"
+	gapOlder    = "an older copy of the store, or another store, was put in its place: what it took afterwards may be missing"
 	gapRestored = "the store was restored from a backup: what it took afterwards is not in it"
 )
 
@@ -157,6 +162,8 @@ func (g *Gateway) tellLost(had map[string]bool) {
 	switch left.Before() {
 	case buffer.BeforeRestored:
 		gap.Reason = gapRestored
+	case buffer.BeforeOlder:
+		gap.Reason = gapOlder
 	case buffer.BeforeGone:
 		gap.Reason = gapGone
 	case buffer.BeforeUnknown:
