@@ -49,7 +49,7 @@ func newBufferRestore(f *storeFlags) *cobra.Command {
 		Short: "Put a backup in the place of the store; no gateway may run on it",
 		Long: `Copy the backup in DIR to where the config, or --path, says the store is, which must be empty or not there, and verify
 it. What was delivered since the backup is sent again, under the same epoch and numbers; readings taken since the
-backup and not delivered are not in it.`,
+backup and not delivered are not in it: the gateway says so at its start, and until somebody says ` + "`millrace ack`" + `.`,
 		Example: `  mv /var/lib/millrace /var/lib/millrace.old
   millrace buffer restore /mnt/usb/press-shop --config millrace.yaml`,
 		Args: cobra.ExactArgs(1),
