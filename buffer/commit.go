@@ -68,9 +68,6 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
 		written, err = b.tryCommit()
 	}
-	if err == nil {
-		b.leftIsTold(written.draft)
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.st.commits++

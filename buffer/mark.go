@@ -110,6 +110,7 @@ func (b *Buffer) markCommit(s *segment, batch *batch) {
 		base = nil
 	}
 	b.writeMark(p, batch.draft.gen, base, batch.ckpt)
+	b.leftIsTold(batch.draft)
 }
 
 // writeMark writes the mark. That it cannot be written is no loss by itself. commitMu is held.

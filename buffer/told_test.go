@@ -147,6 +147,23 @@ func TestInside(t *testing.T) {
 	}
 }
 
+// copyFiles copies the files of these patterns.
+func copyFiles(t *testing.T, from, to string, patterns ...string) {
+	t.Helper()
+	for _, pattern := range patterns {
+		found, _ := filepath.Glob(filepath.Join(from, pattern))
+		for _, path := range found {
+			raw, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(to, filepath.Base(path)), raw, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestOlderStore: a store, or its state.db, of before that was put back by hand is known as that, by what the lock says, until it was told; neither a kill nor a
 // command, a backup or a look makes it one.
 func TestOlderStore(t *testing.T) {
@@ -166,24 +183,9 @@ func TestOlderStore(t *testing.T) {
 		}
 	}
 	old := t.TempDir()
-	copied := func(from, to string, names ...string) {
-		t.Helper()
-		for _, pattern := range names {
-			found, _ := filepath.Glob(filepath.Join(from, pattern))
-			for _, path := range found {
-				raw, err := os.ReadFile(path)
-				if err == nil {
-					err = os.WriteFile(filepath.Join(to, filepath.Base(path)), raw, 0o600)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
 	all := []string{"state.db", "promised", "seg-*.db"}
 	run(true)
-	copied(dir, old, all...)
+	copyFiles(t, dir, old, all...)
 	run(false)
 	run(false)
 	run(true)
@@ -201,7 +203,7 @@ func TestOlderStore(t *testing.T) {
 				_ = os.Remove(path)
 			}
 		}
-		copied(old, dir, c.put...)
+		copyFiles(t, old, dir, c.put...)
 		r, err := OpenReadOnly(dir)
 		if err != nil {
 			t.Fatal(err)

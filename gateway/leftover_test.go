@@ -58,6 +58,17 @@ func (b *leftBed) close(g *Gateway) {
 	}
 }
 
+// removeAll removes the files of these patterns.
+func removeAll(patterns ...string) (err error) {
+	for _, pattern := range patterns {
+		found, _ := filepath.Glob(pattern)
+		for _, file := range found {
+			err = errors.Join(err, os.Remove(file))
+		}
+	}
+	return err
+}
+
 // TestLostStoreStands: that the store is a backup, or that state.db or all of it was lost, stands as lost data over restarts until a person acknowledges it. A kill
 // does not, nor a new store, nor what a first start leaves that failed.
 func TestLostStoreStands(t *testing.T) {
@@ -92,13 +103,7 @@ func TestLostStoreStands(t *testing.T) {
 		"state gone": {func(name string) error { clone(name); return os.Remove(at(name, "state.db")) }, "state.db of the store being lost or damaged at the start at 20"},
 		"all gone": {func(name string) error {
 			clone(name)
-			segments, _ := filepath.Glob(at(name, "seg-*"))
-			for _, file := range segments {
-				if err := os.Remove(file); err != nil {
-					return err
-				}
-			}
-			return errors.Join(os.Remove(at(name, "state.db")), os.Remove(at(name, "promised")))
+			return removeAll(at(name, "seg-*"), at(name, "state.db"), at(name, "promised"))
 		}, "there was a store here, and nobody knows"},
 		"failed": {func(name string) error {
 			return errors.Join(os.Mkdir(filepath.Join(b.dir, name), 0o750), os.WriteFile(at(name, "lock"), []byte("7\n"), 0o600), os.Mkdir(at(name, "lost+found"), 0o700))
