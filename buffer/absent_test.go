@@ -262,7 +262,7 @@ func TestAbsentForgotten(t *testing.T) {
 	if a := accountOf(t, b, "old"); a.Dropped[CauseFull] != 6 || len(b.gapOrder) != 1 {
 		t.Fatalf("%+v, %d losses to be told", a, len(b.gapOrder))
 	}
-	if err := b.Forget("old"); err != nil {
+	if _, err := b.Forget("old"); err != nil {
 		t.Fatal(err)
 	}
 	d, err := b.AddDestination("new", StartNow)

@@ -125,8 +125,13 @@ func giveFile(ctx context.Context, f *os.File, file func(name string, size int64
 
 // BackupDir is Backup of a store that no process has open: its files as they are.
 func BackupDir(ctx context.Context, dir string, file func(name string, size int64, r io.Reader) error) error {
-	if _, err := os.Stat(filepath.Join(dir, stateName)); err != nil {
-		return fmt.Errorf("back up: there is no store: %w", err)
+	if _, err := os.Stat(dir); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, stateName)); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%q is neither a backup nor a store: it has no %s", dir, stateName)
+	} else if err != nil {
+		return err
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
@@ -161,10 +166,11 @@ var backupFile = regexp.MustCompile(`^(state\.db|promised|seg-[0-9a-f]{16}\.db(\
 func IsBackupFile(name string) bool { return backupFile.MatchString(name) }
 
 // WriteBackup makes a copy of a store in a directory, which must be empty or not there, from the files that give gives it,
-// and makes it durable. state.db gets its name last: what was cut short is no store. Errors leave what was written for people.
+// and makes it durable. state.db gets its name last: what was cut short is no store. Errors leave what was written for people, and no directory where nothing was.
 func WriteBackup(dir string, give func(file func(name string, size int64, r io.Reader) error) error) error {
-	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make directory: %w", err)
+	made := os.Mkdir(dir, 0o750)
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return fmt.Errorf("make directory: %w", made)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -181,6 +187,12 @@ func WriteBackup(dir string, give func(file func(name string, size int64, r io.R
 		done = append(done, name)
 		return writeFile(filepath.Join(dir, name+".part"), size, r)
 	})
+	if err != nil && len(done) == 0 {
+		if made == nil {
+			_ = os.Remove(dir) // it is empty
+		}
+		return err
+	}
 	if err == nil && !slices.Contains(done, stateName) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -199,6 +211,33 @@ func WriteBackup(dir string, give func(file func(name string, size int64, r io.R
 		return fmt.Errorf("write %q: %w; it is not complete: delete it", dir, err)
 	}
 	return nil
+}
+
+// Inside reports whether a path is a directory or lies in it, whatever links lead there. The path need not be there.
+func Inside(path, dir string) bool {
+	of, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return false
+	}
+	for real, err := filepath.EvalSymlinks(path); path != filepath.Dir(path); real, err = filepath.EvalSymlinks(path) {
+		if err == nil {
+			path = real
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	for {
+		if at, err := os.Stat(path); err == nil && os.SameFile(at, of) {
+			return true
+		}
+		if path == filepath.Dir(path) {
+			return false
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 func writeFile(path string, size int64, r io.Reader) error {

@@ -50,6 +50,7 @@ type Options struct {
 	WhenFull       Policy             // DropOldest or DropNewest
 	Destinations   []string           // at most 16 with those the store still holds; empty = those of the store
 	Starts         map[string]StartAt // where those of the destinations begin that the store does not know; others with StartNow
+	Traces         []string           // names of files in the directory that are not the store's, and that only who has had it open leaves: see Left.Gone
 	Log            *slog.Logger       // nil = no log
 	Now            func() time.Time   // the wall clock, for times that people read; nil = time.Now
 }
@@ -167,6 +168,7 @@ type Buffer struct {
 	st         counters
 
 	beside       bool  // drop-newest: the last record taken was refused for some, see admit
+	seen         seen  // by the process before
 	leftTold     bool  // by MissedBy: a process that has not, such as a command, leaves it for the next to tell
 	closing      bool  // Close is under way: a full disk is not waited for
 	waitingBytes int64 // of waiting in a checkpoint

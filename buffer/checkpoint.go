@@ -32,6 +32,7 @@ type draft struct {
 	isDelta bool
 	until   []byte // of one for state.db: see Left.Until
 	before  []byte // likewise: see untoldLeft
+	told    bool   // what Left says is told: it stands in this checkpoint, or was told before
 }
 
 // takeCheckpoint returns the checkpoint of this moment, to be written into the segment together with all
@@ -43,7 +44,7 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 		defer b.countUnsettled(func(n *uint64, by uint64) { *n += by })
 	}
 	b.gen++
-	d := &draft{gen: b.gen, next: b.next}
+	d := &draft{gen: b.gen, next: b.next, told: b.leftTold}
 	known := b.next
 	if s == nil {
 		known, d.until, d.before = b.unsettledFrom(), b.safeUntil(), b.untoldLeft()

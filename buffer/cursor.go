@@ -37,6 +37,16 @@ func (a *spans) next(seq uint64) uint64 {
 	return seq
 }
 
+// lastBefore returns the last number < seq that is not in the set; 0 when there is none.
+func (a *spans) lastBefore(seq uint64) uint64 {
+	for i := len(a.s) - 1; i >= 0 && seq > 0; i-- {
+		if r := a.s[i]; r.from < seq && r.to >= seq {
+			seq = r.from
+		}
+	}
+	return max(seq, 1) - 1
+}
+
 // covers reports whether every number from <= seq < to is in the set.
 func (a *spans) covers(from, to uint64) bool { return from >= to || a.next(from) >= to }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // addDestinations gives each configured destination its slot. mu is held.
@@ -239,9 +240,47 @@ func (b *Buffer) RemoveDestination(name string) error {
 	return nil
 }
 
-// Forget takes a destination that is not in use out of the store, with its cursor and its account. Segments that only it
-// held back are freed by Run.
-func (b *Buffer) Forget(name string) error {
+// Forgotten is what was given up with a destination.
+type Forgotten struct {
+	Records  uint64 `json:"records"` // that it had not acknowledged
+	Readings uint64 `json:"readings"`
+	From     int64  `json:"from_us"` // times of the first and the last of the records, µs since 1970, interpolated within their segments; 0 when there is none
+	To       int64  `json:"to_us"`
+	Untold   int    `json:"untold"` // losses that it was still to be told of
+}
+
+// String says in words what was given up.
+func (f *Forgotten) String() string {
+	if f.Records == 0 && f.Untold == 0 {
+		return "nothing was waiting for it"
+	}
+	at := func(us int64) string { return time.UnixMicro(us).UTC().Format(time.RFC3339) }
+	text := ""
+	if f.Records > 0 {
+		text = fmt.Sprintf("records that were waiting for it and are given up: %d, with %d readings, from about %s to %s", f.Records, f.Readings, at(f.From), at(f.To))
+	}
+	if f.Untold > 0 {
+		text = strings.TrimPrefix(text+fmt.Sprintf("; losses that it was to be told of: %d", f.Untold), "; ")
+	}
+	return text
+}
+
+// givenUp adds up what Forget of a destination gives up. mu is held.
+func (b *Buffer) givenUp(d *Destination) (f Forgotten) {
+	for _, a := range b.accountSeq {
+		n := &a.dests[d.slot]
+		f.Readings += n.buffered + n.inflight
+	}
+	f.Records, f.Untold = d.backlog, b.untoldTo(d.slot)
+	if f.Records > 0 {
+		f.From, f.To = b.oldestAt(d), b.timeOf(d.acked.lastBefore(b.next))
+	}
+	return f
+}
+
+// Forget takes a destination that is not in use out of the store, with its cursor and its account, and returns what it gave up with it.
+// Segments that only it held back are freed by Run.
+func (b *Buffer) Forget(name string) (gone Forgotten, err error) {
 	b.lockCommit()
 	defer b.unlockCommit()
 	b.mu.Lock()
@@ -249,20 +288,22 @@ func (b *Buffer) Forget(name string) error {
 	switch {
 	case b.closed:
 		b.mu.Unlock()
-		return ErrClosed
+		return gone, ErrClosed
 	case d == nil:
 		b.mu.Unlock()
-		return fmt.Errorf("forget %q: %w", name, ErrNoDestination)
+		return gone, fmt.Errorf("forget %q: %w", name, ErrNoDestination)
 	case d.known:
 		b.mu.Unlock()
-		return fmt.Errorf("forget %q: it is in use; take it out of the config first", name)
+		return gone, fmt.Errorf("forget %q: it is in use; take it out of the config first", name)
 	}
+	gone = b.givenUp(d)
 	b.vacate(d)
 	b.mu.Unlock()
+	b.log.Warn("a destination is forgotten: "+gone.String(), "destination", name, "records", gone.Records, "readings", gone.Readings)
 	if err := b.commitOr(true); err != nil {
-		return fmt.Errorf("forget %q: %w; it is forgotten until the next start", name, err)
+		return gone, fmt.Errorf("forget %q: %w; it is forgotten until the next start", name, err)
 	}
-	return b.reclaim()
+	return gone, b.reclaim()
 }
 
 // vacate frees a destination's slot. mu is held.

@@ -62,7 +62,7 @@ func TestDestinationsAtRunTime(t *testing.T) {
 	if err := b.RemoveDestination("old"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Forget("old"); err != nil {
+	if _, err := b.Forget("old"); err != nil {
 		t.Fatal(err)
 	}
 	crash(b)
@@ -130,7 +130,7 @@ func TestDestinationsComeAndGoUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rng.IntN(2) == 0 {
-			if err := b.Forget("guest"); err != nil {
+			if _, err := b.Forget("guest"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -119,15 +119,6 @@ func eioOnce(t *testing.T, disk *bad, what string, page int, rng *rand.Rand) (me
 	return met, lost
 }
 
-// look reads what a destination has not acknowledged, as far as that goes, and returns why it goes no further.
-func look(d *Destination) (err error) {
-	r, ok := d.Reader(0, 0), true
-	for rec := (Record{}); ok && err == nil; {
-		ok, err = r.Next(&rec)
-	}
-	return err
-}
-
 // toldOf opens a store, takes from due what is there, and returns how many readings gap records tell of.
 func toldOf(t *testing.T, dir string, o Options, due map[uint64]string) (told uint64) {
 	t.Helper()

@@ -82,6 +82,7 @@ func TestFullDiskIsNoDamage(t *testing.T) {
 func ackSome(t *testing.T, d *Destination, n int) {
 	t.Helper()
 	r := d.Reader(0, 0)
+	defer r.Close()
 	for range n {
 		var rec Record
 		if ok, err := take(r, &rec); !ok || err != nil {

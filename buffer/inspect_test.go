@@ -178,11 +178,11 @@ func TestForget(t *testing.T) {
 				t.Fatal("the old destination does not hold its records")
 			}
 			for name, want := range map[string]string{"cloud": "config", "nobody": ErrNoDestination.Error()} {
-				if err := b.Forget(name); err == nil || !strings.Contains(err.Error(), want) {
+				if _, err := b.Forget(name); err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("forget %q: %v", name, err)
 				}
 			}
-			if err := b.Forget("old"); err != nil {
+			if _, err := b.Forget("old"); err != nil {
 				t.Fatal(err)
 			}
 			if s := b.Stats(); s.Segments != 0 || len(s.Destinations) != 1 {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // Left is what the process before has left, as it is written inside the store. The times of its files say nothing: a copy has others, and a disk
@@ -16,6 +18,8 @@ type Left struct {
 	Restored bool      // it was written by WriteBackup, and no process has told of it since
 	Unclean  bool      // it did not close the store: what it had not committed is lost, and nobody can count it
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
+	Older    bool      // state.db is older than that which was here last, or another store's: somebody has put it, or all, in its place
+	Gone     bool      // and so was all that it says something of: that there was a store only what lies beside it tells
 }
 
 // Bits of what state.db keeps of it until it is told.
@@ -23,6 +27,8 @@ const (
 	leftRestored = 1 << iota
 	leftUnclean
 	leftUnknown
+	leftGone
+	leftOlder
 )
 
 // untoldLeft encodes for state.db what is still to be told of the process before; nil when nothing is. mu is held.
@@ -41,6 +47,12 @@ func (b *Buffer) untoldLeft() []byte {
 	if l.Unknown {
 		bits |= leftUnknown
 	}
+	if l.Gone {
+		bits |= leftGone
+	}
+	if l.Older {
+		bits |= leftOlder
+	}
 	return sealValue(append(make([]byte, 8), bits))
 }
 
@@ -48,6 +60,8 @@ func (b *Buffer) untoldLeft() []byte {
 func (l *Left) inherit(untold []byte) {
 	if body, err := openValue(untold); err == nil && len(body) == 1 {
 		l.Restored, l.Unclean, l.Unknown = l.Restored || body[0]&leftRestored != 0, l.Unclean || body[0]&leftUnclean != 0, l.Unknown || body[0]&leftUnknown != 0
+		l.Older = l.Older || body[0]&leftOlder != 0
+		l.Gone = l.Gone || body[0]&leftGone != 0
 	}
 }
 
@@ -56,6 +70,8 @@ const (
 	BeforeUnclean  = "unclean"
 	BeforeUnknown  = "unknown"
 	BeforeRestored = "restored"
+	BeforeGone     = "gone"
+	BeforeOlder    = "older"
 )
 
 // Before returns why readings may be missing that nobody can count, BeforeRestored first: a backup says nothing of the process it was
@@ -64,6 +80,10 @@ func (l *Left) Before() string {
 	switch {
 	case l.Restored:
 		return BeforeRestored
+	case l.Gone:
+		return BeforeGone
+	case l.Older:
+		return BeforeOlder
 	case l.Unknown:
 		return BeforeUnknown
 	case l.Unclean:
@@ -78,10 +98,14 @@ func (b *Buffer) Left() Left { return b.left }
 // findLeft notes what there is before anything is changed. mu is held.
 func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	_, err := os.Stat(filepath.Join(b.dir, restoredName))
-	b.left = Left{Restored: err == nil, New: old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0}
+	nothing := old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0
+	b.left = Left{Restored: err == nil, New: nothing && !b.traces(), Gone: nothing && b.traces()}
 	if !old.lost && ckpt != nil { // Close gives back the numbers it did not use, and writes the last checkpoint into state.db
 		own, err := parseCheckpoint(old.ckpt, b.decoder)
 		b.left.Unclean = old.reserved > ckpt.next || err != nil || own.gen < ckpt.gen
+	}
+	if own, err := parseCheckpoint(old.ckpt, b.decoder); !old.lost && err == nil && b.seen.store != 0 {
+		b.left.Older = old.store != b.seen.store || own.gen < b.seen.gen
 	}
 	b.left.Unknown = old.lost && !b.left.New
 	b.left.inherit(old.before)
@@ -92,6 +116,28 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 		if at := time.UnixMicro(s.maxAt); s.records > 0 && at.After(b.left.Newest) {
 			b.left.Newest = at
 		}
+	}
+}
+
+// traces reports whether something lies in the directory that only a store which was in use leaves. A start that failed leaves a lock
+// that names no store, and perhaps the beginning of state.db under another name.
+func (b *Buffer) traces() bool {
+	if b.seen.store != 0 {
+		return true
+	}
+	for _, pattern := range append([]string{markName, "*" + asideSuffix}, b.o.Traces...) {
+		if found, _ := filepath.Glob(filepath.Join(b.dir, pattern)); len(found) > 0 { // the patterns are sound
+			return true
+		}
+	}
+	return false
+}
+
+// leftIsTold takes out of state.db what is to be told of the process before, now that a commit has put it on disk that it was: a kill after
+// that is a kill. commitMu is held.
+func (b *Buffer) leftIsTold(d *draft) {
+	if d.told && len(b.state.held.before) > 0 {
+		_ = b.saveState(func(tx *bolt.Tx) error { return tx.Bucket(stateBucket).Put(keyBefore, nil) }) // else with the next commit; Stats has the error
 	}
 }
 

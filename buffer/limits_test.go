@@ -252,7 +252,7 @@ func TestSlotIsUsedAgain(t *testing.T) {
 	}
 	o.Destinations = []string{"keep"}
 	b = mustOpen(t, dir, o)
-	if err := b.Forget("old"); err != nil {
+	if _, err := b.Forget("old"); err != nil {
 		t.Fatal(err)
 	}
 	appendN(t, b, mustStream(t, b, "press"), 1)

@@ -110,6 +110,7 @@ func (b *Buffer) markCommit(s *segment, batch *batch) {
 		base = nil
 	}
 	_ = b.writeMark(p, batch.draft.gen, base, batch.ckpt) // the segment says more
+	b.leftIsTold(batch.draft)
 }
 
 // writeMark writes the mark. That it cannot be written is no loss by itself. commitMu is held.

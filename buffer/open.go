@@ -29,7 +29,7 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	b := newBuffer(dir, o, fs)
-	b.lock = lock
+	b.lock, b.seen = lock, readSeen(lock)
 	if b.lockInfo, err = lock.Stat(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
@@ -90,6 +90,7 @@ func (b *Buffer) load() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w; free space or give write permission", err)
 	}
+	writeLock(b.lock, seen{b.store, gen})
 	_ = b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {
 		return err

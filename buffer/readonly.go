@@ -45,7 +45,7 @@ func openReadOnly(dir string) (*Buffer, error) {
 		return nil, err
 	}
 	b := newBuffer(dir, o, osFiles())
-	b.readOnly = true
+	b.readOnly, b.seen = true, seenIn(dir)
 	if b.decoder, err = newDecoder(); err != nil {
 		return nil, err
 	}

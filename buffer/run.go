@@ -213,6 +213,9 @@ func (b *Buffer) close() error {
 		bkt := tx.Bucket(stateBucket)
 		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	})
+	if stateErr == nil {
+		writeLock(b.lock, seen{b.store, d.gen})
+	}
 	err = errors.Join(err, lostAtClose(lost, stateErr == nil), stateErr)
 	if b.active != nil && b.taken() == nil {
 		b.seal()

@@ -35,8 +35,8 @@ type Stats struct {
 	Damage       []Damage           `json:"damage"`        // the first of them
 	Remade       time.Time          `json:"remade"`        // when the directory, or the lock in it, was last found taken away while in use, and made again; zero: never since Open
 	CommitSince  time.Time          `json:"commit_since"`  // when the write to disk that is under way began; zero when none is
-	Unclean      bool               `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, or this is a backup: what it had not committed is lost, and nobody can count it
-	Before       string             `json:"before"`        // which of them: BeforeUnclean, BeforeUnknown or BeforeRestored; "" = none
+	Unclean      bool               `json:"unclean"`       // the process before did not close the store, nobody knows whether it did, the files of the store are gone, or this is a backup or an older copy: what it had not committed is lost, and nobody can count it
+	Before       string             `json:"before"`        // which of them: BeforeUnclean, BeforeUnknown, BeforeRestored, BeforeOlder or BeforeGone; "" = none
 	LostUnknown  uint64             `json:"lost_unknown"`  // losses that nobody could count, since the store began; the ledger does not have them
 	Destinations []DestinationStats `json:"destinations"`
 }
@@ -198,10 +198,14 @@ func (c *cost) each() float64 {
 
 // oldestAt is the time of the first record that the destination has not acknowledged. mu is held.
 func (b *Buffer) oldestAt(d *Destination) int64 {
-	seq := d.acked.next(0)
 	if d.backlog == 0 {
 		return 0
 	}
+	return b.timeOf(d.acked.next(0))
+}
+
+// timeOf is the time of a record, interpolated where it is on disk; 0 when there is none of that number. mu is held.
+func (b *Buffer) timeOf(seq uint64) int64 {
 	if e := b.tail.at(seq); e != nil {
 		return e.at
 	}

@@ -222,3 +222,12 @@ func TestDamagedStateIsSaidOnce(t *testing.T) {
 		t.Errorf("%v, %+v", err, v)
 	}
 }
+
+// look reads what a destination has not acknowledged, as far as that goes, and returns why it goes no further.
+func look(d *Destination) (err error) {
+	r, ok := d.Reader(0, 0), true
+	for rec := (Record{}); ok && err == nil; {
+		ok, err = r.Next(&rec)
+	}
+	return err
+}

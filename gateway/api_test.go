@@ -127,7 +127,7 @@ func TestReloadDestinationBegins(t *testing.T) {
 			t.Errorf("start %s: begins with reading %d; the outage began at %d, it was added at %d", start, first, outage, before)
 		}
 		b.reload(plan{devices: devices})
-		if err := b.g.Buffer().Forget("guest"); err != nil {
+		if _, err := b.g.Buffer().Forget("guest"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -117,7 +117,7 @@ func commit(t *testing.T, b *buffer.Buffer) {
 	if err := b.RemoveDestination("witness"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Forget("witness"); err != nil {
+	if _, err := b.Forget("witness"); err != nil {
 		t.Fatal(err)
 	}
 }

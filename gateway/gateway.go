@@ -87,6 +87,10 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
 	warnAbsent(g.buf, func(string) bool { return true }, g.log)
 	g.tellLeft(cfg)
+	g.losses.noteLeft(g.buf.Left(), safeUntil(g.buf.Left(), time.Now(), g.clock.unset.Load()))
+	if err := g.losses.write(true); err != nil { // before tellLost has it told
+		g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
+	}
 	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
 		given := "the oldest readings are given up"
 		if cfg.Buffer.WhenFull == config.DropNewest {
@@ -186,7 +190,7 @@ func (g *Gateway) finish() running {
 func bufferOptions(cfg *config.Config, log *slog.Logger) buffer.Options {
 	o := buffer.Options{
 		MaxSize: cfg.Buffer.MaxSize, MaxAge: cfg.Buffer.MaxAge, CommitInterval: cfg.Buffer.CommitInterval, TailBytes: cfg.Buffer.Memory,
-		Starts: map[string]buffer.StartAt{}, Log: log,
+		Starts: map[string]buffer.StartAt{}, Traces: []string{lossesFile, missingFile, learnedFile, selectedFile}, Log: log,
 	}
 	if cfg.Buffer.WhenFull == config.DropNewest {
 		o.WhenFull = buffer.DropNewest

@@ -21,6 +21,14 @@ type kept struct {
 	most int    // bytes
 }
 
+// The files that a gateway keeps beside the store's. Only one that has had the store open leaves them.
+const (
+	lossesFile   = "losses.json"
+	missingFile  = "missing.json"
+	learnedFile  = "learned.json"
+	selectedFile = "selected.json"
+)
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // read returns what the file holds, nil when there is none.

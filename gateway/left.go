@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"millrace/buffer"
 	"millrace/gateway/config"
 	"millrace/gateway/poller"
+	"millrace/gateway/web"
 )
 
 // tellLeft says that the store is a backup, or that the last process was killed, the power failed or its disk hung. What it had not committed it alone knew: nobody
@@ -35,11 +37,91 @@ func (g *Gateway) tellLeft(cfg *config.Config) {
 	g.log.Warn(what+"; a gap message tells of it for each device", "safe_until", safe, "records_waiting", waiting)
 }
 
+// leftOver is what a process before has left that stands until a person acknowledges it. A kill or a power cut is none: what that costs is known beforehand.
+type leftOver struct {
+	Before string    // of buffer.Stats
+	Safe   time.Time `json:",omitzero"` // until then all that was taken is safe; zero = nobody knows
+	First  time.Time // the start that found it, and the last of those
+	Last   time.Time
+}
+
+// stands reports whether what the process before has left stands until a person acknowledges it.
+func stands(before string) bool {
+	return before != "" && before != buffer.BeforeUnclean
+}
+
+// text says why readings may be missing, after "by".
+func (e *leftOver) text() string {
+	safe := "a time that nobody knows"
+	if !e.Safe.IsZero() {
+		safe = e.Safe.UTC().Format(time.RFC3339)
+	}
+	start := e.Last.UTC().Format(time.RFC3339)
+	switch e.Before {
+	case buffer.BeforeRestored:
+		return fmt.Sprintf("a backup that was put in the store's place: what came from %s until the start at %s and was not delivered is not in it", safe, start)
+	case buffer.BeforeOlder:
+		return fmt.Sprintf("an older copy of the store or of its state.db, or another store, that was put in its place: what came from %s until the start at %s and was not delivered may be missing", safe, start)
+	case buffer.BeforeGone:
+		return fmt.Sprintf("the store's files being gone at the start at %s: there was a store here, and nobody knows what waited in it", start)
+	}
+	return fmt.Sprintf("state.db of the store being lost or damaged at the start at %s: nobody knows what was in memory before, from %s on", start, safe)
+}
+
+// noteLeft keeps what the process before has left, until a person acknowledges it. What of it stands already is the same, and goes on until now.
+func (l *losses) noteLeft(left buffer.Left, safe time.Time) {
+	before := left.Before()
+	if !stands(before) {
+		return
+	}
+	if !safe.After(poller.NotKnown()) {
+		safe = time.Time{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.by[uncounted]
+	if e == nil {
+		e = &loss{}
+		l.by[uncounted] = e
+	}
+	l.dirty, l.urgent = true, true
+	for i := range e.LeftOver {
+		if had := &e.LeftOver[i]; had.Before == before {
+			had.Safe, had.Last = earlier(had.Safe, safe), l.now()
+			return
+		}
+	}
+	e.LeftOver = append(e.LeftOver, leftOver{before, safe, l.now(), l.now()})
+}
+
+// uncountedIn completes what is said of losses that nobody could count: damages, of which loss has the number, and what processes before have left.
+func (l *loss) uncountedIn(loss *web.Loss) {
+	var causes []string
+	if loss.Readings > 0 {
+		causes = append(causes, web.Count(loss.Readings, "damage")+" to the store's files")
+	}
+	for i := range l.LeftOver {
+		e := &l.LeftOver[i]
+		causes = append(causes, e.text())
+		if loss.From.IsZero() || e.First.Before(loss.From) {
+			loss.From = e.First
+		}
+		if e.Last.After(loss.To) {
+			loss.To = e.Last
+		}
+	}
+	loss.Causes = strings.Join(causes, "; and by ")
+}
+
 // BeforeText says in words what the process before has left, of buffer.Stats; "" for what is as it should be.
 func BeforeText(before string) string {
 	switch before {
 	case buffer.BeforeRestored:
 		return "the store was restored from a backup: nothing is in it that came afterwards; what it holds is sent, also what was delivered since"
+	case buffer.BeforeOlder:
+		return "an older copy of the store or of its state.db, or another store, was put in its place: what came afterwards may be missing; what it holds is sent, also what was delivered since"
+	case buffer.BeforeGone:
+		return "there was a store here, and its files are gone: what waited in it is lost, and nobody can count it; if they were moved away, stop the gateway and move them back"
 	case buffer.BeforeUnknown:
 		return "state.db of the store was lost or damaged: nobody knows whether the last stop was clean, and what was in memory then; what was on disk is kept and is sent"
 	case buffer.BeforeUnclean:
@@ -55,6 +137,8 @@ const unclean = "the last stop was not clean: the process was killed, the power 
 const (
 	gapUnclean  = "the gateway was not stopped cleanly: what it had neither delivered nor written to its store is lost"
 	gapUnknown  = "state.db was lost or damaged: nobody knows whether the gateway was stopped cleanly"
+	gapGone     = "the files of the gateway's store were gone: what waited in it is lost"
+	gapOlder    = "an older copy of the store, or another store, was put in its place: what it took afterwards may be missing"
 	gapRestored = "the store was restored from a backup: what it took afterwards is not in it"
 )
 
@@ -78,6 +162,10 @@ func (g *Gateway) tellLost(had map[string]bool) {
 	switch left.Before() {
 	case buffer.BeforeRestored:
 		gap.Reason = gapRestored
+	case buffer.BeforeOlder:
+		gap.Reason = gapOlder
+	case buffer.BeforeGone:
+		gap.Reason = gapGone
 	case buffer.BeforeUnknown:
 		gap.Reason = gapUnknown
 	case buffer.BeforeUnclean:

@@ -34,12 +34,13 @@ type losses struct {
 
 // loss is what was lost for one destination, in readings.
 type loss struct {
-	Seen  [buffer.Causes]uint64 // acknowledged
-	Total [buffer.Causes]uint64 // in all
-	From  time.Time             // of what is not acknowledged
-	To    time.Time
-	Left  time.Time `json:",omitzero"` // since when the destination is not in the config; zero when it is
-	grown time.Time // when this process saw it grow
+	Seen     [buffer.Causes]uint64 // acknowledged
+	Total    [buffer.Causes]uint64 // in all
+	From     time.Time             // of what is not acknowledged
+	To       time.Time
+	Left     time.Time  `json:",omitzero"`  // since when the destination is not in the config; zero when it is
+	LeftOver []leftOver `json:",omitempty"` // of uncounted alone: what processes before have left, not acknowledged, by kind
+	grown    time.Time  // when this process saw it grow
 }
 
 const (
@@ -48,7 +49,7 @@ const (
 )
 
 func newLosses(buf *buffer.Buffer, dir string, log *slog.Logger) *losses {
-	l := &losses{buf: buf, file: kept{filepath.Join(dir, "losses.json"), "losses 1", 16 << 10}, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
+	l := &losses{buf: buf, file: kept{filepath.Join(dir, lossesFile), "losses 1", 16 << 10}, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
 	note := buf.Note()
 	if note == nil {
 		note, _ = l.file.read() // as none when it is lost or damaged, too
@@ -83,12 +84,14 @@ func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss
 	now := l.now()
 	for _, name := range l.take(accounts, now) {
 		e := l.by[name]
-		if n, causes := e.unseen(); n > 0 {
-			if name == uncounted {
-				causes = web.Count(n, "damage") + " to the store's files"
-			}
-			said = append(said, web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
-				Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)})
+		n, causes := e.unseen()
+		loss := web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
+			Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)}
+		if name == uncounted {
+			e.uncountedIn(&loss)
+		}
+		if loss.Causes != "" {
+			said = append(said, loss)
 		}
 	}
 	return said
@@ -213,7 +216,7 @@ func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss,
 	seen := l.look(accounts, false)
 	l.mu.Lock()
 	for _, e := range l.by {
-		e.Seen, e.From, e.To, e.grown = e.Total, time.Time{}, time.Time{}, time.Time{}
+		e.Seen, e.From, e.To, e.grown, e.LeftOver = e.Total, time.Time{}, time.Time{}, time.Time{}, nil
 	}
 	l.dirty, l.urgent = true, true
 	l.mu.Unlock()

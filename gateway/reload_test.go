@@ -220,7 +220,7 @@ func TestReloadDestinations(t *testing.T) {
 			t.Fatalf("change %q", change)
 		}
 		if i%3 == 0 {
-			if err := b.g.Buffer().Forget("guest"); err != nil {
+			if _, err := b.g.Buffer().Forget("guest"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -139,7 +139,7 @@ func besides(path string) (dirs []string) {
 // lookBeside tells of what waits in stores beside a new one. Nothing waits for it but those: a directory there may be another file system, which hangs, and is left
 // alone then when ctx ends.
 func (g *Gateway) lookBeside(ctx context.Context) error {
-	if !g.buf.Left().New {
+	if left := g.buf.Left(); !left.New && !left.Gone {
 		return nil
 	}
 	path, done := g.config().Buffer.Path, make(chan struct{})

@@ -62,6 +62,9 @@ func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *open
 		return &exitError{exitFailed, err}
 	}
 	err = do(ctx, s)
+	for _, found := range s.Found() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "damaged, found while the store was opened; the next start of the gateway tells of what is lost with it: %s\n", found)
+	}
 	err = errors.Join(err, s.Close())
 	var coded *exitError
 	if err != nil && !errors.As(err, &coded) {
@@ -140,8 +143,8 @@ func newForget(f *storeFlags) *cobra.Command {
 		Short: "Give up a destination that is not in the config any more",
 		Long: `A destination taken out of the config gets nothing new and keeps in the store what it had not acknowledged, in case it
 comes back; a full store gives that up first. Forget
-gives it up at once: records that only it was waiting for are removed, and its part of the ledger ends. A destination
-that is still configured is refused.`,
+gives it up at once, and says how many records and readings were waiting for it, and from when to when: those that only it was waiting
+for are removed, and its rows of the ledger end with it, so that they stand nowhere else. A destination that is still configured is refused.`,
 		Example: "  millrace buffer forget old-cloud --config millrace.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -149,10 +152,11 @@ that is still configured is refused.`,
 				if s.cfg != nil && s.configured(args[0]) {
 					return fmt.Errorf("forget destination %q: it is in the config; take it out first", args[0])
 				}
-				if err := s.Forget(ctx, args[0]); err != nil {
+				gone, err := s.Forget(ctx, args[0])
+				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "destination %q forgotten\n", args[0])
+				fmt.Fprintf(cmd.OutOrStdout(), "destination %q forgotten; %s\n", args[0], &gone)
 				return nil
 			})
 		},

@@ -135,7 +135,7 @@ func (p *planWriter) destinations(st *web.StoreStatus) {
 // absentText says what is kept for a destination that is not configured any more.
 func absentText(d *buffer.DestinationStats) string {
 	if !d.Keeps() {
-		return "not configured any more, and nothing is kept for it; its place goes to the next new one that finds no other"
+		return fmt.Sprintf("not configured any more, and nothing is kept for it; `millrace buffer forget %s` takes it off this list, and so does a new destination that finds all %d places of the store taken", d.Name, buffer.MaxDestinations)
 	}
 	return fmt.Sprintf("not configured any more; %s kept for it until it is back or `millrace buffer forget %s` gives that up", keptText(d), d.Name)
 }

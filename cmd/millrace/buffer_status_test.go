@@ -13,7 +13,7 @@ func TestAbsentText(t *testing.T) {
 		d    buffer.DestinationStats
 		want string
 	}{
-		{buffer.DestinationStats{Name: "old"}, "not configured any more, and nothing is kept for it; its place goes to the next new one that finds no other"},
+		{buffer.DestinationStats{Name: "old"}, "not configured any more, and nothing is kept for it; `millrace buffer forget old` takes it off this list, and so does a new destination that finds all 16 places of the store taken"},
 		{buffer.DestinationStats{Name: "old", Backlog: 2}, "not configured any more; 2 records kept for it until it is back or `millrace buffer forget old` gives that up"},
 		{buffer.DestinationStats{Name: "old", Quarantined: 1, Untold: 3}, "not configured any more; 1 in quarantine and 3 gap messages kept for it until it is back or `millrace buffer forget old` gives that up"},
 	} {

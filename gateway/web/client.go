@@ -324,9 +324,8 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 }
 
 // Forget is Store.Forget.
-func (c *Client) Forget(ctx context.Context, destination string) error {
-	var none any
-	return c.get(ctx, http.MethodPost, "store/forget", url.Values{"destination": {destination}}, &none)
+func (c *Client) Forget(ctx context.Context, destination string) (gone buffer.Forgotten, err error) {
+	return gone, c.get(ctx, http.MethodPost, "store/forget", url.Values{"destination": {destination}}, &gone)
 }
 
 // Scan is Store.Scan.

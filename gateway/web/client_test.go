@@ -188,7 +188,7 @@ func TestOpenStore(t *testing.T) {
 	if now := look(t, s, false); now != seen {
 		t.Errorf("running %s, stopped %s", seen, now)
 	}
-	if err := s.Forget(t.Context(), "cloud"); err == nil || !strings.Contains(err.Error(), "the store has no other") {
+	if _, err := s.Forget(t.Context(), "cloud"); err == nil || !strings.Contains(err.Error(), "the store has no other") {
 		t.Errorf("forget the only destination: %v", err)
 	}
 	if err := s.Delete(t.Context(), "12:cloud"); err == nil {

@@ -195,8 +195,11 @@ func (b *Buffer) makeRoom() string {
 
 func (l *Loss) judge(b *Buffer) State {
 	if l.Destination == "" {
-		return State{"store", b.Path, StateLost, l.From, "readings that nobody can count, by " + l.Causes,
-			"`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"}
+		do := "their gap messages say of when; `millrace ack` ends this notice"
+		if l.Readings > 0 {
+			do = "`millrace buffer verify` shows what is damaged; `millrace ack` ends this notice"
+		}
+		return State{"store", b.Path, StateLost, l.From, "readings that nobody can count, by " + l.Causes, do}
 	}
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last noticed at %s; their gap messages say of when", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}

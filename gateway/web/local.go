@@ -172,7 +172,7 @@ func (c *local) handler() http.Handler {
 		return nil, c.g.Buffer().DeleteQuarantined(r.FormValue("id"))
 	}))
 	mux.HandleFunc("POST /api/v1/store/forget", c.change(func(r *http.Request) (any, error) {
-		return nil, c.g.Buffer().Forget(r.FormValue("destination"))
+		return c.g.Buffer().Forget(r.FormValue("destination"))
 	}))
 	mux.HandleFunc("POST /api/v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		change, err := c.g.Reload(context.WithoutCancel(r.Context())) // whoever asked may go away

@@ -312,7 +312,7 @@ func (e *exposition) buffer(b *Buffer) {
 	one("millrace_buffer_commits_total", "counter", "Commits to disk.", float64(b.Commits))
 	one("millrace_buffer_written_bytes_total", "counter", "Bytes written to disk.", float64(b.BytesWritten))
 	one("millrace_buffer_next_sequence", "gauge", "The sequence number of the next record.", float64(b.NextSeq))
-	one("millrace_buffer_unclean_start", "gauge", "1 when the process before did not close the buffer, nobody knows whether it did, or this is a backup: what may be missing is told in gap messages.", float64(bit(b.Unclean)))
+	one("millrace_buffer_unclean_start", "gauge", "1 when the process before did not close the buffer, nobody knows whether it did, its files are gone, or this is a backup or an older copy: what may be missing is told in gap messages.", float64(bit(b.Unclean)))
 	one("millrace_buffer_damaged_segments_total", "counter", "Damaged segments set aside.", float64(b.Corrupt))
 	if b.OutageHours != nil {
 		one("millrace_buffer_outage_seconds", "gauge", "How long the buffer and its disk last at the present rate with no link.", *b.OutageHours*3600)

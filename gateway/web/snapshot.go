@@ -297,7 +297,7 @@ type Buffer struct {
 	DiskFull     bool      `json:"disk_full"`              // a write of the last 10 s found no space left on its disk
 	DiskFree     *int64    `json:"disk_free"`              // bytes that its disk has for us; nil when unknown
 	Corrupt      uint64    `json:"corrupt"`                // damaged segments set aside
-	Unclean      bool      `json:"unclean"`                // the process before did not close the store, nobody knows whether it did, or this is a backup: a gap message tells of it for each device
+	Unclean      bool      `json:"unclean"`                // the process before did not close the store, nobody knows whether it did, its files are gone, or this is a backup or an older copy: a gap message tells of it for each device
 	OutageHours  *float64  `json:"outage_hours"`           // until the store or its disk is full at the present rate with no link; nil when unknown
 }
 

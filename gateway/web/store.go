@@ -28,8 +28,10 @@ type Store interface {
 	Retry(ctx context.Context, id string) (uint64, error)
 	// Delete takes a record out of quarantine for good.
 	Delete(ctx context.Context, id string) error
-	// Forget gives up a destination that is not configured any more, with all that only it was waiting for.
-	Forget(ctx context.Context, destination string) error
+	// Forget gives up a destination that is not configured any more, and returns what was waiting for it.
+	Forget(ctx context.Context, destination string) (buffer.Forgotten, error)
+	// Found says what a command found damaged when it opened the store to change it, a line each: nothing of a running gateway, which says it itself.
+	Found() []string
 	// Close ends the look.
 	Close() error
 }
@@ -186,6 +188,7 @@ type stopped struct {
 	*buffer.ReadOnly
 	dir     string
 	maxSize int64
+	found   []string // see Store.Found
 }
 
 // OpenStore returns the store in a directory: through the gateway that runs on it, when one answers at its
@@ -203,7 +206,7 @@ func OpenStore(ctx context.Context, dir string, maxSize int64) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stopped{ro, dir, maxSize}, nil
+	return &stopped{ReadOnly: ro, dir: dir, maxSize: maxSize}, nil
 }
 
 func (s *stopped) Status(context.Context) (*StoreStatus, error) {
@@ -239,7 +242,7 @@ func (s *stopped) Delete(_ context.Context, id string) error {
 	return s.change(nil, func(b *buffer.Buffer) error { return b.DeleteQuarantined(id) })
 }
 
-func (s *stopped) Forget(_ context.Context, destination string) error {
+func (s *stopped) Forget(_ context.Context, destination string) (gone buffer.Forgotten, err error) {
 	var others []string
 	for _, d := range s.Stats().Destinations {
 		if d.Name != destination {
@@ -247,9 +250,13 @@ func (s *stopped) Forget(_ context.Context, destination string) error {
 		}
 	}
 	if len(others) == 0 {
-		return fmt.Errorf("forget destination %q: the store has no other, and needs one; to start afresh, delete the directory", destination)
+		return gone, fmt.Errorf("forget destination %q: the store has no other, and needs one; to start afresh, delete the directory", destination)
 	}
-	return s.change(others, func(b *buffer.Buffer) error { return b.Forget(destination) })
+	err = s.change(others, func(b *buffer.Buffer) error {
+		gone, err = b.Forget(destination)
+		return err
+	})
+	return gone, err
 }
 
 // boundless is the size bound of a store whose own is not known: only then does opening it drop nothing.
@@ -268,5 +275,26 @@ func (s *stopped) change(destinations []string, f func(*buffer.Buffer) error) er
 	if err != nil {
 		return err
 	}
+	s.find(b)
 	return errors.Join(f(b), b.Close())
 }
+
+// find notes what opening the store has found. It stands in the store for the next start to tell, too.
+func (s *stopped) find(b *buffer.Buffer) {
+	st := b.Stats()
+	if st.Before == buffer.BeforeUnknown || st.Before == buffer.BeforeGone {
+		s.found = append(s.found, "state.db was lost or damaged and was written anew: nobody knows what was in memory at the last stop")
+	}
+	for i := range st.Damage {
+		d := &st.Damage[i]
+		s.found = append(s.found, fmt.Sprintf("%s: %s, readings lost: %s", d.File, d.Reason, d.Lost()))
+	}
+	if more := st.Damages - uint64(len(st.Damage)); more > 0 {
+		s.found = append(s.found, fmt.Sprintf("and %d more", more))
+	}
+}
+
+func (s *stopped) Found() []string { return s.found }
+
+// Found is Store.Found.
+func (c *Client) Found() []string { return nil }
