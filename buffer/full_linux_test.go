@@ -78,20 +78,6 @@ func TestFullDiskIsNoDamage(t *testing.T) {
 	}
 }
 
-// ackSome takes and acknowledges so many records.
-func ackSome(t *testing.T, d *Destination, n int) {
-	t.Helper()
-	r := d.Reader(0, 0)
-	defer r.Close()
-	for range n {
-		var rec Record
-		if ok, err := take(r, &rec); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-		d.Ack(rec.Seq)
-	}
-}
-
 // readingsLost adds up what is told as lost with damages.
 func readingsLost(st *Stats) (n uint64) {
 	for _, d := range st.Damage {

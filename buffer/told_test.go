@@ -238,3 +238,17 @@ func TestOlderByOneRun(t *testing.T) {
 		_ = b.Close()
 	}
 }
+
+// ackSome takes and acknowledges so many records.
+func ackSome(t *testing.T, d *Destination, n int) {
+	t.Helper()
+	r := d.Reader(0, 0)
+	defer r.Close()
+	for range n {
+		var rec Record
+		if ok, err := take(r, &rec); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		d.Ack(rec.Seq)
+	}
+}
