@@ -111,6 +111,7 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 		return 0, err
 	}
 	wait, err = s.alive(now)
+	wait = min(wait, s.p.asideAgain(now))
 	if err == nil && !leaving {
 		var pause time.Duration
 		pause, err = s.fill(now)
@@ -137,7 +138,7 @@ func (s *session) collect(now time.Time) {
 		switch {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
-			s.p.reject(a.Err.Error(), u.seqs...)
+			s.p.putAside(a.Err.Error(), u.seqs...)
 			s.win.drop(u)
 		default:
 			s.acknowledged(u, a.At)
@@ -293,6 +294,10 @@ func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
 		return l.skip(s.rec.Seq), nil
 	}
 	if !s.p.dest.Take(&s.rec) {
+		if s.p.dest.Needs(s.rec.Seq) { // as many as may be are in flight
+			l.set(s.rec.Seq, l.end)
+			return far, nil
+		}
 		return 0, nil
 	}
 	return 0, s.sendRecord(l, nil, now)
@@ -312,7 +317,7 @@ func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 		}
 	}
 	if err != nil {
-		s.p.reject(err.Error(), u.seqs...)
+		s.p.putAside(err.Error(), u.seqs...)
 		return nil
 	}
 	u.messages = len(s.messages)
@@ -403,6 +408,7 @@ func (s *session) end(err error) ending {
 		}
 	}
 	p.lanes.lost(&s.win)
+	p.forgetAside()
 	p.dest.Reset()
 	s.win.units = nil
 	p.update(s)
