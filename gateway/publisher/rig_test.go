@@ -324,7 +324,27 @@ func (r *rig) start() {
 	all := r.cancel
 	r.cancel = func() { cancel(); all() }
 	r.done.Go(func() { _ = r.pub.Run(ctx) })
+	r.done.Go(func() { r.watchOverdue(ctx) })
 	time.Sleep(time.Millisecond) // the session begins before the first record
+}
+
+// watchOverdue fails the test when a record stands still that nothing keeps from being sent, as the gateway's judgement has it.
+func (r *rig) watchOverdue(ctx context.Context) {
+	var seq uint64
+	since := time.Now()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Second):
+		}
+		s := r.pub.Stats()
+		if s.Overdue == 0 || s.Overdue != seq || r.buf.Stats().Health != "ok" {
+			seq, since = s.Overdue, time.Now()
+		} else if time.Since(since) > 20*time.Second {
+			r.t.Errorf("record %d stands still for %v: %+v", seq, time.Since(since), s)
+			return
+		}
+	}
 }
 
 func (r *rig) stop() {

@@ -38,6 +38,7 @@ type session struct {
 	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
 	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
 	grown     time.Time // when the width last grew for want of answers
+	limited   bool      // the backlog lane has to wait, for the window or for backlog_limit
 }
 
 const (
@@ -252,7 +253,7 @@ func (s *session) await() { s.alone = s.win.units[len(s.win.units)-1] }
 func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	l := &s.p.lanes
 	oldest := s.p.o.Order == OldestFirst
-	if !s.win.space(true) {
+	if s.limited = l.backlog.any() && !s.win.space(oldest); !s.win.space(true) {
 		return far, nil
 	}
 	if s.win.freed {
@@ -266,6 +267,7 @@ func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	}
 	if l.backlog.any() && s.win.space(oldest) {
 		if wait := max(s.p.messages.wait(now), s.p.bytes.wait(now)); wait > 0 {
+			s.limited = true
 			return wait, nil
 		}
 		if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {

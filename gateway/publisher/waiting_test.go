@@ -95,3 +95,22 @@ func TestQuarantineWithoutADisk(t *testing.T) {
 		})
 	}
 }
+
+// TestOverdue: what the lanes have lost sight of is told, for the gateway's judgement; what waits with a reason is not: see watchOverdue.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		first := r.append("a", 0)
+		r.append("a", 0)
+		next := r.buf.NextSeq()
+		r.pub.lanes.live.set(next, 0)
+		r.pub.lanes.backlog.set(next, next)
+		r.start()
+		r.feed(5*time.Second, 100*time.Millisecond, "a")
+		time.Sleep(time.Second)
+		if s := r.pub.Stats(); s.State != Connected || s.Overdue != first || s.Unacknowledged != 2 {
+			t.Errorf("overdue is %d, want %d: %+v", s.Overdue, first, s)
+		}
+		r.stop()
+	})
+}
