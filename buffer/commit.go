@@ -28,6 +28,7 @@ type counters struct {
 	remade                time.Time // see Stats.Remade
 	damage                []Damage
 	damages               uint64
+	damageSeen            int // of damage: see DamageSeen
 	seen                  cost
 	unknown               uint64 // losses that nobody could count, in all processes
 	lastCommit            time.Time

@@ -231,6 +231,7 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	st := g.buf.Stats()
 	seen.Remade, g.remadeSeen = g.unseenRemade(&st), st.Remade
 	g.mu.Unlock()
+	g.buf.DamageSeen()
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {
 		if c.comparer != nil {

@@ -20,6 +20,8 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Size, backlog of each destination, health, quarantine and the ledger of each device",
+		Long: `Show the store as it is, of a running gateway and of a stopped one. Exit 0 when it could be looked at, whatever it says of it:
+` + "`millrace buffer verify`" + ` is the command that judges the files, and ` + "`millrace health`" + ` the gateway, by their exit codes.`,
 		Example: `  millrace buffer status --config millrace.yaml
   millrace buffer status --path /var/lib/millrace --json`,
 		Args: cobra.NoArgs,

@@ -210,6 +210,17 @@ func (l *Loss) judge(b *Buffer) State {
 	return st
 }
 
+// ByDamage says in words what damage to the store's files has cost that nobody has acknowledged, "" for nothing.
+func (l *Loss) ByDamage() string {
+	switch {
+	case l.Damaged == 0:
+		return ""
+	case l.Destination == "":
+		return "readings that nobody can count, by " + l.Causes + ", and nobody has said `millrace ack`"
+	}
+	return fmt.Sprintf("%s of destination %q, by damage, and nobody has said `millrace ack`", Count(l.Damaged, "reading"), l.Destination)
+}
+
 // State is the stall as a state.
 func (x *Stall) State() State {
 	return State{x.Kind, x.Name, StateHung, x.Since, x.What + " takes longer than " + x.Limit.String(), "the log has a goroutine dump; restart the gateway if it lasts"}

@@ -41,10 +41,11 @@ type Snapshot struct {
 type Loss struct {
 	Destination string    `json:"destination"`
 	Readings    uint64    `json:"readings"`
-	Causes      string    `json:"causes"` // in words, with counts
-	From        time.Time `json:"from"`   // when the first was noticed
-	To          time.Time `json:"to"`     // and the last
-	Losing      bool      `json:"losing"` // it goes on
+	Causes      string    `json:"causes"`  // in words, with counts
+	Damaged     uint64    `json:"damaged"` // of Readings, those that damage to the store's files has cost
+	From        time.Time `json:"from"`    // when the first was noticed
+	To          time.Time `json:"to"`      // and the last
+	Losing      bool      `json:"losing"`  // it goes on
 }
 
 // Stall is something that takes longer than it may.
