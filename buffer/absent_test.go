@@ -283,8 +283,8 @@ func TestRefusing(t *testing.T) {
 	if !r.standing(now).IsZero() {
 		t.Error("before anything was refused")
 	}
-	r.refused(now, false)
-	r.refused(now.Add(time.Hour), false)
+	r.refused(now, false, 1)
+	r.refused(now.Add(time.Hour), false, 1)
 	if got := r.standing(now.Add(24 * time.Hour)); !got.Equal(now) {
 		t.Errorf("while nothing is taken it stands since %v, want %v", got, now)
 	}
@@ -311,8 +311,19 @@ func TestRefusing(t *testing.T) {
 			commitNow(t, b)
 		}
 	}
-	if st := b.Stats(); st.Refusing.IsZero() {
+	if st := b.Stats(); st.Refusing.IsZero() || !st.RefusedUntil.IsZero() {
 		t.Errorf("it is full: %+v", st)
+	}
+	if _, err := b.Append(s, nil, 1, 1); err != nil {
+		t.Fatalf("one that still fits: %v", err)
+	}
+	if st := b.Stats(); !st.RefusedUntil.IsZero() {
+		t.Errorf("a small one was taken, one as large as the last is not yet: %+v", st)
+	}
+	readAll(t, b.Destination("cloud"), true)
+	turnNow(b)
+	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.Before(st.Refusing) {
+		t.Errorf("there is room again at once, and it says refusing since %v until %v", st.Refusing, st.RefusedUntil)
 	}
 	checkLedger(t, b)
 	if a, cloud := accountOf(t, b, "old"), accountOf(t, b, "cloud"); a.Lost() != 0 || cloud.Lost() == 0 {

@@ -73,7 +73,7 @@ func (b *Buffer) refuseFor(who mask, seq uint64) {
 	e.acked, e.refused = e.acked|who, who
 	b.missing(e.stream.account, who, &Gap{From: e.at, To: e.at, Count: n, Cause: CauseFull, FirstSeq: seq, LastSeq: seq})
 	b.st.refused++
-	b.st.full.refused(time.Now(), false)
+	b.st.full.refused(time.Now(), false, entryCost(e.payload))
 }
 
 // tellable returns the destinations that a gap record can be made for now. mu is held.

@@ -266,7 +266,7 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 	if err != nil {
 		b.refuse(s.account, readings, at)
 		if errors.Is(err, ErrFull) {
-			b.st.full.refused(time.Now(), b.fits(b.dirty()+entryCost(payload), b.spare()))
+			b.st.full.refused(time.Now(), b.fits(b.dirty()+entryCost(payload), b.spare()), entryCost(payload))
 		}
 		if errors.Is(err, ErrTooLarge) && !s.warned {
 			s.warned = true

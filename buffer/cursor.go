@@ -190,6 +190,20 @@ func (d *Destination) Len() uint64 {
 	return d.backlog
 }
 
+// Needs reports whether the destination has not acknowledged a record, and it was not given up either.
+func (d *Destination) Needs(seq uint64) bool {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return d.known && seq < d.b.next && !d.acked.has(seq)
+}
+
+// Oldest returns the number of the first record that the destination has not acknowledged, or the next one's when there is none.
+func (d *Destination) Oldest() uint64 {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return min(d.acked.next(0), d.b.next)
+}
+
 // Reset says that the connection is gone: nothing is in flight any more.
 func (d *Destination) Reset() {
 	d.b.mu.Lock()

@@ -83,6 +83,50 @@ func TestDropNewestKeepsInMemory(t *testing.T) {
 	}
 }
 
+// TestDropNewestCommitsWhatItTook: producers go on while a commit makes room in a store that is nearly full. What they were let in with fits, though
+// a whole tail more would not.
+func TestDropNewestCommitsWhatItTook(t *testing.T) {
+	o, fs := fullOptions(DropNewest), osFiles()
+	o.Destinations = []string{"cloud"}
+	meanwhile := func() {}
+	create := fs.bolt
+	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+		meanwhile()
+		return create(path, o)
+	}
+	b, err := open(t.TempDir()+"/store", o, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, rng := mustStream(t, b, "press"), rand.New(rand.NewPCG(1, 2))
+	for taken := 0; err == nil; taken++ {
+		if taken == 5000 {
+			t.Fatal("it takes everything")
+		}
+		if _, err = b.Append(s, randomBytes(rng, 1000), 1, 1); taken%20 == 0 {
+			commitNow(t, b)
+		}
+	}
+	commitNow(t, b)
+	appendN(t, b, s, 1) // a small one still fits
+	more := 0
+	meanwhile = func() {
+		appendN(t, b, s, 1)
+		more++
+	}
+	b.lockCommit()
+	b.seal()
+	err = b.commit()
+	b.unlockCommit()
+	if err != nil || more != 1 || b.Stats().DirtyRecords != 0 {
+		t.Errorf("%v, %d records meanwhile; %+v", err, more, b.Stats())
+	}
+	checkLedger(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestFullDiskAtOpen: on a disk without room for the new state.db the oldest records give way, counted and told; under drop-newest the start fails.
 func TestFullDiskAtOpen(t *testing.T) {
 	for _, policy := range []Policy{DropOldest, DropNewest} {

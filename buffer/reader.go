@@ -50,8 +50,12 @@ func (d *Destination) Reader(from, to uint64) *Reader {
 // Close ends the reader.
 func (r *Reader) Close() { r.closed = true }
 
+// Done reports whether the reader's end is reached. When Next has found nothing and Done is false, there may be more before the end once it
+// is on disk (CommitInterval 0), or once it is appended.
+func (r *Reader) Done() bool { return r.pos >= r.to }
+
 // Next fills in the next record. It does not wait: false means that there is nothing now, or that the reader's end is
-// reached. Errors: ErrClosed, ErrUnreadable, ErrNoDestination when the destination was removed, or why the disk could not be read; the
+// reached, which Done tells apart. Errors: ErrClosed, ErrUnreadable, ErrNoDestination when the destination was removed, or why the disk could not be read; the
 // next call tries again then.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,6 +98,15 @@ func (r *ReadOnly) Segments() []SegmentInfo { return r.b.Segments() }
 // Scan is Buffer.Scan.
 func (r *ReadOnly) Scan(ctx context.Context, from, to uint64, f func(*Record) error) error {
 	return r.b.Scan(ctx, from, to, f)
+}
+
+// Note is Buffer.Note.
+func (r *ReadOnly) Note() []byte {
+	body, err := openValue(r.b.old.note)
+	if err != nil || len(body) == 0 {
+		return nil
+	}
+	return bytes.Clone(body)
 }
 
 // Verify is Buffer.Verify.

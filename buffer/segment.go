@@ -298,3 +298,57 @@ func (h *handleCache) closed(s *segment) {
 		}
 	}
 }
+
+// fileSize returns the size of a file, or what it was when that cannot be learned.
+func fileSize(path string, was int64) int64 {
+	if info, err := os.Stat(path); err == nil {
+		return info.Size()
+	}
+	return was
+}
+
+// setSize notes a segment's size. mu is held.
+func (b *Buffer) setSize(s *segment, size int64) {
+	if !s.gone {
+		b.segBytes += size - s.size
+	}
+	s.size = size
+}
+
+// forgetSegment takes a segment off the list. mu is held.
+func (b *Buffer) forgetSegment(s *segment) {
+	s.gone = true
+	b.segBytes -= s.size
+	for i, o := range b.segs {
+		if o == s {
+			b.segs = append(b.segs[:i:i], b.segs[i+1:]...)
+			return
+		}
+	}
+}
+
+// seal writes the active segment's summary and closes it. A summary that cannot be written is no loss:
+// the segment is then scanned when the store is next opened.
+func (b *Buffer) seal() {
+	s := b.active
+	b.mu.Lock()
+	summary := appendSummary(nil, s)
+	b.mu.Unlock()
+	err := b.update(s.db, func(tx *bolt.Tx) error {
+		bkt := tx.Bucket(bucketName)
+		bkt.FillPercent = 1
+		return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putValue(bkt, regionSummary, 0, summary))
+	})
+	if err != nil {
+		b.log.Warn("segment summary not written", "file", s.path, "error", err)
+	}
+	s.closeActive()
+	s.trim()
+	size := fileSize(s.path, s.size)
+	b.mu.Lock()
+	b.st.seen.add(0, size-s.size)
+	b.setSize(s, size)
+	s.sealed = true
+	b.active = nil
+	b.mu.Unlock()
+}

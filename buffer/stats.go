@@ -14,6 +14,7 @@ type Stats struct {
 	MaxBytes     int64              `json:"max_bytes"`
 	Room         int64              `json:"room"`                   // bytes by which the segments may grow before something is dropped or refused for want of room
 	Refusing     time.Time          `json:"refusing"`               // since when new records are refused for want of room; zero when they are not
+	RefusedUntil time.Time          `json:"refused_until"`          // Refusing stands a while longer, but there is room again, and this is when the last was refused; zero else
 	RefusingDisk bool               `json:"refusing_disk"`          // that is because the memory is full of what the disk does not take, not because of MaxBytes
 	RefusingFor  []string           `json:"refusing_for,omitempty"` // the destinations that alone do not get new records, for which the store is full; nil when that is all or none
 	DiskFull     bool               `json:"disk_full"`              // the last write, or one of the last 10 s, found no space left on the disk
@@ -72,7 +73,7 @@ func (b *Buffer) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Epoch: b.Epoch(), NextSeq: b.next, Bytes: b.segBytes + b.aside + b.stateSize, MaxBytes: b.o.MaxSize,
-		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusingDisk: b.st.full.disk, RefusingFor: b.refusingFor(), DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
+		Room: max(b.segmentLimit()+b.aside-b.segBytes, 0), Refusing: b.st.full.standing(time.Now()), RefusedUntil: b.refusedUntil(), RefusingDisk: b.st.full.disk, RefusingFor: b.refusingFor(), DiskFull: b.diskFull(), Segments: len(b.segs), TailRecords: b.tail.n, TailBytes: b.tail.bytes(), DirtyRecords: b.next - 1 - b.durable,
 		Commits: b.st.commits, CommitErrors: b.st.commitErrors, BytesWritten: uint64(b.written.Load()), Dropped: b.st.dropped,
 		Refused: b.st.refused, Running: b.elapsed(), LastCommit: b.st.lastCommit, Health: b.health(), FailingSince: b.failingSince(),
 		Damages: b.st.damages, ReadingBytes: b.st.seen.each(), LostUnknown: b.st.unknown, Unclean: b.left.Before() != "", Before: b.left.Before(), Remade: b.st.remade, CommitSince: b.commitSince(), Damage: append([]Damage{}, b.st.damage...)}
@@ -89,18 +90,19 @@ func (b *Buffer) Stats() Stats {
 // refusal is a time in which new records are refused for want of room.
 type refusal struct {
 	since, last time.Time
-	over        bool // one was taken after the last that was refused
-	disk        bool // there was room in the store, and none in memory
+	over        bool  // one was taken after the last that was refused
+	disk        bool  // there was room in the store, and none in memory
+	cost        int64 // bytes of memory that the last would have taken
 }
 
 // refusalHolds is how long after the last record refused the time goes on at least: where it is full, small ones may still fit.
 const refusalHolds = 10 * time.Second
 
-func (r *refusal) refused(now time.Time, disk bool) {
+func (r *refusal) refused(now time.Time, disk bool, cost int64) {
 	if r.standing(now).IsZero() {
 		r.since = now
 	}
-	r.last, r.over, r.disk = now, false, disk
+	r.last, r.over, r.disk, r.cost = now, false, disk, cost
 }
 
 // standing returns since when it lasts, zero when it does not.
@@ -109,6 +111,21 @@ func (r *refusal) standing(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return r.since
+}
+
+// refusedUntil returns when the last record was refused, zero when none was lately or one as large still would be. mu is held.
+func (b *Buffer) refusedUntil() time.Time {
+	if b.st.full.standing(time.Now()).IsZero() {
+		return time.Time{}
+	}
+	room, bytes := b.st.full.over, b.dirty()+b.st.full.cost
+	if b.o.WhenFull == DropNewest { // as admit has it
+		room = b.fits(bytes, b.spare()) && (bytes <= b.o.TailBytes || b.st.commitErr == nil && !b.stuck())
+	}
+	if !room {
+		return time.Time{}
+	}
+	return b.st.full.last
 }
 
 // diskFull reports whether others have filled the disk, as far as writing has shown lately. mu is held.

@@ -25,6 +25,7 @@ type Verification struct {
 	Bytes      int64     `json:"bytes"`      // of the segments
 	Quarantine int       `json:"quarantine"` // entries
 	Problems   []Problem `json:"problems"`
+	Unseen     []string  `json:"unseen,omitempty"` // what damage has cost and nobody has acknowledged, in words; who keeps that adds it
 }
 
 // Verify reads everything in the store and checks every checksum, every count and every dictionary entry. It reads the
@@ -79,10 +80,17 @@ type part struct {
 	partly         bool // its oldest records were given up: see dropPart
 }
 
-// known returns the damage that is known already, of files that are still there, and files that are missing.
+// DamageSeen notes that a person has seen the damage found until now: from now on Verify tells of it only where the damaged file lies there.
+func (b *Buffer) DamageSeen() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.st.damageSeen = len(b.st.damage)
+}
+
+// known returns the damage that nobody has seen yet, of files that are still there, and files that are missing, and what is set aside.
 func (b *Buffer) known() (out []Problem) {
 	b.mu.Lock()
-	damage := slices.Clone(b.st.damage)
+	damage := slices.Clone(b.st.damage[b.st.damageSeen:])
 	b.mu.Unlock()
 	there, _ := filepath.Glob(filepath.Join(b.dir, "*")) // the pattern is sound
 	for _, d := range damage {

@@ -145,7 +145,7 @@ func ended(st *web.State, s *web.Snapshot) string {
 		return fmt.Sprintf("store %q: the notice that its directory was taken away has ended", st.Name)
 	}
 	switch st.State {
-	case web.StateDown, web.StateHung, web.StateFailing, web.StateLate, web.StateChanged, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
+	case web.StateDown, web.StateHung, web.StateFailing, web.StateStuck, web.StateLate, web.StateChanged, web.StatePartlyBad, web.StateContested, web.StateOnSpare, web.StateLosing:
 		if isGone(st, s) {
 			return fmt.Sprintf("%s %q is no longer in the config; it was %s", st.Kind, st.Name, st.State)
 		}
@@ -231,6 +231,7 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	st := g.buf.Stats()
 	seen.Remade, g.remadeSeen = g.unseenRemade(&st), st.Remade
 	g.mu.Unlock()
+	g.buf.DamageSeen()
 	seen.Changes = changesOf(connections)
 	for _, c := range connections {
 		if c.comparer != nil {

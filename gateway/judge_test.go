@@ -88,8 +88,11 @@ var stateRows = map[string]struct {
 		s.Destinations[0].State, s.Destinations[0].LastError = "connecting", "connection refused"
 	}, "Z: connection refused", "failing"},
 	"destination partly bad": {func(s *web.Snapshot) { s.Destinations[0].Breakers = []web.Breaker{{Device: "press-1", Topic: "a"}} }, `it refuses messages of press-1 on topic "a"`, "attention"},
-	"destination late":       {func(s *web.Snapshot) { s.Destinations[0].Behind = judged }, "it takes fewer records than come, and what waits grows; see what slows", "attention"},
-	"destination absent":     {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
+	"destination stuck": {func(s *web.Snapshot) {
+		s.Destinations[0].Stuck, s.Destinations[0].BacklogRecords = judged, 100
+	}, "since 2026-03-01T12:30:00Z: it is connected, and the oldest of the 100 records that wait for it does not go out", "failing"},
+	"destination late":   {func(s *web.Snapshot) { s.Destinations[0].Behind = judged }, "it takes fewer records than come, and what waits grows; see what slows", "attention"},
+	"destination absent": {func(s *web.Snapshot) { s.Absent = []web.Absent{{Name: "old", Records: 1, Readings: 2}} }, "keeps 2 readings in the store", "attention"},
 	"destination losing data": {func(s *web.Snapshot) {
 		s.Losses = []web.Loss{{Destination: "cloud", Readings: 1234, Causes: "1,234 full", From: judged, To: judged, Losing: true}}
 	}, "1,234 readings (1,234 full), the last noticed at 2026-03-01T12:30:00Z", "failing"},

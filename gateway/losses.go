@@ -49,15 +49,36 @@ const (
 )
 
 func newLosses(buf *buffer.Buffer, dir string, log *slog.Logger) *losses {
-	l := &losses{buf: buf, file: kept{filepath.Join(dir, lossesFile), "losses 1", 16 << 10}, log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
-	note := buf.Note()
+	l := &losses{buf: buf, file: keptLosses(dir), log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
+	l.remember(buf.Note())
+	return l
+}
+
+// remember takes in the note.
+func (l *losses) remember(note []byte) {
 	if note == nil {
 		note, _ = l.file.read() // as none when it is lost or damaged, too
 	}
 	if note != nil && json.Unmarshal(note, &l.by) != nil || l.by == nil {
 		l.by = map[string]*loss{}
 	}
-	return l
+}
+
+// UnseenDamage says in words what damage has cost in a store that nobody runs on and nobody has acknowledged. unknown counts the losses that
+// nobody could count.
+func UnseenDamage(dir string, note []byte, accounts []buffer.Account, unknown uint64) (texts []string) {
+	l := &losses{file: keptLosses(dir), now: time.Now, unknown: func() uint64 { return unknown }}
+	l.remember(note)
+	for _, x := range l.look(accounts, false) {
+		if text := x.ByDamage(); text != "" {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+func keptLosses(dir string) kept {
+	return kept{filepath.Join(dir, lossesFile), "losses 1", 16 << 10}
 }
 
 // unseen returns how many readings nobody has acknowledged, and their causes in words.
@@ -85,7 +106,7 @@ func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss
 	for _, name := range l.take(accounts, now) {
 		e := l.by[name]
 		n, causes := e.unseen()
-		loss := web.Loss{Destination: name, Readings: n, Causes: causes, From: e.From, To: e.To,
+		loss := web.Loss{Destination: name, Readings: n, Causes: causes, Damaged: e.Total[buffer.CauseDamaged] - min(e.Seen[buffer.CauseDamaged], e.Total[buffer.CauseDamaged]), From: e.From, To: e.To,
 			Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)}
 		if name == uncounted {
 			e.uncountedIn(&loss)

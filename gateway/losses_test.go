@@ -126,6 +126,45 @@ func TestLossIsSaid(t *testing.T) {
 	}
 }
 
+// TestVerifyEndsWithAck: of damage that was mended Verify tells until a person has acknowledged it, and not only until a restart.
+func TestVerifyEndsWithAck(t *testing.T) {
+	b := newGatewayBed(t, plan{devices: []string{device("a")}})
+	b.polled(2, "a")
+	if err := os.Truncate(filepath.Join(b.g.config().Buffer.Path, "state.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	problems := func() int {
+		v, err := b.g.buf.Verify(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(v.Problems)
+	}
+	for began := time.Now(); b.g.buf.Stats().Damages == 0 && time.Since(began) < time.Minute; {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if n := problems(); n != 1 {
+		t.Errorf("%d problems after state.db was spoiled and written anew, want 1", n)
+	}
+	if _, err := b.g.Ack("anna"); err != nil {
+		t.Fatal(err)
+	}
+	if n := problems(); n != 0 {
+		t.Errorf("%d problems after the acknowledgement, with sound files", n)
+	}
+	by := func(cause buffer.Cause, unknown uint64) []string {
+		lost := buffer.DestinationAccount{Name: "cloud"}
+		lost.Dropped[cause] = 70
+		return UnseenDamage(t.TempDir(), nil, []buffer.Account{{Name: "a", Destinations: []buffer.DestinationAccount{lost}}}, unknown)
+	}
+	if got := by(buffer.CauseDamaged, 1); len(got) != 2 || !strings.HasPrefix(got[0], `70 readings of destination "cloud", by damage`) || !strings.HasPrefix(got[1], "readings that nobody can count, by 1 damage") {
+		t.Errorf("unseen %q", got)
+	}
+	if got := by(buffer.CauseFull, 0); got != nil {
+		t.Errorf("a full store is no damage: %q", got)
+	}
+}
+
 // TestAckOutlastsState: what a person has acknowledged stays acknowledged when state.db, which has it, is spoiled or lost while nothing runs.
 func TestAckOutlastsState(t *testing.T) {
 	dir := t.TempDir()

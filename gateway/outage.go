@@ -44,7 +44,7 @@ func (g *Gateway) outageEstimate(st *buffer.Stats, accepted uint64, now time.Tim
 	if free := g.free.Load(); free != nil {
 		left = min(left, *free)
 	}
-	if !st.Refusing.IsZero() {
+	if !st.Refusing.IsZero() && st.RefusedUntil.IsZero() {
 		left = 0
 	}
 	hours := float64(left) / rate / 3600

@@ -59,13 +59,14 @@ func (g *Gateway) state() *web.Snapshot {
 	}
 	st := g.buf.Stats()
 	for _, d := range g.running.destinations {
-		v := destinationView(d)
+		v, overdue := destinationView(d)
 		v.BacklogReadings = waiting[v.Name]
 		for i := range st.Destinations {
 			if o := &st.Destinations[i]; o.Name == v.Name && o.OldestAt > 0 {
 				v.OldestAge = now.Sub(time.UnixMicro(o.OldestAt))
 			}
 		}
+		v.Stuck = d.halt.see(now, overdue, st.Health == web.HealthOK)
 		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
@@ -240,7 +241,8 @@ func PublicURL(raw string) string {
 	return u.String()
 }
 
-func destinationView(d *destination) web.Destination {
+// destinationView also returns the number of the oldest record that should go out and does not, 0 for none.
+func destinationView(d *destination) (web.Destination, uint64) {
 	s := d.Stats()
 	v := web.Destination{Name: d.cfg.Name, URL: PublicURL(d.cfg.URL), State: string(s.State), Since: s.Since, LastError: s.LastError,
 		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Rejected: s.Rejected, Bytes: s.Bytes, Stray: s.Stray, Discarded: s.Discarded,
@@ -250,7 +252,7 @@ func destinationView(d *destination) web.Destination {
 		v.Breakers = append(v.Breakers, web.Breaker{Device: b.Device, Topic: b.Topic, State: string(b.State), Since: b.Since, Held: b.Held,
 			NextTry: b.NextTry, Reason: b.Reason})
 	}
-	return v
+	return v, s.Overdue
 }
 
 // unseenRemade is when the store's directory was taken away last, zero when a person has acknowledged that. mu is held.
@@ -264,5 +266,5 @@ func (g *Gateway) unseenRemade(st *buffer.Stats) time.Time {
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing,
-		RefusingDisk: st.RefusingDisk, RefusingFor: st.RefusingFor, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load()}
+		RefusedUntil: st.RefusedUntil, RefusingDisk: st.RefusingDisk, RefusingFor: st.RefusingFor, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load()}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/buffer"
+	"millrace/gateway"
 	"millrace/gateway/config"
 	"millrace/gateway/web"
 )
@@ -99,10 +100,11 @@ func (s *openedStore) configured(name string) bool {
 func newBufferVerify(f *storeFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
-		Short: "Read the whole store and check every checksum; exit 1 when something is damaged",
+		Short: "Read the whole store and check every checksum; exit 1 when something is damaged, or was and nobody has said `ack`",
 		Long: `Read every segment, record block, dictionary and the quarantine, and check every checksum and count. Nothing is
 changed: a gateway sets damaged files aside by itself when it meets them, and serves what is sound.
-Exit 0 when all is sound, 1 when something is damaged or could not be read.`,
+Exit 0 when all is sound, 1 while a file that lies there is damaged (also one set aside, *.corrupt: delete it once you have looked at it) or cannot be
+read, or nobody has said ` + "`millrace ack`" + ` to what damage has cost; with sound files that word makes it 0 at once.`,
 		Example: "  millrace buffer verify --config millrace.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -112,6 +114,13 @@ Exit 0 when all is sound, 1 when something is damaged or could not be read.`,
 				p.end()
 				if err != nil {
 					return err
+				}
+				if stopped, ok := s.Store.(interface {
+					Note() []byte
+					Ledger() []buffer.Account
+					Stats() buffer.Stats
+				}); ok {
+					v.Unseen = gateway.UnseenDamage(s.dir, stopped.Note(), stopped.Ledger(), stopped.Stats().LostUnknown)
 				}
 				return printVerification(cmd, v)
 			})
@@ -129,7 +138,10 @@ func printVerification(cmd *cobra.Command, v *buffer.Verification) error {
 		out.printf(": %s\n", p.Reason)
 	}
 	out.printf("%s, %s, %s read\n", web.Count(uint64(v.Segments), "segment"), size(float64(v.Bytes)), web.Count(uint64(v.Records), "record"))
-	if len(v.Problems) == 0 {
+	for _, text := range v.Unseen {
+		out.printf("lost: %s\n", text)
+	}
+	if len(v.Problems)+len(v.Unseen) == 0 {
 		out.printf("ok\n")
 		return out.err
 	}

@@ -20,6 +20,8 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Size, backlog of each destination, health, quarantine and the ledger of each device",
+		Long: `Show the store as it is, of a running gateway and of a stopped one. Exit 0 when it could be looked at, whatever it says of it:
+` + "`millrace buffer verify`" + ` is the command that judges the files, and ` + "`millrace health`" + ` the gateway, by their exit codes.`,
 		Example: `  millrace buffer status --config millrace.yaml
   millrace buffer status --path /var/lib/millrace --json`,
 		Args: cobra.NoArgs,
@@ -71,7 +73,9 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 		p.printf("  written     %s since the start, %s, %d failed\n", size(float64(b.BytesWritten)), web.Count(uint64(b.Commits), "commit"), b.CommitErrors)
 	}
 	health := b.Health
-	if !b.Refusing.IsZero() {
+	if !b.RefusedUntil.IsZero() {
+		health += "; new records were refused from " + b.Refusing.UTC().Format(time.RFC3339) + " until " + b.RefusedUntil.UTC().Format(time.RFC3339) + ", and there is room again"
+	} else if !b.Refusing.IsZero() {
 		if !b.RefusingDisk {
 			health = "full"
 		}
@@ -106,7 +110,7 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 // roomText says what of max_size records may still take, which is less than what is free of it.
 func roomText(b *buffer.Stats) string {
 	const kept = "is kept for state.db and the next commit"
-	if !b.Refusing.IsZero() && !b.RefusingDisk {
+	if !b.Refusing.IsZero() && b.RefusedUntil.IsZero() && !b.RefusingDisk {
 		return "none, it is full; what is free of max_size " + kept
 	}
 	return fmt.Sprintf("%s more of records at most; the rest of what is free of max_size %s", size(float64(b.Room)), kept)

@@ -32,6 +32,7 @@ func TestRoomText(t *testing.T) {
 	}{
 		{buffer.Stats{Room: 3 << 19}, "1.5 MiB more of records at most" + rest + kept},
 		{buffer.Stats{Room: 4096, Refusing: time.Unix(1, 0)}, "none, it is full; what is free of max_size" + kept},
+		{buffer.Stats{Room: 3 << 19, Refusing: time.Unix(1, 0), RefusedUntil: time.Unix(2, 0)}, "1.5 MiB more of records at most" + rest + kept},
 		{buffer.Stats{Room: 3 << 19, Refusing: time.Unix(1, 0), RefusingDisk: true}, "1.5 MiB more of records at most" + rest + kept},
 	} {
 		if got := roomText(&c.b); got != c.want {

@@ -23,7 +23,7 @@ import (
 // Exit codes, as `millrace help exit-codes` lists them.
 const (
 	exitOK      = 0
-	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a reload refused, a lost reading, a damaged store
+	exitFailed  = 1 // the command ran and the answer is no: a config with mistakes, a reload refused, a stop that lost readings, a damaged store
 	exitUsage   = 2 // unknown command or flag
 	exitStartup = 3 // run could not start: config, store or port; nothing was changed
 	exitHung    = 4 // run was told to stop, and something did not end in time
@@ -140,8 +140,8 @@ func exitCodesTopic() *cobra.Command {
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: `0  done
-1  the command ran and the answer is no: a config with mistakes, a reload refused (the old config runs on), a lost
-   reading, a damaged store
+1  the command ran and the answer is no: a config with mistakes, a reload refused (the old config runs on), a damaged
+   store, damage that nobody has acknowledged; of run: its stop lost readings, which the store could not take
 2  usage: unknown command or flag
 3  run could not start: config, store or port; nothing was changed
 4  run was told to stop, and something did not end within the grace time and 5 s; the log says what`,

@@ -74,6 +74,9 @@ func newRun() *cobra.Command {
 		Long: `Run the gateway. SIGINT or SIGTERM stops it: polling ends, what was read is published for up to the
 grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
 
+Exit 0 after a stop that lost nothing; 1 when the stop lost readings, because the store could not take what was not delivered (its disk is
+full, or fails), as the log and the gap messages say; 3 when it could not start; 4 when something did not end in time.
+
 Without a terminal, as under systemd, SIGHUP loads the config again as ` + "`millrace reload`" + ` does, and the log says what changed or
 why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway; under nohup it means nothing.`,
 		Example: `  millrace run --config millrace.yaml

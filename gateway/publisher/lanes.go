@@ -156,7 +156,7 @@ func (l *lane) read(rec *buffer.Record) (bool, error) {
 		return false, fmt.Errorf("read the buffer: %w", err)
 	}
 	if !ok {
-		if l.end != 0 {
+		if l.reader.Done() { // else what is not on disk yet (commit_interval 0) comes still
 			l.set(l.end, l.end)
 		}
 		return false, nil

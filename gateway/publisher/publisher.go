@@ -75,6 +75,7 @@ type Publisher struct {
 	careful  bool   // the receiver closed the last session
 	first    uint64 // careful, and of several records this was the first without an answer: the next session begins with it
 	passed   int    // records tried before an older one of their stream: see session.idle
+	unfiled  []unfiled
 
 	born time.Time
 	busy atomic.Int64 // since when a step of the session is at work, by born; 0 = it waits

@@ -105,7 +105,7 @@ func (p *Publisher) giveUp(b *breaker, now time.Time) {
 	switch ok, err := p.read(b.seq, &rec); {
 	case ok && rec.Gap != nil:
 		b.refusedWhole(now)
-	case err != nil || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)): // tried again, and then given up
+	case err != nil || !ok && p.dest.Needs(b.seq) || ok && (!p.dest.Take(&rec) || !p.reject(b.reason(), b.seq)): // tried again, and then given up
 	default:
 		b.release(b.seq)
 		p.free(b)
@@ -157,6 +157,9 @@ func (p *Publisher) makeSpace(l *lane) (bool, error) {
 	}
 	if ok && p.dest.Take(&rec) {
 		p.reject(b.reason()+"; and too many of them wait", rec.Seq)
+	}
+	if p.dest.Needs(b.held[0]) { // it cannot be read, or put aside, for now
+		return false, nil
 	}
 	b.release(b.held[0])
 	return true, nil
@@ -214,8 +217,10 @@ func (s *session) try(b *breaker, seq uint64, as *breaker, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	if !ok || !s.p.dest.Take(&s.rec) { // dropped in the meantime, or in flight
-		b.release(seq)
+	if !ok || !s.p.dest.Take(&s.rec) {
+		if b.next = now.Add(idlePause); !s.p.dest.Needs(seq) { // else it cannot be read for now
+			b.release(seq)
+		}
 		return nil
 	}
 	if as != nil {

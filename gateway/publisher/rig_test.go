@@ -250,6 +250,7 @@ func (e *plainEncoder) Encode(dst []link.Message, recs []format.Record) ([]link.
 // rig is a publisher between a buffer and a receiver.
 type rig struct {
 	t   *testing.T
+	dir string
 	buf *buffer.Buffer
 	pub *Publisher
 	rec *receiver
@@ -282,11 +283,19 @@ func (l *lockedLog) String() string {
 
 func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	b, err := buffer.Open(storeDir(t)+"/store", buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}, CommitInterval: time.Second})
+	return newRigOn(t, buffer.Options{MaxSize: 1 << 30, CommitInterval: time.Second}, change)
+}
+
+// newRigOn is newRig with options for the store.
+func newRigOn(t *testing.T, o buffer.Options, change func(*Options)) *rig {
+	t.Helper()
+	o.Destinations = []string{"cloud"}
+	dir := storeDir(t) + "/store"
+	b, err := buffer.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, buf: b, rec: &receiver{latency: 20 * time.Millisecond}, log: &lockedLog{}, streams: map[string]*buffer.Stream{}}
+	r := &rig{t: t, dir: dir, buf: b, rec: &receiver{latency: 20 * time.Millisecond}, log: &lockedLog{}, streams: map[string]*buffer.Stream{}}
 	f := plainFormat{}
 	r.o = Options{Destination: "cloud", Receiver: "fake", Dialer: r.rec, Format: emptyFormat{}, Open: func([]*record.Schema) format.Encoder { return f.Open() },
 		Log: slog.New(slog.NewTextHandler(r.log, nil)), Window: 100, WindowBytes: 1 << 20, Order: LiveFirst,
@@ -315,7 +324,27 @@ func (r *rig) start() {
 	all := r.cancel
 	r.cancel = func() { cancel(); all() }
 	r.done.Go(func() { _ = r.pub.Run(ctx) })
+	r.done.Go(func() { r.watchOverdue(ctx) })
 	time.Sleep(time.Millisecond) // the session begins before the first record
+}
+
+// watchOverdue fails the test when a record stands still that nothing keeps from being sent, as the gateway's judgement has it.
+func (r *rig) watchOverdue(ctx context.Context) {
+	var seq uint64
+	since := time.Now()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Second):
+		}
+		s := r.pub.Stats()
+		if s.Overdue == 0 || s.Overdue != seq || r.buf.Stats().Health != "ok" {
+			seq, since = s.Overdue, time.Now()
+		} else if time.Since(since) > 20*time.Second {
+			r.t.Errorf("record %d stands still for %v: %+v", seq, time.Since(since), s)
+			return
+		}
+	}
 }
 
 func (r *rig) stop() {
@@ -339,6 +368,15 @@ func (r *rig) open() (n int) {
 // append puts one record of a device into the buffer; its message has so many bytes more.
 func (r *rig) append(device string, pad int) uint64 {
 	r.t.Helper()
+	seq, err := r.tryAppend(device, pad)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return seq
+}
+
+func (r *rig) tryAppend(device string, pad int) (uint64, error) {
+	r.t.Helper()
 	s := r.streams[device]
 	if s == nil {
 		var err error
@@ -352,11 +390,7 @@ func (r *rig) append(device string, pad int) uint64 {
 	now := time.Now().UnixMicro()
 	rec := record.Record{Time: now, Readings: []telemetry.Reading{{Value: telemetry.Uint(uint64(pad)), Time: now}}}
 	s.Count(1, 0)
-	seq, err := r.buf.Append(s, record.Append(nil, &rec), 1, now)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return seq
+	return r.buf.Append(s, record.Append(nil, &rec), 1, now)
 }
 
 // feed appends a record of each device, again and again, for so long.

@@ -38,6 +38,7 @@ type session struct {
 	renewBy   time.Time // not zero: the session ends then, or sooner when nothing is in flight
 	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
 	grown     time.Time // when the width last grew for want of answers
+	limited   bool      // the backlog lane has to wait, for the window or for backlog_limit
 }
 
 const (
@@ -111,6 +112,7 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 		return 0, err
 	}
 	wait, err = s.alive(now)
+	wait = min(wait, s.p.asideAgain(now))
 	if err == nil && !leaving {
 		var pause time.Duration
 		pause, err = s.fill(now)
@@ -137,7 +139,7 @@ func (s *session) collect(now time.Time) {
 		switch {
 		case u == nil: // not waited for any more: its record is sent again, or was
 		case a.Err != nil:
-			s.p.reject(a.Err.Error(), u.seqs...)
+			s.p.putAside(a.Err.Error(), u.seqs...)
 			s.win.drop(u)
 		default:
 			s.acknowledged(u, a.At)
@@ -251,7 +253,7 @@ func (s *session) await() { s.alone = s.win.units[len(s.win.units)-1] }
 func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	l := &s.p.lanes
 	oldest := s.p.o.Order == OldestFirst
-	if !s.win.space(true) {
+	if s.limited = l.backlog.any() && !s.win.space(oldest); !s.win.space(true) {
 		return far, nil
 	}
 	if s.win.freed {
@@ -265,6 +267,7 @@ func (s *session) fromLanes(now time.Time) (time.Duration, error) {
 	}
 	if l.backlog.any() && s.win.space(oldest) {
 		if wait := max(s.p.messages.wait(now), s.p.bytes.wait(now)); wait > 0 {
+			s.limited = true
 			return wait, nil
 		}
 		if wait, err := s.fromLane(&l.backlog, now); wait == 0 || err != nil {
@@ -293,6 +296,10 @@ func (s *session) fromLane(l *lane, now time.Time) (time.Duration, error) {
 		return l.skip(s.rec.Seq), nil
 	}
 	if !s.p.dest.Take(&s.rec) {
+		if s.p.dest.Needs(s.rec.Seq) { // as many as may be are in flight
+			l.set(s.rec.Seq, l.end)
+			return far, nil
+		}
 		return 0, nil
 	}
 	return 0, s.sendRecord(l, nil, now)
@@ -312,7 +319,7 @@ func (s *session) sendRecord(l *lane, try *breaker, now time.Time) error {
 		}
 	}
 	if err != nil {
-		s.p.reject(err.Error(), u.seqs...)
+		s.p.putAside(err.Error(), u.seqs...)
 		return nil
 	}
 	u.messages = len(s.messages)
@@ -403,6 +410,7 @@ func (s *session) end(err error) ending {
 		}
 	}
 	p.lanes.lost(&s.win)
+	p.forgetAside()
 	p.dest.Reset()
 	s.win.units = nil
 	p.update(s)

@@ -49,6 +49,11 @@ func (s *session) patience() time.Duration {
 // answerBy is until when the answer to a unit is in time.
 func (s *session) answerBy(u *unit) time.Time { return u.sent.Add(s.patience() + carrying(u.bytes)) }
 
+// waits reports whether something is seen that keeps what waits from being sent.
+func (s *session) waits() bool {
+	return s.limited || s.win.late > 0 || s.alone != nil || !s.renewBy.IsZero() || len(s.p.unfiled) > 0
+}
+
 // renew lets the session end when what is in flight has had time to be answered.
 func (s *session) renew(now time.Time) {
 	if s.renewBy.IsZero() {

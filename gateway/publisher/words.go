@@ -54,9 +54,13 @@ func (p *Publisher) drained() {
 	if o.draining.IsZero() {
 		return
 	}
-	done := !p.lanes.backlog.any()
-	if p.o.Order == OldestFirst {
-		done = p.dest.Len() <= uint64(p.o.Window+p.breakers.held())
+	done, held := p.dest.Oldest() >= p.lanes.head, p.breakers.held()
+	switch {
+	case done || held == 0:
+	case p.o.Order == OldestFirst: // what is held back is said elsewhere
+		done = p.dest.Len() <= uint64(p.o.Window+held)
+	default:
+		done = !p.lanes.backlog.any()
 	}
 	if done {
 		p.log.Info("everything that waited is sent", "took", time.Since(o.draining).Round(100*time.Millisecond))

@@ -17,8 +17,9 @@ func TestDiskFullIsSaid(t *testing.T) {
 		build       func(*Snapshot)
 		want, never string
 	}{
-		"max_size": {func(s *Snapshot) { s.Buffer.Refusing = now }, "it is full, and new readings are refused", "disk"},
-		"for one":  {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingFor = now, []string{"old", "lake"} }, "it is full of what has not gone to old, lake, and new readings are refused for that alone", "disk"},
+		"max_size":   {func(s *Snapshot) { s.Buffer.Refusing = now }, "it is full, and new readings are refused", "disk"},
+		"room again": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusedUntil = now, now.Add(time.Second) }, "new readings were refused until " + now.Add(time.Second).Format(time.RFC3339) + "; there is room again", "it is full"},
+		"for one":    {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingFor = now, []string{"old", "lake"} }, "it is full of what has not gone to old, lake, and new readings are refused for that alone", "disk"},
 		"drop-newest": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk, s.Buffer.DiskFull = now, true, true },
 			"its disk has no space left, its memory is full, and new readings are refused; make room on the disk of /data (4,096 bytes free)", "max_size"},
 		"a disk that fails": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk = now, true }, "its disk takes nothing, its memory is full", "max_size"},

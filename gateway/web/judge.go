@@ -28,6 +28,7 @@ const (
 	StateHung      = "hung"
 	StateFailing   = "failing"
 	StateLost      = "lost data"
+	StateStuck     = "stuck"
 	StateDown      = "down"
 	StateChanged   = "changed"
 	StatePartlyBad = "partly bad"
@@ -46,7 +47,7 @@ const (
 	StateOK        = "ok"
 )
 
-var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding, StateDown, StateChanged, StatePartlyBad, StateContested, StateOnSpare, StateLate, StateUnset, StateJumped,
+var loudness = []string{StateLosing, StateHung, StateFailing, StateLost, StateStuck, StateExpired, StateEnding, StateDown, StateChanged, StatePartlyBad, StateContested, StateOnSpare, StateLate, StateUnset, StateJumped,
 	StateEndsSoon, StateExposed, StateRenewed, StateRefused, StateAbsent, StateOK}
 
 // String returns the state as a sentence. It has no age in it, so that it reads the same wherever and whenever it is shown.
@@ -76,7 +77,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 // Level returns how urgent the state is: LevelOK, LevelWarn or LevelBad.
 func (s *State) Level() string {
 	switch s.State {
-	case StateLosing, StateHung, StateFailing, StateLost, StateExpired, StateEnding:
+	case StateLosing, StateHung, StateFailing, StateLost, StateStuck, StateExpired, StateEnding:
 		return LevelBad
 	case StateOK:
 		return LevelOK
@@ -161,6 +162,9 @@ func (s *Snapshot) judgeStore() {
 	if !s.Buffer.Refusing.IsZero() {
 		why, do := "it is full, and new readings are refused (when_full: drop-newest); what is free of buffer.max_size is kept for state.db and the next commit", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
 		switch names := s.Buffer.RefusingFor; {
+		case !s.Buffer.RefusedUntil.IsZero():
+			why = "new readings were refused until " + s.Buffer.RefusedUntil.UTC().Format(time.RFC3339) + "; there is room again (when_full: drop-newest)"
+			do = "this notice ends by itself; the gap messages say what is missing"
 		case len(names) > 0:
 			why = fmt.Sprintf("it is full of what has not gone to %s, and new readings are refused for that alone (when_full: drop-newest)", strings.Join(names, ", "))
 			do = "it ends when that takes its backlog, or is taken out of the config; a larger buffer.max_size needs a restart"
@@ -212,6 +216,17 @@ func (l *Loss) judge(b *Buffer) State {
 	return st
 }
 
+// ByDamage says in words what damage to the store's files has cost, or their being exchanged, that nobody has acknowledged, "" for nothing.
+func (l *Loss) ByDamage() string {
+	switch {
+	case l.Destination == "":
+		return "readings that nobody can count, by " + l.Causes + ", and nobody has said `millrace ack`"
+	case l.Damaged == 0:
+		return ""
+	}
+	return fmt.Sprintf("%s of destination %q, by damage, and nobody has said `millrace ack`", Count(l.Damaged, "reading"), l.Destination)
+}
+
 // State is the stall as a state.
 func (x *Stall) State() State {
 	return State{x.Kind, x.Name, StateHung, x.Since, x.What + " takes longer than " + x.Limit.String(), "the log has a goroutine dump; restart the gateway if it lasts"}
@@ -224,7 +239,10 @@ func (d *Destination) judge() State {
 		st.Do = "its readings are kept, and it is tried again"
 		return st
 	}
-	if text := d.refuses(); text != "" {
+	if !d.Stuck.IsZero() {
+		st.State, st.Since, st.Reason = StateStuck, d.Stuck, fmt.Sprintf("it is connected, and the oldest of the %s that wait for it does not go out, though nothing is seen that keeps it", Count(d.BacklogRecords, "record"))
+		st.Do = "please report this; a restart of the gateway sends what waits"
+	} else if text := d.refuses(); text != "" {
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, d.Breakers[0].Since, text, "the page has its reasons; see its policy for these topics"
 	} else if !d.Behind.IsZero() {
 		st.State, st.Since, st.Reason = StateLate, d.Behind, "it takes fewer records than come, and what waits grows"

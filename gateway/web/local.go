@@ -352,6 +352,13 @@ func (c *local) verify(w http.ResponseWriter, r *http.Request) {
 			out.flush()
 		}
 	})
+	if report != nil {
+		for _, l := range c.g.Snapshot().Losses {
+			if text := l.ByDamage(); text != "" {
+				report.Unseen = append(report.Unseen, text)
+			}
+		}
+	}
 	out.end(report, err)
 }
 

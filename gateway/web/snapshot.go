@@ -41,10 +41,11 @@ type Snapshot struct {
 type Loss struct {
 	Destination string    `json:"destination"`
 	Readings    uint64    `json:"readings"`
-	Causes      string    `json:"causes"` // in words, with counts
-	From        time.Time `json:"from"`   // when the first was noticed
-	To          time.Time `json:"to"`     // and the last
-	Losing      bool      `json:"losing"` // it goes on
+	Causes      string    `json:"causes"`  // in words, with counts
+	Damaged     uint64    `json:"damaged"` // of Readings, those that damage to the store's files has cost
+	From        time.Time `json:"from"`    // when the first was noticed
+	To          time.Time `json:"to"`      // and the last
+	Losing      bool      `json:"losing"`  // it goes on
 }
 
 // Stall is something that takes longer than it may.
@@ -252,6 +253,7 @@ type Destination struct {
 	InFlight        uint64        `json:"in_flight"` // records
 	OldestAge       time.Duration `json:"-"`         // age of the oldest record not yet acknowledged
 	Behind          time.Time     `json:"behind"`    // since when it takes fewer records than come, though it is connected; zero when it does not
+	Stuck           time.Time     `json:"stuck"`     // since when its oldest record does not go out, though it is connected and nothing is seen that keeps it; zero when it does
 	Held            uint64        `json:"held_back"` // records of the streams whose breaker is open
 	Breakers        []Breaker     `json:"breakers,omitempty"`
 }
@@ -291,6 +293,7 @@ type Buffer struct {
 	Health       string    `json:"health"`                 // HealthOK or why records are not made durable
 	FailingSince time.Time `json:"failing_since"`          // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`               // since when new readings are refused, because it is full; zero when none is
+	RefusedUntil time.Time `json:"refused_until"`          // there is room again, and this is when the last was refused; zero while it is refused, and when none is
 	RefusingFor  []string  `json:"refusing_for,omitempty"` // the destinations that alone do not get them; none when nobody does
 	RefusingDisk bool      `json:"refusing_disk"`          // that is because its memory is full of what its disk does not take, not because of MaxBytes
 	Remade       time.Time `json:"remade"`                 // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
