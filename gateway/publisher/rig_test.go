@@ -257,6 +257,7 @@ type rig struct {
 	log *lockedLog
 	o   Options
 
+	blind   bool // a record that stands still is no failure
 	streams map[string]*buffer.Stream
 	names   []string
 	cancel  context.CancelFunc
@@ -324,7 +325,9 @@ func (r *rig) start() {
 	all := r.cancel
 	r.cancel = func() { cancel(); all() }
 	r.done.Go(func() { _ = r.pub.Run(ctx) })
-	r.done.Go(func() { r.watchOverdue(ctx) })
+	if !r.blind {
+		r.done.Go(func() { r.watchOverdue(ctx) })
+	}
 	time.Sleep(time.Millisecond) // the session begins before the first record
 }
 

@@ -39,6 +39,10 @@ type session struct {
 	abandoned int       // units whose answer is not waited for any more: at two windows, a new session
 	grown     time.Time // when the width last grew for want of answers
 	limited   bool      // the backlog lane has to wait, for the window or for backlog_limit
+
+	looked time.Time // when it was last looked for a record that stands still
+	still  uint64    // its number, 0 = none
+	stood  time.Time // since when, or when it was last read again
 }
 
 const (
@@ -114,6 +118,7 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 	wait, err = s.alive(now)
 	wait = min(wait, s.p.asideAgain(now))
 	if err == nil && !leaving {
+		s.readAgain(now)
 		var pause time.Duration
 		pause, err = s.fill(now)
 		wait = min(wait, pause)

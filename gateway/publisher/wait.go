@@ -54,6 +54,28 @@ func (s *session) waits() bool {
 	return s.limited || s.win.late > 0 || s.alone != nil || !s.renewBy.IsZero() || len(s.p.unfiled) > 0
 }
 
+const (
+	stillFor  = time.Minute     // how long a record may stand still, though nothing is seen that keeps it
+	lookEvery = 5 * time.Second // for one
+)
+
+// readAgain has the lanes read from the oldest record on when that has stood still for stillFor: they have lost sight of it.
+func (s *session) readAgain(now time.Time) {
+	if now.Sub(s.looked) < lookEvery {
+		return
+	}
+	s.looked = now
+	seq := s.p.Stats().Overdue
+	switch {
+	case seq != s.still:
+		s.still, s.stood = seq, now
+	case seq != 0 && now.Sub(s.stood) >= stillFor:
+		s.p.log.Warn("the oldest record that waits stands still, though nothing is seen that keeps it; it is read again", "seq", seq, "for", stillFor)
+		s.stood = now
+		s.p.lanes.again([]uint64{seq})
+	}
+}
+
 // renew lets the session end when what is in flight has had time to be answered.
 func (s *session) renew(now time.Time) {
 	if s.renewBy.IsZero() {

@@ -96,10 +96,12 @@ func TestQuarantineWithoutADisk(t *testing.T) {
 	}
 }
 
-// TestOverdue: what the lanes have lost sight of is told, for the gateway's judgement; what waits with a reason is not: see watchOverdue.
+// TestOverdue: what the lanes have lost sight of is told, for the gateway's judgement, and is read again after a minute; what waits with a
+// reason is not told: see watchOverdue.
 func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
+		r.blind = true
 		first := r.append("a", 0)
 		r.append("a", 0)
 		next := r.buf.NextSeq()
@@ -111,6 +113,12 @@ func TestOverdue(t *testing.T) {
 		if s := r.pub.Stats(); s.State != Connected || s.Overdue != first || s.Unacknowledged != 2 {
 			t.Errorf("overdue is %d, want %d: %+v", s.Overdue, first, s)
 		}
+		r.feed(stillFor+2*lookEvery, 100*time.Millisecond, "a")
+		r.settle(time.Second)
+		if n := uint64(len(r.got())); n != r.buf.NextSeq()-first {
+			t.Errorf("%d messages, want %d", n, r.buf.NextSeq()-first)
+		}
+		r.checkLedger()
 		r.stop()
 	})
 }

@@ -241,7 +241,7 @@ func (d *Destination) judge() State {
 	}
 	if !d.Stuck.IsZero() {
 		st.State, st.Since, st.Reason = StateStuck, d.Stuck, fmt.Sprintf("it is connected, and the oldest of the %s that wait for it does not go out, though nothing is seen that keeps it", Count(d.BacklogRecords, "record"))
-		st.Do = "please report this; a restart of the gateway sends what waits"
+		st.Do = "it is read again after a minute; please report this, and restart the gateway if it lasts"
 	} else if text := d.refuses(); text != "" {
 		st.State, st.Since, st.Reason, st.Do = StatePartlyBad, d.Breakers[0].Since, text, "the page has its reasons; see its policy for these topics"
 	} else if !d.Behind.IsZero() {
