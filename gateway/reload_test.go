@@ -46,7 +46,8 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 		t.Errorf("%d sessions with the broker, want 1", n)
 	}
 	for _, d := range b.g.Snapshot().Devices {
-		if reads := b.plant.count(b.plant.reads)[d.Name]; d.Polled+1 < uint64(reads) || len(d.Accounts) != 1 {
+		// A poll may be under way now, and one may have been when the device was removed.
+		if reads := b.plant.count(b.plant.reads)[d.Name]; d.Polled+2 < uint64(reads) || len(d.Accounts) != 1 {
 			t.Errorf("device %s: the account has %d readings of %d: it did not go on", d.Name, d.Polled, reads)
 		}
 	}
