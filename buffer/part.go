@@ -3,6 +3,7 @@ package buffer
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"syscall"
@@ -90,11 +91,11 @@ func chainPart(f io.ReaderAt, pieces map[pieceKey][]piece, k pieceKey) (list []p
 	return append(list, rest...), nil
 }
 
-// readSome is ReadAt, but pages that cannot be read are zero.
+// readSome is ReadAt, but pages that cannot be read are zero, and what the file is too short for is errDamaged.
 func readSome(f io.ReaderAt, p []byte, at int64) (int, error) {
 	n, err := f.ReadAt(p, at)
 	if !errors.Is(err, syscall.EIO) {
-		return n, err
+		return n, short(err)
 	}
 	clear(p[n:])
 	for off := int64(0); off < int64(len(p)); {
@@ -102,9 +103,17 @@ func readSome(f io.ReaderAt, p []byte, at int64) (int, error) {
 		if _, err := f.ReadAt(p[off:end], at+off); errors.Is(err, syscall.EIO) {
 			clear(p[off:end])
 		} else if err != nil {
-			return int(off), err
+			return int(off), short(err)
 		}
 		off = end
 	}
 	return len(p), nil
+}
+
+// short makes errDamaged of the end of a file that was longer.
+func short(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("the file is too short: %w", errDamaged)
+	}
+	return err
 }

@@ -19,12 +19,10 @@ func (b *Buffer) dropPart(s *segment, cause Cause, sent bool) bool {
 	if err != nil {
 		return false
 	}
-	defer func() { _ = f.Close() }() // what was freed needs no fsync: no number says that it is there
-	sv := s.salvage()
-	if sv == nil {
-		if sv, err = salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder); err != nil {
-			return false
-		}
+	defer func() { _ = f.Close() }()                                                  // what was freed needs no fsync: no number says that it is there
+	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder) // anew, also when a part has gone: another file may stand there
+	if err != nil || len(sv.blocks) == 0 {
+		return false
 	}
 	pieces := findPieces(f)
 	n, pages := sv.oldest(pieces, max(s.size/8, min(2*(b.growStep()+growSlack), s.size/4)))

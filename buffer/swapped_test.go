@@ -1,10 +1,12 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,45 @@ func TestSegmentIsAnother(t *testing.T) {
 	}
 }
 
+// TestPartOfASegmentIsAnother: likewise when the segment's oldest records were given up to a full disk before; a file that is too short is as bad.
+func TestPartOfASegmentIsAnother(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("parts of files are given back to the file system on Linux only")
+	}
+	for what, swap := range map[string]func(paths []string) error{
+		"empty":        func(p []string) error { return os.Truncate(p[0], 0) },
+		"cut":          func(p []string) error { return os.Truncate(p[0], 5*pageSize) },
+		"another":      func(p []string) error { return moveOver(p[1], p[0]) },
+		"another, cut": func(p []string) error { return errors.Join(overwrite(p[1], p[0]), os.Truncate(p[0], 5*pageSize)) },
+	} {
+		for _, twice := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, twice %v", what, twice), func(t *testing.T) {
+				b := mustOpen(t, t.TempDir()+"/store", testOptions())
+				paths := fourSegmentsOf(t, b, 15, 4000)
+				d := b.Destination("cloud")
+				b.lockCommit()
+				given := b.dropPart(b.segs[0], CauseFull, true)
+				b.unlockCommit()
+				if err := swap(paths); err != nil || !given {
+					t.Fatal(err, given)
+				}
+				if twice {
+					b.lockCommit()
+					if b.dropPart(b.segs[0], CauseFull, true) {
+						t.Error("a part of another file was given up")
+					}
+					b.unlockCommit()
+				}
+				told, got := toldAndGot(append(readAll(t, d, true), readAll(t, d, true)...))
+				if told != 60 || got != 90 {
+					t.Errorf("%d records came, %d readings are told as lost, of 120 and 240", got, told)
+				}
+				checkLedger(t, b)
+			})
+		}
+	}
+}
+
 // wantAside checks that so many segments were set aside and are told once each, with their names now and these readings lost in all.
 func wantAside(t *testing.T, b *Buffer, files int, lost uint64) {
 	t.Helper()
@@ -86,14 +127,20 @@ func wantAside(t *testing.T, b *Buffer, files int, lost uint64) {
 }
 
 // fourSegments makes four sealed segments of 30 records, of which none is in memory, and returns their paths.
-func fourSegments(t *testing.T, b *Buffer) (paths []string) {
+func fourSegments(t *testing.T, b *Buffer) (paths []string) { return fourSegmentsOf(t, b, 1, 400) }
+
+// fourSegmentsOf is fourSegments with so many commits for each, and records of so many bytes.
+func fourSegmentsOf(t *testing.T, b *Buffer, commits, size int) (paths []string) {
 	t.Helper()
 	s, rng := mustStream(t, b, "press"), rand.New(rand.NewPCG(1, 44))
 	for range 4 {
 		s.Count(60, 0)
 		for i := range 30 { // too large to stand in the page that is kept in memory
-			if _, err := b.Append(s, randomBytes(rng, 400), 2, int64(i+1)); err != nil {
+			if _, err := b.Append(s, randomBytes(rng, size), 2, int64(i+1)); err != nil {
 				t.Fatal(err)
+			}
+			if i%max(1, 30/commits) == 0 {
+				commitNow(t, b)
 			}
 		}
 		commitNow(t, b)

@@ -155,7 +155,7 @@ func accountsOf(ledger []buffer.Account) map[string]bool {
 const accepting = 2 * time.Second
 
 // tellLost notes for each device what the process before may have read and not kept: all since the store was safe, until now. had reports whether the store knew
-// of a device; one that is new has lost nothing. A device that pushes what changes is told of by its poller, from a moment before that.
+// of a device: after a kill one that is new has lost nothing; a backup or an older store may not know one that had readings. A device that pushes what changes is told of by its poller, from a moment before that.
 func (g *Gateway) tellLost(had map[string]bool) {
 	left, now := g.buf.Left(), time.Now()
 	gap := buffer.Gap{To: now.UnixMicro(), Cause: buffer.CauseOutage}
@@ -177,5 +177,5 @@ func (g *Gateway) tellLost(had map[string]bool) {
 		gap.From = from.UnixMicro()
 	}
 	told := g.missing.tells(pushingIn(g.running.connections))
-	g.buf.MissedBy(func(device string) bool { return !told(device) && (left.Unknown || had[device]) }, gap)
+	g.buf.MissedBy(func(device string) bool { return !told(device) && (left.Before() != buffer.BeforeUnclean || had[device]) }, gap)
 }
