@@ -177,5 +177,7 @@ func (g *Gateway) tellLost(had map[string]bool) {
 		gap.From = from.UnixMicro()
 	}
 	told := g.missing.tells(pushingIn(g.running.connections))
-	g.buf.MissedBy(func(device string) bool { return !told(device) && (left.Before() != buffer.BeforeUnclean || had[device]) }, gap)
+	g.buf.MissedBy(func(device string) bool {
+		return !told(device) && (left.Before() != buffer.BeforeUnclean || had[device])
+	}, gap)
 }
