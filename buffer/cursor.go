@@ -197,11 +197,14 @@ func (d *Destination) Needs(seq uint64) bool {
 	return d.known && seq < d.b.next && !d.acked.has(seq)
 }
 
-// Oldest returns the number of the first record that the destination has not acknowledged, or the next one's when there is none.
-func (d *Destination) Oldest() uint64 {
-	d.b.mu.Lock()
-	defer d.b.mu.Unlock()
-	return min(d.acked.next(0), d.b.next)
+// Oldest returns the number of the first record that the destination has not acknowledged, or the next one's when there is none, and whether a reader
+// has it now: all is well with the disk, and what is to be there first is.
+func (d *Destination) Oldest() (seq uint64, there bool) {
+	b := d.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seq = min(d.acked.next(0), b.next)
+	return seq, seq < b.next && (b.o.CommitInterval > 0 || seq <= b.durable) && b.health() == healthOK
 }
 
 // Reset says that the connection is gone: nothing is in flight any more.

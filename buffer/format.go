@@ -14,6 +14,15 @@ type info struct {
 	store, first, epoch uint64
 }
 
+// infoAt reads what a segment's file says of itself.
+func infoAt(c cursor) (info, error) {
+	v, err := valueAt(c, regionInfo, 0, 0)
+	if err != nil {
+		return info{}, err
+	}
+	return parseInfo(v)
+}
+
 // misfit says why the file that says this is not the one that is wanted, nil when it is; 0 is not known.
 func (i info) misfit(want info) error {
 	switch {

@@ -113,14 +113,12 @@ func touchEnds(p *pageFile, want info) error {
 		return err
 	}
 	c := pageCursor{file: p, root: root}
-	if v, err := valueAt(&c, regionInfo, 0, 0); err == nil {
-		own, err := parseInfo(v)
-		if err == nil {
-			err = own.misfit(want)
-		}
-		if err != nil {
-			return err
-		}
+	own, err := infoAt(&c)
+	if err == nil {
+		err = own.misfit(want)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
 	}
 	if c.err == nil {
 		c.Last()

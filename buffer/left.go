@@ -22,46 +22,33 @@ type Left struct {
 	Gone     bool      // and so was all that it says something of: that there was a store only what lies beside it tells
 }
 
-// Bits of what state.db keeps of it until it is told.
-const (
-	leftRestored = 1 << iota
-	leftUnclean
-	leftUnknown
-	leftGone
-	leftOlder
-)
+// kept is what of it state.db keeps until it is told, a bit each, from the lowest on.
+func (l *Left) kept() []*bool {
+	return []*bool{&l.Restored, &l.Unclean, &l.Unknown, &l.Gone, &l.Older}
+}
 
 // untoldLeft encodes for state.db what is still to be told of the process before; nil when nothing is. mu is held.
 func (b *Buffer) untoldLeft() []byte {
-	l := &b.left
-	if b.leftTold || l.Before() == "" {
+	if b.leftTold || b.left.Before() == "" {
 		return nil
 	}
 	bits := byte(0)
-	if l.Restored {
-		bits |= leftRestored
-	}
-	if l.Unclean {
-		bits |= leftUnclean
-	}
-	if l.Unknown {
-		bits |= leftUnknown
-	}
-	if l.Gone {
-		bits |= leftGone
-	}
-	if l.Older {
-		bits |= leftOlder
+	for i, is := range b.left.kept() {
+		if *is {
+			bits |= 1 << i
+		}
 	}
 	return sealValue(append(make([]byte, 8), bits))
 }
 
 // inherit takes in what a process before was to tell and has not.
 func (l *Left) inherit(untold []byte) {
-	if body, err := openValue(untold); err == nil && len(body) == 1 {
-		l.Restored, l.Unclean, l.Unknown = l.Restored || body[0]&leftRestored != 0, l.Unclean || body[0]&leftUnclean != 0, l.Unknown || body[0]&leftUnknown != 0
-		l.Older = l.Older || body[0]&leftOlder != 0
-		l.Gone = l.Gone || body[0]&leftGone != 0
+	body, err := openValue(untold)
+	if err != nil || len(body) != 1 {
+		return
+	}
+	for i, is := range l.kept() {
+		*is = *is || body[0]&(1<<i) != 0
 	}
 }
 
@@ -98,13 +85,13 @@ func (b *Buffer) Left() Left { return b.left }
 // findLeft notes what there is before anything is changed. mu is held.
 func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	_, err := os.Stat(filepath.Join(b.dir, restoredName))
-	nothing := old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0
-	b.left = Left{Restored: err == nil, New: nothing && !b.traces(), Gone: nothing && b.traces()}
+	nothing, traces := old.lost && !old.damaged && ckpt == nil && m == nil && len(b.segs) == 0, b.traces()
+	b.left = Left{Restored: err == nil, New: nothing && !traces, Gone: nothing && traces}
+	own, err := parseCheckpoint(old.ckpt, b.decoder)
 	if !old.lost && ckpt != nil { // Close gives back the numbers it did not use, and writes the last checkpoint into state.db
-		own, err := parseCheckpoint(old.ckpt, b.decoder)
 		b.left.Unclean = old.reserved > ckpt.next || err != nil || own.gen < ckpt.gen
 	}
-	if own, err := parseCheckpoint(old.ckpt, b.decoder); !old.lost && err == nil && b.seen.store != 0 {
+	if !old.lost && err == nil && b.seen.store != 0 {
 		b.left.Older = old.store != b.seen.store || own.gen < b.seen.gen
 	}
 	b.left.Unknown = old.lost && !b.left.New

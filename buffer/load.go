@@ -179,11 +179,7 @@ func (b *Buffer) loadSegment(path string) (*segment, *checkpoint, error) {
 // loadSound reads the figures of a segment that is not damaged, as far as can be seen from them.
 func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
 	err = b.view(s, nil, func(c cursor) error {
-		v, err := valueAt(c, regionInfo, 0, 0)
-		if err != nil {
-			return err
-		}
-		own, err := parseInfo(v)
+		own, err := infoAt(c)
 		if err != nil {
 			return err
 		}
@@ -198,9 +194,11 @@ func (b *Buffer) loadSound(s *segment) (ckpt *checkpoint, err error) {
 			return err
 		}
 		s.ended = true
-		if v, err = valueAt(c, regionSummary, 0, 0); errors.Is(err, ErrNotFound) {
+		v, err := valueAt(c, regionSummary, 0, 0)
+		if errors.Is(err, ErrNotFound) {
 			return nil
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
 		sum, err := parseSummary(v)

@@ -19,8 +19,9 @@ func (b *Buffer) dropPart(s *segment, cause Cause, sent bool) bool {
 	if err != nil {
 		return false
 	}
-	defer func() { _ = f.Close() }()                                                  // what was freed needs no fsync: no number says that it is there
-	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder) // anew, also when a part has gone: another file may stand there
+	defer func() { _ = f.Close() }() // what was freed needs no fsync: no number says that it is there
+	// Read anew also when a part has gone before: another file may stand there.
+	sv, err := salvageFile(s.path, info{b.store, s.first, s.epoch.n}, nil, b.decoder)
 	if err != nil || len(sv.blocks) == 0 {
 		return false
 	}

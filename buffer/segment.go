@@ -230,14 +230,10 @@ func (b *Buffer) openSealed(s *segment) error {
 // identify reports as damage a file that is another segment than the one of its name: it was copied or moved there. s.rw is held.
 func (b *Buffer) identify(s *segment, pages *pageFile) error {
 	return viewPages(pages, s.bucket, nil, func(c cursor) error {
-		v, err := valueAt(c, regionInfo, 0, 0)
+		own, err := infoAt(c)
 		if errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("it does not say which segment it is: %w", errDamaged)
 		}
-		if err != nil {
-			return err
-		}
-		own, err := parseInfo(v)
 		if err != nil {
 			return err
 		}

@@ -148,8 +148,10 @@ func (b *Buffer) health() string {
 	case b.st.stateErr != nil:
 		return "degraded: " + b.st.stateErr.Error()
 	}
-	return "ok"
+	return healthOK
 }
+
+const healthOK = "ok"
 
 // inMemory is what a disk means that takes no records.
 const inMemory = "what is not delivered stays in memory, as far as it goes, and is lost if the process ends"

@@ -44,10 +44,7 @@ func infoOf(path string) (own info, err error) {
 		return own, err
 	}
 	err = viewPages(p, root, nil, func(c cursor) error {
-		v, err := valueAt(c, regionInfo, 0, 0)
-		if err == nil {
-			own, err = parseInfo(v)
-		}
+		own, err = infoAt(c)
 		return err
 	})
 	return own, err

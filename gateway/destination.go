@@ -22,7 +22,6 @@ type destination struct {
 	cfg       config.Destination
 	certified peer.Certified // nil = it has no certificates
 	trend     trend
-	halt      halt
 	*task
 }
 

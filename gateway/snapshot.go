@@ -10,6 +10,7 @@ import (
 	"millrace/drivers/peer"
 	"millrace/drivers/telemetry"
 	"millrace/gateway/poller"
+	"millrace/gateway/publisher"
 	"millrace/gateway/web"
 )
 
@@ -59,14 +60,13 @@ func (g *Gateway) state() *web.Snapshot {
 	}
 	st := g.buf.Stats()
 	for _, d := range g.running.destinations {
-		v, overdue := destinationView(d)
+		v := destinationView(d, now)
 		v.BacklogReadings = waiting[v.Name]
 		for i := range st.Destinations {
 			if o := &st.Destinations[i]; o.Name == v.Name && o.OldestAt > 0 {
 				v.OldestAge = now.Sub(time.UnixMicro(o.OldestAt))
 			}
 		}
-		v.Stuck = d.halt.see(now, overdue, st.Health == web.HealthOK)
 		v.Behind = d.trend.see(now, v.State == web.StateConnected && v.OldestAge > tooOld, v.BacklogRecords-min(v.BacklogRecords, v.Held))
 		s.Destinations = append(s.Destinations, v)
 	}
@@ -241,8 +241,10 @@ func PublicURL(raw string) string {
 	return u.String()
 }
 
-// destinationView also returns the number of the oldest record that should go out and does not, 0 for none.
-func destinationView(d *destination) (web.Destination, uint64) {
+// stuckFor is how long a record may be overdue. Each reason to wait that there is, is known, so this is for none.
+const stuckFor = 30 * time.Second
+
+func destinationView(d *destination, now time.Time) web.Destination {
 	s := d.Stats()
 	v := web.Destination{Name: d.cfg.Name, URL: PublicURL(d.cfg.URL), State: string(s.State), Since: s.Since, LastError: s.LastError,
 		Sent: s.Sent, Acked: s.Acked, Resent: s.Resent, Rejected: s.Rejected, Bytes: s.Bytes, Stray: s.Stray, Discarded: s.Discarded,
@@ -252,7 +254,16 @@ func destinationView(d *destination) (web.Destination, uint64) {
 		v.Breakers = append(v.Breakers, web.Breaker{Device: b.Device, Topic: b.Topic, State: string(b.State), Since: b.Since, Held: b.Held,
 			NextTry: b.NextTry, Reason: b.Reason})
 	}
-	return v, s.Overdue
+	v.Stuck = stuckSince(&s, now)
+	return v
+}
+
+// stuckSince is since when a destination is stuck, zero when it is not.
+func stuckSince(s *publisher.Stats, now time.Time) time.Time {
+	if s.Overdue == 0 || now.Sub(s.OverdueSince) < stuckFor {
+		return time.Time{}
+	}
+	return s.OverdueSince
 }
 
 // unseenRemade is when the store's directory was taken away last, zero when a person has acknowledged that. mu is held.

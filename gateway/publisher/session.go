@@ -40,9 +40,10 @@ type session struct {
 	grown     time.Time // when the width last grew for want of answers
 	limited   bool      // the backlog lane has to wait, for the window or for backlog_limit
 
-	looked time.Time // when it was last looked for a record that stands still
-	still  uint64    // its number, 0 = none
-	stood  time.Time // since when, or when it was last read again
+	looked  time.Time // when it was last looked for a record that is overdue
+	overdue uint64    // its number, 0 = none
+	since   time.Time
+	again   time.Time // when the lanes read from it on
 }
 
 const (
@@ -118,7 +119,7 @@ func (s *session) turn(now time.Time, leaving bool) (wait time.Duration, err err
 	wait, err = s.alive(now)
 	wait = min(wait, s.p.asideAgain(now))
 	if err == nil && !leaving {
-		s.readAgain(now)
+		wait = min(wait, s.readAgain(now))
 		var pause time.Duration
 		pause, err = s.fill(now)
 		wait = min(wait, pause)
@@ -417,7 +418,7 @@ func (s *session) end(err error) ending {
 	p.lanes.lost(&s.win)
 	p.forgetAside()
 	p.dest.Reset()
-	s.win.units = nil
+	s.win.units, s.overdue = nil, 0
 	p.update(s)
 	return e
 }

@@ -29,17 +29,16 @@ type Stats struct {
 	AckLatency time.Duration // from sending to the acknowledgement, smoothed over 16
 	AckMax     time.Duration // the longest in this session
 
-	InFlight       int            // units sent and not yet acknowledged
-	Unacknowledged uint64         // records in the buffer, those in flight included
-	Overdue        uint64         // number of the oldest of them when nothing is seen that keeps it from being sent, and it is not in flight; 0 = none
+	InFlight       int    // units sent and not yet acknowledged
+	Unacknowledged uint64 // records in the buffer, those in flight included
+	Overdue        uint64 // number of the oldest of them when nothing is seen that keeps it from being sent, and it is not in flight; 0 = none
+	OverdueSince   time.Time
 	Held           int            // of them those held back by circuit breakers
 	Breakers       []BreakerStats // those that are not closed; at most 64
 
 	before       *Stats // when it was last Connected
 	liveInFlight int    // of those in flight the live ones
 	livePos      uint64 // where the live lane stands
-	waits        bool   // what waits has a reason to: the window, backlog_limit, an answer
-	sending      uint64 // the oldest record in flight, 0 = none
 }
 
 // BreakerStats is the state of the circuit breaker of one stream.
@@ -58,9 +57,6 @@ func (p *Publisher) Stats() Stats {
 	s := p.shown
 	p.mu.Unlock()
 	s.Unacknowledged = p.dest.Len()
-	if oldest := p.dest.Oldest(); s.State == Connected && !s.waits && s.Held == 0 && s.Unacknowledged > uint64(s.InFlight) && oldest != s.sending {
-		s.Overdue = oldest
-	}
 	return s
 }
 
@@ -84,7 +80,7 @@ func (p *Publisher) update(x *session) {
 		s.Discarded += x.told.Discarded - before.Discarded
 		s.InFlight, s.liveInFlight, s.livePos = len(x.win.units), x.win.of(&p.lanes.live), p.lanes.live.first()
 		s.Breakers, s.Held = p.breakerStats(), p.breakers.held()
-		s.waits, s.sending = x.waits(), x.win.oldest()
+		s.Overdue, s.OverdueSince = x.overdue, x.since
 	})
 	p.drained()
 }

@@ -49,31 +49,38 @@ func (s *session) patience() time.Duration {
 // answerBy is until when the answer to a unit is in time.
 func (s *session) answerBy(u *unit) time.Time { return u.sent.Add(s.patience() + carrying(u.bytes)) }
 
-// waits reports whether something is seen that keeps what waits from being sent.
-func (s *session) waits() bool {
-	return s.limited || s.win.late > 0 || s.alone != nil || !s.renewBy.IsZero() || len(s.p.unfiled) > 0
-}
-
 const (
-	stillFor  = time.Minute     // how long a record may stand still, though nothing is seen that keeps it
-	lookEvery = 5 * time.Second // for one
+	againAfter = time.Minute // how long a record may be overdue
+	lookEvery  = time.Second // for one
 )
 
-// readAgain has the lanes read from the oldest record on when that has stood still for stillFor: they have lost sight of it.
-func (s *session) readAgain(now time.Time) {
-	if now.Sub(s.looked) < lookEvery {
-		return
+// readAgain has the lanes read from the oldest record on when that is overdue for long: they have lost sight of it. It returns when to look again.
+func (s *session) readAgain(now time.Time) (wait time.Duration) {
+	if left := s.looked.Add(lookEvery).Sub(now); left <= 0 {
+		s.looked = now
+		if seq := s.due(); seq != s.overdue {
+			s.overdue, s.since, s.again = seq, now, now.Add(againAfter)
+		}
 	}
-	s.looked = now
-	seq := s.p.Stats().Overdue
-	switch {
-	case seq != s.still:
-		s.still, s.stood = seq, now
-	case seq != 0 && now.Sub(s.stood) >= stillFor:
-		s.p.log.Warn("the oldest record that waits stands still, though nothing is seen that keeps it; it is read again", "seq", seq, "for", stillFor)
-		s.stood = now
-		s.p.lanes.again([]uint64{seq})
+	if s.overdue == 0 {
+		return far
 	}
+	if s.again.After(now) {
+		return lookEvery
+	}
+	s.p.log.Warn("the oldest record that waits stands still, though nothing is seen that keeps it; it is read again", "seq", s.overdue, "for", now.Sub(s.since).Round(time.Second))
+	s.again = now.Add(againAfter)
+	s.p.lanes.again([]uint64{s.overdue})
+	return lookEvery
+}
+
+// due returns the number of the oldest record when nothing is seen that keeps it from being sent, and it is not in flight; 0 = none.
+func (s *session) due() uint64 {
+	seq, there := s.p.dest.Oldest()
+	if !there || s.limited || s.win.late > 0 || s.alone != nil || !s.renewBy.IsZero() || len(s.p.unfiled) > 0 || s.p.breakers.held() > 0 || s.win.has(seq) {
+		return 0
+	}
+	return seq
 }
 
 // renew lets the session end when what is in flight has had time to be answered.

@@ -42,7 +42,7 @@ func TestSessionBeforeTheDisk(t *testing.T) {
 					}
 					r.rec.set(func(r *receiver) { r.refuse = nil })
 					time.Sleep(20 * time.Second)
-					if s := r.pub.Stats(); s.State != Connected || s.Unacknowledged != 150 {
+					if s := r.pub.Stats(); s.State != Connected || s.Unacknowledged != 150 || s.Overdue != 0 {
 						t.Errorf("before the disk is back: %+v", s)
 					}
 				})
@@ -109,11 +109,11 @@ func TestOverdue(t *testing.T) {
 		r.pub.lanes.backlog.set(next, next)
 		r.start()
 		r.feed(5*time.Second, 100*time.Millisecond, "a")
-		time.Sleep(time.Second)
+		time.Sleep(2 * lookEvery)
 		if s := r.pub.Stats(); s.State != Connected || s.Overdue != first || s.Unacknowledged != 2 {
 			t.Errorf("overdue is %d, want %d: %+v", s.Overdue, first, s)
 		}
-		r.feed(stillFor+2*lookEvery, 100*time.Millisecond, "a")
+		r.feed(againAfter+2*lookEvery, 100*time.Millisecond, "a")
 		r.settle(time.Second)
 		if n := uint64(len(r.got())); n != r.buf.NextSeq()-first {
 			t.Errorf("%d messages, want %d", n, r.buf.NextSeq()-first)

@@ -144,16 +144,6 @@ func (w *window) of(l *lane) (n int) {
 	return n
 }
 
-// oldest returns the number of the oldest record in flight, 0 for none.
-func (w *window) oldest() (seq uint64) {
-	for _, u := range w.units {
-		if len(u.seqs) > 0 && (seq == 0 || u.seqs[0] < seq) {
-			seq = u.seqs[0]
-		}
-	}
-	return seq
-}
-
 // has reports whether a record is in flight.
 func (w *window) has(seq uint64) bool {
 	return slices.ContainsFunc(w.units, func(u *unit) bool { return slices.Contains(u.seqs, seq) })

@@ -54,7 +54,8 @@ func (p *Publisher) drained() {
 	if o.draining.IsZero() {
 		return
 	}
-	done, held := p.dest.Oldest() >= p.lanes.head, p.breakers.held()
+	oldest, _ := p.dest.Oldest()
+	done, held := oldest >= p.lanes.head, p.breakers.held()
 	switch {
 	case done || held == 0:
 	case p.o.Order == OldestFirst: // what is held back is said elsewhere

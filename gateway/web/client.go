@@ -325,7 +325,8 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 
 // Forget is Store.Forget.
 func (c *Client) Forget(ctx context.Context, destination string) (gone buffer.Forgotten, err error) {
-	return gone, c.get(ctx, http.MethodPost, "store/forget", url.Values{"destination": {destination}}, &gone)
+	err = c.get(ctx, http.MethodPost, "store/forget", url.Values{"destination": {destination}}, &gone)
+	return gone, err
 }
 
 // Scan is Store.Scan.
