@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSegmentIsAnother: while a store runs, the file of a sealed segment comes to be another sound segment, of this store or another one, or something
@@ -252,6 +253,54 @@ func TestToldOnce(t *testing.T) {
 		t.Errorf("%+v", st.Damage)
 	}
 	checkLedger(t, b)
+}
+
+// TestNothingNewIsNoNews: a segment whose damage was told, and that is looked at again without another reading being lost, is not told again.
+func TestNothingNewIsNoNews(t *testing.T) {
+	b := mustOpen(t, t.TempDir()+"/store", testOptions())
+	paths := fourSegments(t, b)
+	if err := zeroFile(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	told, got := toldAndGot(readAll(t, b.Destination("cloud"), false))
+	for range 2 {
+		b.lockCommit()
+		b.salvageNow(b.segs[0], errDamaged)
+		b.unlockCommit()
+	}
+	if st := b.Stats(); st.Damages != 1 || st.Damage[0].Readings != 60 || got != 90 {
+		t.Errorf("%d damages, %+v; %d records, %d readings told as lost", st.Damages, st.Damage, got, told)
+	}
+	checkLedger(t, b)
+}
+
+// TestOldest: the first record that is not acknowledged, and whether a reader has it: with commit_interval 0 it does not before it is on disk, nor while the disk
+// does not give it.
+func TestOldest(t *testing.T) {
+	for _, every := range []time.Duration{0, time.Hour} {
+		o := testOptions()
+		o.CommitInterval = time.Hour
+		b := mustOpen(t, t.TempDir()+"/store", o)
+		d, s := b.Destination("cloud"), mustStream(t, b, "press")
+		want := func(seq uint64, there bool) {
+			t.Helper()
+			if got, is := d.Oldest(); got != seq || is != there {
+				t.Errorf("commit_interval %v: record %d, there %v, want %d, %v", every, got, is, seq, there)
+			}
+		}
+		want(1, false)
+		s.Count(2, 0)
+		appendN(t, b, s, 1)
+		b.o.CommitInterval = every // not before: Append waits for the commit then
+		want(1, every > 0)
+		commitNow(t, b)
+		want(1, true)
+		b.segs[0].unread.since = time.Now()
+		want(1, false)
+		b.segs[0].unread.since = time.Time{}
+		ackSome(t, d, 1)
+		want(2, false)
+	}
 }
 
 // TestDamagedStateIsSaidOnce: a stopped store's damaged state.db is one problem.

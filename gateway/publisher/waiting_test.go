@@ -113,6 +113,13 @@ func TestOverdue(t *testing.T) {
 		if s := r.pub.Stats(); s.State != Connected || s.Overdue != first || s.Unacknowledged != 2 {
 			t.Errorf("overdue is %d, want %d: %+v", s.Overdue, first, s)
 		}
+		r.rec.set(func(r *receiver) { r.refuse = errors.New("no route") })
+		r.rec.cut()
+		time.Sleep(time.Second)
+		if s := r.pub.Stats(); s.State == Connected || s.Overdue != 0 {
+			t.Errorf("without a link: %+v", s)
+		}
+		r.rec.set(func(r *receiver) { r.refuse = nil })
 		r.feed(againAfter+2*lookEvery, 100*time.Millisecond, "a")
 		r.settle(time.Second)
 		if n := uint64(len(r.got())); n != r.buf.NextSeq()-first {
