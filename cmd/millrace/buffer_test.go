@@ -437,7 +437,7 @@ func TestBufferOfRunningGateway(t *testing.T) {
 	if code, _ := millrace("buffer", "forget", "cloud", "--path", dir); code != exitFailed {
 		t.Errorf("forgetting a configured destination: exit %d", code)
 	}
-	mustSay(t, []string{"forgotten"}, with("forget", "old")...)
+	mustSay(t, []string{`destination "old" forgotten; records that were waiting for it and are given up: 1`}, with("forget", "old")...)
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // all that only old held goes
 		if out = mustSay(t, nil, with("ls")...); !strings.Contains(out, "seg-0000000000000001.db") {
 			break
