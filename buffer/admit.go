@@ -20,12 +20,16 @@ func (b *Buffer) spare() int64 {
 // admit says for whom a record that takes so much memory is refused under drop-newest; ErrFull when that is everyone. mu is held.
 func (b *Buffer) admit(cost int64) (refused mask, err error) {
 	bytes := b.dirty() + cost
-	switch {
-	case b.o.WhenFull != DropNewest:
+	if b.o.WhenFull != DropNewest {
 		return 0, nil
-	case b.st.commitErr != nil && bytes > b.o.TailBytes:
-		return 0, ErrFull
-	case b.fits(bytes, b.spare()):
+	}
+	if b.st.commitErr != nil && bytes > b.o.TailBytes {
+		if !b.frontYields() {
+			return 0, ErrFull
+		}
+		bytes = b.o.TailBytes
+	}
+	if b.fits(bytes, b.spare()) {
 		b.beside = false
 		return 0, nil
 	}
@@ -34,6 +38,13 @@ func (b *Buffer) admit(cost int64) (refused mask, err error) {
 		return 0, ErrFull
 	}
 	return refused, nil
+}
+
+// frontYields reports whether the oldest record that is only in memory may give way to what comes while the disk takes nothing, under drop-newest too:
+// a destination in use has taken it, and is not to miss the newer ones because others are away. mu is held.
+func (b *Buffer) frontYields() bool {
+	e := b.tail.at(max(b.tail.first, b.durable+1))
+	return e != nil && b.present()&^(e.to&^e.acked|e.refused|e.passed) != 0
 }
 
 // behind returns the destinations in use that need something of the segments before the last two. mu is held.

@@ -130,7 +130,7 @@ func (b *Buffer) advance() {
 const stallWait = 2 * time.Second
 
 // makeRoom sees to it that cost bytes fit into the tail: it lets go of what is on disk, then has the rest
-// committed, and when that fails drops the oldest, or under drop-newest refuses; refused are those who do not get the record
+// committed, and when that fails drops the oldest, or under drop-newest refuses, unless others have that one; refused are those who do not get the record
 // though there is room. mu is held, and let go of while waiting.
 func (b *Buffer) makeRoom(cost int64) (refused mask, err error) {
 	if refused, err = b.admit(cost); err != nil {
@@ -159,7 +159,7 @@ func (b *Buffer) makeRoom(cost int64) (refused mask, err error) {
 		switch {
 		case b.closed:
 			return 0, ErrClosed
-		case stalled && b.o.WhenFull == DropNewest:
+		case stalled && b.o.WhenFull == DropNewest && !b.frontYields():
 			return 0, ErrFull
 		case stalled:
 			b.dropFront()

@@ -1,0 +1,87 @@
+package buffer
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// TestDropNewestFullDiskForOneAlone: when the disk takes nothing and the memory is full of what one destination does not take, the others get all the
+// same what comes, also under drop-newest; when nobody takes it, it is refused.
+func TestDropNewestFullDiskForOneAlone(t *testing.T) {
+	o := testOptions()
+	o.TailBytes, o.WhenFull, o.Destinations = 64<<10, DropNewest, []string{"good", "dead"}
+	fs, full := osFiles(), false
+	create := fs.bolt
+	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
+		if full {
+			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
+		}
+		return create(path, o)
+	}
+	b, err := open(t.TempDir()+"/store", o, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, taken := mustStream(t, b, "press"), uint64(0)
+	take := func(n int, good bool) (refused int) {
+		for i := range n {
+			switch _, err := b.Append(s, make([]byte, 1000), 1, 1); {
+			case err == nil:
+				taken++
+			case errors.Is(err, ErrFull):
+				refused++
+			default:
+				t.Fatal(err)
+			}
+			if good && i%7 == 6 {
+				readAll(t, b.Destination("good"), true)
+			}
+		}
+		return refused
+	}
+	take(20, false)
+	commitNow(t, b)
+	b.lockCommit()
+	b.seal()
+	full = true
+	take(1, false)
+	if err = b.commit(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the commit says %v", err)
+	}
+	b.unlockCommit()
+	if n := take(300, true); n > 0 {
+		t.Errorf("%d of 300 records were refused for all while one destination takes them", n)
+	}
+	if st := b.Stats(); !st.Refusing.IsZero() || st.TailBytes > o.TailBytes {
+		t.Errorf("refusing since %v, %d bytes in memory", st.Refusing, st.TailBytes)
+	}
+	readAll(t, b.Destination("good"), true)
+	good, dead := accountOf(t, b, "good"), accountOf(t, b, "dead")
+	if good.Delivered != taken || good.Lost() != 0 || dead.Dropped[CauseFull] < 200 || dead.Dropped[CauseFull]+dead.Buffered != taken {
+		t.Errorf("of %d taken: %+v, %+v", taken, good, dead)
+	}
+	refused := uint64(take(300, false))
+	if refused < 200 {
+		t.Errorf("%d of 300 records were refused when nobody takes any", refused)
+	}
+	if a := accountOf(t, b, "good"); a.Lost() != refused {
+		t.Errorf("%d were refused; of the good one's: %+v", refused, a)
+	}
+	full = false
+	commitNow(t, b)
+	turnNow(b)
+	for _, name := range o.Destinations {
+		told, _ := toldAndGot(readAll(t, b.Destination(name), true))
+		if a := accountOf(t, b, name); a.Buffered != 0 || told != a.Lost() {
+			t.Errorf("%s was told of %d lost: %+v", name, told, a)
+		}
+	}
+	checkLedger(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
