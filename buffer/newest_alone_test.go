@@ -9,15 +9,16 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// TestDropNewestFullDiskForOneAlone: when the disk takes nothing and the memory is full of what one destination does not take, the others get all the
-// same what comes, also under drop-newest; when nobody takes it, it is refused.
-func TestDropNewestFullDiskForOneAlone(t *testing.T) {
-	o := testOptions()
-	o.TailBytes, o.WhenFull, o.Destinations = 64<<10, DropNewest, []string{"good", "dead"}
-	fs, full := osFiles(), false
+// disk is one that others may have filled.
+type disk struct{ full bool }
+
+// openOnDisk opens a new store of which no file can be made while the disk is full.
+func openOnDisk(t *testing.T, o Options) (*Buffer, *disk) {
+	t.Helper()
+	fs, d := osFiles(), &disk{}
 	create := fs.bolt
 	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
-		if full {
+		if d.full {
 			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
 		}
 		return create(path, o)
@@ -26,6 +27,15 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return b, d
+}
+
+// TestDropNewestFullDiskForOneAlone: when the disk takes nothing and the memory is full of what one destination does not take, the others get all the
+// same what comes, also under drop-newest; when nobody takes it, it is refused.
+func TestDropNewestFullDiskForOneAlone(t *testing.T) {
+	o := testOptions()
+	o.TailBytes, o.WhenFull, o.Destinations = 64<<10, DropNewest, []string{"good", "dead"}
+	b, disk := openOnDisk(t, o)
 	s, taken := mustStream(t, b, "press"), uint64(0)
 	take := func(n int, good bool) (refused int) {
 		for i := range n {
@@ -47,9 +57,9 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 	commitNow(t, b)
 	b.lockCommit()
 	b.seal()
-	full = true
+	disk.full = true
 	take(1, false)
-	if err = b.commit(); !errors.Is(err, syscall.ENOSPC) {
+	if err := b.commit(); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the commit says %v", err)
 	}
 	b.unlockCommit()
@@ -71,7 +81,7 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 	if a := accountOf(t, b, "good"); a.Lost() != refused {
 		t.Errorf("%d were refused; of the good one's: %+v", refused, a)
 	}
-	full = false
+	disk.full = false
 	commitNow(t, b)
 	turnNow(b)
 	for _, name := range o.Destinations {

@@ -16,18 +16,7 @@ import (
 func TestDropNewestKeepsInMemory(t *testing.T) {
 	o := testOptions()
 	o.TailBytes, o.WhenFull = 64<<10, DropNewest
-	fs, full := osFiles(), false
-	create := fs.bolt
-	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
-		if full {
-			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
-		}
-		return create(path, o)
-	}
-	b, err := open(t.TempDir()+"/store", o, fs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, disk := openOnDisk(t, o)
 	s := mustStream(t, b, "press")
 	taken := 0
 	take := func(n int) (all bool) {
@@ -48,7 +37,7 @@ func TestDropNewestKeepsInMemory(t *testing.T) {
 	}
 	b.lockCommit()
 	b.seal()
-	full = true
+	disk.full = true
 	take(1)
 	if err := b.commit(); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("commit on a full disk: %v", err)
@@ -66,7 +55,7 @@ func TestDropNewestKeepsInMemory(t *testing.T) {
 	if st := b.Stats(); st.Refusing.IsZero() || !st.RefusingDisk {
 		t.Errorf("refusing since %v, for the disk %v", st.Refusing, st.RefusingDisk)
 	}
-	full = false
+	disk.full = false
 	commitNow(t, b)
 	n := 0
 	for _, r := range readAll(t, b.Destination("cloud"), true) {
