@@ -46,6 +46,7 @@ type Loss struct {
 	From        time.Time `json:"from"`    // when the first was noticed
 	To          time.Time `json:"to"`      // and the last
 	Losing      bool      `json:"losing"`  // it goes on
+	LosingSince time.Time `json:"-"`       // with no pause; zero = it does not
 }
 
 // Stall is something that takes longer than it may.
