@@ -22,6 +22,7 @@ type DeviceStats struct {
 	Name   string
 	Reason string    // why its readings are bad; "" when it answers
 	Since  time.Time // when that began
+	Begins time.Time // by when its first poll is to be over; zero when it is, or there is no connection
 	Groups []GroupStats
 }
 
@@ -84,6 +85,9 @@ func (p *Poller) Stats() Stats {
 	s.At, s.Lasts = p.Busy()
 	for i, d := range p.devices {
 		s.Devices[i] = DeviceStats{Name: d.name, Reason: d.reason, Since: d.since}
+		if p.link.up && d.reason == NotYet {
+			s.Devices[i].Begins = p.stats.connected.Add(firstTick + d.patience)
+		}
 	}
 	for _, g := range p.groups {
 		gs := g.stat

@@ -288,7 +288,7 @@ func (d *Device) judge(now time.Time) State {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
 	switch late, do := d.late(now); {
-	case d.Exchanged:
+	case d.Awaited:
 	case d.Beginning:
 		st.State, st.Reason, st.Do = StateLate, "it is connected, and its first poll is not over yet", "see what takes so long"
 		if d.LineAt != "" {
