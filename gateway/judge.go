@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ type judge struct {
 type standing struct {
 	state          web.State // as it was seen last
 	since, until   time.Time // until is the first look without it
-	began          time.Time // since, of when the log said that it stands: what comes and goes meanwhile is one time for it
+	began          time.Time // since, of when the log said that it stands
+	times          int       // that it has come back since, and the log has not said so
 	now            bool      // at the last look
 	said           bool      // the log's last word is that it stands
 	spoken, before time.Time // when the log said last that it does, and the time before
@@ -33,7 +35,7 @@ const (
 	firstLook = 3 * time.Second // after the start: devices and brokers are still being dialled
 	lookEvery = 2 * time.Second
 	quiet     = time.Minute      // the log says at most twice in this time that a state stands
-	settle    = 10 * time.Second // what stood for less may come and go: its end is said when it has stayed away for so long
+	settle    = 10 * time.Second // what stood for less may come and go: its end is said when it has stayed away for so long, and that it has come back when it has stayed
 	maxLines  = 20               // of one look
 )
 
@@ -58,6 +60,9 @@ func (j *judge) stamp(s *web.Snapshot) {
 		} else if known.since.IsZero() || !known.until.IsZero() {
 			known.since = s.Now
 		}
+		if !known.until.IsZero() {
+			known.times++
+		}
 		st.Since = known.since
 		known.now, known.until, known.state = true, time.Time{}, *st
 	}
@@ -81,42 +86,77 @@ func (j *judge) stands(kind, name, state string) bool {
 	return known != nil && known.now
 }
 
-// tell logs what has changed, loudest first. The end of a state that gave way to a worse one is told by the worse one's line.
+// tell logs what has changed: what no longer stands, then what does, loudest first, so that the last line of each thing is how it is now.
 func (j *judge) tell(s *web.Snapshot) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	lines := 0
-	say := func(level slog.Level, text string, more ...any) {
-		if lines++; lines <= maxLines {
-			j.log.Log(context.Background(), level, text, more...)
+	begun := j.begun(s)
+	over := j.over(s)
+	left := len(begun) + len(over) - maxLines
+	begun = begun[:min(len(begun), maxLines)]
+	for _, st := range over[:min(len(over), maxLines-len(begun))] {
+		more := []any{"lasted", st.until.Sub(st.since).Round(time.Second)}
+		if st.times > 0 {
+			more = append(more, "times", st.times+1, "within", st.until.Sub(st.began).Round(time.Second))
 		}
+		j.log.Info(ended(&st.state, s), more...)
 	}
-	for i := range s.States {
-		st := j.states[stateKey(&s.States[i])]
-		if st == nil || st.said || s.Now.Sub(st.before) < quiet {
-			continue
-		}
-		st.said, st.before, st.spoken, st.began = true, st.spoken, s.Now, st.since
+	for _, st := range begun {
 		level := slog.LevelWarn
 		if st.state.Level() == web.LevelBad {
 			level = slog.LevelError
 		}
-		say(level, st.state.String())
+		j.log.Log(context.Background(), level, st.state.String())
 	}
-	for _, st := range j.states {
-		worse := func(now web.State) bool { return now.Outdoes(&st.state) }
-		switch lasted := st.until.Sub(st.since); {
-		case st.now || !st.said:
-		case slices.ContainsFunc(s.States, worse):
-			st.said = false
-		case lasted >= settle || s.Now.Sub(st.until) >= settle:
-			st.said = false
-			say(slog.LevelInfo, ended(&st.state, s), "lasted", st.until.Sub(st.began).Round(time.Second))
-		}
-	}
-	if left := lines - maxLines; left > 0 {
+	if left > 0 {
 		j.log.Warn("more states have changed; the page and /readyz show all", "left_out", left)
 	}
+}
+
+// begun returns which states are to be said to stand, and takes them as said: those that are not, and those that have come back meanwhile and
+// hold, of which the log has another since.
+func (j *judge) begun(s *web.Snapshot) (list []*standing) {
+	for i := range s.States {
+		st := j.states[stateKey(&s.States[i])]
+		switch {
+		case st == nil || s.Now.Sub(st.before) < quiet:
+		case !st.said, st.times > 0 && !st.since.Equal(st.began) && s.Now.Sub(st.since) >= settle:
+			st.said, st.before, st.spoken, st.began, st.times = true, st.spoken, s.Now, st.since, 0
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// over returns which states are to be said to have ended, and takes them as said. The end of one that gave way to a worse one is told by the
+// worse one's line; that of one which gave way to a milder one is told with that one's, however late that may be said.
+func (j *judge) over(s *web.Snapshot) (list []*standing) {
+	for _, st := range j.states {
+		if st.now || !st.said {
+			continue
+		}
+		worse, told, waits := false, false, false
+		for i := range s.States {
+			switch now := &s.States[i]; {
+			case now.Outdoes(&st.state):
+				worse = true
+			case st.state.Outdoes(now):
+				milder := j.states[stateKey(now)]
+				said := milder != nil && milder.said
+				told = told || said && milder.spoken.Equal(s.Now)
+				waits = waits || !said
+			}
+		}
+		switch {
+		case worse:
+			st.said = false
+		case told, !waits && max(st.until.Sub(st.since), s.Now.Sub(st.until)) >= settle:
+			st.said = false
+			list = append(list, st)
+		}
+	}
+	slices.SortFunc(list, func(a, b *standing) int { return strings.Compare(stateKey(&a.state), stateKey(&b.state)) })
+	return list
 }
 
 // note logs each note of a device when it is new.

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"millrace/gateway/link"
 	"millrace/gateway/web"
 )
 
@@ -50,4 +52,40 @@ func TestNotLateWhileStopping(t *testing.T) {
 	if s.Judge(); s.Devices[0].State != web.StateLate {
 		t.Errorf("and if it did not: %+v", s.States)
 	}
+}
+
+// TestFirstPollHasItsTime: a device whose first poll is under way is late when that has had its timeout and no sooner, at a start and when a
+// reload makes it new.
+func TestFirstPollHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t)
+		b.broker.take = func(string, link.Message) {}
+		defer func() { b.end() }()
+		config := func(name string) {
+			b.write("gateway: shop\nweb: {enabled: false}\nbuffer: {path: " + b.store + ", max_size: 16MiB}\ndestinations:\n  - {name: cloud, url: \"mqtt://cloud\"}\n" +
+				"devices:\n" + device(name, "timeout: 4s") + "\n")
+		}
+		b.plant.slow = 10 * time.Second
+		watch := func(name string) {
+			t.Helper()
+			for began := time.Now(); time.Since(began) < 9*time.Second; {
+				time.Sleep(100 * time.Millisecond)
+				d := b.g.Snapshot().Devices[0]
+				late, took := d.State == web.StateLate, time.Since(began)
+				if d.Name != name || late != (took >= 5500*time.Millisecond) && (took < 5*time.Second || took > 6*time.Second) {
+					t.Fatalf("after %v: %q is %q, connected %t: %q", took, d.Name, d.State, d.Connected, d.Reason)
+				}
+			}
+		}
+		config("a")
+		b.begin()
+		watch("a")
+		config("b")
+		b.reload()
+		watch("b")
+		time.Sleep(5 * time.Second)
+		if d := b.g.Snapshot().Devices[0]; d.State == web.StateDown {
+			t.Errorf("%+v", d)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/buffer"
+	"millrace/gateway/poller"
 	"millrace/gateway/web"
 )
 
@@ -22,6 +23,7 @@ type losses struct {
 	now  func() time.Time
 
 	unknown func() uint64 // losses that nobody could count
+	found   func() bool   // the store has found damage since it was opened
 
 	saving sync.Mutex // one save at a time; taken before mu
 	mu     sync.Mutex
@@ -29,7 +31,8 @@ type losses struct {
 	dirty  bool             // the note is not what is known
 	urgent bool             // and is more than times
 	saved  time.Time
-	looked bool // not only at what the process before has left
+	looked bool      // not only at what the process before has left
+	left   time.Time // until when that is known to have kept the store; zero = not known
 }
 
 // loss is what was lost for one destination, in readings.
@@ -41,15 +44,17 @@ type loss struct {
 	Left     time.Time  `json:",omitzero"`  // since when the destination is not in the config; zero when it is
 	LeftOver []leftOver `json:",omitempty"` // of uncounted alone: what processes before have left, not acknowledged, by kind
 	grown    time.Time  // when this process saw it grow
+	losing   time.Time  // since when it does so with no pause; zero = it does not
 }
 
 const (
 	losingFor = 10 * time.Second // after the last reading lost it is said that readings are being lost
-	saveEvery = time.Minute      // how often the note is written when only a loss goes on
+	saveEvery = time.Minute      // how often the note is written when only a loss goes on; it is, too, when that has ended
 )
 
 func newLosses(buf *buffer.Buffer, dir string, log *slog.Logger) *losses {
-	l := &losses{buf: buf, file: keptLosses(dir), log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
+	l := &losses{buf: buf, file: keptLosses(dir), log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown },
+		found: func() bool { return buf.Stats().Damages > 0 }, by: map[string]*loss{}}
 	l.remember(buf.Note())
 	return l
 }
@@ -97,6 +102,15 @@ func (l *loss) unseen() (n uint64, causes string) {
 	return n, causes
 }
 
+// begin takes in the ledger that the process before has left, so that what it had noticed is not taken for news: left is until when that is known to have
+// kept the store, zero = not known. Damage that was found meanwhile is news.
+func (l *losses) begin(accounts []buffer.Account, left time.Time) {
+	if l.left = left; !left.After(poller.NotKnown()) {
+		l.left = time.Time{}
+	}
+	l.look(accounts, false)
+}
+
 // look takes in the ledger and returns what is to be said. While the store refuses readings a loss that was seen to grow
 // goes on, however seldom the next one is due.
 func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss) {
@@ -106,8 +120,14 @@ func (l *losses) look(accounts []buffer.Account, refusing bool) (said []web.Loss
 	for _, name := range l.take(accounts, now) {
 		e := l.by[name]
 		n, causes := e.unseen()
+		switch losing := !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor); {
+		case !losing:
+			e.losing = time.Time{}
+		case e.losing.IsZero():
+			e.losing = e.grown
+		}
 		loss := web.Loss{Destination: name, Readings: n, Causes: causes, Damaged: e.Total[buffer.CauseDamaged] - min(e.Seen[buffer.CauseDamaged], e.Total[buffer.CauseDamaged]), From: e.From, To: e.To,
-			Losing: !e.grown.IsZero() && (refusing || now.Sub(e.grown) < losingFor)}
+			Losing: !e.losing.IsZero(), LosingSince: e.losing}
 		if name == uncounted {
 			e.uncountedIn(&loss)
 		}
@@ -160,6 +180,7 @@ func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	if e.Total == *total {
 		return
 	}
+	damaged := total[buffer.CauseDamaged] > e.Total[buffer.CauseDamaged]
 	e.Total, l.dirty = *total, true
 	for c := range total {
 		e.Seen[c] = min(e.Seen[c], total[c]) // a record was taken out of quarantine: the next one is another
@@ -167,10 +188,16 @@ func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	if n, _ := e.unseen(); n <= before {
 		return
 	}
+	if !l.looked && !l.left.IsZero() && !(damaged && l.found()) { // the process before has noticed it, and not kept when
+		now = l.left
+	}
 	if before == 0 {
 		e.From, l.urgent = now, true
 	}
-	if e.To = now; l.looked { // else it was lost before this process, which the note does not have to know
+	if l.looked || e.To.Before(now) {
+		e.To = now
+	}
+	if l.looked { // else it was lost before this process, which the note does not have to know
 		e.grown = now
 	}
 }
@@ -183,7 +210,7 @@ func (l *losses) write(atOnce bool) error {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	l.mu.Lock()
-	if !l.dirty || !atOnce && !l.urgent && l.now().Sub(l.saved) < saveEvery {
+	if now := l.now(); !l.dirty || !atOnce && !l.urgent && l.goesOn(now) && now.Sub(l.saved) < saveEvery {
 		l.mu.Unlock()
 		return nil
 	}
@@ -206,6 +233,16 @@ func (l *losses) write(atOnce bool) error {
 		return fmt.Errorf("keep what is known of losses: %w", err)
 	}
 	return nil
+}
+
+// goesOn reports whether anything was lost a moment ago. mu is held.
+func (l *losses) goesOn(now time.Time) bool {
+	for _, e := range l.by {
+		if now.Sub(e.grown) < losingFor {
+			return true
+		}
+	}
+	return false
 }
 
 // absent returns since when each destination that is not in the config is so, of those for which something waits.
@@ -237,7 +274,7 @@ func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss,
 	seen := l.look(accounts, false)
 	l.mu.Lock()
 	for _, e := range l.by {
-		e.Seen, e.From, e.To, e.grown, e.LeftOver = e.Total, time.Time{}, time.Time{}, time.Time{}, nil
+		e.Seen, e.From, e.To, e.grown, e.losing, e.LeftOver = e.Total, time.Time{}, time.Time{}, time.Time{}, time.Time{}, nil
 	}
 	l.dirty, l.urgent = true, true
 	l.mu.Unlock()

@@ -84,6 +84,89 @@ func TestLossesStay(t *testing.T) {
 	said("acknowledged", 0, time.Time{}, false)
 }
 
+// lostFull is a ledger with so many readings lost for want of room.
+func lostFull(n uint64) []buffer.Account {
+	d := buffer.DestinationAccount{Name: "cloud"}
+	d.Dropped[buffer.CauseFull] = n
+	return []buffer.Account{{Name: "press-1", Destinations: []buffer.DestinationAccount{d}}}
+}
+
+// TestLossesAfterAKill: what the process before had noticed is not noticed anew at a start, with or without the note of it; what comes then is.
+func TestLossesAfterAKill(t *testing.T) {
+	dir, now := t.TempDir(), judged
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	open := func() *losses {
+		l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+		l.now = func() time.Time { return now }
+		return l
+	}
+	is := func(when string, l *losses, n uint64, to time.Duration, losing bool) {
+		t.Helper()
+		got := l.look(lostFull(n), false)
+		if len(got) != 1 || got[0].Readings != n || !got[0].To.Equal(judged.Add(to)) || got[0].Losing != losing {
+			t.Errorf("%s: %+v; want %d readings, the last %v after the first, losing %v", when, got, n, to, losing)
+		}
+	}
+	at := func(after time.Duration, l *losses, n uint64) {
+		t.Helper()
+		now = judged.Add(after)
+		l.look(lostFull(n), false)
+		if err := l.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := open()
+	at(0, l, 70)
+	at(5*time.Second, l, 75)
+	at(6*time.Second, l, 75)
+
+	now = judged.Add(time.Hour)
+	killed := open()
+	killed.begin(lostFull(75), judged.Add(8*time.Second))
+	is("not in the note", killed, 75, 8*time.Second, false)
+	unknown := open()
+	unknown.begin(lostFull(75), time.Time{})
+	is("not in the note, and nobody knows when", unknown, 75, time.Hour, false)
+
+	at(16*time.Second, l, 75)
+	now = judged.Add(time.Hour)
+	killed = open()
+	killed.begin(lostFull(75), judged.Add(20*time.Second))
+	is("in the note once it has ended", killed, 75, 5*time.Second, false)
+	now = now.Add(time.Minute)
+	is("after the start", killed, 75, 5*time.Second, false)
+	is("the next loss", killed, 76, time.Hour+time.Minute, true)
+}
+
+// TestLosingSince: readings are being lost since the present stretch began, and what is lost since the first of it.
+func TestLosingSince(t *testing.T) {
+	dir, now := t.TempDir(), judged
+	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+	l.now = func() time.Time { return now }
+	l.look(lostFull(0), false)
+	for _, c := range []struct {
+		at, n int
+		want  string
+		since int
+	}{{0, 1, web.StateLosing, 0}, {8, 2, web.StateLosing, 0}, {16, 3, web.StateLosing, 0}, {26, 3, web.StateLost, 0}, {40, 4, web.StateLosing, 40}, {48, 5, web.StateLosing, 40}, {58, 5, web.StateLost, 0}} {
+		now = judged.Add(time.Duration(c.at) * time.Second)
+		s := wellSnapshot()
+		s.Losses = l.look(lostFull(uint64(c.n)), false)
+		if s.Judge(); len(s.States) != 1 || s.States[0].State != c.want || !s.States[0].Since.Equal(judged.Add(time.Duration(c.since)*time.Second)) {
+			t.Errorf("after %d s: %+v; want %q since %d s", c.at, s.States, c.want, c.since)
+		}
+	}
+}
+
 // TestLossIsSaid: a running gateway says a loss first, in /readyz, on the page and in the log, within five seconds, and stops
 // when a person has acknowledged it.
 func TestLossIsSaid(t *testing.T) {

@@ -51,7 +51,7 @@ func (g *Gateway) state() *web.Snapshot {
 				}
 			}
 			c.ask(&v, i, &stats)
-			v.Exchanged, v.Ended = c.exchanged(&stats, i, now), g.polling == nil
+			v.Awaited, v.Ended = c.exchanged(&stats, i, now) || now.Before(stats.Devices[i].Begins), g.polling == nil
 			for class := range v.BadBy {
 				v.BadBy[class] = c.bad[i][class].Load()
 			}

@@ -80,6 +80,12 @@ func (p *Poller) since(due time.Time) hold {
 	return hold{}
 }
 
+// unanswered reports whether a tick waited for a poll of its own device that got no answer: the device is down then, and none of its groups late.
+func (p *Poller) unanswered(g *group, due time.Time) bool {
+	h := p.since(due)
+	return h.failed && h.of != nil && h.of.device == g.device
+}
+
 // waited returns what came between a tick and its poll. A tick that did not wait for the line ends what it is blamed for.
 func (p *Poller) waited(due, now time.Time) took {
 	line := min(max(p.free.Sub(due), 0), now.Sub(due))

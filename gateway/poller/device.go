@@ -18,6 +18,8 @@ type device struct {
 	heard  bool   // it has answered, maybe before Run
 	tries  int    // made in vain since then
 
+	patience time.Duration // see Begins
+
 	unfilled time.Time // see Unfilled; guarded by the poller's mu
 }
 

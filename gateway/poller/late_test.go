@@ -1,12 +1,17 @@
 package poller
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/telemetry"
 )
 
 // TestBehind: one slow poll of many makes no group late, some do, and it is over when eight in a row were in time.
@@ -122,6 +127,57 @@ func TestBehindNoConnect(t *testing.T) {
 				t.Errorf("%d closes, %+v: this tests nothing", closes, s)
 			}
 		})
+	})
+}
+
+// mute is a device that at times gives no answer, whatever comes while it is asked.
+type mute struct {
+	fake
+	silent atomic.Bool
+}
+
+func (m *mute) Read(ctx context.Context, r drivers.Ref, dst []telemetry.Reading) ([]telemetry.Reading, error) {
+	if m.silent.Load() {
+		time.Sleep(2 * time.Second)
+		return nil, fmt.Errorf("%w: no answer within 2s", drivers.ErrDevice)
+	}
+	time.Sleep(20 * time.Millisecond)
+	return m.fake.Read(ctx, r, dst)
+}
+
+// TestBehindSilence: how long polls take that get no answer makes no group of their device late when it answers again, though they are counted as missed.
+func TestBehindSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(mute)
+		f.conn = &drivers.Connection{Devices: []drivers.Device{{Name: "d"}}}
+		o := Options{RetryMin: usualRetryMin, RetryMax: usualRetryMax, Sinks: make([][]Sink, 1), Log: slog.New(slog.DiscardHandler)}
+		for _, name := range []string{"a", "b", "c"} {
+			f.conn.Devices[0].Groups = append(f.conn.Devices[0].Groups, drivers.Group{Name: name, Interval: 500 * time.Millisecond, Tags: make([]telemetry.Tag, 1)})
+			o.Sinks[0] = append(o.Sinks[0], func(time.Time, []telemetry.Reading) error { return nil })
+		}
+		p := New(f.conn, f, o)
+		done := make(chan error)
+		go func() { done <- p.Run(t.Context()) }()
+		defer func() {
+			if p.Stop(); <-done != nil {
+				t.Error("it did not end well")
+			}
+		}()
+		for range 30 {
+			time.Sleep(1700 * time.Millisecond)
+			f.silent.Store(!f.silent.Load())
+			for range 100 {
+				time.Sleep(10 * time.Millisecond)
+				for _, g := range p.Stats().Devices[0].Groups {
+					if g.Behind.Cause != OnTime {
+						t.Fatalf("group %q behind by %+v", g.Name, g.Behind)
+					}
+				}
+			}
+		}
+		if got := p.Stats().Devices[0].Groups[0]; got.Overruns == 0 || got.Failed == 0 || got.Failed == got.Polls {
+			t.Errorf("%+v: this tests nothing", got)
+		}
 	})
 }
 

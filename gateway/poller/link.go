@@ -110,6 +110,7 @@ func (p *Poller) connected(r dialled) {
 		}
 	}
 	p.link.up, p.link.reason = true, ""
+	p.stats.connected = now
 	p.mu.Unlock()
 	p.resumed(now)
 	p.welcome()

@@ -30,7 +30,7 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	}
 	t.poll = end.Sub(now)
 	var late Delay
-	if missed > 0 {
+	if missed > 0 && err == nil && !p.unanswered(g, due) {
 		late = p.delay(due, t)
 	}
 	p.mu.Lock()

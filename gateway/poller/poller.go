@@ -81,7 +81,10 @@ type Poller struct {
 	reading, dialling busy
 
 	mu    sync.Mutex // guards what Stats, Do and Unfilled read: devices' and groups' stat fields, link.up and link.reason
-	stats struct{ connects, connectErrors, idleCloses uint64 }
+	stats struct {
+		connects, connectErrors, idleCloses uint64
+		connected                           time.Time // last
+	}
 }
 
 // New returns a poller for the connection. It starts nothing.
@@ -101,6 +104,7 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 	for i := range c.Devices {
 		dev := &device{name: c.Devices[i].Name, reason: NotYet}
 		dev.heard = o.Answered != nil && o.Answered[i]
+		dev.patience = patience(&c.Devices[i])
 		p.devices = append(p.devices, dev)
 		for j := range c.Devices[i].Groups {
 			g := &c.Devices[i].Groups[j]
@@ -125,6 +129,21 @@ func New(c *drivers.Connection, d drivers.Driver, o Options) *Poller {
 
 // NotYet is the reason of a device that was not tried yet.
 const NotYet = "not connected yet"
+
+// firstTick is when the first poll of a group comes after the connection stands, at most: see start.
+const firstTick = 1250 * time.Millisecond
+
+// maxPatience bounds patience: beyond it what a poll takes is seen elsewhere.
+const maxPatience = time.Minute
+
+// patience is what the first poll of a device may take: one request that gets no answer in time, or the shortest of its intervals.
+func patience(d *drivers.Device) time.Duration {
+	shortest := maxPatience
+	for i := range d.Groups {
+		shortest = min(shortest, d.Groups[i].Interval)
+	}
+	return min(max(d.Timeout, shortest), maxPatience)
+}
 
 // firstConnect is how long the first tick waits for the first connection, so that a start does not
 // begin with bad readings of devices that are well.

@@ -22,6 +22,7 @@ type DeviceStats struct {
 	Name   string
 	Reason string    // why its readings are bad; "" when it answers
 	Since  time.Time // when that began
+	Begins time.Time // by when its first poll is to be over; zero when it is, or there is no connection
 	Groups []GroupStats
 }
 
@@ -36,7 +37,7 @@ type GroupStats struct {
 	Failed   uint64        // ticks for which no tag could be read
 	Overruns uint64        // ticks missed because the one before took too long
 	Last     time.Duration // how long the last poll took
-	MissedAt time.Time     // when a tick was last missed; zero when never
+	MissedAt time.Time     // when a tick was last missed, not for want of an answer; zero when never
 	Behind   Delay         // ticks are missed again and again, and what takes the time
 	MaxLate  time.Duration // the latest start of a poll after its tick
 	LastAt   time.Time     // when the last poll ended or the last push was taken; zero before the first
@@ -44,19 +45,22 @@ type GroupStats struct {
 	misses   uint8 // of the last eight polls, the newest lowest: ticks were missed
 }
 
+// count takes in a poll; d is why it came too late, nothing where that is no fault of anything but a device that gives no answer.
 func (s *GroupStats) count(at time.Time, t took, d Delay, missed uint64, err error) {
 	s.Polls++
 	if err != nil {
 		s.Failed++
 	}
 	s.misses <<= 1
-	if s.Overruns += missed; missed > 0 {
+	s.Overruns += missed
+	late := d.Cause != OnTime
+	if late {
 		s.MissedAt, s.misses = at, s.misses|1
 	}
 	switch {
 	case s.misses == 0:
 		s.Behind = Delay{}
-	case missed > 0 && bits.OnesCount8(s.misses) > 1: // once is chance
+	case late && bits.OnesCount8(s.misses) > 1: // once is chance
 		s.Behind = d
 	}
 	s.Last, s.LastAt = t.poll, at
@@ -81,6 +85,9 @@ func (p *Poller) Stats() Stats {
 	s.At, s.Lasts = p.Busy()
 	for i, d := range p.devices {
 		s.Devices[i] = DeviceStats{Name: d.name, Reason: d.reason, Since: d.since}
+		if p.link.up && d.reason == NotYet {
+			s.Devices[i].Begins = p.stats.connected.Add(firstTick + d.patience)
+		}
 	}
 	for _, g := range p.groups {
 		gs := g.stat

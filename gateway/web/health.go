@@ -34,7 +34,7 @@ func (s *Snapshot) Ready() Health {
 		}
 	}
 	h := s.health(func(st *State) bool {
-		return st.Level() == LevelBad && st.State != StateEnding || st.State == StateDown && (st.Kind != "device" || down == len(s.Devices))
+		return st.Level() == LevelBad || st.State == StateDown && (st.Kind != "device" || down == len(s.Devices))
 	})
 	if h.Status == "ok" && len(s.States) > 0 {
 		h.Status = "attention"

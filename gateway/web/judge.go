@@ -77,7 +77,7 @@ func (s State) MarshalJSON() ([]byte, error) {
 // Level returns how urgent the state is: LevelOK, LevelWarn or LevelBad.
 func (s *State) Level() string {
 	switch s.State {
-	case StateLosing, StateHung, StateFailing, StateLost, StateStuck, StateExpired, StateEnding:
+	case StateLosing, StateHung, StateFailing, StateLost, StateStuck, StateExpired:
 		return LevelBad
 	case StateOK:
 		return LevelOK
@@ -208,7 +208,7 @@ func (l *Loss) judge(b *Buffer) State {
 	st := State{"destination", l.Destination, StateLost, l.From, fmt.Sprintf("%s (%s), the last noticed at %s; their gap messages say of when", Count(l.Readings, "reading"), l.Causes, l.To.UTC().Format(time.RFC3339)),
 		"`millrace ack` ends this notice"}
 	if l.Losing {
-		st.State, st.Do = StateLosing, "the ledger has the causes by device; `millrace ack` once it has ended"
+		st.State, st.Since, st.Do = StateLosing, l.LosingSince, "the ledger has the causes by device; `millrace ack` once it has ended"
 		if b.DiskFull {
 			st.Do = "the store's disk has no space left: " + b.makeRoom() + "; `millrace ack` once it has ended"
 		}
@@ -288,7 +288,7 @@ func (d *Device) judge(now time.Time) State {
 		example = fmt.Sprintf(", first %q: %s", d.BadTag, d.BadReason)
 	}
 	switch late, do := d.late(now); {
-	case d.Exchanged:
+	case d.Awaited:
 	case d.Beginning:
 		st.State, st.Reason, st.Do = StateLate, "it is connected, and its first poll is not over yet", "see what takes so long"
 		if d.LineAt != "" {

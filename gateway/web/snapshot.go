@@ -46,6 +46,7 @@ type Loss struct {
 	From        time.Time `json:"from"`    // when the first was noticed
 	To          time.Time `json:"to"`      // and the last
 	Losing      bool      `json:"losing"`  // it goes on
+	LosingSince time.Time `json:"-"`       // with no pause; zero = it does not
 }
 
 // Stall is something that takes longer than it may.
@@ -113,7 +114,7 @@ type Device struct {
 	State      string    `json:"state"`                 // by Judge: ok, late, on spare path, contested, partly bad, changed or down
 	Up         bool      `json:"up"`                    // by Judge: it is not down
 	Connected  bool      `json:"connected"`             // its connection stands
-	Exchanged  bool      `json:"-"`                     // it was up until a moment ago, when a reload exchanged its connection, and was not tried since
+	Awaited    bool      `json:"-"`                     // its first poll is not over and has its time, or it was up until a moment ago, when a reload exchanged its connection, and was not tried since
 	Beginning  bool      `json:"-"`                     // it is connected, and its first poll is not over
 	Ended      bool      `json:"-"`                     // it is not polled any more, because the gateway stops
 	Reason     string    `json:"reason"`                // why none of its readings can be read; "" when it answers
