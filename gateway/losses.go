@@ -194,7 +194,7 @@ func (l *losses) write(atOnce bool) error {
 		err = l.buf.SetNote(note)
 	}
 	var second error
-	if err == nil {
+	if err == nil && l.buf.Holds() { // else it is another gateway's file
 		second = l.file.write(note)
 	}
 	if err != nil || second != nil {
