@@ -163,6 +163,31 @@ func TestWentOnElsewhere(t *testing.T) {
 	}
 }
 
+// TestMovedBackWithNothingToWrite: nothing waits when the directory is put back, so no commit comes; the next start finds all the same what was counted.
+func TestMovedBackWithNothingToWrite(t *testing.T) {
+	a := moveAway(t)
+	a.b.awayPatience = 0
+	a.more(t)
+	readAll(t, a.b.Destination("cloud"), true)
+	a.turn()
+	if s := seenIn(a.dir); s.store != a.b.store || s.gen == 0 {
+		t.Errorf("the lock of the newer directory says %+v", s)
+	}
+	a.move(t, a.dir, a.dir+"-y")
+	a.move(t, a.x, a.dir)
+	a.b.lockCommit()
+	a.b.looked = time.Time{}
+	if err := a.b.stillOurs(); err != nil {
+		t.Error(err)
+	}
+	a.b.unlockCommit()
+	crash(a.b)
+	a.b = mustOpen(t, a.dir, testOptions())
+	if st := a.b.Stats(); st.Before != BeforeUnclean || a.dropped() != 240 {
+		t.Errorf("before %q, %d readings lost", st.Before, a.dropped())
+	}
+}
+
 // TestOtherInItsPlace: another store in the directory's place is not touched; nor is this one as another process had it open, which a start goes on in, and which then
 // says that something may be missing. The own one is taken again in the end.
 func TestOtherInItsPlace(t *testing.T) {

@@ -78,7 +78,7 @@ func UnseenDamage(dir string, note []byte, accounts []buffer.Account, unknown ui
 }
 
 func keptLosses(dir string) kept {
-	return kept{filepath.Join(dir, lossesFile), "losses 1", 16 << 10}
+	return kept{path: filepath.Join(dir, lossesFile), kind: "losses 1", most: 16 << 10}
 }
 
 // unseen returns how many readings nobody has acknowledged, and their causes in words.
@@ -194,7 +194,7 @@ func (l *losses) write(atOnce bool) error {
 		err = l.buf.SetNote(note)
 	}
 	var second error
-	if err == nil && l.buf.Holds() { // else it is another gateway's file
+	if err == nil {
 		second = l.file.write(note)
 	}
 	if err != nil || second != nil {
