@@ -114,12 +114,16 @@ type Buffer struct {
 	log          *slog.Logger
 	fs           files
 	lock         *os.File
-	lockInfo     os.FileInfo
+	lockInfo     os.FileInfo   // of lock; both are changed with commitMu and mu held
+	dirInfo      os.FileInfo   // of the directory that lock is in; guarded by commitMu
 	looked       time.Time     // whether the files are still under their names; guarded by commitMu
 	stateLooked  time.Time     // at state.db; likewise
 	lookedSegs   time.Time     // whether the segments are there; likewise
+	awaySince    time.Time     // the directory was found moved away; zero = it is not; likewise
+	movedIn      bool          // the directory was made or taken again, and has no checkpoint yet; likewise
 	asked        time.Time     // for pages that the disk fails to give; likewise
 	readPatience time.Duration // a constant but for tests
+	awayPatience time.Duration // likewise
 	store        uint64        // the store's own number, made when it was created; ties the files of it together
 	epoch        epoch         // of the records that this process takes
 	readOnly     bool          // it is only looked at

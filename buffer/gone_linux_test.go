@@ -24,6 +24,7 @@ func TestSegmentsTakenAway(t *testing.T) {
 			first := b.segs[0].path
 			o.Destinations = []string{"cloud"}
 			b = mustOpen(t, dir, o)
+			b.awayPatience = 0
 			s = mustStream(t, b, "press")
 			s.Count(60, 0)
 			appendN(t, b, s, 30)

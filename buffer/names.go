@@ -32,6 +32,7 @@ func (b *Buffer) checkNames() error {
 		b.abandon(fmt.Errorf("removed or replaced while in use: %w", errDamaged))
 	}
 	b.checkSegments()
+	b.settleIn()
 	return nil
 }
 
@@ -54,7 +55,9 @@ func (b *Buffer) stillOurs() error {
 // checkLock makes sure that the directory is ours, and notes when it is not.
 func (b *Buffer) checkLock() error {
 	var err error
-	if !named(b.lockInfo, filepath.Join(b.dir, lockName)) {
+	if named(b.lockInfo, filepath.Join(b.dir, lockName)) {
+		b.isBack()
+	} else {
 		err = b.takeAgain()
 	}
 	b.mu.Lock()
@@ -63,8 +66,15 @@ func (b *Buffer) checkLock() error {
 	return err
 }
 
-// takeAgain takes the lock again when its file is gone, unless the directory holds a store that is not this one.
+// takeAgain takes the lock again when its file is gone, unless the directory was only moved away a moment ago, or holds a store that is not this one.
 func (b *Buffer) takeAgain() error {
+	path := filepath.Join(b.dir, stateName)
+	there := !b.state.failed && named(b.state.db.info, path)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if err := b.awaited(); err != nil {
+			return err
+		}
+	}
 	if err := os.Mkdir(b.dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("directory %q was taken away: %w; records stay in memory until it is back", b.dir, err)
 	}
@@ -72,21 +82,31 @@ func (b *Buffer) takeAgain() error {
 	if err != nil {
 		return fmt.Errorf("directory %q was taken over: %w; records stay in memory: stop one of the two", b.dir, err)
 	}
-	path := filepath.Join(b.dir, stateName)
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) && (b.state.failed || !named(b.state.db.info, path)) {
-		_ = lock.Close()
-		return fmt.Errorf("directory %q holds another store now; records stay in memory: give this gateway its own directory back, or stop it", b.dir)
+	back := false
+	if !there {
+		back, err = b.whoseIsIt(lock)
 	}
-	info, err := lock.Stat()
+	var info, dir os.FileInfo
+	if err == nil {
+		info, err = lock.Stat()
+	}
+	if err == nil {
+		dir, err = os.Stat(b.dir)
+	}
 	if err != nil {
 		_ = lock.Close()
-		return fmt.Errorf("look at the lock of %q: %w", b.dir, err)
+		return err
 	}
-	b.log.Error("lock file was removed while in use; taken again", "dir", b.dir)
+	if back {
+		b.moveBackIn()
+	} else {
+		b.log.Error("lock file was removed while in use; taken again", "dir", b.dir)
+	}
+	b.wentOn(b.lock, 0)
 	_ = b.lock.Close()
-	b.lock, b.lockInfo, b.lookedSegs = lock, info, time.Time{}
+	b.dirInfo, b.movedIn, b.awaySince, b.lookedSegs = dir, true, time.Time{}, time.Time{}
 	b.mu.Lock()
-	b.st.remade = time.Now()
+	b.lock, b.lockInfo, b.st.remade = lock, info, time.Now()
 	b.mu.Unlock()
 	return nil
 }

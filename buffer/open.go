@@ -30,7 +30,10 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	}
 	b := newBuffer(dir, o, fs)
 	b.lock, b.seen = lock, readSeen(lock)
-	if b.lockInfo, err = lock.Stat(); err != nil {
+	if b.lockInfo, err = lock.Stat(); err == nil {
+		b.dirInfo, err = os.Stat(dir)
+	}
+	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
@@ -51,7 +54,7 @@ func mendMkdir(err error) string {
 }
 
 func newBuffer(dir string, o Options, fs files) *Buffer {
-	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1, readPatience: readPatience,
+	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1, readPatience: readPatience, awayPatience: awayPatience,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, warnedOf: map[string]string{}, boot: bootID()}
 }

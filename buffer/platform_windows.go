@@ -20,3 +20,6 @@ func lockRange(f *os.File, flags uint32) error {
 
 // syncDir has nothing to do: NTFS logs the names in a directory itself, and offers no call for it.
 func syncDir(string) error { return nil }
+
+// linked has nothing to tell: a directory of which a file is open cannot be moved.
+func linked(*os.File) bool { return false }

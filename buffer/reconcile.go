@@ -420,6 +420,9 @@ func (b *Buffer) mend(s *segment, of *salvage, cause error) bool {
 	}
 	b.lockCommit()
 	defer b.unlockCommit()
+	if errors.Is(cause, os.ErrNotExist) { // the whole directory may be gone, for a while
+		_ = b.checkNames() // Stats has the error
+	}
 	if b.taken() != nil {
 		return false // the file of that name may be another store's
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -162,11 +163,14 @@ func (b *Buffer) Close() error {
 	}
 }
 
-// lostAtClose says what became of so many records that the last commit could not write; told reports whether their loss is on disk.
-func lostAtClose(lost int, told bool) error {
+// lostAtClose says what became of so many records that the last commit could not write; told reports whether their loss is on disk, and here whether that is in
+// the directory under the store's name.
+func lostAtClose(lost int, told, here bool) error {
 	switch {
 	case lost == 0:
 		return nil
+	case told && !here:
+		return fmt.Errorf("%d records that were in memory only are lost; that was noted in the directory that was moved away: the next start on that one tells of them in gap records", lost)
 	case told:
 		return fmt.Errorf("%d records that were in memory only are lost; the next start tells of them in gap records", lost)
 	}
@@ -216,7 +220,7 @@ func (b *Buffer) close() error {
 	if stateErr == nil {
 		writeLock(b.lock, seen{b.store, d.gen})
 	}
-	err = errors.Join(err, lostAtClose(lost, stateErr == nil), stateErr)
+	err = errors.Join(err, lostAtClose(lost, stateErr == nil, b.state.db != nil && named(b.state.db.info, filepath.Join(b.dir, stateName))), stateErr)
 	if b.active != nil && b.taken() == nil {
 		b.seal()
 	} else if b.active != nil {

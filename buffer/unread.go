@@ -86,7 +86,7 @@ func (b *Buffer) unread() *segment {
 func (b *Buffer) later(s *segment, err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s.unread.since.IsZero() {
+	if s.unread.since.IsZero() && b.st.takenErr == nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnreadable, err)

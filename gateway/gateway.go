@@ -85,6 +85,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.missing.opened()
 	g.learned = newLearned(cfg.Buffer.Path, g.log)
 	g.selections = newSelections(cfg.Buffer.Path, g.log)
+	for _, file := range []*kept{&g.losses.file, &g.missing.file, &g.learned.file, &g.selections.file} {
+		file.holds = g.buf.Holds
+	}
 	warnAbsent(g.buf, func(string) bool { return true }, g.log)
 	g.tellLeft(cfg)
 	safe := safeUntil(g.buf.Left(), time.Now(), g.clock.unset.Load())

@@ -16,10 +16,13 @@ import (
 // kept is a small file beside the store's that outlasts a restart. Before what it holds stands a line with its kind and a checksum; a file that is lost or
 // damaged is as none, and whoever keeps it says what that costs.
 type kept struct {
-	path string
-	kind string // such as "learned 1", with its version
-	most int    // bytes
+	path  string
+	kind  string      // such as "learned 1", with its version
+	most  int         // bytes
+	holds func() bool // whether the directory is this gateway's own now, in which alone it writes; nil = always
 }
+
+var errElsewhere = errors.New("another directory stands in the place of the store's")
 
 // The files that a gateway keeps beside the store's. Only one that has had the store open leaves them.
 const (
@@ -60,6 +63,9 @@ func (k *kept) room() int { return k.most - len(k.head(nil)) - 1 }
 
 // write puts a new file in the place of the old one.
 func (k *kept) write(body []byte) error {
+	if k.holds != nil && !k.holds() {
+		return errElsewhere
+	}
 	f, err := os.OpenFile(k.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

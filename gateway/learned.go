@@ -67,7 +67,7 @@ const learnedEvery = time.Minute
 
 // learnedIn is the file of a store.
 func learnedIn(dir string) kept {
-	return kept{filepath.Join(dir, learnedFile), "learned 1", 256 << 10}
+	return kept{path: filepath.Join(dir, learnedFile), kind: "learned 1", most: 256 << 10}
 }
 
 func newLearned(dir string, log *slog.Logger) *learned {

@@ -83,7 +83,7 @@ func UnseenDamage(dir string, note []byte, accounts []buffer.Account, unknown ui
 }
 
 func keptLosses(dir string) kept {
-	return kept{filepath.Join(dir, lossesFile), "losses 1", 16 << 10}
+	return kept{path: filepath.Join(dir, lossesFile), kind: "losses 1", most: 16 << 10}
 }
 
 // unseen returns how many readings nobody has acknowledged, and their causes in words.

@@ -52,7 +52,7 @@ const (
 
 // newMissing takes over what the last run left.
 func newMissing(dir string, commit time.Duration, left buffer.Left, clockUnset bool, log *slog.Logger) *missing {
-	m := &missing{file: kept{filepath.Join(dir, missingFile), "missing 2", 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}, open: map[string]time.Time{}}
+	m := &missing{file: kept{path: filepath.Join(dir, missingFile), kind: "missing 2", most: 4 << 20}, log: log, settle: 10*time.Second + 2*commit, fresh: map[string]bool{}, open: map[string]time.Time{}}
 	store := safeUntil(left, time.Now(), clockUnset)
 	if m.last = store; store.After(poller.NotKnown()) {
 		m.last = store.Add(-commit - poller.Lag)

@@ -50,7 +50,7 @@ type selectedTag struct {
 const maxGroup = 1 << 17
 
 func selectionsIn(dir string) kept {
-	return kept{filepath.Join(dir, selectedFile), "selected 1", 16 << 20}
+	return kept{path: filepath.Join(dir, selectedFile), kind: "selected 1", most: 16 << 20}
 }
 
 func newSelections(dir string, log *slog.Logger) *selections {

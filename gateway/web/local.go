@@ -46,7 +46,7 @@ type local struct {
 // cannot be opened is no reason to stop a gateway: it is logged, and RunLocal returns nil. One that somebody removes is made
 // again. admit says whether the process can spare a descriptor for one more connection; nil = always.
 func RunLocal(ctx context.Context, dir string, g Gateway, admit func() bool, log *slog.Logger) error {
-	s := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{Most: askers + watches + 8, Admit: admit}, log: log}
+	s := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{Most: askers + watches + 8, Admit: admit}, holds: g.Buffer().Holds, log: log}
 	if err := s.listen(ctx); err != nil {
 		log.Warn("no local endpoint: `millrace buffer` can look into the store but change nothing while the gateway runs, and only SIGHUP reloads the config", "error", err)
 		return nil
@@ -61,6 +61,7 @@ func RunLocal(ctx context.Context, dir string, g Gateway, admit func() bool, log
 type socket struct {
 	path   string
 	bounds Bounds
+	holds  func() bool // whether the directory is the gateway's own now; nil = always
 	log    *slog.Logger
 	l      *Listener
 	file   os.FileInfo
@@ -103,8 +104,24 @@ func (s *socket) close() error {
 // socketEvery is how often it is looked whether the socket is still there.
 const socketEvery = 2 * time.Second
 
-// serve accepts until ctx ends. When the socket was removed, with its directory perhaps, it is made again as soon as that is
-// there; connections that stand go on. What another process has put in its place stays.
+// lost reports whether the socket is to be made again: it was removed, with its directory perhaps, and that is there again, or another one at whose
+// socket nobody answers, as one that was taken away and is back. In a directory that is not the gateway's own nothing is made.
+func (s *socket) lost() bool {
+	now, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(now, s.file) || err != nil && !errors.Is(err, os.ErrNotExist) || s.holds != nil && !s.holds() {
+		return false
+	}
+	if err != nil {
+		return true
+	}
+	conn, err := net.DialTimeout("unix", s.path, time.Second)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err != nil
+}
+
+// serve accepts until ctx ends. A socket that is lost is made again; connections that stand go on. One at which another process answers stays.
 func (s *socket) serve(ctx context.Context, server *http.Server) error {
 	ended := make(chan error, 1)
 	begin := func() { go func(l net.Listener) { ended <- server.Serve(l) }(s.l) }
@@ -117,12 +134,12 @@ func (s *socket) serve(ctx context.Context, server *http.Server) error {
 			return err
 		case <-ticker.C:
 		}
-		if _, err := os.Lstat(s.path); !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
+		if ctx.Err() != nil || !s.lost() {
 			continue
 		}
-		old := s.l
+		old, file := s.l, s.file
 		if s.listen(ctx) != nil {
-			s.l = old // looked at again
+			s.l, s.file = old, file // looked at again
 			continue
 		}
 		_ = old.Close()

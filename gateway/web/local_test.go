@@ -456,3 +456,44 @@ func TestReadersAreWatched(t *testing.T) {
 		}
 	}
 }
+
+// TestSocketIsLost: a socket is to be made again where its file is gone, or is one at which nobody answers, as in a directory that was taken away and is back; not in
+// one that is not the gateway's own, and not in the place of one that answers.
+func TestSocketIsLost(t *testing.T) {
+	dir, other, holds := shortDir(t), shortDir(t), true
+	listen := func(dir string) *socket {
+		l := &socket{path: filepath.Join(dir, socketName), bounds: Bounds{}, log: mute, holds: func() bool { return holds }}
+		if err := l.listen(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l, b := listen(dir), listen(other)
+	want := func(what string, lost bool) {
+		t.Helper()
+		holds = false
+		if l.lost() {
+			t.Errorf("%s, not the gateway's own: lost", what)
+		}
+		if holds = true; l.lost() != lost {
+			t.Errorf("%s: lost %v", what, !lost)
+		}
+	}
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("as it was", false)
+	move(dir, dir+"x")
+	want("no directory", true)
+	move(other, dir)
+	want("somebody answers", false)
+	_ = b.l.Close()
+	want("nobody answers", true)
+	move(dir, other)
+	move(dir+"x", dir)
+	want("back", false)
+	_ = l.l.Close()
+}
