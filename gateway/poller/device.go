@@ -2,6 +2,7 @@ package poller
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ type device struct {
 	outage outage // of what it pushes
 	heard  bool   // it has answered, maybe before Run
 	tries  int    // made in vain since then
+
+	spoken spoken
 
 	unfilled time.Time // see Unfilled; guarded by the poller's mu
 }
@@ -45,7 +48,7 @@ func (p *Poller) alive(d *device) {
 	}
 	d.heard, d.tries = true, 0
 	d.retry.succeed()
-	p.log.Info("device answers", "device", d.name)
+	p.say(d, slog.LevelInfo, "device answers")
 	p.mu.Lock()
 	d.set("")
 	p.mu.Unlock()
@@ -79,7 +82,7 @@ func (p *Poller) demote(d *device, err error, now time.Time) {
 		wait = 0
 	}
 	if d.reason != err.Error() {
-		p.log.Warn("device gives no usable answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+		p.say(d, slog.LevelWarn, "device gives no usable answer; the others on its line go on", "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
 	d.set(err.Error())
