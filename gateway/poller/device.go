@@ -12,14 +12,13 @@ import (
 // device is one of those that share the connection.
 type device struct {
 	name   string
+	spoken spoken
 	retry  backoff // demotion of this device alone
 	reason string  // why its readings are bad; "" = it answers
 	since  time.Time
 	outage outage // of what it pushes
 	heard  bool   // it has answered, maybe before Run
 	tries  int    // made in vain since then
-
-	spoken spoken
 
 	unfilled time.Time // see Unfilled; guarded by the poller's mu
 }
