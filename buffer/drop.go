@@ -1,10 +1,8 @@
 package buffer
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,30 +189,6 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	}
 	b.logLoss("segment dropped", lost, s, s.last, cause)
 	return true, nil
-}
-
-// logLoss tells the log of records given up; when they were only for destinations that are not in use, loudly once for each.
-func (b *Buffer) logLoss(what string, l *loss, s *segment, last uint64, cause Cause) {
-	b.mu.Lock()
-	present, fresh := false, []string(nil)
-	for slot, d := range b.slots {
-		if d == nil || l.records[slot] == 0 {
-			continue
-		}
-		if present = present || d.known; !d.known && !d.warned {
-			d.warned, fresh = true, append(fresh, d.name)
-		}
-	}
-	b.mu.Unlock()
-	level := slog.LevelInfo
-	if present {
-		level = slog.LevelWarn
-	}
-	b.log.Log(context.Background(), level, what, "file", s.path, "cause", cause.String(), "first", s.first, "last", last)
-	for _, name := range fresh {
-		b.log.Warn("the store gives up records of a destination that is not in the config; each is counted as dropped, and it is told once it comes back",
-			"destination", name, "cause", cause.String(), "what_to_do", "put it back, or end this: millrace buffer forget "+name)
-	}
 }
 
 func isDiskFull(err error) bool {

@@ -127,6 +127,9 @@ func (b *Buffer) settle(old *stateData) error {
 	if err != nil {
 		return err
 	}
+	if b.readOnly && old.lost && ckpt == nil && b.traces() {
+		return fmt.Errorf("there was a store here, and its files are gone; if they were moved away, move them back: %w", ErrNotFound)
+	}
 	if b.readOnly && old.lost && ckpt == nil {
 		return fmt.Errorf("there is no store: %w", ErrNotFound)
 	}

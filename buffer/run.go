@@ -115,6 +115,7 @@ func (b *Buffer) turn(early bool) {
 	}
 	b.checkState()
 	b.askAgain()
+	b.tellLosses(time.Now())
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
 		b.log.Warn("segments not looked after; trying again", "error", err)
 	}
@@ -187,6 +188,7 @@ func (b *Buffer) close() error {
 	b.closing = true
 	b.mu.Unlock()
 	err := b.commit()
+	b.tellLosses(time.Now().Add(lossEvery))
 	lost := 0
 	b.mu.Lock()
 	b.closed = true

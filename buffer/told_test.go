@@ -26,6 +26,12 @@ func TestStoreGone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if beside != "beside.json" { // who only looks does not know what the gateway keeps beside it
+			words := map[bool]string{true: "there was a store here, and its files are gone", false: "there is no store"}[want == BeforeGone]
+			if _, err := OpenReadOnly(dir); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%q, looked at: %v, want %q", beside, err, words)
+			}
+		}
 		o := testOptions()
 		o.Traces = []string{"beside.json"}
 		for i, want := range []string{want, want, ""} {

@@ -7,6 +7,7 @@ package drivers
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"millrace/drivers/peer"
@@ -52,9 +53,20 @@ type Protocol struct {
 	New func(Connection) (Driver, error)
 }
 
+// Default returns what counts where an option of devices is not given.
+func (p *Protocol) Default(option string) string {
+	for _, o := range slices.Concat(p.DeviceOptions, p.ConnectionOptions) {
+		if o.Name == option {
+			return o.Default
+		}
+	}
+	return ""
+}
+
 // Option is one config key that only this driver knows. Values arrive as the text of the YAML scalar.
 type Option struct {
 	Name    string
+	Default string // what counts where it is not given, "" = nothing; for those of Identity
 	Help    string // one line for the reference and editors, with unit, bounds and default
 	Example string // a value for the reference
 	Secret  bool   // its value is never printed, logged or hashed in clear
@@ -360,6 +372,12 @@ type Certified = peer.Certified
 
 // Certificate is a certificate that a connection rests on.
 type Certificate = peer.Certificate
+
+// Holder is a driver whose connection rests on certificates of ours that no key of the config names.
+type Holder interface {
+	// Held returns those that there are already, from their files: it makes none and touches no network. It is called before Connect.
+	Held() []Certificate
+}
 
 // Exposed is a driver whose config may give up a protection that it would otherwise have.
 type Exposed interface {

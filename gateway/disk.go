@@ -30,6 +30,9 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 // ErrNoParent means that the directory of a store cannot be made because the one above it is not there.
 var ErrNoParent = errors.New("the directory above it is not there; create its parent directory or give another one")
 
+// leastStore is what a new store takes before it keeps anything: state.db and its first segment, 60 KiB measured.
+const leastStore = 64 << 10
+
 // Storable returns why no store can be in a directory, which need not be there yet. Whether this very user may write there it does
 // not say: it is asked by other users than the gateway's.
 func Storable(dir string) error {
@@ -46,6 +49,15 @@ func Storable(dir string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("buffer.path %q: %w; give one in which the gateway may write", dir, err)
+	}
+	room, _ := Capacity(dir, leastStore)
+	return storable(dir, room)
+}
+
+// storable returns why no store can be where there is so much room, bytes.
+func storable(dir string, room int64) error {
+	if room < leastStore {
+		return fmt.Errorf("buffer.path %q: its file system has room for %d bytes, and a store begins with %d; give another path or free space", dir, room, leastStore)
 	}
 	return nil
 }

@@ -3,6 +3,9 @@ package gateway
 import (
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"millrace/buffer"
@@ -48,6 +51,22 @@ func noise(rng *rand.Rand) func(at int64) []telemetry.Reading {
 			out[i] = telemetry.Reading{Tag: uint32(i), Time: at, Value: telemetry.Float32(math.Float32frombits(rng.Uint32()))}
 		}
 		return out
+	}
+}
+
+// TestStorable: where there is no room for the beginning of a store, none can be; where there is some, it can.
+func TestStorable(t *testing.T) {
+	if err := Storable(filepath.Join(t.TempDir(), "data")); err != nil {
+		t.Error(err)
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("no file system without room is known here")
+	}
+	if err := Storable("/proc/data"); err == nil || !strings.Contains(err.Error(), "/proc/data") {
+		t.Errorf("in /proc: %v", err)
+	}
+	if err := storable("/x", 0); err == nil || !strings.Contains(err.Error(), "has room for 0 bytes, and a store begins with 65536") {
+		t.Errorf("where nothing has room: %v", err)
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -67,10 +69,21 @@ who has seen what, and when.`,
 // whoAsks is the user, for the log: the one before sudo, where there is one.
 func whoAsks() string {
 	if name := os.Getenv("SUDO_USER"); name != "" {
-		return name
+		return personName(name)
 	}
 	if u, err := user.Current(); err == nil {
-		return u.Username
+		return personName(u.Username)
 	}
 	return fmt.Sprint("uid ", os.Getuid())
+}
+
+// personName is a name as the gateway takes it: it may come from the environment.
+func personName(name string) string {
+	text := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(name, "?")))
+	return string(text[:min(len(text), web.MaxBy)])
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"millrace/gateway/web"
 )
 
 // roundTheClient is how a running gateway can be asked but by the client of gateway/web.
@@ -31,5 +33,15 @@ func TestOneClient(t *testing.T) {
 	}
 	if !roundTheClient.MatchString("s := d.gateway.Snapshot()") {
 		t.Error("what the demo did once is not seen")
+	}
+}
+
+// TestWhoAsksIsShort: a name from the environment is as the gateway takes it.
+func TestWhoAsksIsShort(t *testing.T) {
+	for name, want := range map[string]string{"anna": "anna", strings.Repeat("é", 300): strings.Repeat("é", web.MaxBy), "a\nb\xff": "ab?"} {
+		t.Setenv("SUDO_USER", name)
+		if got := whoAsks(); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
 	}
 }

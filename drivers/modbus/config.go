@@ -58,7 +58,7 @@ func (s *settings) forbids(t table, first, last uint32) bool {
 
 func deviceOptions() []drivers.Option {
 	return []drivers.Option{
-		{Name: "unit", Example: "1", Help: fmt.Sprintf("unit id behind the url, 0 to 255; default %d", defaultUnit)},
+		{Name: "unit", Example: "1", Default: strconv.Itoa(defaultUnit), Help: fmt.Sprintf("unit id behind the url, 0 to 255; default %d", defaultUnit)},
 		{Name: "max_registers", Example: "125", Help: fmt.Sprintf("most registers in one request, 1 to 125; default %d, less is learned", defaultMaxRegisters)},
 		{Name: "max_bits", Example: "2000", Help: "most coils or discrete inputs in one request, 1 to 2000; default 16 for each of max_registers, less is learned"},
 		{Name: "max_gap", Example: "50", Help: fmt.Sprintf("registers nobody asked for that are read across rather than making another request, 0 to 124; default %d, on a serial line what its speed makes worth it, behind a network with one %d; less is learned", defaultMaxGap, gapBehindSerial)},

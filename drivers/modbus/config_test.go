@@ -170,6 +170,8 @@ func TestDeviceMistakes(t *testing.T) {
 		{"", "", `url: url "": it is not the address of a Modbus device; ` + use},
 		{"tcp://", "", `url: url "tcp://": it is not the address of a Modbus device; ` + use},
 		{"tcp://:502", "", `url: url "tcp://:502": the host or the port is wrong; ` + use},
+		{"tcp://192.168.1.300:502", "", `url: url "tcp://192.168.1.300:502": "192.168.1.300" is no address and can be no name; ` + drivers.HostMend},
+		{"tcp-listen://192.168.1:502", "", `url: url "tcp-listen://192.168.1:502": "192.168.1" is no address and can be no name; ` + drivers.HostMend},
 		{"tcp://plc:0", "", `url: url "tcp://plc:0": the host or the port is wrong; ` + use},
 		{"tcp://plc:70000", "", `url: url "tcp://plc:70000": the host or the port is wrong; ` + use},
 		{"tcp://plc:502/1", "", `url: url "tcp://plc:502/1": only a host and a port belong there; ` + use},

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"millrace/drivers"
 )
 
 // framing is how a request and its answer are packed.
@@ -123,6 +125,9 @@ func (e *endpoint) parseHost(u *url.URL, port string) *mistake {
 	n, err := strconv.Atoi(port)
 	if err != nil || n < 1 || n > 65535 || u.Hostname() == "" && !listens {
 		return &mistake{"the host or the port is wrong", useNet}
+	}
+	if drivers.NoHost(u.Hostname()) {
+		return &mistake{fmt.Sprintf("%q is no address and can be no name", u.Hostname()), drivers.HostMend}
 	}
 	e.address = net.JoinHostPort(strings.ToLower(u.Hostname()), strconv.Itoa(n))
 	return nil

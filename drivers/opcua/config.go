@@ -187,6 +187,9 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 	case u.Hostname() == "" && u.Scheme != listenScheme:
 		fail("url", fmt.Sprintf("url %q has no host", text), example)
 		return
+	case drivers.NoHost(u.Hostname()):
+		fail("url", fmt.Sprintf("url %q: %q is no address and can be no name", text, u.Hostname()), drivers.HostMend)
+		return
 	case u.User != nil:
 		fail("url", fmt.Sprintf("url of host %q holds a user or password", u.Hostname()), "use the device's username and password")
 		return
@@ -203,6 +206,21 @@ func (s *settings) parseURL(text string, fail func(field, what, mend string)) {
 		return
 	}
 	s.endpoint, s.host, s.serverName = text, net.JoinHostPort(u.Hostname(), port), u.Hostname()
+}
+
+// Normal returns the one form of all urls that lead to the same server, "opc.tcp://h:4840" for "opc.tcp://H/"; one that is wrong comes back
+// as it is.
+func Normal(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return text
+	}
+	port := u.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	u.Host, u.Path = net.JoinHostPort(strings.ToLower(u.Hostname()), port), strings.TrimRight(u.Path, "/")
+	return u.String()
 }
 
 func (s *settings) parseOptions(o map[string]string, fail func(field, what, mend string)) {

@@ -113,6 +113,18 @@ func TestSilenceOfEvents(t *testing.T) {
 	}
 }
 
+// TestNormal: the urls of one endpoint have one form; another path is another endpoint.
+func TestNormal(t *testing.T) {
+	for in, want := range map[string]string{
+		"opc.tcp://PLC": "opc.tcp://plc:4840", "opc.tcp://plc:4840/": "opc.tcp://plc:4840", "opc.tcp://plc/UA/Server/": "opc.tcp://plc:4840/UA/Server",
+		"opc.tcp-listen://:4841": "opc.tcp-listen://:4841", "opc.tcp://[FE80::1]": "opc.tcp://[fe80::1]:4840", "plc": "plc", "opc.tcp://plc:x": "opc.tcp://plc:x",
+	} {
+		if got := Normal(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestURLs(t *testing.T) {
 	const example = `; use "opc.tcp://host:port/path", for example "opc.tcp://192.168.1.20:4840"`
 	for in, want := range map[string]string{
@@ -127,6 +139,7 @@ func TestURLs(t *testing.T) {
 		"plc:4840":                         `url "plc:4840" is not an OPC UA endpoint; use "opc.tcp://plc:4840"`,
 		"http://plc:4840":                  `url "http://plc:4840": transport "http" is not supported` + example,
 		"opc.tcp://:4840":                  `url "opc.tcp://:4840" has no host` + example,
+		"opc.tcp://10.0.0.256":             `url "opc.tcp://10.0.0.256": "10.0.0.256" is no address and can be no name; ` + drivers.HostMend,
 		"opc.tcp://plc:0":                  `url "opc.tcp://plc:0": port "0" is not a number from 1 to 65535` + example,
 		"opc.tcp://plc:70000":              `url "opc.tcp://plc:70000": port "70000" is not a number from 1 to 65535` + example,
 		"opc.tcp://plc:x":                  `url "opc.tcp://plc:x" is not an OPC UA endpoint` + example,

@@ -33,7 +33,7 @@ func Protocol() drivers.Protocol {
 		}
 		return d, err
 	}
-	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Identity: []string{"server_uri"}, Rule: ruleOption, Example: drivers.Example{
+	return drivers.Protocol{Name: "opcua", DeviceOptions: deviceOptions(), GroupOptions: groupOptions(), TagOptions: tagOptions(), New: made, Normal: Normal, Identity: []string{"server_uri"}, Rule: ruleOption, Example: drivers.Example{
 		Device: "cnc-1", URL: "opc.tcp://192.168.1.20:4840", URLHelp: "opc.tcp://host:port, perhaps with a path; opc.tcp-listen://:port for a server that calls",
 		Address: "ns=2;s=Spindle.Speed", AddressHelp: "ns= or nsu=, then i=, s=, g= or b=; or a browse path such as /Objects/2:Machine/2:Speed; see drivers/opcua/README.md",
 	}}

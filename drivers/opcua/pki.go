@@ -238,9 +238,12 @@ func (p PKI) find(folder, thumbprint string) (found Certificate, err error) {
 // OwnFile is where our certificate is, for a server that must trust it first.
 func (p PKI) OwnFile() string { return filepath.Join(p.Path, "own", "millrace.der") }
 
+// ownPair is where our key and certificate are.
+func (p PKI) ownPair() string { return filepath.Join(p.Path, "own", "millrace.pem") }
+
 // own returns our key and certificate, which are made once. Of several that make them at a time one wins, and all use his.
 func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
-	path := filepath.Join(p.Path, "own", "millrace.pem")
+	path := p.ownPair()
 	b, err := files.Read(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = p.generate(path); err == nil {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/files"
+	"millrace/drivers/opcua/wire"
 )
 
 // maker is the organization of the certificates that we make: no other is renewed.
@@ -139,4 +141,22 @@ func (s *seen) noteOwn(p PKI, chain []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.own = c
+}
+
+// Held returns our certificate, where one is made already and will be used: see drivers.Holder.
+func (d *driver) Held() []drivers.Certificate {
+	p := d.set.pki
+	b, err := files.Read(p.ownPair(), maxFile)
+	if err != nil || d.set.policy == wire.None() {
+		return nil
+	}
+	_, chain, err := parseOwn(b)
+	if err != nil {
+		return nil // Connect says it
+	}
+	all, err := x509.ParseCertificates(chain)
+	if err != nil || renewable(chain) != nil { // it is renewed at the next connect
+		return nil
+	}
+	return []drivers.Certificate{{Own: true, Name: p.ownPair(), NotBefore: all[0].NotBefore, NotAfter: all[0].NotAfter}}
 }

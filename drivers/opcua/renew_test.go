@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/drivers/opcua/opcuasim"
+	"millrace/drivers/opcua/wire"
 )
 
 // endAt makes our certificate and has it end then.
@@ -123,6 +124,12 @@ func TestForeignOwnStays(t *testing.T) {
 	}
 	if _, chain, err = p.own(); err != nil || !bytes.Equal(chain, der) {
 		t.Errorf("the certificate of the plant's own authority was replaced (%v)", err)
+	}
+	for policy, want := range map[*wire.Policy]int{nil: 1, wire.None(): 0} {
+		d := driver{set: settings{pki: p, policy: policy}}
+		if held := d.Held(); len(held) != want || want > 0 && !held[0].NotAfter.Equal(c.NotAfter.Truncate(time.Second)) {
+			t.Errorf("it is not told before the first connect that it ends: %v", held)
+		}
 	}
 }
 

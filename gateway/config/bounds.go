@@ -52,9 +52,10 @@ const (
 	maxNesting   = 64      // brackets within brackets; our deepest key has 8
 	maxVisit     = 1 << 24 // YAML nodes read in one load: aliases can repeat a subtree without end
 
-	maxFile   = 32 << 20 // bytes of one file: about 250,000 tags
-	maxTotal  = 64 << 20 // bytes of all files
-	maxFiles  = 4096     // included files
-	maxDepth  = 8        // includes within includes
-	maxExpand = 64 << 10 // bytes of one ${file:...}
+	maxFile   = 32 << 20  // bytes of one file: about 250,000 tags
+	maxRun    = 512 << 10 // bytes of one text as it is written: the longest that is taken, 64 KiB, with each character as \u0000
+	maxTotal  = 64 << 20  // bytes of all files
+	maxFiles  = 4096      // included files
+	maxDepth  = 8         // includes within includes
+	maxExpand = 64 << 10  // bytes of one ${file:...}
 )

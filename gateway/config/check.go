@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -55,11 +54,10 @@ func (l *loader) checkClientIDs() {
 			d.ClientID = l.cfg.Gateway
 			mend = "give it a client_id of its own; without one it is the gateway's name"
 		}
-		u, err := url.Parse(d.URL)
-		if err != nil || d.URL == "" || d.ClientID == "" {
+		s := session{brokerOf(d.URL), d.ClientID}
+		if s.broker == "" || s.id == "" {
 			continue // reported
 		}
-		s := session{strings.ToLower(u.Host), d.ClientID}
 		if other, ok := first[s]; ok {
 			l.errorf(l.clientIDs[i], mend, "destination %q has the same client_id at the same broker as %q: they would disconnect each other", d.Name, other)
 			continue
@@ -117,6 +115,7 @@ func longer(a, b string) string {
 func (l *loader) checkDrivers() {
 	links := l.cfg.links()
 	l.checkSpares(links)
+	var said []string
 	for _, members := range links {
 		c := l.cfg.connection(members)
 		if c.Protocol.New == nil || l.stopped {
@@ -134,6 +133,7 @@ func (l *loader) checkDrivers() {
 			}
 			l.checkCallable(members, d)
 			l.noteListener(members[0], d)
+			l.doubtHeld(members[0], d, &said)
 			_ = d.Close()
 		}
 	}

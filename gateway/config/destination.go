@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace/drivers"
 	"millrace/drivers/files"
 )
 
@@ -176,7 +177,7 @@ func (l *loader) brokerURL(f field, dst *string) bool {
 	shown := quote(redact(f.v.n.Value))
 	const example = "such as mqtts://broker.example:8883"
 	u, err := url.Parse(s) // its error quotes the url, password and all
-	port, known := map[string]string{"mqtt": "1883", "mqtts": "8883", "ws": "80", "wss": "443"}[schemeOf(s)]
+	port, known := usualPorts[schemeOf(s)]
 	switch {
 	case !strings.Contains(s, "://"):
 		l.errorf(l.at(f.v), "write scheme://host:port, "+example, "%s %s has no scheme", f.name, shown)
@@ -192,6 +193,8 @@ func (l *loader) brokerURL(f field, dst *string) bool {
 		l.errorf(l.at(f.v), "write scheme://host:port, "+example, "%s %s has no host", f.name, shown)
 	case badPort(s):
 		l.errorf(l.at(f.v), "use 1 to 65535", "%s %s has an impossible port", f.name, shown)
+	case drivers.NoHost(u.Hostname()):
+		l.errorf(l.at(f.v), drivers.HostMend, "%s %s: the host is no address and can be no name", f.name, shown)
 	case strings.HasPrefix(u.Scheme, "mqtt") && (u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != ""):
 		l.errorf(l.at(f.v), "end it after the port; topics have a key of their own", "%s %s has a path, which only ws and wss have", f.name, shown)
 	default:
@@ -201,6 +204,7 @@ func (l *loader) brokerURL(f field, dst *string) bool {
 		if strings.HasPrefix(u.Scheme, "mqtt") {
 			u.Path = ""
 		}
+		l.doubtPort(f, u)
 		*dst = u.String()
 		return true
 	}
@@ -294,12 +298,16 @@ func (l *loader) readTLS(f field, t *TLS) bool {
 	}
 	if ca, ok := l.pem(given["ca"], t.CA); ok && !x509.NewCertPool().AppendCertsFromPEM(ca) {
 		l.errorf(l.at(given["ca"].v), "use a file of PEM certificates (-----BEGIN CERTIFICATE-----)", "ca %s holds no certificate", quote(given["ca"].v.n.Value))
+	} else {
+		l.doubtFile(given["ca"], ca)
 	}
 	cert, ok := l.pem(given["cert"], t.Cert)
 	key, kok := l.pem(given["key"], t.Key)
 	if ok && kok {
 		if _, err := tls.X509KeyPair(cert, key); err != nil {
 			l.errorf(l.at(given["cert"].v), "use PEM files of one certificate and its own key", "cert and key do not work together: %s", strings.TrimPrefix(err.Error(), "tls: "))
+		} else {
+			l.doubtFile(given["cert"], cert)
 		}
 	}
 	return l.mistakes.total == before

@@ -355,7 +355,8 @@ func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values
 					s = absolute(beside(l.files[f.v.file], s))
 				}
 				if known[i].File {
-					l.pem(f, s)
+					data, _ := l.pem(f, s)
+					l.doubtFile(f, data)
 				}
 				*values = append(*values, option{known[i].Name, s})
 			}

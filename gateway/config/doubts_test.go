@@ -1,11 +1,18 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // doubtsOf are the warnings of a config with these top-level keys, and devices given as driver, url, unit or none, and address.
@@ -58,9 +65,135 @@ func TestDoubts(t *testing.T) {
 		{oneDestination + "\nweb: {listen: '0.0.0.0:9280'}", "no login"},
 		{oneDestination + "\nweb: {listen: 'edge-box:9280'}", "no login"},
 		{two, ""},
+		{dest("mqtt://h:8883"), `url "mqtt://h:8883": port 8883 is the usual one of mqtts`},
+		{dest("mqtts://h:1883"), "port 1883 is the usual one of mqtt"},
+		{dest("wss://h:80/mqtt"), "port 80 is the usual one of ws"},
+		{dest("ws://h:443"), "port 443 is the usual one of wss"},
+		{dest("mqtt://h:1884"), ""},
+		{dest("mqtts://h:443"), ""},
+		{dest("mqtt://h", "mqtts://h."), `destination "d1" has the same client_id at the same host as "d0"`},
+		{dest("mqtt://127.0.0.1", "ws://localhost"), `destination "d1" has the same client_id at the same host as "d0"`},
+		{dest("mqtt://h", "mqtts://h:8884"), ""},
+		{dest("mqtt://127.0.0.1", "mqtts://127.0.0.2"), ""},
 	} {
 		if got := doubtsOf(t, c.keys, plain); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want %q", c.keys, got, c.want)
+		}
+	}
+}
+
+// dest is a config's destinations with these urls.
+func dest(urls ...string) string {
+	var list []string
+	for i, url := range urls {
+		list = append(list, fmt.Sprintf("{name: d%d, url: %q}", i, url))
+	}
+	return "destinations: [" + strings.Join(list, ", ") + "]"
+}
+
+// TestOneBroker: two with one client_id at one broker are a mistake however its host is written.
+func TestOneBroker(t *testing.T) {
+	for _, c := range []struct {
+		one, other string
+		mistake    bool
+	}{
+		{"mqtt://localhost:1884", "mqtt://127.0.0.1:1884", true},
+		{"mqtt://[::1]:1884", "mqtt://LOCALHOST:1884", true},
+		{"mqtt://127.0.0.1", "mqtt://[::ffff:127.0.0.1]:1883", true},
+		{"mqtt://0.0.0.0", "mqtt://localhost", true},
+		{"mqtt://h.", "ws://h:1883", true},
+		{"mqtt://[2001:db8::1]", "mqtt://[2001:db8:0::1]:1883", true},
+		{"mqtt://127.0.0.1", "mqtt://127.0.0.2", false},
+		{"mqtt://h", "mqtt://h:1884", false},
+	} {
+		file := filepath.Join(t.TempDir(), "c.yaml")
+		text := "gateway: g\n" + dest(c.one, c.other) + "\ndevices: [{name: d, driver: modbus, url: 'tcp://h', groups: [{name: g, interval: 1s, tags: [{name: t, address: 'holding:1'}]}]}]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := load(file); (err != nil) != c.mistake || err != nil && !strings.Contains(err.Error(), "the same client_id at the same broker") {
+			t.Errorf("%s and %s: %v", c.one, c.other, err)
+		}
+	}
+}
+
+// TestLongTimeout: a timeout beside which the polls are many is a warning, that of a slow device is none.
+func TestLongTimeout(t *testing.T) {
+	for timeout, want := range map[string]string{
+		"1m": `timeout 1m of device "d0" is 60 times the interval of group "g"`, "11s": "11 times", "10s": "", "2s": "",
+	} {
+		if got := doubtsOf(t, oneDestination, [4]string{"modbus", "tcp://h\n    timeout: " + timeout, "1", "holding:1"}); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("timeout %s: got %q, want %q", timeout, got, want)
+		}
+	}
+}
+
+// TestCertificatesThatEnd: a certificate that is not valid now, or not for long, is a warning at the key of its file.
+func TestCertificatesThatEnd(t *testing.T) {
+	const hour, day = time.Hour, 24 * time.Hour
+	for _, c := range []struct {
+		what     string
+		from, to time.Duration
+		want     string
+	}{
+		{"ended", -30 * day, -day, " ended on "},
+		{"not yet valid", day, 30 * day, " is not valid before "},
+		{"ends within a week", -day, 7*day - hour, " ends on "},
+		{"ends later", -day, 7*day + hour, ""},
+	} {
+		dir := t.TempDir()
+		cert, key := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
+		writePair(t, cert, key, time.Now().Add(c.from), time.Now().Add(c.to))
+		destination := "destinations: [{name: a, url: 'mqtts://h', tls: {cert: " + cert + ", key: " + key + "}}]"
+		authority := "destinations: [{name: a, url: 'mqtts://h', tls: {ca: " + cert + "}}]"
+		user := [4]string{"opcua", "opc.tcp://h\n    user_certificate: " + cert, "", "ns=1;s=a"}
+		plain := [4]string{"modbus", "tcp://h", "1", "holding:1"}
+		for name, got := range map[string]string{"cert": doubtsOf(t, destination, plain), "ca": doubtsOf(t, authority, plain), "user_certificate": doubtsOf(t, oneDestination, user)} {
+			want := c.want
+			if want != "" {
+				want = fmt.Sprintf("%s %q%s", name, cert, c.want)
+			}
+			if (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("%s, %s: got %q, want %q", name, c.what, got, want)
+			}
+		}
+	}
+}
+
+// TestAuthoritiesThatEnd: of several authorities one that is valid is enough.
+func TestAuthoritiesThatEnd(t *testing.T) {
+	now := time.Now()
+	ended, good := x509.Certificate{IsCA: true, NotAfter: now.Add(-time.Hour)}, x509.Certificate{IsCA: true, NotAfter: now.Add(time.Hour)}
+	own := x509.Certificate{NotAfter: now.Add(-time.Minute)}
+	for _, c := range []struct {
+		all  []*x509.Certificate
+		want *x509.Certificate
+	}{{nil, nil}, {[]*x509.Certificate{&ended, &good}, &good}, {[]*x509.Certificate{&own, &good}, &own}} {
+		if got := counts(c.all); got != c.want {
+			t.Errorf("got %v, want %v", got, c.want)
+		}
+	}
+}
+
+// writePair writes a certificate and its key as PEM files.
+func writePair(t *testing.T, cert, key string, from, to time.Time) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -75,6 +208,7 @@ func TestTwins(t *testing.T) {
 		{"units", [][4]string{{"modbus", "tcp://h:502", "1", "holding:1"}, {"modbus", "tcp://h:502", "2", "holding:1"}}, ""},
 		{"urls", [][4]string{{"modbus", "tcp://h:502", "1", "holding:1"}, {"modbus", "tcp://i:502", "1", "holding:1"}}, ""},
 		{"a copy", [][4]string{{"modbus", "tcp://h:502", "1", "holding:1"}, {"modbus", "tcp://H:502", "1", "holding:9"}}, `device "d1" has the same driver and url and unit as "d0"`},
+		{"a copy without the unit that is usual", [][4]string{{"modbus", "tcp://h:502", "1", "holding:1"}, {"modbus", "tcp://h:502", "", "holding:9"}}, `device "d1" has the same driver and url and unit as "d0"`},
 		{"a copy without unit", [][4]string{{"modbus", "tcp://h:502", "", "holding:1"}, {"modbus", "tcp://h:502", "", "holding:1"}}, `device "d1" has the same driver and url and unit as "d0"`},
 		{"machines of a server", [][4]string{{"opcua", "opc.tcp://h:4840", "", "ns=1;s=a"}, {"opcua", "opc.tcp://h:4840", "", "ns=1;s=b"}}, ""},
 		{"rules of a server", [][4]string{{"opcua", "opc.tcp://h:4840", "", "browse ns=1;s=a"}, {"opcua", "opc.tcp://h:4840", "", "browse ns=1;s=b"}}, ""},

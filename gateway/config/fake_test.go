@@ -20,7 +20,7 @@ func protocols() []drivers.Protocol {
 			Shares: true, Redundant: true, Normal: strings.ToLower, Identity: []string{"unit"},
 			Example: drivers.Example{Device: "press-1", URL: "tcp://192.168.1.10:502", Address: "holding:100"},
 			DeviceOptions: []drivers.Option{
-				{Name: "unit", Help: "unit id, 0 to 255"},
+				{Name: "unit", Default: "1", Help: "unit id, 0 to 255"},
 				{Name: "password", Help: "of a gateway", Secret: true},
 				{Name: "order", Help: "ABCD, CDAB, BADC or DCBA"},
 				{Name: "max_registers", Help: "1 to 125"},

@@ -429,3 +429,34 @@ func TestConnectionsApart(t *testing.T) {
 		t.Errorf("links %v, want %v", got, want)
 	}
 }
+
+// TestLongText: a text that is far too long is refused before it is parsed, which takes several times its size; long files of what is usual
+// are parsed, whether they are on many lines or on one.
+func TestLongText(t *testing.T) {
+	const head = "gateway: g\ndestinations: [{name: a, url: 'mqtt://h'}]\n"
+	rest := "    driver: modbus\n    url: tcp://h\n    groups: [{name: g, interval: 1s, tags: [{name: t, address: 'holding:1'}]}]\n"
+	device := func(i int) string {
+		return fmt.Sprintf("{name: d%d, driver: modbus, url: tcp://h%d, groups: [{name: g, interval: 1s, tags: [{name: t, address: 'holding:1'}]}]}", i, i)
+	}
+	var lines, one strings.Builder
+	for i := range 8000 {
+		lines.WriteString("  - " + device(i) + "\n# a comment that says something of the one above it " + strings.Repeat("- ", 20) + "\n")
+		one.WriteString(device(i) + ", ")
+	}
+	for _, c := range []struct{ what, text, want string }{
+		{"one line", head + "devices:\n  - name: " + strings.Repeat("p", maxRun+1) + "\n" + rest, "c.yaml:4:1: a text that begins here is longer than 512KiB"},
+		{"many lines", head + "devices:\n  - name: |\n" + strings.Repeat("      lorem ipsum\n", maxRun/16) + rest, "c.yaml:4:1: a text that begins here is longer than 512KiB"},
+		{"as long as it may be for the reader", head + "devices:\n  - name: " + strings.Repeat("p", maxRun/2) + "\n" + rest, "name has 262144 bytes, more than 255"},
+		{"many devices", head + "devices:\n" + lines.String(), ""},
+		{"many devices on one line", head + "devices: [" + one.String() + "]\n", ""},
+	} {
+		t.Chdir(t.TempDir())
+		if err := os.WriteFile("c.yaml", []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := load("c.yaml")
+		if got := fmt.Sprint(err); (err == nil) != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %.300s", c.what, got)
+		}
+	}
+}

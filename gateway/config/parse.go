@@ -34,6 +34,11 @@ const (
 // parse returns the root of a file's only document; it reports a file that is not YAML.
 func (l *loader) parse(s *source, data []byte) (value, bool) {
 	l.cuts = map[*yaml.Node]cut{}
+	if line, long := longText(data, maxRun); long {
+		l.unread = true
+		l.errorf(pos{file: s.index, line: int32(line), col: 1}, "shorten it; see whether this is the right file", "a text that begins here is longer than %s", formatSize(maxRun))
+		return value{}, false
+	}
 	if l.whole = doubtful(data); !l.whole {
 		if n, ok := l.composeCut(data, 0); ok {
 			return value{n: n.Content[0], file: s.index}, true
@@ -144,6 +149,25 @@ func separators(data []byte) int {
 		}
 	}
 	return n
+}
+
+// longText returns the line where text begins that goes on for more than most bytes without anything that can end it, and whether there is such.
+// The parser takes about six times its size. A text that holds such a character itself is not noticed.
+func longText(data []byte, most int) (line int, long bool) {
+	line = 1
+	start, at := 0, 1 // where the text begins that is looked at, and in which line
+	for i, c := range data {
+		switch {
+		case c == '\n':
+			line++
+		case strings.IndexByte(",:[]{}#", c) >= 0, c == '-' && (i == 0 || data[i-1] <= ' '):
+			start, at = i, line
+		}
+		if i-start > most {
+			return at, true
+		}
+	}
+	return 0, false
 }
 
 // findCuts returns the block lists of many items or bytes in a text that is not doubtful, outermost only.

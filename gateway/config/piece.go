@@ -103,6 +103,10 @@ func explain(le *yaml.LoadError, data []byte) (at yaml.Mark, what, mend string) 
 		}
 		return at, "a tab in the indentation", "indent with spaces"
 	}
+	if strings.Contains(le.Message, "did not find expected '-' indicator") && charAt(data, at) != '-' {
+		return at, "this line is no item of the list above it, and is not indented as a key of one",
+			"indent it as far as the first key of its item, which stands behind the dash; if it is an item, put a dash in front; if it belongs to what has the list, indent it as the key of the list"
+	}
 	for _, known := range [...]struct {
 		part, what, mend string
 		opened           bool // the place to show is where the parser began

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"millrace/drivers"
 )
 
 // tables are the keys of every level that this package reads by hand. They are made once per Load.
@@ -192,7 +194,7 @@ func (l *loader) listen(f field, dst *string) bool {
 	host, port, err := net.SplitHostPort(s)
 	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
 		l.errorf(l.at(f.v), mend, "%s %s is not an address to listen on", f.name, quote(f.v.n.Value))
-	} else if strings.ContainsAny(host, " /") {
+	} else if strings.ContainsAny(host, " /") || drivers.NoHost(host) {
 		l.errorf(l.at(f.v), mend, "%s %s has no valid host", f.name, quote(f.v.n.Value))
 	} else {
 		*dst = s

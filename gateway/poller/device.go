@@ -2,6 +2,7 @@ package poller
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 // device is one of those that share the connection.
 type device struct {
 	name   string
+	spoken spoken
 	retry  backoff // demotion of this device alone
 	reason string  // why its readings are bad; "" = it answers
 	since  time.Time
@@ -47,7 +49,7 @@ func (p *Poller) alive(d *device) {
 	}
 	d.heard, d.tries = true, 0
 	d.retry.succeed()
-	p.log.Info("device answers", "device", d.name)
+	p.say(d, slog.LevelInfo, "device answers")
 	p.mu.Lock()
 	d.set("")
 	p.mu.Unlock()
@@ -81,7 +83,7 @@ func (p *Poller) demote(d *device, err error, now time.Time) {
 		wait = 0
 	}
 	if d.reason != err.Error() {
-		p.log.Warn("device gives no usable answer; the others on its line go on", "device", d.name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+		p.say(d, slog.LevelWarn, "device gives no usable answer; the others on its line go on", "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
 	d.set(err.Error())

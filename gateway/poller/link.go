@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"millrace/drivers"
@@ -138,7 +139,7 @@ func (p *Poller) linkLost(err error, since time.Time) {
 	now := time.Now()
 	wait := p.link.retry.fail(now, p.limits.after(p.accepts(err, now)))
 	if p.link.up || p.link.reason != err.Error() {
-		p.log.Warn("connection is down", "device", p.devices[0].name, "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+		p.say(p.devices[0], slog.LevelWarn, "connection is down", "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

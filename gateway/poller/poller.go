@@ -198,6 +198,7 @@ func (p *Poller) stopped() bool {
 func (p *Poller) turn(ctx context.Context, timer *time.Timer) error {
 	now := time.Now()
 	p.settleAll(now)
+	p.sayAllOwed(now)
 	p.noteUnfilled()
 	p.connect(ctx)
 	g := p.soonest(now)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"millrace/gateway/values"
 )
@@ -73,9 +76,27 @@ func mistakeIn(query, path string) error {
 			if _, err := strconv.ParseBool(q.Get(key)); err != nil {
 				return fmt.Errorf("%s=%s: write 1 for yes, or 0", key, q.Get(key))
 			}
+		case key == "by":
+			if err := badName(q.Get(key)); err != nil {
+				return err
+			}
 		}
 	}
 	return missingFrom(q, path)
+}
+
+// MaxBy is how many characters the name may have of the person who asks for what is logged with it.
+const MaxBy = 100
+
+// badName says what is wrong with the name of a person.
+func badName(by string) error {
+	switch n := utf8.RuneCountInString(by); {
+	case n > MaxBy:
+		return fmt.Errorf("by has %d characters, more than %d; write the name of a person", n, MaxBy)
+	case !utf8.ValidString(by) || strings.ContainsFunc(by, unicode.IsControl):
+		return errors.New("by holds what is not text; write the name of a person")
+	}
+	return nil
 }
 
 // missingFrom names what must be given and is not, and where it is looked for: people try the body first.

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -57,6 +58,31 @@ func TestUnknownKeysAreRefused(t *testing.T) {
 	for _, path := range []string{"/", "/healthz", "/readyz", "/metrics"} {
 		if r := request(page, "GET", path+"?now=1"); r.StatusCode == http.StatusBadRequest {
 			t.Errorf("%s?now=1: %s", path, r.Status)
+		}
+	}
+}
+
+// TestWhoIsBounded: what is logged of who asks is the name of a person, not a page.
+func TestWhoIsBounded(t *testing.T) {
+	f := newFake(t, 1)
+	dir := serve(t, f)
+	for by, want := range map[string]string{
+		strings.Repeat("é", MaxBy):             "",
+		strings.Repeat("x", 15000):             "by has 15000 characters, more than 100; write the name of a person",
+		"a\nlevel=INFO msg=everything+is+fine": "by holds what is not text",
+		"\xff":                                 "by holds what is not text",
+	} {
+		for _, path := range []string{"/api/v1/ack?", "/api/v1/learned/reset?device=d&"} {
+			code, text := over(t, dir, "POST", path+url.Values{"by": {by}}.Encode())
+			if want == "" && code == http.StatusBadRequest {
+				t.Errorf("%s: %d %s", path, code, text)
+			}
+			if want != "" {
+				sayRefused(t, path, code, string(text), 400)
+				if !strings.Contains(string(text), want) {
+					t.Errorf("%s: %s, want %s", path, text, want)
+				}
+			}
 		}
 	}
 }
