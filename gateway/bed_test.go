@@ -282,6 +282,19 @@ func (b *gatewayBed) reload(p plan) *web.Change {
 	return c
 }
 
+// kept returns how many bytes the bed holds of what the broker got, which is more the longer a test takes.
+func (b *gatewayBed) kept() (bytes uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, payloads := range b.seen {
+		bytes += 16 * uint64(cap(payloads))
+		for _, p := range payloads {
+			bytes += uint64(len(p))
+		}
+	}
+	return bytes
+}
+
 func (b *gatewayBed) refuse(p plan, want ...string) {
 	b.t.Helper()
 	b.write(p)

@@ -339,7 +339,7 @@ func TestReloadManyTimes(t *testing.T) {
 		round(i)
 	}
 	b.polled(1, names[0])
-	goroutines, heap := runtime.NumGoroutine(), heapInUse()
+	goroutines, heap := runtime.NumGoroutine(), heapInUse()-b.kept()
 	for i := range 100 {
 		round(i)
 	}
@@ -347,7 +347,7 @@ func TestReloadManyTimes(t *testing.T) {
 	if now := runtime.NumGoroutine(); now > goroutines+10 {
 		t.Errorf("%d goroutines after 100 reloads, %d before", now, goroutines)
 	}
-	if now := heapInUse(); now > heap+2<<20 {
+	if now := heapInUse() - b.kept(); now > heap+2<<20 {
 		t.Errorf("%d bytes of heap after 100 reloads, %d before", now, heap)
 	}
 	b.delivered(names...)
