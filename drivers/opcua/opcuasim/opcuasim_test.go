@@ -56,6 +56,15 @@ func TestServerRestartsOnItsPort(t *testing.T) {
 	if err := s.Restart(); err != nil || s.Endpoint() != before {
 		t.Errorf("restart: %v, endpoint %s, was %s", err, s.Endpoint(), before)
 	}
+	s.Close()
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = l.Close() })
+	if err := s.Start(); err != nil {
+		t.Errorf("its port is free a moment later: %v", err)
+	}
 	if got := s.Identifiers("urn:millrace:machine"); len(got) != 8 || got[0] != "s=Alarm.Active" {
 		t.Errorf("identifiers %v", got)
 	}
