@@ -38,7 +38,7 @@ func (b *Buffer) isBack() {
 	if b.awaySince.IsZero() {
 		return
 	}
-	b.log.Info("the store's directory is back; nothing was lost", "dir", b.dir, "after", time.Since(b.awaySince).Round(time.Second))
+	b.log.Info("the store's directory is back, as it was", "dir", b.dir, "after", time.Since(b.awaySince).Round(time.Second))
 	b.awaySince = time.Time{}
 	b.mu.Lock()
 	b.notify()

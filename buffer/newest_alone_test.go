@@ -81,6 +81,10 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 	if a := accountOf(t, b, "good"); a.Lost() != refused {
 		t.Errorf("%d were refused; of the good one's: %+v", refused, a)
 	}
+	readAll(t, b.Destination("good"), true)
+	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.IsZero() {
+		t.Errorf("one takes again, and it is said that more is refused: since %v, until %v", st.Refusing, st.RefusedUntil)
+	}
 	disk.full = false
 	commitNow(t, b)
 	turnNow(b)

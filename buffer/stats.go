@@ -120,7 +120,7 @@ func (b *Buffer) refusedUntil() time.Time {
 	}
 	room, bytes := b.st.full.over, b.dirty()+b.st.full.cost
 	if b.o.WhenFull == DropNewest { // as admit has it
-		room = b.fits(bytes, b.spare()) && (bytes <= b.o.TailBytes || b.st.commitErr == nil && !b.stuck())
+		room = b.fits(bytes, b.spare()) && (bytes <= b.o.TailBytes || b.st.commitErr == nil && !b.stuck() || b.frontYields())
 	}
 	if !room {
 		return time.Time{}

@@ -52,7 +52,7 @@ func Thumbprint(der []byte) string {
 // List returns the certificates of a folder, by file name. A folder that does not exist is empty; a file that is no certificate is passed over.
 func (p PKI) List(folder string) (all []Certificate, err error) {
 	err = p.files(folder, func(name string, b []byte) {
-		for _, c := range parseCertificates(b) {
+		for _, c := range files.Certificates(b) {
 			all = append(all, Certificate{folder, name, c})
 		}
 	})
@@ -123,19 +123,6 @@ func (p PKI) PassedOver() (all []string) {
 	return all
 }
 
-// parseCertificates returns the certificates of a file in DER or PEM; none when it holds something else.
-func parseCertificates(b []byte) (all []*x509.Certificate) {
-	if c, err := x509.ParseCertificate(b); err == nil {
-		return []*x509.Certificate{c}
-	}
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			all = append(all, c)
-		}
-	}
-	return all
-}
-
 // Reject keeps a certificate that is not trusted, for a person to look at. What is there already, or too much, is not kept.
 func (p PKI) Reject(c *x509.Certificate) error {
 	dir := filepath.Join(p.Path, "rejected")
@@ -174,7 +161,7 @@ func (p PKI) Trust(what string) (Certificate, error) {
 	c, err := p.find("rejected", what)
 	if err != nil {
 		b, readErr := files.Read(what, maxFile)
-		found := parseCertificates(b)
+		found := files.Certificates(b)
 		switch already, notYet := p.find("trusted", what); {
 		case readErr == nil && len(found) > 0:
 			c = Certificate{"", "", found[0]}

@@ -22,7 +22,7 @@ func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	all := parseCertificates(b)
+	all := files.Certificates(b)
 	if len(all) == 0 {
 		return nil, nil, fmt.Errorf("%s holds no certificate, in DER or PEM", s.userCertificate)
 	}

@@ -2,12 +2,12 @@ package config
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/files"
 )
 
 // endsSoon is how long before its end a certificate is warned of: as the state of a running gateway is loud from then on.
@@ -18,7 +18,7 @@ const newCertificate = "put a new one in its place; it is read at the next conne
 // doubtFile warns when the certificates in a file are not valid now or end within a week. That the file is right is not looked at here: what
 // holds no certificate, such as a key, says nothing.
 func (l *loader) doubtFile(f field, data []byte) {
-	c := counts(certificatesIn(data))
+	c := counts(files.Certificates(data))
 	if c == nil {
 		return
 	}
@@ -55,19 +55,6 @@ func stands(from, to, now time.Time) string {
 		return fmt.Sprintf("ends on %s: connections are refused from then on", day)
 	}
 	return ""
-}
-
-// certificatesIn returns those of a file in PEM or DER.
-func certificatesIn(data []byte) (all []*x509.Certificate) {
-	if c, err := x509.ParseCertificate(data); err == nil {
-		return []*x509.Certificate{c}
-	}
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			all = append(all, c)
-		}
-	}
-	return all
 }
 
 // counts returns the certificate of a file that its use ends with: the first, which issuers may follow; of authorities, of which one is

@@ -3,10 +3,12 @@ package faults
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -56,7 +58,7 @@ func (d *Device) Addr() string { return d.addr }
 
 // Up ends Down: the device accepts connections again, on the same port.
 func (d *Device) Up() error {
-	l, err := net.Listen("tcp", d.addr)
+	l, err := listenAgain(d.addr)
 	if err != nil {
 		return err
 	}
@@ -65,6 +67,16 @@ func (d *Device) Up() error {
 	d.listener, d.addr = l, l.Addr().String()
 	go d.accept(l)
 	return nil
+}
+
+// listenAgain listens at an address that was just given up: a process forked meanwhile has the old listener until it runs its program.
+func listenAgain(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 20; try++ {
+		time.Sleep(50 * time.Millisecond)
+		l, err = net.Listen("tcp", addr)
+	}
+	return l, err
 }
 
 // Down closes the device's port and connections, as if it were unplugged.

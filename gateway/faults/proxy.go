@@ -84,7 +84,7 @@ func (p *Proxy) Accept() error {
 	if p.listener != nil || p.closed {
 		return nil
 	}
-	l, err := net.Listen("tcp", p.addr)
+	l, err := listenAgain(p.addr)
 	if err != nil {
 		return err
 	}

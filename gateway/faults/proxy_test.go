@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -144,5 +145,31 @@ func TestProxyDelayRateAndSlice(t *testing.T) {
 	}
 	if took := time.Since(begin); took < 380*time.Millisecond {
 		t.Fatalf("4000 bytes at 10 kB/s took %s", took)
+	}
+}
+
+// TestListensAgain: what is switched off and on again while its port is still held for a moment is back.
+func TestListensAgain(t *testing.T) {
+	d, err := NewDevice("d", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Down)
+	p, err := NewProxy(d.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	d.Down()
+	p.Refuse()
+	for _, addr := range []string{d.Addr(), p.Addr()} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(100*time.Millisecond, func() { l.Close() })
+	}
+	if err := errors.Join(d.Up(), p.Accept()); err != nil {
+		t.Error(err)
 	}
 }

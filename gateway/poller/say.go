@@ -41,7 +41,7 @@ func (p *Poller) sayOwed(d *device, now time.Time) {
 	if since >= calm {
 		s.lines = 0
 	}
-	if s.owed == nil || s.lines >= firstLines && since < sayEvery {
+	if s.lines >= firstLines && since < sayEvery {
 		return
 	}
 	if s.left > 1 {
@@ -54,6 +54,8 @@ func (p *Poller) sayOwed(d *device, now time.Time) {
 // sayAllOwed does so for all devices.
 func (p *Poller) sayAllOwed(now time.Time) {
 	for _, d := range p.devices {
-		p.sayOwed(d, now)
+		if d.spoken.owed != nil {
+			p.sayOwed(d, now)
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -159,6 +160,10 @@ func (s *Server) Up() error {
 		return s.upSerial()
 	}
 	l, err := net.Listen("tcp", s.addr)
+	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 20; try++ { // a process just forked has the listener of before until it runs its program
+		time.Sleep(50 * time.Millisecond)
+		l, err = net.Listen("tcp", s.addr)
+	}
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}

@@ -300,6 +300,11 @@ func TestDownAndUp(t *testing.T) {
 		conn.Close()
 		t.Error("a server that is down takes connections")
 	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = l.Close() }) // its port is free a moment later
 	for range 2 {
 		if err := s.Up(); err != nil {
 			t.Fatal(err)

@@ -333,7 +333,7 @@ func (s *Server) Start() error {
 		return errors.New("start the simulated OPC UA server: it runs already")
 	}
 	l, err := net.Listen("tcp", s.addr)
-	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 20; try++ { // a process that was just forked has the listener of before until it runs its program
+	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 20; try++ { // a process just forked has the listener of before until it runs its program
 		time.Sleep(50 * time.Millisecond)
 		l, err = net.Listen("tcp", s.addr)
 	}
