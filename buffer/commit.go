@@ -60,14 +60,14 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		return b.settleIdle(checkpoint)
 	}
 	written, err := b.tryCommit()
-	if err == nil && len(written.recs) == 0 { // all was acknowledged while room was made
-		return b.settleIdle(checkpoint)
-	}
 	if errors.Is(err, errUnsound) { // the file is to blame, and it is given up: the disk may be well
 		written, err = b.tryCommit()
 	}
 	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
 		written, err = b.tryCommit()
+	}
+	if err == nil && len(written.recs) == 0 { // all was acknowledged or given up while room was made
+		return b.settleIdle(checkpoint)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,25 +5,38 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
 
-// disk is one that others may have filled.
-type disk struct{ full bool }
+// disk is one that others may have filled. When it refuses a file, it does what refused says.
+type disk struct {
+	full    bool
+	refused func()
+}
 
-// openOnDisk opens a new store of which no file can be made while the disk is full.
-func openOnDisk(t *testing.T, o Options) (*Buffer, *disk) {
-	t.Helper()
-	fs, d := osFiles(), &disk{}
+// files are those on it: none can be made while it is full.
+func (d *disk) files() files {
+	fs := osFiles()
 	create := fs.bolt
 	fs.bolt = func(path string, o *bolt.Options) (*bolt.DB, error) {
 		if d.full {
+			if d.refused != nil {
+				d.refused()
+			}
 			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
 		}
 		return create(path, o)
 	}
-	b, err := open(t.TempDir()+"/store", o, fs)
+	return fs
+}
+
+// openOnDisk opens a new store on a disk that others fill when the test says so.
+func openOnDisk(t *testing.T, o Options) (*Buffer, *disk) {
+	t.Helper()
+	d := &disk{}
+	b, err := open(t.TempDir()+"/store", o, d.files())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +106,36 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 		if a := accountOf(t, b, name); a.Buffered != 0 || told != a.Lost() {
 			t.Errorf("%s was told of %d lost: %+v", name, told, a)
 		}
+	}
+	checkLedger(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDiskFullAndAllAcknowledged: the disk is full, room is made, and meanwhile all that was to be written is acknowledged: there is nothing to commit.
+func TestDiskFullAndAllAcknowledged(t *testing.T) {
+	o := testOptions()
+	o.TailBytes, o.Destinations = 64<<10, []string{"good"}
+	b, disk := openOnDisk(t, o)
+	s := mustStream(t, b, "press")
+	appendN(t, b, s, 20)
+	commitNow(t, b)
+	b.lockCommit()
+	b.seal()
+	disk.full = true
+	disk.refused = func() {
+		disk.full = false
+		readAll(t, b.Destination("good"), true)
+	}
+	appendN(t, b, s, 40)
+	b.st.fullSince = time.Now().Add(-2 * fullPatience)
+	if err := b.commit(); err != nil {
+		t.Errorf("the commit says %v", err)
+	}
+	b.unlockCommit()
+	if a := accountOf(t, b, "good"); a.Delivered != 120 || a.Lost() != 0 {
+		t.Errorf("%+v", a)
 	}
 	checkLedger(t, b)
 	if err := b.Close(); err != nil {
