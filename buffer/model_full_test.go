@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,39 +14,64 @@ func (m *model) fillOrFree() {
 	case 0, 1:
 		m.disk.full = true
 	case 2:
-		m.disk.full = false
+		m.free()
 	}
 	if m.rng.IntN(2) == 0 {
 		m.b.st.fullSince = time.Now().Add(-2 * fullPatience)
 	}
 	m.disk.refused = func() {
-		if m.rng.IntN(2) == 0 {
+		switch m.rng.IntN(8) {
+		case 0:
+			m.ackAll()
+		case 1, 2, 3:
 			m.ack()
 		}
-		if m.rng.IntN(4) == 0 {
-			m.disk.full = false
-		}
+		m.disk.full = m.rng.IntN(4) > 0
 	}
+}
+
+// ackAll acknowledges for all destinations what there is.
+func (m *model) ackAll() {
+	for _, d := range m.dests {
+		if d.reader == nil {
+			d.reader, d.next = m.b.Destination(d.name).Reader(0, 0), 0
+		}
+		for m.readOne(d) {
+		}
+		for _, seq := range d.flight {
+			m.b.Destination(d.name).Ack(seq)
+			d.acked[seq], d.lastAcked[seq] = true, true
+		}
+		d.flight = nil
+	}
+}
+
+// free frees the disk, and the store notices, as it does in Run.
+func (m *model) free() {
+	m.disk.full, m.b.st.lastTry = false, time.Time{}
+	m.b.lockCommit()
+	m.b.probe()
+	m.b.unlockCommit()
 }
 
 // TestModelFullDisk is TestModel on a disk that others fill and free.
 func TestModelFullDisk(t *testing.T) {
 	for name, o := range map[string]Options{
-		"oldest": {},
-		"newest": {WhenFull: DropNewest},
+		"oldest":         {},
+		"oldest, killed": {},
+		"newest":         {WhenFull: DropNewest},
+		"newest, killed": {WhenFull: DropNewest},
 	} {
 		o.MaxSize, o.TailBytes, o.SegmentSize, o.CommitInterval, o.Destinations = 16<<20, 64<<10, 128<<10, time.Hour, []string{"a", "b"}
 		for _, seed := range seeds(t, 3, 200) {
 			t.Run(fmt.Sprintf("%s/seed=%d", name, seed), func(t *testing.T) {
 				t.Parallel()
 				m := newModel(t, seed, o)
-				crash(m.b)
-				m.disk, m.drops, m.epoch = &disk{}, true, ""
-				m.open()
+				m.fills, m.drops, m.steady = true, true, !strings.HasSuffix(name, "killed")
 				for range 1000 {
 					m.step()
 				}
-				m.disk.full = false
+				m.free()
 				m.finish()
 			})
 		}

@@ -330,20 +330,20 @@ func (b *gatewayBed) polled(n int, devices ...string) {
 	}
 }
 
-// delivered waits until everything that was read has arrived, once, live and historical messages in order each; each read is one message.
+// delivered waits until everything that was read until now has arrived, once, live and historical messages in order each; each read is
+// one message. What is read meanwhile may be on its way.
 func (b *gatewayBed) delivered(devices ...string) {
 	b.t.Helper()
-	var err error
+	reads, err := b.plant.count(b.plant.reads), error(nil)
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if err = b.arrived(devices); err == nil {
+		if err = b.arrived(devices, reads); err == nil {
 			return
 		}
 	}
 	b.t.Error(err)
 }
 
-func (b *gatewayBed) arrived(devices []string) error {
-	reads := b.plant.count(b.plant.reads)
+func (b *gatewayBed) arrived(devices []string, reads map[string]int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range devices {
@@ -363,7 +363,7 @@ func (b *gatewayBed) arrived(devices []string) error {
 			*last, all[n] = n, true
 		}
 		most := max(live, historical)
-		if len(all) != most || most < reads[d]-1 { // one may be on its way
+		if len(all) != most || most < reads[d]-1 { // the last may not be stored yet
 			return fmt.Errorf("device %s: %d of %d readings arrived, the last of them %d", d, len(all), reads[d], most)
 		}
 	}
