@@ -79,8 +79,11 @@ func (b *Buffer) takeAgain() error {
 		return fmt.Errorf("directory %q was taken away: %w; records stay in memory until it is back", b.dir, err)
 	}
 	lock, err := takeLock(b.dir)
-	if err != nil {
+	if errors.Is(err, ErrInUse) {
 		return fmt.Errorf("directory %q was taken over: %w; records stay in memory: stop one of the two", b.dir, err)
+	}
+	if err != nil {
+		return fmt.Errorf("directory %q was replaced by what is none, or cannot be written: %w; records stay in memory until it is back", b.dir, err)
 	}
 	back := false
 	if !there {

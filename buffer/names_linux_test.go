@@ -94,3 +94,26 @@ func TestDirectoryTakenOver(t *testing.T) {
 		t.Errorf("the foreign state.db was changed: %v", err)
 	}
 }
+
+// TestFileInPlaceOfDirectory: what stands in the place of the directory is none: said as that, and not as another gateway's doing; it is left alone.
+func TestFileInPlaceOfDirectory(t *testing.T) {
+	a := moveAway(t)
+	if err := os.WriteFile(a.dir, []byte("a note"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	a.more(t)
+	if h := a.b.Stats().Health; !strings.Contains(h, "was replaced by what is none") || strings.Contains(h, "stop one") || strings.Contains(h, "writable by this user") {
+		t.Errorf("health %q", h)
+	}
+	if text, err := os.ReadFile(a.dir); err != nil || string(text) != "a note" {
+		t.Errorf("what stands there is %q now: %v", text, err)
+	}
+	if err := os.Remove(a.dir); err != nil {
+		t.Fatal(err)
+	}
+	a.move(t, a.x, a.dir)
+	a.more(t)
+	if st := a.b.Stats(); st.Health != healthOK || a.dropped() != 0 {
+		t.Errorf("%s, %d readings lost", st.Health, a.dropped())
+	}
+}
