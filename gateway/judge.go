@@ -25,7 +25,7 @@ type standing struct {
 	state          web.State // as it was seen last
 	since, until   time.Time // until is the first look without it
 	began          time.Time // since, of when the log said that it stands
-	times          int       // that it has come back since, and the log has not said so
+	times          int       // that it has come back since, as far as was seen, and the log has not said so
 	now            bool      // at the last look
 	said           bool      // the log's last word is that it stands
 	spoken, before time.Time // when the log said last that it does, and the time before
@@ -55,16 +55,10 @@ func (j *judge) stamp(s *web.Snapshot) {
 			known = &standing{}
 			j.states[stateKey(st)] = known
 		}
-		if !st.Since.IsZero() {
-			known.since = st.Since
-		} else if known.since.IsZero() || !known.until.IsZero() {
-			known.since = s.Now
+		if !known.now { // else there are two, as of a destination and a device of one name: the first of them is it
+			known.look(st, s.Now)
+			st.Since = known.since
 		}
-		if !known.until.IsZero() {
-			known.times++
-		}
-		st.Since = known.since
-		known.now, known.until, known.state = true, time.Time{}, *st
 	}
 	for key, st := range j.states {
 		if !st.now {
@@ -76,6 +70,29 @@ func (j *judge) stamp(s *web.Snapshot) {
 			}
 		}
 	}
+}
+
+// look notes that the state stands. One with another since has come and gone between two looks; by less than a second it is the same, worked out anew.
+func (known *standing) look(st *web.State, now time.Time) {
+	same := known.until.IsZero() && !known.since.IsZero() && (st.Since.IsZero() || st.Since.Sub(known.since).Abs() < time.Second)
+	if !same {
+		if !known.since.IsZero() {
+			known.times++
+		}
+		if known.since = st.Since; st.Since.IsZero() {
+			known.since = now
+		}
+	}
+	known.now, known.until, known.state = true, time.Time{}, *st
+	known.state.Since = known.since
+}
+
+// turns says how often the state has come since the log said that it stands, and in what time; nothing for once.
+func (known *standing) turns(until time.Time) []any {
+	if known.times == 0 {
+		return nil
+	}
+	return []any{"times", known.times + 1, "within", until.Sub(known.began).Round(time.Second)}
 }
 
 // stands reports whether a state stood at the last look.
@@ -95,41 +112,48 @@ func (j *judge) tell(s *web.Snapshot) {
 	left := len(begun) + len(over) - maxLines
 	begun = begun[:min(len(begun), maxLines)]
 	for _, st := range over[:min(len(over), maxLines-len(begun))] {
-		more := []any{"lasted", st.until.Sub(st.since).Round(time.Second)}
-		if st.times > 0 {
-			more = append(more, "times", st.times+1, "within", st.until.Sub(st.began).Round(time.Second))
-		}
-		j.log.Info(ended(&st.state, s), more...)
+		j.log.Info(ended(&st.state, s), append([]any{"lasted", st.until.Sub(st.since).Round(time.Second)}, st.turns(st.until)...)...)
 	}
-	for _, st := range begun {
+	for _, line := range begun {
 		level := slog.LevelWarn
-		if st.state.Level() == web.LevelBad {
+		if line.of.state.Level() == web.LevelBad {
 			level = slog.LevelError
 		}
-		j.log.Log(context.Background(), level, st.state.String())
+		j.log.Log(context.Background(), level, line.of.state.String(), line.more...)
 	}
 	if left > 0 {
 		j.log.Warn("more states have changed; the page and /readyz show all", "left_out", left)
 	}
 }
 
+// entry is a line of the log, of a state that stands.
+type entry struct {
+	of   *standing
+	more []any
+}
+
 // begun returns which states are to be said to stand, and takes them as said: those that are not, and those that have come back meanwhile and
 // hold, of which the log has another since.
-func (j *judge) begun(s *web.Snapshot) (list []*standing) {
+func (j *judge) begun(s *web.Snapshot) (list []entry) {
 	for i := range s.States {
 		st := j.states[stateKey(&s.States[i])]
 		switch {
 		case st == nil || s.Now.Sub(st.before) < quiet:
-		case !st.said, st.times > 0 && !st.since.Equal(st.began) && s.Now.Sub(st.since) >= settle:
+		case st.said && (st.since.Equal(st.began) || s.Now.Sub(st.since) < settle):
+		default:
+			line := entry{of: st}
+			if st.said {
+				line.more = st.turns(st.since)
+			}
 			st.said, st.before, st.spoken, st.began, st.times = true, st.spoken, s.Now, st.since, 0
-			list = append(list, st)
+			list = append(list, line)
 		}
 	}
 	return list
 }
 
 // over returns which states are to be said to have ended, and takes them as said. The end of one that gave way to a worse one is told by the
-// worse one's line; that of one which gave way to a milder one is told with that one's, however late that may be said.
+// worse one's line, and waits for that while it is held back; that of one which gave way to a milder one is told with that one's, however late that may be said.
 func (j *judge) over(s *web.Snapshot) (list []*standing) {
 	for _, st := range j.states {
 		if st.now || !st.said {
@@ -137,13 +161,14 @@ func (j *judge) over(s *web.Snapshot) (list []*standing) {
 		}
 		worse, told, waits := false, false, false
 		for i := range s.States {
-			switch now := &s.States[i]; {
+			now := &s.States[i]
+			other := j.states[stateKey(now)]
+			said := other != nil && other.said
+			switch {
 			case now.Outdoes(&st.state):
-				worse = true
+				worse, waits = worse || said, waits || !said
 			case st.state.Outdoes(now):
-				milder := j.states[stateKey(now)]
-				said := milder != nil && milder.said
-				told = told || said && milder.spoken.Equal(s.Now)
+				told = told || said && other.spoken.Equal(s.Now)
 				waits = waits || !said
 			}
 		}

@@ -91,6 +91,15 @@ func TestLogOfTurns(t *testing.T) {
 	logsSay(t, map[string]logRow{
 		"down, and again for good": {[]phase{{4, down}, {4, well}, {60, down}, {4, well}}, []string{
 			`0 WARN device "press-1": down since 2026-03-01T12:30:00Z`, `18 WARN device "press-1": down since 2026-03-01T12:30:08Z`, `68 INFO device "press-1" is no longer down lasted=1m0s`}},
+		"down again and again between two looks, and for good": {[]phase{{1, down}, {1, well}, {1, down}, {1, well}, {1, down}, {1, well}, {60, down}, {4, well}}, []string{
+			`0 WARN device "press-1": down since 2026-03-01T12:30:00Z`,
+			`16 WARN device "press-1": down since 2026-03-01T12:30:06Z: timeout; it is tried again; see its power, its line and its url times=4 within=6s`, `66 INFO device "press-1" is no longer down lasted=1m0s`}},
+		"down again and again between two looks, then well": {[]phase{{1, down}, {1, well}, {1, down}, {1, well}, {1, down}, {21, well}}, []string{
+			`0 WARN device "press-1": down since 2026-03-01T12:30:00Z`, `16 INFO device "press-1" is no longer down lasted=2s times=3 within=6s`}},
+		"worse while that is held back, then well": {[]phase{{4, down}, {4, bad(1)}, {4, down}, {8, bad(1)}, {4, down}, {20, well}}, []string{
+			`0 WARN device "press-1": down since 2026-03-01T12:30:00Z`, `4 INFO device "press-1" is no longer down lasted=4s`, `4 WARN device "press-1": partly bad since 2026-03-01T12:30:04Z`,
+			`8 WARN device "press-1": down since 2026-03-01T12:30:08Z`, `12 INFO device "press-1" is no longer down lasted=4s`, `12 WARN device "press-1": partly bad since 2026-03-01T12:30:12Z`,
+			`30 INFO device "press-1" is no longer partly bad lasted=8s`}},
 		"down, better, and down for good": {[]phase{{4, bad(4)}, {4, bad(1)}, {160, bad(4)}, {4, well}}, []string{
 			`0 WARN device "press-1": down since 2026-03-01T12:30:00Z`, `4 INFO device "press-1" is no longer down lasted=4s`, `4 WARN device "press-1": partly bad since 2026-03-01T12:30:04Z`,
 			`8 WARN device "press-1": down since 2026-03-01T12:30:08Z`, `168 INFO device "press-1" is no longer down lasted=2m40s`}},
@@ -102,6 +111,12 @@ func TestLogOfTurns(t *testing.T) {
 			`0 WARN device "press-1": partly bad since 2026-03-01T12:30:00Z`, `4 WARN device "press-1": down since 2026-03-01T12:30:04Z`,
 			`8 INFO device "press-1" is no longer down lasted=4s`, `8 WARN device "press-1": partly bad since 2026-03-01T12:30:08Z`, `12 WARN device "press-1": down since 2026-03-01T12:30:12Z`,
 			`60 INFO device "press-1" is no longer down lasted=4s`, `60 WARN device "press-1": partly bad since 2026-03-01T12:30:16Z`, `100 INFO device "press-1" is no longer partly bad lasted=1m24s`}},
+		"hung, its since worked out anew at each look": {[]phase{{80, func(s *web.Snapshot) {
+			s.Stalls = []web.Stall{{Kind: "store", Name: "/data", Since: judged.Add(time.Duration(s.Now.Second()%4) * time.Millisecond)}}
+		}}}, []string{`0 ERROR store "/data": hung since 2026-03-01T12:30:00Z`}},
+		"two of one name": {[]phase{{80, func(s *web.Snapshot) {
+			s.Changes = []web.DeviceChange{{Device: "press-1", Since: judged}, {Device: "press-1", Since: judged.Add(-time.Hour)}}
+		}}}, []string{`0 WARN device "press-1": changed since 2026-03-01T12:30:00Z`}},
 		"a certificate that ends": {[]phase{{4, func(s *web.Snapshot) { s.Certificates = certificate(false, 30*24*time.Hour) }}, {4, func(s *web.Snapshot) { s.Certificates = certificate(false, 24*time.Hour) }}}, []string{
 			`0 WARN certificate "cloud": expires soon`, `4 WARN certificate "cloud": expires this week`}},
 	})
@@ -153,14 +168,19 @@ func TestLogEndsTrue(t *testing.T) {
 		func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateUnset, Reason: "nothing sets it"} },
 		func(s *web.Snapshot) { s.Clock = web.Clock{State: web.StateJumped, Reason: "by 1h0m0s"} },
 	}
-	for seed := range uint64(300) {
+	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 1))
+		turns := []func(*web.Snapshot){ways[0]} // few of the ways: what comes again within a minute is what the log holds back
+		for range 1 + r.IntN(3) {
+			turns = append(turns, ways[r.IntN(len(ways))])
+		}
 		var phases []phase
-		for range 2 + r.IntN(12) {
-			phases = append(phases, phase{2 + 2*r.IntN(10), ways[r.IntN(len(ways))]})
+		most := 1 + r.IntN(20)
+		for range 2 + r.IntN(16) {
+			phases = append(phases, phase{1 + r.IntN(most), turns[r.IntN(len(turns))]})
 		}
 		var last web.Snapshot
-		final := ways[r.IntN(len(ways))]
+		final := turns[r.IntN(len(turns))]
 		lines := logOf(t, append(phases, phase{76, func(s *web.Snapshot) { final(s) }}), &last)
 		said := map[string]string{} // of each thing
 		for _, line := range lines {
@@ -194,7 +214,7 @@ func TestLogEndsTrue(t *testing.T) {
 
 // phase is how the gateway stands for so many seconds.
 type phase struct {
-	seconds int
+	seconds int // what has a since of its own, a device that is down for example, has it from the phase's beginning
 	state   func(*web.Snapshot)
 }
 
@@ -205,12 +225,17 @@ func logOf(t *testing.T, phases []phase, last *web.Snapshot) (lines []string) {
 	j := &judge{log: slog.New(slog.NewJSONHandler(log, nil)), states: map[string]*standing{}}
 	at, read := 0, 0
 	for _, p := range phases {
-		for end := at + p.seconds; at < end; at += 2 {
+		began := judged.Add(time.Duration(at) * time.Second)
+		for end := at + p.seconds; at < end; at++ {
+			if at%2 > 0 { // it is looked every two seconds, whatever has come and gone meanwhile
+				continue
+			}
 			f := &shown{judge: j, snap: wellSnapshot()}
 			f.snap.Now = judged.Add(time.Duration(at) * time.Second)
 			for i := range f.snap.Devices {
-				f.snap.Devices[i].Groups[0].LastAt, f.snap.Devices[i].Since = f.snap.Now, time.Time{}
+				f.snap.Devices[i].Groups[0].LastAt, f.snap.Devices[i].Since = f.snap.Now, began
 			}
+			f.snap.Destinations[0].Since = began
 			p.state(&f.snap)
 			*last = *f.Snapshot()
 			j.tell(last)

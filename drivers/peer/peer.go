@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"sync"
 	"syscall"
@@ -168,6 +169,12 @@ const (
 	wsaConnAborted = syscall.Errno(10053)
 	wsaConnReset   = syscall.Errno(10054)
 )
+
+// ownAddress is how the network's errors, and those of a name server, begin the way of a connection: read tcp 10.0.0.5:47650->10.0.0.9:1883.
+var ownAddress = regexp.MustCompile(`\S+:\d+->`)
+
+// Text returns what an error says, without our own address: its port is another one at each attempt, and tells nobody anything.
+func Text(err error) string { return ownAddress.ReplaceAllString(err.Error(), "") }
 
 // Closed reports whether an error means that the peer has ended an established connection: not silence, nor an end by us or by the
 // machine's own network.

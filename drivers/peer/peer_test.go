@@ -10,6 +10,21 @@ import (
 	"testing"
 )
 
+// TestText: what an error says has no port of ours, also where it is a name server's words.
+func TestText(t *testing.T) {
+	own, other := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 5), Port: 47650}, &net.TCPAddr{IP: net.IPv6loopback, Port: 1883}
+	for err, want := range map[error]string{
+		fmt.Errorf("log in: %w", &net.OpError{Op: "read", Net: "tcp", Source: own, Addr: other, Err: io.EOF}):                        "log in: read tcp [::1]:1883: EOF",
+		&net.OpError{Op: "write", Net: "tcp", Source: other, Addr: own, Err: syscall.EPIPE}:                                          "write tcp 10.0.0.5:47650: broken pipe",
+		&net.DNSError{Name: "mq", Server: "127.0.0.53:53", Err: "read udp 127.0.0.1:54747->127.0.0.53:53: read: connection refused"}: "lookup mq on 127.0.0.53:53: read udp 127.0.0.53:53: read: connection refused",
+		errors.New("linear 0..1 -> 4..20"): "linear 0..1 -> 4..20",
+	} {
+		if got := Text(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestClosed(t *testing.T) {
 	for err, want := range map[error]bool{
 		io.EOF: true, fmt.Errorf("read: %w", io.ErrUnexpectedEOF): true, &net.OpError{Err: syscall.ECONNRESET}: true, &net.OpError{Err: syscall.EPIPE}: true,

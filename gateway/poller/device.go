@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/peer"
 )
 
 // device is one of those that share the connection.
@@ -82,10 +83,11 @@ func (p *Poller) demote(d *device, err error, now time.Time) {
 		d.retry.succeed() // it costs nothing to ask at each tick
 		wait = 0
 	}
-	if d.reason != err.Error() {
-		p.say(d, slog.LevelWarn, "device gives no usable answer; the others on its line go on", "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+	reason := peer.Text(err)
+	if d.reason != reason {
+		p.say(d, slog.LevelWarn, "device gives no usable answer; the others on its line go on", "cause", reason, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
-	d.set(err.Error())
+	d.set(reason)
 	p.mu.Unlock()
 }

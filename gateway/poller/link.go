@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/peer"
 )
 
 // link is the state of the connection.
@@ -133,20 +134,21 @@ func (p *Poller) linkDown(err error) { p.linkLost(err, time.Time{}) }
 // linkLost is linkDown when readings may be missing since a moment; zero = since the last push.
 func (p *Poller) linkLost(err error, since time.Time) {
 	_ = guard(p.driver.Close)
+	reason := peer.Text(err)
 	if p.link.up {
-		p.cut(err.Error(), since)
+		p.cut(reason, since)
 	}
 	now := time.Now()
 	wait := p.link.retry.fail(now, p.limits.after(p.accepts(err, now)))
-	if p.link.up || p.link.reason != err.Error() {
-		p.say(p.devices[0], slog.LevelWarn, "connection is down", "cause", err, "next_attempt_in", wait.Round(time.Millisecond))
+	if p.link.up || p.link.reason != reason {
+		p.say(p.devices[0], slog.LevelWarn, "connection is down", "cause", reason, "next_attempt_in", wait.Round(time.Millisecond))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.link.up {
 		p.resume(now)
 	}
-	p.link.up, p.link.reason = false, err.Error()
+	p.link.up, p.link.reason = false, reason
 	for _, d := range p.devices {
 		d.set(p.link.reason)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/drivers"
+	"millrace/drivers/peer"
 	"millrace/drivers/telemetry"
 )
 
@@ -38,7 +39,7 @@ func (p *Poller) poll(ctx context.Context, g *group) error {
 	p.mu.Unlock()
 	h := hold{of: g, took: t.poll, failed: err != nil}
 	if err != nil {
-		readings = p.bad(g, err.Error())
+		readings = p.bad(g, peer.Text(err))
 	} else {
 		p.polled(g)
 	}

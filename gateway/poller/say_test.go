@@ -2,6 +2,7 @@ package poller
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,4 +56,27 @@ func TestFlapsAreDamped(t *testing.T) {
 			t.Errorf("%d lines after a calm:\n%s", n, said[2])
 		}
 	})
+}
+
+// TestReasonStays: a cause that differs in our own port alone is one cause, in the log and as the reason of readings.
+func TestReasonStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		f := &fake{refuse: portError{&n}}
+		reasons := map[string]bool{}
+		for _, tick := range run(t, f, 5*time.Minute, []time.Duration{time.Second}, func(*Poller) {}) {
+			reasons[tick.reason] = true
+		}
+		if lines := strings.Count(f.log.String(), "connection is down"); n < 5 || lines != 1 || len(reasons) != 1 || !reasons["lookup plc: read udp 127.0.0.53:53: refused"] {
+			t.Errorf("%d attempts, %d lines, reasons %v", n, lines, reasons)
+		}
+	})
+}
+
+// portError is another text each time.
+type portError struct{ n *int }
+
+func (e portError) Error() string {
+	*e.n++
+	return fmt.Sprintf("lookup plc: read udp 127.0.0.1:%d->127.0.0.53:53: refused", 40000+*e.n)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -295,6 +297,46 @@ func TestRepeatedCauseIsDamped(t *testing.T) {
 			t.Errorf("%d lines in five minutes of one cause:\n%s", n, r.log)
 		}
 	})
+}
+
+// TestTurningCausesAreDamped: causes that take turns, as of a broker that accepts and resets, are told once an outage, and in outages that follow each
+// other once a minute, few of them, and none with our own port, which is another one each time.
+func TestTurningCausesAreDamped(t *testing.T) {
+	for name, c := range map[string]struct {
+		cause func(n int) error // of the nth attempt
+		up    bool              // every third attempt gives a session, which is cut
+		most  int               // lines in ten minutes
+	}{
+		"two in turn": {func(n int) error {
+			if n%2 == 0 {
+				return fmt.Errorf("%w (EOF)", link.ErrPeerClosed)
+			}
+			return fmt.Errorf("%w (%w)", link.ErrPeerClosed, &net.OpError{Op: "read", Net: "tcp", Source: &net.TCPAddr{IP: net.IPv6loopback, Port: 40000 + n}, Addr: &net.TCPAddr{IP: net.IPv6loopback, Port: 1883}, Err: syscall.ECONNRESET})
+		}, false, 5},
+		"two in turn, with sessions between": {func(n int) error { return []error{errors.New("no route"), errors.New("refused")}[n%2] }, true, 32},
+		"another one each time": {func(n int) error {
+			return errors.New("no answer from " + strings.Repeat("x", n))
+		}, false, 65},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, func(o *Options) { o.RetryMax = time.Second })
+				r.rec.attempt = func(n int) error {
+					if c.up && n%3 == 0 {
+						time.AfterFunc(time.Second, r.rec.cut)
+						return nil
+					}
+					return c.cause(n)
+				}
+				r.start()
+				time.Sleep(10 * time.Minute)
+				log := r.log.String()
+				if n := strings.Count(log, "no link\""); n < 3 || n > c.most || strings.Contains(log, "->") {
+					t.Errorf("%d lines, want %d at most:\n%.5000s", n, c.most, log)
+				}
+			})
+		})
+	}
 }
 
 // stuckDialer does not come back, whatever ends.

@@ -24,6 +24,7 @@ type receiver struct {
 	mu        sync.Mutex
 	latency   time.Duration
 	refuse    error                      // of each dial
+	attempt   func(n int) error          // of the nth dial; nil = refuse
 	closes    func(m *got, nth int) bool // close the session on this message, the nth of its session; nil = never
 	silent    func(m *got) bool          // neither take nor answer this message
 	mute      bool                       // take messages, and never answer
@@ -49,8 +50,12 @@ func (r *receiver) Dial(ctx context.Context, _ *link.Message) (link.Link, error)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dials++
-	if r.refuse != nil {
-		return nil, r.refuse
+	err := r.refuse
+	if r.attempt != nil {
+		err = r.attempt(r.dials)
+	}
+	if err != nil {
+		return nil, err
 	}
 	l := &fakeLink{r: r, changed: make(chan struct{}, 1), inbox: make(chan link.Message, 4)}
 	r.sessions, r.swallowed = append(r.sessions, l), time.Time{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"millrace/drivers/peer"
 	"millrace/gateway/link"
 )
 
@@ -14,17 +15,24 @@ import (
 type outage struct {
 	since    time.Time     // zero = the link is up
 	next     time.Duration // after so long it is said that there still is none
-	cause    string        // of it, as all that follow without numbers
-	told     string        // the cause that was said last
-	said     time.Time     // when
-	left     int           // times since that it was not said again
+	ours     bool          // it has had a cause that is not the breaker's to tell
 	draining time.Time     // since when what waited is going out; zero = it is not
+	told     []told        // causes, that told longest ago first; over all outages
+	left     int           // times since the last line that one was not told again
+}
+
+// told is a cause that the log was told of.
+type told struct {
+	cause  string    // without numbers
+	at     time.Time // when, last
+	outage time.Time // when that began in which it came last; zero = in none
 }
 
 const (
-	brief = 3 * time.Second // how long the link may be gone without a line in the log at its return
-	quiet = time.Minute     // how long the same cause is not told again, when sessions come and go
-	fight = 5               // short sessions in a row from which on another client with our id is suspected
+	brief     = 3 * time.Second // how long the link may be gone without a line in the log at its return
+	quiet     = time.Minute     // how long the same cause is not told again, when sessions come and go
+	maxCauses = 6               // told in that time
+	fight     = 5               // short sessions in a row from which on another client with our id is suspected
 )
 
 // connected notes that a session has begun.
@@ -45,7 +53,7 @@ func (p *Publisher) connected() {
 			o.draining = time.Now()
 		}
 	}
-	o.since, o.cause = time.Time{}, ""
+	o.since, o.ours = time.Time{}, false
 }
 
 // drained says once that what waited during an outage is delivered.
@@ -71,9 +79,11 @@ func (p *Publisher) drained() {
 
 // complain notes trouble that does not end the session.
 func (p *Publisher) complain(err error) {
-	if p.shown.LastError != err.Error() {
-		p.show(func(s *Stats) { s.LastError = err.Error() })
-		p.log.Warn("publisher in trouble", "cause", err)
+	if text := peer.Text(err); p.shown.LastError != text {
+		p.show(func(s *Stats) { s.LastError = text })
+		if p.outage.news(text, time.Now()) {
+			p.log.Warn("publisher in trouble", "cause", text)
+		}
 	}
 }
 
@@ -87,25 +97,48 @@ func (p *Publisher) failed(e *ending, wait time.Duration) {
 		state = Refused
 	}
 	p.setState(state)
-	what := p.o.Receiver + ": " + e.err.Error() + p.hint(e)
+	what := p.o.Receiver + ": " + peer.Text(e.err) + p.hint(e)
 	p.show(func(s *Stats) { s.LastError = what + "; trying again soon" })
 	o, now := &p.outage, time.Now()
 	if o.since.IsZero() {
 		o.since, o.next, o.draining = now, time.Minute, time.Time{}
 	}
-	switch down, cause := now.Sub(o.since), digits.ReplaceAllString(what, ""); {
-	case o.cause == "" && e.progress: // the breaker says what there is to say
-	case cause == o.cause && down >= o.next:
+	if e.progress && !o.ours { // the breaker says what there is to say
+		return
+	}
+	o.ours = true
+	down, news, left := now.Sub(o.since), o.news(what, now), o.left
+	switch {
+	case down >= o.next:
 		o.next = min(4*o.next, o.next+time.Hour)
 		p.log.Warn("still no link", "for", down.Round(time.Second), "cause", what, "records_waiting", p.dest.Len())
-	case cause == o.cause:
-	case cause == o.told && now.Sub(o.said) < quiet:
-		o.cause = cause
-		o.left++
-	default:
-		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", o.left)
-		o.cause, o.told, o.said, o.left = cause, cause, now, 0
+	case news:
+		p.log.Warn("no link", "cause", what, "retry_in", wait.Round(time.Millisecond), "left_out", left)
+		o.left = 0
 	}
+}
+
+// news reports whether a cause is to be told, and takes it as told: once an outage, once a minute, and few of them in a minute.
+func (o *outage) news(what string, now time.Time) bool {
+	cause := digits.ReplaceAllString(what, "")
+	i := slices.IndexFunc(o.told, func(t told) bool { return t.cause == cause })
+	switch {
+	case i >= 0 && !o.since.IsZero() && o.told[i].outage.Equal(o.since):
+		return false
+	case i >= 0 && now.Sub(o.told[i].at) < quiet:
+		o.told[i].outage = o.since
+		o.left++
+		return false
+	case i >= 0:
+		o.told = slices.Delete(o.told, i, i+1)
+	case len(o.told) == maxCauses && now.Sub(o.told[0].at) < quiet:
+		o.left++
+		return false
+	case len(o.told) == maxCauses:
+		o.told = slices.Delete(o.told, 0, 1)
+	}
+	o.told = append(o.told, told{cause, now, o.since})
+	return true
 }
 
 // digits are left out where causes are compared: ports and times differ from one attempt to the next.
