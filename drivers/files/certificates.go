@@ -22,6 +22,7 @@ type Flaw struct {
 	Mend  string // what to do about it; FILE is that file, NEW another
 }
 
+// Error returns the words with what to do.
 func (f *Flaw) Error() string { return f.What + "; " + f.Mend }
 
 // Certificates returns those of a file's content in DER or PEM. With an error, a *Flaw, they are those that can be read: none, or one of several cannot.

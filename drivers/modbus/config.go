@@ -2,7 +2,6 @@ package modbus
 
 import (
 	"cmp"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"millrace/drivers"
-	"millrace/drivers/files"
 	"millrace/drivers/peer"
 )
 
@@ -82,25 +80,14 @@ func connectionOptions() []drivers.Option {
 		{Name: "pause_between_requests", Example: "20ms", Help: "to wait after each answer, 0 to 10s; default learned"},
 		{Name: "close_after_poll", Example: "true", Help: "true: the connection is closed after each poll, for a device with few slots; default false"},
 		{Name: "connections", Example: "4", Help: "TCP connections over which the requests of a poll are spread, 1 to 8, for a device that answers them in parallel; default 1"},
-		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's", Path: true, File: true, Certificates: authorities},
-		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls", Path: true, File: true, Certificates: clientPair, KeyFile: "key_file"},
+		{Name: "ca_file", Example: "ca.pem", Help: "PEM file of the CAs that a tcp+tls server is checked against; default the system's", Path: true, File: true, Certificates: peer.ReadCA},
+		{Name: "cert_file", Example: "client.pem", Help: "PEM file of the client certificate for tcp+tls", Path: true, File: true, Certificates: peer.ReadPair, KeyFile: "key_file"},
 		{Name: "key_file", Example: "client.key", Help: "PEM file of its key", Path: true, File: true},
 		{Name: "registration", Example: "gw-7", Help: "first packet of a caller of tcp-listen or rtu-listen, a text or 0x and hex digits, 1 to 64 bytes; needed where devices share a port; default none"},
 		{Name: "heartbeat_packet", Example: "0xFE", Help: "what such a caller sends now and then of its own accord, likewise; default none"},
 		{Name: "allow_from", Example: "10.1.0.0/16", Help: "addresses and networks from which such a caller may come, for example 10.1.0.0/16, 192.168.1.7; default everywhere"},
 		{Name: "server_name", Example: "meter.example", Help: "name in the certificate of a tcp+tls server; default the url's host"},
 	}
-}
-
-func authorities(b, _ []byte) ([]*x509.Certificate, error) { return files.Authorities(b) }
-
-// clientPair reads what peer.TLS will. Without key_file another check has the words.
-func clientPair(b, key []byte) ([]*x509.Certificate, error) {
-	if key == nil {
-		return nil, nil
-	}
-	_, all, err := files.Pair(b, key)
-	return all, err
 }
 
 func tagOptions() []drivers.Option {

@@ -31,6 +31,18 @@ type Files struct {
 	ServerName string // the name that the peer's certificate must have; "" = the host that is dialled
 }
 
+// ReadCA returns the certificates in the content of Files.CA, as a connection takes them, for who checks it before. An error is a *files.Flaw.
+func ReadCA(b, _ []byte) ([]*x509.Certificate, error) { return files.Authorities(b) }
+
+// ReadPair likewise returns those of Files.Cert, whose key is in that of Files.Key; none where that is nil.
+func ReadPair(b, key []byte) ([]*x509.Certificate, error) {
+	if key == nil {
+		return nil, nil
+	}
+	_, all, err := files.Pair(b, key)
+	return all, err
+}
+
 // Certificate is a certificate that a connection rests on.
 type Certificate struct {
 	Own       bool      // ours, not the peer's

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/files"
+	"millrace/drivers/peer"
 )
 
 func destinationTable() *table[Destination] {
@@ -297,13 +297,10 @@ func (l *loader) readTLS(f field, t *TLS) bool {
 	}
 	ca, cert, key := l.pem(given["ca"], t.CA), l.pem(given["cert"], t.Cert), l.pem(given["key"], t.Key)
 	if ca != nil {
-		l.judgeFile(ca, nil, false, func(b, _ []byte) ([]*x509.Certificate, error) { return files.Authorities(b) })
+		l.judgeFile(ca, nil, false, peer.ReadCA)
 	}
 	if cert != nil && key != nil {
-		l.judgeFile(cert, key, true, func(b, key []byte) ([]*x509.Certificate, error) {
-			_, all, err := files.Pair(b, key)
-			return all, err
-		})
+		l.judgeFile(cert, key, true, peer.ReadPair)
 	}
 	return l.mistakes.total == before
 }
