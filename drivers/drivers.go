@@ -6,6 +6,7 @@ package drivers
 
 import (
 	"context"
+	"crypto/x509"
 	"iter"
 	"slices"
 	"time"
@@ -73,6 +74,11 @@ type Option struct {
 	Path    bool   // a file or folder: relative to the config file that it stands in, and absolute when the driver gets it
 	List    bool   // several values with commas between
 	File    bool   // a Path whose file must be there to be read, 1 MiB at most
+
+	// Certificates returns what a File holds, as the connection will read it: authorities, or our certificate, its issuers behind it; in words that follow
+	// the file's name why it cannot be used, where that is a *files.Flaw. key is the content of the file that KeyFile names, nil where none is given.
+	Certificates func(b, key []byte) ([]*x509.Certificate, error)
+	KeyFile      string // the option with the key of our certificate, "" = they are authorities
 }
 
 // Example is what the reference of the config shows of a protocol: a device that loads, and the forms of its texts.

@@ -58,7 +58,7 @@ var tidyImports = map[string][]string{
 	"gateway/values":              {"drivers/telemetry", "gateway/record"},
 	"gateway/poller":              {"drivers", "drivers/peer", "drivers/telemetry"},
 	"gateway/record":              {"drivers/telemetry"},
-	"gateway/config":              {"configs/templates", "drivers", "drivers/files", "drivers/telemetry", "gateway/derive"},
+	"gateway/config":              {"configs/templates", "drivers", "drivers/files", "drivers/peer", "drivers/telemetry", "gateway/derive"},
 	"gateway/faults":              {},
 	"buffer":                      {"buffer/pages"},
 	"buffer/pages":                {},

@@ -4,8 +4,6 @@ package files
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
@@ -59,17 +57,4 @@ func read(f *os.File, most int64) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
-}
-
-// Certificates returns those of a file's content in DER or PEM; none when it holds something else.
-func Certificates(b []byte) (all []*x509.Certificate) {
-	if c, err := x509.ParseCertificate(b); err == nil {
-		return []*x509.Certificate{c}
-	}
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			all = append(all, c)
-		}
-	}
-	return all
 }

@@ -66,7 +66,7 @@ func deviceOptions() []drivers.Option {
 		{Name: "language", Example: "de", Help: "of the server's texts, the first that it has, such as de-AT, de, en (default en)"},
 		{Name: "namespaces", Example: "2=urn:machine 3=urn:tools", Help: "what the namespace indexes in addresses stand for, so that it is noticed when the server changes that (default: what they stood for at the first connect)"},
 		{Name: "username", Example: "${env:OPCUA_USER}", Help: "user to log in as (default: anonymous)"},
-		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true, File: true},
+		{Name: "user_certificate", Example: "operator.pem", Help: "file of the certificate to log in as a user with, PEM or DER, instead of username", Path: true, File: true, Certificates: userCertificate, KeyFile: "user_key"},
 		{Name: "user_key", Example: "operator.key", Help: "file of its RSA key, PEM or DER without a passphrase (default: user_certificate holds both)", Path: true, File: true},
 		{Name: "password", Example: "${file:/run/secrets/opcua}", Help: "password of username; best given as ${env:NAME} or ${file:PATH}", Secret: true},
 	}

@@ -52,7 +52,8 @@ func Thumbprint(der []byte) string {
 // List returns the certificates of a folder, by file name. A folder that does not exist is empty; a file that is no certificate is passed over.
 func (p PKI) List(folder string) (all []Certificate, err error) {
 	err = p.files(folder, func(name string, b []byte) {
-		for _, c := range files.Certificates(b) {
+		found, _ := files.Certificates(b)
+		for _, c := range found {
 			all = append(all, Certificate{folder, name, c})
 		}
 	})
@@ -161,7 +162,7 @@ func (p PKI) Trust(what string) (Certificate, error) {
 	c, err := p.find("rejected", what)
 	if err != nil {
 		b, readErr := files.Read(what, maxFile)
-		found := files.Certificates(b)
+		found, _ := files.Certificates(b)
 		switch already, notYet := p.find("trusted", what); {
 		case readErr == nil && len(found) > 0:
 			c = Certificate{"", "", found[0]}
@@ -265,7 +266,7 @@ func parseOwn(b []byte) (key *rsa.PrivateKey, chain []byte, err error) {
 			chain = append(chain, block.Bytes...)
 		case "PRIVATE KEY", "RSA PRIVATE KEY":
 			if key, err = parseKey(block); err != nil {
-				return nil, nil, err
+				return nil, nil, fmt.Errorf("it %w", err)
 			}
 		}
 	}
@@ -283,6 +284,7 @@ func parseOwn(b []byte) (key *rsa.PrivateKey, chain []byte, err error) {
 	return key, chain, nil
 }
 
+// parseKey returns the RSA key in a block. An error is a *files.Flaw.
 func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
 		return key, nil
@@ -290,19 +292,20 @@ func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		if _, curve := x509.ParseECPrivateKey(block.Bytes); curve == nil {
-			return nil, fmt.Errorf("its key is of type EC; %w", errNotRSA)
+			return nil, notRSA("EC")
 		}
-		return nil, err
+		return nil, &files.Flaw{OfKey: true, What: "holds a key that cannot be read: " + err.Error(), Mend: "have an RSA key in PEM or DER written anew"}
 	}
 	key, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("its key is of type %s; %w", kindOf(parsed), errNotRSA)
+		return nil, notRSA(kindOf(parsed))
 	}
 	return key, nil
 }
 
-// errNotRSA ends a message on a key of another type.
-var errNotRSA = errors.New("OPC UA's elliptic-curve policies are not supported: have an RSA key and a certificate for it made")
+func notRSA(kind string) *files.Flaw {
+	return &files.Flaw{OfKey: true, What: "holds a key of type " + kind, Mend: "OPC UA's elliptic-curve policies are not supported: have an RSA key and a certificate for it made"}
+}
 
 func kindOf(key any) string {
 	switch key.(type) {

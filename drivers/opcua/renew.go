@@ -130,7 +130,8 @@ func (s *seen) noteOwn(p PKI, chain []byte) {
 	if err != nil || len(all) == 0 {
 		return
 	}
-	c := &drivers.Certificate{Own: true, Name: p.OwnFile(), NotBefore: all[0].NotBefore, NotAfter: all[0].NotAfter, Replaced: p.replaced()}
+	ends := files.Chain(all)[0]
+	c := &drivers.Certificate{Own: true, Name: p.OwnFile(), NotBefore: ends.NotBefore, NotAfter: ends.NotAfter, Replaced: p.replaced()}
 	if old := renewable(chain); old != nil {
 		c.Next = fmt.Sprintf("it is renewed at the first connect after %s, and servers must then trust the new one",
 			old.NotAfter.Add(-renewBefore).UTC().Format(time.DateOnly))
@@ -158,5 +159,6 @@ func (d *driver) Held() []drivers.Certificate {
 	if err != nil || renewable(chain) != nil { // it is renewed at the next connect
 		return nil
 	}
-	return []drivers.Certificate{{Own: true, Name: p.ownPair(), NotBefore: all[0].NotBefore, NotAfter: all[0].NotAfter}}
+	ends := files.Chain(all)[0]
+	return []drivers.Certificate{{Own: true, Name: p.ownPair(), NotBefore: ends.NotBefore, NotAfter: ends.NotAfter}}
 }

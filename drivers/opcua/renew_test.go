@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"millrace/drivers"
 	"millrace/drivers/opcua/opcuasim"
 	"millrace/drivers/opcua/wire"
 )
@@ -129,6 +132,37 @@ func TestForeignOwnStays(t *testing.T) {
 		d := driver{set: settings{pki: p, policy: policy}}
 		if held := d.Held(); len(held) != want || want > 0 && !held[0].NotAfter.Equal(c.NotAfter.Truncate(time.Second)) {
 			t.Errorf("it is not told before the first connect that it ends: %v", held)
+		}
+	}
+}
+
+// TestOwnChainEnds: of our certificate with issuers behind it that one counts which ends first, before the first connect as after it.
+func TestOwnChainEnds(t *testing.T) {
+	p := PKI{t.TempDir()}
+	key, made, err := p.own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hall := newAuthority(t, "hall", newAuthority(t, "plant", nil, time.Now().Add(48*time.Hour)), time.Now().Add(time.Hour))
+	c.NotAfter, c.AuthorityKeyId = time.Now().Add(24*time.Hour), nil
+	der, err := x509.CreateCertificate(rand.Reader, c, hall.cert, &key.PublicKey, hall.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeOwn(key, der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.ownPair(), append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hall.cert.Raw})...))
+	d := driver{set: settings{pki: p, seen: &seen{}}}
+	d.set.seen.noteOwn(p, slices.Concat(der, hall.cert.Raw))
+	for _, all := range [][]drivers.Certificate{d.Held(), d.Certificates()} {
+		if len(all) != 1 || !all[0].NotAfter.Equal(hall.cert.NotAfter) {
+			t.Errorf("got %v, want the end of the issuer, %v", all, hall.cert.NotAfter)
 		}
 	}
 }

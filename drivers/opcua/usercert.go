@@ -2,12 +2,11 @@ package opcua
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -22,24 +21,21 @@ func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	all := files.Certificates(b)
-	if len(all) == 0 {
-		return nil, nil, fmt.Errorf("%s holds no certificate, in DER or PEM", s.userCertificate)
-	}
-	path := s.userCertificate
+	var keyFile []byte
 	if s.userKey != "" {
-		path = s.userKey
-		if b, err = files.Read(path, maxFile); err != nil {
+		if keyFile, err = files.Read(s.userKey, maxFile); err != nil {
 			return nil, nil, err
 		}
 	}
-	key, err := keyIn(b)
-	c, now := all[0], time.Now()
-	switch {
-	case err != nil:
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	case !key.PublicKey.Equal(c.PublicKey):
-		return nil, nil, fmt.Errorf("%s: the key is not that of the certificate in %s", path, s.userCertificate)
+	key, c, err := readUser(b, keyFile)
+	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
+		path := s.userCertificate
+		if flaw.OfKey {
+			path = cmp.Or(s.userKey, path)
+		}
+		return nil, nil, fmt.Errorf("%s %w", path, flaw)
+	}
+	switch now := time.Now(); {
 	case now.After(c.NotAfter):
 		return nil, nil, fmt.Errorf("%s expired on %s; have a new one made", s.userCertificate, c.NotAfter.UTC().Format(time.DateOnly))
 	case now.Before(c.NotBefore):
@@ -48,27 +44,34 @@ func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
 	return key, c, nil
 }
 
-// keyIn returns the RSA key of a file in PEM or DER.
-func keyIn(b []byte) (*rsa.PrivateKey, error) {
-	blocks := 0
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		blocks++
-		switch {
-		case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["DEK-Info"] != "":
-			return nil, errors.New("its key is encrypted, and nobody is there to type a passphrase; give it without one, in a file that only the gateway may read")
-		case block.Type == "EC PRIVATE KEY" || block.Type == "DSA PRIVATE KEY":
-			return nil, fmt.Errorf("its key is of type %s; %w", strings.TrimSuffix(block.Type, " PRIVATE KEY"), errNotRSA)
-		case block.Type == "PRIVATE KEY" || block.Type == "RSA PRIVATE KEY":
-			return parseKey(block)
-		}
+// readUser returns the key and the certificate of a user from the content of their files, or of one that holds both: keyFile is nil then. An error is a *files.Flaw.
+func readUser(b, keyFile []byte) (*rsa.PrivateKey, *x509.Certificate, error) {
+	all, err := files.Certificates(b)
+	if err != nil {
+		return nil, nil, err
 	}
-	if blocks == 0 {
-		key, err := parseKey(&pem.Block{Bytes: b})
-		if err == nil || errors.Is(err, errNotRSA) {
-			return key, err
-		}
+	alone := keyFile == nil
+	if alone {
+		keyFile = b
 	}
-	return nil, errors.New("it holds no RSA key; write user_key, the file of the key, in PEM or DER")
+	block, err := files.Key(keyFile)
+	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
+		if alone && !files.HoldsKey(b) {
+			flaw.Mend = "write user_key, the file of the key, in PEM or DER"
+		}
+		return nil, nil, flaw
+	}
+	key, err := parseKey(block)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, all[0], files.OfKey(all, &key.PublicKey)
+}
+
+// userCertificate returns the one certificate of a user's file that a server gets: see drivers.Option.
+func userCertificate(b, key []byte) ([]*x509.Certificate, error) {
+	_, c, err := readUser(b, key)
+	return []*x509.Certificate{c}, err
 }
 
 // certificateIdentity returns the token of the user's certificate and the proof that the key is ours (OPC 10000-4, 7.40.2 and 7.40.5). The

@@ -203,8 +203,12 @@ func (h *Handshake) unwelcome(alert string) string {
 	case h.unfit && len(h.takes) > 0:
 		return fmt.Sprintf("the %s takes client certificates from %s, and that of %s is from %s%s; give one that it takes, or have it trust that authority",
 			n.Peer, strings.Join(h.takes, ", "), n.Pair, called(&h.own.Leaf.Issuer), said)
-	case time.Now().After(h.own.Leaf.NotAfter):
-		return fmt.Sprintf("the %s refuses the client certificate%s: it expired on %s; renew %s", n.Peer, said, h.own.Leaf.NotAfter.UTC().Format(time.RFC3339), n.Pair)
+	case time.Now().After(h.ends.NotAfter):
+		which := "it"
+		if h.ends.NotAfter.Before(h.own.Leaf.NotAfter) {
+			which = "that of its issuer " + called(&h.ends.Subject)
+		}
+		return fmt.Sprintf("the %s refuses the client certificate%s: %s expired on %s; renew %s", n.Peer, said, which, h.ends.NotAfter.UTC().Format(time.RFC3339), n.Pair)
 	}
 	what := closed + "was shown the client certificate"
 	if alert != "" {

@@ -66,7 +66,11 @@ func (r *rig) authority(name string, end time.Time) *tls.Certificate {
 func (r *rig) save(name string, c *tls.Certificate) string {
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	path := filepath.Join(r.folder, name)
-	if err := errors.Join(err, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}), 0o600),
+	var chain []byte
+	for _, der := range c.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	if err := errors.Join(err, os.WriteFile(path, chain, 0o600),
 		os.WriteFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)); err != nil {
 		r.Fatal(err)
 	}
@@ -200,6 +204,13 @@ func TestFailedClientCertificate(t *testing.T) {
 		path := r.save(name, r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "gateway"}, NotAfter: end, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, issuer))
 		return Files{CA: r.save("ca", ca), Cert: path, Key: path + ".key"}
 	}
+	behind := func(name string) Files { // a chain whose issuer has ended
+		hall := r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "Hall"}, NotAfter: time.Now().Add(-time.Minute), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, ca)
+		own := r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "gateway"}, NotAfter: hour, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, hall)
+		own.Certificate = append(own.Certificate, hall.Certificate[0])
+		path := r.save(name, own)
+		return Files{CA: r.save("ca", ca), Cert: path, Key: path + ".key"}
+	}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config := &tls.Config{Certificates: []tls.Certificate{*good}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version, MaxVersion: version}
 		for _, c := range []struct {
@@ -212,6 +223,7 @@ func TestFailedClientCertificate(t *testing.T) {
 			{"of another authority", of("other", other, hour), []string{`takes client certificates from "Plant", and that of cert_file and key_file is from "Other"`, "give one that it takes"}},
 			{"of one of the same name", of("twin", twin, hour), []string{"refuses the client certificate (it says: ", "is that of cert_file and key_file valid", `trust its authority, "Plant"`}},
 			{"expired", of("past", ca, time.Now().Add(-time.Minute)), []string{"refuses the client certificate (it says: ", "it expired on ", "renew cert_file and key_file"}},
+			{"its issuer expired", behind("behind"), []string{"refuses the client certificate (it says: ", `that of its issuer "Hall" expired on `, "renew cert_file and key_file"}},
 		} {
 			told(t, tls.VersionName(version)+", "+c.name, r.dial(c.files, time.Minute, server(config)), c.want)
 		}

@@ -32,6 +32,18 @@ type Files struct {
 	ServerName string // the name that the peer's certificate must have; "" = the host that is dialled
 }
 
+// ReadCA returns the certificates in the content of Files.CA, as a connection takes them, for who checks it before. An error is a *files.Flaw.
+func ReadCA(b, _ []byte) ([]*x509.Certificate, error) { return files.Authorities(b) }
+
+// ReadPair likewise returns those of Files.Cert, whose key is in that of Files.Key; none where that is nil.
+func ReadPair(b, key []byte) ([]*x509.Certificate, error) {
+	if key == nil {
+		return nil, nil
+	}
+	_, all, err := files.Pair(b, key)
+	return all, err
+}
+
 // Certificate is a certificate that a connection rests on.
 type Certificate struct {
 	Own       bool      // ours, not the peer's
@@ -72,11 +84,12 @@ type Handshake struct {
 	Config *tls.Config
 
 	of     *TLS
-	own    *tls.Certificate // nil = none is given
-	proved bool             // the peer has proved who it is
-	asked  bool             // it asked for a certificate of ours, and
-	unfit  bool             // ours is of none of these, so it was not sent
-	takes  []string         // the first authorities that it takes certificates of
+	own    *tls.Certificate  // nil = none is given
+	ends   *x509.Certificate // that of its chain which ends first
+	proved bool              // the peer has proved who it is
+	asked  bool              // it asked for a certificate of ours, and
+	unfit  bool              // ours is of none of these, so it was not sent
+	takes  []string          // the first authorities that it takes certificates of
 }
 
 // Begin reads the files for a connection to a host. Whoever connects with its Config gives an error that follows to Failed, up to the
@@ -85,27 +98,48 @@ func (t *TLS) Begin(host string) (*Handshake, error) {
 	h := &Handshake{of: t}
 	h.Config = &tls.Config{ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12, VerifyConnection: h.prove, GetClientCertificate: h.present}
 	if t.CA != "" {
-		pem, err := files.Read(t.CA, files.MaxPEM)
+		b, err := files.Read(t.CA, files.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", t.Names.CA, err)
 		}
-		if h.Config.RootCAs = x509.NewCertPool(); !h.Config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read %s: %q holds no PEM certificate", t.Names.CA, t.CA)
+		all, err := files.Authorities(b)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %q %w", t.Names.CA, t.CA, err)
+		}
+		h.Config.RootCAs = x509.NewCertPool()
+		for _, c := range all {
+			h.Config.RootCAs.AddCert(c)
 		}
 	}
 	if t.Cert != "" {
-		cert, certErr := files.Read(t.Cert, files.MaxPEM)
-		key, keyErr := files.Read(t.Key, files.MaxPEM)
-		pair, err := tls.X509KeyPair(cert, key)
-		if err := cmp.Or(certErr, keyErr, err); err != nil {
+		if err := h.readPair(); err != nil {
 			return nil, fmt.Errorf("read %s: %w", t.Names.Pair, err)
 		}
-		h.own = &pair
-		t.mu.Lock()
-		t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}}
-		t.mu.Unlock()
 	}
 	return h, nil
+}
+
+// readPair reads our certificate and its key.
+func (h *Handshake) readPair() error {
+	t := h.of
+	cert, certErr := files.Read(t.Cert, files.MaxPEM)
+	key, keyErr := files.Read(t.Key, files.MaxPEM)
+	if err := cmp.Or(certErr, keyErr); err != nil {
+		return err
+	}
+	pair, all, err := files.Pair(cert, key)
+	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
+		name := t.Cert
+		if flaw.OfKey {
+			name = t.Key
+		}
+		return fmt.Errorf("%q %w", name, flaw)
+	}
+	h.own, h.ends = &pair, files.Chain(all)[0]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: h.ends.NotBefore, NotAfter: h.ends.NotAfter}}
+	return nil
 }
 
 func (h *Handshake) prove(s tls.ConnectionState) error {

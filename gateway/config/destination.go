@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -11,6 +9,7 @@ import (
 
 	"millrace/drivers"
 	"millrace/drivers/files"
+	"millrace/drivers/peer"
 )
 
 func destinationTable() *table[Destination] {
@@ -296,32 +295,32 @@ func (l *loader) readTLS(f field, t *TLS) bool {
 	if (t.Cert == "") != (t.Key == "") {
 		l.errorf(l.at(f.k), "give both files or neither", "tls has only one of cert and key")
 	}
-	if ca, ok := l.pem(given["ca"], t.CA); ok && !x509.NewCertPool().AppendCertsFromPEM(ca) {
-		l.errorf(l.at(given["ca"].v), "use a file of PEM certificates (-----BEGIN CERTIFICATE-----)", "ca %s holds no certificate", quote(given["ca"].v.n.Value))
-	} else {
-		l.doubtFile(given["ca"], ca)
+	ca, cert, key := l.pem(given["ca"], t.CA), l.pem(given["cert"], t.Cert), l.pem(given["key"], t.Key)
+	if ca != nil {
+		l.judgeFile(ca, nil, false, peer.ReadCA)
 	}
-	cert, ok := l.pem(given["cert"], t.Cert)
-	key, kok := l.pem(given["key"], t.Key)
-	if ok && kok {
-		if _, err := tls.X509KeyPair(cert, key); err != nil {
-			l.errorf(l.at(given["cert"].v), "use PEM files of one certificate and its own key", "cert and key do not work together: %s", strings.TrimPrefix(err.Error(), "tls: "))
-		} else {
-			l.doubtFile(given["cert"], cert)
-		}
+	if cert != nil && key != nil {
+		l.judgeFile(cert, key, true, peer.ReadPair)
 	}
 	return l.mistakes.total == before
 }
 
-// pem reads the file that f names.
-func (l *loader) pem(f field, path string) ([]byte, bool) {
+// pemFile is a file of certificates or a key, and the key of the config that names it.
+type pemFile struct {
+	field
+	path string
+	data []byte
+}
+
+// pem reads the file that f names, nil = none or unreadable.
+func (l *loader) pem(f field, path string) *pemFile {
 	if path == "" {
-		return nil, false
+		return nil
 	}
 	data, err := readRegular(path, files.MaxPEM)
 	if err != nil {
 		l.errorf(l.at(f.v), besideMend, "read %s %s: %s", f.name, quote(f.v.n.Value), reason(err))
-		return nil, false
+		return nil
 	}
-	return data, true
+	return &pemFile{f, path, data}
 }

@@ -230,6 +230,7 @@ func (l *loader) readDevice(v value) {
 	h := l.optionHooks(d.protocol, deviceOptions(d.protocol), &values)
 	h.note = func(f field, ok bool) { d.places.note(l, f, ok) }
 	before := l.mistakes.total
+	clear(l.pems)
 	seen := read(l, v, l.tables.device, d, h)
 	lack(l, v, l.tables.device, seen, called("device", d.Name))
 	if both := l.tables.device.bit("url") | l.tables.device.bit("urls"); seen&both == both {
@@ -237,6 +238,7 @@ func (l *loader) readDevice(v value) {
 	}
 	d.places.faulty = l.mistakes.total > before
 	d.Options = l.options(values)
+	l.judgeOptions(deviceOptions(d.protocol))
 	if d.groups.v.n != nil {
 		l.list(d.groups, func(v value) { l.readGroup(d, v) })
 	}
@@ -355,8 +357,7 @@ func (l *loader) optionHooks(p *drivers.Protocol, known []drivers.Option, values
 					s = absolute(beside(l.files[f.v.file], s))
 				}
 				if known[i].File {
-					data, _ := l.pem(f, s)
-					l.doubtFile(f, data)
+					l.pems[f.name] = l.pem(f, s)
 				}
 				*values = append(*values, option{known[i].Name, s})
 			}

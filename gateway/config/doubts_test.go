@@ -1,18 +1,11 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // doubtsOf are the warnings of a config with these top-level keys, and devices given as driver, url, unit or none, and address.
@@ -124,76 +117,6 @@ func TestLongTimeout(t *testing.T) {
 	} {
 		if got := doubtsOf(t, oneDestination, [4]string{"modbus", "tcp://h\n    timeout: " + timeout, "1", "holding:1"}); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("timeout %s: got %q, want %q", timeout, got, want)
-		}
-	}
-}
-
-// TestCertificatesThatEnd: a certificate that is not valid now, or not for long, is a warning at the key of its file.
-func TestCertificatesThatEnd(t *testing.T) {
-	const hour, day = time.Hour, 24 * time.Hour
-	for _, c := range []struct {
-		what     string
-		from, to time.Duration
-		want     string
-	}{
-		{"ended", -30 * day, -day, " ended on "},
-		{"not yet valid", day, 30 * day, " is not valid before "},
-		{"ends within a week", -day, 7*day - hour, " ends on "},
-		{"ends later", -day, 7*day + hour, ""},
-	} {
-		dir := t.TempDir()
-		cert, key := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
-		writePair(t, cert, key, time.Now().Add(c.from), time.Now().Add(c.to))
-		destination := "destinations: [{name: a, url: 'mqtts://h', tls: {cert: " + cert + ", key: " + key + "}}]"
-		authority := "destinations: [{name: a, url: 'mqtts://h', tls: {ca: " + cert + "}}]"
-		user := [4]string{"opcua", "opc.tcp://h\n    user_certificate: " + cert, "", "ns=1;s=a"}
-		plain := [4]string{"modbus", "tcp://h", "1", "holding:1"}
-		for name, got := range map[string]string{"cert": doubtsOf(t, destination, plain), "ca": doubtsOf(t, authority, plain), "user_certificate": doubtsOf(t, oneDestination, user)} {
-			want := c.want
-			if want != "" {
-				want = fmt.Sprintf("%s %q%s", name, cert, c.want)
-			}
-			if (got == "") != (want == "") || !strings.Contains(got, want) {
-				t.Errorf("%s, %s: got %q, want %q", name, c.what, got, want)
-			}
-		}
-	}
-}
-
-// TestAuthoritiesThatEnd: of several authorities one that is valid is enough.
-func TestAuthoritiesThatEnd(t *testing.T) {
-	now := time.Now()
-	ended, good := x509.Certificate{IsCA: true, NotAfter: now.Add(-time.Hour)}, x509.Certificate{IsCA: true, NotAfter: now.Add(time.Hour)}
-	own := x509.Certificate{NotAfter: now.Add(-time.Minute)}
-	for _, c := range []struct {
-		all  []*x509.Certificate
-		want *x509.Certificate
-	}{{nil, nil}, {[]*x509.Certificate{&ended, &good}, &good}, {[]*x509.Certificate{&own, &good}, &own}} {
-		if got := counts(c.all); got != c.want {
-			t.Errorf("got %v, want %v", got, c.want)
-		}
-	}
-}
-
-// writePair writes a certificate and its key as PEM files.
-func writePair(t *testing.T, cert, key string, from, to time.Time) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: to}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
 		}
 	}
 }

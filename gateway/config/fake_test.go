@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"millrace/drivers"
+	"millrace/drivers/files"
 	"millrace/drivers/telemetry"
 )
 
@@ -37,10 +39,19 @@ func protocols() []drivers.Protocol {
 			GroupOptions:  []drivers.Option{{Name: "queue_size"}, {Name: "browse"}, {Name: "browse_include", List: true}},
 			Rule:          "browse",
 			TagOptions:    []drivers.Option{{Name: "enum"}, {Name: "field"}, {Name: "event_type"}},
-			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
+			DeviceOptions: []drivers.Option{{Name: "security_policy"}, {Name: "security_mode"}, {Name: "server_name"}, {Name: "pki", Path: true}, {Name: "user_certificate", Path: true, File: true, Certificates: fakeUser, KeyFile: "user_key"}, {Name: "user_key", Path: true, File: true}, {Name: "allow_insecure"}, {Name: "allow_clear_password"}},
 			New:           func(c drivers.Connection) (drivers.Driver, error) { return fakeOPCUA{}, checkOPCUA(c) },
 		},
 	}
+}
+
+// fakeUser takes files as Modbus does.
+func fakeUser(b, key []byte) ([]*x509.Certificate, error) {
+	if key == nil {
+		key = b
+	}
+	_, all, err := files.Pair(b, key)
+	return all, err
 }
 
 type fakeDriver struct{}

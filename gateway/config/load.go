@@ -96,8 +96,10 @@ type loader struct {
 	keyIDs      map[string]uint16
 	optionSets  map[string]map[string]string
 	optionKey   []byte
-	secrets     []string // expanded values, which a driver must not show in its messages
-	tags, reads int      // so far, for their bounds
+	pems        map[string]*pemFile // of the device that is read, by option
+	judged      map[string]error    // files of certificates by what names them: see judgeFile
+	secrets     []string            // expanded values, which a driver must not show in its messages
+	tags, reads int                 // so far, for their bounds
 	mistakes    mistakes
 	stopped     bool // a bound was passed: what follows would be noise
 	unread      bool // a file could not be read, so what seems to be missing may be there
@@ -108,7 +110,7 @@ func newLoader(protocols []drivers.Protocol, o Options) *loader {
 	l := &loader{
 		cfg: &cfg, protocols: protocols, lookupEnv: o.LookupEnv, tables: newTables(),
 		set: map[string]pos{}, names: map[string]pos{}, words: map[string]string{},
-		noted: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, piece: cutPiece,
+		noted: map[string]field{}, optionSets: map[string]map[string]string{}, keyIDs: map[string]uint16{}, pems: map[string]*pemFile{}, judged: map[string]error{}, piece: cutPiece,
 	}
 	if l.lookupEnv == nil {
 		l.lookupEnv = os.LookupEnv

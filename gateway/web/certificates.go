@@ -70,7 +70,7 @@ func (c *Certificate) what() string {
 
 func (c *Certificate) mend() string {
 	if c.Own {
-		return "put a new one in its place; it is read at the next connect"
+		return "put a new one in its place, or its issuer's behind it where that ends first; it is read at the next connect"
 	}
 	return "have a new one put there, or its issuer's where that ends first; it is seen at the next connect"
 }

@@ -204,7 +204,7 @@ func TestClientCertificate(t *testing.T) {
 			}
 			says(t, dial(files), nil, "read tls.ca", "no such file")
 			write(t, files.CA, []byte("rubbish"))
-			says(t, dial(files), nil, "holds no PEM certificate")
+			says(t, dial(files), nil, "read tls.ca", "holds no certificate; use a file of PEM certificates")
 			write(t, files.CA, ca.pem)
 			says(t, dial(files), nil, "the broker wants a client certificate", "give tls.cert and tls.key")
 			says(t, dial(with), nil, "read tls.cert and tls.key")

@@ -1,0 +1,203 @@
+package files
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf16"
+)
+
+// made is a certificate with its key, both in PEM.
+type made struct {
+	*x509.Certificate
+	private   *ecdsa.PrivateKey
+	cert, key []byte
+}
+
+// issue makes a certificate of a name that ends in so many days, by an issuer or, without one, by itself.
+func issue(t *testing.T, name string, days int, issuer *made) *made {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().AddDate(0, 0, days)}
+	parent, signer := template, key
+	if issuer != nil {
+		parent, signer = issuer.Certificate, issuer.private
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	private, kerr := x509.MarshalPKCS8PrivateKey(key)
+	if err := errors.Join(err, kerr); err != nil {
+		t.Fatal(err)
+	}
+	return &made{c, key, block("CERTIFICATE", der), block("PRIVATE KEY", private)}
+}
+
+func block(kind string, b []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}) }
+
+func der(b []byte) []byte {
+	p, _ := pem.Decode(b)
+	return p.Bytes
+}
+
+func join(all ...[]byte) []byte { return bytes.Join(all, nil) }
+
+// flawed compares an error, and what is to be done about it, with words; "" is none.
+func flawed(t *testing.T, what string, err error, ofKey bool, want string) {
+	t.Helper()
+	var flaw *Flaw
+	if want == "" {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		return
+	}
+	if !errors.As(err, &flaw) || !strings.Contains(err.Error(), want) || flaw.OfKey != ofKey || flaw.Mend == "" {
+		t.Errorf("%s: got %v, want %s", what, err, want)
+	}
+}
+
+// wide is a text in UTF-16.
+func wide(b []byte) (all []byte) {
+	all = []byte{0xff, 0xfe}
+	for _, u := range utf16.Encode([]rune(string(b))) {
+		all = append(all, byte(u), byte(u>>8))
+	}
+	return all
+}
+
+// A SEQUENCE that begins as a file of PKCS #7, PKCS #12, or a key with a passphrase.
+var (
+	pkcs7  = []byte{0x30, 11, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2}
+	pkcs12 = []byte{0x30, 3, 2, 1, 3}
+	sealed = []byte{0x30, 15, 0x30, 11, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 13, 4, 0}
+)
+
+// TestCertificates: every certificate of a file is read, or an error says which is not, and what the file is instead.
+func TestCertificates(t *testing.T) {
+	a, b := issue(t, "a", 1, nil), issue(t, "b", 1, nil)
+	damaged := bytes.Replace(b.cert, []byte("\n"), []byte("\nAAAA\n"), 2)
+	for _, c := range []struct {
+		what  string
+		b     []byte
+		count int
+		want  string
+	}{
+		{"two", join(a.cert, b.cert), 2, ""},
+		{"two behind a mark of UTF-8", join([]byte(bom), a.cert, b.cert), 2, ""},
+		{"with text between, and lines of Windows", bytes.ReplaceAll(join([]byte("# one\n"), a.cert, []byte("two\n"), b.cert), []byte("\n"), []byte("\r\n")), 2, ""},
+		{"with a key", join(a.key, a.cert), 1, ""},
+		{"DER", a.Raw, 1, ""},
+		{"the second is cut off", join(a.cert, b.cert[:200]), 1, "cut off: certificate 2 of the file, in line " + line(a.cert)},
+		{"the first is cut off", join(a.cert[:200], []byte("\n"), b.cert), 1, "cut off: certificate 1 of the file, in line 1;"},
+		{"the second is damaged", join(a.cert, damaged), 1, "certificate 2 of the file, in line " + line(a.cert)},
+		{"indented", bytes.ReplaceAll(a.cert, []byte("\n"), []byte("\n  ")), 0, "cut off: certificate 1"},
+		{"in one line", bytes.ReplaceAll(a.cert, []byte("\n"), nil), 0, "cut off: certificate 1"},
+		{"OpenSSL's own", block("TRUSTED CERTIFICATE", a.Raw), 0, "OpenSSL's own, -----BEGIN TRUSTED CERTIFICATE-----: certificate 1 of the file, in line 1; openssl x509 -in FILE"},
+		{"empty", nil, 0, "is empty"},
+		{"UTF-16", wide(a.cert), 0, "is text in UTF-16; save it as UTF-8"},
+		{"PKCS #7", block("PKCS7", pkcs7), 0, "openssl pkcs7 -print_certs -in FILE"},
+		{"PKCS #7 in DER", pkcs7, 0, "openssl pkcs7 -inform der -print_certs -in FILE"},
+		{"PKCS #12", pkcs12, 0, "openssl pkcs12 -nodes -in FILE"},
+		{"a request", block("CERTIFICATE REQUEST", a.Raw), 0, "holds a request for a certificate"},
+		{"a key", a.key, 0, "holds a private key and no certificate"},
+		{"a key in DER", der(a.key), 0, "holds a private key and no certificate"},
+		{"rubbish", []byte("rubbish"), 0, "holds no certificate; use a file of PEM"},
+	} {
+		all, err := Certificates(c.b)
+		flawed(t, c.what, err, false, c.want)
+		if len(all) != c.count {
+			t.Errorf("%s: %d certificates, want %d", c.what, len(all), c.count)
+		}
+	}
+	_, err := Authorities(a.Raw)
+	flawed(t, "authorities in DER", err, false, "in DER, not PEM; openssl x509 -inform der -in FILE")
+}
+
+// line is the number of the line behind a text.
+func line(b []byte) string { return big.NewInt(int64(bytes.Count(b, []byte("\n")) + 1)).String() }
+
+// TestPair: our certificate and its key are taken, or an error says which of the two files is wrong, and how.
+func TestPair(t *testing.T) {
+	ca := issue(t, "ca", 1, nil)
+	own, other := issue(t, "own", 1, ca), issue(t, "other", 1, ca)
+	sec1, err := x509.MarshalECPrivateKey(own.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-128-CBC,00"}, Bytes: sec1})
+	for _, c := range []struct {
+		what      string
+		cert, key []byte
+		ofKey     bool
+		want      string
+	}{
+		{"right", own.cert, own.key, false, ""},
+		{"an older form of key, behind its parameters", own.cert, join(block("EC PARAMETERS", []byte{5, 0}), block("EC PRIVATE KEY", sec1)), false, ""},
+		{"issuers behind it, and the key", join(own.cert, ca.cert, own.key), join(own.cert, own.key), false, ""},
+		{"both behind a mark of UTF-8", join([]byte(bom), own.cert), join([]byte(bom), own.key), false, ""},
+		{"the issuer first", join(ca.cert, own.cert), own.key, false, "begins with another certificate than that of the key, which is number 2; put that first"},
+		{"another's key", own.cert, other.key, false, "is not the certificate of the key"},
+		{"exchanged", own.key, own.cert, false, "holds a private key and no certificate"},
+		{"an issuer cut off", join(own.cert, ca.cert[:200]), own.key, false, "cut off: certificate 2"},
+		{"DER", own.Raw, own.key, false, "openssl x509 -inform der"},
+		{"a key in DER", own.cert, der(own.key), true, "is a key in DER, not PEM; openssl pkey -inform der -in FILE"},
+		{"a passphrase", own.cert, block("ENCRYPTED PRIVATE KEY", sealed), true, "with a passphrase, and nobody is there to type it; openssl pkey -in FILE -out NEW"},
+		{"a passphrase, in the older form", own.cert, old, true, "with a passphrase"},
+		{"a passphrase, in DER", own.cert, sealed, true, "with a passphrase"},
+		{"a key cut off", own.cert, own.key[:100], true, "holds a key that is damaged or cut off, in line 1"},
+		{"a certificate for a key", own.cert, own.cert, true, "holds a certificate and no private key"},
+		{"an empty key", own.cert, []byte{}, true, "is empty"},
+		{"PKCS #12 for a key", own.cert, pkcs12, true, "openssl pkcs12"},
+		{"rubbish for a key", own.cert, []byte("rubbish"), true, "holds no private key"},
+		{"a key of rubbish", own.cert, block("PRIVATE KEY", []byte("rubbish")), true, "holds a key that cannot be read"},
+	} {
+		pair, all, err := Pair(c.cert, c.key)
+		flawed(t, c.what, err, c.ofKey, c.want)
+		if c.want == "" && (err != nil || pair.Leaf == nil || !pair.Leaf.Equal(own.Certificate) || !all[0].Equal(own.Certificate)) {
+			t.Errorf("%s: another certificate than ours: %v", c.what, err)
+		}
+	}
+}
+
+// TestChain: a certificate ends with what it rests on, and with nothing else that lies beside it.
+func TestChain(t *testing.T) {
+	root := issue(t, "root", -5, nil)
+	late, early := issue(t, "issuer", 30, root), issue(t, "issuer", 3, root)
+	stranger := issue(t, "stranger", -1, root)
+	own := issue(t, "own", 10, late)
+	for _, c := range []struct {
+		what string
+		all  []*x509.Certificate
+		want string
+	}{
+		{"alone", []*x509.Certificate{own.Certificate}, "own"},
+		{"its issuer ends later, the root has ended", []*x509.Certificate{own.Certificate, late.Certificate, root.Certificate}, "own issuer"},
+		{"its issuer ends sooner", []*x509.Certificate{own.Certificate, early.Certificate}, "issuer own"},
+		{"what it does not rest on has ended", []*x509.Certificate{own.Certificate, stranger.Certificate, late.Certificate}, "own issuer"},
+		{"signed by itself", []*x509.Certificate{root.Certificate, stranger.Certificate}, "root"},
+		{"none", nil, ""},
+	} {
+		var names []string
+		for _, one := range Chain(c.all) {
+			names = append(names, one.Subject.CommonName)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.what, got, c.want)
+		}
+	}
+}
