@@ -82,7 +82,13 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 		t.Errorf("%d were refused; of the good one's: %+v", refused, a)
 	}
 	readAll(t, b.Destination("good"), true)
-	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.IsZero() {
+	if st := b.Stats(); st.Refusing.IsZero() || !st.RefusedUntil.IsZero() {
+		t.Errorf("on a full disk, with nothing taken since: refusing since %v, until %v", st.Refusing, st.RefusedUntil)
+	}
+	if n := take(1, false); n > 0 {
+		t.Error("one takes again, and what comes is refused")
+	}
+	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.IsZero() || st.Health == healthOK {
 		t.Errorf("one takes again, and it is said that more is refused: since %v, until %v", st.Refusing, st.RefusedUntil)
 	}
 	disk.full = false
