@@ -94,14 +94,20 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 	disk.full = false
 	commitNow(t, b)
 	turnNow(b)
-	for _, name := range o.Destinations {
+	allTold(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allTold reads all that is left, and checks that each destination was told just now of all that it has lost.
+func allTold(t *testing.T, b *Buffer) {
+	t.Helper()
+	for _, name := range b.o.Destinations {
 		told, _ := toldAndGot(readAll(t, b.Destination(name), true))
 		if a := accountOf(t, b, name); a.Buffered != 0 || told != a.Lost() {
 			t.Errorf("%s was told of %d lost: %+v", name, told, a)
 		}
 	}
 	checkLedger(t, b)
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
