@@ -17,6 +17,16 @@ func (b *Buffer) spare() int64 {
 	return b.o.SegmentSize / 2
 }
 
+// fitsAll reports whether so many bytes of records, one of them for everyone, may be committed. Where a part is kept for the others a whole tail must leave
+// it: what is taken for them alone until the commit stands in one segment with that record. mu is held.
+func (b *Buffer) fitsAll(bytes int64) bool {
+	spare := b.spare()
+	if spare > 0 {
+		bytes = max(bytes, b.o.TailBytes)
+	}
+	return b.fits(bytes, spare)
+}
+
 // admit says for whom a record that takes so much memory is refused under drop-newest; ErrFull when that is everyone. mu is held.
 func (b *Buffer) admit(cost int64) (refused mask, err error) {
 	bytes := b.dirty() + cost
@@ -29,7 +39,7 @@ func (b *Buffer) admit(cost int64) (refused mask, err error) {
 		}
 		bytes = b.o.TailBytes
 	}
-	if b.fits(bytes, b.spare()) {
+	if b.fitsAll(bytes) {
 		b.beside = false
 		return 0, nil
 	}
@@ -61,6 +71,13 @@ func (b *Buffer) behind() (who mask) {
 	return who
 }
 
+// apart reports whether what is committed now is to begin a segment: what others take while one is behind is not to stand with what it needs, and goes
+// in small segments, so that what they have acknowledged soon makes room. mu is held.
+func (b *Buffer) apart() bool {
+	s := b.active
+	return b.beside && s != nil && (s.size > b.o.SegmentSize/8 || b.neededByAny(s, b.behind()))
+}
+
 // neededByAny reports whether one of these destinations needs something of a segment. mu is held.
 func (b *Buffer) neededByAny(s *segment, who mask) bool {
 	for slot, d := range b.slots {
@@ -90,7 +107,7 @@ func (b *Buffer) refuseFor(who mask, seq uint64) {
 // tellable returns the destinations that a gap record can be made for now. mu is held.
 func (b *Buffer) tellable() mask {
 	present, bytes := b.present(), b.dirty()
-	if b.o.WhenFull != DropNewest || b.fits(bytes, b.spare()) {
+	if b.o.WhenFull != DropNewest || b.fitsAll(bytes) {
 		return present
 	}
 	if behind := b.behind(); behind != 0 && b.fits(bytes, 0) {
@@ -99,9 +116,10 @@ func (b *Buffer) tellable() mask {
 	return 0
 }
 
-// refusingFor names those who alone do not get what comes. mu is held.
+// refusingFor names those who alone do not get what comes: nobody, when a record that nobody got is a short while ago. mu is held.
 func (b *Buffer) refusingFor() (names []string) {
-	if !b.beside || b.st.full.standing(time.Now()).IsZero() {
+	all := !b.st.full.forAll.IsZero() && time.Since(b.st.full.forAll) < refusalHolds
+	if all || !b.beside || b.st.full.standing(time.Now()).IsZero() {
 		return nil
 	}
 	behind := b.behind()

@@ -271,7 +271,8 @@ func (b *Buffer) Append(s *Stream, payload []byte, readings int, at int64) (uint
 	if err != nil {
 		b.refuse(s.account, readings, at)
 		if errors.Is(err, ErrFull) {
-			b.st.full.refused(time.Now(), b.fits(b.dirty()+entryCost(payload), b.spare()), entryCost(payload))
+			b.st.full.refused(time.Now(), b.fitsAll(b.dirty()+entryCost(payload)), entryCost(payload))
+			b.st.full.forAll = time.Now()
 		}
 		if errors.Is(err, ErrTooLarge) && !s.warned {
 			s.warned = true

@@ -204,13 +204,24 @@ func (b *Buffer) prepare(bytes int64, streams map[*Stream]bool) error {
 	b.mu.Lock()
 	first := b.durable + 1
 	need := b.commitSize(bytes)
-	apart := b.beside && b.active != nil && b.neededByAny(b.active, b.behind())
+	apart := b.apart()
 	b.mu.Unlock()
-	if b.active != nil && !b.active.empty() && (apart || b.active.size+need+dictBytes(b.active, streams) > b.o.SegmentSize) {
-		b.seal()
+	if s := b.active; s != nil && !s.empty() && (apart || s.size+need+dictBytes(s, streams) > b.o.SegmentSize) {
+		if apart {
+			b.letGo()
+		}
+		if b.active != nil {
+			b.seal()
+		}
 	}
-	if err := b.secure(need + dictBytes(b.active, streams)); err != nil {
-		return err
+	for {
+		s := b.active
+		if err := b.secure(need + dictBytes(s, streams)); err != nil {
+			return err
+		}
+		if b.active == s {
+			break
+		} // else its dictionary has to be written again
 	}
 	if b.active != nil {
 		return nil

@@ -118,12 +118,12 @@ func (b *Buffer) sending(first, last uint64) bool {
 	return false
 }
 
-// secure sees to it that need bytes fit, by removing files set aside, then by dropping segments in the order of victim.
-// commitMu is held.
+// secure sees to it that need bytes fit, by removing files set aside, then segments that nobody needs, also the one being written, then by dropping
+// segments in the order of victim. commitMu is held.
 func (b *Buffer) secure(need int64) error {
 	need += emptyFile
 	for b.room() < need {
-		if b.dropAside() {
+		if b.dropAside() || b.letGo() {
 			continue
 		}
 		s, sent := b.victim()
@@ -285,15 +285,7 @@ func (b *Buffer) applyLoss(l *loss, cause Cause) {
 
 // reclaim unlinks the segments that every destination has acknowledged, after a checkpoint that says so. commitMu is held.
 func (b *Buffer) reclaim() error {
-	b.mu.Lock()
-	done := b.finished(b.segs)
-	for _, s := range done {
-		if s == b.active { // nothing more may come into it, and state.db is to know that
-			b.active, s.sealed, b.changed = nil, true, true
-			defer s.closeActive()
-		}
-	}
-	b.mu.Unlock()
+	done := b.takeFinished()
 	if len(done) == 0 {
 		return nil
 	}
@@ -305,6 +297,48 @@ func (b *Buffer) reclaim() error {
 	case err != nil:
 		return err
 	}
+	if err := b.unlink(done); err != nil {
+		return err
+	}
+	if full { // there is room for it now
+		_ = b.noteCheckpoint(b.checkpointNow())
+	}
+	return nil
+}
+
+// letGo is reclaim for a commit that is under way and needs the room. It reports whether a segment went. commitMu is held.
+func (b *Buffer) letGo() bool {
+	done := b.takeFinished()
+	if len(done) == 0 {
+		return false
+	}
+	if err := b.noteCheckpoint(b.checkpointNow()); err != nil {
+		b.log.Warn("drained segment removed before that was noted; a crash now would count it as damaged", "file", done[0].path, "error", err)
+	}
+	if err := b.unlink(done); err != nil {
+		b.log.Warn("no room made of what nobody needs", "error", err)
+		return false
+	}
+	return true
+}
+
+// takeFinished returns the segments that nobody needs any more; none of them is being written from then on. commitMu is held.
+func (b *Buffer) takeFinished() []*segment {
+	b.mu.Lock()
+	done, active := b.finished(b.segs), b.active
+	drained := active != nil && slices.Contains(done, active)
+	if drained { // nothing more may come into it, and state.db is to know that
+		b.active, active.sealed, b.changed = nil, true, true
+	}
+	b.mu.Unlock()
+	if drained {
+		active.closeActive()
+	}
+	return done
+}
+
+// unlink takes segments off the list and removes their files. commitMu is held.
+func (b *Buffer) unlink(done []*segment) error {
 	b.mu.Lock()
 	for _, s := range done {
 		b.forgetSegment(s)
@@ -315,9 +349,6 @@ func (b *Buffer) reclaim() error {
 		if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove drained segment: %w", err)
 		}
-	}
-	if full { // there is room for it now
-		_ = b.noteCheckpoint(b.checkpointNow())
 	}
 	return nil
 }

@@ -95,22 +95,34 @@ func TestDropNewestFullDiskForOneAlone(t *testing.T) {
 		t.Errorf("%d were refused; of the good one's: %+v", refused, a)
 	}
 	readAll(t, b.Destination("good"), true)
-	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.IsZero() {
+	if st := b.Stats(); st.Refusing.IsZero() || !st.RefusedUntil.IsZero() {
+		t.Errorf("on a full disk, with nothing taken since: refusing since %v, until %v", st.Refusing, st.RefusedUntil)
+	}
+	if n := take(1, false); n > 0 {
+		t.Error("one takes again, and what comes is refused")
+	}
+	if st := b.Stats(); st.Refusing.IsZero() || st.RefusedUntil.IsZero() || st.Health == healthOK {
 		t.Errorf("one takes again, and it is said that more is refused: since %v, until %v", st.Refusing, st.RefusedUntil)
 	}
 	disk.full = false
 	commitNow(t, b)
 	turnNow(b)
-	for _, name := range o.Destinations {
+	allTold(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allTold reads all that is left, and checks that each destination was told just now of all that it has lost.
+func allTold(t *testing.T, b *Buffer) {
+	t.Helper()
+	for _, name := range b.o.Destinations {
 		told, _ := toldAndGot(readAll(t, b.Destination(name), true))
 		if a := accountOf(t, b, name); a.Buffered != 0 || told != a.Lost() {
 			t.Errorf("%s was told of %d lost: %+v", name, told, a)
 		}
 	}
 	checkLedger(t, b)
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestDiskFullAndAllAcknowledged: the disk is full, room is made, and meanwhile all that was to be written is acknowledged: there is nothing to commit.

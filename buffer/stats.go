@@ -14,9 +14,9 @@ type Stats struct {
 	MaxBytes     int64              `json:"max_bytes"`
 	Room         int64              `json:"room"`                   // bytes by which the segments may grow before something is dropped or refused for want of room
 	Refusing     time.Time          `json:"refusing"`               // since when new records are refused for want of room; zero when they are not
-	RefusedUntil time.Time          `json:"refused_until"`          // Refusing stands a while longer, but there is room again, and this is when the last was refused; zero else
+	RefusedUntil time.Time          `json:"refused_until"`          // Refusing stands a while longer, but there is room again, of the disk or, while Health is not ok, of memory, and this is when the last was refused; zero else
 	RefusingDisk bool               `json:"refusing_disk"`          // that is because the memory is full of what the disk does not take, not because of MaxBytes
-	RefusingFor  []string           `json:"refusing_for,omitempty"` // the destinations that alone do not get new records, for which the store is full; nil when that is all or none
+	RefusingFor  []string           `json:"refusing_for,omitempty"` // the destinations that alone do not get new records, for which the store is full; nil when that is none, or nobody got one lately
 	DiskFull     bool               `json:"disk_full"`              // the last write, or one of the last 10 s, found no space left on the disk
 	Segments     int                `json:"segments"`
 	TailRecords  int                `json:"tail_records"`
@@ -90,9 +90,10 @@ func (b *Buffer) Stats() Stats {
 // refusal is a time in which new records are refused for want of room.
 type refusal struct {
 	since, last time.Time
-	over        bool  // one was taken after the last that was refused
-	disk        bool  // there was room in the store, and none in memory
-	cost        int64 // bytes of memory that the last would have taken
+	over        bool      // one was taken after the last that was refused
+	disk        bool      // there was room in the store, and none in memory
+	cost        int64     // bytes of memory that the last would have taken
+	forAll      time.Time // the last that nobody got
 }
 
 // refusalHolds is how long after the last record refused the time goes on at least: where it is full, small ones may still fit.
@@ -113,14 +114,16 @@ func (r *refusal) standing(now time.Time) time.Time {
 	return r.since
 }
 
-// refusedUntil returns when the last record was refused, zero when none was lately or one as large still would be. mu is held.
+// refusedUntil returns when the last record was refused, zero when none was lately or one as large still would be. While the disk takes nothing, one
+// must have been taken since: memory that has room now may have none for the next. mu is held.
 func (b *Buffer) refusedUntil() time.Time {
 	if b.st.full.standing(time.Now()).IsZero() {
 		return time.Time{}
 	}
 	room, bytes := b.st.full.over, b.dirty()+b.st.full.cost
 	if b.o.WhenFull == DropNewest { // as admit has it
-		room = b.fits(bytes, b.spare()) && (bytes <= b.o.TailBytes || b.st.commitErr == nil && !b.stuck() || b.frontYields())
+		well := b.st.commitErr == nil && !b.stuck()
+		room = b.fitsAll(bytes) && (well || b.st.full.over && (bytes <= b.o.TailBytes || b.frontYields()))
 	}
 	if !room {
 		return time.Time{}

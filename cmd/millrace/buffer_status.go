@@ -74,7 +74,12 @@ func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	}
 	health := b.Health
 	if !b.RefusedUntil.IsZero() {
-		health += "; new records were refused from " + b.Refusing.UTC().Format(time.RFC3339) + " until " + b.RefusedUntil.UTC().Format(time.RFC3339) + ", and there is room again"
+		health += "; new records were refused from " + b.Refusing.UTC().Format(time.RFC3339) + " until " + b.RefusedUntil.UTC().Format(time.RFC3339)
+		if b.Health == web.HealthOK {
+			health += ", and there is room again"
+		} else {
+			health += ", and are taken again"
+		}
 	} else if !b.Refusing.IsZero() {
 		if !b.RefusingDisk {
 			health = "full"

@@ -19,7 +19,14 @@ func TestDiskFullIsSaid(t *testing.T) {
 	}{
 		"max_size":   {func(s *Snapshot) { s.Buffer.Refusing = now }, "it is full, and new readings are refused", "disk"},
 		"room again": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusedUntil = now, now.Add(time.Second) }, "new readings were refused until " + now.Add(time.Second).Format(time.RFC3339) + "; there is room again", "it is full"},
-		"for one":    {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingFor = now, []string{"old", "lake"} }, "it is full of what has not gone to old, lake, and new readings are refused for that alone", "disk"},
+		"taken again, disk full": {func(s *Snapshot) {
+			s.Buffer.Refusing, s.Buffer.RefusedUntil, s.Buffer.DiskFull = now, now.Add(time.Second), true
+			s.Buffer.Health, s.Buffer.RefusingDisk = "degraded: no space left", true
+		}, "they are taken again, but the store is failing (when_full: drop-newest); make room on the disk of /data (4,096 bytes free)", "there is room again"},
+		"for one": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingFor = now, []string{"old"} },
+			"it is full of what has not gone to old, and new readings are refused for that alone (when_full: drop-newest); it ends when that takes its backlog, or is taken out", "disk"},
+		"for two": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingFor = now, []string{"old", "lake"} },
+			"it is full of what has not gone to old, lake, and new readings are refused for these alone (when_full: drop-newest); it ends when these take their backlogs, or are taken out", "that"},
 		"drop-newest": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk, s.Buffer.DiskFull = now, true, true },
 			"its disk has no space left, its memory is full, and new readings are refused; make room on the disk of /data (4,096 bytes free)", "max_size"},
 		"a disk that fails": {func(s *Snapshot) { s.Buffer.Refusing, s.Buffer.RefusingDisk = now, true }, "its disk takes nothing, its memory is full", "max_size"},

@@ -153,21 +153,31 @@ func (s *Snapshot) add(st State) {
 
 func (s *Snapshot) judgeStore() {
 	if s.Buffer.Health != HealthOK {
-		do := "see to its disk"
+		do := "see to its directory and its disk"
 		if s.Buffer.DiskFull {
 			do = s.Buffer.makeRoom()
 		}
-		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, s.Buffer.Health, do + "; the store goes on by itself then"})
+		_, why, _ := strings.Cut(s.Buffer.Health, ": ") // failing or degraded
+		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, why, do + "; the store goes on by itself then"})
 	}
 	if !s.Buffer.Refusing.IsZero() {
 		why, do := "it is full, and new readings are refused (when_full: drop-newest); what is free of buffer.max_size is kept for state.db and the next commit", "it ends when a destination takes its backlog; a larger buffer.max_size needs a restart"
 		switch names := s.Buffer.RefusingFor; {
+		case !s.Buffer.RefusedUntil.IsZero() && s.Buffer.Health != HealthOK:
+			why = "new readings were refused until " + s.Buffer.RefusedUntil.UTC().Format(time.RFC3339) + "; they are taken again, but the store is failing (when_full: drop-newest)"
+			if do = "see why it is failing"; s.Buffer.DiskFull {
+				do = s.Buffer.makeRoom()
+			}
 		case !s.Buffer.RefusedUntil.IsZero():
 			why = "new readings were refused until " + s.Buffer.RefusedUntil.UTC().Format(time.RFC3339) + "; there is room again (when_full: drop-newest)"
 			do = "this notice ends by itself; the gap messages say what is missing"
 		case len(names) > 0:
-			why = fmt.Sprintf("it is full of what has not gone to %s, and new readings are refused for that alone (when_full: drop-newest)", strings.Join(names, ", "))
-			do = "it ends when that takes its backlog, or is taken out of the config; a larger buffer.max_size needs a restart"
+			alone, takes := "that alone", "that takes its backlog, or is"
+			if len(names) > 1 {
+				alone, takes = "these alone", "these take their backlogs, or are"
+			}
+			why = fmt.Sprintf("it is full of what has not gone to %s, and new readings are refused for %s (when_full: drop-newest)", strings.Join(names, ", "), alone)
+			do = "it ends when " + takes + " taken out of the config; a larger buffer.max_size needs a restart"
 		case s.Buffer.RefusingDisk && s.Buffer.DiskFull:
 			why, do = "its disk has no space left, its memory is full, and new readings are refused", s.Buffer.makeRoom()+"; the store goes on by itself then"
 		case s.Buffer.RefusingDisk:

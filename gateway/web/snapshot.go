@@ -294,7 +294,7 @@ type Buffer struct {
 	Health       string    `json:"health"`                 // HealthOK or why records are not made durable
 	FailingSince time.Time `json:"failing_since"`          // when that began; zero when it is ok
 	Refusing     time.Time `json:"refusing"`               // since when new readings are refused, because it is full; zero when none is
-	RefusedUntil time.Time `json:"refused_until"`          // there is room again, and this is when the last was refused; zero while it is refused, and when none is
+	RefusedUntil time.Time `json:"refused_until"`          // new readings are taken again (there is room, where Health is ok), and this is when the last was refused; zero while it is refused, and when none is
 	RefusingFor  []string  `json:"refusing_for,omitempty"` // the destinations that alone do not get them; none when nobody does
 	RefusingDisk bool      `json:"refusing_disk"`          // that is because its memory is full of what its disk does not take, not because of MaxBytes
 	Remade       time.Time `json:"remade"`                 // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
