@@ -34,7 +34,7 @@ func TestDiskFullIsSaid(t *testing.T) {
 		"a loss":            {losing, "the ledger has the causes", "disk"},
 		"not known":         {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, nil }, "make room on the disk of /data; ", "bytes free"},
 		"seen before":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, &before }, "make room on the disk of /data; ", "bytes free"},
-		"failing":           {func(s *Snapshot) { s.Buffer.Health, s.Buffer.DiskFull = "degraded: no space left", true }, "make room on the disk of /data (4,096 bytes free); the store goes on", "see to"},
+		"failing":           {func(s *Snapshot) { s.Buffer.Health, s.Buffer.DiskFull = "degraded: no space left", true }, ": no space left; make room on the disk of /data (4,096 bytes free); the store goes on", "see to"},
 	} {
 		s := &Snapshot{Now: now, Buffer: Buffer{Path: "/data", Health: HealthOK, DiskFree: &free}}
 		c.build(s)

@@ -157,7 +157,7 @@ func (s *Snapshot) judgeStore() {
 		if s.Buffer.DiskFull {
 			do = s.Buffer.makeRoom()
 		}
-		_, why, _ := strings.Cut(s.Buffer.Health, ": ") // failing or degraded
+		why := strings.TrimPrefix(strings.TrimPrefix(s.Buffer.Health, "failing: "), "degraded: ")
 		s.add(State{"store", s.Buffer.Path, StateFailing, s.Buffer.FailingSince, why, do + "; the store goes on by itself then"})
 	}
 	if !s.Buffer.Refusing.IsZero() {

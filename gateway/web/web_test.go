@@ -149,7 +149,7 @@ func TestSummary(t *testing.T) {
 		{drain, LevelOK, "All 4 devices live; 1,234 kept readings still to deliver."},
 		{outage, LevelWarn, `destination "cloud": down since 2026-03-01T12:26:48Z: dial tcp 203.0.113.9:8883: connect: connection refused; its readings are kept, and it is tried again. Enough space for 41 h.`},
 		{two, LevelWarn, `device "meter-1": down since 2026-03-01T11:55:00Z: not connected; it is tried again; see its power, its line and its url. And 1 more.`},
-		{broken, LevelBad, `store "/var/lib/millrace": failing: disk full; see to its disk; the store goes on by itself then. And 2 more.`},
+		{broken, LevelBad, `store "/var/lib/millrace": failing: disk full; see to its directory and its disk; the store goes on by itself then. And 2 more.`},
 	}
 	for _, c := range cases {
 		c.s.Judge()
