@@ -61,13 +61,20 @@ func TestModelFullDisk(t *testing.T) {
 		"oldest, killed": {},
 		"newest":         {WhenFull: DropNewest},
 		"newest, killed": {WhenFull: DropNewest},
+		"small":          {MaxSize: 4 << 20},
+		"small, newest":  {MaxSize: 4 << 20, WhenFull: DropNewest},
+		"small, killed":  {MaxSize: 4 << 20, WhenFull: DropNewest},
 	} {
-		o.MaxSize, o.TailBytes, o.SegmentSize, o.CommitInterval, o.Destinations = 16<<20, 64<<10, 128<<10, time.Hour, []string{"a", "b"}
+		o.TailBytes, o.CommitInterval, o.Destinations = 64<<10, time.Hour, []string{"a", "b", "c"}
+		if o.MaxSize == 0 {
+			o.MaxSize, o.SegmentSize = 16<<20, 128<<10
+		}
 		for _, seed := range seeds(t, 3, 200) {
 			t.Run(fmt.Sprintf("%s/seed=%d", name, seed), func(t *testing.T) {
 				t.Parallel()
 				m := newModel(t, seed, o)
 				m.fills, m.drops, m.steady = true, true, !strings.HasSuffix(name, "killed")
+				m.away = o.MaxSize == 4<<20
 				for range 1000 {
 					m.step()
 				}
