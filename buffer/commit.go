@@ -63,7 +63,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	if errors.Is(err, errUnsound) { // the file is to blame, and it is given up: the disk may be well
 		written, err = b.tryCommit()
 	}
-	for tries := 0; isDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
+	for tries := 0; IsDiskFull(err) && tries < 8 && b.diskStaysFull() && b.freeSpace(); tries++ {
 		written, err = b.tryCommit()
 	}
 	if err == nil && len(written.recs) == 0 { // all was acknowledged or given up while room was made

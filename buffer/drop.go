@@ -191,7 +191,8 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	return true, nil
 }
 
-func isDiskFull(err error) bool {
+// IsDiskFull reports whether an error says that the disk, or what this user may have of it, is full: others may make room.
+func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
@@ -290,7 +291,7 @@ func (b *Buffer) reclaim() error {
 		return nil
 	}
 	err := b.commitOr(true)
-	full := isDiskFull(err)
+	full := IsDiskFull(err)
 	switch {
 	case full: // what nobody needs makes room all the same, but not before it is noted that nobody does
 		_ = b.noteCheckpoint(b.checkpointNow()) // Stats has the error

@@ -314,10 +314,10 @@ func TestFailForever(t *testing.T) {
 	}
 }
 
-// fillDisk writes a file until the disk is full.
+// fillDisk writes more and more into a file until the disk is full.
 func fillDisk(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.Create(path)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -197,7 +197,7 @@ func (m *model) commit() {
 // mayBeFull ends the test for every error but that of a full disk.
 func (m *model) mayBeFull(err error) {
 	m.t.Helper()
-	if err != nil && !(m.fills && isDiskFull(err)) {
+	if err != nil && !(m.fills && IsDiskFull(err)) {
 		m.t.Fatal(err)
 	}
 }

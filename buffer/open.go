@@ -87,12 +87,13 @@ func (b *Buffer) load() (err error) {
 		defer func() { _ = b.fs.remove(filepath.Join(b.dir, restoredName)) }() // or it is said once more
 	}
 	data, gen, err := b.firstState(old)
-	for isDiskFull(err) && b.freeSpace() {
+	for IsDiskFull(err) && (b.takeReserve() || b.freeSpace()) {
 		data, gen, err = b.firstState(old)
 	}
 	if err != nil {
 		return fmt.Errorf("%w; free space or give write permission", err)
 	}
+	b.makeReserve() // at once: of what the old state.db was
 	writeLock(b.lock, seen{b.store, gen})
 	_ = b.writeMark(promise{first: b.next, last: b.next - 1, epoch: b.epoch.n}, gen, nil, data.ckpt)
 	if err := b.removeEmpty(); err != nil {

@@ -114,6 +114,7 @@ func (b *Buffer) turn(early bool) {
 		return // Stats tells; what is in the directory is not ours to change
 	}
 	b.checkState()
+	b.keepReserve()
 	b.askAgain()
 	b.tellLosses(time.Now())
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {

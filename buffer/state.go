@@ -137,6 +137,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	o := &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true, PageSize: pageSize}
 	db, err := openHandle(fs, tmp, o)
 	if err != nil {
+		_ = fs.remove(tmp)
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
@@ -172,6 +173,8 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 	err = errors.Join(err, s.close()) // Windows renames no file that is open
 	if err == nil {
 		err = errors.Join(fs.rename(tmp, path), fs.syncDir(dir))
+	} else {
+		_ = fs.remove(tmp)
 	}
 	if err == nil {
 		s.db, err = openHandle(fs, path, o)

@@ -133,7 +133,7 @@ func (b *Buffer) refusedUntil() time.Time {
 
 // diskFull reports whether others have filled the disk, as far as writing has shown lately. mu is held.
 func (b *Buffer) diskFull() bool {
-	return isDiskFull(b.st.commitErr) || !b.st.fullAt.IsZero() && time.Since(b.st.fullAt) < refusalHolds
+	return IsDiskFull(b.st.commitErr) || !b.st.fullAt.IsZero() && time.Since(b.st.fullAt) < refusalHolds
 }
 
 // health says in words how the store is. mu is held.

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"millrace/buffer"
 	"millrace/gateway"
 	"millrace/gateway/config"
 )
@@ -75,7 +77,7 @@ func newRun() *cobra.Command {
 grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
 
 Exit 0 after a stop that lost nothing; 1 when the stop lost readings, because the store could not take what was not delivered (its disk is
-full, or fails), as the log and the gap messages say; 3 when it could not start; 4 when something did not end in time.
+full, or fails), as the log and the gap messages say; 3 when it could not start (a disk that others have filled is waited for); 4 when something did not end in time.
 
 Without a terminal, as under systemd, SIGHUP loads the config again as ` + "`millrace reload`" + ` does, and the log says what changed or
 why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway; under nohup it means nothing.`,
@@ -119,7 +121,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(ctx, cfg, gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel})
+	g, err := newGateway(ctx, cfg, gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel}, waitForDisk)
 	if err != nil {
 		return &exitError{exitStartup, err}
 	}
@@ -139,6 +141,28 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 		return &exitError{exitFailed, err}
 	}
 	return nil
+}
+
+// waitForDisk is how often a start that needs room on the disk is tried again.
+const waitForDisk = 10 * time.Second
+
+// newGateway waits where the disk of the store is full, until somebody has made room: that needs no restart, as it does not while the gateway runs.
+func newGateway(ctx context.Context, cfg *config.Config, o gateway.Options, wait time.Duration) (*gateway.Gateway, error) {
+	for said := false; ; said = true {
+		g, err := gateway.New(ctx, cfg, o)
+		if !buffer.IsDiskFull(err) {
+			return g, err
+		}
+		if !said {
+			o.Log.Error("nothing is polled: the gateway cannot start before there is room on the disk of its store, which is tried again and again", "every", wait, "error", err)
+		}
+		notifySystemd(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (wait + time.Minute).Microseconds()))
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // reloadOn reloads at each hangup until release is called. What comes of it, the gateway logs.
