@@ -77,7 +77,7 @@ func newTemplate(t *testing.T) *template {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.Name() != lockName {
+		if e.Name() != lockName && e.Name() != reserveName {
 			tp.files = append(tp.files, e.Name())
 		}
 	}

@@ -66,7 +66,7 @@ func newCrashed(t *testing.T, rng *rand.Rand) *crashed {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.Name() != lockName {
+		if e.Name() != lockName && e.Name() != reserveName {
 			c.files = append(c.files, e.Name())
 		}
 	}
