@@ -25,7 +25,7 @@ func (b *Buffer) abandon(cause error) {
 		b.forgetSegment(s)
 	}
 	b.mu.Unlock()
-	b.warnOnce("segment given up: nothing is written to it again", s.path, cause)
+	b.warnOnce(givenUp(cause, empty), s.path, cause)
 	switch {
 	case unused:
 		if err := b.discard(s.path); err != nil {
@@ -39,8 +39,24 @@ func (b *Buffer) abandon(cause error) {
 	}
 }
 
-// warnOnce tells the log of a segment, but not again until a commit works: on a full disk each try makes the same file, and has to give it up.
+// givenUp says what becomes of a segment that is given up, and of its name where it holds nothing.
+func givenUp(cause error, empty bool) string {
+	switch {
+	case IsDiskFull(cause):
+		return "segment given up: the disk is full; what it did not take goes to a new file, of the same name where it held nothing"
+	case empty:
+		return "segment given up: what it was to hold goes to a new file of that name"
+	}
+	return "segment given up: nothing is written to it again"
+}
+
+// warnOnce tells the log of a segment. A full disk is told of once a minute; anything else at once, but not again of the same file until a commit works: on a
+// disk that fails each try makes that file, and has to give it up. commitMu is held.
 func (b *Buffer) warnOnce(what, path string, cause error) {
+	if IsDiskFull(cause) {
+		b.tell(what, cause, "file", path)
+		return
+	}
 	b.mu.Lock()
 	said := b.warnedOf[what] == path
 	b.warnedOf[what] = path

@@ -184,6 +184,8 @@ type Buffer struct {
 	marks      uint64                    // written
 	markFailed bool                      // the last time
 	losses     []losses                  // by cause, what the log is told of them; guarded by commitMu
+	repeats    []repeat                  // likewise, of what a disk in trouble repeats
+	trouble    trouble                   // likewise, of commits
 	warnedOf   map[string]string         // what the log was told of a segment, and of which, since a commit last worked
 	spares     bool                      // there is a spare segment
 	written    atomic.Int64              // bytes of pages that bbolt wrote

@@ -78,7 +78,7 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 		b.changed = true
 		if b.st.commitErr == nil {
 			b.st.commitBad = b.commitSince()
-			b.log.Error("commit failed; records stay in memory and are written again", "dir", b.dir, "error", err)
+			b.commitFails(err)
 		}
 		b.st.commitErr, b.st.probeAfter = err, probeLeast
 		return fmt.Errorf("commit to %q: %w", b.dir, err)
@@ -95,10 +95,10 @@ func (b *Buffer) commitOr(checkpoint bool) error {
 	return nil
 }
 
-// commitWorks notes that the disk takes records. mu is held.
+// commitWorks notes that the disk takes records. commitMu and mu are held.
 func (b *Buffer) commitWorks() {
 	if b.st.commitErr != nil {
-		b.log.Info("commit works again", "dir", b.dir)
+		b.trouble.works = time.Now()
 	}
 	b.st.commitErr, b.st.commitBad, b.st.fullSince = nil, time.Time{}, time.Time{}
 	clear(b.warnedOf)
@@ -156,7 +156,7 @@ func (b *Buffer) freeSpace() bool {
 		return true
 	}
 	if _, err := b.drop(s, CauseFull, sent); err != nil {
-		b.log.Warn("no space made on a full disk", "error", err)
+		b.tell("no space made on a full disk", err)
 		return false
 	}
 	return true

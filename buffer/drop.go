@@ -181,7 +181,7 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	// Before the file goes, so that a crash loses neither the count nor what gap records in it told. A disk that does not take
 	// it needs the room all the more.
 	if err := b.noteCheckpoint(d); err != nil {
-		b.log.Warn("segment dropped before it was noted; a crash now would count it as damaged", "file", s.path, "error", err)
+		b.tell("segment dropped before it was noted; a crash now would count it as damaged", err, "file", s.path)
 	}
 	b.closeHandle(s)
 	if err := b.fs.remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -314,10 +314,10 @@ func (b *Buffer) letGo() bool {
 		return false
 	}
 	if err := b.noteCheckpoint(b.checkpointNow()); err != nil {
-		b.log.Warn("drained segment removed before that was noted; a crash now would count it as damaged", "file", done[0].path, "error", err)
+		b.tell("drained segment removed before that was noted; a crash now would count it as damaged", err, "file", done[0].path)
 	}
 	if err := b.unlink(done); err != nil {
-		b.log.Warn("no room made of what nobody needs", "error", err)
+		b.tell("no room made of what nobody needs", err)
 		return false
 	}
 	return true

@@ -27,6 +27,7 @@ type faulty struct {
 	kind    string
 	hits    int
 	last    string
+	as      syscall.Errno // 0 = errInjected
 }
 
 var errInjected = syscall.EIO
@@ -44,11 +45,18 @@ func (f *faulty) hit(what string) bool {
 	return true
 }
 
+func (f *faulty) error() error {
+	if f.as != 0 {
+		return f.as
+	}
+	return errInjected
+}
+
 func (f *faulty) files() files {
 	real := osFiles()
 	call := func(what string, g func() error) error {
 		if f.hit(what) {
-			return &os.PathError{Op: what, Path: "injected", Err: errInjected}
+			return &os.PathError{Op: what, Path: "injected", Err: f.error()}
 		}
 		return g()
 	}
@@ -82,7 +90,7 @@ func (f *faulty) hook(db *bolt.DB) {
 		switch f.kind {
 		case "half":
 			n, _ := write(p[:len(p)/2], at)
-			return n, errInjected
+			return n, f.error()
 		case "fsync":
 			n, err := write(p, at)
 			null, openErr := syscall.Open("/dev/null", syscall.O_RDWR, 0)
@@ -95,7 +103,7 @@ func (f *faulty) hook(db *bolt.DB) {
 			_ = syscall.Close(null)
 			return n, err
 		}
-		return 0, errInjected
+		return 0, f.error()
 	}
 	*(*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr())) = hooked
 }

@@ -1,10 +1,7 @@
 package buffer
 
 import (
-	"bytes"
-	"log/slog"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -84,37 +81,4 @@ func readingsLost(st *Stats) (n uint64) {
 		n += d.Readings
 	}
 	return n
-}
-
-// TestFullDiskIsSaidOnce: while a full disk takes nothing each try makes a file and has to give it up; the log says so once, and once more when it was well between.
-func TestFullDiskIsSaidOnce(t *testing.T) {
-	mnt := smallDisk(t, "2m")
-	var said bytes.Buffer
-	o := testOptions()
-	o.Log = slog.New(slog.NewTextHandler(&said, nil))
-	b := mustOpen(t, mnt+"/store", o)
-	s := mustStream(t, b, "press")
-	records := map[uint64]string{}
-	for outage := range 2 {
-		fillDisk(t, mnt+"/ballast")
-		if err := os.Truncate(mnt+"/ballast", fileSize(mnt+"/ballast", 0)-40<<10); err != nil { // enough for a file, and not for what is to stand in it
-			t.Fatal(err)
-		}
-		feedNoted(t, b, s, records, 200)
-		for range 20 {
-			b.lockCommit()
-			_ = b.commit()
-			b.unlockCommit()
-		}
-		if n := strings.Count(said.String(), "segment given up"); n != outage+1 {
-			t.Errorf("said %d times in %d outages:\n%s", n, outage+1, said.String())
-		}
-		if err := os.Remove(mnt + "/ballast"); err != nil {
-			t.Fatal(err)
-		}
-		commitNow(t, b)
-		b.lockCommit()
-		b.seal()
-		b.unlockCommit()
-	}
 }

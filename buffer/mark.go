@@ -124,7 +124,7 @@ func (b *Buffer) writeMark(p promise, gen uint64, base, ckpt []byte) error {
 	if err == nil {
 		b.written.Add(int64(len(v)))
 	} else if !b.markFailed {
-		b.log.Warn("how far the segment goes was not noted; what is lost with it, should it be damaged, may not be known", "error", err)
+		b.tell("how far the segment goes was not noted; what is lost with it, should it be damaged, may not be known", err)
 	}
 	b.markFailed = err != nil
 	return err

@@ -118,7 +118,7 @@ func (b *Buffer) giveUpPart(s *segment, left *salvage, last uint64, cause Cause,
 	d := b.takeCheckpoint(nil)
 	b.mu.Unlock()
 	if err := b.noteCheckpoint(d); err != nil {
-		b.log.Warn("records dropped before it was noted; a crash now would count them as damaged", "file", s.path, "error", err)
+		b.tell("records dropped before it was noted; a crash now would count them as damaged", err, "file", s.path)
 	}
 	return lost
 }

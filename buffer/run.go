@@ -98,7 +98,7 @@ func (b *Buffer) turn(early bool) {
 	}
 	b.probe()
 	if err := b.reserve(); err != nil {
-		b.log.Warn("sequence numbers not reserved; trying again", "error", err)
+		b.tell("sequence numbers not reserved; trying again", err)
 	}
 	b.mu.Lock()
 	now := time.Now()
@@ -110,15 +110,16 @@ func (b *Buffer) turn(early bool) {
 	if rest {
 		return
 	}
+	b.tellLosses(now)
+	b.tellRepeats(now)
 	if err := b.stillOurs(); err != nil {
 		return // Stats tells; what is in the directory is not ours to change
 	}
 	b.checkState()
 	b.keepReserve()
 	b.askAgain()
-	b.tellLosses(time.Now())
 	if err := errors.Join(b.expire(), b.reclaim()); err != nil {
-		b.log.Warn("segments not looked after; trying again", "error", err)
+		b.tell("segments not looked after; trying again", err)
 	}
 }
 
@@ -190,6 +191,7 @@ func (b *Buffer) close() error {
 	b.mu.Unlock()
 	err := b.commit()
 	b.tellLosses(time.Now().Add(lossEvery))
+	b.tellRepeats(time.Now().Add(lossEvery))
 	lost := 0
 	b.mu.Lock()
 	b.closed = true

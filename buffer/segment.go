@@ -336,7 +336,7 @@ func (b *Buffer) seal() {
 		return errors.Join(b.putAgain(bkt, s, regionAgain, 0), putValue(bkt, regionSummary, 0, summary))
 	})
 	if err != nil {
-		b.log.Warn("segment summary not written", "file", s.path, "error", err)
+		b.tell("segment summary not written", err, "file", s.path)
 	}
 	s.closeActive()
 	s.trim()
