@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,4 +257,28 @@ func TestChain(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.what, got, c.want)
 		}
 	}
+}
+
+// FuzzCertificates: nothing that encoding/pem finds in a file is passed over without a word.
+func FuzzCertificates(f *testing.F) {
+	const one = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+	for _, seed := range []string{one + one, bom + one + bom + one, one[:len(one)-1] + one, one + "> " + one, one[1:], chatter, one[27:], strings.ReplaceAll(one, "\n", "\r\n"), "-----END a----------END b-----x"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, s := parts(b)
+		var read [][]byte
+		for _, p := range all {
+			if block, _ := pem.Decode(p.text); block != nil {
+				read = append(read, block.Bytes)
+			} else if p.isCertificate() {
+				return // Certificates says so
+			}
+		}
+		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" && s.ofCertificate == nil && !slices.ContainsFunc(read, func(r []byte) bool { return bytes.Equal(r, block.Bytes) }) {
+				t.Fatalf("%q is passed over", block.Bytes)
+			}
+		}
+	})
 }
