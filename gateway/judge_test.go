@@ -125,6 +125,18 @@ var stateRows = map[string]struct {
 	}, "taking its state takes longer than 10s", "failing"},
 	"certificate expired": {func(s *web.Snapshot) { s.Certificates = certificate(false, -time.Hour) },
 		`"broker.plant", which destination "cloud" shows, ended on 2026-03-01: connections are refused`, "failing"},
+	"certificate expired, an authority of ours": {func(s *web.Snapshot) {
+		s.Certificates = certificate(true, -time.Hour)
+		s.Certificates[0].Authority = "root"
+	}, `the authority "root" in this file, on which the certificate of destination "cloud" rests, ended on 2026-03-01: connections are refused from then on; put its successor in its place or beside it`, "failing"},
+	"certificate expired, an authority of the machine": {func(s *web.Snapshot) {
+		s.Certificates = certificate(false, -time.Hour)
+		s.Certificates[0].Authority = "root"
+	}, `the authority "root" of this machine's own list, on which the certificate of destination "cloud" rests, ended on 2026-03-01: connections are refused from then on; update this machine's list`, "failing"},
+	"certificate expires soon, two authorities of a file": {func(s *web.Snapshot) {
+		s.Certificates = append(certificate(true, 20*24*time.Hour), certificate(true, 10*24*time.Hour)...)
+		s.Certificates[0].Authority, s.Certificates[1].Authority = "root", "other"
+	}, `the authority "other" in this file, on which the certificate of destination "cloud" rests, ends on 2026-03-11; put its successor`, "attention"},
 	"certificate expires this week": {func(s *web.Snapshot) { s.Certificates = certificate(false, 7*24*time.Hour) },
 		`"broker.plant", which destination "cloud" shows, ends on 2026-03-08; have a new one`, "attention"},
 	"certificate expires this week, made yesterday": {func(s *web.Snapshot) {

@@ -112,7 +112,7 @@ func (g *Gateway) commandCounts() (list []web.Commands) {
 func (g *Gateway) certificates() (all []web.Certificate) {
 	add := func(kind, owner string, of peer.Certified) {
 		for _, c := range of.Certificates() {
-			all = append(all, web.Certificate{Kind: kind, Owner: owner, Own: c.Own, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
+			all = append(all, web.Certificate{Kind: kind, Owner: owner, Own: c.Own, Name: c.Name, Authority: c.Authority, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Next: c.Next, Replaced: c.Replaced})
 		}
 	}
 	for _, d := range g.running.destinations {

@@ -30,10 +30,10 @@ func Certificates(b []byte) (all []*x509.Certificate, err error) {
 	if c, err := x509.ParseCertificate(b); err == nil {
 		return []*x509.Certificate{c}, nil
 	}
-	found := parts(b)
+	found, s := parts(b)
 	number := 0
 	for _, p := range found {
-		if p.kind != "CERTIFICATE" && p.kind != "TRUSTED CERTIFICATE" && p.kind != "X509 CERTIFICATE" {
+		if !p.isCertificate() {
 			continue
 		}
 		number++
@@ -44,7 +44,10 @@ func Certificates(b []byte) (all []*x509.Certificate, err error) {
 			err = flaw
 		}
 	}
-	if number == 0 {
+	switch {
+	case s.ofCertificate != nil: // rather than what it has made of a certificate that stands there
+		err = s.ofCertificate
+	case number == 0:
 		err = noCertificate(b, found)
 	}
 	return all, err
@@ -72,23 +75,25 @@ func Pair(cert, key []byte) (tls.Certificate, []*x509.Certificate, error) {
 	if block.Type == "" {
 		return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "is a key in DER, not PEM", Mend: "openssl pkey -inform der -in FILE -out NEW makes PEM of it"}
 	}
-	public := publicOf(block)
+	private, public := parseKey(block)
 	if public == nil {
 		return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: copyAgain}
 	}
-	if err := OfKey(all, public); err != nil {
+	if err := OfKey(all, public, key); err != nil {
 		return tls.Certificate{}, nil, err
 	}
-	pair, err := tls.X509KeyPair(bytes.TrimPrefix(cert, []byte(bom)), pem.EncodeToMemory(block))
-	if err != nil {
-		return tls.Certificate{}, nil, &Flaw{What: "does not work with its key: " + strings.TrimPrefix(err.Error(), "tls: "), Mend: "use PEM files of one certificate and its own key"}
+	pair := tls.Certificate{PrivateKey: private, Leaf: all[0]}
+	for _, c := range all { // of what is read here: a second reader of the file may see others in it
+		pair.Certificate = append(pair.Certificate, c.Raw)
 	}
 	return pair, all, nil
 }
 
-// OfKey refuses certificates of which the first is not that of a key.
-func OfKey(all []*x509.Certificate, public interface{ Equal(crypto.PublicKey) bool }) error {
-	switch at := slices.IndexFunc(all, func(c *x509.Certificate) bool { return public.Equal(c.PublicKey) }); {
+// OfKey refuses certificates of which the first is not that of a key, the first of its file.
+func OfKey(all []*x509.Certificate, public PublicKey, keyFile []byte) error {
+	switch at, keys := slices.IndexFunc(all, func(c *x509.Certificate) bool { return public.Equal(c.PublicKey) }), keysIn(keyFile); {
+	case at < 0 && keys > 1:
+		return &Flaw{OfKey: true, What: fmt.Sprintf("holds %d private keys, and the first, which is used, is not that of the certificate", keys), Mend: "leave the certificate's own key alone in it"}
 	case at < 0:
 		return &Flaw{What: "is not the certificate of the key: the two do not belong together", Mend: "give one certificate and its own key"}
 	case at > 0:
@@ -100,7 +105,7 @@ func OfKey(all []*x509.Certificate, public interface{ Equal(crypto.PublicKey) bo
 // Key returns the first private key of a file's content in PEM, or what is one in DER, which has no Type then. An error is a *Flaw.
 func Key(b []byte) (*pem.Block, error) {
 	locked := &Flaw{OfKey: true, What: "holds a key with a passphrase, and nobody is there to type it", Mend: "openssl pkey -in FILE -out NEW writes it without one; only the gateway may read that file"}
-	found := parts(b)
+	found, s := parts(b)
 	for _, p := range found {
 		if !p.isKey() {
 			continue
@@ -113,6 +118,9 @@ func Key(b []byte) (*pem.Block, error) {
 			return nil, &Flaw{OfKey: true, What: fmt.Sprintf("holds a key that is damaged or cut off, in line %d", p.line), Mend: copyAgain}
 		}
 		return block, nil
+	}
+	if s.ofKey != nil {
+		return nil, s.ofKey
 	}
 	switch form := binary(b); {
 	case form == derKey:
@@ -130,7 +138,17 @@ func Key(b []byte) (*pem.Block, error) {
 }
 
 // HoldsKey reports whether there is a private key in a PEM file's content.
-func HoldsKey(b []byte) bool { return slices.ContainsFunc(parts(b), part.isKey) }
+func HoldsKey(b []byte) bool { return keysIn(b) > 0 }
+
+func keysIn(b []byte) (n int) {
+	found, _ := parts(b)
+	for _, p := range found {
+		if p.isKey() {
+			n++
+		}
+	}
+	return n
+}
 
 // Chain returns the first of some certificates, and those of the others that it rests on, which end with it: first what ends first. What has
 // signed itself is left out behind it: a peer goes by its own copy of that.
@@ -148,34 +166,10 @@ func Chain(all []*x509.Certificate) (chain []*x509.Certificate) {
 	return chain
 }
 
-// bom is what some editors put before a text in UTF-8.
-const bom = "\ufeff"
-
 const copyAgain = "copy the file again, as a whole, with its lines as they were made"
 
-// part is what a line "-----BEGIN …" begins, up to the next one.
-type part struct {
-	kind string // "CERTIFICATE"
-	line int    // from 1
-	text []byte
-}
-
-// parts returns those of a PEM file. encoding/pem passes over what it cannot read, in silence.
-func parts(b []byte) (all []part) {
-	b = bytes.TrimPrefix(b, []byte(bom))
-	begin, at, line := 0, 0, 0
-	for text := range bytes.Lines(b) {
-		line++
-		if kind, ok := bytes.CutPrefix(bytes.TrimSpace(text), []byte("-----BEGIN ")); ok {
-			kind, _, _ = bytes.Cut(kind, []byte("-----"))
-			all = append(all, part{kind: string(kind), line: line})
-			begin = at
-		}
-		if at += len(text); len(all) > 0 {
-			all[len(all)-1].text = b[begin:at]
-		}
-	}
-	return all
+func (p part) isCertificate() bool {
+	return p.kind == "CERTIFICATE" || p.kind == "TRUSTED CERTIFICATE" || p.kind == "X509 CERTIFICATE"
 }
 
 func (p part) isKey() bool { return strings.HasSuffix(p.kind, "PRIVATE KEY") }
@@ -266,24 +260,26 @@ func binary(b []byte) string {
 	return ""
 }
 
-// publicOf returns the public half of a key, nil where it cannot be read.
-func publicOf(block *pem.Block) interface{ Equal(crypto.PublicKey) bool } {
-	var key any
+// PublicKey is the public half of a key.
+type PublicKey interface{ Equal(crypto.PublicKey) bool }
+
+// parseKey returns a key and its public half, nil where it cannot be read.
+func parseKey(block *pem.Block) (private any, public PublicKey) {
 	var err error
-	if key, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-			key, _ = x509.ParseECPrivateKey(block.Bytes)
+	if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
+		if private, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+			private, _ = x509.ParseECPrivateKey(block.Bytes)
 		}
 	}
-	switch k := key.(type) {
+	switch k := private.(type) {
 	case *rsa.PrivateKey:
-		return &k.PublicKey
+		return k, &k.PublicKey
 	case *ecdsa.PrivateKey:
 		if k != nil {
-			return &k.PublicKey
+			return k, &k.PublicKey
 		}
 	case ed25519.PrivateKey:
-		return k.Public().(ed25519.PublicKey)
+		return k, k.Public().(ed25519.PublicKey)
 	}
-	return nil
+	return nil, nil
 }

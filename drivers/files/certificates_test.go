@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,26 @@ func TestCertificates(t *testing.T) {
 		{"the second is cut off", join(a.cert, b.cert[:200]), 1, "cut off: certificate 2 of the file, in line " + line(a.cert)},
 		{"the first is cut off", join(a.cert[:200], []byte("\n"), b.cert), 1, "cut off: certificate 1 of the file, in line 1;"},
 		{"the second is damaged", join(a.cert, damaged), 1, "certificate 2 of the file, in line " + line(a.cert)},
-		{"indented", bytes.ReplaceAll(a.cert, []byte("\n"), []byte("\n  ")), 0, "cut off: certificate 1"},
+		{"indented", bytes.ReplaceAll(a.cert, []byte("\n"), []byte("\n  ")), 1, ""},
+		{"joined, the second with a mark of UTF-8", join(a.cert, []byte(bom), b.cert), 2, ""},
+		{"joined without a line break", join(bytes.TrimSpace(a.cert), b.cert), 2, ""},
+		{"joined with a mark and without a line break", join(bytes.TrimSpace(a.cert), []byte(bom), b.cert, a.cert), 3, ""},
+		{"the second with text before its begin", join(a.cert, []byte("plant: "), b.cert), 1, looks(a.cert, "begin")},
+		{"the second in quotes of a mail", join(a.cert, quoted(b.cert)), 1, looks(a.cert, "begin")},
+		{"the second with 4 dashes", join(a.cert, b.cert[1:]), 1, looks(a.cert, "begin")},
+		{"the second with 4 dashes behind", join(a.cert, bytes.Replace(b.cert, []byte("CATE-----"), []byte("CATE----"), 1)), 1, looks(a.cert, "begin")},
+		{"the second with a long dash", join(a.cert, bytes.ReplaceAll(b.cert, []byte("-----"), []byte("—"))), 1, looks(a.cert, "begin")},
+		{"the second in small letters", join(a.cert, bytes.ReplaceAll(b.cert, []byte("CERTIFICATE"), []byte("certificate"))), 1, looks(a.cert, "begin")},
+		{"the second with two spaces", join(a.cert, bytes.Replace(b.cert, []byte("N C"), []byte("N  C"), 1)), 1, looks(a.cert, "begin")},
+		{"the second with a mark of no width", join(a.cert, []byte("\u200b"), b.cert), 1, looks(a.cert, "begin")},
+		{"the second without its begin", join(a.cert, b.cert[28:]), 1, "in line " + line(a.cert) + " what looks like the content of a certificate, with no -----BEGIN"},
+		{"the second without its lines", join(a.cert, b.cert[28:len(b.cert)-26]), 1, "like the content of a certificate"},
+		{"an end without a begin", join(a.cert, []byte("-----END CERTIFICATE-----\n")), 1, "has in line " + line(a.cert) + " the end of a certificate without its begin"},
+		{"the end with 4 dashes", b.cert[:len(b.cert)-2], 0, "what looks like the end of a certificate and is none"},
+		{"the second in UTF-16", join(a.cert, wide(b.cert)), 1, "is not text in line " + line(a.cert)},
+		{"the second in DER", join(a.cert, b.Raw), 1, "is not text in line "},
+		{"a broken key, too", join(a.key[1:], a.cert, b.cert), 2, ""},
+		{"text of other tools", join([]byte(chatter), a.cert, []byte(chatter), b.cert, []byte(chatter)), 2, ""},
 		{"in one line", bytes.ReplaceAll(a.cert, []byte("\n"), nil), 0, "cut off: certificate 1"},
 		{"OpenSSL's own", block("TRUSTED CERTIFICATE", a.Raw), 0, "OpenSSL's own, -----BEGIN TRUSTED CERTIFICATE-----: certificate 1 of the file, in line 1; openssl x509 -in FILE"},
 		{"empty", nil, 0, "is empty"},
@@ -131,6 +151,37 @@ func TestCertificates(t *testing.T) {
 // line is the number of the line behind a text.
 func line(b []byte) string { return big.NewInt(int64(bytes.Count(b, []byte("\n")) + 1)).String() }
 
+// looks begins what is said of the line behind a text.
+func looks(b []byte, what string) string {
+	return "has in line " + line(b) + " what looks like the " + what + " of a certificate and is none; the lines around it must be -----BEGIN CERTIFICATE-----"
+}
+
+func quoted(b []byte) []byte {
+	return bytes.ReplaceAll(append([]byte("> "), b...), []byte("\n"), []byte("\n> "))
+}
+
+// chatter is what tools and people write around certificates.
+const chatter = `# ---- the plant's certificates, see the wiki ----
+-- end of first certificate --
+==========================
+Bag Attributes: <No Attributes>
+    friendlyName: certificate
+subject=CN = root
+Certificate:
+    Data:
+        Serial Number:
+            06:58:76:b7:15:ab:86:9a:8a:eb:7c:b9:22:3c:20:e1:49:15:11:fb
+---
+Server certificate
+d7a7a0fb5d7e2731d771e9484ebcdef71d5f0c3e0a2948782bc83ee0ea699ef4
+-----BEGIN X509 CRL-----
+AAAA
+-----END X509 CRL-----
+-----BEGIN DH PARAMETERS-----
+MIGHAoGBAP//////////yQ/aoiFowjTExmKLgNwc0SkCTgiKZ8x0Agu+pjsTmyJR
+-----END DH PARAMETERS-----
+`
+
 // TestPair: our certificate and its key are taken, or an error says which of the two files is wrong, and how.
 func TestPair(t *testing.T) {
 	ca := issue(t, "ca", 1, nil)
@@ -149,6 +200,12 @@ func TestPair(t *testing.T) {
 		{"right", own.cert, own.key, false, ""},
 		{"an older form of key, behind its parameters", own.cert, join(block("EC PARAMETERS", []byte{5, 0}), block("EC PRIVATE KEY", sec1)), false, ""},
 		{"issuers behind it, and the key", join(own.cert, ca.cert, own.key), join(own.cert, own.key), false, ""},
+		{"its issuer joined with a mark of UTF-8", join(own.cert, []byte(bom), ca.cert), own.key, false, ""},
+		{"its issuer joined without a line break", join(bytes.TrimSpace(own.cert), ca.cert), own.key, false, ""},
+		{"two keys, ours first", own.cert, join(own.key, other.key), false, ""},
+		{"two keys, another first", own.cert, join(other.key, own.key), true, "holds 2 private keys, and the first, which is used, is not that of the certificate; leave"},
+		{"a key with 4 dashes", own.cert, own.key[1:], true, "has in line 1 what looks like the begin of a private key"},
+		{"a key without its begin", own.cert, own.key[28:], true, "the end of a private key without its begin"},
 		{"both behind a mark of UTF-8", join([]byte(bom), own.cert), join([]byte(bom), own.key), false, ""},
 		{"the issuer first", join(ca.cert, own.cert), own.key, false, "begins with another certificate than that of the key, which is number 2; put that first"},
 		{"another's key", own.cert, other.key, false, "is not the certificate of the key"},
@@ -168,7 +225,7 @@ func TestPair(t *testing.T) {
 	} {
 		pair, all, err := Pair(c.cert, c.key)
 		flawed(t, c.what, err, c.ofKey, c.want)
-		if c.want == "" && (err != nil || pair.Leaf == nil || !pair.Leaf.Equal(own.Certificate) || !all[0].Equal(own.Certificate)) {
+		if c.want == "" && (err != nil || pair.Leaf == nil || !pair.Leaf.Equal(own.Certificate) || !all[0].Equal(own.Certificate) || len(pair.Certificate) != len(all)) {
 			t.Errorf("%s: another certificate than ours: %v", c.what, err)
 		}
 	}
@@ -200,4 +257,28 @@ func TestChain(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.what, got, c.want)
 		}
 	}
+}
+
+// FuzzCertificates: nothing that encoding/pem finds in a file is passed over without a word.
+func FuzzCertificates(f *testing.F) {
+	const one = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+	for _, seed := range []string{one + one, bom + one + bom + one, one[:len(one)-1] + one, one + "> " + one, one[1:], chatter, one[27:], strings.ReplaceAll(one, "\n", "\r\n"), "-----END a----------END b-----x"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, s := parts(b)
+		var read [][]byte
+		for _, p := range all {
+			if block, _ := pem.Decode(p.text); block != nil {
+				read = append(read, block.Bytes)
+			} else if p.isCertificate() {
+				return // Certificates says so
+			}
+		}
+		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" && s.ofCertificate == nil && !slices.ContainsFunc(read, func(r []byte) bool { return bytes.Equal(r, block.Bytes) }) {
+				t.Fatalf("%q is passed over", block.Bytes)
+			}
+		}
+	})
 }

@@ -63,7 +63,7 @@ func (p PKI) List(folder string) (all []Certificate, err error) {
 // lists returns the revocation lists of a folder.
 func (p PKI) lists(folder string) (all []*x509.RevocationList, err error) {
 	err = p.files(folder, func(_ string, b []byte) {
-		if block, _ := pem.Decode(b); block != nil && block.Type == "X509 CRL" {
+		if block, _ := pem.Decode(bytes.TrimPrefix(b, []byte("\ufeff"))); block != nil && block.Type == "X509 CRL" {
 			b = block.Bytes
 		}
 		if l, err := x509.ParseRevocationList(b); err == nil {
@@ -260,26 +260,30 @@ func (p PKI) own() (*rsa.PrivateKey, []byte, error) {
 
 // parseOwn takes a PEM file of a key and its certificate, issuers behind it.
 func parseOwn(b []byte) (key *rsa.PrivateKey, chain []byte, err error) {
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case "CERTIFICATE":
-			chain = append(chain, block.Bytes...)
-		case "PRIVATE KEY", "RSA PRIVATE KEY":
-			if key, err = parseKey(block); err != nil {
-				return nil, nil, fmt.Errorf("it %w", err)
-			}
+	if files.HoldsKey(b) {
+		block, err := files.Key(b)
+		if err == nil {
+			key, err = parseKey(block)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("it %w", err)
 		}
 	}
-	all, err := x509.ParseCertificates(chain)
+	all, err := files.Certificates(b)
 	switch {
 	case key == nil:
 		return nil, nil, errors.New("it holds no RSA key; add it, or remove the file to have key and certificate made anew")
-	case err != nil || len(all) == 0:
+	case err != nil && len(all) > 0:
+		return nil, nil, fmt.Errorf("it %w", err)
+	case len(all) == 0:
 		return nil, nil, errors.New("it holds no certificate; add it, or remove the file to have key and certificate made anew")
 	case !key.PublicKey.Equal(all[0].PublicKey):
 		return nil, nil, errors.New("its first certificate is not that of its key; put ours first, its issuers behind it")
 	case len(all[0].URIs) == 0:
 		return nil, nil, errors.New("its certificate names no application URI; have one made with a URI as subject alternative name")
+	}
+	for _, c := range all {
+		chain = append(chain, c.Raw...)
 	}
 	return key, chain, nil
 }

@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,6 +159,7 @@ func TestOwnChainEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b = append(b, "\ufeff"...) // as where files of Windows were joined
 	write(t, p.ownPair(), append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hall.cert.Raw})...))
 	d := driver{set: settings{pki: p, seen: &seen{}}}
 	d.set.seen.noteOwn(p, slices.Concat(der, hall.cert.Raw))
@@ -164,6 +167,48 @@ func TestOwnChainEnds(t *testing.T) {
 		if len(all) != 1 || !all[0].NotAfter.Equal(hall.cert.NotAfter) {
 			t.Errorf("got %v, want the end of the issuer, %v", all, hall.cert.NotAfter)
 		}
+	}
+}
+
+// TestOwnIsReadWhole: what cannot be read of our file is an error, and not passed over.
+func TestOwnIsReadWhole(t *testing.T) {
+	b, err := newOwn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hall := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newAuthority(t, "hall", nil, time.Now().Add(time.Hour)).cert.Raw})
+	key, cert, _ := bytes.Cut(b, []byte("-----BEGIN CERT"))
+	cert = append([]byte("-----BEGIN CERT"), cert...)
+	for _, c := range []struct {
+		what string
+		b    []byte
+		want string
+	}{
+		{"key and certificate", b, ""},
+		{"behind a mark of UTF-8", append([]byte("\ufeff"), b...), ""},
+		{"an issuer with 4 dashes", append(bytes.Clone(b), hall[1:]...), "it has in line "},
+		{"an issuer that is cut off", append(bytes.Clone(b), hall[:200]...), "it is damaged or cut off: certificate 2"},
+		{"no key", cert, "it holds no RSA key"},
+		{"no certificate", key, "it holds no certificate; add it"},
+		{"a locked key", append(bytes.ReplaceAll(key, []byte("PRIVATE"), []byte("ENCRYPTED PRIVATE")), cert...), "it holds a key with a passphrase"},
+	} {
+		if _, _, err := parseOwn(c.b); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+	}
+}
+
+// TestRevocationsBehindAMark: a list of revoked certificates counts also where an editor has put a mark of UTF-8 before it.
+func TestRevocationsBehindAMark(t *testing.T) {
+	ca := newAuthority(t, "plant", nil, time.Now().Add(time.Hour))
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), NextUpdate: time.Now().Add(time.Hour)}, ca.cert, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := PKI{t.TempDir()}
+	write(t, filepath.Join(p.Path, "trusted", "a.crl"), append([]byte("\ufeff"), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})...))
+	if all, err := p.lists("trusted"); err != nil || len(all) != 1 {
+		t.Errorf("%d lists, %v", len(all), err)
 	}
 }
 

@@ -65,10 +65,11 @@ func readUser(b, keyFile []byte) (*rsa.PrivateKey, *x509.Certificate, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return key, all[0], files.OfKey(all, &key.PublicKey)
+	return key, all[0], files.OfKey(all, &key.PublicKey, keyFile)
 }
 
-// userCertificate returns the one certificate of a user's file that a server gets: see drivers.Option.
+// userCertificate returns the one certificate of a user's file that a server gets: see drivers.Option. It has its own copies of the issuers, so when
+// those end that stand behind it in the file is nothing to us.
 func userCertificate(b, key []byte) ([]*x509.Certificate, error) {
 	_, c, err := readUser(b, key)
 	return []*x509.Certificate{c}, err

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,7 +40,11 @@ func (h *Handshake) Failed(err error) error {
 		return err
 	}
 	if cert := Expired(err); cert != nil && time.Now().After(cert.NotAfter) {
-		h.of.notePeer(cert)
+		var sent []*x509.Certificate
+		if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			sent = refused.UnverifiedCertificates
+		}
+		h.notePeer(cert, sent)
 	}
 	words := h.certificate(err)
 	if words == "" {
@@ -65,7 +70,7 @@ func (h *Handshake) certificate(err error) string {
 		return h.name(leaf, other.Host)
 	}
 	if cert := Expired(err); cert != nil {
-		return h.time(leaf, cert)
+		return h.time(cert, refused.UnverifiedCertificates)
 	}
 	why := strings.TrimPrefix(refused.Err.Error(), "x509: ")
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.IncompatibleUsage {
@@ -78,10 +83,10 @@ func (h *Handshake) certificate(err error) string {
 func (h *Handshake) authority(leaf *x509.Certificate, unknown x509.UnknownAuthorityError) string {
 	n := h.of.Names
 	who := fmt.Sprintf("the %s's certificate %s", n.Peer, called(&leaf.Subject))
-	what := fmt.Sprintf("%s is from an unknown authority, %s: %s", who, called(&unknown.Cert.Issuer), h.trusted())
+	what := fmt.Sprintf("%s is from an unknown authority, %s: %s", who, called(&unknown.Cert.Issuer), h.list())
 	mend := fmt.Sprintf("give the certificate of that authority (a PEM file) as %s", n.CA)
 	if slices.Equal(leaf.RawIssuer, leaf.RawSubject) {
-		what = fmt.Sprintf("%s is signed by itself, and %s", who, h.trusted())
+		what = fmt.Sprintf("%s is signed by itself, and %s", who, h.list())
 		mend = fmt.Sprintf("give that certificate itself (a PEM file) as %s", n.CA)
 	}
 	hint := unknown.Error() // the library says only there that one of this name is known
@@ -96,8 +101,8 @@ func (h *Handshake) authority(leaf *x509.Certificate, unknown x509.UnknownAuthor
 	return fmt.Sprintf("%s does not have it; %s", what, mend)
 }
 
-// trusted is where the authorities are.
-func (h *Handshake) trusted() string {
+// list is where the authorities are.
+func (h *Handshake) list() string {
 	if h.of.CA == "" {
 		return "this machine's own list"
 	}
@@ -127,13 +132,19 @@ func (h *Handshake) name(leaf *x509.Certificate, host string) string {
 	return fmt.Sprintf("the %s's certificate is for %s, not %.*q; %s", n.Peer, strings.Join(names, ", "), maxName, host, mend)
 }
 
-// time says of which certificate it is not the time.
-func (h *Handshake) time(leaf, cert *x509.Certificate) string {
-	n, now := h.of.Names, time.Now()
+// time says of which certificate it is not the time, the peer's own being the first of those that it has sent.
+func (h *Handshake) time(cert *x509.Certificate, sent []*x509.Certificate) string {
+	n, now, leaf := h.of.Names, time.Now(), sent[0]
 	whose, mend := fmt.Sprintf("the %s's certificate %s", n.Peer, called(&leaf.Subject)), "have it renewed"
 	if !cert.Equal(leaf) {
 		whose = fmt.Sprintf("the certificate of the authority %s, from which the %s's is,", called(&cert.Subject), n.Peer)
-		mend = fmt.Sprintf("have it renewed and give it as %s", n.CA)
+		mend = fmt.Sprintf("have it renewed there, for the %s to show", n.Peer)
+		switch trusted := h.trusted(cert, sent); {
+		case trusted && h.of.CA != "":
+			mend = fmt.Sprintf("have it renewed and put it into %s", h.list())
+		case trusted:
+			mend = fmt.Sprintf("update %s, or have it renewed and give it as %s", h.list(), n.CA)
+		}
 	}
 	when := "expired on " + cert.NotAfter.UTC().Format(time.RFC3339)
 	if now.Before(cert.NotBefore) {
@@ -203,12 +214,9 @@ func (h *Handshake) unwelcome(alert string) string {
 	case h.unfit && len(h.takes) > 0:
 		return fmt.Sprintf("the %s takes client certificates from %s, and that of %s is from %s%s; give one that it takes, or have it trust that authority",
 			n.Peer, strings.Join(h.takes, ", "), n.Pair, called(&h.own.Leaf.Issuer), said)
-	case time.Now().After(h.ends.NotAfter):
-		which := "it"
-		if h.ends.NotAfter.Before(h.own.Leaf.NotAfter) {
-			which = "that of its issuer " + called(&h.ends.Subject)
-		}
-		return fmt.Sprintf("the %s refuses the client certificate%s: %s expired on %s; renew %s", n.Peer, said, which, h.ends.NotAfter.UTC().Format(time.RFC3339), n.Pair)
+	}
+	if why := h.untimely(); why != "" {
+		return fmt.Sprintf("the %s refuses the client certificate%s: %s", n.Peer, said, why)
 	}
 	what := closed + "was shown the client certificate"
 	if alert != "" {
@@ -217,11 +225,25 @@ func (h *Handshake) unwelcome(alert string) string {
 	return fmt.Sprintf("%s; is that of %s valid, and does the %s trust its authority, %s?", what, n.Pair, n.Peer, called(&h.own.Leaf.Issuer))
 }
 
-// called returns a name of a certificate in quotes, cut.
-func called(n *pkix.Name) string {
-	name := n.CommonName
-	if name == "" {
-		name = n.String()
+// untimely says of our certificate that it is not the time of it or of an issuer behind it, "" where it is.
+func (h *Handshake) untimely() string {
+	now := time.Now()
+	for _, c := range h.chain {
+		which := "it"
+		if !c.Equal(h.own.Leaf) {
+			which = "that of its issuer " + called(&c.Subject)
+		}
+		switch {
+		case now.After(c.NotAfter):
+			return fmt.Sprintf("%s expired on %s; renew %s", which, c.NotAfter.UTC().Format(time.RFC3339), h.of.Names.Pair)
+		case now.Before(c.NotBefore):
+			return fmt.Sprintf("%s is not valid before %s; wait until then, or set this machine's clock, which says %s, right", which, c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.DateOnly))
+		}
 	}
-	return fmt.Sprintf("%.*q", maxName, name)
+	return ""
 }
+
+// called returns a name of a certificate in quotes, cut.
+func called(n *pkix.Name) string { return fmt.Sprintf("%.*q", maxName, nameOf(n)) }
+
+func nameOf(n *pkix.Name) string { return cmp.Or(n.CommonName, n.String()) }

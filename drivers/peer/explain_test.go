@@ -77,8 +77,28 @@ func (r *rig) save(name string, c *tls.Certificate) string {
 	return path
 }
 
+// mark writes a file of certificates, each behind a mark of UTF-8, as files that were saved on Windows and joined are.
+func (r *rig) mark(name string, all ...*tls.Certificate) string {
+	var b []byte
+	for _, c := range all {
+		b = append(append(b, "\ufeff"...), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Leaf.Raw})...)
+	}
+	path := filepath.Join(r.folder, name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		r.Fatal(err)
+	}
+	return path
+}
+
 // dial connects to what serves one connection, reads the first answer as a driver does, and returns what it is told of it.
 func (r *rig) dial(f Files, patience time.Duration, serve func(net.Conn)) error {
+	r.Helper()
+	_, err := r.connect(f, patience, serve)
+	return err
+}
+
+// connect is dial, and returns what the connection rests on, too.
+func (r *rig) connect(f Files, patience time.Duration, serve func(net.Conn)) ([]Certificate, error) {
 	r.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -109,7 +129,8 @@ func (r *rig) dial(f Files, patience time.Duration, serve func(net.Conn)) error 
 	if err = c.HandshakeContext(ctx); err == nil {
 		_, err = c.Read(make([]byte, 1))
 	}
-	return h.Failed(err)
+	err = h.Failed(err)
+	return t.Certificates(), err
 }
 
 // server serves TLS, and a byte. It waits for the client's farewell, so that no reset overtakes what it says.
@@ -146,6 +167,7 @@ func TestFailed(t *testing.T) {
 		want  []string // nil = it succeeds
 	}{
 		{"right", trusted, good, nil},
+		{"right, behind a mark of UTF-8 in the middle of the file", Files{CA: r.mark("marked", self, ca)}, good, nil},
 		{"signed by itself, and known", Files{CA: r.save("self", self)}, self, nil},
 		{"unknown authority", others, good, []string{`the device's certificate "plc" is from an unknown authority, "Plant": ca_file "` + others.CA + `" does not have it`, "authority (a PEM file) as ca_file"}},
 		{"unknown authority, no ca_file", Files{}, good, []string{`unknown authority, "Plant": this machine's own list does not have it; give`, "as ca_file"}},
@@ -163,7 +185,7 @@ func TestFailed(t *testing.T) {
 		{"not yet valid", trusted, r.pair(x509.Certificate{Subject: here, IPAddresses: local, NotBefore: now.Add(time.Hour), NotAfter: now.Add(2 * time.Hour)}, ca),
 			[]string{`"plc" is not valid before `, "this machine's clock"}},
 		{"expired authority", Files{CA: r.save("old", old)}, r.pair(x509.Certificate{Subject: here, IPAddresses: local}, old),
-			[]string{`the certificate of the authority "Old", from which the device's is, expired on `, "have it renewed and give it as ca_file"}},
+			[]string{`the certificate of the authority "Old", from which the device's is, expired on `, "have it renewed and put it into ca_file \"" + filepath.Join(r.folder, "old")}},
 		{"not for a server", trusted, r.pair(x509.Certificate{Subject: here, IPAddresses: local, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca),
 			[]string{`certificate "plc" cannot be used: it is not made for a server`, "have another one made"}},
 		{"SHA-1", trusted, r.pair(x509.Certificate{Subject: here, IPAddresses: local, SignatureAlgorithm: x509.ECDSAWithSHA1}, ca), []string{"SHA-1", "signed with SHA-256"}},
@@ -211,6 +233,13 @@ func TestFailedClientCertificate(t *testing.T) {
 		path := r.save(name, own)
 		return Files{CA: r.save("ca", ca), Cert: path, Key: path + ".key"}
 	}
+	hall := r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "Hall"}, NotAfter: hour, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, ca)
+	own := r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "gateway"}, NotAfter: hour, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, hall)
+	marked := Files{CA: r.save("ca", ca), Cert: r.mark("chain", own, hall), Key: r.save("alone", own) + ".key"}
+	young := func(name string, issuer *tls.Certificate) Files {
+		path := r.save(name, r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "gateway"}, NotBefore: hour, NotAfter: hour.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, issuer))
+		return Files{CA: r.save("ca", ca), Cert: path, Key: path + ".key"}
+	}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config := &tls.Config{Certificates: []tls.Certificate{*good}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version, MaxVersion: version}
 		for _, c := range []struct {
@@ -219,10 +248,12 @@ func TestFailedClientCertificate(t *testing.T) {
 			want  []string
 		}{
 			{"right", of("own", ca, hour), nil},
+			{"right, its issuer behind a mark of UTF-8", marked, nil},
 			{"none", Files{CA: r.save("ca", ca)}, []string{"the device wants a client certificate, and none is given (it says: ", "; give cert_file and key_file"}},
 			{"of another authority", of("other", other, hour), []string{`takes client certificates from "Plant", and that of cert_file and key_file is from "Other"`, "give one that it takes"}},
 			{"of one of the same name", of("twin", twin, hour), []string{"refuses the client certificate (it says: ", "is that of cert_file and key_file valid", `trust its authority, "Plant"`}},
 			{"expired", of("past", ca, time.Now().Add(-time.Minute)), []string{"refuses the client certificate (it says: ", "it expired on ", "renew cert_file and key_file"}},
+			{"not valid yet", young("young", ca), []string{"refuses the client certificate (it says: ", "it is not valid before " + hour.UTC().Format(time.DateOnly), "wait until then, or set this machine's clock, which says "}},
 			{"its issuer expired", behind("behind"), []string{"refuses the client certificate (it says: ", `that of its issuer "Hall" expired on `, "renew cert_file and key_file"}},
 		} {
 			told(t, tls.VersionName(version)+", "+c.name, r.dial(c.files, time.Minute, server(config)), c.want)
@@ -269,5 +300,74 @@ func TestFailedOtherPeers(t *testing.T) {
 	var none *Handshake
 	if err := none.Failed(io.EOF); err != io.EOF {
 		t.Errorf("without TLS: %v", err)
+	}
+}
+
+// TestWhoseAuthorityEnds: what ends of what a peer's certificate rests on is ours where it is of our file of authorities, and else the peer's.
+func TestWhoseAuthorityEnds(t *testing.T) {
+	r := &rig{T: t, folder: t.TempDir()}
+	now := time.Now()
+	past, soon, hour := now.Add(-time.Minute), now.Add(10*time.Minute), now.Add(time.Hour)
+	signs := func(name string, end time.Time) x509.Certificate {
+		return x509.Certificate{Subject: pkix.Name{CommonName: name}, NotAfter: end, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	}
+	// shown is a peer's chain: its own certificate, that of the hall, and what more is given.
+	shown := func(root *tls.Certificate, leaf, hall time.Time, more ...*tls.Certificate) (chain, between *tls.Certificate) {
+		between = r.pair(signs("Hall", hall), root)
+		chain = r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "plc"}, NotAfter: leaf, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, between)
+		for _, c := range append([]*tls.Certificate{between}, more...) {
+			chain.Certificate = append(chain.Certificate, c.Certificate[0])
+		}
+		return chain, between
+	}
+	root, endsSoon, ended := r.authority("Root", hour), r.authority("Soon", soon), r.authority("Ended", past)
+	files := func(name string, all ...*tls.Certificate) Files {
+		joined := *all[0]
+		for _, c := range all[1:] {
+			joined.Certificate = append(slices.Clone(joined.Certificate), c.Certificate[0])
+		}
+		return Files{CA: r.save(name, &joined)}
+	}
+	late := hour.Add(time.Hour)
+	ofSoon, _ := shown(endsSoon, late, late)
+	ofEnded, _ := shown(ended, late, late)
+	withRoot, _ := shown(ended, late, late, ended)
+	endedHall, hall := shown(root, late, past)
+	endedLeaf, _ := shown(root, past, late)
+	self := r.pair(x509.Certificate{Subject: pkix.Name{CommonName: "plc"}, NotAfter: past, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, nil)
+	for _, c := range []struct {
+		name string
+		ours Files
+		peer *tls.Certificate
+		want Certificate
+		says []string // nil = it connects
+	}{
+		{"our root ends soon", files("soon", endsSoon), ofSoon, Certificate{Own: true, Authority: "Soon"}, nil},
+		{"our root has ended", files("ended", ended), ofEnded, Certificate{Own: true, Authority: "Ended"}, []string{`authority "Ended"`, "put it into ca_file"}},
+		{"and is shown, too", files("ended", ended), withRoot, Certificate{Own: true, Authority: "Ended"}, []string{`authority "Ended"`, "put it into ca_file"}},
+		{"the issuer that is shown has ended", files("root", root), endedHall, Certificate{Name: "Hall"}, []string{`authority "Hall"`, "have it renewed there, for the device to show"}},
+		{"and is in our file, too", files("both", hall, root), endedHall, Certificate{Own: true, Authority: "Hall"}, []string{`authority "Hall"`, "put it into ca_file"}},
+		{"the peer's own has ended", files("root", root), endedLeaf, Certificate{Name: "plc"}, []string{`the device's certificate "plc" expired`}},
+		{"that has signed itself", files("self", self), self, Certificate{Name: "plc"}, []string{`the device's certificate "plc" expired`}},
+	} {
+		if c.want.Own {
+			c.want.Name = c.ours.CA
+		}
+		all, err := r.connect(c.ours, time.Minute, server(&tls.Config{Certificates: []tls.Certificate{*c.peer}}))
+		told(t, c.name, err, c.says)
+		if len(all) != 1 {
+			t.Errorf("%s: %+v, want one", c.name, all)
+			continue
+		}
+		if got := (Certificate{Own: all[0].Own, Name: all[0].Name, Authority: all[0].Authority}); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+	h := Handshake{of: &TLS{}} // with the machine's own list
+	if h.notePeer(root.Leaf, []*x509.Certificate{hall.Leaf}); h.of.peer[0].Own || h.of.peer[0].Authority != "Root" {
+		t.Errorf("of the machine's own list: %+v", h.of.peer)
+	}
+	if h.notePeer(hall.Leaf, []*x509.Certificate{self.Leaf, hall.Leaf}); h.of.peer[0].Authority != "" {
+		t.Errorf("shown: %+v", h.of.peer)
 	}
 }

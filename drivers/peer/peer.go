@@ -48,6 +48,7 @@ func ReadPair(b, key []byte) ([]*x509.Certificate, error) {
 type Certificate struct {
 	Own       bool      // ours, not the peer's
 	Name      string    // its file where it is ours, else what it calls itself
+	Authority string    // what it calls itself where it is one that we trust: of the file, or where it is not ours of the machine's own list
 	NotBefore time.Time // when it begins
 	NotAfter  time.Time // when it ends, it or the one in its chain that ends first
 	Next      string    // what happens before it ends, in words, where that is not for a person to do
@@ -84,12 +85,13 @@ type Handshake struct {
 	Config *tls.Config
 
 	of     *TLS
-	own    *tls.Certificate  // nil = none is given
-	ends   *x509.Certificate // that of its chain which ends first
-	proved bool              // the peer has proved who it is
-	asked  bool              // it asked for a certificate of ours, and
-	unfit  bool              // ours is of none of these, so it was not sent
-	takes  []string          // the first authorities that it takes certificates of
+	trusts []*x509.Certificate // those of Files.CA
+	own    *tls.Certificate    // nil = none is given
+	chain  []*x509.Certificate // of it, first what ends first
+	proved bool                // the peer has proved who it is
+	asked  bool                // it asked for a certificate of ours, and
+	unfit  bool                // ours is of none of these, so it was not sent
+	takes  []string            // the first authorities that it takes certificates of
 }
 
 // Begin reads the files for a connection to a host. Whoever connects with its Config gives an error that follows to Failed, up to the
@@ -106,7 +108,7 @@ func (t *TLS) Begin(host string) (*Handshake, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %q %w", t.Names.CA, t.CA, err)
 		}
-		h.Config.RootCAs = x509.NewCertPool()
+		h.trusts, h.Config.RootCAs = all, x509.NewCertPool()
 		for _, c := range all {
 			h.Config.RootCAs.AddCert(c)
 		}
@@ -135,16 +137,17 @@ func (h *Handshake) readPair() error {
 		}
 		return fmt.Errorf("%q %w", name, flaw)
 	}
-	h.own, h.ends = &pair, files.Chain(all)[0]
+	h.own, h.chain = &pair, files.Chain(all)
+	ends := h.chain[0]
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: h.ends.NotBefore, NotAfter: h.ends.NotAfter}}
+	t.own = []Certificate{{Own: true, Name: t.Cert, NotBefore: ends.NotBefore, NotAfter: ends.NotAfter}}
 	return nil
 }
 
 func (h *Handshake) prove(s tls.ConnectionState) error {
 	h.proved = true
-	h.of.notePeer(firstToEnd(s.VerifiedChains))
+	h.notePeer(firstToEnd(s.VerifiedChains), s.PeerCertificates)
 	return nil
 }
 
@@ -173,10 +176,30 @@ func (t *TLS) Certificates() []Certificate {
 	return slices.Concat(t.own, t.peer)
 }
 
-func (t *TLS) notePeer(c *x509.Certificate) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.peer = []Certificate{{Name: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter}}
+// notePeer notes what ends first of what the peer's certificate rests on. It has shown the certificates sent.
+func (h *Handshake) notePeer(c *x509.Certificate, sent []*x509.Certificate) {
+	noted := Certificate{Name: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+	switch trusted := h.trusted(c, sent); {
+	case trusted && h.of.CA != "":
+		noted.Own, noted.Name, noted.Authority = true, h.of.CA, nameOf(&c.Subject)
+	case trusted:
+		noted.Authority = nameOf(&c.Subject)
+	}
+	h.of.mu.Lock()
+	defer h.of.mu.Unlock()
+	h.of.peer = []Certificate{noted}
+}
+
+// trusted reports whether a certificate that the peer's rests on is of our list of authorities, and so for us to mend: also where the peer
+// shows it, too. The peer's own is for the peer to mend.
+func (h *Handshake) trusted(c *x509.Certificate, sent []*x509.Certificate) bool {
+	switch {
+	case len(sent) > 0 && c.Equal(sent[0]):
+		return false
+	case h.of.CA != "":
+		return slices.ContainsFunc(h.trusts, c.Equal)
+	}
+	return !slices.ContainsFunc(sent, c.Equal)
 }
 
 // firstToEnd returns the certificate with which the last of the chains ends.

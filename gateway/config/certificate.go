@@ -111,7 +111,7 @@ func (l *loader) doubtAuthorities(f *pemFile, all []*x509.Certificate, now time.
 			which = fmt.Sprintf("%d of its %d authorities are not valid now or end within a week; the first, %s,", len(doubtful), len(all), calls(first))
 		}
 		l.warnf(l.at(f.v), newAuthority, "%s %s: %s %s", f.name, quote(f.v.n.Value), which,
-			stands(first.NotBefore, first.NotAfter, now, "peers whose certificate is from it are refused"))
+			stands(first.NotBefore, first.NotAfter, now, "peers whose certificate rests on it alone are refused"))
 	}
 }
 

@@ -106,7 +106,7 @@ func TestCertificatesThatEnd(t *testing.T) {
 func TestAuthoritiesThatEnd(t *testing.T) {
 	good, soon := newCert(t, "good", -day, 30*day, nil), newCert(t, "soon", -day, 2*day, nil)
 	old, older, before := newCert(t, "old", -9*day, -day, nil), newCert(t, "older", -9*day, -2*day, nil), newCert(t, "good", -9*day, -day, nil)
-	const all, some = "connections are refused from then on", "peers whose certificate is from it are refused from then on"
+	const all, some = "connections are refused from then on", "peers whose certificate rests on it alone are refused from then on"
 	var list [][]byte
 	for range wholeList {
 		list = append(list, good.cert)

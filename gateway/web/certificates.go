@@ -3,7 +3,6 @@ package web
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -13,17 +12,18 @@ const (
 	certificateLoud = 7 * 24 * time.Hour
 )
 
-// judgeCertificates says each file of ours once, however many devices use it.
+// judgeCertificates says each file of ours once, however many devices use it: by what ends first, where they rest on several authorities of it.
 func (s *Snapshot) judgeCertificates() {
-	var said []string
+	first := map[string]*Certificate{} // of the files of ours
 	for i := range s.Certificates {
-		c := &s.Certificates[i]
-		st := c.judge(s.Now)
-		if c.Own && slices.Contains(said, c.Name) {
-			continue
+		if c := &s.Certificates[i]; c.Own && (first[c.Name] == nil || c.NotAfter.Before(first[c.Name].NotAfter)) {
+			first[c.Name] = c
 		}
-		said = append(said, c.Name)
-		s.add(st)
+	}
+	for i := range s.Certificates {
+		if c := &s.Certificates[i]; !c.Own || first[c.Name] == c {
+			s.add(c.judge(s.Now))
+		}
 	}
 }
 
@@ -62,14 +62,26 @@ func (c *Certificate) title() string {
 }
 
 func (c *Certificate) what() string {
-	if c.Own {
+	switch {
+	case c.Authority != "":
+		where := "of this machine's own list"
+		if c.Own {
+			where = "in this file"
+		}
+		return fmt.Sprintf("the authority %q %s, on which the certificate of %s %q rests,", c.Authority, where, c.Kind, c.Owner)
+	case c.Own:
 		return fmt.Sprintf("our own certificate for %s %q", c.Kind, c.Owner)
 	}
 	return fmt.Sprintf("%q, which %s %q shows,", c.Name, c.Kind, c.Owner)
 }
 
 func (c *Certificate) mend() string {
-	if c.Own {
+	switch {
+	case c.Authority != "" && c.Own:
+		return "put its successor in its place or beside it; the file is read at the next connect"
+	case c.Authority != "":
+		return "update this machine's list of authorities, or give the file of its successor in the config"
+	case c.Own:
 		return "put a new one in its place, or its issuer's behind it where that ends first; it is read at the next connect"
 	}
 	return "have a new one put there, or its issuer's where that ends first; it is seen at the next connect"

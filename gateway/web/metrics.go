@@ -184,7 +184,10 @@ func (e *exposition) certificates(all []Certificate) {
 	e.family("millrace_certificate_not_after_seconds", "gauge", "When the certificate ends, in seconds since 1970.")
 	for i := range all {
 		which := "server"
-		if all[i].Own {
+		switch {
+		case all[i].Authority != "":
+			which = "authority"
+		case all[i].Own:
 			which = "own"
 		}
 		e.series(unix(all[i].NotAfter), "kind", all[i].Kind, "name", all[i].Owner, "certificate", which)

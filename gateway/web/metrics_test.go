@@ -61,6 +61,18 @@ func metricsOf(t *testing.T, s *Snapshot) map[string]family {
 	return parse(t, buf.String())
 }
 
+// TestMetricsOfCertificates: each that a destination rests on has a series of its own, also where two are files of ours.
+func TestMetricsOfCertificates(t *testing.T) {
+	s := &Snapshot{Certificates: []Certificate{{Kind: "destination", Owner: "a", Own: true, Name: "own.pem", NotAfter: noon},
+		{Kind: "destination", Owner: "a", Own: true, Name: "ca.pem", Authority: "root", NotAfter: noon.Add(time.Hour)}, {Kind: "destination", Owner: "b", Name: "broker", NotAfter: noon.Add(2 * time.Hour)}}}
+	all := metricsOf(t, s)["millrace_certificate_not_after_seconds"].series
+	for labels, want := range map[string]time.Time{`name="a",certificate="own"`: noon, `name="a",certificate="authority"`: noon.Add(time.Hour), `name="b",certificate="server"`: noon.Add(2 * time.Hour)} {
+		if got, ok := all[`kind="destination",`+labels]; !ok || got != float64(want.Unix()) {
+			t.Errorf("%s: %v, want %d", labels, all, want.Unix())
+		}
+	}
+}
+
 // TestMetricsBalance reads the ledger back from the exposition and adds it up, as an alert rule would.
 func TestMetricsBalance(t *testing.T) {
 	got := metricsOf(t, example(noon, "outage"))

@@ -66,10 +66,11 @@ type Clock struct {
 
 // Certificate is one that a destination or a device rests on, as of the last attempt to connect.
 type Certificate struct {
-	Kind      string    `json:"kind"`  // destination or device
-	Owner     string    `json:"owner"` // its name
-	Own       bool      `json:"own"`   // ours, not the other side's
-	Name      string    `json:"name"`  // its file where it is ours, else what it calls itself
+	Kind      string    `json:"kind"`                // destination or device
+	Owner     string    `json:"owner"`               // its name
+	Own       bool      `json:"own"`                 // ours, not the other side's
+	Name      string    `json:"name"`                // its file where it is ours, else what it calls itself
+	Authority string    `json:"authority,omitempty"` // what it calls itself where it is one that we trust: of the file, or where it is not ours of the machine's own list
 	NotBefore time.Time `json:"-"`
 	NotAfter  time.Time `json:"not_after"`
 	Next      string    `json:"next,omitempty"` // what happens before it ends, where that is not for a person to do
