@@ -119,7 +119,7 @@ type Buffer struct {
 	looked       time.Time     // whether the files are still under their names; guarded by commitMu
 	stateLooked  time.Time     // at state.db; likewise
 	lookedSegs   time.Time     // whether the segments are there; likewise
-	reserveTried time.Time     // when the reserve was last made, or tried to be, or given up
+	reserveTried time.Time     // when the reserve was last made, or tried to be; guarded by commitMu
 	awaySince    time.Time     // the directory was found moved away; zero = it is not; likewise
 	movedIn      bool          // the directory was made or taken again, and has no checkpoint yet; likewise
 	asked        time.Time     // for pages that the disk fails to give; likewise

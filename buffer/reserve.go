@@ -1,7 +1,7 @@
 package buffer
 
 import (
-	"math/rand/v2"
+	"crypto/rand"
 	"path/filepath"
 	"time"
 )
@@ -24,7 +24,7 @@ func (b *Buffer) keepReserve() {
 }
 
 // makeReserve sees to it that there is one for a state.db that is a little larger than the present one. With that it is not larger than stateLimit, of
-// which two are kept free of segments. Where that fails, the disk may have room later. commitMu is held.
+// which two are kept free of segments. Where that fails, what it has keeps that room, and the disk may have more later. commitMu is held.
 func (b *Buffer) makeReserve() {
 	b.mu.Lock()
 	want := min(b.stateSize+stateStep, b.o.stateLimit()-b.stateSize)
@@ -34,15 +34,11 @@ func (b *Buffer) makeReserve() {
 		return
 	}
 	b.reserveTried = time.Now()
-	content := make([]byte, want) // file systems that compress would keep little room for zeros
-	for i := range content {
-		content[i] = byte(rand.Uint32())
+	content := make([]byte, want)
+	_, _ = rand.Read(content) // it never fails; file systems that compress would keep little room for zeros
+	if b.fs.mark(path, content, 0) == nil {
+		b.written.Add(want)
 	}
-	if err := b.fs.mark(path, content, 0); err != nil {
-		_ = b.fs.remove(path)
-		return
-	}
-	b.written.Add(want)
 }
 
 // takeReserve gives the reserve up, and reports whether there was one.

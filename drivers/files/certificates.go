@@ -75,7 +75,7 @@ func Pair(cert, key []byte) (tls.Certificate, []*x509.Certificate, error) {
 	if block.Type == "" {
 		return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "is a key in DER, not PEM", Mend: "openssl pkey -inform der -in FILE -out NEW makes PEM of it"}
 	}
-	private, public := parseKey(block)
+	private, public := Private(block)
 	if public == nil {
 		return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: copyAgain}
 	}
@@ -263,8 +263,8 @@ func binary(b []byte) string {
 // PublicKey is the public half of a key.
 type PublicKey interface{ Equal(crypto.PublicKey) bool }
 
-// parseKey returns a key and its public half, nil where it cannot be read.
-func parseKey(block *pem.Block) (private any, public PublicKey) {
+// Private returns the key in a block that Key returned, and its public half: RSA, ECDSA or Ed25519, nil where it cannot be read or is another.
+func Private(block *pem.Block) (private any, public PublicKey) {
 	var err error
 	if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
 		if private, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {

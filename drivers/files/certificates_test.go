@@ -99,7 +99,7 @@ func TestCertificates(t *testing.T) {
 		want  string
 	}{
 		{"two", join(a.cert, b.cert), 2, ""},
-		{"two behind a mark of UTF-8", join([]byte(bom), a.cert, b.cert), 2, ""},
+		{"two behind a mark of UTF-8", join([]byte(BOM), a.cert, b.cert), 2, ""},
 		{"with text between, and lines of Windows", bytes.ReplaceAll(join([]byte("# one\n"), a.cert, []byte("two\n"), b.cert), []byte("\n"), []byte("\r\n")), 2, ""},
 		{"with a key", join(a.key, a.cert), 1, ""},
 		{"DER", a.Raw, 1, ""},
@@ -107,9 +107,9 @@ func TestCertificates(t *testing.T) {
 		{"the first is cut off", join(a.cert[:200], []byte("\n"), b.cert), 1, "cut off: certificate 1 of the file, in line 1;"},
 		{"the second is damaged", join(a.cert, damaged), 1, "certificate 2 of the file, in line " + line(a.cert)},
 		{"indented", bytes.ReplaceAll(a.cert, []byte("\n"), []byte("\n  ")), 1, ""},
-		{"joined, the second with a mark of UTF-8", join(a.cert, []byte(bom), b.cert), 2, ""},
+		{"joined, the second with a mark of UTF-8", join(a.cert, []byte(BOM), b.cert), 2, ""},
 		{"joined without a line break", join(bytes.TrimSpace(a.cert), b.cert), 2, ""},
-		{"joined with a mark and without a line break", join(bytes.TrimSpace(a.cert), []byte(bom), b.cert, a.cert), 3, ""},
+		{"joined with a mark and without a line break", join(bytes.TrimSpace(a.cert), []byte(BOM), b.cert, a.cert), 3, ""},
 		{"the second with text before its begin", join(a.cert, []byte("plant: "), b.cert), 1, looks(a.cert, "begin")},
 		{"the second in quotes of a mail", join(a.cert, quoted(b.cert)), 1, looks(a.cert, "begin")},
 		{"the second with 4 dashes", join(a.cert, b.cert[1:]), 1, looks(a.cert, "begin")},
@@ -200,13 +200,13 @@ func TestPair(t *testing.T) {
 		{"right", own.cert, own.key, false, ""},
 		{"an older form of key, behind its parameters", own.cert, join(block("EC PARAMETERS", []byte{5, 0}), block("EC PRIVATE KEY", sec1)), false, ""},
 		{"issuers behind it, and the key", join(own.cert, ca.cert, own.key), join(own.cert, own.key), false, ""},
-		{"its issuer joined with a mark of UTF-8", join(own.cert, []byte(bom), ca.cert), own.key, false, ""},
+		{"its issuer joined with a mark of UTF-8", join(own.cert, []byte(BOM), ca.cert), own.key, false, ""},
 		{"its issuer joined without a line break", join(bytes.TrimSpace(own.cert), ca.cert), own.key, false, ""},
 		{"two keys, ours first", own.cert, join(own.key, other.key), false, ""},
 		{"two keys, another first", own.cert, join(other.key, own.key), true, "holds 2 private keys, and the first, which is used, is not that of the certificate; leave"},
 		{"a key with 4 dashes", own.cert, own.key[1:], true, "has in line 1 what looks like the begin of a private key"},
 		{"a key without its begin", own.cert, own.key[28:], true, "the end of a private key without its begin"},
-		{"both behind a mark of UTF-8", join([]byte(bom), own.cert), join([]byte(bom), own.key), false, ""},
+		{"both behind a mark of UTF-8", join([]byte(BOM), own.cert), join([]byte(BOM), own.key), false, ""},
 		{"the issuer first", join(ca.cert, own.cert), own.key, false, "begins with another certificate than that of the key, which is number 2; put that first"},
 		{"another's key", own.cert, other.key, false, "is not the certificate of the key"},
 		{"exchanged", own.key, own.cert, false, "holds a private key and no certificate"},
@@ -262,7 +262,7 @@ func TestChain(t *testing.T) {
 // FuzzCertificates: nothing that encoding/pem finds in a file is passed over without a word.
 func FuzzCertificates(f *testing.F) {
 	const one = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
-	for _, seed := range []string{one + one, bom + one + bom + one, one[:len(one)-1] + one, one + "> " + one, one[1:], chatter, one[27:], strings.ReplaceAll(one, "\n", "\r\n"), "-----END a----------END b-----x"} {
+	for _, seed := range []string{one + one, BOM + one + BOM + one, one[:len(one)-1] + one, one + "> " + one, one[1:], chatter, one[27:], strings.ReplaceAll(one, "\n", "\r\n"), "-----END a----------END b-----x"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// bom is what some editors put before a text in UTF-8. Of files that were joined it stands in the middle.
-const bom = "\ufeff"
+// BOM is what some editors put before a text in UTF-8. Of files that were joined it stands in the middle.
+const BOM = "\ufeff"
 
 // part is what a line "-----BEGIN …" begins, up to its end, or the next one.
 type part struct {
@@ -29,7 +29,7 @@ type strays struct{ ofCertificate, ofKey *Flaw }
 // would pass over in silence. A line that ends one and begins the next counts as two.
 func parts(b []byte) (all []part, s strays) {
 	number, inside := 0, false
-	for rest := range strings.Lines(strings.ReplaceAll(string(b), bom, "")) {
+	for rest := range strings.Lines(strings.ReplaceAll(string(b), BOM, "")) {
 		number++
 		for rest != "" {
 			var line string

@@ -3,7 +3,6 @@ package opcua
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -63,7 +62,7 @@ func (p PKI) List(folder string) (all []Certificate, err error) {
 // lists returns the revocation lists of a folder.
 func (p PKI) lists(folder string) (all []*x509.RevocationList, err error) {
 	err = p.files(folder, func(_ string, b []byte) {
-		if block, _ := pem.Decode(bytes.TrimPrefix(b, []byte("\ufeff"))); block != nil && block.Type == "X509 CRL" {
+		if block, _ := pem.Decode(bytes.TrimPrefix(b, []byte(files.BOM))); block != nil && block.Type == "X509 CRL" {
 			b = block.Bytes
 		}
 		if l, err := x509.ParseRevocationList(b); err == nil {
@@ -290,35 +289,20 @@ func parseOwn(b []byte) (key *rsa.PrivateKey, chain []byte, err error) {
 
 // parseKey returns the RSA key in a block. An error is a *files.Flaw.
 func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
-	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+	switch key, _ := files.Private(block); key := key.(type) {
+	case *rsa.PrivateKey:
 		return key, nil
+	case nil:
+		return nil, &files.Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: "have an RSA key in PEM or DER written anew"}
+	case *ecdsa.PrivateKey:
+		return nil, notRSA("EC")
+	default:
+		return nil, notRSA("Ed25519")
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		if _, curve := x509.ParseECPrivateKey(block.Bytes); curve == nil {
-			return nil, notRSA("EC")
-		}
-		return nil, &files.Flaw{OfKey: true, What: "holds a key that cannot be read: " + err.Error(), Mend: "have an RSA key in PEM or DER written anew"}
-	}
-	key, ok := parsed.(*rsa.PrivateKey)
-	if !ok {
-		return nil, notRSA(kindOf(parsed))
-	}
-	return key, nil
 }
 
 func notRSA(kind string) *files.Flaw {
 	return &files.Flaw{OfKey: true, What: "holds a key of type " + kind, Mend: "OPC UA's elliptic-curve policies are not supported: have an RSA key and a certificate for it made"}
-}
-
-func kindOf(key any) string {
-	switch key.(type) {
-	case *ecdsa.PrivateKey:
-		return "EC"
-	case ed25519.PrivateKey:
-		return "Ed25519"
-	}
-	return fmt.Sprintf("%T", key)
 }
 
 // generate makes a key and a self-signed certificate. The file appears whole or not at all; one that is there stays.

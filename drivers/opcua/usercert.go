@@ -28,12 +28,12 @@ func (s *settings) userPair() (*rsa.PrivateKey, *x509.Certificate, error) {
 		}
 	}
 	key, c, err := readUser(b, keyFile)
-	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
+	if err != nil {
 		path := s.userCertificate
-		if flaw.OfKey {
+		if flaw, ok := errors.AsType[*files.Flaw](err); ok && flaw.OfKey {
 			path = cmp.Or(s.userKey, path)
 		}
-		return nil, nil, fmt.Errorf("%s %w", path, flaw)
+		return nil, nil, fmt.Errorf("%s %w", path, err)
 	}
 	switch now := time.Now(); {
 	case now.After(c.NotAfter):
@@ -55,11 +55,11 @@ func readUser(b, keyFile []byte) (*rsa.PrivateKey, *x509.Certificate, error) {
 		keyFile = b
 	}
 	block, err := files.Key(keyFile)
-	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
-		if alone && !files.HoldsKey(b) {
+	if err != nil {
+		if flaw, ok := errors.AsType[*files.Flaw](err); ok && alone && !files.HoldsKey(b) {
 			flaw.Mend = "write user_key, the file of the key, in PEM or DER"
 		}
-		return nil, nil, flaw
+		return nil, nil, err
 	}
 	key, err := parseKey(block)
 	if err != nil {

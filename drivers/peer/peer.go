@@ -130,12 +130,12 @@ func (h *Handshake) readPair() error {
 		return err
 	}
 	pair, all, err := files.Pair(cert, key)
-	if flaw, ok := errors.AsType[*files.Flaw](err); ok {
+	if err != nil {
 		name := t.Cert
-		if flaw.OfKey {
+		if flaw, ok := errors.AsType[*files.Flaw](err); ok && flaw.OfKey {
 			name = t.Key
 		}
-		return fmt.Errorf("%q %w", name, flaw)
+		return fmt.Errorf("%q %w", name, err)
 	}
 	h.own, h.chain = &pair, files.Chain(all)
 	ends := h.chain[0]
