@@ -112,6 +112,8 @@ func Key(b []byte) (*pem.Block, error) {
 		}
 		block, _ := pem.Decode(p.text)
 		switch {
+		case p.kind == "OPENSSH PRIVATE KEY":
+			return nil, &Flaw{OfKey: true, What: "holds a key in a form of OpenSSH's own", Mend: "ssh-keygen -p -m PKCS8 -f COPY rewrites a copy of an RSA or ECDSA key in the usual one"}
 		case p.kind == "ENCRYPTED PRIVATE KEY" || block != nil && block.Headers["DEK-Info"] != "":
 			return nil, locked
 		case block == nil:

@@ -104,8 +104,16 @@ func TestCertificates(t *testing.T) {
 		{"with a key", join(a.key, a.cert), 1, ""},
 		{"DER", a.Raw, 1, ""},
 		{"the second is cut off", join(a.cert, b.cert[:200]), 1, "cut off: certificate 2 of the file, in line " + line(a.cert)},
+		{"cut off in the begin of the second", join(a.cert, b.cert[:9]), 1, "ends in line " + line(a.cert) + " within the begin of what is missing; copy the file again"},
+		{"cut off in what the second is", join(a.cert, b.cert[:20]), 1, "ends in line " + line(a.cert)},
+		{"cut off in the dashes of the second", join(a.cert, b.cert[:3]), 1, "ends in line " + line(a.cert)},
+		{"cut off in the begin of a key", join(a.cert, a.key[:14]), 1, "ends in line " + line(a.cert)},
+		{"dashes at the end", join(a.cert, []byte("-----\n")), 1, ""},
 		{"the first is cut off", join(a.cert[:200], []byte("\n"), b.cert), 1, "cut off: certificate 1 of the file, in line 1;"},
 		{"the second is damaged", join(a.cert, damaged), 1, "certificate 2 of the file, in line " + line(a.cert)},
+		{"with lines of an old Mac", bytes.ReplaceAll(join(a.cert, b.cert), []byte("\n"), []byte("\r")), 2, ""},
+		{"the second made a comment", join(a.cert, commented(b.cert)), 1, ""},
+		{"the second's lines made a comment, not what is in them", join(a.cert, []byte("# "), b.cert[:len(b.cert)-26], []byte("# "), b.cert[len(b.cert)-26:]), 1, "like the content of a certificate"},
 		{"indented", bytes.ReplaceAll(a.cert, []byte("\n"), []byte("\n  ")), 1, ""},
 		{"joined, the second with a mark of UTF-8", join(a.cert, []byte(BOM), b.cert), 2, ""},
 		{"joined without a line break", join(bytes.TrimSpace(a.cert), b.cert), 2, ""},
@@ -158,6 +166,10 @@ func looks(b []byte, what string) string {
 
 func quoted(b []byte) []byte {
 	return bytes.ReplaceAll(append([]byte("> "), b...), []byte("\n"), []byte("\n> "))
+}
+
+func commented(b []byte) []byte {
+	return append(bytes.ReplaceAll(quoted(b), []byte(">"), []byte("#")), '\n')
 }
 
 // chatter is what tools and people write around certificates.
@@ -217,6 +229,8 @@ func TestPair(t *testing.T) {
 		{"a passphrase, in the older form", own.cert, old, true, "with a passphrase"},
 		{"a passphrase, in DER", own.cert, sealed, true, "with a passphrase"},
 		{"a key cut off", own.cert, own.key[:100], true, "holds a key that is damaged or cut off, in line 1"},
+		{"a key of OpenSSH", own.cert, block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), true, "in a form of OpenSSH's own; ssh-keygen -p -m PKCS8 -f COPY"},
+		{"a key cut off in its begin", own.cert, own.key[:12], true, "ends in line 1 within the begin"},
 		{"a certificate for a key", own.cert, own.cert, true, "holds a certificate and no private key"},
 		{"an empty key", own.cert, []byte{}, true, "is empty"},
 		{"PKCS #12 for a key", own.cert, pkcs12, true, "openssl pkcs12"},

@@ -25,12 +25,18 @@ const (
 // strays are the first lines that look like one of a certificate and of a key, and are none. nil = there is no such line.
 type strays struct{ ofCertificate, ofKey *Flaw }
 
+// oneLineEnd makes the ends of lines of every system one, and takes marks of UTF-8 out.
+var oneLineEnd = strings.NewReplacer(BOM, "", "\r\n", "\n", "\r", "\n")
+
 // parts returns those of a PEM file, without what stands before and behind their lines, and what a person takes for one of them and encoding/pem
-// would pass over in silence. A line that ends one and begins the next counts as two.
+// would pass over in silence. A line that ends one and begins the next counts as two. One that a person has made a comment with # is passed over.
 func parts(b []byte) (all []part, s strays) {
-	number, inside := 0, false
-	for rest := range strings.Lines(strings.ReplaceAll(string(b), BOM, "")) {
+	number, inside, text := 0, false, oneLineEnd.Replace(string(b))
+	for rest := range strings.Lines(text) {
 		number++
+		if !inside && strings.HasPrefix(rest, "#") {
+			continue
+		}
 		for rest != "" {
 			var line string
 			line, rest = cutEnd(strings.TrimSpace(rest))
@@ -46,6 +52,7 @@ func parts(b []byte) (all []part, s strays) {
 			inside = inside && !strings.HasPrefix(line, ends)
 		}
 	}
+	s.noteCut(text)
 	return all, s
 }
 
@@ -69,6 +76,22 @@ var (
 	body   = regexp.MustCompile(`^[A-Za-z0-9+/]{64,}={0,2}$`)
 	digits = regexp.MustCompile(`^[0-9a-fA-F]+$`)
 )
+
+// noteCut takes a text whose last line stops within the begin of a certificate or key: the rest of the file is missing. Five dashes are that only
+// where nothing ends their line.
+func (s *strays) noteCut(text string) {
+	before, last := "", strings.TrimRight(text, "\n\t ")
+	if i := strings.LastIndexByte(last, '\n') + 1; i > 0 {
+		before, last = last[:i], strings.TrimSpace(last[i:])
+	}
+	kind, named := strings.CutPrefix(last, begins)
+	if named && !strings.Contains(kind, "-----") || strings.HasPrefix(begins, last) && (len(last) > len("-----") || last != "" && strings.HasSuffix(text, last)) {
+		flaw := Flaw{What: fmt.Sprintf("ends in line %d within the begin of what is missing", strings.Count(before, "\n")+1), Mend: copyAgain}
+		ofKey := flaw
+		ofKey.OfKey = true
+		s.ofCertificate, s.ofKey = cmp.Or(s.ofCertificate, &flaw), cmp.Or(s.ofKey, &ofKey)
+	}
+}
 
 // note takes a line that looks like one of a certificate or key and is none. inside: it stands in a part; some: there is one before it or here.
 func (s *strays) note(line string, number int, inside, some bool) {
