@@ -76,7 +76,9 @@ func (s *stateFile) wrote() error {
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
 // the new one before it removes the old.
-func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, 256<<10), 8<<20) }
+func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, leastState), 8<<20) }
+
+const leastState = 256 << 10
 
 // stateHead encodes the head of state.db.
 func (b *Buffer) stateHead(reserved uint64) []byte {
