@@ -230,7 +230,7 @@ func (b *Buffer) close() error {
 	now := b.promises()
 	stateErr := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyLost, d.lostAt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	})
 	if stateErr == nil {
 		writeLock(b.lock, seen{b.store, d.gen})
