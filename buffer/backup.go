@@ -210,6 +210,7 @@ func WriteBackup(dir string, give func(file func(name string, size int64, r io.R
 	if err != nil {
 		return fmt.Errorf("write %q: %w; it is not complete: delete it", dir, err)
 	}
+	reserveCopy(dir)
 	return nil
 }
 

@@ -136,13 +136,14 @@ type Buffer struct {
 	mu       sync.Mutex
 
 	tail     tail
-	next     uint64 // sequence number of the next record
-	durable  uint64 // every record up to here is on disk or needs no disk
-	left     Left   // by the process before
-	until    []byte // as it stood in state.db; holds until a record comes
-	took     bool   // a record came
-	reserved uint64 // sequence numbers below are promised on disk to be used once
-	running  bool   // Run is at work
+	next     uint64    // sequence number of the next record
+	durable  uint64    // every record up to here is on disk or needs no disk
+	left     Left      // by the process before
+	until    []byte    // as it stood in state.db; holds until a record comes
+	lost     time.Time // when a loss was counted last, also by a process before; zero = none was
+	took     bool      // a record came
+	reserved uint64    // sequence numbers below are promised on disk to be used once
+	running  bool      // Run is at work
 	closed   bool
 	done     chan struct{} // closed and renewed after every turn of commitMu
 	kick     chan struct{} // asks Run for an early commit

@@ -32,6 +32,7 @@ type draft struct {
 	isDelta bool
 	until   []byte // of one for state.db: see Left.Until
 	before  []byte // likewise: see untoldLeft
+	lostAt  []byte // likewise: see Left.Lost
 	told    bool   // what Left says is told: it stands in this checkpoint, or was told before
 }
 
@@ -47,7 +48,7 @@ func (b *Buffer) takeCheckpoint(s *segment) *draft {
 	d := &draft{gen: b.gen, next: b.next, told: b.leftTold}
 	known := b.next
 	if s == nil {
-		known, d.until, d.before = b.unsettledFrom(), b.safeUntil(), b.untoldLeft()
+		known, d.until, d.before, d.lostAt = b.unsettledFrom(), b.safeUntil(), b.untoldLeft(), b.lostAt()
 	}
 	base := uint64(0)
 	if s != nil && s.base != nil {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 )
 
 // Damage is something that was found damaged.
@@ -191,11 +190,6 @@ func (b *Buffer) drop(s *segment, cause Cause, sent bool) (bool, error) {
 	return true, nil
 }
 
-// IsDiskFull reports whether an error says that the disk, or what this user may have of it, is full: others may make room.
-func IsDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
 // cutOff takes a segment's records up to last away from every destination and returns what each had acknowledged of
 // it before. From then on nothing but drop changes the ledger of these records. Unless sent, it reports false where one is in flight.
 func (b *Buffer) cutOff(s *segment, last uint64, sent bool) (before [MaxDestinations]spans, ok bool) {
@@ -282,6 +276,7 @@ func (b *Buffer) applyLoss(l *loss, cause Cause) {
 		b.missing(key.account, key.to, l.gaps[key])
 	}
 	b.changed = true
+	b.counted()
 }
 
 // reclaim unlinks the segments that every destination has acknowledged, after a checkpoint that says so. commitMu is held.
@@ -461,6 +456,7 @@ func (b *Buffer) noteDamageHeld(d Damage) {
 	b.log.Error("damage found", append(what, "readings_lost", d.Lost())...)
 	if d.Unknown {
 		b.st.unknown++
+		b.counted()
 	}
 	if len(b.st.damage) < maxDamage {
 		b.st.damage = append(b.st.damage, d)

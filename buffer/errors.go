@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"strings"
+	"syscall"
 )
 
 // The errors a caller may ask for with errors.Is.
@@ -37,4 +38,9 @@ func reasonOf(err error) string {
 		return "found damaged before"
 	}
 	return strings.ReplaceAll(err.Error(), ": "+errDamaged.Error(), "")
+}
+
+// IsDiskFull reports whether an error says that the disk, or what this user may have of it, is full: others may make room.
+func IsDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

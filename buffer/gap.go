@@ -327,6 +327,7 @@ func (d *Destination) lose(seq uint64, a *account, readings uint64, cause Cause)
 		n.buffered -= readings
 	}
 	n.dropped[cause] += readings
+	d.b.counted()
 	d.acked.add(seq, seq+1)
 	d.backlog--
 }
@@ -335,6 +336,7 @@ func (d *Destination) lose(seq uint64, a *account, readings uint64, cause Cause)
 func (b *Buffer) refuse(a *account, readings int, at int64) {
 	readings = max(readings, 0)
 	a.accepted += uint64(readings)
+	b.counted()
 	for slot, d := range b.slots {
 		switch {
 		case d == nil:

@@ -139,3 +139,6 @@ func (b *Buffer) Ledger() []Account {
 	}
 	return all
 }
+
+// counted notes that a loss was counted now. mu is held.
+func (b *Buffer) counted() { b.lost = time.Now() }

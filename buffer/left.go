@@ -20,6 +20,10 @@ type Left struct {
 	Unknown  bool      // state.db was lost, or is damaged: nobody knows whether it closed the store
 	Older    bool      // state.db is older than that which was here last, or another store's: somebody has put it, or all, in its place
 	Gone     bool      // and so was all that it says something of: that there was a store only what lies beside it tells
+
+	Dropped   map[string][Causes]uint64 // what it had counted, by destination, in readings; the ledger's rest was found, or given up, by this Open
+	Uncounted uint64                    // likewise of Stats.LostUnknown
+	Lost      time.Time                 // when it, or one before it, counted a loss last, by its clock; this Open where it could not note when; zero = never, or a store of an earlier build
 }
 
 // kept is what of it state.db keeps until it is told, a bit each, from the lowest on.
@@ -96,9 +100,16 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 	}
 	b.left.Unknown = old.lost && !b.left.New
 	b.left.inherit(old.before)
-	if body, err := openValue(old.until); err == nil && len(body) == 8 {
-		b.until, b.left.Until = old.until, time.UnixMicro(int64(binary.BigEndian.Uint64(body)))
+	if at, ok := parseTime(old.until); ok {
+		b.until, b.left.Until = old.until, at
 	}
+	if at, ok := parseTime(old.lostAt); ok {
+		b.left.Lost = at
+	}
+	if m != nil && m.ckpt != nil && m.ckpt == ckpt && !m.inSegment { // state.db did not take the last checkpoint, and no record says of when it is
+		b.left.Lost = time.Now()
+	}
+	b.lost = b.left.Lost
 	for _, s := range b.segs {
 		if at := time.UnixMicro(s.maxAt); s.records > 0 && at.After(b.left.Newest) {
 			b.left.Newest = at
@@ -140,7 +151,29 @@ func (b *Buffer) safeUntil() []byte {
 			break
 		}
 	}
+	return appendTime(at)
+}
+
+// lostAt encodes for state.db when a loss was counted last. mu is held.
+func (b *Buffer) lostAt() []byte {
+	if b.lost.IsZero() {
+		return nil
+	}
+	return appendTime(b.lost)
+}
+
+// appendTime encodes a time for state.db.
+func appendTime(at time.Time) []byte {
 	return sealValue(binary.BigEndian.AppendUint64(make([]byte, 8), uint64(at.UnixMicro())))
+}
+
+// parseTime reads what appendTime wrote.
+func parseTime(value []byte) (at time.Time, ok bool) {
+	body, err := openValue(value)
+	if err != nil || len(body) != 8 {
+		return time.Time{}, false
+	}
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(body))), true
 }
 
 // restoredName is an empty file that WriteBackup leaves for the first process on the store.

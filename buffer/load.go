@@ -56,6 +56,7 @@ func (b *Buffer) loadSegments(old *stateData, m *mark) (*checkpoint, error) {
 		}
 		b.segs = append(b.segs, s)
 		b.segBytes += s.size
+		m.met(ckpt)
 		if ckpt != nil && (best == nil || ckpt.gen > best.gen) {
 			best = ckpt
 		}

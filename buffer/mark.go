@@ -27,6 +27,8 @@ type mark struct {
 	boot  string // of the machine when it was written
 	gen   uint64 // of the checkpoint
 	ckpt  *checkpoint
+
+	inSegment bool // a segment has that checkpoint, too
 }
 
 // exact reports whether nothing was promised after the mark: the kernel that had it in memory still runs.
@@ -39,6 +41,13 @@ func bootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(raw))
+}
+
+// met notes whether a segment's checkpoint, nil when it has none, is that of the mark.
+func (m *mark) met(ckpt *checkpoint) {
+	if m != nil && ckpt != nil && ckpt.gen == m.gen {
+		m.inSegment = true
+	}
 }
 
 // merge puts the mark in among what state.db says.

@@ -113,7 +113,7 @@ func (b *Buffer) load() (err error) {
 func (b *Buffer) firstState(old *stateData) (data *stateData, gen uint64, err error) {
 	b.mu.Lock()
 	d := b.takeCheckpoint(nil)
-	data = &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), until: d.until, before: d.before, entries: old.entries, note: old.note}
+	data = &stateData{store: b.store, epoch: b.epoch.n, reserved: b.next + reserveStep, ckpt: d.pack(b.coder.enc), until: d.until, before: d.before, lostAt: d.lostAt, entries: old.entries, note: old.note}
 	b.reserved = data.reserved
 	b.changed, b.st.fresh = false, false
 	b.mu.Unlock()
@@ -196,7 +196,7 @@ func (b *Buffer) restore(old *stateData, m *mark, ckpt *checkpoint) error {
 	if ckpt != nil {
 		b.next = max(b.next, ckpt.next)
 		b.gen, b.ageBase = ckpt.gen, ckpt.elapsed
-		b.st.unknown, b.st.seen = ckpt.unknown, ckpt.seen
+		b.st.unknown, b.left.Uncounted, b.st.seen = ckpt.unknown, ckpt.unknown, ckpt.seen
 	}
 	if m != nil {
 		b.gen = max(b.gen, m.gen)
@@ -252,6 +252,7 @@ func (b *Buffer) newIdentity() (err error) {
 }
 
 func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
+	b.left.Dropped = map[string][Causes]uint64{}
 	for i := range ckpt.dests {
 		c := &ckpt.dests[i]
 		if b.slots[c.slot] != nil || b.byName(c.name) != nil {
@@ -275,10 +276,13 @@ func (b *Buffer) restoreLedger(ckpt *checkpoint) error {
 			n := &a.dests[ckpt.dests[j].slot]
 			n.before, n.delivered = f[0], f[1]
 			n.buffered = a.accepted - n.before - n.delivered
+			before := b.left.Dropped[ckpt.dests[j].name]
 			for k := range n.dropped {
 				n.dropped[k] = f[2+k]
 				n.buffered -= f[2+k]
+				before[k] += f[2+k]
 			}
+			b.left.Dropped[ckpt.dests[j].name] = before
 		}
 	}
 	for _, g := range ckpt.gaps {

@@ -143,6 +143,7 @@ func (b *Buffer) settleAccount(a *account, have *[MaxDestinations]uint64, cause 
 			continue
 		}
 		n.dropped[cause] += missing
+		b.counted()
 		lost += missing
 		if lies.last == 0 {
 			lies.first, lies.last = min(d.unsure, b.next-1), b.next-1

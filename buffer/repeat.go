@@ -82,3 +82,18 @@ func (b *Buffer) commitFails(cause error) {
 	t.times, t.works = t.times+1, time.Time{}
 	b.tell(commitFailed, cause, "dir", b.dir)
 }
+
+// tellClosed tells the log what it was not told of a store that is closed: what its last writes repeat, and that it fails still, or no longer does, where it was
+// seen to since failing (zero = it was not). commitMu is held.
+func (b *Buffer) tellClosed(failing time.Time, lost int) {
+	b.tellRepeats(time.Now().Add(2 * lossEvery)) // Close told them a minute ahead before
+	b.mu.Lock()
+	since, health := b.failingSince(), b.health()
+	b.mu.Unlock()
+	switch {
+	case !since.IsZero():
+		b.log.Warn("store closed while it fails", "dir", b.dir, "since", since.UTC().Format(time.RFC3339), "state", health, "records_lost", lost)
+	case !failing.IsZero():
+		b.log.Info("store closed; it no longer fails", "dir", b.dir, "after", time.Since(failing).Round(time.Second))
+	}
+}

@@ -251,3 +251,65 @@ func TestTroubleThatComesAndGoes(t *testing.T) {
 		})
 	}
 }
+
+// TestClosedWhileFailing: of a store that fails the log says at its close, in one line, how it is left; of one that is well, and was, nothing.
+func TestClosedWhileFailing(t *testing.T) {
+	const fails, works, again = "store closed while it fails", "it no longer fails", "commit works again"
+	for name, c := range map[string]struct {
+		commits, acked, state, heals bool // commits failed; what they were to write is acknowledged; state.db failed; the disk is well at the close
+		want                         string
+	}{
+		"never failed":     {},
+		"commits":          {commits: true, want: fails},
+		"nothing to write": {commits: true, acked: true, want: fails},
+		"commits, healed":  {commits: true, heals: true, want: again},
+		"state.db":         {state: true, want: fails},
+		"state.db, healed": {state: true, heals: true, want: works},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var said bytes.Buffer
+				f := &faulty{kind: "half", as: syscall.ENOSPC, forever: true}
+				o := testOptions()
+				o.Log = slog.New(slog.NewTextHandler(&said, nil))
+				b, err := open(t.TempDir()+"/store", o, f.files())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := mustStream(t, b, "press")
+				appendN(t, b, s, 1)
+				if !c.commits {
+					commitNow(t, b)
+				}
+				if c.commits || c.state {
+					f.failAt, f.count = 1, 0
+				}
+				b.lockCommit()
+				if c.commits {
+					_ = b.commit()
+				}
+				if c.state {
+					_ = b.saveCheckpoint(b.checkpointNow())
+				}
+				b.unlockCommit()
+				if c.acked {
+					readAll(t, b.Destination("cloud"), true)
+				}
+				if c.heals {
+					f.failAt = 0
+				}
+				time.Sleep(time.Minute)
+				err = b.Close()
+				log := said.String()
+				for _, line := range []string{fails, works, again} {
+					if n := strings.Count(log, line); (n == 1) != (line == c.want) || n > 1 {
+						t.Errorf("%q is told %d times:\n%s", line, n, log)
+					}
+				}
+				if lost := strings.Contains(log, "records_lost=1"); lost != (name == "commits") || c.want != fails && err != nil {
+					t.Errorf("%v:\n%s", err, log)
+				}
+			})
+		})
+	}
+}

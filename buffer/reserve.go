@@ -34,10 +34,24 @@ func (b *Buffer) makeReserve() {
 		return
 	}
 	b.reserveTried = time.Now()
-	content := make([]byte, want)
-	_, _ = rand.Read(content) // it never fails; file systems that compress would keep little room for zeros
-	if b.fs.mark(path, content, 0) == nil {
+	if b.fs.mark(path, reserveContent(want), 0) == nil {
 		b.written.Add(want)
+	}
+}
+
+// reserveContent is what stands in a reserve of so many bytes: file systems that compress would keep little room for zeros.
+func reserveContent(size int64) []byte {
+	content := make([]byte, size)
+	_, _ = rand.Read(content) // it never fails
+	return content
+}
+
+// reserveCopy makes the reserve of a copy of a store, as far as its disk has room. What max size the copy will have is not known: with its state.db the
+// reserve is not larger than the least stateLimit, and the first process on it makes it larger where it may.
+func reserveCopy(dir string) {
+	size := fileSize(filepath.Join(dir, stateName), 0)
+	if want := min(size+stateStep, leastState-size); want > 0 {
+		_ = writeAt(filepath.Join(dir, reserveName), reserveContent(want), 0) // the copy is complete without it
 	}
 }
 

@@ -1,7 +1,9 @@
 package buffer
 
 import (
+	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"syscall"
@@ -65,5 +67,47 @@ func TestStartsOnFullDisk(t *testing.T) {
 				t.Error("a state.db that was not finished stays")
 			}
 		})
+	}
+}
+
+// TestRestoredStartsOnFullDisk: a copy of a store has a reserve, so that a process starts on it while others leave no byte of its disk free, also one that may
+// give nothing up, and has all of it. A copy that finds no room for one is complete without it.
+func TestRestoredStartsOnFullDisk(t *testing.T) {
+	o := testOptions()
+	o.MaxSize, o.WhenFull = 4<<20, DropNewest
+	b := mustOpen(t, t.TempDir()+"/store", o)
+	appendN(t, b, mustStream(t, b, "press"), 300)
+	copyTo := func(dir string) {
+		t.Helper()
+		if err := WriteBackup(dir, func(file func(string, int64, io.Reader) error) error { return b.Backup(context.Background(), file) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mnt := smallDisk(t, "12m")
+	copyTo(mnt + "/store")
+	fillDisk(t, mnt+"/junk")
+	restored, err := Open(mnt+"/store", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(readAll(t, restored.Destination("cloud"), true)); n != 300 || !restored.Left().Restored {
+		t.Errorf("%d records come, %+v", n, restored.Left())
+	}
+	if err := restored.Close(); err != nil {
+		t.Error(err)
+	}
+
+	tight := smallDisk(t, "12m")
+	dir := tight + "/store"
+	err = WriteBackup(dir, func(file func(string, int64, io.Reader) error) error {
+		err := b.Backup(context.Background(), file)
+		fillDisk(t, tight+"/junk")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := verified(t, dir); n != 0 {
+		t.Errorf("%d problems in a copy without a reserve", n)
 	}
 }

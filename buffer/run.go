@@ -180,15 +180,25 @@ func lostAtClose(lost int, told, here bool) error {
 	return fmt.Errorf("%d records that were in memory only are lost, and that could not be noted: the next start cannot count them", lost)
 }
 
+// beginClosing notes that Close is under way, and returns since when the store fails, as far as the log has no line of its own for the end: that commits work
+// again has one.
+func (b *Buffer) beginClosing() (failing time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closing = true
+	if b.st.commitErr != nil {
+		return time.Time{}
+	}
+	return b.failingSince()
+}
+
 func (b *Buffer) close() error {
 	b.lockCommit()
 	defer b.unlockCommit()
 	if b.isClosed() {
 		return nil
 	}
-	b.mu.Lock()
-	b.closing = true
-	b.mu.Unlock()
+	failing := b.beginClosing()
 	err := b.commit()
 	b.tellLosses(time.Now().Add(lossEvery))
 	b.tellRepeats(time.Now().Add(lossEvery))
@@ -220,7 +230,7 @@ func (b *Buffer) close() error {
 	now := b.promises()
 	stateErr := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyLost, d.lostAt), bkt.Put(keyHead, b.stateHead(next)), b.state.putPromises(tx, now))
 	})
 	if stateErr == nil {
 		writeLock(b.lock, seen{b.store, d.gen})
@@ -237,6 +247,7 @@ func (b *Buffer) close() error {
 	for _, s := range segs {
 		b.closeHandle(s)
 	}
+	b.tellClosed(failing, lost)
 	err = errors.Join(err, b.state.close(), b.coder.enc.Close(), b.lock.Close())
 	b.decoder.Close()
 	b.mu.Lock()

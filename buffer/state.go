@@ -28,6 +28,7 @@ var (
 	keyNote          = []byte("note")       // the gateway's, not read here
 	keyUntil         = []byte("until")      // see Left.Until
 	keyBefore        = []byte("before")     // see untoldLeft
+	keyLost          = []byte("lost")       // see Left.Lost
 )
 
 // reserveStep is how many sequence numbers are promised at once; they are renewed when half are left.
@@ -47,6 +48,7 @@ type stateData struct {
 	note     []byte
 	until    []byte
 	before   []byte
+	lostAt   []byte
 	entries  [][2][]byte        // of the quarantine, as they are
 	segments []promise          // as read
 	named    map[uint64]promise // to be written
@@ -76,7 +78,9 @@ func (s *stateFile) wrote() error {
 
 // stateLimit is how large state.db may become. Two of it are kept free of segments, because Open writes
 // the new one before it removes the old.
-func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, 256<<10), 8<<20) }
+func (o *Options) stateLimit() int64 { return min(max(o.MaxSize/16, leastState), 8<<20) }
+
+const leastState = 256 << 10
 
 // stateHead encodes the head of state.db.
 func (b *Buffer) stateHead(reserved uint64) []byte {
@@ -111,7 +115,7 @@ func readState(path string) (*stateData, error) {
 	if p.torn {
 		return nil, fmt.Errorf("read %q: a meta page is not valid: %w", path, errDamaged)
 	}
-	data.ckpt, data.note, data.until, data.before = get(keyCheckpoint), get(keyNote), get(keyUntil), get(keyBefore)
+	data.ckpt, data.note, data.until, data.before, data.lostAt = get(keyCheckpoint), get(keyNote), get(keyUntil), get(keyBefore), get(keyLost)
 	if data.segments, err = p.readPromises(); err != nil {
 		return nil, fmt.Errorf("read %q: %w", path, err)
 	}
@@ -141,7 +145,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		return nil, fmt.Errorf("create %q: %w", tmp, err)
 	}
 	db.db.AllocSize, db.db.MaxSize = stateStep, int(limit)
-	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, note: data.note, until: data.until, before: data.before, entries: data.entries}}
+	s := &stateFile{db: db, held: &stateData{ckpt: data.ckpt, note: data.note, until: data.until, before: data.before, lostAt: data.lostAt, entries: data.entries}}
 	err = s.db.update(func(tx *bolt.Tx) error {
 		bkt, err := tx.CreateBucketIfNotExists(stateBucket)
 		if err != nil {
@@ -153,7 +157,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 		if err := bkt.Put(keyCheckpoint, data.ckpt); err != nil {
 			return err
 		}
-		if err := errors.Join(bkt.Put(keyNote, data.note), bkt.Put(keyUntil, data.until), bkt.Put(keyBefore, data.before)); err != nil {
+		if err := errors.Join(bkt.Put(keyNote, data.note), bkt.Put(keyUntil, data.until), bkt.Put(keyBefore, data.before), bkt.Put(keyLost, data.lostAt)); err != nil {
 			return err
 		}
 		q, err := tx.CreateBucketIfNotExists(quarantineBucket)
@@ -194,7 +198,7 @@ func createState(fs files, dir string, limit int64, data *stateData) (*stateFile
 // is lost, however it was lost.
 func (s *stateFile) remember(tx *bolt.Tx) error {
 	bkt := tx.Bucket(stateBucket)
-	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), note: bytes.Clone(bkt.Get(keyNote)), until: bytes.Clone(bkt.Get(keyUntil)), before: bytes.Clone(bkt.Get(keyBefore))}
+	data := &stateData{ckpt: bytes.Clone(bkt.Get(keyCheckpoint)), note: bytes.Clone(bkt.Get(keyNote)), until: bytes.Clone(bkt.Get(keyUntil)), before: bytes.Clone(bkt.Get(keyBefore)), lostAt: bytes.Clone(bkt.Get(keyLost))}
 	tx.OnCommit(func() { s.held = data })
 	return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 		data.entries = append(data.entries, [2][]byte{bytes.Clone(k), bytes.Clone(v)})
@@ -345,7 +349,7 @@ func (b *Buffer) saveCheckpoint(d *draft) error {
 	ckpt, now := d.pack(b.coder.enc), b.promises()
 	err := b.saveState(func(tx *bolt.Tx) error {
 		bkt := tx.Bucket(stateBucket)
-		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), b.state.putPromises(tx, now))
+		return errors.Join(bkt.Put(keyCheckpoint, ckpt), bkt.Put(keyUntil, d.until), bkt.Put(keyBefore, d.before), bkt.Put(keyLost, d.lostAt), b.state.putPromises(tx, now))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()

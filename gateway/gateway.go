@@ -91,7 +91,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	warnAbsent(g.buf, func(string) bool { return true }, g.log)
 	g.tellLeft(cfg)
 	safe := safeUntil(g.buf.Left(), time.Now(), g.clock.unset.Load())
-	g.losses.begin(g.buf.Ledger(), safe)
+	g.losses.begin(g.buf.Ledger(), g.buf.Left(), g.clock.unset.Load())
 	g.losses.noteLeft(g.buf.Left(), safe)
 	if err := g.losses.write(true); err != nil { // before tellLost has it told
 		g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why

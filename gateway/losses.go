@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"time"
@@ -23,7 +24,6 @@ type losses struct {
 	now  func() time.Time
 
 	unknown func() uint64 // losses that nobody could count
-	found   func() bool   // the store has found damage since it was opened
 
 	saving sync.Mutex // one save at a time; taken before mu
 	mu     sync.Mutex
@@ -32,7 +32,9 @@ type losses struct {
 	urgent bool             // and is more than times
 	saved  time.Time
 	looked bool      // not only at what the process before has left
-	left   time.Time // until when that is known to have kept the store; zero = not known
+	left   time.Time // when that noticed the last of what it has not kept when, at the latest; zero = not known
+
+	had map[string][buffer.Causes]uint64 // what it had counted, by destination
 }
 
 // loss is what was lost for one destination, in readings.
@@ -53,8 +55,7 @@ const (
 )
 
 func newLosses(buf *buffer.Buffer, dir string, log *slog.Logger) *losses {
-	l := &losses{buf: buf, file: keptLosses(dir), log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown },
-		found: func() bool { return buf.Stats().Damages > 0 }, by: map[string]*loss{}}
+	l := &losses{buf: buf, file: keptLosses(dir), log: log, now: time.Now, unknown: func() uint64 { return buf.Stats().LostUnknown }, by: map[string]*loss{}}
 	l.remember(buf.Note())
 	return l
 }
@@ -102,13 +103,48 @@ func (l *loss) unseen() (n uint64, causes string) {
 	return n, causes
 }
 
-// begin takes in the ledger that the process before has left, so that what it had noticed is not taken for news: left is until when that is known to have
-// kept the store, zero = not known. Damage that was found meanwhile is news.
-func (l *losses) begin(accounts []buffer.Account, left time.Time) {
-	if l.left = left; !left.After(poller.NotKnown()) {
-		l.left = time.Time{}
+// begin takes in the ledger, so that what the process before had noticed is not taken for news. What the store has found or given up since it was opened is news.
+func (l *losses) begin(accounts []buffer.Account, left buffer.Left, clockUnset bool) {
+	l.left = noticedUntil(left, l.now(), clockUnset)
+	l.had = maps.Clone(left.Dropped)
+	if l.had == nil {
+		l.had = map[string][buffer.Causes]uint64{}
 	}
+	unknown := l.had[uncounted]
+	unknown[buffer.CauseDamaged] = left.Uncounted
+	l.had[uncounted] = unknown
 	l.look(accounts, false)
+}
+
+// noticedUntil returns when the process before noticed a loss last, at the latest: when it counted one last, or until when it is known to have kept the store.
+// Zero = not known.
+func noticedUntil(left buffer.Left, now time.Time, clockUnset bool) time.Time {
+	until := safeUntil(left, now, clockUnset)
+	if left.Lost.After(until) && (clockUnset || !left.Lost.After(now)) {
+		until = left.Lost
+	}
+	if !until.After(poller.NotKnown()) {
+		return time.Time{}
+	}
+	return until
+}
+
+// when returns when the first and the last of what has come to a destination's losses since from were noticed.
+func (l *losses) when(name string, from, total *[buffer.Causes]uint64, now time.Time) (first, last time.Time) {
+	if first, last = now, now; l.looked || l.left.IsZero() {
+		return first, last
+	}
+	had, news := l.had[name], false
+	for c := range total {
+		if min(had[c], total[c]) > from[c] { // the process before has noticed it, and not kept when
+			first = l.left
+		}
+		news = news || total[c] > max(had[c], from[c])
+	}
+	if !news {
+		last = l.left
+	}
+	return first, last
 }
 
 // look takes in the ledger and returns what is to be said. While the store refuses readings a loss that was seen to grow
@@ -165,7 +201,7 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 		if l.by[name] == nil {
 			l.by[name] = &loss{}
 		}
-		l.grow(l.by[name], total, now)
+		l.grow(name, total, now)
 	}
 	l.looked = true
 	return append(names, uncounted)
@@ -175,12 +211,13 @@ func (l *losses) take(accounts []buffer.Account, now time.Time) (names []string)
 // readings.
 const uncounted = ""
 
-func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
+func (l *losses) grow(name string, total *[buffer.Causes]uint64, now time.Time) {
+	e := l.by[name]
 	before, _ := e.unseen()
 	if e.Total == *total {
 		return
 	}
-	damaged := total[buffer.CauseDamaged] > e.Total[buffer.CauseDamaged]
+	first, last := l.when(name, &e.Total, total, now)
 	e.Total, l.dirty = *total, true
 	for c := range total {
 		e.Seen[c] = min(e.Seen[c], total[c]) // a record was taken out of quarantine: the next one is another
@@ -188,14 +225,11 @@ func (l *losses) grow(e *loss, total *[buffer.Causes]uint64, now time.Time) {
 	if n, _ := e.unseen(); n <= before {
 		return
 	}
-	if !l.looked && !l.left.IsZero() && !(damaged && l.found()) { // the process before has noticed it, and not kept when
-		now = l.left
-	}
 	if before == 0 {
-		e.From, l.urgent = now, true
+		e.From, l.urgent = first, true
 	}
-	if l.looked || e.To.Before(now) {
-		e.To = now
+	if l.looked || e.To.Before(last) {
+		e.To = last
 	}
 	if l.looked { // else it was lost before this process, which the note does not have to know
 		e.grown = now

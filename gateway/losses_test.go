@@ -91,6 +91,13 @@ func lostFull(n uint64) []buffer.Account {
 	return []buffer.Account{{Name: "press-1", Destinations: []buffer.DestinationAccount{d}}}
 }
 
+// leftFull is what a process has left that had counted so many, and kept the store until then.
+func leftFull(n uint64, until time.Time) buffer.Left {
+	var dropped [buffer.Causes]uint64
+	dropped[buffer.CauseFull] = n
+	return buffer.Left{Until: until, Dropped: map[string][buffer.Causes]uint64{"cloud": dropped}}
+}
+
 // TestLossesAfterAKill: what the process before had noticed is not noticed anew at a start, with or without the note of it; what comes then is.
 func TestLossesAfterAKill(t *testing.T) {
 	dir, now := t.TempDir(), judged
@@ -126,16 +133,16 @@ func TestLossesAfterAKill(t *testing.T) {
 
 	now = judged.Add(time.Hour)
 	killed := open()
-	killed.begin(lostFull(75), judged.Add(8*time.Second))
+	killed.begin(lostFull(75), leftFull(75, judged.Add(8*time.Second)), false)
 	is("not in the note", killed, 75, 8*time.Second, false)
 	unknown := open()
-	unknown.begin(lostFull(75), time.Time{})
+	unknown.begin(lostFull(75), leftFull(75, time.Time{}), false)
 	is("not in the note, and nobody knows when", unknown, 75, time.Hour, false)
 
 	at(16*time.Second, l, 75)
 	now = judged.Add(time.Hour)
 	killed = open()
-	killed.begin(lostFull(75), judged.Add(20*time.Second))
+	killed.begin(lostFull(75), leftFull(75, judged.Add(20*time.Second)), false)
 	is("in the note once it has ended", killed, 75, 5*time.Second, false)
 	now = now.Add(time.Minute)
 	is("after the start", killed, 75, 5*time.Second, false)
@@ -318,5 +325,58 @@ func TestAbsentSince(t *testing.T) {
 	}
 	if anew := since(false); !anew.After(first) {
 		t.Errorf("absent anew since %v", anew)
+	}
+}
+
+// TestLossOfAStart: what a start has found or given up was noticed then, whatever the process before has kept; what that had counted and not noted, when it counted
+// a loss last, also where nothing was taken after that.
+func TestLossOfAStart(t *testing.T) {
+	const start = time.Hour
+	for name, c := range map[string]struct {
+		noted, had, total uint64
+		lost, from, to    time.Duration // after the first; lost 0 = not known
+	}{
+		"nothing new":                         {70, 70, 70, 0, 0, 0},
+		"counted before, not noted":           {70, 75, 75, 0, 0, 8 * time.Second},
+		"given up by the start":               {70, 70, 75, 0, 0, start},
+		"both":                                {70, 75, 80, 0, 0, start},
+		"both, and none was noted":            {0, 75, 80, 0, 8 * time.Second, start},
+		"given up by the start alone":         {0, 0, 5, 0, start, start},
+		"given up by the start before":        {70, 75, 75, time.Minute, 0, time.Minute},
+		"the same, and none was noted":        {0, 75, 75, time.Minute, time.Minute, time.Minute},
+		"counted at a time to come":           {70, 75, 75, 2 * start, 0, 8 * time.Second},
+		"taken out of quarantine, and others": {70, 60, 75, 0, 0, start},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			now := judged
+			open := func() *losses {
+				l := newLosses(b, dir, slog.New(slog.DiscardHandler))
+				l.now = func() time.Time { return now }
+				return l
+			}
+			l := open()
+			l.look(lostFull(c.noted), false)
+			if err := l.write(true); err != nil {
+				t.Fatal(err)
+			}
+			now = judged.Add(start)
+			left := leftFull(c.had, judged.Add(8*time.Second))
+			if c.lost > 0 {
+				left.Lost = judged.Add(c.lost)
+			}
+			l = open()
+			l.begin(lostFull(c.total), left, false)
+			now = now.Add(time.Minute)
+			got := l.look(lostFull(c.total), false)
+			if len(got) != 1 || got[0].Readings != c.total || !got[0].From.Equal(judged.Add(c.from)) || !got[0].To.Equal(judged.Add(c.to)) || got[0].Losing {
+				t.Errorf("%+v; want %d readings noticed from %v to %v after the first", got, c.total, c.from, c.to)
+			}
+		})
 	}
 }
