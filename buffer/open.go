@@ -65,7 +65,7 @@ func mend(err error) error {
 	case IsDiskFull(err):
 		return fmt.Errorf("%w; free space on its disk", err)
 	case IsReadOnly(err):
-		return fmt.Errorf("%w; remount its disk writable (the kernel's log says whether an error made it read-only), or give a path that systemd or the container lets it write", err)
+		return fmt.Errorf("%w; mount its disk writable (the kernel's log says whether an error of the disk made it read-only)", err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w; give this user write permission", err)
 	}

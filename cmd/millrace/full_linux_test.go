@@ -66,7 +66,7 @@ func TestStartWaitsForDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			s := &start{o: gateway.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, every: time.Millisecond}
+			s := &start{o: gateway.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, every: time.Millisecond, open: gateway.New}
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			if _, err := s.gateway(ctx, t.Context(), cfg); !errors.Is(err, errStopped) {
@@ -138,6 +138,28 @@ func TestDiskIsSeen(t *testing.T) {
 	looks("failing: its disk is full (0 bytes free)", "its disk is full (0 bytes free)")
 }
 
+// TestReadOnlyForUsAlone: a store that only this process's mounts keep read-only is not waited for; where it was waited for, the process has to be started again.
+func TestReadOnlyForUsAlone(t *testing.T) {
+	disk, _ := smallDisk(t)
+	cfg := storeConfig(t, disk+"/store")
+	if err := unix.Mount(disk, disk, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }()
+	if err := unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	for waited, want := range map[bool]int{false: exitStartup, true: exitFailed} {
+		s := &start{o: gateway.Options{Log: slog.New(slog.DiscardHandler)}, every: time.Millisecond, open: gateway.New}
+		s.waiting.Store(waited)
+		_, err := s.gateway(t.Context(), t.Context(), cfg)
+		var e *exitError
+		if !errors.As(err, &e) || e.code != want || !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "for this process alone") {
+			t.Errorf("it has waited %v: %v", waited, err)
+		}
+	}
+}
+
 // TestWaitingStartIsReached: a start that waits tells systemd why, ends cleanly at a signal, and reads its config again at a SIGHUP.
 func TestWaitingStartIsReached(t *testing.T) {
 	mnt, readOnly := smallDisk(t)
@@ -173,8 +195,11 @@ func TestWaitingStartIsReached(t *testing.T) {
 		said := notified(t)
 		g := startChild(t, mnt+"/store", false, false)
 		g.waitFor(waits)
-		if first := said(); !strings.HasPrefix(first, "EXTEND_TIMEOUT_USEC=70000000\nSTATUS=nothing is polled before "+waits) || !strings.Contains(first, mnt) {
+		if first := said(); !strings.HasPrefix(first, "STATUS=nothing is polled before "+waits) || !strings.Contains(first, mnt) {
 			t.Errorf("systemd hears %q", first)
+		}
+		if then := said(); then != "EXTEND_TIMEOUT_USEC=70000000" {
+			t.Errorf("systemd hears %q", then)
 		}
 		good := readFile(t, g.config)
 		writeFile(t, g.config, "gateway: [")

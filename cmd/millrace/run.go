@@ -126,7 +126,7 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if meaning == hangupNothing {
 		log.Info("SIGHUP was ignored when this process was started, as under nohup, and still is: it neither reloads nor stops; reload with `millrace reload`")
 	}
-	s := &start{o: gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel}, hangups: hangups, every: waitForDisk}
+	s := &start{o: gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel}, hangups: hangups, every: waitForDisk, open: gateway.New}
 	running, hurry, release := signals(ctx, meaning == hangupStops, &s.waiting, log)
 	defer release()
 	g, err := s.gateway(running, hurry, cfg)
@@ -135,6 +135,8 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 		return nil
 	case errors.Is(err, gateway.ErrHung):
 		os.Exit(exitHung) // as below
+	case errors.As(err, new(*exitError)):
+		return err
 	case err != nil:
 		return &exitError{exitStartup, err}
 	}

@@ -28,23 +28,23 @@ type start struct {
 	hangups <-chan os.Signal // each reads the config again
 	every   time.Duration
 	waiting atomic.Bool
+	open    func(context.Context, *config.Config, gateway.Options) (*gateway.Gateway, error) // gateway.New
 }
 
 // gateway returns the gateway, or errStopped when running ended while it waited.
 func (s *start) gateway(running, hurry context.Context, cfg *config.Config) (*gateway.Gateway, error) {
 	for said := ""; ; {
 		g, err := s.once(running, hurry, cfg)
-		why := waitsFor(err)
-		if why == "" {
+		if err = s.seeMounts(err, cfg.Buffer.Path); waitsFor(err) == "" {
 			s.goOn(err)
 			return g, err
 		}
-		if why != said && running.Err() == nil {
-			s.o.Log.Error("nothing is polled: the gateway cannot start before "+why+", which is tried again and again", "every", s.every, "error", err)
+		s.waiting.Store(true)
+		if why := waitsFor(err); why != said && running.Err() == nil {
+			s.tell(why, err)
 			said = why
 		}
-		s.waiting.Store(true)
-		notifySystemd(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=nothing is polled before %s: %s", (s.every + time.Minute).Microseconds(), why, strings.ReplaceAll(err.Error(), "\n", "; ")))
+		notifySystemd(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (s.every + time.Minute).Microseconds()))
 		if !errors.As(err, new(gateway.StoreError)) { // what failed after the store was open has used cfg up
 			if cfg, err = s.o.Load(); err != nil {
 				return nil, err
@@ -60,15 +60,38 @@ func (s *start) gateway(running, hurry context.Context, cfg *config.Config) (*ga
 	}
 }
 
+// tell says, once, in the log and to systemd that the start waits.
+func (s *start) tell(why string, err error) {
+	s.o.Log.Error("nothing is polled: the gateway cannot start before "+why+", which is tried again and again", "every", s.every, "error", err)
+	notifySystemd("STATUS=nothing is polled before " + why + ": " + strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
 // waitsFor says what a start that failed waits for, "" for nothing. A read-only file that is not the store's stands in a place that is a mistake.
 func waitsFor(err error) string {
+	var e *exitError
+	store := errors.As(err, new(gateway.StoreError))
 	switch {
-	case buffer.IsDiskFull(err):
+	case errors.As(err, &e):
+	case buffer.IsDiskFull(err) && store:
 		return "there is room on the disk of its store"
-	case buffer.IsReadOnly(err) && errors.As(err, new(gateway.StoreError)):
+	case buffer.IsDiskFull(err):
+		return "there is room on its disk"
+	case buffer.IsReadOnly(err) && store:
 		return "the disk of its store, which is read-only, is writable"
 	}
 	return ""
+}
+
+// seeMounts makes an error to leave with of a store that is read-only for this process alone: no wait ends that, it is a mistake of installation. After
+// a wait it is what is left of a disk that was read-only when the process was started, and a new process gets other mounts: the code is one that systemd restarts after.
+func (s *start) seeMounts(err error, dir string) error {
+	if !buffer.IsReadOnly(err) || !errors.As(err, new(gateway.StoreError)) || !gateway.ReadOnlyHere(dir) {
+		return err
+	}
+	if s.waiting.Load() {
+		return &exitError{exitFailed, fmt.Errorf("%w; the disk is writable again, for this process alone it is not: it has to be started again", err)}
+	}
+	return &exitError{exitStartup, fmt.Errorf("%w; it is read-only for this process alone: let systemd (StateDirectory=, ReadWritePaths=) or the container give it this path to write", err)}
 }
 
 // once tries the start. After a stop that has lastTry to end, none after a second signal: the store is opened so that a kill costs it nothing.
@@ -79,7 +102,7 @@ func (s *start) once(running, hurry context.Context, cfg *config.Config) (*gatew
 	}
 	done := make(chan result, 1)
 	go func() {
-		g, err := gateway.New(context.WithoutCancel(running), cfg, s.o)
+		g, err := s.open(context.WithoutCancel(running), cfg, s.o)
 		done <- result{g, err}
 	}()
 	var late <-chan time.Time
