@@ -196,9 +196,6 @@ func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// IsReadOnly reports whether an error says that the file system is read-only: mounted so, or made so by the system when its disk failed.
-func IsReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
-
 // cutOff takes a segment's records up to last away from every destination and returns what each had acknowledged of
 // it before. From then on nothing but drop changes the ledger of these records. Unless sent, it reports false where one is in flight.
 func (b *Buffer) cutOff(s *segment, last uint64, sent bool) (before [MaxDestinations]spans, ok bool) {

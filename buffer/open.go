@@ -78,6 +78,9 @@ func newBuffer(dir string, o Options, fs files) *Buffer {
 		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, warnedOf: map[string]string{}, boot: bootID()}
 }
 
+// IsReadOnly reports whether an error says that the file system is read-only: mounted so, or made so by the system when its disk failed.
+func IsReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
+
 // load reads the store and writes the new state.db.
 func (b *Buffer) load() (err error) {
 	if b.coder, err = newBlockCoder(); err != nil {

@@ -28,8 +28,11 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 	return min(maxSize, free), free < maxSize
 }
 
-// DiskTrouble says in words why a start on a store that is there may wait, as far as it can be seen without writing: its disk is read-only, or full; "" for neither.
+// DiskTrouble says in words why a start on a store in a directory, which need not be there yet, may wait, as far as it can be seen without writing: its disk is read-only, or full; "" for neither.
 func DiskTrouble(dir string) string {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		dir = filepath.Dir(dir)
+	}
 	if errors.Is(writable(dir), syscall.EROFS) {
 		return "its disk is read-only"
 	}

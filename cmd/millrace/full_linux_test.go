@@ -75,8 +75,10 @@ func TestStartWaitsForDisk(t *testing.T) {
 			if n := strings.Count(log.String(), c.want); n != 1 {
 				t.Errorf("%d lines: %s", n, &log)
 			}
-			time.AfterFunc(100*time.Millisecond, mend)
+			mended := make(chan struct{})
+			time.AfterFunc(100*time.Millisecond, func() { mend(); close(mended) })
 			g, err := s.gateway(t.Context(), t.Context(), cfg)
+			<-mended
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +154,9 @@ func TestReadOnlyForUsAlone(t *testing.T) {
 	for waited, want := range map[bool]int{false: exitStartup, true: exitFailed} {
 		s := &start{o: gateway.Options{Log: slog.New(slog.DiscardHandler)}, every: time.Millisecond, open: gateway.New}
 		s.waiting.Store(waited)
-		_, err := s.gateway(t.Context(), t.Context(), cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // of waiting, which it should not
+		_, err := s.gateway(ctx, t.Context(), cfg)
+		cancel()
 		var e *exitError
 		if !errors.As(err, &e) || e.code != want || !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "for this process alone") {
 			t.Errorf("it has waited %v: %v", waited, err)
