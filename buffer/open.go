@@ -65,7 +65,7 @@ func mend(err error) error {
 	case IsDiskFull(err):
 		return fmt.Errorf("%w; free space on its disk", err)
 	case IsReadOnly(err):
-		return fmt.Errorf("%w; mount its disk writable (the kernel's log says whether an error of the disk made it read-only)", err)
+		return fmt.Errorf("%w; it must be mounted writable", err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w; give this user write permission", err)
 	}

@@ -13,7 +13,7 @@ import (
 
 // TestOpenSaysWhatToDo: a store that cannot be opened names the remedy for what happened, and no other.
 func TestOpenSaysWhatToDo(t *testing.T) {
-	remedies := map[syscall.Errno]string{syscall.EACCES: "give this user write permission", syscall.EROFS: "mount its disk writable",
+	remedies := map[syscall.Errno]string{syscall.EACCES: "give this user write permission", syscall.EROFS: "it must be mounted writable",
 		syscall.ENOSPC: "free space on its disk", syscall.EDQUOT: "raise its quota", syscall.EIO: ""}
 	for errno, want := range remedies {
 		fs := osFiles()

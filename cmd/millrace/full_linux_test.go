@@ -52,7 +52,7 @@ func TestStartWaitsForDisk(t *testing.T) {
 		errno      error
 	}{
 		{"full", "cannot start before there is room on the disk of its store, which", syscall.ENOSPC},
-		{"read-only", "cannot start before the disk of its store, which is read-only, is writable, which", syscall.EROFS},
+		{"read-only", "cannot start before the disk of its store, which is read-only, is mounted writable (the kernel's log says whether an error of the disk made it so), which", syscall.EROFS},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mnt, readOnly := smallDisk(t)

@@ -77,7 +77,7 @@ func waitsFor(err error) string {
 	case buffer.IsDiskFull(err):
 		return "there is room on its disk"
 	case buffer.IsReadOnly(err) && store:
-		return "the disk of its store, which is read-only, is writable"
+		return "the disk of its store, which is read-only, is mounted writable (the kernel's log says whether an error of the disk made it so)"
 	}
 	return ""
 }
@@ -89,9 +89,9 @@ func (s *start) seeMounts(err error, dir string) error {
 		return err
 	}
 	if s.waiting.Load() {
-		return &exitError{exitFailed, fmt.Errorf("%w; the disk is writable again, for this process alone it is not: it has to be started again", err)}
+		return &exitError{exitFailed, fmt.Errorf("%w; for this process alone it is not, though the disk is writable again: start the process again", err)}
 	}
-	return &exitError{exitStartup, fmt.Errorf("%w; it is read-only for this process alone: let systemd (StateDirectory=, ReadWritePaths=) or the container give it this path to write", err)}
+	return &exitError{exitStartup, fmt.Errorf("%w; for this process alone it is not: let systemd (StateDirectory=, ReadWritePaths=) or the container give it this path to write", err)}
 }
 
 // once tries the start. After a stop that has lastTry to end, none after a second signal: the store is opened so that a kill costs it nothing.
