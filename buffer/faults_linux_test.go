@@ -358,7 +358,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		}
 	}
 	readOnly(unix.MS_RDONLY)
-	if _, err := Open(dir, testOptions()); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "must be writable") {
+	if _, err := Open(dir, testOptions()); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "; it must be mounted writable") {
 		t.Errorf("opened on a read-only disk: %v", err)
 	} else {
 		t.Log(err)

@@ -1,14 +1,12 @@
 package buffer
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -17,9 +15,6 @@ const lockName = "lock"
 // takeLock takes the directory's lock, which the operating system lets go of when the process ends.
 func takeLock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o640)
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		err = fmt.Errorf("%w; the directory must be writable by this user", err)
-	}
 	if err != nil {
 		return nil, err
 	}

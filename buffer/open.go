@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -22,11 +23,11 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("open buffer: %w; %s", err, mendMkdir(err))
+		return nil, fmt.Errorf("open buffer: %w", mendMkdir(err))
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
+		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(err))
 	}
 	b := newBuffer(dir, o, fs)
 	b.lock, b.seen = lock, readSeen(lock)
@@ -40,17 +41,35 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	if err := b.load(); err != nil {
 		_ = b.state.close()
 		_ = lock.Close()
-		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
+		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(err))
 	}
 	return b, nil
 }
 
-// mendMkdir says what to do about a directory that cannot be made.
-func mendMkdir(err error) string {
-	if errors.Is(err, os.ErrNotExist) {
-		return "create its parent directory or give another one"
+// mendMkdir adds to why a directory cannot be made what to do about it.
+func mendMkdir(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w; create its parent directory or give another one", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w; make the directory above it one in which this user may write, or give another one", err)
 	}
-	return "make the directory above it one in which this user may write, or give another one"
+	return mend(err)
+}
+
+// mend adds to what the operating system says of a directory, or of a file in it, what to do about it, where that is known.
+func mend(err error) error {
+	switch {
+	case errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w; free space that this user takes, or raise its quota", err)
+	case IsDiskFull(err):
+		return fmt.Errorf("%w; free space on its disk", err)
+	case IsReadOnly(err):
+		return fmt.Errorf("%w; it must be mounted writable", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w; give this user write permission", err)
+	}
+	return err
 }
 
 func newBuffer(dir string, o Options, fs files) *Buffer {
@@ -58,6 +77,9 @@ func newBuffer(dir string, o Options, fs files) *Buffer {
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, warnedOf: map[string]string{}, boot: bootID()}
 }
+
+// IsReadOnly reports whether an error says that the file system is read-only: mounted so, or made so by the system when its disk failed.
+func IsReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
 
 // load reads the store and writes the new state.db.
 func (b *Buffer) load() (err error) {
@@ -91,7 +113,7 @@ func (b *Buffer) load() (err error) {
 		data, gen, err = b.firstState(old)
 	}
 	if err != nil {
-		return fmt.Errorf("%w; free space or give write permission", err)
+		return err
 	}
 	b.makeReserve() // at once: of what the old state.db was
 	writeLock(b.lock, seen{b.store, gen})

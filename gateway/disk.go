@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Capacity returns how many bytes a store in a directory, which need not be there yet, can grow to: max size, or what its
@@ -25,6 +26,20 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 		}
 	}
 	return min(maxSize, free), free < maxSize
+}
+
+// DiskTrouble says in words why a start on a store in a directory, which need not be there yet, may wait, as far as it can be seen without writing: its disk is read-only, or full; "" for neither.
+func DiskTrouble(dir string) string {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		dir = filepath.Dir(dir)
+	}
+	if errors.Is(writable(dir), syscall.EROFS) {
+		return "its disk is read-only"
+	}
+	if free, known := FreeBytes(dir); known && free < leastStore {
+		return fmt.Sprintf("its disk is full (%d bytes free)", max(free, 0))
+	}
+	return ""
 }
 
 // ErrNoParent means that the directory of a store cannot be made because the one above it is not there.

@@ -68,9 +68,15 @@ type Gateway struct {
 	settle              *time.Timer // see giveBack
 }
 
+// StoreError is why New could not open the store; cfg is then as it was.
+type StoreError struct{ error }
+
+// Unwrap returns what the store says.
+func (e StoreError) Unwrap() error { return e.error }
+
 // New opens the store and builds everything that cfg describes. It touches neither the plant nor a
 // broker, and starts nothing. It takes cfg over: the groups of its devices are gone afterwards. Every error says what
-// to do; the store is closed again then.
+// to do; the store is closed again then. Errors: StoreError.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if o.dialer == nil {
 		o.dialer = newDialer
@@ -78,7 +84,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{o: o, log: o.Log, started: time.Now(), values: values.New(), descriptors: newDescriptors(), commands: command.New(o.Log), begun: make(chan struct{}), ending: ending{}, watchdog: watchdog{limits: usualLimits}, clock: newClock()}
 	var err error
 	if g.buf, err = buffer.Open(cfg.Buffer.Path, bufferOptions(cfg, g.log)); err != nil {
-		return nil, err
+		return nil, StoreError{err}
 	}
 	g.judge, g.losses = &judge{log: g.log, states: map[string]*standing{}}, newLosses(g.buf, cfg.Buffer.Path, g.log)
 	g.missing = newMissing(cfg.Buffer.Path, cfg.Buffer.CommitInterval, g.buf.Left(), g.clock.unset.Load(), g.log)
@@ -96,13 +102,14 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if err := g.losses.write(true); err != nil { // before tellLost has it told
 		g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 	}
-	if free, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+	if room, short := Capacity(cfg.Buffer.Path, cfg.Buffer.MaxSize); short {
+		free, _ := FreeBytes(cfg.Buffer.Path)
 		given := "the oldest readings are given up"
 		if cfg.Buffer.WhenFull == config.DropNewest {
 			given = "new readings are refused"
 		}
-		g.log.Warn("the file system has less room than max_size; in an outage "+given+" when it is full: lower max_size or free space",
-			"path", cfg.Buffer.Path, "free", free, "max_size", cfg.Buffer.MaxSize)
+		g.log.Warn("the file system has less room for the store than max_size; in an outage "+given+" when it is full: lower max_size or free space",
+			"path", cfg.Buffer.Path, "room", room, "free", free, "max_size", cfg.Buffer.MaxSize) // room: with what its own files take
 	}
 	ledger := g.buf.Ledger()
 	g.acceptedBefore, g.seqBefore = acceptedReadings(ledger), g.buf.NextSeq()

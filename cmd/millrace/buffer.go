@@ -74,11 +74,17 @@ func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *open
 	return err
 }
 
-// status is the store's, completed by what the config says of a store that nobody runs on.
+// status is the store's, completed by what its disk and the config say of a store that nobody runs on.
 func (s *openedStore) status(ctx context.Context) (*web.StoreStatus, error) {
 	st, err := s.Status(ctx)
-	if err != nil || st.Running || s.cfg == nil {
+	if err != nil || st.Running {
 		return st, err
+	}
+	if why := gateway.DiskTrouble(s.dir); why != "" && st.Stats.Health == web.HealthOK {
+		st.Stats.Health = "failing: " + why
+	}
+	if s.cfg == nil {
+		return st, nil
 	}
 	st.Gateway, st.Stats.MaxBytes = s.cfg.Gateway, s.cfg.Buffer.MaxSize
 	for i := range st.Stats.Destinations {

@@ -51,6 +51,9 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	b := &st.Stats
 	state := "no gateway runs on it"
+	if gateway.DiskTrouble(s.dir) != "" {
+		state += ", or one waits to be started until its disk is seen to"
+	}
 	if st.Holder != "" {
 		state = st.Holder + " has it open, but no gateway answers at its socket; these are the files without what it has in memory"
 	}

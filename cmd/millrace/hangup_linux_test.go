@@ -41,7 +41,7 @@ func TestHangup(t *testing.T) {
 		{"nohup", true, true, ``, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := startChild(t, c.terminal, c.nohup)
+			g := startChild(t, filepath.Join(t.TempDir(), "s"), c.terminal, c.nohup)
 			g.waitFor("gateway runs")
 			if c.terminal {
 				_ = g.terminal.Close() // and the kernel sends SIGHUP
@@ -53,14 +53,7 @@ func TestHangup(t *testing.T) {
 				_ = g.cmd.Process.Signal(syscall.SIGTERM)
 				g.waitFor("signal=terminated")
 			}
-			select {
-			case err := <-g.ended:
-				if err != nil {
-					t.Errorf("it ends with %v:\n%s", err, g.log())
-				}
-			case <-time.After(patience):
-				t.Fatalf("it does not end:\n%s", g.log())
-			}
+			g.endsWell()
 			if said := strings.Count(g.log(), "SIGHUP was ignored"); c.nohup != (said == 1) {
 				t.Errorf("it is said %d times that SIGHUP is ignored:\n%s", said, g.log())
 			}
@@ -75,15 +68,16 @@ func TestHangup(t *testing.T) {
 type child struct {
 	t        *testing.T
 	cmd      *exec.Cmd
+	config   string
 	file     string   // its log
 	terminal *os.File // the other side of its terminal
 	ended    chan error
 }
 
-func startChild(t *testing.T, terminal, nohup bool) *child {
+func startChild(t *testing.T, store string, terminal, nohup bool) *child {
 	dir := t.TempDir()
-	config := filepath.Join(dir, "millrace.yaml")
-	writeFile(t, config, fmt.Sprintf(`gateway: g
+	g := &child{t: t, config: filepath.Join(dir, "millrace.yaml"), file: filepath.Join(dir, "log"), ended: make(chan error, 1)}
+	writeFile(t, g.config, fmt.Sprintf(`gateway: g
 grace_time: 0
 web: {enabled: false}
 buffer: {path: %q}
@@ -95,8 +89,7 @@ devices:
     url: tcp://127.0.0.1:1
     groups:
       - {name: g, interval: 1s, tags: [{name: a, address: "holding:0"}]}
-`, filepath.Join(dir, "s")))
-	g := &child{t: t, file: filepath.Join(dir, "log"), ended: make(chan error, 1)}
+`, store))
 	log, err := os.Create(g.file)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +101,7 @@ devices:
 	}
 	g.cmd = exec.Command(args[0], args[1:]...)
 	g.cmd.Stdout, g.cmd.Stderr = log, log
-	g.cmd.Env = append(os.Environ(), childArgs+"="+strings.Join([]string{"run", "--config", config}, "\n"))
+	g.cmd.Env = append(os.Environ(), childArgs+"="+strings.Join([]string{"run", "--config", g.config}, "\n"))
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if terminal {
 		g.giveTerminal()
@@ -158,5 +151,18 @@ func (g *child) waitFor(words string) {
 		if time.Now().After(end) {
 			g.t.Fatalf("no %q in the log:\n%s", words, g.log())
 		}
+	}
+}
+
+// endsWell waits for the end, exit 0.
+func (g *child) endsWell() {
+	g.t.Helper()
+	select {
+	case err := <-g.ended:
+		if err != nil {
+			g.t.Errorf("it ends with %v:\n%s", err, g.log())
+		}
+	case <-time.After(patience):
+		g.t.Fatalf("it does not end:\n%s", g.log())
 	}
 }

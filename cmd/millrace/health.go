@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace/gateway"
 	"millrace/gateway/web"
 )
 
@@ -48,6 +49,9 @@ nobody answers.`,
 			}
 			err := askSocket(ctx, dir, cmd.OutOrStdout())
 			if errors.Is(err, web.ErrNoGateway) {
+				if why := gateway.DiskTrouble(dir); why != "" {
+					err = fmt.Errorf("%w As seen from here %s: a gateway that is started may wait for that, as its log and systemctl status say", err, why)
+				}
 				err = &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
 			}
 			return err

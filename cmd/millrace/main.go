@@ -143,7 +143,7 @@ func exitCodesTopic() *cobra.Command {
 1  the command ran and the answer is no: a config with mistakes, a reload refused (the old config runs on), a damaged
    store, damage that nobody has acknowledged; of run: its stop lost readings, which the store could not take
 2  usage: unknown command or flag
-3  run could not start: config, store or port; nothing was changed (a disk that others have filled is waited for)
+3  run could not start: config, store or port; nothing was changed (a disk that is full or read-only is waited for)
 4  run was told to stop, and something did not end within the grace time and 5 s; the log says what`,
 	}
 }

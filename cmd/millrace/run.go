@@ -9,12 +9,11 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"millrace/buffer"
 	"millrace/gateway"
 	"millrace/gateway/config"
 )
@@ -77,7 +76,10 @@ func newRun() *cobra.Command {
 grace time, the rest is committed to the store, exit 0. A second signal skips the grace time.
 
 Exit 0 after a stop that lost nothing; 1 when the stop lost readings, because the store could not take what was not delivered (its disk is
-full, or fails), as the log and the gap messages say; 3 when it could not start (a disk that others have filled is waited for); 4 when something did not end in time.
+full, or fails), as the log and the gap messages say; 3 when it could not start; 4 when something did not end in time.
+
+A start on a disk that is full or read-only waits until somebody has seen to it: the log, and systemctl status, say why. SIGINT or SIGTERM
+ends it, exit 0; where SIGHUP means to reload, the config is read again and the start tried at once.
 
 Without a terminal, as under systemd, SIGHUP loads the config again as ` + "`millrace reload`" + ` does, and the log says what changed or
 why nothing did. With one, SIGHUP means that the terminal is gone, and stops the gateway; under nohup it means nothing.`,
@@ -121,15 +123,23 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	if err != nil {
 		return err
 	}
-	g, err := newGateway(ctx, cfg, gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel}, waitForDisk)
-	if err != nil {
-		return &exitError{exitStartup, err}
-	}
 	if meaning == hangupNothing {
 		log.Info("SIGHUP was ignored when this process was started, as under nohup, and still is: it neither reloads nor stops; reload with `millrace reload`")
 	}
-	running, hurry, release := signals(ctx, meaning == hangupStops, log)
+	s := &start{o: gateway.Options{Version: version, Log: log, Load: load, SetLogLevel: setLevel}, hangups: hangups, every: waitForDisk, open: gateway.New}
+	running, hurry, release := signals(ctx, meaning == hangupStops, &s.waiting, log)
 	defer release()
+	g, err := s.gateway(running, hurry, cfg)
+	switch {
+	case errors.Is(err, errStopped):
+		return nil
+	case errors.Is(err, gateway.ErrHung):
+		os.Exit(exitHung) // as below
+	case errors.As(err, new(*exitError)):
+		return err
+	case err != nil:
+		return &exitError{exitStartup, err}
+	}
 	defer reloadOn(running, hangups, g)()
 	notifySystemd("READY=1")
 	defer keepAlive()()
@@ -141,28 +151,6 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 		return &exitError{exitFailed, err}
 	}
 	return nil
-}
-
-// waitForDisk is how often a start that needs room on the disk is tried again.
-const waitForDisk = 10 * time.Second
-
-// newGateway waits where the disk of the store is full, until somebody has made room: that needs no restart, as it does not while the gateway runs.
-func newGateway(ctx context.Context, cfg *config.Config, o gateway.Options, wait time.Duration) (*gateway.Gateway, error) {
-	for said := false; ; said = true {
-		g, err := gateway.New(ctx, cfg, o)
-		if !buffer.IsDiskFull(err) {
-			return g, err
-		}
-		if !said {
-			o.Log.Error("nothing is polled: the gateway cannot start before there is room on the disk of its store, which is tried again and again", "every", wait, "error", err)
-		}
-		notifySystemd(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (wait + time.Minute).Microseconds()))
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(wait):
-		}
-	}
 }
 
 // reloadOn reloads at each hangup until release is called. What comes of it, the gateway logs.
@@ -181,7 +169,8 @@ func reloadOn(ctx context.Context, hangups chan os.Signal, g *gateway.Gateway) (
 }
 
 // signals returns a context that ends at the first SIGINT, SIGTERM or, where it means that, SIGHUP, and one that ends at the second.
-func signals(ctx context.Context, hangup bool, log *slog.Logger) (first, second context.Context, release func()) {
+// waiting is whether the start waits, which then ends at once.
+func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.Logger) (first, second context.Context, release func()) {
 	first, stop := context.WithCancel(ctx)
 	second, hurry := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 2)
@@ -195,7 +184,11 @@ func signals(ctx context.Context, hangup bool, log *slog.Logger) (first, second 
 				hurry()
 				continue
 			}
-			log.Info("stopping; again to skip the grace time", "signal", s.String())
+			if waiting.Load() {
+				log.Info("stopped while the start waited for the disk of the store: nothing was polled, and the store is as it was", "signal", s.String())
+			} else {
+				log.Info("stopping; again to skip the grace time", "signal", s.String())
+			}
 			notifySystemd("STOPPING=1")
 			stop()
 		}

@@ -104,8 +104,8 @@ func fill(t *testing.T, file, disk string, left int64) {
 	must(t, os.WriteFile(file, bytes.Repeat([]byte{1}, int(max(0, size))), 0o644))
 }
 
-// faultBadDirectory, F9: the directory is a file, on a read-only disk, or another user's. The gateway says
-// so in words, exits 3 and crashes nowhere. A missing directory is made.
+// faultBadDirectory, F9: the directory is a file, or another user's. The gateway says so in words, exits 3 and crashes nowhere. On a read-only
+// disk it waits, and starts when that is writable. A missing directory is made.
 func faultBadDirectory(t *testing.T) {
 	b := newBed(t, 1, Setup{Words: 2})
 	b.start()
@@ -124,7 +124,14 @@ func faultBadDirectory(t *testing.T) {
 	}
 	disk := filepath.Join(b.dir, "disk")
 	mount(t, disk, "size=1m,ro")
-	b.refuses("a directory on a read-only disk", filepath.Join(disk, "data"), nil)
+	g := b.second(func(s *Setup) { s.Path = filepath.Join(disk, "data") })
+	must(t, g.Start())
+	waitFor(t, time.Minute, "the start waits for the read-only disk", func() bool { return strings.Contains(g.Log(), "which is read-only") })
+	must(t, syscall.Mount("", disk, "", syscall.MS_REMOUNT, ""))
+	waitFor(t, time.Minute, "it starts on the disk that is writable", func() bool { return strings.Contains(g.Log(), "gateway runs") })
+	if code, err := g.Stop(30 * time.Second); code != 0 || err != nil {
+		t.Errorf("it ended with %d, %v: %s", code, err, g.Log())
+	}
 }
 
 // openUp lets another user read the config and run the binary.
