@@ -275,6 +275,12 @@ func (b *bed) until(d time.Duration, what string, done func() bool) {
 	waitFor(b.t, d, what, done)
 }
 
+// logs waits until the log holds a text: what a process writes comes a moment after what it tells of.
+func (b *bed) logs(text string) {
+	b.t.Helper()
+	b.until(time.Minute, fmt.Sprintf("the log to say %q", text), func() bool { return strings.Contains(b.gateway.Log(), text) })
+}
+
 func waitFor(t *testing.T, d time.Duration, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(d); !done(); time.Sleep(20 * time.Millisecond) {
