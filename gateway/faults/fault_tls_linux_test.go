@@ -84,7 +84,7 @@ func faultTLS(t *testing.T) {
 		name, says string
 		issue      func()
 	}{
-		{"an expired certificate", "expired", func() { old.issue(b.dir, host, time.Now().Add(-time.Hour)) }},
+		{"an expired certificate", "expired on ", func() { old.issue(b.dir, host, time.Now().Add(-time.Hour)) }},
 		{"another authority's certificate", "authority", func() { renewed.issue(b.dir, host, later) }},
 		{"another host's certificate", "other.test", func() { old.issue(b.dir, "other.test", later) }},
 	} {
