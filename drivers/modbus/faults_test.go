@@ -118,18 +118,18 @@ func (b *bench) survive(f modbussim.Fault, when string) error {
 	return b.mustBeWell("after the fault", 3)
 }
 
-// mustBeWell polls until every reading is good, so many times at most.
+// mustBeWell polls until every reading is good, so many times at most, and slack more.
 func (b *bench) mustBeWell(when string, polls int) error {
 	var bad int
 	var err error
-	for range polls {
+	for range polls + b.slack {
 		if bad, err = b.pollAll(); wrong(err) {
 			return fmt.Errorf("%s: %w", when, err)
 		} else if bad == 0 && err == nil {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: %d bad readings in poll %d: %w", when, bad, polls, err)
+	return fmt.Errorf("%s: %d bad readings in poll %d: %w", when, bad, polls+b.slack, err)
 }
 
 func wrong(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONG") }

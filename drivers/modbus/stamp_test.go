@@ -25,6 +25,7 @@ type bench struct {
 	last       []telemetry.Reading // of the last Read
 	dialer     dialer              // nil = the network's
 	places     map[string]address  // of the tags, read once
+	slack      int                 // polls more that all may take to be well, on a line that has this machine's time and a short timeout
 }
 
 // newBench starts a device with these groups for each of the units.

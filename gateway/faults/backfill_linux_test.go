@@ -9,7 +9,7 @@ import (
 )
 
 // TestBackfillSkewed: a server whose clock is hours off keeps what it counts, and cuts each answer of its history short without a word. The path to it breaks, and the gateway is killed:
-// every number comes, none is missing where two portions of history meet or where history ends and values are pushed again.
+// every number comes, none is missing where two portions of history meet or where history ends and values are pushed again. Its queue has room for all of 50 s.
 func TestBackfillSkewed(t *testing.T) {
 	t.Parallel()
 	need(t, mosquitto())
@@ -24,7 +24,7 @@ func TestBackfillSkewed(t *testing.T) {
 			path, err := NewProxy(s.Addr())
 			must(t, err)
 			t.Cleanup(path.Close)
-			b := newBed(t, 0, Setup{More: fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n%s    backfill: history\n    timeout: 2s\n    groups:\n"+
+			b := newBed(t, 0, Setup{More: fmt.Sprintf("  - name: beats\n    driver: opcua\n    url: opc.tcp://%s\n%s    backfill: history\n    queue_size: 1000\n    timeout: 2s\n    groups:\n"+
 				"      - name: all\n        interval: 20ms\n        tags:\n          - {name: beat, address: \"ns=2;s=n\"}\n", path.Addr(), unsecured)})
 			b.start()
 			more := func(what string) {
@@ -35,9 +35,9 @@ func TestBackfillSkewed(t *testing.T) {
 			more("at first")
 			b.breakAndKill(path, more)
 			end := time.Now()
-			b.until(60*time.Second, "the last of the past", func() bool {
+			b.until(3*time.Minute, "the last of the past", func() bool {
 				missing, _, _ := b.backfilled()
-				return len(missing) == 0 || time.Since(end) > 20*time.Second
+				return len(missing) == 0 || time.Since(end) > 2*time.Minute
 			})
 			missing, all, past := b.backfilled()
 			t.Logf("FIGURES %s: %d numbers, %d of them from history, missing %d", t.Name(), all, past, missing)

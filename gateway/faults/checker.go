@@ -159,7 +159,7 @@ func content(payload []byte) []byte {
 
 func (c *check) arrival(a Arrival) {
 	c.Arrived++
-	m, err := ParseMessage(a.Payload)
+	m, err := parseLast(a.Payload)
 	if err != nil {
 		c.Wrong++
 		c.problem("%s", err)

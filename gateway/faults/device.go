@@ -38,6 +38,7 @@ type Device struct {
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]struct{}
+	accepted int
 	scan     uint32
 	served   []Served
 	delay    time.Duration
@@ -127,6 +128,13 @@ func (d *Device) AwaitIdle(patience time.Duration) error {
 	return nil
 }
 
+// Accepted returns how many connections the device has taken so far.
+func (d *Device) Accepted() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.accepted
+}
+
 func (d *Device) clients() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -141,6 +149,7 @@ func (d *Device) accept(l net.Listener) {
 		}
 		d.mu.Lock()
 		d.conns[c] = struct{}{}
+		d.accepted++
 		d.mu.Unlock()
 		go d.serve(c)
 	}

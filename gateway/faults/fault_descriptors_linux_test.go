@@ -43,9 +43,7 @@ func faultFewDescriptors(t *testing.T) {
 	if waiting := b.waitingForDescriptors(); waiting != 40-polled {
 		t.Errorf("the page says of %d devices that there is no descriptor for them, want %d", waiting, 40-polled)
 	}
-	if !strings.Contains(b.gateway.Log(), "LimitNOFILE") {
-		t.Error("the log does not say how to raise the limit")
-	}
+	b.logs("LimitNOFILE")
 	b.freeDescriptors()
 	b.judge()
 }

@@ -84,7 +84,7 @@ func faultTLS(t *testing.T) {
 		name, says string
 		issue      func()
 	}{
-		{"an expired certificate", "expired", func() { old.issue(b.dir, host, time.Now().Add(-time.Hour)) }},
+		{"an expired certificate", "expired on ", func() { old.issue(b.dir, host, time.Now().Add(-time.Hour)) }},
 		{"another authority's certificate", "authority", func() { renewed.issue(b.dir, host, later) }},
 		{"another host's certificate", "other.test", func() { old.issue(b.dir, "other.test", later) }},
 	} {
@@ -95,13 +95,11 @@ func faultTLS(t *testing.T) {
 			b.start()
 		}
 		before := b.net.Accepted()
-		b.until(30*time.Second, "two connects to a broker with "+refused.name, func() bool { return b.net.Accepted() >= before+2 })
+		b.until(time.Minute, "two connects to a broker with "+refused.name, func() bool { return b.net.Accepted() >= before+2 })
 		if n := len(b.sub.Arrivals()); n > 0 {
 			t.Fatalf("%d messages arrived at a broker with %s", n, refused.name)
 		}
-		if !strings.Contains(b.gateway.Log(), refused.says) {
-			t.Errorf("the log does not say %q of %s", refused.says, refused.name)
-		}
+		b.logs(refused.says)
 		if i == 0 {
 			b.says(`certificate "cloud": expired since`)
 		}
@@ -109,7 +107,7 @@ func faultTLS(t *testing.T) {
 	old.issue(b.dir, host, later)
 	b.broker.Kill()
 	b.restartBroker(listener...)
-	b.await(60, 40*time.Second)
+	b.await(60, time.Minute)
 	b.says(`certificate "cloud": expires this week`)
 
 	renewed.issue(b.dir, host, later)
@@ -119,14 +117,14 @@ func faultTLS(t *testing.T) {
 	must(t, b.sub.Drain(time.Minute)) // what was acknowledged is delivered before the broker dies
 	b.broker.Kill()
 	b.restartBroker(listener...)
-	b.await(len(b.sub.Arrivals())+30, 40*time.Second)
+	b.await(len(b.sub.Arrivals())+30, time.Minute)
 	b.judge()
 }
 
 // says waits until /readyz names a state that begins so.
 func (b *bed) says(state string) {
 	b.t.Helper()
-	b.until(10*time.Second, "the state "+state, func() bool {
+	b.until(time.Minute, "the state "+state, func() bool {
 		_, body, err := b.gateway.Get("/readyz")
 		var h struct{ Problems []string }
 		return err == nil && json.Unmarshal(body, &h) == nil && slices.ContainsFunc(h.Problems, func(p string) bool { return strings.HasPrefix(p, state) })

@@ -45,15 +45,32 @@ type Gap struct {
 // ParseMessage reads one payload; its numbers keep every digit.
 func ParseMessage(payload []byte) (Message, error) {
 	var m Message
+	err := m.parse(payload, &m)
+	return m, err
+}
+
+// parseLast is ParseMessage but for what a message holds besides the last value of each tag. That may be most of it, and long to read.
+func parseLast(payload []byte) (Message, error) {
+	var m struct {
+		Message
+		Times   json.RawMessage `json:"times"`
+		Earlier json.RawMessage `json:"earlier"`
+	}
+	err := m.parse(payload, &m)
+	return m.Message, err
+}
+
+// parse reads a payload into what holds m.
+func (m *Message) parse(payload []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.UseNumber()
-	if err := d.Decode(&m); err != nil {
-		return m, fmt.Errorf("read message %.80q: %w", payload, err)
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("read message %.80q: %w", payload, err)
 	}
 	if m.Epoch == "" || m.Device == "" {
-		return m, fmt.Errorf("read message %.80q: it has no epoch or no device", payload)
+		return fmt.Errorf("read message %.80q: it has no epoch or no device", payload)
 	}
-	return m, nil
+	return nil
 }
 
 // Scan returns the number of the device's answer that a message carries; false when it carries none.

@@ -11,8 +11,9 @@ import (
 
 // past is what the server keeps of a variable, oldest first.
 type past struct {
-	n  func() int
-	at func(i int) *ua.DataValue
+	n    func() int
+	at   func(i int) *ua.DataValue
+	each bool // subscriptions are told each value, not the one of the moment of each sample only
 }
 
 // SetHistory makes the server keep a past of a variable of the first namespace, oldest first; nil ends that. It gives at most
@@ -21,13 +22,14 @@ func (s *Server) SetHistory(name string, values []*ua.DataValue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := node{s.opts.Namespaces[0], "s=" + name}
-	s.past[key] = past{func() int { return len(values) }, func(i int) *ua.DataValue { return values[i] }}
+	s.past[key] = past{n: func() int { return len(values) }, at: func(i int) *ua.DataValue { return values[i] }}
 	if values == nil {
 		delete(s.past, key)
 	}
 }
 
-// AddBeat adds a variable to the first namespace that is one more each time so long has passed by the server's clock, and keeps a past of it since now.
+// AddBeat adds a variable to the first namespace that is one more each time so long has passed by the server's clock, and keeps a past of it since now. It is as if its source told
+// the server of each change: a sample that comes late, as on a machine that has no time for it, queues all since the last one.
 func (s *Server) AddBeat(name string, every time.Duration) {
 	start := s.now()
 	beats := func() int { return int(s.now().Sub(start)/every) + 1 }
@@ -35,7 +37,21 @@ func (s *Server) AddBeat(name string, every time.Duration) {
 	s.AddVariable(name, func() any { return at(beats() - 1) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.past[node{s.opts.Namespaces[0], "s=" + name}] = past{beats, at}
+	s.past[node{s.opts.Namespaces[0], "s=" + name}] = past{beats, at, true}
+}
+
+// between returns what an item's variable was after its last sample and before this one, where each change is told.
+func (s *Server) between(i *item, now *ua.DataValue) (all []*ua.DataValue) {
+	past := s.past[i.key]
+	if !past.each || i.last == nil {
+		return nil
+	}
+	end := past.n()
+	at := sort.Search(end, func(n int) bool { return past.at(n).SourceTimestamp.After(i.last.SourceTimestamp) })
+	for ; at < end && past.at(at).SourceTimestamp.Before(now.SourceTimestamp); at++ {
+		all = append(all, past.at(at))
+	}
+	return all
 }
 
 // Continuations returns how many readings of history clients have begun and neither ended nor released.

@@ -156,3 +156,27 @@ func TestDropQuietly(t *testing.T) {
 		t.Errorf("%v", status)
 	}
 }
+
+// TestBeatTellsEach samples a beat late: what it was in between is queued, too, oldest first.
+func TestBeatTellsEach(t *testing.T) {
+	s, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AddBeat("n", time.Millisecond)
+	i := &item{key: node{s.opts.Namespaces[0], "s=n"}, read: &ua.ReadValueID{NodeID: ua.NewStringNodeID(2, "n"), AttributeID: ua.AttributeIDValue}, size: 1 << 20}
+	s.sample(i, s.now())
+	for range 3 {
+		time.Sleep(20 * time.Millisecond)
+		s.sample(i, s.now())
+	}
+	first := i.queue[0].Value.Value().(int64)
+	for n, v := range i.queue {
+		if got := v.Value.Value(); got != first+int64(n) {
+			t.Fatalf("value %d is %v, want %d", n, got, first+int64(n))
+		}
+	}
+	if len(i.queue) < 60 {
+		t.Errorf("%d values in 60 ms, want one each", len(i.queue))
+	}
+}
