@@ -81,6 +81,12 @@ func newBuffer(dir string, o Options, fs files) *Buffer {
 // IsReadOnly reports whether an error says that the file system is read-only: mounted so, or made so by the system when its disk failed.
 func IsReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
 
+// IsStore reports whether there is a store in a directory: a state.db, which of a copy is written last.
+func IsStore(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, stateName))
+	return err == nil
+}
+
 // load reads the store and writes the new state.db.
 func (b *Buffer) load() (err error) {
 	if b.coder, err = newBlockCoder(); err != nil {

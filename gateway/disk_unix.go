@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"errors"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,16 @@ func FreeBytes(dir string) (int64, bool) {
 		return 0, false
 	}
 	return int64(s.Bavail) * int64(s.Bsize), true
+}
+
+// DeviceOf returns the number of the file system that a directory is on, or, where it is not there, the one above it, and whether that is known.
+func DeviceOf(dir string) (device uint64, known bool) {
+	var s unix.Stat_t
+	err := unix.Stat(dir, &s)
+	if errors.Is(err, unix.ENOENT) {
+		err = unix.Stat(filepath.Dir(dir), &s)
+	}
+	return uint64(s.Dev), err == nil
 }
 
 // writable returns why nobody may write in a directory, nil when somebody may: another user than this one, perhaps.

@@ -209,6 +209,9 @@ func TestWaitingStartIsReached(t *testing.T) {
 		writeFile(t, g.config, "gateway: [")
 		_ = g.cmd.Process.Signal(syscall.SIGHUP)
 		g.waitFor("config not read again")
+		writeFile(t, g.config, strings.ReplaceAll(good, mnt+"/store", t.TempDir()+"/no/where"))
+		_ = g.cmd.Process.Signal(syscall.SIGHUP)
+		g.waitFor("the one before is waited with")
 		writeFile(t, g.config, strings.ReplaceAll(good, mnt+"/store", t.TempDir()+"/elsewhere"))
 		_ = g.cmd.Process.Signal(syscall.SIGHUP)
 		g.waitFor("gateway runs")
@@ -221,6 +224,50 @@ func TestWaitingStartIsReached(t *testing.T) {
 		_ = g.cmd.Process.Signal(syscall.SIGTERM)
 		g.endsWell()
 	})
+}
+
+// TestWaitsForItsOwnDisk: while the disk that a start waits for is unmounted to be repaired, no store is made in the directory that is seen meanwhile, and no
+// mistake of that ends the wait.
+func TestWaitsForItsOwnDisk(t *testing.T) {
+	disk, readOnly := smallDisk(t)
+	point := t.TempDir()
+	mount := func() {
+		if err := unix.Mount(disk, point, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unmount := func() { _ = unix.Unmount(point, unix.MNT_DETACH) }
+	mount()
+	t.Cleanup(unmount)
+	g, err := gateway.New(t.Context(), storeConfig(t, point+"/store"), gateway.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(t, g)
+	readOnly(true)
+	var log bytes.Buffer
+	step := 0
+	s := &start{o: gateway.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, every: time.Millisecond}
+	s.open = func(ctx context.Context, cfg *config.Config, o gateway.Options) (*gateway.Gateway, error) {
+		g, err := gateway.New(ctx, cfg, o)
+		if step++; err != nil && step == 2 {
+			unmount()
+			time.AfterFunc(100*time.Millisecond, func() { readOnly(false); mount() })
+		}
+		return g, err
+	}
+	g, err = s.gateway(t.Context(), t.Context(), storeConfig(t, point+"/store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(t, g)
+	if n := strings.Count(log.String(), "cannot start before the disk of its store is mounted again"); n != 1 {
+		t.Errorf("%d lines: %s", n, &log)
+	}
+	unmount()
+	if _, err := os.Stat(point + "/store"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a store was made on the other disk: %v", err)
+	}
 }
 
 // notified returns what gives the next that the children started from now on tell systemd.

@@ -19,7 +19,10 @@ const (
 	lastTry     = 5 * time.Second  // how long a try that is under way has to end after a stop
 )
 
-var errStopped = errors.New("told to stop before it had started")
+var (
+	errStopped = errors.New("told to stop before it had started")
+	errAway    = errors.New("another disk is at its place than when the start began to wait, and no store is on that; to begin a new one on it, start the process again")
+)
 
 // start is a start of the gateway that waits where the disk is full or read-only, until somebody has seen to that: it needs no restart, as it does
 // not while the gateway runs.
@@ -29,23 +32,31 @@ type start struct {
 	every   time.Duration
 	waiting atomic.Bool
 	open    func(context.Context, *config.Config, gateway.Options) (*gateway.Gateway, error) // gateway.New
+	from    site                                                                             // of the store that is waited for
 }
 
 // gateway returns the gateway, or errStopped when running ended while it waited.
 func (s *start) gateway(running, hurry context.Context, cfg *config.Config) (*gateway.Gateway, error) {
+	var before *config.Config // that was waited with before the present one was read; nil = there is none
 	for said := ""; ; {
 		g, err := s.once(running, hurry, cfg)
-		if err = s.seeMounts(err, cfg.Buffer.Path); waitsFor(err) == "" {
+		if waitsFor(err) == "" && err != nil && before != nil && running.Err() == nil {
+			s.o.Log.Error("no start with the config that was read again: the one before is waited with", "error", err)
+			cfg, before = before, nil
+			s.apply(cfg)
+			continue
+		}
+		if waitsFor(err) == "" {
 			s.goOn(err)
 			return g, err
 		}
 		s.waiting.Store(true)
-		if why := waitsFor(err); why != said && running.Err() == nil {
+		if why := waitsFor(err); why+err.Error() != said && running.Err() == nil {
 			s.tell(why, err)
-			said = why
+			said = why + err.Error()
 		}
 		notifySystemd(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (s.every + time.Minute).Microseconds()))
-		if !errors.As(err, new(gateway.StoreError)) { // what failed after the store was open has used cfg up
+		if !untouched(err) {
 			if cfg, err = s.o.Load(); err != nil {
 				return nil, err
 			}
@@ -54,10 +65,17 @@ func (s *start) gateway(running, hurry context.Context, cfg *config.Config) (*ga
 		case <-running.Done():
 			return nil, errStopped
 		case <-s.hangups:
-			cfg, said = s.again(cfg), ""
+			if next := s.again(running); next != nil {
+				before, cfg = cfg, next
+			}
 		case <-time.After(s.every):
 		}
 	}
+}
+
+// untouched reports whether a start that failed left its config as it was: it came no further than the store.
+func untouched(err error) bool {
+	return errors.As(err, new(gateway.StoreError)) || errors.Is(err, errAway)
 }
 
 // tell says, once, in the log and to systemd that the start waits.
@@ -72,6 +90,8 @@ func waitsFor(err error) string {
 	store := errors.As(err, new(gateway.StoreError))
 	switch {
 	case errors.As(err, &e):
+	case errors.Is(err, errAway):
+		return "the disk of its store is mounted again"
 	case buffer.IsDiskFull(err) && store:
 		return "there is room on the disk of its store"
 	case buffer.IsDiskFull(err):
@@ -102,7 +122,7 @@ func (s *start) once(running, hurry context.Context, cfg *config.Config) (*gatew
 	}
 	done := make(chan result, 1)
 	go func() {
-		g, err := s.open(context.WithoutCancel(running), cfg, s.o)
+		g, err := s.try(context.WithoutCancel(running), cfg)
 		done <- result{g, err}
 	}()
 	var late <-chan time.Time
@@ -121,17 +141,59 @@ func (s *start) once(running, hurry context.Context, cfg *config.Config) (*gatew
 	}
 }
 
-// again reads the config again, and returns the one before where it has a mistake.
-func (s *start) again(cfg *config.Config) *config.Config {
+// try opens the gateway, where the store that is waited for may be: a disk that is unmounted to be repaired, or another put in its place, is no reason to
+// make a new store in the directory that is seen meanwhile.
+func (s *start) try(ctx context.Context, cfg *config.Config) (*gateway.Gateway, error) {
+	path := cfg.Buffer.Path
+	if s.from.left(path) {
+		return nil, fmt.Errorf("open buffer %q: %w", path, errAway)
+	}
+	g, err := s.open(ctx, cfg, s.o)
+	if err = s.seeMounts(err, path); waitsFor(err) != "" && s.from.path != path {
+		s.from = siteOf(path)
+	}
+	return g, err
+}
+
+// site is where a store is: a path, and the file system that is there.
+type site struct {
+	path   string
+	device uint64
+	known  bool // the device is
+}
+
+func siteOf(path string) site {
+	device, known := gateway.DeviceOf(path)
+	return site{path, device, known}
+}
+
+// left reports whether at the same path there is now another file system, or nothing that could be one, and no store.
+func (w site) left(path string) bool {
+	if now := siteOf(path); path != w.path || !w.known || now.known && now.device == w.device {
+		return false
+	}
+	return !buffer.IsStore(path)
+}
+
+// again reads the config again. Nil when it has a mistake, or running has ended: the one before stays.
+func (s *start) again(running context.Context) *config.Config {
+	if running.Err() != nil {
+		return nil
+	}
 	next, err := s.o.Load()
 	if err != nil {
 		s.o.Log.Error("config not read again: the start goes on with the one read before", "error", err)
-		return cfg
+		return nil
 	}
-	s.o.SetLogLevel(next.Log.Level)
-	useProcessors(next.Processors)
+	s.apply(next)
 	s.o.Log.Info("config read again; the start is tried with it at once")
 	return next
+}
+
+// apply puts into force what does not wait for the start.
+func (s *start) apply(cfg *config.Config) {
+	s.o.SetLogLevel(cfg.Log.Level)
+	useProcessors(cfg.Processors)
 }
 
 // goOn ends the wait.
