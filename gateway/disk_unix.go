@@ -21,7 +21,10 @@ func FreeBytes(dir string) (int64, bool) {
 func writable(dir string) error {
 	err := unix.Access(dir, unix.W_OK)
 	if errors.Is(err, unix.EACCES) {
-		return nil
+		err = nil
+	}
+	if err == nil && inEmergency(dir) {
+		return unix.EROFS
 	}
 	return err
 }
