@@ -23,11 +23,11 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 		return nil, fmt.Errorf("open buffer %q: %w", dir, err)
 	}
 	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("open buffer: %w", mendMkdir(err))
+		return nil, fmt.Errorf("open buffer: %w", mendMkdir(dir, err))
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(err))
+		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(dir, err))
 	}
 	b := newBuffer(dir, o, fs)
 	b.lock, b.seen = lock, readSeen(lock)
@@ -41,27 +41,29 @@ func open(dir string, o Options, fs files) (*Buffer, error) {
 	if err := b.load(); err != nil {
 		_ = b.state.close()
 		_ = lock.Close()
-		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(err))
+		return nil, fmt.Errorf("open buffer %q: %w", dir, mend(dir, err))
 	}
 	return b, nil
 }
 
 // mendMkdir adds to why a directory cannot be made what to do about it.
-func mendMkdir(err error) error {
+func mendMkdir(dir string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w; create its parent directory or give another one", err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w; make the directory above it one in which this user may write, or give another one", err)
 	}
-	return mend(err)
+	return mend(filepath.Dir(dir), err)
 }
 
 // mend adds to what the operating system says of a directory, or of a file in it, what to do about it, where that is known.
-func mend(err error) error {
+func mend(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w; free space that this user takes, or raise its quota", err)
+	case IsDiskFull(err) && NoInodes(dir):
+		return fmt.Errorf("%w; no inode is free for a new file (see df -i): remove files on its disk", err)
 	case IsDiskFull(err):
 		return fmt.Errorf("%w; free space on its disk", err)
 	case IsReadOnly(err):

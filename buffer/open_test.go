@@ -21,7 +21,7 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: errno}
 		}
 		_, err := open(filepath.Join(t.TempDir(), "store"), testOptions(), fs)
-		made := mendMkdir(fmt.Errorf("mkdir: %w", errno)).Error()
+		made := mendMkdir(t.TempDir(), fmt.Errorf("mkdir: %w", errno)).Error()
 		for _, other := range remedies {
 			if other == "" {
 				continue

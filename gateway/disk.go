@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"millrace/buffer"
 )
 
 // Capacity returns how many bytes a store in a directory, which need not be there yet, can grow to: max size, or what its
@@ -28,18 +30,28 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 	return min(maxSize, free), free < maxSize
 }
 
-// DiskTrouble says in words why a start on a store in a directory, which need not be there yet, may wait, as far as it can be seen without writing: its disk is read-only, or full; "" for neither.
-func DiskTrouble(dir string) string {
+// DiskTrouble says in words why nothing can be written to a store in a directory, which need not be there yet, as far as it can be seen without writing:
+// its disk is read-only, or full; "" for neither. waits reports that a start may wait for that; it does not where the mounts of the process alone are to blame.
+func DiskTrouble(dir string) (why string, waits bool) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		dir = filepath.Dir(dir)
 	}
 	if errors.Is(writable(dir), syscall.EROFS) {
-		return "its disk is read-only"
+		switch {
+		case inEmergency(dir):
+			return "its disk is read-only after an error of its file system, which must be unmounted, checked (e2fsck) and mounted again", true
+		case ReadOnlyHere(dir):
+			return "its path is mounted read-only, though its disk is writable", false
+		}
+		return "its disk is read-only", true
 	}
 	if free, known := FreeBytes(dir); known && free < leastStore {
-		return fmt.Sprintf("its disk is full (%d bytes free)", max(free, 0))
+		return fmt.Sprintf("its disk is full (%d bytes free)", max(free, 0)), true
 	}
-	return ""
+	if buffer.NoInodes(dir) {
+		return "its disk has no inode free for a new file (see df -i)", true
+	}
+	return "", false
 }
 
 // ErrNoParent means that the directory of a store cannot be made because the one above it is not there.
@@ -64,6 +76,9 @@ func Storable(dir string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("buffer.path %q: %w; give one in which the gateway may write", dir, err)
+	}
+	if _, none := os.Stat(filepath.Join(dir, "state.db")); none != nil && buffer.NoInodes(at) {
+		return fmt.Errorf("buffer.path %q: its file system has no inode free for a new file (see df -i); give another path or remove files", dir)
 	}
 	room, _ := Capacity(dir, leastStore)
 	return storable(dir, room)

@@ -65,6 +65,9 @@ func TestStorable(t *testing.T) {
 	if err := Storable("/proc/data"); err == nil || !strings.Contains(err.Error(), "/proc/data") {
 		t.Errorf("in /proc: %v", err)
 	}
+	if _, waits := DiskTrouble(t.TempDir()); waits {
+		t.Error("a start may wait for a disk that has room")
+	}
 	if err := storable("/x", 0); err == nil || !strings.Contains(err.Error(), "has room for 0 bytes, and a store begins with 65536") {
 		t.Errorf("where nothing has room: %v", err)
 	}

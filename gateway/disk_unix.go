@@ -32,7 +32,10 @@ func DeviceOf(dir string) (device uint64, known bool) {
 func writable(dir string) error {
 	err := unix.Access(dir, unix.W_OK)
 	if errors.Is(err, unix.EACCES) {
-		return nil
+		err = nil
+	}
+	if err == nil && inEmergency(dir) {
+		return unix.EROFS
 	}
 	return err
 }

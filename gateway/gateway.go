@@ -51,6 +51,7 @@ type Gateway struct {
 	watchdog    watchdog
 	acts        atomic.Uint64         // what people have had done: see web.Gateway
 	free        atomic.Pointer[int64] // bytes of the store's file system, as keepNotes saw last; nil = not known
+	noInodes    atomic.Bool           // likewise: it can have no further file
 	clock       *clock
 	begun       chan struct{} // closed when Run has started everything
 	missing     *missing

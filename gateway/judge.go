@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace/buffer"
 	"millrace/gateway/web"
 )
 
@@ -271,6 +273,7 @@ func (g *Gateway) keepNotes(ctx context.Context) error {
 		if free, known := FreeBytes(g.config().Buffer.Path); known {
 			g.free.Store(&free)
 		}
+		g.noInodes.Store(buffer.NoInodes(g.config().Buffer.Path))
 		if err := g.losses.save(); err != nil {
 			g.log.Debug("not kept yet; trying again", "cause", err) // the store's own state says why
 		}
@@ -288,8 +291,9 @@ func (g *Gateway) keepNotes(ctx context.Context) error {
 func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	g.reloading.Lock() // else a connection may be exchanged meanwhile, and the new one not know
 	defer g.reloading.Unlock()
-	if seen.Losses, err = g.losses.acknowledge(g.buf.Ledger(), who); err != nil {
-		return seen, err
+	var unkept error
+	if seen.Losses, unkept = g.losses.acknowledge(g.buf.Ledger(), who); errors.Is(unkept, buffer.ErrClosed) {
+		return seen, unkept
 	}
 	g.mu.Lock()
 	connections := g.running.connections
@@ -309,7 +313,11 @@ func (g *Gateway) Ack(who string) (seen web.Seen, err error) {
 	for _, c := range seen.Changes {
 		g.log.Info("a changed device is taken as it is", "device", c.Device, "by", who, "changed", c.What)
 	}
-	return seen, g.keepLearned(true)
+	if unkept = errors.Join(unkept, g.keepLearned(true)); unkept != nil {
+		seen.NotKept = strings.ReplaceAll(unkept.Error(), "\n", "; ")
+		g.log.Warn("what was acknowledged is not on disk yet, which is tried again; a kill or a power cut before that may make it stand again", "by", who, "cause", seen.NotKept)
+	}
+	return seen, nil
 }
 
 // changesOf returns which devices are not what their config was written for.

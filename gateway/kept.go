@@ -75,6 +75,9 @@ func (k *kept) write(body []byte) error {
 	if err == nil {
 		err = os.Rename(k.path+".new", k.path)
 	}
+	if err != nil {
+		_ = os.Remove(k.path + ".new") // a part of it is of no use, and may have taken the disk's last bytes
+	}
 	return err
 }
 

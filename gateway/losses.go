@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -239,14 +240,20 @@ func (l *losses) grow(name string, total *[buffer.Causes]uint64, now time.Time) 
 // save writes the note when there is something new to keep.
 func (l *losses) save() error { return l.write(false) }
 
-// write is save; at once writes also what would wait.
+// write is save; at once writes also what would wait. It does without the file: the note is in the store.
 func (l *losses) write(atOnce bool) error {
+	err, _ := l.writeBoth(atOnce)
+	return err
+}
+
+// writeBoth is write, and returns why the note is not in the store, and why it is not in the file.
+func (l *losses) writeBoth(atOnce bool) (inStore, inFile error) {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	l.mu.Lock()
 	if now := l.now(); !l.dirty || !atOnce && !l.urgent && l.goesOn(now) && now.Sub(l.saved) < saveEvery {
 		l.mu.Unlock()
-		return nil
+		return nil, nil
 	}
 	note, err := json.Marshal(l.by)
 	l.dirty, l.urgent, l.saved = false, false, l.now()
@@ -254,19 +261,18 @@ func (l *losses) write(atOnce bool) error {
 	if err == nil {
 		err = l.buf.SetNote(note)
 	}
-	var second error
-	if err == nil {
-		second = l.file.write(note)
+	if inFile = err; err == nil {
+		inFile = l.file.write(note)
 	}
-	if err != nil || second != nil {
+	if inFile != nil {
 		l.mu.Lock()
 		l.dirty = true // to be tried again
 		l.mu.Unlock()
 	}
 	if err != nil {
-		return fmt.Errorf("keep what is known of losses: %w", err)
+		return fmt.Errorf("keep what is known of losses: %w", err), inFile
 	}
-	return nil
+	return nil, inFile
 }
 
 // goesOn reports whether anything was lost a moment ago. mu is held.
@@ -303,22 +309,23 @@ func (l *losses) absent(st *buffer.Stats) map[string]time.Time {
 	return since
 }
 
-// acknowledge notes that a person has seen all losses, and returns what they were.
-func (l *losses) acknowledge(accounts []buffer.Account, who string) ([]web.Loss, error) {
-	seen := l.look(accounts, false)
+// acknowledge notes that a person has seen all losses, and returns what they were, and why that is not on disk, which is tried again.
+func (l *losses) acknowledge(accounts []buffer.Account, who string) (seen []web.Loss, unkept error) {
+	seen = l.look(accounts, false)
 	l.mu.Lock()
 	for _, e := range l.by {
 		e.Seen, e.From, e.To, e.grown, e.losing, e.LeftOver = e.Total, time.Time{}, time.Time{}, time.Time{}, time.Time{}, nil
 	}
 	l.dirty, l.urgent = true, true
 	l.mu.Unlock()
-	if err := l.save(); err != nil {
-		return nil, err
-	}
+	inStore, inFile := l.writeBoth(true)
 	for i := range seen {
 		s := &seen[i]
 		l.log.Info("losses acknowledged", "by", who, "destination", s.Destination, "readings", s.Readings, "causes", s.Causes,
 			"noticed_from", s.From.UTC().Format(time.RFC3339), "noticed_to", s.To.UTC().Format(time.RFC3339))
 	}
-	return seen, nil
+	if inStore == nil && inFile != nil {
+		inFile = fmt.Errorf("state.db of the store has it, and %s beside it, which stands in for that should it be lost, has not: %w", lossesFile, inFile)
+	}
+	return seen, cmp.Or(inStore, inFile)
 }

@@ -277,5 +277,5 @@ func (g *Gateway) unseenRemade(st *buffer.Stats) time.Time {
 func (g *Gateway) bufferView(st *buffer.Stats) web.Buffer {
 	return web.Buffer{Path: g.running.cfg.Buffer.Path, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, TailBytes: st.TailBytes,
 		Commits: st.Commits, BytesWritten: st.BytesWritten, NextSeq: st.NextSeq, Health: st.Health, FailingSince: st.FailingSince, Corrupt: st.Damages, Unclean: st.Unclean, Refusing: st.Refusing,
-		RefusedUntil: st.RefusedUntil, RefusingDisk: st.RefusingDisk, RefusingFor: st.RefusingFor, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load()}
+		RefusedUntil: st.RefusedUntil, RefusingDisk: st.RefusingDisk, RefusingFor: st.RefusingFor, Remade: g.unseenRemade(st), DiskFull: st.DiskFull, DiskFree: g.free.Load(), NoInodes: g.noInodes.Load()}
 }

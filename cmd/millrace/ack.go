@@ -22,7 +22,7 @@ func newAck() *cobra.Command {
 		Short: "Say that you have seen what was lost, or has changed",
 		Long: `Say that you have seen what was lost, and which devices have changed. Until then the running gateway goes on saying it first: on its page, in
 /readyz, in /metrics and in its log, after a restart too. The counts of the ledger stay; a device that has changed is taken as it is now. The log notes
-who has seen what, and when.`,
+who has seen what, and when. While the disk takes nothing it is acknowledged in memory only, and this says so: exit 0 all the same.`,
 		Example: `  millrace ack --config millrace.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,6 +58,9 @@ who has seen what, and when.`,
 			}
 			if len(seen.Losses)+len(seen.Changes) == 0 && seen.Remade.IsZero() {
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost or has changed that is not acknowledged")
+			}
+			if seen.NotKept != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged in memory only, as far as the disk did not take it, which is tried again; what ends the gateway before that may make the same stand again: %s\n", seen.NotKept)
 			}
 			return nil
 		},

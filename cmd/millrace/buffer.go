@@ -60,6 +60,9 @@ func (f *storeFlags) on(cmd *cobra.Command, do func(ctx context.Context, s *open
 	}
 	var err error
 	if s.Store, err = web.OpenStore(ctx, s.dir, maxSize); err != nil {
+		if why, _ := gateway.DiskTrouble(s.dir); why != "" && errors.Is(err, buffer.ErrNotFound) {
+			err = fmt.Errorf("%w; none can be made now: %s", err, why)
+		}
 		return &exitError{exitFailed, err}
 	}
 	err = do(ctx, s)
@@ -80,7 +83,7 @@ func (s *openedStore) status(ctx context.Context) (*web.StoreStatus, error) {
 	if err != nil || st.Running {
 		return st, err
 	}
-	if why := gateway.DiskTrouble(s.dir); why != "" && st.Stats.Health == web.HealthOK {
+	if why, _ := gateway.DiskTrouble(s.dir); why != "" && st.Stats.Health == web.HealthOK {
 		st.Stats.Health = "failing: " + why
 	}
 	if s.cfg == nil {

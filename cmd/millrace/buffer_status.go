@@ -51,7 +51,7 @@ func newBufferStatus(f *storeFlags) *cobra.Command {
 func (p *planWriter) store(s *openedStore, st *web.StoreStatus) {
 	b := &st.Stats
 	state := "no gateway runs on it"
-	if gateway.DiskTrouble(s.dir) != "" {
+	if _, waits := gateway.DiskTrouble(s.dir); waits {
 		state += ", or one waits to be started until its disk is seen to"
 	}
 	if st.Holder != "" {

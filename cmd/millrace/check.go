@@ -77,6 +77,9 @@ func printPlan(w io.Writer, cfg *config.Config) error {
 	if out.problem != nil {
 		return &exitError{exitFailed, fmt.Errorf("the config has no mistake, but run would not start with it: %w", out.problem)}
 	}
+	if out.waits != nil {
+		return &exitError{exitFailed, fmt.Errorf("the config has no mistake, but run would wait, poll nothing, and start when that is seen to: %w", out.waits)}
+	}
 	out.printf("ok\n")
 	return out.err
 }
@@ -87,6 +90,10 @@ func (p *planWriter) place(cfg *config.Config) {
 	err := gateway.Storable(cfg.Buffer.Path)
 	if errors.Is(err, gateway.ErrNoParent) {
 		p.warnings = append(p.warnings, "run would not start here: "+err.Error())
+		return
+	}
+	if why, waits := gateway.DiskTrouble(cfg.Buffer.Path); err != nil && waits {
+		p.waits = fmt.Errorf("buffer.path %q: %s", cfg.Buffer.Path, why)
 		return
 	}
 	p.problem = errors.Join(p.problem, err)
@@ -164,6 +171,7 @@ type planWriter struct {
 	w        io.Writer
 	err      error
 	problem  error               // why run would not start
+	waits    error               // why it would wait
 	warnings []string            // said again at the end
 	learned  map[string][]string // by device, as lines of the config
 	selected map[[2]string]int   // tags that rules have selected, by device and group

@@ -295,13 +295,17 @@ func notified(t *testing.T) (next func() string) {
 func storeConfig(t *testing.T, dir string) *config.Config {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "millrace.yaml")
-	writeFile(t, file, fmt.Sprintf("gateway: x\nbuffer: {path: %s, max_size: 4MiB}\ndestinations:\n  - {name: cloud, url: \"mqtt://127.0.0.1:1\"}\n"+
-		"devices:\n  - {name: d, driver: modbus, url: \"tcp://127.0.0.1:1\", groups: [{name: g, interval: 1s, tags: [{name: n, address: \"holding:0\"}]}]}\n", dir))
+	writeFile(t, file, storeText(dir))
 	cfg, err := config.Load(file, protocols(), config.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+func storeText(dir string) string {
+	return fmt.Sprintf("gateway: x\nbuffer: {path: %s, max_size: 4MiB}\ndestinations:\n  - {name: cloud, url: \"mqtt://127.0.0.1:1\"}\n"+
+		"devices:\n  - {name: d, driver: modbus, url: \"tcp://127.0.0.1:1\", groups: [{name: g, interval: 1s, tags: [{name: n, address: \"holding:0\"}]}]}\n", dir)
 }
 
 // fill leaves no byte of a disk free.

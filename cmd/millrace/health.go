@@ -49,8 +49,10 @@ nobody answers.`,
 			}
 			err := askSocket(ctx, dir, cmd.OutOrStdout())
 			if errors.Is(err, web.ErrNoGateway) {
-				if why := gateway.DiskTrouble(dir); why != "" {
+				if why, waits := gateway.DiskTrouble(dir); waits {
 					err = fmt.Errorf("%w As seen from here %s: a gateway that is started may wait for that, as its log and systemctl status say", err, why)
+				} else if why != "" {
+					err = fmt.Errorf("%w As seen from here %s: with such mounts run does not wait but ends, with exit code 3; let systemd (StateDirectory=, ReadWritePaths=) or the container give it this path to write", err, why)
 				}
 				err = &exitError{exitFailed, errors.Join(err, mistakes)} // perhaps the store is another one
 			}

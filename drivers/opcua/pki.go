@@ -293,6 +293,9 @@ func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 	case *rsa.PrivateKey:
 		return key, nil
 	case nil:
+		if kind := files.OtherKind(block); kind != "" {
+			return nil, notRSA(kind)
+		}
 		return nil, &files.Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: "have an RSA key in PEM or DER written anew"}
 	case *ecdsa.PrivateKey:
 		return nil, notRSA("EC")

@@ -33,6 +33,7 @@ func TestDiskFullIsSaid(t *testing.T) {
 		"drop-oldest":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull = true }, "the store's disk has no space left: make room on the disk of /data (4,096 bytes free)", "ledger"},
 		"a loss":            {losing, "the ledger has the causes", "disk"},
 		"not known":         {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, nil }, "make room on the disk of /data; ", "bytes free"},
+		"no inode":          {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.NoInodes = true, true }, "remove files on the disk of /data, which has no inode free for a new one (see df -i)", "bytes free"},
 		"seen before":       {func(s *Snapshot) { losing(s); s.Buffer.DiskFull, s.Buffer.DiskFree = true, &before }, "make room on the disk of /data; ", "bytes free"},
 		"failing":           {func(s *Snapshot) { s.Buffer.Health, s.Buffer.DiskFull = "degraded: no space left", true }, ": no space left; make room on the disk of /data (4,096 bytes free); the store goes on", "see to"},
 	} {

@@ -201,6 +201,9 @@ const fullBelow = 1 << 20
 // makeRoom says what to do about a disk that others have filled.
 func (b *Buffer) makeRoom() string {
 	free := ""
+	if b.NoInodes {
+		return "remove files on the disk of " + b.Path + ", which has no inode free for a new one (see df -i)"
+	}
 	if b.DiskFree != nil && *b.DiskFree < fullBelow {
 		free = fmt.Sprintf(" (%s bytes free)", Thousands(uint64(max(*b.DiskFree, 0))))
 	}

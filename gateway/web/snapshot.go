@@ -92,7 +92,8 @@ type DeviceChange struct {
 type Seen struct {
 	Losses  []Loss         `json:"losses"`
 	Changes []DeviceChange `json:"changes"`
-	Remade  time.Time      `json:"remade,omitzero"` // when the store's directory was taken away
+	Remade  time.Time      `json:"remade,omitzero"`    // when the store's directory was taken away
+	NotKept string         `json:"not_kept,omitempty"` // why the disk did not take that it is acknowledged, or not all of it, which is tried again; "" = it did
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
@@ -301,6 +302,7 @@ type Buffer struct {
 	Remade       time.Time `json:"remade"`                 // when its directory was last found taken away while in use; zero: never since the start, or a person has acknowledged it
 	DiskFull     bool      `json:"disk_full"`              // a write of the last 10 s found no space left on its disk
 	DiskFree     *int64    `json:"disk_free"`              // bytes that its disk has for us; nil when unknown
+	NoInodes     bool      `json:"disk_no_inodes"`         // its disk can have no further file, however many bytes are free
 	Corrupt      uint64    `json:"corrupt"`                // damaged segments set aside
 	Unclean      bool      `json:"unclean"`                // the process before did not close the store, nobody knows whether it did, its files are gone, or this is a backup or an older copy: a gap message tells of it for each device
 	OutageHours  *float64  `json:"outage_hours"`           // until the store or its disk is full at the present rate with no link; nil when unknown
