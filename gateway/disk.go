@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"millrace/buffer"
 )
@@ -30,9 +31,30 @@ func Capacity(dir string, maxSize int64) (bytes int64, short bool) {
 	return min(maxSize, free), free < maxSize
 }
 
+// answers is how long a disk has to say how it is.
+const answers = 2 * time.Second
+
 // DiskTrouble says in words why nothing can be written to a store in a directory, which need not be there yet, as far as it can be seen without writing:
-// its disk is read-only, or full; "" for neither. waits reports that a start may wait for that; it does not where the mounts of the process alone are to blame.
+// its disk is read-only, or full, or does not answer; "" for none of them. waits reports that a start may wait for that; it does not where the mounts of the process alone are to blame.
 func DiskTrouble(dir string) (why string, waits bool) {
+	type trouble struct {
+		why   string
+		waits bool
+	}
+	seen := make(chan trouble, 1)
+	go func() {
+		why, waits := diskTrouble(dir)
+		seen <- trouble{why, waits}
+	}()
+	select {
+	case t := <-seen:
+		return t.why, t.waits
+	case <-time.After(answers):
+		return "its disk does not answer", true
+	}
+}
+
+func diskTrouble(dir string) (why string, waits bool) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		dir = filepath.Dir(dir)
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -240,20 +239,14 @@ func (l *losses) grow(name string, total *[buffer.Causes]uint64, now time.Time) 
 // save writes the note when there is something new to keep.
 func (l *losses) save() error { return l.write(false) }
 
-// write is save; at once writes also what would wait. It does without the file: the note is in the store.
+// write is save; at once writes also what would wait.
 func (l *losses) write(atOnce bool) error {
-	err, _ := l.writeBoth(atOnce)
-	return err
-}
-
-// writeBoth is write, and returns why the note is not in the store, and why it is not in the file.
-func (l *losses) writeBoth(atOnce bool) (inStore, inFile error) {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	l.mu.Lock()
 	if now := l.now(); !l.dirty || !atOnce && !l.urgent && l.goesOn(now) && now.Sub(l.saved) < saveEvery {
 		l.mu.Unlock()
-		return nil, nil
+		return nil
 	}
 	note, err := json.Marshal(l.by)
 	l.dirty, l.urgent, l.saved = false, false, l.now()
@@ -261,18 +254,19 @@ func (l *losses) writeBoth(atOnce bool) (inStore, inFile error) {
 	if err == nil {
 		err = l.buf.SetNote(note)
 	}
-	if inFile = err; err == nil {
-		inFile = l.file.write(note)
+	var second error
+	if err == nil {
+		second = l.file.write(note)
 	}
-	if inFile != nil {
+	if err != nil || second != nil {
 		l.mu.Lock()
 		l.dirty = true // to be tried again
 		l.mu.Unlock()
 	}
 	if err != nil {
-		return fmt.Errorf("keep what is known of losses: %w", err), inFile
+		return fmt.Errorf("keep what is known of losses: %w", err)
 	}
-	return nil, inFile
+	return nil
 }
 
 // goesOn reports whether anything was lost a moment ago. mu is held.
@@ -318,14 +312,11 @@ func (l *losses) acknowledge(accounts []buffer.Account, who string) (seen []web.
 	}
 	l.dirty, l.urgent = true, true
 	l.mu.Unlock()
-	inStore, inFile := l.writeBoth(true)
+	unkept = l.save()
 	for i := range seen {
 		s := &seen[i]
 		l.log.Info("losses acknowledged", "by", who, "destination", s.Destination, "readings", s.Readings, "causes", s.Causes,
 			"noticed_from", s.From.UTC().Format(time.RFC3339), "noticed_to", s.To.UTC().Format(time.RFC3339))
 	}
-	if inStore == nil && inFile != nil {
-		inFile = fmt.Errorf("state.db of the store has it, and %s beside it, which stands in for that should it be lost, has not: %w", lossesFile, inFile)
-	}
-	return seen, cmp.Or(inStore, inFile)
+	return seen, unkept
 }

@@ -60,7 +60,7 @@ who has seen what, and when. While the disk takes nothing it is acknowledged in 
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing was lost or has changed that is not acknowledged")
 			}
 			if seen.NotKept != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged in memory only, as far as the disk did not take it, which is tried again; what ends the gateway before that may make the same stand again: %s\n", seen.NotKept)
+				fmt.Fprintf(cmd.OutOrStdout(), "acknowledged in memory only: the disk did not take it, which is tried again; a kill or a power cut before that may make it stand again: %s\n", seen.NotKept)
 			}
 			return nil
 		},

@@ -77,8 +77,8 @@ func Pair(cert, key []byte) (tls.Certificate, []*x509.Certificate, error) {
 	}
 	private, public := Private(block)
 	if public == nil {
-		if kind := OtherKind(block); kind != "" {
-			return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "holds a key of a kind that is not used here: " + kind,
+		if IsOtherKind(block) {
+			return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "holds a key of a kind that is not used here",
 				Mend: "make one of RSA, ECDSA (P-256, P-384, P-521) or Ed25519, and have a certificate made for it"}
 		}
 		return tls.Certificate{}, nil, &Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: copyAgain}

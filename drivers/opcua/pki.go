@@ -293,8 +293,8 @@ func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 	case *rsa.PrivateKey:
 		return key, nil
 	case nil:
-		if kind := files.OtherKind(block); kind != "" {
-			return nil, notRSA(kind)
+		if files.IsOtherKind(block) {
+			return nil, &files.Flaw{OfKey: true, What: "holds a key of a kind that is not used here", Mend: "have an RSA key and a certificate for it made"}
 		}
 		return nil, &files.Flaw{OfKey: true, What: "holds a key that cannot be read", Mend: "have an RSA key in PEM or DER written anew"}
 	case *ecdsa.PrivateKey:

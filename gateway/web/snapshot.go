@@ -93,7 +93,7 @@ type Seen struct {
 	Losses  []Loss         `json:"losses"`
 	Changes []DeviceChange `json:"changes"`
 	Remade  time.Time      `json:"remade,omitzero"`    // when the store's directory was taken away
-	NotKept string         `json:"not_kept,omitempty"` // why the disk did not take that it is acknowledged, or not all of it, which is tried again; "" = it did
+	NotKept string         `json:"not_kept,omitempty"` // why the disk did not take that it is acknowledged, which is tried again; "" = it did
 }
 
 // Config is which config is in force, and how the last attempt to reload it went.
