@@ -99,7 +99,7 @@ func Storable(dir string) error {
 	if err != nil {
 		return fmt.Errorf("buffer.path %q: %w; give one in which the gateway may write", dir, err)
 	}
-	if _, none := os.Stat(filepath.Join(dir, "state.db")); none != nil && buffer.NoInodes(at) {
+	if !buffer.IsStore(dir) && buffer.NoInodes(at) {
 		return fmt.Errorf("buffer.path %q: its file system has no inode free for a new file (see df -i); give another path or remove files", dir)
 	}
 	room, _ := Capacity(dir, leastStore)

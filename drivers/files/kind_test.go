@@ -1,8 +1,12 @@
 package files
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"testing"
 )
 
@@ -34,6 +38,11 @@ func TestOtherKind(t *testing.T) {
 		Key     []byte
 		Curve   asn1.ObjectIdentifier `asn1:"explicit,tag:0"`
 	}{1, []byte("key"), secp256k1})
+	curve, err := ecdh.X25519().GenerateKey(rand.Reader)
+	x25519, xerr := x509.MarshalPKCS8PrivateKey(curve)
+	if err := errors.Join(err, xerr); err != nil {
+		t.Fatal(err)
+	}
 	ed448 := pkcs8(algorithm{ID: oid(1, 3, 101, 113)})
 	for _, c := range []struct {
 		what, kind string
@@ -41,6 +50,7 @@ func TestOtherKind(t *testing.T) {
 		damaged    bool
 	}{
 		{"Ed448", "PRIVATE KEY", ed448, false},
+		{"X25519", "PRIVATE KEY", x25519, false}, // which crypto/x509 reads
 		{"DSA", "PRIVATE KEY", pkcs8(algorithm{ID: oid(1, 2, 840, 10040, 4, 1)}), false},
 		{"DSA of OpenSSL", "DSA PRIVATE KEY", []byte{0x30, 0}, false},
 		{"secp256k1 of OpenSSL", "EC PRIVATE KEY", sec1, false},
