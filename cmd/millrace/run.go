@@ -153,23 +153,30 @@ func runGateway(ctx context.Context, file string, lf *logFlags) error {
 	return nil
 }
 
-// reloadOn reloads at each hangup until release is called. What comes of it, the gateway logs.
-func reloadOn(ctx context.Context, hangups chan os.Signal, g *gateway.Gateway) (release func()) {
+// reloadOn reloads at each hangup until release is called. What comes of it, the gateway logs. The signal stays caught after that: it does not kill a process
+// that is about to end well.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, g *gateway.Gateway) (release func()) {
 	var wg sync.WaitGroup
+	over := make(chan struct{})
 	wg.Go(func() {
-		for range hangups {
-			_, _ = g.Reload(ctx)
+		for {
+			select {
+			case <-hangups:
+				_, _ = g.Reload(ctx)
+			case <-over:
+				return
+			}
 		}
 	})
 	return func() {
-		signal.Stop(hangups)
-		close(hangups)
+		close(over)
 		wg.Wait()
 	}
 }
 
 // signals returns a context that ends at the first SIGINT, SIGTERM or, where it means that, SIGHUP, and one that ends at the second.
-// waiting is whether the start waits, which then ends at once.
+// waiting is whether the start waits, which then ends at once. After a first signal they stay caught when released: one more does not kill a process that is
+// about to end well.
 func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.Logger) (first, second context.Context, release func()) {
 	first, stop := context.WithCancel(ctx)
 	second, hurry := context.WithCancel(ctx)
@@ -178,8 +185,15 @@ func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.L
 	if hangup {
 		signal.Notify(ch, syscall.SIGHUP)
 	}
+	over := make(chan struct{})
 	go func() {
-		for s := range ch {
+		for {
+			var s os.Signal
+			select {
+			case s = <-ch:
+			case <-over:
+				return
+			}
 			if first.Err() != nil {
 				hurry()
 				continue
@@ -194,8 +208,10 @@ func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.L
 		}
 	}()
 	return first, second, func() {
-		signal.Stop(ch)
-		close(ch)
+		if first.Err() == nil {
+			signal.Stop(ch)
+		}
+		close(over)
 		stop()
 		hurry()
 	}
