@@ -60,7 +60,7 @@ func TestHistoryCut(t *testing.T) {
 					s.SetHistory(strings.TrimPrefix(v, "ns=2;s="), []*ua.DataValue{})
 				}
 			}
-			d := connect(t, connection(s.Endpoint(), time.Second, variables(13)...))
+			d := connect(t, connection(s.Endpoint(), patience, variables(13)...))
 			for range 2 { // the second time it knows how long the server's answers are
 				got, err := numbers(t, d)
 				if err != nil {
@@ -81,7 +81,7 @@ func TestHistoryOfOneTime(t *testing.T) {
 	s := start(t, opcuasim.Options{HistoryCut: 5}, 2)
 	s.SetHistory("v0", append(bunched(8, 8), kept(12)[8:]...))
 	s.SetHistory("v1", kept(12))
-	got, err := numbers(t, connect(t, connection(s.Endpoint(), time.Second, variables(2)...)))
+	got, err := numbers(t, connect(t, connection(s.Endpoint(), patience, variables(2)...)))
 	if want := []int{0, 1, 2, 3, 4, 8, 9, 10, 11}; !slices.Equal(got[0], want) || !slices.Equal(got[1], upTo(12)) {
 		t.Errorf("read %v, want %v and 0 to 11", got, want)
 	}
@@ -96,7 +96,7 @@ func TestHistoryWithFewPlaces(t *testing.T) {
 	for _, v := range variables(13) {
 		s.SetHistory(strings.TrimPrefix(v, "ns=2;s="), kept(50))
 	}
-	got, err := numbers(t, connect(t, connection(s.Endpoint(), time.Second, variables(13)...)))
+	got, err := numbers(t, connect(t, connection(s.Endpoint(), patience, variables(13)...)))
 	if err != nil {
 		t.Error(err)
 	}
@@ -114,7 +114,7 @@ func TestHistoryWithFewPlaces(t *testing.T) {
 func TestBackfillClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 90 * time.Minute, -26 * time.Hour} {
 		s := start(t, opcuasim.Options{Ahead: ahead}, 1)
-		c := connection(s.Endpoint(), time.Second, variables(1)...)
+		c := connection(s.Endpoint(), patience, variables(1)...)
 		c.Devices[0].Options["backfill"] = "history"
 		d := connect(t, c)
 		asked, least, most, err := d.Backfill(t.Context())

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
@@ -34,7 +33,7 @@ func TestHistorySpoilt(t *testing.T) {
 		for _, v := range variables(12) {
 			s.SetHistory(strings.TrimPrefix(v, "ns=2;s="), kept(20))
 		}
-		got, err := pastOf(t, connect(t, connection(s.Endpoint(), time.Second, variables(12)...)), 0, 20)
+		got, err := pastOf(t, connect(t, connection(s.Endpoint(), patience, variables(12)...)), 0, 20)
 		if !errors.Is(err, drivers.ErrDevice) || !strings.Contains(err.Error(), `the server gives no history of 1 of 12 tags, first "ns=2;s=v1": `) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}

@@ -53,15 +53,15 @@ func TestHistory(t *testing.T) {
 			s.SetHistory(strings.TrimPrefix(v, "ns=2;s="), kept(100))
 		}
 	}
-	events := connection(s.Endpoint(), time.Second, "i=2253")
+	events := connection(s.Endpoint(), patience, "i=2253")
 	eventTag(events, 0, nil)
 	if _, err := pastOf(t, connect(t, events), 10, 50); !errors.Is(err, drivers.ErrDevice) || !strings.Contains(err.Error(), "events are not read from a server's history") {
 		t.Errorf("of events: %v", err)
 	}
-	if _, err := pastOf(t, connect(t, connection(s.Endpoint(), time.Second)), 10, 50); err != nil { // of a rule that has selected nothing yet
+	if _, err := pastOf(t, connect(t, connection(s.Endpoint(), patience)), 10, 50); err != nil { // of a rule that has selected nothing yet
 		t.Errorf("of a group without tags: %v", err)
 	}
-	d := connect(t, connection(s.Endpoint(), time.Second, append(variables(25), "ns=2;s=none", "nsu=urn:nobody;s=x")...))
+	d := connect(t, connection(s.Endpoint(), patience, append(variables(25), "ns=2;s=none", "nsu=urn:nobody;s=x")...))
 	got, err := pastOf(t, d, 10, 50)
 	if err == nil || !strings.Contains(err.Error(), `no history of 3 of 27 tags, first "`) {
 		t.Errorf("error %v", err)
@@ -89,7 +89,7 @@ func TestHistoryEnds(t *testing.T) {
 	for _, v := range []string{"v0", "v1"} {
 		s.SetHistory(v, kept(100))
 	}
-	d := connect(t, connection(s.Endpoint(), time.Second, variables(2)...))
+	d := connect(t, connection(s.Endpoint(), patience, variables(2)...))
 	enough, answers := errors.New("enough"), 0
 	err := d.History(t.Context(), drivers.Ref{}, noon.UnixMicro(), noon.Add(time.Hour).UnixMicro(), func([]telemetry.Reading) error {
 		if answers++; answers == 4 { // the second node's second page
@@ -121,7 +121,7 @@ func TestConformanceHistory(t *testing.T) {
 	}
 	t.Cleanup(p.Close)
 	drivertest.Run(t, drivertest.Suite{
-		Protocol: Protocol(), Connection: connection(p.Endpoint(), time.Second, variables(3)...),
+		Protocol: Protocol(), Connection: connection(p.Endpoint(), patience, variables(3)...),
 		Browsable:   []string{"nsu=urn:millrace:machine;s=v1"},
 		HistoryFrom: noon.Add(10 * time.Second).UnixMicro(), HistoryTo: noon.Add(40 * time.Second).UnixMicro(),
 		Down: func() { p.Refuse(true) },

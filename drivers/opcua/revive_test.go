@@ -37,7 +37,7 @@ func TestNodeComesBack(t *testing.T) {
 	t.Parallel()
 	s := start(t, opcuasim.Options{}, 1)
 	counter(s, "n").Store(1)
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=v0", "ns=2;s=n")
+	c := connection(s.Endpoint(), patience, "ns=2;s=v0", "ns=2;s=n")
 	c.Devices[0].Options["verify_interval"] = "1s"
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 	_, pushes := subscribed(t, c)

@@ -67,7 +67,7 @@ func TestRule(t *testing.T) {
 			if found := strings.Join(tagNames(got), " "); err != nil || found != c.want || !got.Whole || got.Note != "" {
 				t.Errorf("%v: %v\n%s\nwant\n%s\n%+v", c.options, err, found, c.want, got)
 			}
-			read := connection(s.Endpoint(), time.Second)
+			read := connection(s.Endpoint(), patience)
 			read.Devices[0].Groups[0].Tags = got.Tags
 			for _, r := range readAll(t, connect(t, read)) {
 				if r != "" && !strings.Contains(r, "does not describe the structure") { // the simulated server's own properties

@@ -85,7 +85,7 @@ func TestCrowded(t *testing.T) {
 func TestPushed(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 0)
 	n := counter(s, "n")
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=n", "ns=2;s=nobody")
+	c := connection(s.Endpoint(), patience, "ns=2;s=n", "ns=2;s=nobody")
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 	_, pushes := subscribed(t, c)
 	p := next(t, pushes, func(p *drivers.Push) bool { return p.Readings[0].Tag == 1 })
@@ -156,7 +156,7 @@ func TestBadNodesAmongMany(t *testing.T) {
 func TestRefusedTagIsRetried(t *testing.T) {
 	t.Parallel()
 	s := start(t, opcuasim.Options{}, 1)
-	_, pushes := subscribed(t, connection(s.Endpoint(), time.Second, "ns=2;s=v0", "ns=2;s=late", "ns=2;s=never"))
+	_, pushes := subscribed(t, connection(s.Endpoint(), patience, "ns=2;s=v0", "ns=2;s=late", "ns=2;s=never"))
 	all(t, pushes, 3)
 	n := counter(s, "late")
 	n.Store(7)
@@ -169,7 +169,7 @@ func TestRefusedTagIsRetried(t *testing.T) {
 // TestRevised: where the server does not do what was asked for, that is said once.
 func TestRevised(t *testing.T) {
 	s := start(t, opcuasim.Options{MinPublishing: 250 * time.Millisecond, MaxQueue: 2}, 1)
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=v0")
+	c := connection(s.Endpoint(), patience, "ns=2;s=v0")
 	c.Devices[0].Groups[0].Interval = 100 * time.Millisecond
 	d, pushes := subscribed(t, c)
 	p := next(t, pushes, func(p *drivers.Push) bool { return p.Note != "" })
@@ -193,7 +193,7 @@ func TestRevised(t *testing.T) {
 func TestOverflow(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 1)
 	tally(s, "n")
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=v0", "ns=2;s=n")
+	c := connection(s.Endpoint(), patience, "ns=2;s=v0", "ns=2;s=n")
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 	c.Devices[0].Options["queue_size"] = "3"
 	_, pushes := subscribed(t, c)
@@ -212,7 +212,7 @@ func TestOverflow(t *testing.T) {
 func TestRepublished(t *testing.T) {
 	s := start(t, opcuasim.Options{}, 0)
 	tally(s, "n")
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=n")
+	c := connection(s.Endpoint(), patience, "ns=2;s=n")
 	c.Devices[0].Groups[0].Interval = 50 * time.Millisecond
 	stalled := watchMachine(t)
 	_, pushes := subscribed(t, c)
@@ -244,7 +244,7 @@ func TestRepublished(t *testing.T) {
 func TestFewPublishRequests(t *testing.T) {
 	s := start(t, opcuasim.Options{MaxPublish: 1}, 0)
 	tally(s, "n")
-	c := connection(s.Endpoint(), time.Second, "ns=2;s=n")
+	c := connection(s.Endpoint(), patience, "ns=2;s=n")
 	c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 	_, pushes := subscribed(t, c)
 	for range 20 {
@@ -256,7 +256,7 @@ func TestFewPublishRequests(t *testing.T) {
 func TestNoSubscriptions(t *testing.T) {
 	s := start(t, opcuasim.Options{NoSubscriptions: true}, 1)
 	for mode, want := range map[string]string{"subscribe": `the server refuses a subscription: BadServiceUnsupported`, "": "mode: auto", "read": "", "auto": ""} {
-		c := connection(s.Endpoint(), time.Second, "ns=2;s=v0")
+		c := connection(s.Endpoint(), patience, "ns=2;s=v0")
 		c.Devices[0].Options["mode"] = mode
 		d := connect(t, c)
 		pushed, err := d.Subscribe(t.Context(), drivers.Ref{})

@@ -42,7 +42,7 @@ func TestPathsAreRead(t *testing.T) {
 			s := machinery(t, o)
 			s.AddPath("/Objects/2:Machine/2:Twice", "s=first", constant(0))
 			s.AddPath("/Objects/2:Machine/2:Twice", "s=second", constant(0))
-			d := connect(t, polled(connection(s.Endpoint(), time.Second,
+			d := connect(t, polled(connection(s.Endpoint(), patience,
 				"/Objects/2:Machine/2:Speed",
 				"/Objects/nsu=urn:millrace:machine;Machine/2:Axis.1/2:Position",
 				"/0:Objects/1:Server notes",
@@ -75,7 +75,7 @@ func TestPathsAreRead(t *testing.T) {
 // TestPathFollowsTheServer: at the next connect the same path leads to the node that is there then, whatever its index.
 func TestPathFollowsTheServer(t *testing.T) {
 	s := machinery(t, opcuasim.Options{})
-	d := connect(t, polled(connection(s.Endpoint(), time.Second, "/Objects/nsu=urn:millrace:machine;Machine/nsu=urn:millrace:machine;Speed")))
+	d := connect(t, polled(connection(s.Endpoint(), patience, "/Objects/nsu=urn:millrace:machine;Machine/nsu=urn:millrace:machine;Speed")))
 	wantNumbers(t, read(t, d), nil)
 	s.SetNamespaces("urn:other", machineURI)
 	if err := d.Connect(t.Context()); err != nil {
@@ -94,7 +94,7 @@ func TestLostPathsAreTriedAgain(t *testing.T) {
 	paths := []string{"/Objects/2:Machine/2:Late", "/Objects/2:Machine/2:Later"}
 	t.Run("polled", func(t *testing.T) {
 		s := machinery(t, opcuasim.Options{})
-		d := connect(t, polled(connection(s.Endpoint(), time.Second, paths...)))
+		d := connect(t, polled(connection(s.Endpoint(), patience, paths...)))
 		wantNumbers(t, read(t, d), map[int]string{0: "ends at", 1: "ends at"})
 		s.AddPath(paths[0], "", constant(0))
 		wantNumbers(t, read(t, d), map[int]string{0: "ends at", 1: "ends at"})
@@ -106,7 +106,7 @@ func TestLostPathsAreTriedAgain(t *testing.T) {
 	})
 	t.Run("subscribed", func(t *testing.T) {
 		s := machinery(t, opcuasim.Options{})
-		c := connection(s.Endpoint(), time.Second, append(paths, "/Objects/2:Machine/2:Speed")...)
+		c := connection(s.Endpoint(), patience, append(paths, "/Objects/2:Machine/2:Speed")...)
 		c.Devices[0].Groups[0].Interval = 20 * time.Millisecond
 		d := connect(t, c)
 		if pushed, err := d.Subscribe(t.Context(), drivers.Ref{}); !pushed || err != nil {
@@ -181,7 +181,7 @@ func TestManyPaths(t *testing.T) {
 // TestBrowseByPath starts a walk at a browse path.
 func TestBrowseByPath(t *testing.T) {
 	s := machinery(t, opcuasim.Options{})
-	d := connect(t, polled(connection(s.Endpoint(), time.Second, "i=2258")))
+	d := connect(t, polled(connection(s.Endpoint(), patience, "i=2258")))
 	var names []string
 	for n, err := range d.Browse(t.Context(), "/Objects/2:Machine/2:Axis.1") {
 		if err != nil {
