@@ -170,25 +170,23 @@ func TestWaitingStartIsReached(t *testing.T) {
 	readOnly(true)
 	const waits = "the disk of its store, which is read-only"
 	for _, c := range []struct {
-		name     string
-		terminal bool
-		signals  []syscall.Signal
-		want     string
+		name            string
+		terminal, again bool
+		signal          syscall.Signal // 0 = none
+		want            string
 	}{
-		{"terminated", false, []syscall.Signal{syscall.SIGTERM}, "signal=terminated"},
-		{"interrupted", false, []syscall.Signal{syscall.SIGINT}, "signal=interrupt"},
-		{"again and again", false, []syscall.Signal{syscall.SIGTERM}, "signal=terminated"},
-		{"terminal", true, nil, "signal=hangup"},
+		{"terminated", false, false, syscall.SIGTERM, "signal=terminated"},
+		{"interrupted", false, false, syscall.SIGINT, "signal=interrupt"},
+		{"again and again", false, true, syscall.SIGTERM, "signal=terminated"},
+		{"terminal", true, false, 0, "signal=hangup"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := startChild(t, mnt+"/store", c.terminal, false)
 			g.waitFor(waits)
-			for _, s := range c.signals {
-				_ = g.cmd.Process.Signal(s)
-			}
-			if c.name == "again and again" {
+			_ = g.cmd.Process.Signal(c.signal)
+			if c.again {
 				go func() {
-					for g.cmd.Process.Signal(c.signals[0]) == nil {
+					for g.cmd.Process.Signal(c.signal) == nil {
 					}
 				}()
 			}

@@ -175,8 +175,8 @@ func reloadOn(ctx context.Context, hangups <-chan os.Signal, g *gateway.Gateway)
 }
 
 // signals returns a context that ends at the first SIGINT, SIGTERM or, where it means that, SIGHUP, and one that ends at the second.
-// waiting is whether the start waits, which then ends at once. After a first signal they stay caught when released: one more does not kill a process that is
-// about to end well.
+// waiting is whether the start waits, which then ends at once. The signals stay caught after release: one more does not kill a process that is about to end
+// with its own exit code.
 func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.Logger) (first, second context.Context, release func()) {
 	first, stop := context.WithCancel(ctx)
 	second, hurry := context.WithCancel(ctx)
@@ -185,18 +185,17 @@ func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.L
 	if hangup {
 		signal.Notify(ch, syscall.SIGHUP)
 	}
-	over := make(chan struct{})
 	go func() {
 		for {
 			var s os.Signal
 			select {
 			case s = <-ch:
-			case <-over:
+			case <-second.Done():
 				return
 			}
 			if first.Err() != nil {
 				hurry()
-				continue
+				return
 			}
 			if waiting.Load() {
 				log.Info("stopped while the start waited for the disk of the store: nothing was polled, and the store is as it was", "signal", s.String())
@@ -208,10 +207,6 @@ func signals(ctx context.Context, hangup bool, waiting *atomic.Bool, log *slog.L
 		}
 	}()
 	return first, second, func() {
-		if first.Err() == nil {
-			signal.Stop(ch)
-		}
-		close(over)
 		stop()
 		hurry()
 	}

@@ -85,7 +85,7 @@ func TestCallLink(t *testing.T) {
 		s.SetSilent(true) // the answer does not come any more
 		return nil, 0
 	}})
-	d := connect(t, connection(s.Endpoint(), patience, "ns=2;s=v0"))
+	d := connect(t, connection(s.Endpoint(), time.Second, "ns=2;s=v0"))
 	asked := 0
 	_, err := d.Call(t.Context(), drivers.Method{Object: "i=85", Node: "Start"}, giving(&asked))
 	if !errors.Is(err, drivers.ErrLink) || asked != 1 || called.Load() != 1 {
