@@ -28,7 +28,8 @@ func TestWireshark(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			sim := startSim(t, modbussim.Options{Transport: transport})
 			file := filepath.Join(t.TempDir(), "capture")
-			capture(t, file, how.filter+" port "+placeOf(sim))
+			// At another address of lo a test beside this one may have the same port.
+			capture(t, file, how.filter+" port "+placeOf(sim)+" and src host 127.0.0.1 and dst host 127.0.0.1")
 			sayEverything(t, sim)
 			read := func(args ...string) string {
 				more := []string{"-r", file, "-d", how.filter + ".port==" + placeOf(sim) + "," + how.protocol, "-o", how.port + ":" + placeOf(sim), "-o", "mbrtu.crc_verification:TRUE"}
