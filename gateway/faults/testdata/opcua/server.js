@@ -83,6 +83,15 @@ async function main() {
   console.log("READY " + port);
 }
 
+// count counts a node up, at least ms milliseconds apart. node-opcua samples each 50 ms, by a timer that puts the reading off by setImmediate: after a process that stood
+// still, an interval of our own wrote twice before that, and no client could see the number between. So each number is written behind what was due before it.
+function count(node, ms, n = 1) {
+  setTimeout(() => setImmediate(() => {
+    node.setValueFromSource({ dataType: DataType.UInt32, value: n });
+    count(node, ms, n + 1);
+  }), ms);
+}
+
 async function knownUsers() {
   const users = new opcua.OPCUACertificateManager({
     automaticallyAcceptUnknownCertificate: false,
@@ -143,13 +152,11 @@ function addNodes(server) {
   });
   // Beat counts by itself, for those who subscribe: a change that is lost is a missing number.
   const beat = add("Beat", DataType.UInt32, { value: { dataType: DataType.UInt32, value: 0 } });
-  let beats = 0;
   server.engine.addressSpace.installHistoricalDataNode(beat, { maxOnlineValues: 10000 });
-  setInterval(() => beat.setValueFromSource({ dataType: DataType.UInt32, value: ++beats }), 100);
+  count(beat, 100);
   // Tick counts so slowly that no two of its changes are in one sample, even if the machine stands still.
   const tick = add("Tick", DataType.UInt32, { value: { dataType: DataType.UInt32, value: 0 } });
-  let ticks = 0;
-  setInterval(() => tick.setValueFromSource({ dataType: DataType.UInt32, value: ++ticks }), 400);
+  count(tick, 400);
   server.engine.addressSpace.installAlarmsAndConditionsService();
   // Alarms: an object that tells events. Level is limited, and rises above and falls below by what is written to it; each turn is an
   // event by itself, too.
