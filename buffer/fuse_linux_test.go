@@ -19,6 +19,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"millrace/drivers/drivertest"
 )
 
 // A directory on a disk that goes bad on demand: a FUSE file system that passes everything on, but for the page of a file
@@ -168,10 +170,7 @@ type bad struct {
 func mountBad(t *testing.T) *bad {
 	t.Helper()
 	if os.Getuid() != 0 {
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatal("mounting a file system needs root")
-		}
-		t.Skip("mounting a file system needs root")
+		drivertest.Lacks(t, "mounting a file system needs root")
 	}
 	mount := t.TempDir()
 	cmd := exec.Command(os.Args[0])

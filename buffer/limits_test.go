@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/drivers/drivertest"
 )
 
 func randomBytes(rng *rand.Rand, n int) []byte {
@@ -325,7 +327,7 @@ func TestStateIsClosedWhenRenamed(t *testing.T) {
 		renames++
 		fds, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
-			t.Skip("needs /proc")
+			drivertest.Lacks(t, "needs /proc: %v", err)
 		}
 		for _, fd := range fds {
 			if path, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && (path == from || path == to) {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"millrace/drivers/drivertest"
 )
 
 // TestDiskFullGivesLittle: others fill the disk while the backlog is one segment, the one being written. Its oldest records
@@ -93,15 +95,12 @@ func TestTinyDiskGivesLittle(t *testing.T) {
 	}
 }
 
-// smallDisk mounts a file system in memory of so many bytes. It needs root; INTEROP=required makes the lack of it a failure.
+// smallDisk mounts a file system in memory of so many bytes. It needs root.
 func smallDisk(t *testing.T, size string) (mnt string) {
 	t.Helper()
 	mnt = t.TempDir()
 	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size="+size); err != nil {
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatalf("mount a small tmpfs: %v", err)
-		}
-		t.Skipf("needs to mount a small tmpfs: %v", err)
+		drivertest.Lacks(t, "needs to mount a small tmpfs: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
 	return mnt

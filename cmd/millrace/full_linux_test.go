@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace/drivers/drivertest"
 	"millrace/gateway"
 	"millrace/gateway/config"
 )
@@ -26,10 +27,7 @@ func smallDisk(t *testing.T) (mnt string, readOnly func(bool)) {
 	t.Helper()
 	mnt = t.TempDir()
 	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=2m"); err != nil {
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatalf("mount a small tmpfs: %v", err)
-		}
-		t.Skipf("needs to mount a small tmpfs: %v", err)
+		drivertest.Lacks(t, "needs to mount a small tmpfs: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
 	return mnt, func(yes bool) {

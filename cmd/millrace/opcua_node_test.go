@@ -12,12 +12,12 @@ import (
 	"millrace/drivers/drivertest"
 )
 
-// nodeServer starts npm's node-opcua, which shares no code with us. Without it the test skips.
+// nodeServer starts npm's node-opcua, which shares no code with us.
 func nodeServer(t *testing.T) (url string) {
 	t.Helper()
 	const folder = "../../gateway/faults/testdata/opcua"
 	if _, err := os.Stat(filepath.Join(folder, "node_modules")); err != nil {
-		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
+		drivertest.Lacks(t, "node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
 	port := drivertest.FreePort(t)
 	cmd := exec.Command("node", filepath.Join(folder, "server.js"), fmt.Sprint(port), "0", t.TempDir())

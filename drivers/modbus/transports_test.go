@@ -372,7 +372,7 @@ func savePEM(t *testing.T, path, kind string, der []byte) {
 // TestIPv6 reads over each network, and from a device that calls.
 func TestIPv6(t *testing.T) {
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
-		t.Skip("no IPv6 here")
+		drivertest.Lacks(t, "no IPv6 here: %v", err)
 	} else {
 		l.Close()
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/drivertest"
 	"millrace/drivers/telemetry"
 )
 
@@ -109,7 +110,7 @@ func TestNodeOPCUATrustsUs(t *testing.T) {
 func nodePKI(t *testing.T) string {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules", "node-opcua-pki")); err != nil {
-		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
+		drivertest.Lacks(t, "node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
 	dir := t.TempDir()
 	if out, err := exec.Command("node", filepath.Join(nodeFolder, "pki.js"), dir).CombinedOutput(); err != nil {

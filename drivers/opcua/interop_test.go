@@ -50,7 +50,7 @@ var starting sync.Mutex
 func startNode(t *testing.T, dir string, more []string) (endpoint string, said <-chan string, end func()) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(nodeFolder, "node_modules")); err != nil {
-		t.Skip("node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
+		drivertest.Lacks(t, "node-opcua is not installed: npm ci --ignore-scripts --prefix gateway/faults/testdata/opcua")
 	}
 	starting.Lock() // it takes some seconds of a processor, which the clocks of other tests would miss
 	defer starting.Unlock()

@@ -16,6 +16,7 @@ import (
 	"github.com/gopcua/opcua/id"
 
 	"millrace/drivers"
+	"millrace/drivers/drivertest"
 	"millrace/drivers/telemetry"
 )
 
@@ -121,10 +122,7 @@ func tshark(t *testing.T, file string, args ...string) string {
 func needTshark(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("tshark"); err != nil {
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatal("tshark is not here")
-		}
-		t.Skip("tshark is not here: apt-get install tshark")
+		drivertest.Lacks(t, "tshark is not here: apt-get install tshark")
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"millrace/drivers/drivertest"
 )
 
 // The flags of the fault bed: go test ./gateway/faults -run TestFault/F1 -long -seed 7
@@ -59,11 +61,7 @@ func need(t *testing.T, programs ...program) {
 		if err == nil {
 			continue
 		}
-		says := fmt.Sprintf("needs %s (%v); %s", p.name, err, p.install)
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatal(says)
-		}
-		t.Skip(says)
+		drivertest.Lacks(t, "needs %s (%v); %s", p.name, err, p.install)
 	}
 }
 

@@ -3,7 +3,6 @@ package modbustool
 import (
 	"bytes"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/drivers/drivertest"
 	"millrace/drivers/modbus/modbussim"
 	"millrace/gateway/web"
 )
@@ -48,10 +48,7 @@ func TestTrace(t *testing.T) {
 		t.Errorf("no such device: %v", err)
 	}
 	if _, err := exec.LookPath("tshark"); err != nil {
-		if os.Getenv("INTEROP") == "required" {
-			t.Fatal("tshark is not here")
-		}
-		t.Skip("tshark is not here")
+		drivertest.Lacks(t, "tshark is not here")
 	}
 	fields := tshark(t, pcap, "-Y", "modbus", "-T", "fields", "-e", "modbus.func_code", "-e", "modbus.exception_code", "-e", "modbus.regval_uint16")
 	if n := strings.Count(fields, "\n"); n != 23 { // 12 requests, 11 answers
