@@ -208,15 +208,15 @@ func TestInteropValues(t *testing.T) {
 	b.stop()
 }
 
-// compare holds the third message after a moment of a device's fixed group to the table; the first may come
-// from before bad registers were isolated.
+// compare holds the third message after a moment of a device's fixed group to the table: the third with a value, since what is told before it
+// is connected has none, and the first may come from before bad registers were isolated.
 func (b *bed) compare(device string, after time.Time, tags []modbusTag) {
 	b.t.Helper()
 	var m Message
-	b.until(30*time.Second, "the values of "+device, func() bool {
+	b.until(time.Minute, "the values of "+device, func() bool {
 		n := 0
 		for _, a := range b.sub.Arrivals() {
-			if x, err := ParseMessage(a.Payload); err == nil && x.Device == device && x.Group == "fixed" && a.At.After(after) {
+			if x, err := ParseMessage(a.Payload); err == nil && x.Device == device && x.Group == "fixed" && a.At.After(after) && len(x.Values) > 0 {
 				n, m = n+1, x
 			}
 		}
