@@ -13,11 +13,11 @@ import (
 // is silent, the config is reloaded, pages are read and left open. What the process holds must not grow, and each hour of the
 // log must be as long as the one before.
 func faultSoak(t *testing.T) {
-	b := newBed(t, 10, Setup{Words: 8, Timeout: "1s"})
+	b := newBed(t, 10, Setup{Words: 8})
 	b.excused[b.devices[3].Name] = true // the one that is silent now and then
 	duration, cycle := pick(30*time.Second, time.Hour), pick(5*time.Second, time.Minute)
 	b.start()
-	b.await(100, 20*time.Second)
+	b.await(100)
 	done := make(chan struct{})
 	t.Cleanup(func() { <-done })
 	begin := time.Now()

@@ -168,7 +168,7 @@ func opcuaTags() []modbusTag {
 // devicesYAML is the config of one third-party server: a group for the scan and one for the fixed values.
 func devicesYAML(name, driver, url, scan string, tags []modbusTag) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "  - name: %s\n    driver: %s\n    url: %s\n    timeout: 2s\n", name, driver, url)
+	fmt.Fprintf(&b, "  - name: %s\n    driver: %s\n    url: %s\n    timeout: %s\n", name, driver, url, deviceTimeout)
 	if driver == "opcua" {
 		b.WriteString("    security_policy: none\n    mode: read\n") // the server counts the polls
 	}
@@ -268,7 +268,7 @@ func TestInteropOutage(t *testing.T) {
 	b, _ := interop(t, Setup{Commit: "500ms"})
 	b.window = 500*time.Millisecond + commitSlack
 	b.start()
-	b.await(40, 60*time.Second)
+	b.await(40)
 	b.killBroker()
 	time.Sleep(3 * time.Second)
 	b.kill()
@@ -289,7 +289,7 @@ func TestInteropKillCycles(t *testing.T) {
 	b, _ := interop(t, Setup{Order: "oldest-first"})
 	b.window = time.Second + commitSlack // the default commit_interval
 	b.start()
-	b.await(20, 60*time.Second)
+	b.await(20)
 	cycles := pick(3, 20)
 	for range cycles {
 		pause := func() { time.Sleep(time.Duration(300+chance.IntN(2200)) * time.Millisecond) }
@@ -316,7 +316,7 @@ func TestInteropServerRestart(t *testing.T) {
 	b, peers := interop(t, Setup{})
 	b.start()
 	for _, p := range peers {
-		b.until(30*time.Second, "a scan of "+p.name, func() bool { return b.lastScan(p.name) > 3 })
+		b.until(time.Minute, "a scan of "+p.name, func() bool { return b.lastScan(p.name) > 3 })
 	}
 	down := time.Now()
 	var first []uint32
@@ -326,7 +326,7 @@ func TestInteropServerRestart(t *testing.T) {
 		first = append(first, all[len(all)-1].Scan+1000)
 	}
 	for _, p := range peers {
-		b.until(20*time.Second, "a bad reading of "+p.name+" with a reason", func() bool {
+		b.until(time.Minute, "a bad reading of "+p.name+" with a reason", func() bool {
 			m := b.lastOf(p.name, "scan")
 			reason, _ := m.Bad["scan"].(string)
 			return m.TS > down.UnixMilli() && reason != ""
@@ -336,7 +336,7 @@ func TestInteropServerRestart(t *testing.T) {
 	for i, p := range peers {
 		p.start(first[i])
 		up := time.Now()
-		b.until(30*time.Second, "a scan of the restarted "+p.name, func() bool { return b.lastScan(p.name) > first[i] })
+		b.until(time.Minute, "a scan of the restarted "+p.name, func() bool { return b.lastScan(p.name) > first[i] })
 		t.Logf("FIGURES %s: %s resumed %.1f s after its restart", t.Name(), p.name, time.Since(up).Seconds())
 	}
 	resumed := time.Now()

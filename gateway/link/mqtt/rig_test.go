@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for what must come; only a broken session needs it.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func broker(t testing.TB, o brokersim.Options) *brokersim.Broker {
 	t.Helper()
