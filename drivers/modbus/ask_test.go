@@ -118,33 +118,37 @@ func TestIdentifyPymodbus(t *testing.T) {
 
 // TestTrace shows exchanges while somebody looks, and only then.
 func TestTrace(t *testing.T) {
-	b := benchOn(t, "rtuovertcp", 1, 300*time.Millisecond, tags("holding:1", "coil:5")).open(t)
-	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-		t.Fatal(bad, err)
-	}
-	var seen []string
-	look := func(e *drivers.Exchange) {
-		seen = append(seen, fmt.Sprintf("%x %x %s %x", e.Request, e.Answer, e.Reason, e.Raw))
-	}
-	b.driver.Trace(look)
-	if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-		t.Fatal(bad, err)
-	}
-	if len(seen) != 2 || !strings.HasPrefix(seen[0], "010100050001 010101") || !strings.HasPrefix(seen[1], "010300010001 010302") {
-		t.Errorf("seen %q", seen)
-	}
-	b.sim.Inject(modbussim.Fault{Kind: modbussim.Garbage, N: 1000, Seed: 2, Times: 1})
-	if _, err := b.read(drivers.Ref{}); err != nil {
-		t.Fatal(err)
-	}
-	if len(seen) < 4 || !strings.Contains(seen[2], "  the answer is not valid Modbus ") || len(seen[2]) > 2*maxRaw+100 {
-		t.Errorf("seen %.100q", seen)
-	}
-	b.driver.Trace(nil)
-	n := len(seen)
-	if _, err := b.read(drivers.Ref{}); err != nil || len(seen) != n {
-		t.Errorf("shown to nobody: %v", err)
-	}
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{Transport: "rtuovertcp"}, 1, tags("holding:1", "coil:5"))
+		b.conn.Devices[0].Timeout = 300 * time.Millisecond
+		b.open(t)
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Fatal(bad, err)
+		}
+		var seen []string
+		look := func(e *drivers.Exchange) {
+			seen = append(seen, fmt.Sprintf("%x %x %s %x", e.Request, e.Answer, e.Reason, e.Raw))
+		}
+		b.driver.Trace(look)
+		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+			t.Fatal(bad, err)
+		}
+		if len(seen) != 2 || !strings.HasPrefix(seen[0], "010100050001 010101") || !strings.HasPrefix(seen[1], "010300010001 010302") {
+			t.Errorf("seen %q", seen)
+		}
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Garbage, N: 1000, Seed: 2, Times: 1})
+		if _, err := b.read(drivers.Ref{}); err != nil {
+			t.Fatal(err)
+		}
+		if len(seen) < 4 || !strings.Contains(seen[2], "  the answer is not valid Modbus ") || len(seen[2]) > 2*maxRaw+100 {
+			t.Errorf("seen %.100q", seen)
+		}
+		b.driver.Trace(nil)
+		n := len(seen)
+		if _, err := b.read(drivers.Ref{}); err != nil || len(seen) != n {
+			t.Errorf("shown to nobody: %v", err)
+		}
+	})
 }
 
 // TestAskGivenUp: a tool that has no more time leaves a request whose answer still comes. Where no transaction id tells it apart it
@@ -152,25 +156,28 @@ func TestTrace(t *testing.T) {
 func TestAskGivenUp(t *testing.T) {
 	for _, name := range []string{"rtuovertcp", "asciiovertcp", "tcp", "tcp any"} {
 		name, accept, _ := strings.Cut(name, " ")
-		b := benchOn(t, name, 1, 600*time.Millisecond, tags("holding:300"))
-		if accept != "" {
-			b.option("accept_transaction_id", accept)
-		}
-		b.open(t)
-		if err := b.mustBeWell("at first", 1); err != nil {
-			t.Fatal(err)
-		}
-		b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Times: 1})
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		_, err := b.driver.Ask(ctx, []byte{1, 3, 0, 7, 0, 1})
-		cancel()
-		if !errors.Is(err, drivers.ErrDevice) {
-			t.Errorf("%s: %v, want that the device did not answer", name, err)
-		}
-		for range 3 {
-			if _, err := b.read(drivers.Ref{}); wrong(err) {
-				t.Errorf("%s: %v", name, err)
+		bubble(t, func(t *testing.T) {
+			b := newBubbleBench(t, modbussim.Options{Transport: name}, 1, tags("holding:300"))
+			b.conn.Devices[0].Timeout = 600 * time.Millisecond
+			if accept != "" {
+				b.option("accept_transaction_id", accept)
 			}
-		}
+			b.open(t)
+			if err := b.mustBeWell("at first", 1); err != nil {
+				t.Fatal(err)
+			}
+			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 300 * time.Millisecond, Times: 1})
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			_, err := b.driver.Ask(ctx, []byte{1, 3, 0, 7, 0, 1})
+			cancel()
+			if !errors.Is(err, drivers.ErrDevice) {
+				t.Errorf("%s: %v, want that the device did not answer", name, err)
+			}
+			for range 3 {
+				if _, err := b.read(drivers.Ref{}); wrong(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
 	}
 }

@@ -246,14 +246,16 @@ func TestReasonsAreStable(t *testing.T) {
 		"device gives no usable answer: unit 1: the answer came from another unit id, 2; accept_unit: 2 takes it, if that is right": {Kind: modbussim.WrongUnit},
 		"device gives no usable answer: unit 1: the device closed the connection":                                                   {Kind: modbussim.CloseAt},
 	} {
-		b := newHastyBench(t, 1, tags("holding:1")).open(t)
-		b.sim.Inject(f)
-		b.read(drivers.Ref{}) // whether another unit always answers is known after three answers
-		for range 2 {
-			if _, err := b.read(drivers.Ref{}); err == nil || err.Error() != want {
-				t.Errorf("%v, want %q", err, want)
+		bubble(t, func(t *testing.T) {
+			b := newBubbleBench(t, modbussim.Options{}, 1, tags("holding:1")).open(t)
+			b.sim.Inject(f)
+			b.read(drivers.Ref{}) // whether another unit always answers is known after three answers
+			for range 2 {
+				if _, err := b.read(drivers.Ref{}); err == nil || err.Error() != want {
+					t.Errorf("%v, want %q", err, want)
+				}
 			}
-		}
+		})
 	}
 }
 

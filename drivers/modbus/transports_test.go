@@ -113,26 +113,26 @@ func TestLateAnswer(t *testing.T) {
 	for _, c := range []struct{ transport, accept string }{
 		{"tcp", ""}, {"tcp", "any"}, {"udp", ""}, {"rtuovertcp", ""}, {"asciiovertcp", ""}, {"rtuoverudp", ""},
 	} {
-		t.Run(c.transport+c.accept, func(t *testing.T) {
-			t.Parallel()
-			b := benchOn(t, c.transport, 1, time.Second, tags("holding:100", "holding:200", "holding:300")).option("retries", "0")
+		bubble(t, func(t *testing.T) {
+			b := newBubbleBench(t, modbussim.Options{Transport: c.transport}, 1, tags("holding:100", "holding:200", "holding:300")).option("retries", "0")
+			b.conn.Devices[0].Timeout = time.Second
 			if c.accept != "" {
 				b.option("accept_transaction_id", c.accept)
 			}
 			if err := b.open(t).mustBeWell("at first", 1); err != nil {
-				t.Fatal(err)
+				t.Fatal(c, err)
 			}
 			b.sim.Inject(modbussim.Fault{Kind: modbussim.Delay, Wait: 1200 * time.Millisecond, Skip: 1, Times: 1})
 			if bad, err := b.read(drivers.Ref{}); wrong(err) || bad == 0 {
-				t.Fatalf("%d bad, %v; want some without an answer, and none of another register", bad, err)
+				t.Fatalf("%v: %d bad, %v; want some without an answer, and none of another register", c, bad, err)
 			}
 			for range 3 {
 				if _, err := b.pollAll(); wrong(err) {
-					t.Fatal(err)
+					t.Fatal(c, err)
 				}
 			}
 			if err := b.mustBeWell("after it", 2); err != nil {
-				t.Error(err)
+				t.Error(c, err)
 			}
 		})
 	}
@@ -154,16 +154,20 @@ func TestNoise(t *testing.T) {
 
 // TestDatagramLost has a request over UDP get no answer: the next one does, on the same socket.
 func TestDatagramLost(t *testing.T) {
-	b := benchOn(t, "udp", 1, 100*time.Millisecond, tags("holding:1", "holding:100")).open(t)
-	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Skip: 3, Times: 1})
-	for range 3 {
-		if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
-			t.Errorf("%d bad, %v: a lost datagram is asked for again", bad, err)
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{Transport: "udp"}, 1, tags("holding:1", "holding:100"))
+		b.conn.Devices[0].Timeout = 100 * time.Millisecond
+		b.open(t)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Skip: 3, Times: 1})
+		for range 3 {
+			if bad, err := b.read(drivers.Ref{}); bad > 0 || err != nil {
+				t.Errorf("%d bad, %v: a lost datagram is asked for again", bad, err)
+			}
 		}
-	}
-	if n := b.sim.Accepted(); n != 1 {
-		t.Errorf("%d sockets, want 1", n)
-	}
+		if n := b.sim.Accepted(); n != 1 {
+			t.Errorf("%d sockets, want 1", n)
+		}
+	})
 }
 
 // TestSerialUnplugged takes the line away: an error that says so, and it opens again when it is back.
@@ -171,7 +175,7 @@ func TestSerialUnplugged(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("no pseudo-terminals here")
 	}
-	b := benchOn(t, "rtu", 1, 200*time.Millisecond, tags("holding:1"))
+	b := benchOn(t, "rtu", 1, 2*time.Second, tags("holding:1"))
 	link := filepath.Join(t.TempDir(), "tty")
 	if err := os.Symlink(b.sim.Addr(), link); err != nil {
 		t.Fatal(err)
