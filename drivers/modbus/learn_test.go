@@ -137,7 +137,7 @@ func TestBadRegisterIsAskedAgain(t *testing.T) {
 func TestDeviceInABadMood(t *testing.T) {
 	for _, polls := range []int{1, 2, 5, 30, 100} {
 		t.Run(fmt.Sprint(polls), func(t *testing.T) {
-			b := newHastyBench(t, 1, tags(append(run("holding", 0, 100), "input:3", "coil:1")...)).open(t)
+			b := newBench(t, 1, tags(append(run("holding", 0, 100), "input:3", "coil:1")...)).open(t)
 			b.read(drivers.Ref{})
 			remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 4})
 			for range polls {
@@ -241,7 +241,7 @@ func TestManyBadRegistersMended(t *testing.T) {
 // TestTableInABadMood refuses one table of a device for a hundred polls: when it answers again, all of it
 // does at once.
 func TestTableInABadMood(t *testing.T) {
-	b := newHastyBench(t, 1, tags(append(run("holding", 0, 5), "input:3")...)).open(t)
+	b := newBench(t, 1, tags(append(run("holding", 0, 5), "input:3")...)).open(t)
 	remove := b.sim.Inject(modbussim.Fault{Kind: modbussim.Exception, Code: 4, Match: modbussim.Touching(1, modbussim.Holding, 0, 99)})
 	for range 100 {
 		if bad, err := b.read(drivers.Ref{}); bad != 5 || err != nil {

@@ -185,46 +185,48 @@ func testDeafAtEachConnect(t *testing.T, retries string) {
 
 // TestSilentRegisterTeachesNoPause holds that a register met by silence is not taken for haste.
 func TestSilentRegisterTeachesNoPause(t *testing.T) {
-	t.Parallel() // it mostly waits
-	b := newHastyBench(t, 1, tags(blocksOf(4)...)).open(t)
-	b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 200, 200)})
-	for range 12 {
-		b.read(drivers.Ref{})
-	}
-	if learned := b.driver.Learned(0); learned != nil {
-		t.Errorf("learned %q", learned)
-	}
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(4)...)).open(t)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Silence, Match: modbussim.Touching(1, modbussim.Holding, 200, 200)})
+		for range 12 {
+			b.read(drivers.Ref{})
+		}
+		if learned := b.driver.Learned(0); learned != nil {
+			t.Errorf("learned %q", learned)
+		}
+	})
 }
 
 // TestDeafAfterConnect (M4): the connection is kept until the device listens, and later ones are given the time.
 func TestDeafAfterConnect(t *testing.T) {
-	t.Parallel() // it mostly waits
-	b := newHastyBench(t, 1, tags(blocksOf(2)...))
-	b.conn.Devices[0].Timeout = 200 * time.Millisecond
-	b.open(t)
-	b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
-	for connection := range 3 {
-		start := time.Now()
-		for {
-			bad, err := b.read(drivers.Ref{})
-			if bad == 0 && err == nil {
-				break
+	bubble(t, func(t *testing.T) {
+		b := newBubbleBench(t, modbussim.Options{}, 1, tags(blocksOf(2)...))
+		b.conn.Devices[0].Timeout = 200 * time.Millisecond
+		b.open(t)
+		b.sim.Inject(modbussim.Fault{Kind: modbussim.Deaf, Wait: time.Second})
+		for connection := range 3 {
+			start := time.Now()
+			for {
+				bad, err := b.read(drivers.Ref{})
+				if bad == 0 && err == nil {
+					break
+				}
+				if time.Since(start) > 10*time.Second {
+					t.Fatalf("connection %d: still %d bad, %v", connection, bad, err)
+				}
+				if connection == 2 {
+					t.Errorf("the third connection was not given the time: %d bad, %v", bad, err)
+				}
 			}
-			if time.Since(start) > 10*time.Second {
-				t.Fatalf("connection %d: still %d bad, %v", connection, bad, err)
+			if n := b.sim.Accepted(); n != uint64(connection+1) {
+				t.Fatalf("%d connections, want %d", n, connection+1)
 			}
-			if connection == 2 {
-				t.Errorf("the third connection was not given the time: %d bad, %v", bad, err)
+			b.driver.Close()
+			if err := b.driver.Connect(context.Background()); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if n := b.sim.Accepted(); n != uint64(connection+1) {
-			t.Fatalf("%d connections, want %d", n, connection+1)
-		}
-		b.driver.Close()
-		if err := b.driver.Connect(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 // TestLimitLearned (M3): a device that does not answer more than ten registers a request, by silence or exception.
