@@ -12,7 +12,7 @@ import (
 // TestFullForOneAlone: under drop-newest a store that is full because one destination is away refuses nothing for another one that takes what comes, at
 // once or after commits, also over a kill; the one that is away is told how much it did not get. When the other one goes as well, everything is refused.
 func TestFullForOneAlone(t *testing.T) {
-	for _, size := range []int{1500, 2300, 3000, 3700} { // the store is full at another place in a segment
+	for _, size := range []int{1500, 2300, 3000, 3700}[:4/raceShare] { // the store is full at another place in a segment
 		t.Run(fmt.Sprint(size), func(t *testing.T) { fullForOne(t, size) })
 	}
 }

@@ -19,7 +19,7 @@ import (
 // readPatience. When it is not, what cannot be told without that page and stood in memory no more is; that is counted.
 func TestEIO(t *testing.T) {
 	disk := mountBad(t)
-	states := 36
+	states := 36 / min(raceShare, 2)
 	if os.Getenv("MILLRACE_LONG") != "" {
 		states = 450
 	}

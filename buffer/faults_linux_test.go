@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
@@ -186,7 +186,7 @@ func faultOptions() Options {
 func TestFailNth(t *testing.T) {
 	for _, kind := range []string{"write", "half", "fsync"} {
 		t.Run(kind, func(t *testing.T) {
-			step := 3
+			step := 3 * min(raceShare, 2)
 			if os.Getenv("MILLRACE_LONG") != "" {
 				step = 1
 			}
@@ -413,13 +413,10 @@ func TestDiskFullAndFreed(t *testing.T) {
 	o.SegmentSize = 1 << 20
 	b := mustOpen(t, mnt+"/store", o)
 	s := mustStream(t, b, "press")
-	noise := make([]byte, 4000)
+	rng := rand.New(rand.NewPCG(1, 2))
 	fill := func(n int) {
 		for i := range n {
-			for j := range noise {
-				noise[j] = byte((i*7919+j*104729)*(i^j)>>7) ^ byte(time.Now().UnixNano())
-			}
-			if _, err := b.Append(s, noise, 1, int64(i)); err != nil {
+			if _, err := b.Append(s, randomBytes(rng, 4000), 1, int64(i)); err != nil {
 				t.Fatal(err)
 			}
 			if i%50 == 49 {

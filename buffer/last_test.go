@@ -308,7 +308,7 @@ func balanced(t *testing.T, b *Buffer) {
 
 // TestDamagedAfterKill damages the files of a store that kill -9 left: the last segment, then each of the others.
 func TestDamagedAfterKill(t *testing.T) {
-	n := 42
+	n := 42 / min(raceShare, 2)
 	if os.Getenv("MILLRACE_LONG") != "" {
 		n = 1000
 	}
