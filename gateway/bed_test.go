@@ -319,7 +319,7 @@ func (b *gatewayBed) refuse(p plan, want ...string) {
 func (b *gatewayBed) polled(n int, devices ...string) {
 	b.t.Helper()
 	before := b.plant.count(b.plant.reads)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		now := b.plant.count(b.plant.reads)
 		if !slices.ContainsFunc(devices, func(d string) bool { return now[d] < before[d]+n }) {
 			return

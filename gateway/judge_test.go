@@ -266,7 +266,7 @@ func commandsSay(t *testing.T, f *shown, dir, text string) {
 	go func() { ended <- web.RunLocal(ctx, dir, f, nil, slog.New(slog.DiscardHandler)) }()
 	defer func() { cancel(); <-ended }()
 	var c *web.Client
-	for end := time.Now().Add(time.Minute); c == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); c == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		c, _ = web.Dial(ctx, dir)
 	}
 	if c == nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // hoursLast is shorter under the race detector, which makes it ten times as slow; .ci/run plays it whole without it.
-const hoursLast = 8 * time.Minute
+const hoursLast = 15 * time.Minute
 
 // alone gives a long bubble one processor until the test ends. On several the race detector itself fails once in five times ("CHECK failed:
 // tsan_rtl.cpp:346", or SIGSEGV): two threads fire timers of one bubble at once (golang/go#78156).

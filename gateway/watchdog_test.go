@@ -100,7 +100,7 @@ func TestNothingHangsTheStop(t *testing.T) {
 			cancel()
 			select {
 			case err = <-done:
-			case <-time.After(time.Minute):
+			case <-time.After(30 * time.Second):
 				t.Fatal("the stop hangs")
 			}
 			if !errors.Is(err, ErrHung) {

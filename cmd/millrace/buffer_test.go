@@ -296,7 +296,7 @@ func TestBufferStatusAfterRemoval(t *testing.T) {
 	until(t, "runs on it", "buffer", "status", "--path", dir)
 	for try := 0; os.RemoveAll(dir) != nil && try < 100; try++ { // the gateway may write into it meanwhile
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		code, out := millrace("buffer", "status", "--path", dir)
 		if strings.Contains(out, "no gateway runs") {
 			t.Fatalf("beside a gateway:\n%s", out)
@@ -380,7 +380,7 @@ devices:
 // until runs a command again and again until its output contains want.
 func until(t *testing.T, want string, args ...string) string {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		code, out := millrace(args...)
 		if code == exitOK && strings.Contains(out, want) {
 			return out
@@ -438,7 +438,7 @@ func TestBufferOfRunningGateway(t *testing.T) {
 		t.Errorf("forgetting a configured destination: exit %d", code)
 	}
 	mustSay(t, []string{`destination "old" forgotten; records that were waiting for it and are given up: 1`}, with("forget", "old")...)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // all that only old held goes
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // all that only old held goes
 		if out = mustSay(t, nil, with("ls")...); !strings.Contains(out, "seg-0000000000000001.db") {
 			break
 		}

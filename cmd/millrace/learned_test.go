@@ -141,7 +141,7 @@ func (l *lesson) start() {
 
 func (l *lesson) good(is func() bool) {
 	l.t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			l.t.Fatalf("waited for 30 s; log:\n%s", l.log)
 		}

@@ -53,7 +53,7 @@ func TestDeviceOfARule(t *testing.T) {
 // told waits until a command says something, on standard error too, whatever its exit code.
 func told(t *testing.T, want string, args ...string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out := ""
 		said := stderrOf(t, func() { _, out = millrace(args...) })
 		if strings.Contains(said+out, want) {
@@ -107,7 +107,7 @@ func TestGapOfARule(t *testing.T) {
 	until(t, "is in force", "reload", "--config", file)
 	until(t, "Load", "values", "cnc-1", "--config", file)
 	until(t, "1.5", "values", "cnc-1/Load", "--config", file)
-	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "its browse rule selected other tags, and it was not connected again yet"); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(said(), "its browse rule selected other tags, and it was not connected again yet"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("gaps: %s", said())
 		}

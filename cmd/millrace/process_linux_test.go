@@ -23,7 +23,7 @@ func TestKeepAlive(t *testing.T) {
 	stop := keepAlive()
 	buf := make([]byte, 100)
 	for range 3 {
-		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "WATCHDOG=1" {
 			t.Fatalf("%q %v", buf[:n], err)
 		}

@@ -35,7 +35,7 @@ func (m *together) fill(fill func(modbussim.Request, []byte)) func(modbussim.Req
 		}
 		select {
 		case <-m.reached:
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Second):
 		}
 		fill(q, dst)
 	}

@@ -102,7 +102,7 @@ func TestNodeOPCUADetails(t *testing.T) {
 			d.Pushed()
 		}
 		var got []telemetry.Details
-		for end := time.Now().Add(time.Minute); got == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); got == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			if mode == "read" {
 				read(t, d)
 			}

@@ -90,7 +90,7 @@ func TestNodeOPCUAWrites(t *testing.T) {
 			if want := "HOLDS " + w.node + " " + w.holds; line != want {
 				t.Errorf("node-opcua says %s, want %s", line, want)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(20 * time.Second):
 			t.Fatalf("%s: node-opcua says nothing of it", w.node)
 		}
 	}

@@ -40,7 +40,7 @@ func open(t *testing.T, hello time.Duration) doors {
 	}
 	t.Cleanup(func() {
 		ls.leave(l, nobody)
-		for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > before && time.Now().Before(end); {
+		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := runtime.NumGoroutine(); n > before || len(ls.all) > 0 {
@@ -156,7 +156,7 @@ func TestReverseSecured(t *testing.T) {
 			once := func(until func() bool) {
 				t.Helper()
 				go s.Call(door.address, "", simURI)
-				for end := time.Now().Add(time.Minute); !until(); {
+				for end := time.Now().Add(30 * time.Second); !until(); {
 					if err := d.Connect(t.Context()); err != nil && !errors.Is(err, drivers.ErrAbsent) || time.Now().After(end) {
 						t.Fatal(err)
 					}
@@ -254,7 +254,7 @@ func TestHostileCallers(t *testing.T) {
 		if _, err := c.Write(hello); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%.20q is kept: %v", hello, err)
 		}
@@ -292,7 +292,7 @@ func TestHostileCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNumbers(t, read(t, d), nil)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		l.mu.Lock()
 		left := l.callers.Len()
 		l.mu.Unlock()
@@ -323,7 +323,7 @@ func TestNewestCall(t *testing.T) {
 		<-d.set.reverse.slot.news
 		calls[i] = c
 	}
-	_ = calls[0].SetReadDeadline(time.Now().Add(time.Minute))
+	_ = calls[0].SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := calls[0].Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("the older call: %v", err)
 	}
@@ -349,7 +349,7 @@ func TestNodeOPCUACallsUs(t *testing.T) {
 	stranger := door.behind(t, c, "urn:x", 30*time.Second)
 	stranger.set.reverse.wait = time.Second
 	err = stranger.Connect(t.Context())
-	for end := time.Now().Add(time.Minute); errors.Is(err, drivers.ErrAbsent) && !strings.Contains(err.Error(), "the caller is the server") && time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); errors.Is(err, drivers.ErrAbsent) && !strings.Contains(err.Error(), "the caller is the server") && time.Now().Before(end); {
 		err = stranger.Connect(t.Context()) // a call that nobody waits for is held for 3 s before it is said
 	}
 	if !errors.Is(err, drivers.ErrAbsent) || !strings.Contains(err.Error(), "the caller is the server") {

@@ -118,7 +118,7 @@ func TestReconnectsLeaveNothing(t *testing.T) {
 		}
 		if i%100 == 99 {
 			d.Close()
-			for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 				g, f := count()
 				if g <= goroutines+2 && f <= descriptors+2 {
 					break

@@ -360,7 +360,7 @@ func TestNodeOPCUARule(t *testing.T) {
 		t.Fatal(pushed, err)
 	}
 	pushes := d.Pushed()
-	for deadline := time.Now().Add(time.Minute); d.Models() == at; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); d.Models() == at; time.Sleep(10 * time.Millisecond) {
 		select {
 		case p := <-pushes:
 			if p.Err != nil {

@@ -117,7 +117,7 @@ func TestLostPathsAreTriedAgain(t *testing.T) {
 			sub.members[0].retry = time.Now()
 		}
 		last := map[uint32]telemetry.Reading{}
-		timeout := time.After(time.Minute)
+		timeout := time.After(30 * time.Second)
 		for pushes := d.Pushed(); last[0].Value.Kind == 0 || last[2].Value.Kind == 0; {
 			select {
 			case p := <-pushes:

@@ -30,7 +30,7 @@ func TestBackfillSkewed(t *testing.T) {
 			more := func(what string) {
 				t.Helper()
 				_, before, _ := b.backfilled()
-				b.until(time.Minute, "beats "+what, func() bool { _, n, _ := b.backfilled(); return n > before+10 })
+				b.until(60*time.Second, "beats "+what, func() bool { _, n, _ := b.backfilled(); return n > before+10 })
 			}
 			more("at first")
 			b.breakAndKill(path, more)

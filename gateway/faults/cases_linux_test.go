@@ -36,7 +36,7 @@ func TestCases(t *testing.T) {
 func caseSilentTopic(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 4})
 	b.start()
-	b.await(30)
+	b.await(30, 20*time.Second)
 	var swallowed atomic.Int64
 	b.tap.Swallow(func(topic string, _ []byte) bool {
 		poor := strings.Contains(topic, "/d01/")
@@ -68,7 +68,7 @@ func caseStall(t *testing.T, order string, length time.Duration) {
 	b := newBed(t, 3, Setup{Words: 4, Order: order, Interval: "250ms"})
 	var swallowed atomic.Int64
 	b.start()
-	b.await(30)
+	b.await(30, 20*time.Second)
 	b.tap.Swallow(func(string, []byte) bool { swallowed.Add(1); return true })
 	time.Sleep(length)
 	b.tap.Swallow(nil)
@@ -122,7 +122,7 @@ func caseRateLimit(t *testing.T) {
 		return false
 	}
 	b.start()
-	b.await(30)
+	b.await(30, 20*time.Second)
 	b.tap.Reject(limit)
 	time.Sleep(2 * penalty)
 	b.tap.Reject(nil)
@@ -148,7 +148,7 @@ func caseHeartbeat(t *testing.T, mode string) {
 	need(t, mosquitto(), nodeOPCUA())
 	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), mode, "        report: on-change\n        heartbeat: 1s\n", fmt.Sprintf(tagLine, "still", "Still"))})
 	b.start()
-	b.await(6)
+	b.await(6, 60*time.Second)
 	had := false
 	for _, m := range b.messages("still") {
 		if !had && m.Bad["still"] == "not connected yet" { // a busy server takes more than a second to answer at first
@@ -169,7 +169,7 @@ func caseFirstTag(t *testing.T, first string) {
 	need(t, mosquitto(), nodeOPCUA())
 	b := newBed(t, 0, Setup{More: stillDevice(startNodeOPCUA(t), "read", "", fmt.Sprintf(tagLine+tagLine, "first", first, "double", "Double"))})
 	b.start()
-	b.await(3)
+	b.await(3, 60*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(3 * time.Second)
@@ -192,7 +192,7 @@ func caseFirstTag(t *testing.T, first string) {
 		t.Errorf("buffer status does not go by the time of the poll (%v):\n%s", err, status)
 	}
 	b.heal()
-	b.await(12)
+	b.await(12, 60*time.Second)
 	for _, m := range b.messages("still") {
 		if at := time.UnixMilli(m.TS); at.Before(b.begin) || at.After(time.Now()) {
 			t.Errorf("ts %s is not the time of the poll", at)

@@ -14,7 +14,7 @@ import (
 func faultBrokerDown(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 8, Order: "oldest-first"})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	for range pick(1, 10) {
 		b.broker.Freeze()
 		time.Sleep(pick(6*time.Second, time.Minute))
@@ -34,7 +34,7 @@ func faultBrokerDown(t *testing.T) {
 func faultBrokerRefuses(t *testing.T) {
 	b := newBed(t, 2, Setup{Words: 8, Extra: []string{"username: edge", "password: right"}})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	b.killBroker()
 	file := filepath.Join(b.dir, "passwords")
 	must(t, os.WriteFile(file, nil, 0o600))
@@ -79,7 +79,7 @@ func (b *bed) refusalIsVisible() {
 func faultHostileBroker(t *testing.T) {
 	b := newBed(t, 2, Setup{Words: 8})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	acks := func(change func(p []byte) [][]byte) func(byte, []byte) [][]byte {
 		return func(kind byte, p []byte) [][]byte {
 			if kind != packetPuback {
@@ -128,7 +128,7 @@ func faultPoison(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 4})
 	poisoned := b.poison(func(m *Message, scan uint32) bool { return m.Device == "d01" && scan == 30 })
 	b.start()
-	b.await(60)
+	b.await(60, 60*time.Second)
 	b.patience = 2 * time.Minute
 	b.until(b.patience, "a rejected reading in the ledger", func() bool { return b.rejected() > 0 })
 	r := b.judge()
@@ -144,7 +144,7 @@ func faultPoison(t *testing.T) {
 func faultPoisonDevice(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 4})
 	b.start()
-	b.await(30)
+	b.await(30, 20*time.Second)
 	poisoned := b.poison(func(m *Message, _ uint32) bool { return m.Device == "d01" })
 	b.passed = map[string]int{"d01": 8} // where the fault ends while another record of the stream is tried
 	begin := time.Now()
@@ -226,7 +226,7 @@ func (b *bed) rejected() uint64 {
 func faultClientIDTwice(t *testing.T) {
 	b := newBed(t, 2, Setup{Words: 4, ClientID: "same"})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	other := newBed(t, 1, Setup{Gateway: "other", Words: 4, ClientID: "same"})
 	// The other gateway goes to the first one's broker.
 	other.setup.Path = filepath.Join(other.dir, "data")
@@ -260,7 +260,7 @@ func faultClientIDTwice(t *testing.T) {
 func faultTwoGateways(t *testing.T) {
 	b := newBed(t, 2, Setup{Words: 4})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	second := b.second(func(s *Setup) {})
 	must(t, second.Start())
 	code, err := second.Wait(30 * time.Second)

@@ -18,7 +18,7 @@ func faultDamagedStore(t *testing.T) {
 	b.window = 100*time.Millisecond + commitSlack
 	b.patience = 10 * time.Second
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	var damage []string
 	for range pick(6, 300) {
 		b.net.Refuse()
@@ -27,7 +27,7 @@ func faultDamagedStore(t *testing.T) {
 		b.kill()
 		damage = append(damage, b.damage(chance))
 		b.start()
-		b.until(time.Minute, "a snapshot after damage: "+damage[len(damage)-1], func() bool {
+		b.until(20*time.Second, "a snapshot after damage: "+damage[len(damage)-1], func() bool {
 			_, err := b.gateway.Snapshot()
 			if !b.gateway.Running() {
 				b.t.Fatalf("the gateway does not start after damage: %s", damage[len(damage)-1])

@@ -19,7 +19,7 @@ func faultFewDescriptors(t *testing.T) {
 	binary := b.gateway.Binary
 	b.gateway.Binary = wrapper
 	b.start()
-	b.await(40)
+	b.await(40, 20*time.Second)
 	asked, slowest := 0, time.Duration(0)
 	for end := time.Now().Add(pick(6*time.Second, time.Minute)); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		if !b.gateway.Running() {
@@ -59,7 +59,7 @@ func (b *bed) freeDescriptors() {
 			down++
 		}
 	}
-	b.until(time.Minute, "polls of devices that waited for descriptors", func() bool { return b.polledDevices() > before })
+	b.until(60*time.Second, "polls of devices that waited for descriptors", func() bool { return b.polledDevices() > before })
 }
 
 func (b *bed) polledDevices() (n int) {

@@ -35,7 +35,7 @@ func faultDiskFull(t *testing.T) {
 	mount(t, disk, "size=64m")
 	b := newBed(t, 6, Setup{Words: 100, Interval: "20ms", Path: filepath.Join(disk, "data"), Memory: "256KiB"})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(2 * time.Second)
@@ -53,7 +53,7 @@ func faultDiskFull(t *testing.T) {
 		t.Errorf("%d polls in the seconds of the full disk, want polling to go on", n)
 	}
 	must(t, os.Remove(ballast))
-	b.until(time.Minute, "health after the disk was freed", func() bool {
+	b.until(60*time.Second, "health after the disk was freed", func() bool {
 		s, err := b.gateway.Snapshot()
 		return err == nil && s.Buffer.Health == "ok"
 	})
@@ -80,18 +80,18 @@ func (b *bed) saysLoss() {
 		}
 		return len(ready.Problems) > 0 && words.MatchString(ready.Problems[0]) && strings.HasPrefix(shown.Summary.Text, ready.Problems[0])
 	}
-	b.until(time.Minute, "the loss in readiness and on the page", said)
+	b.until(20*time.Second, "the loss in readiness and on the page", said)
 	b.stop()
 	from := len(b.gateway.Log())
 	b.start()
-	b.until(time.Minute, "the loss after a restart, in the log, too", func() bool {
+	b.until(20*time.Second, "the loss after a restart, in the log, too", func() bool {
 		return said() && strings.Contains(b.gateway.Log()[from:], "lost data since")
 	})
 	code, says := run(b.gateway.Binary, "ack", "--config", b.gateway.Config)
 	if code != 0 {
 		b.t.Fatalf("ack: %d %s", code, says)
 	}
-	b.until(time.Minute, "the end of the notice", func() bool {
+	b.until(20*time.Second, "the end of the notice", func() bool {
 		_, problems, err := b.gateway.Get("/readyz")
 		return err == nil && !strings.Contains(string(problems), "lost data")
 	})
@@ -111,7 +111,7 @@ func fill(t *testing.T, file, disk string, left int64) {
 func faultBadDirectory(t *testing.T) {
 	b := newBed(t, 1, Setup{Words: 2})
 	b.start()
-	b.await(3) // it was missing, and was made
+	b.await(3, 20*time.Second) // it was missing, and was made
 	b.stop()
 
 	file := filepath.Join(b.dir, "file")

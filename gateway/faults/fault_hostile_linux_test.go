@@ -34,7 +34,7 @@ func faultHostileServers(t *testing.T) {
 	}
 	b := newBed(t, 2, Setup{More: more.String()})
 	b.start()
-	b.await(20)
+	b.await(20, 30*time.Second)
 	time.Sleep(pick(8*time.Second, 2*time.Minute))
 	r := b.judge()
 	t.Logf("FIGURES %s: %d servers; %d readings of the healthy devices", t.Name(), tricks, r.Served)
@@ -123,9 +123,9 @@ func faultHostileSubscriptions(t *testing.T) {
 	f := newHostileField(t)
 	b := newBed(t, 4, Setup{More: f.devices.String(), Interval: interval.String()})
 	b.start()
-	b.await(20)
+	b.await(20, 60*time.Second)
 	for i := range f.lines {
-		b.until(time.Minute, "the servers push", func() bool { return len(b.numbers(fmt.Sprintf("line-%d", i))) > 3 })
+		b.until(60*time.Second, "the servers push", func() bool { return len(b.numbers(fmt.Sprintf("line-%d", i))) > 3 })
 	}
 	from := time.Now()
 	garbled := f.garble(pick(15*time.Second, 2*time.Minute))
@@ -138,7 +138,7 @@ func faultHostileSubscriptions(t *testing.T) {
 	}
 	for i := range f.lines {
 		name := fmt.Sprintf("line-%d", i)
-		b.until(time.Minute, "a gap is told of "+name+", which was spoilt all the time", func() bool { return len(b.gapsOf(name)) > 0 }) // at its return
+		b.until(60*time.Second, "a gap is told of "+name+", which was spoilt all the time", func() bool { return len(b.gapsOf(name)) > 0 }) // at its return
 	}
 	r := b.judge()
 	t.Logf("FIGURES %s: %d servers that push, %d lines spoilt %d times; %d readings of the healthy devices; peak RSS %d MB",

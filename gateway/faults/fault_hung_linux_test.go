@@ -102,11 +102,11 @@ func faultHungDisk(t *testing.T) {
 			b := newBed(t, 3, Setup{Words: 8, Interval: interval.String(), Path: filepath.Join(d.dir, "data")})
 			t.Cleanup(func() { _ = d.server.Kill() }) // or the gateway could not be killed
 			b.start()
-			b.await(5)
+			b.await(5, 20*time.Second)
 			b.net.Refuse()
 			b.net.Cut()
 			before := b.snapshot().Buffer.Commits
-			b.until(time.Minute, "commits", func() bool { return b.snapshot().Buffer.Commits > before+1 })
+			b.until(30*time.Second, "commits", func() bool { return b.snapshot().Buffer.Commits > before+1 })
 			if what == "read" {
 				d.forget()
 			}
@@ -124,7 +124,7 @@ func faultHungDisk(t *testing.T) {
 				}
 			}
 			must(t, b.net.Accept())
-			b.await(10)
+			b.await(10, time.Minute)
 			b.missedNone(began, interval, for10s)
 			b.stops, began = append(b.stops, time.Now()), time.Now()
 			b.gateway.Signal(syscall.SIGTERM)
@@ -139,7 +139,7 @@ func faultHungDisk(t *testing.T) {
 				t.Errorf("said after %v, ended after %v with exit code %d, want 4", said, ended, code)
 			}
 			b.start()
-			b.await(5)
+			b.await(5, time.Minute)
 			b.toldUnclean(hung)
 			b.judge()
 		})

@@ -20,7 +20,7 @@ func faultKill(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 8, Commit: "250ms"})
 	b.window = 250*time.Millisecond + commitSlack
 	b.start()
-	b.await(3)
+	b.await(3, 20*time.Second)
 	killLoop(b, chance, pick(8, 500), nil)
 	r := b.judge()
 	t.Logf("FIGURES %s: %d kills", t.Name(), len(b.kills))
@@ -101,7 +101,7 @@ func controlWrongOrder(t *testing.T) {
 func outageAndKill(b *bed, between func()) {
 	b.t.Helper()
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(4 * time.Second)
@@ -109,7 +109,7 @@ func outageAndKill(b *bed, between func()) {
 	between()
 	b.heal()
 	b.start()
-	b.await(len(b.sub.Arrivals()) + 20)
+	b.await(len(b.sub.Arrivals())+20, 20*time.Second)
 }
 
 // faultStoreSetBack, F1: the store is set back to an older state, as by a restored copy. What the gateway says then it says in
@@ -118,18 +118,18 @@ func faultStoreSetBack(t *testing.T) {
 	b := newBed(t, 2, Setup{Words: 2, Commit: "250ms"})
 	old := filepath.Join(b.dir, "old")
 	b.start()
-	b.await(20)
+	b.await(20, 20*time.Second)
 	b.kill()
 	if code, out := run("cp", "-a", b.setup.Path, old); code != 0 {
 		t.Fatal(out)
 	}
 	b.start()
-	b.await(len(b.sub.Arrivals()) + 60)
+	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
 	b.kill()
 	must(t, os.RemoveAll(b.setup.Path))
 	must(t, os.Rename(old, b.setup.Path))
 	b.start()
-	b.await(len(b.sub.Arrivals()) + 60)
+	b.await(len(b.sub.Arrivals())+60, 20*time.Second)
 	b.patience = 3 * time.Second
 	r := b.settle()
 	seqs, epochs := map[uint64]map[string]bool{}, map[string]bool{}

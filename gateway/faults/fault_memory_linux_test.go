@@ -24,7 +24,7 @@ func faultBacklogMemory(t *testing.T) {
 	b.gateway.Env = []string{"GOMEMLIMIT=64MiB"}
 	used := b.limitMemory()
 	b.start()
-	b.await(100)
+	b.await(100, 20*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(5 * time.Second)

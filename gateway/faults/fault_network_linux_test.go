@@ -11,7 +11,7 @@ import (
 func faultBlackHole(t *testing.T, order string) {
 	b := newBed(t, 4, Setup{Words: 8, Order: order, Interval: "50ms"})
 	b.start()
-	b.await(20)
+	b.await(20, 20*time.Second)
 	hole := pick(14*time.Second, time.Hour) // longer than any time-out of the gateway
 	b.net.Set(Faults{SilentUp: true, SilentDown: true})
 	time.Sleep(hole)
@@ -58,7 +58,7 @@ func (b *bed) newest() int64 {
 func faultHalfOpen(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 8})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	for range pick(2, 50) {
 		b.net.Set(Faults{SilentDown: true})
 		time.Sleep(4 * time.Second)
@@ -95,7 +95,7 @@ func (b *bed) identical() {
 func faultFlapping(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 8})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	flaps := pick(6, 150)
 	conns, progress := b.net.Accepted(), len(b.sub.Arrivals())
 	for range flaps {
@@ -123,14 +123,14 @@ func faultThinLink(t *testing.T) {
 	const rate = 8000 // bytes a second
 	b := newBed(t, 2, Setup{Words: 4})
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	b.net.Refuse()
 	b.net.Cut()
 	time.Sleep(pick(12*time.Second, 10*time.Minute))
 	b.net.Set(Faults{Rate: rate, Delay: time.Second, Slice: 1})
 	must(t, b.net.Accept())
 	before := len(b.sub.Arrivals())
-	b.await(before + 1)
+	b.await(before+1, 60*time.Second)
 	for try := 1; ; try++ {
 		begin := time.Now()
 		time.Sleep(pick(12*time.Second, 5*time.Minute))

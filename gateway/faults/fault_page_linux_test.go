@@ -19,7 +19,7 @@ func faultCrowdedPage(t *testing.T) {
 	must(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nulimit -n 128\nexec "+b.gateway.Binary+` "$@"`+"\n"), 0o755))
 	b.gateway.Binary = wrapper
 	b.start()
-	b.await(10)
+	b.await(10, 20*time.Second)
 	before := b.snapshot().Buffer.Commits
 	from := time.Now()
 	crowd := &crowd{address: b.gateway.Web, socket: filepath.Join(b.setup.Path, "control.sock")}
@@ -28,10 +28,10 @@ func faultCrowdedPage(t *testing.T) {
 	crowd.pass(pick(2000, 20000))
 	time.Sleep(pick(5*time.Second, 30*time.Second))
 	b.restartBroker()
-	b.await(10)
+	b.await(10, 30*time.Second)
 	b.missedNone(from, interval, for10s)
 	crowd.leave()
-	b.until(time.Minute, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
+	b.until(20*time.Second, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
 	s := b.snapshot()
 	r := b.judge()
 	var dropped uint64

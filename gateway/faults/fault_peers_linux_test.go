@@ -28,7 +28,7 @@ func faultHostilePeers(t *testing.T) {
 	}
 	b := newBed(t, 10, Setup{Words: 8, Interval: interval.String(), Others: others.String()})
 	b.start()
-	b.await(20)
+	b.await(20, 20*time.Second)
 	crowd := &crowd{address: b.gateway.Web, socket: filepath.Join(b.setup.Path, "control.sock")}
 	from := time.Now()
 	crowd.hold(400)
@@ -38,7 +38,7 @@ func faultHostilePeers(t *testing.T) {
 	b.missedNone(from, interval, for10s)
 	b.noteRSS()
 	crowd.leave()
-	b.until(time.Minute, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
+	b.until(20*time.Second, "an answer of the page after the crowd has left", func() bool { _, err := b.gateway.Snapshot(); return err == nil })
 	r := b.judge()
 	seconds := time.Since(from).Seconds()
 	t.Logf("FIGURES %s: %d connections, %d MB sent into lines without an end; %d readings delivered; the gateway used %.2f cores; peak RSS %d MB",

@@ -15,7 +15,7 @@ func faultDeadAndSlow(t *testing.T) {
 	dead, slow := b.devices[7], b.devices[23]
 	b.excused[dead.Name], b.excused[slow.Name] = true, true
 	b.start()
-	b.await(100)
+	b.await(100, 30*time.Second)
 	before := b.jitter("before", interval, pick(5*time.Second, time.Minute))
 	dead.Freeze(true)
 	slow.Slow(800 * time.Millisecond)

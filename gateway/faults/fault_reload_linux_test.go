@@ -198,7 +198,7 @@ func faultReload(t *testing.T) {
 		d.Slow(40 * time.Millisecond)
 	}
 	b.start()
-	b.await(50)
+	b.await(50, 20*time.Second)
 	rounds := pick(30, 1000)
 	for n := range 10 { // until everything has been used once
 		b.reload(n)
@@ -254,7 +254,7 @@ func controlEverythingRestarts(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 3, Setup{Words: 2})
 	b.start()
-	b.await(50)
+	b.await(50, 20*time.Second)
 	before := b.inForce()
 	must(t, errors.Join(b.untouched(before, b.devices[0].Name)))
 	text, _ := b.configOf(1)
@@ -273,7 +273,7 @@ func controlEverythingRestarts(t *testing.T) {
 func faultNewerStore(t *testing.T) {
 	b := newBed(t, 3, Setup{Words: 4})
 	b.start()
-	b.await(20)
+	b.await(20, 20*time.Second)
 	epoch := b.inForce().Epoch
 	b.net.Refuse()
 	b.net.Cut()

@@ -17,7 +17,7 @@ func faultSoak(t *testing.T) {
 	b.excused[b.devices[3].Name] = true // the one that is silent now and then
 	duration, cycle := pick(30*time.Second, time.Hour), pick(5*time.Second, time.Minute)
 	b.start()
-	b.await(100)
+	b.await(100, 20*time.Second)
 	done := make(chan struct{})
 	t.Cleanup(func() { <-done })
 	begin := time.Now()

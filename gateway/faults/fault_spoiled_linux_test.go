@@ -26,7 +26,7 @@ func faultSpoiledStore(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, 3, Setup{Words: 8, Commit: "250ms", Interval: interval.String()})
 			b.start()
-			b.await(5)
+			b.await(5, 20*time.Second)
 			b.net.Refuse()
 			b.net.Cut()
 			from := time.Now()
@@ -34,7 +34,7 @@ func faultSpoiledStore(t *testing.T) {
 				before := b.snapshot().Buffer.Commits
 				return func() bool { s, err := b.gateway.Snapshot(); return err == nil && s.Buffer.Commits >= before+n }
 			}
-			b.until(time.Minute, "commits", commits(3))
+			b.until(20*time.Second, "commits", commits(3))
 			var went, said time.Duration // the longest
 			damage := func() {
 				t.Helper()
@@ -44,14 +44,14 @@ func faultSpoiledStore(t *testing.T) {
 				before := b.snapshot().Buffer.Corrupt
 				began, next := time.Now(), commits(2) // one may be on its way
 				c.spoil(t, newest, random(t))
-				b.until(time.Minute, "commits after the damage", next)
+				b.until(30*time.Second, "commits after the damage", next)
 				went = max(went, time.Since(began))
-				b.until(time.Minute, "the damage in the snapshot and the log", func() bool {
+				b.until(30*time.Second, "the damage in the snapshot and the log", func() bool {
 					s, err := b.gateway.Snapshot()
 					return err == nil && s.Buffer.Corrupt > before && strings.Contains(b.gateway.Log(), filepath.Base(newest))
 				})
 				said = max(said, time.Since(began))
-				b.until(time.Minute, "commits after it was said", commits(3))
+				b.until(20*time.Second, "commits after it was said", commits(3))
 			}
 			damage()
 			b.missedNone(from, interval, damage)

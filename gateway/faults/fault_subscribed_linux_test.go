@@ -97,7 +97,7 @@ func faultSubscriptions(t *testing.T) {
 	b := newBed(t, 2, Setup{More: more.String(), Commit: "500ms"})
 	b.start()
 	for _, c := range servers {
-		b.until(time.Minute, c.name+" pushes", func() bool { return len(b.numbers(c.name)) > 20 })
+		b.until(60*time.Second, c.name+" pushes", func() bool { return len(b.numbers(c.name)) > 20 })
 	}
 	var all sync.WaitGroup
 	for i, f := range subscriptionFaults {
@@ -106,7 +106,7 @@ func faultSubscriptions(t *testing.T) {
 	all.Wait()
 	over := time.Now()
 	for i, f := range subscriptionFaults {
-		b.until(time.Minute, f.name+" pushes again, and its gap is told", func() bool {
+		b.until(60*time.Second, f.name+" pushes again, and its gap is told", func() bool {
 			last, gaps := b.lastNumber(f.name), b.gapsOf(f.name)
 			if last == 0 || servers[i].sampled(last).Before(over.Add(3*time.Second)) {
 				return false

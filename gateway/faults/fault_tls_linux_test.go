@@ -107,7 +107,7 @@ func faultTLS(t *testing.T) {
 	old.issue(b.dir, host, later)
 	b.broker.Kill()
 	b.restartBroker(listener...)
-	b.await(60)
+	b.await(60, time.Minute)
 	b.says(`certificate "cloud": expires this week`)
 
 	renewed.issue(b.dir, host, later)
@@ -117,7 +117,7 @@ func faultTLS(t *testing.T) {
 	must(t, b.sub.Drain(time.Minute)) // what was acknowledged is delivered before the broker dies
 	b.broker.Kill()
 	b.restartBroker(listener...)
-	b.await(len(b.sub.Arrivals()) + 30)
+	b.await(len(b.sub.Arrivals())+30, time.Minute)
 	b.judge()
 }
 

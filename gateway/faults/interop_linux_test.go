@@ -213,7 +213,7 @@ func TestInteropValues(t *testing.T) {
 func (b *bed) compare(device string, after time.Time, tags []modbusTag) {
 	b.t.Helper()
 	var m Message
-	b.until(time.Minute, "the values of "+device, func() bool {
+	b.until(30*time.Second, "the values of "+device, func() bool {
 		n := 0
 		for _, a := range b.sub.Arrivals() {
 			if x, err := ParseMessage(a.Payload); err == nil && x.Device == device && x.Group == "fixed" && a.At.After(after) && len(x.Values) > 0 {
@@ -268,7 +268,7 @@ func TestInteropOutage(t *testing.T) {
 	b, _ := interop(t, Setup{Commit: "500ms"})
 	b.window = 500*time.Millisecond + commitSlack
 	b.start()
-	b.await(40)
+	b.await(40, 60*time.Second)
 	b.killBroker()
 	time.Sleep(3 * time.Second)
 	b.kill()
@@ -289,7 +289,7 @@ func TestInteropKillCycles(t *testing.T) {
 	b, _ := interop(t, Setup{Order: "oldest-first"})
 	b.window = time.Second + commitSlack // the default commit_interval
 	b.start()
-	b.await(20)
+	b.await(20, 60*time.Second)
 	cycles := pick(3, 20)
 	for range cycles {
 		pause := func() { time.Sleep(time.Duration(300+chance.IntN(2200)) * time.Millisecond) }
@@ -316,7 +316,7 @@ func TestInteropServerRestart(t *testing.T) {
 	b, peers := interop(t, Setup{})
 	b.start()
 	for _, p := range peers {
-		b.until(time.Minute, "a scan of "+p.name, func() bool { return b.lastScan(p.name) > 3 })
+		b.until(30*time.Second, "a scan of "+p.name, func() bool { return b.lastScan(p.name) > 3 })
 	}
 	down := time.Now()
 	var first []uint32
@@ -326,7 +326,7 @@ func TestInteropServerRestart(t *testing.T) {
 		first = append(first, all[len(all)-1].Scan+1000)
 	}
 	for _, p := range peers {
-		b.until(time.Minute, "a bad reading of "+p.name+" with a reason", func() bool {
+		b.until(20*time.Second, "a bad reading of "+p.name+" with a reason", func() bool {
 			m := b.lastOf(p.name, "scan")
 			reason, _ := m.Bad["scan"].(string)
 			return m.TS > down.UnixMilli() && reason != ""
@@ -336,7 +336,7 @@ func TestInteropServerRestart(t *testing.T) {
 	for i, p := range peers {
 		p.start(first[i])
 		up := time.Now()
-		b.until(time.Minute, "a scan of the restarted "+p.name, func() bool { return b.lastScan(p.name) > first[i] })
+		b.until(30*time.Second, "a scan of the restarted "+p.name, func() bool { return b.lastScan(p.name) > first[i] })
 		t.Logf("FIGURES %s: %s resumed %.1f s after its restart", t.Name(), p.name, time.Since(up).Seconds())
 	}
 	resumed := time.Now()

@@ -41,14 +41,14 @@ func TestStopsAreTold(t *testing.T) {
 	b := newBed(t, 0, Setup{More: fmt.Sprintf("  - name: steady\n    driver: opcua\n    url: opc.tcp://%s\n    security_policy: none\n    timeout: 2s\n    retry: {min: 200ms, max: 1s}\n    groups:\n"+
 		"      - name: all\n        interval: 20ms\n        tags:\n          - {name: n, address: \"ns=2;s=n\"}\n", path.Addr())})
 	b.start()
-	b.until(time.Minute, "numbers", func() bool { return len(b.numbers(c.name)) > 10 })
+	b.until(60*time.Second, "numbers", func() bool { return len(b.numbers(c.name)) > 10 })
 	if gaps := b.gapsOf(c.name); len(gaps) > 0 {
 		t.Errorf("of a device that is new something is said to be missing: %+v", gaps)
 	}
 	b.stopEachWay(path, func(what string) {
 		t.Helper()
 		now := time.Now()
-		b.until(time.Minute, "numbers "+what, func() bool {
+		b.until(60*time.Second, "numbers "+what, func() bool {
 			last := b.lastNumber(c.name)
 			return last > 0 && c.sampled(last).After(now.Add(time.Second))
 		})

@@ -31,7 +31,7 @@ func throughPath(t *testing.T, counter, options string) (b *bed, path *Proxy, mo
 	more = func(what string) {
 		t.Helper()
 		_, before := b.beats()
-		b.until(time.Minute, "beats "+what, func() bool { _, n := b.beats(); return n > before+10 })
+		b.until(60*time.Second, "beats "+what, func() bool { _, n := b.beats(); return n > before+10 })
 	}
 	more("at first")
 	return b, path, more
@@ -72,7 +72,7 @@ func TestInteropSubscribed(t *testing.T) {
 func breakNodeOPCUA(t *testing.T, p *peer, security string) {
 	b := newBed(t, 0, Setup{More: subscribedDevice(p.addr, "Tick", security)})
 	b.start()
-	b.until(time.Minute, "beats", func() bool { _, n := b.beats(); return n > 10 })
+	b.until(60*time.Second, "beats", func() bool { _, n := b.beats(); return n > 10 })
 	m := b.messages("beats")
 	if reason, _ := badOf(m, "missing"); reason == "" || len(b.valuesOf("text")) != 1 {
 		t.Errorf("missing is bad for %q, text came %d times, want once", reason, len(b.valuesOf("text")))
@@ -88,21 +88,21 @@ func breakNodeOPCUA(t *testing.T, p *peer, security string) {
 	} {
 		down := time.Now()
 		fault.begin()
-		b.until(time.Minute, "a bad reading", func() bool { _, ok := badOf(since(b.messages("beats"), down), "beat"); return ok })
+		b.until(60*time.Second, "a bad reading", func() bool { _, ok := badOf(since(b.messages("beats"), down), "beat"); return ok })
 		noticed := time.Now()
 		reason, _ := badOf(since(b.messages("beats"), down), "beat")
 		time.Sleep(pick(10*time.Second, 40*time.Second))
 		fault.mend()
 		up := time.Now()
-		b.until(time.Minute, "beats again", func() bool { return goodIn(since(b.messages("beats"), up), "beat") })
+		b.until(60*time.Second, "beats again", func() bool { return goodIn(since(b.messages("beats"), up), "beat") })
 		t.Logf("FIGURES %s: %s: noticed after %.1f s as %q, resumed %.1f s after its end", t.Name(), fault.name,
 			noticed.Sub(down).Seconds(), reason, time.Since(up).Seconds())
 		if *long && time.Since(up) > 10*time.Second { // short forms run on machines that have no time for it
 			t.Errorf("%s: resumed %v after its end, the bar is 10 s", fault.name, time.Since(up))
 		}
 		_, before := b.beats()
-		b.until(time.Minute, "more beats", func() bool { _, n := b.beats(); return n > before+10 })
-		b.until(time.Minute, "the gap of the outage, whole", func() bool {
+		b.until(60*time.Second, "more beats", func() bool { _, n := b.beats(); return n > before+10 })
+		b.until(60*time.Second, "the gap of the outage, whole", func() bool {
 			return slices.ContainsFunc(b.gapsOf("beats"), func(g Gap) bool {
 				return g.Cause == "outage" && g.Reason == reason && g.From < noticed.UnixMilli() && g.To > up.UnixMilli()
 			})

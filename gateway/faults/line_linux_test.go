@@ -261,10 +261,10 @@ func (b *bed) killBroker() {
 	b.broker.Kill()
 }
 
-// await waits for n messages at the subscriber. As all waits for what must come it is long: a machine that others load takes its time.
-func (b *bed) await(n int) {
+// await waits for n messages at the subscriber.
+func (b *bed) await(n int, d time.Duration) {
 	b.t.Helper()
-	b.until(time.Minute, fmt.Sprintf("%d messages", n), func() bool { return len(b.sub.Arrivals()) >= n })
+	b.until(d, fmt.Sprintf("%d messages", n), func() bool { return len(b.sub.Arrivals()) >= n })
 }
 
 // until waits for a condition and fails the test when it does not come.

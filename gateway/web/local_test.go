@@ -361,7 +361,7 @@ func TestRunLocalStops(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- RunLocal(ctx, dir, newFake(t, 1), nil, mute) }()
 	c, err := Dial(ctx, dir)
-	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); c, err = Dial(ctx, dir) {
+	for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); c, err = Dial(ctx, dir) {
 		time.Sleep(time.Millisecond)
 	}
 	if err != nil {
@@ -397,7 +397,7 @@ func TestSocketIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Dial(t.Context(), dir)
-	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); c, err = Dial(t.Context(), dir) {
+	for end := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(end); c, err = Dial(t.Context(), dir) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	if err != nil {

@@ -61,7 +61,7 @@ devices:
 			t.Error(err)
 		}
 	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // until it has polled
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // until it has polled
 		if c, err := web.Dial(t.Context(), filepath.Join(dir, "data")); err == nil {
 			v, err := c.Values(t.Context(), "meter", "a", false)
 			_ = c.Close()

@@ -52,7 +52,7 @@ func TestForeignServer(t *testing.T) {
 	defer func() { server.Process.Kill(); server.Wait() }()
 	url := "tcp://127.0.0.1:" + port
 	out, err := "", error(nil)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if out, err = run(t, "read", url, "40100", "--unit", "17", "--count", "3"); err == nil {
 			break
 		}

@@ -68,7 +68,7 @@ func TestSimulate(t *testing.T) {
 	if !voltage.MatchString(before) {
 		t.Errorf("no voltage in\n%s", before)
 	}
-	for end := time.Now().Add(time.Minute); read("input:0") == before; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); read("input:0") == before; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the voltage does not move")
 		}
@@ -155,7 +155,7 @@ devices:
 			}
 			defer d.Close()
 			good := false
-			for end := time.Now().Add(time.Minute); !good && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			for end := time.Now().Add(30 * time.Second); !good && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 				readings, _ := d.Read(t.Context(), drivers.Ref{}, nil)
 				good = len(readings) > 0
 				for _, r := range readings {

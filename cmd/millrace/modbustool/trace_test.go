@@ -36,7 +36,7 @@ func TestTrace(t *testing.T) {
 		t.Errorf("%d exchanges, want 12:\n%s", n, out)
 	}
 	has(t, out, "unit 1: read holding:100, 1 → 42 F6\n", "exception 6: device busy", "the answer is not valid Modbus; instead ")
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // the gateway is not watched for ever
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // the gateway is not watched for ever
 		if _, err = run(t, "trace", "meter", "--config", file, "--count", "1"); err == nil {
 			break
 		}

@@ -38,7 +38,7 @@ func dial(t testing.TB, s *Server) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	return &client{c, t}
 }
 
@@ -313,7 +313,7 @@ func TestDownAndUp(t *testing.T) {
 	c = dial(t, s)
 	c.send("0001 0000 0006 01 03 0000 0001")
 	c.get("0001 0000 0005 01 03 02 0000")
-	for end := time.Now().Add(time.Minute); s.Connections() != 1 && time.Now().Before(end); { // the client saw the end of the first before the server's goroutine
+	for end := time.Now().Add(10 * time.Second); s.Connections() != 1 && time.Now().Before(end); { // the client saw the end of the first before the server's goroutine
 		time.Sleep(time.Millisecond)
 	}
 	if s.Addr() != addr || s.Connections() != 1 {

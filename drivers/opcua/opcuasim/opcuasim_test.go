@@ -120,7 +120,7 @@ func TestProxy(t *testing.T) {
 		t.Error("a silent proxy forwards")
 	}
 	p.Silence(false)
-	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetDeadline(time.Now().Add(5 * time.Second))
 	if n, err := c.Read(make([]byte, 9)); n != 1 {
 		t.Errorf("what was held back does not arrive: %v", err)
 	}

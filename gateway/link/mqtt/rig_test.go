@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for what must come; only a broken session needs it.
-const patience = time.Minute
+const patience = 20 * time.Second
 
 func broker(t testing.TB, o brokersim.Options) *brokersim.Broker {
 	t.Helper()
