@@ -115,6 +115,22 @@ func (b *Buffer) findLeft(old *stateData, m *mark, ckpt *checkpoint) {
 			b.left.Newest = at
 		}
 	}
+	if now := time.Now(); b.left.New {
+		b.until = appendTime(now)
+	} else if at := latest(b.left.Until, b.left.Newest, now); !at.Equal(b.left.Until) {
+		b.until = appendTime(at) // the segment that says so may be drained, and removed, before this process has taken a record
+	}
+}
+
+// latest returns the later of two times that are not zero, and one that is to come only where both are.
+func latest(a, b, now time.Time) time.Time {
+	switch {
+	case a.IsZero() || !b.IsZero() && a.After(now) && !b.After(now):
+		return b
+	case b.IsZero() || b.After(now) && !a.After(now) || a.After(b):
+		return a
+	}
+	return b
 }
 
 // traces reports whether something lies in the directory that only a store which was in use leaves. A start that failed leaves a lock
@@ -139,7 +155,8 @@ func (b *Buffer) leftIsTold(d *draft) {
 	}
 }
 
-// safeUntil encodes until when all records taken are on disk or need no disk, for state.db. Before this process has taken one that is what the process before left. mu is held.
+// safeUntil encodes until when all records taken are on disk or need no disk, for state.db. Before this process has taken one that is
+// what the process before left, and in a new store when that was made. mu is held.
 func (b *Buffer) safeUntil() []byte {
 	if !b.took {
 		return b.until

@@ -210,6 +210,43 @@ func TestOlderStateIsUnclean(t *testing.T) {
 	}
 }
 
+// TestLeftOfShortRuns: a process that is killed before it has written anything of its own takes nothing away from what is known: of a new store that nothing is missing from before
+// it was made, and of one whose records have been delivered and removed since that they had been on disk.
+func TestLeftOfShortRuns(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	made := time.Now().Truncate(time.Microsecond)
+	b, l := reopened(t, mustOpen(t, dir, testOptions()), dir)
+	if l.New || l.Until.Before(made) || l.Until.After(time.Now()) {
+		t.Errorf("killed when it was new: %+v, it was made at %v", l, made)
+	}
+	newest := time.Now().Truncate(time.Microsecond)
+	if _, err := b.Append(mustStream(t, b, "press"), []byte("x"), 1, newest.UnixMicro()); err != nil {
+		t.Fatal(err)
+	}
+	commitNow(t, b)
+	if b, l = reopened(t, b, dir); !l.Newest.Equal(newest) {
+		t.Fatalf("killed with a record on disk: %+v, it is of %v", l, newest)
+	}
+	drainAll(t, b, "cloud")
+	turnNow(b)
+	if _, l = reopened(t, b, dir); !l.Newest.IsZero() || !l.Until.Equal(newest) {
+		t.Errorf("killed when that was delivered: %+v, it was on disk at %v", l, newest)
+	}
+}
+
+// TestLatest: what is said of a time to come is not believed, unless there is nothing else.
+func TestLatest(t *testing.T) {
+	now := time.Now()
+	none, old, past, next, future := time.Time{}, now.Add(-time.Hour), now.Add(-time.Minute), now.Add(time.Minute), now.Add(time.Hour)
+	for _, c := range [][3]time.Time{{none, none, none}, {none, past, past}, {none, future, future}, {old, past, past}, {past, future, past}, {next, future, future}} {
+		for _, got := range []time.Time{latest(c[0], c[1], now), latest(c[1], c[0], now)} {
+			if !got.Equal(c[2]) {
+				t.Errorf("of %v and %v it is %v, want %v", c[0], c[1], got, c[2])
+			}
+		}
+	}
+}
+
 // TestUncleanUntilTold: a command that opens the store and closes it hides no kill: the next start is told of it, and the one after that no more.
 func TestUncleanUntilTold(t *testing.T) {
 	for _, lose := range []bool{false, true} {

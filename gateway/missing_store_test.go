@@ -13,8 +13,8 @@ import (
 	"millrace/gateway/poller"
 )
 
-// ranUntil makes a store in which one device ran until an hour ago, with the names of those that push.
-func ranUntil(t *testing.T, dir string, last time.Time) *buffer.Buffer {
+// ran makes a store in which one device ran until the time returned, with the names of those that push.
+func ran(t *testing.T, dir string) (*buffer.Buffer, time.Time) {
 	t.Helper()
 	b, err := buffer.Open(dir, buffer.Options{MaxSize: 1 << 30, Destinations: []string{"cloud"}})
 	if err != nil {
@@ -23,13 +23,14 @@ func ranUntil(t *testing.T, dir string, last time.Time) *buffer.Buffer {
 	t.Cleanup(func() { _ = b.Close() })
 	newMissing(dir, 0, b.Left(), false, slog.New(slog.DiscardHandler)).runs(pushed("a"))
 	s, err := b.Stream("a", nil)
+	last := time.Now().Truncate(time.Microsecond).Add(time.Microsecond) // the store was made before
 	if err == nil {
 		_, err = b.Append(s, []byte("x"), 1, last.UnixMicro())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return b, last
 }
 
 // missesSince opens a store and returns since when device a misses something.
@@ -61,9 +62,8 @@ func touchAll(t *testing.T, dir string, at time.Time) {
 // TestMissingGoesByWhatIsWritten: a store that was killed, then copied, touched either way, or whose disk took its last writes late, misses what came
 // after its newest record, whatever its files' times.
 func TestMissingGoesByWhatIsWritten(t *testing.T) {
-	last := time.Now().Add(-time.Hour).Truncate(time.Microsecond)
 	running := filepath.Join(t.TempDir(), "store")
-	ranUntil(t, running, last)
+	_, last := ran(t, running)
 	for name, c := range map[string]struct {
 		touched time.Duration // the files' time, from now
 	}{"copied": {}, "touched an hour ahead": {time.Hour}, "touched a day back": {-24 * time.Hour}} {
@@ -81,7 +81,7 @@ func TestMissingGoesByWhatIsWritten(t *testing.T) {
 // TestMissingAfterARestore: what came after the backup is missing.
 func TestMissingAfterARestore(t *testing.T) {
 	began := time.Now()
-	b := ranUntil(t, filepath.Join(t.TempDir(), "store"), began.Add(-time.Hour))
+	b, _ := ran(t, filepath.Join(t.TempDir(), "store"))
 	dir := filepath.Join(t.TempDir(), "restored")
 	err := buffer.WriteBackup(dir, func(file func(string, int64, io.Reader) error) error { return b.Backup(context.Background(), file) })
 	if err != nil {

@@ -74,9 +74,8 @@ func spoil(t *testing.T, dir string, names ...string) {
 // TestPolledDevicesAreToldOfWhatWasNotKept: after an end that was not clean, and when nobody knows whether it was, a gap record tells for each device that the store
 // knew, also where it is polled, of all since the store was safe; where that is not known it has no beginning. One that is new has lost nothing.
 func TestPolledDevicesAreToldOfWhatWasNotKept(t *testing.T) {
-	last := time.Now().Add(-time.Hour).Truncate(time.Microsecond)
 	running := filepath.Join(t.TempDir(), "store")
-	b := ranUntil(t, running, last)
+	b, last := ran(t, running)
 	copied := func(t *testing.T, dir string) {
 		if err := os.CopyFS(dir, os.DirFS(running)); err != nil {
 			t.Fatal(err)

@@ -42,6 +42,9 @@ func TestInteropBackfill(t *testing.T) {
 	missing, all, past := b.backfilled()
 	hidden := b.hidden(missing)
 	t.Logf("FIGURES %s: %d numbers, %d of them from history, %d missing, all but %d of them told as lost", t.Name(), all, past, len(missing), len(hidden))
+	if slices.ContainsFunc(b.gapsOf("beats"), func(g Gap) bool { return g.From == 0 }) {
+		t.Error("a gap begins at a time that is not known")
+	}
 	if len(hidden) > 0 || past < 100 {
 		t.Errorf("of %d numbers these are missing: %v, and of these no gap message tells: %v; %d came from history; gaps: %+v%s", all, missing, hidden, past, b.gapsOf("beats"), b.beside(hidden))
 	}
