@@ -7,44 +7,51 @@ import (
 )
 
 // faultDeadAndSlow, F20: of 50 devices one does not answer and one takes a hundred times as long. The others
-// keep their interval: 99 of 100 of their polls within 5 % of it. What they do before and after it says whether this machine can
+// keep their interval: 99 of 100 of their polls within 5 % of it. What another gateway does without the two at the same time says whether this machine can
 // tell: where it jitters itself, the figure is only logged.
 func faultDeadAndSlow(t *testing.T) {
 	const interval = 200 * time.Millisecond
-	b := newBed(t, 50, Setup{Words: 8, Interval: interval.String(), Timeout: "3s"})
+	setup := Setup{Words: 8, Interval: interval.String(), Timeout: "3s"}
+	b, control := newBed(t, 50, setup), newBed(t, 48, setup)
 	dead, slow := b.devices[7], b.devices[23]
 	b.excused[dead.Name], b.excused[slow.Name] = true, true
-	b.start()
-	b.await(100, 30*time.Second)
-	before := b.jitter("before", interval, pick(5*time.Second, time.Minute))
+	for _, b := range []*bed{b, control} {
+		b.start()
+		b.await(100, 30*time.Second)
+	}
 	dead.Freeze(true)
 	slow.Slow(800 * time.Millisecond)
 	time.Sleep(time.Second)
-	p99 := b.jitter("beside them", interval, pick(10*time.Second, 5*time.Minute))
+	held := true
+	for look := 0; held && look < 3; look++ {
+		if look > 0 {
+			t.Log("once more: a device that holds others up does so each time")
+		}
+		from := time.Now()
+		for tries := 0; len(b.healthy(from, time.Now(), interval)) < 500 || len(control.healthy(from, time.Now(), interval)) < 500; tries++ {
+			if tries == 10 { // a machine that stands still most of the time takes longer
+				t.Fatalf("hardly any poll of the healthy devices in %s", time.Since(from))
+			}
+			time.Sleep(pick(10*time.Second, 5*time.Minute))
+		}
+		to := time.Now()
+		p99, without := b.jitter("beside them", from, to, interval), control.jitter("another gateway at the same time, without them", from, to, interval)
+		// A device that held others up would do so for its time-out of 3 s. A busy machine holds up both gateways.
+		held = p99 > max(interval, 2*without) || p99 > interval/20 && without < interval/40
+	}
+	if held {
+		t.Errorf("the dead device holds others up: want at most 5 %% of %s for 99 of 100 polls", interval)
+	}
 	b.reasonIsGiven(dead)
 	dead.Freeze(false)
 	slow.Slow(0)
-	control := max(before, b.jitter("after", interval, pick(5*time.Second, time.Minute)))
-	// A device that held others up would do so for its time-out of 3 s. A busy machine holds up the gateway, too.
-	if p99 > max(interval, 2*control) || p99 > interval/20 && control < interval/40 {
-		t.Errorf("p99 of the jitter is %s, %s without the two devices, want at most 5 %% of %s: the dead device holds others up", p99, control, interval)
-	}
 	b.judge()
 }
 
-// jitter returns the 99th percentile of the jitter of the healthy devices in the time to come.
-func (b *bed) jitter(when string, interval, length time.Duration) time.Duration {
+// jitter returns the 99th percentile of the jitter of the healthy devices.
+func (b *bed) jitter(when string, from, to time.Time, interval time.Duration) time.Duration {
 	b.t.Helper()
-	const least = 500
-	from := time.Now()
-	var all []time.Duration
-	for tries := 0; len(all) < least; tries++ {
-		if tries == 10 { // a machine that stands still most of the time takes longer
-			b.t.Fatalf("%s: only %d polls of the healthy devices in %s", when, len(all), time.Since(from))
-		}
-		time.Sleep(length)
-		all = b.healthy(from, time.Now(), interval)
-	}
+	all := b.healthy(from, to, interval)
 	slices.Sort(all)
 	p99 := all[len(all)*99/100]
 	b.t.Logf("FIGURES %s, %s: %d polls of 48 healthy devices: jitter of %s p50 %s, p99 %s (%.1f %%), max %s", b.t.Name(), when, len(all), interval,
