@@ -78,6 +78,7 @@ func TestCallRefusals(t *testing.T) {
 
 // TestCallLink: a call without an answer says that the link is down, and is not made again by itself.
 func TestCallLink(t *testing.T) {
+	t.Parallel()
 	s := start(t, opcuasim.Options{Browsable: true}, 1)
 	var called atomic.Int32
 	s.AddMethod("Start", opcuasim.Method{Call: func([]any) ([]any, uint32) {
@@ -85,7 +86,7 @@ func TestCallLink(t *testing.T) {
 		s.SetSilent(true) // the answer does not come any more
 		return nil, 0
 	}})
-	d := connect(t, connection(s.Endpoint(), time.Second, "ns=2;s=v0"))
+	d := connect(t, connection(s.Endpoint(), brief, "ns=2;s=v0"))
 	asked := 0
 	_, err := d.Call(t.Context(), drivers.Method{Object: "i=85", Node: "Start"}, giving(&asked))
 	if !errors.Is(err, drivers.ErrLink) || asked != 1 || called.Load() != 1 {

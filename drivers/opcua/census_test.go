@@ -76,6 +76,7 @@ func FuzzTypeName(f *testing.F) {
 
 // TestCensusIsGivenUp where the server drops the connection for it.
 func TestCensusIsGivenUp(t *testing.T) {
+	t.Parallel()
 	var s *opcuasim.Server
 	var hurt atomic.Bool
 	s = start(t, opcuasim.Options{Attribute: func(_ string, a ua.AttributeID) any {
@@ -85,7 +86,7 @@ func TestCensusIsGivenUp(t *testing.T) {
 		}
 		return nil
 	}}, 3)
-	made, err := newDriver(polled(connection(s.Endpoint(), 200*time.Millisecond, variables(3)...)))
+	made, err := newDriver(polled(connection(s.Endpoint(), brief, variables(3)...)))
 	if err != nil {
 		t.Fatal(err)
 	}

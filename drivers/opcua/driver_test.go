@@ -19,6 +19,9 @@ import (
 // patience is a device's timeout where its server answers: more than a slow machine takes.
 const patience = 10 * time.Second
 
+// brief is a timeout that a test waits for, from a server that answers before that as long as it should, on a busy machine too.
+const brief = 2 * time.Second
+
 const machineURI = "urn:millrace:machine"
 
 // start runs a simulated server with count variables "v0" …, whose values are their numbers.
@@ -238,26 +241,26 @@ func TestNamespaceByURI(t *testing.T) {
 }
 
 func TestSilenceIsAnErrorInTime(t *testing.T) {
+	t.Parallel()
 	s := start(t, opcuasim.Options{}, 3)
 	p, err := opcuasim.NewProxy(s.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	const timeout = 500 * time.Millisecond
-	d := connect(t, connection(p.Endpoint(), timeout, variables(3)...))
+	d := connect(t, connection(p.Endpoint(), brief, variables(3)...))
 	read(t, d)
 	p.Silence(true)
 	begin := time.Now()
 	r, err := d.Read(t.Context(), drivers.Ref{}, nil)
-	if err == nil || err.Error() != "no answer within 500ms" || len(r) != 0 {
+	if err == nil || err.Error() != "no answer within 2s" || len(r) != 0 {
 		t.Errorf("Read of a silent server: %v, %d readings", err, len(r))
 	}
 	d.Close()
 	if err := d.Connect(t.Context()); err == nil {
 		t.Error("Connect to a silent server gives no error")
 	}
-	if took := time.Since(begin); took > 8*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("a silent server held us for %v", took)
 	}
 	p.Silence(false)

@@ -113,27 +113,27 @@ func TestHostile(t *testing.T) {
 
 // TestSilence has servers that leave us waiting, at each step, in each way. All that ends it is our own timeout.
 func TestSilence(t *testing.T) {
-	const timeout = 400 * time.Millisecond
+	t.Parallel()
 	var all sync.WaitGroup
 	for _, trick := range opcuasim.Tricks() {
 		if !trick.Slow {
 			continue
 		}
-		h, d := hostile(t, trick, timeout)
+		h, d := hostile(t, trick, brief)
 		all.Go(func() {
 			begin := time.Now()
 			got := outcome(d)
-			if took := time.Since(begin); took > 10*time.Second {
+			if took := time.Since(begin); took > 30*time.Second {
 				t.Errorf("%s: it held us for %v", trick.Name, took)
 			}
-			want := "no answer within 400ms"
+			want := "no answer within 2s"
 			if trick.Step == opcuasim.StepCreate || trick.Step == opcuasim.StepActivate {
-				want = "no answer within 2s; raise the device's timeout if the server needs longer to log in"
+				want = "no answer within 10s; raise the device's timeout if the server needs longer to log in"
 			}
 			if !strings.HasSuffix(got, want) {
 				t.Errorf("%s: got %q, want a timeout", trick.Name, got)
 			}
-			d.set.timeout = 10 * time.Second
+			d.set.timeout = patience
 			h.Behave()
 			if got := outcome(d); got != "good" {
 				t.Errorf("%s: once the server behaves: %s", trick.Name, got)
@@ -146,6 +146,7 @@ func TestSilence(t *testing.T) {
 // TestSilenceWithoutWatchdog is the control of TestSilence: with the timeout as good as off, nothing ends the
 // wait for a silent server but the caller's context.
 func TestSilenceWithoutWatchdog(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	var ended atomic.Int32
@@ -161,7 +162,7 @@ func TestSilenceWithoutWatchdog(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(1200 * time.Millisecond) // three times the timeout of TestSilence
+	time.Sleep(3 * brief / 2) // TestSilence has the timeout brief
 	if n := ended.Load(); n != 0 {
 		t.Errorf("%d of the waits ended by themselves", n)
 	}

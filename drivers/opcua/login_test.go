@@ -3,7 +3,6 @@ package opcua
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"millrace/drivers/opcua/opcuasim"
 )
@@ -12,18 +11,17 @@ import (
 // slower still is given up, with what to do.
 func TestSlowLogin(t *testing.T) {
 	t.Parallel()
-	const timeout = 500 * time.Millisecond
 	s := start(t, opcuasim.Options{}, 1)
-	s.SetSlowLogin(2 * timeout)
-	d := connect(t, polled(connection(s.Endpoint(), timeout, variables(1)...)))
+	s.SetSlowLogin(2 * brief)
+	d := connect(t, polled(connection(s.Endpoint(), brief, variables(1)...)))
 	wantNumbers(t, read(t, d), nil)
 	if n := s.Sessions(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
 	d.Close()
-	s.SetSlowLogin(2 * loginPatience * timeout)
+	s.SetSlowLogin(2 * loginPatience * brief)
 	err := d.Connect(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "create session: no answer within 2.5s; raise the device's timeout") {
+	if err == nil || !strings.Contains(err.Error(), "create session: no answer within 10s; raise the device's timeout") {
 		t.Error(err)
 	}
 }

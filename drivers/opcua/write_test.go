@@ -169,9 +169,10 @@ func TestReadBack(t *testing.T) {
 
 // TestWriteLink: a write without an answer says that the link is down, the ones behind it are not tried, and the next session works.
 func TestWriteLink(t *testing.T) {
+	t.Parallel()
 	s := start(t, opcuasim.Options{}, 1)
 	s.AddWritable("w", opcuasim.Writable{Value: 1.0})
-	c := connection(s.Endpoint(), 300*time.Millisecond, "ns=2;s=w")
+	c := connection(s.Endpoint(), brief, "ns=2;s=w")
 	d := connect(t, c)
 	s.SetSilent(true)
 	errs := d.Write(t.Context(), []drivers.Write{{Value: telemetry.Float64(2)}, {Value: telemetry.Float64(3)}})

@@ -322,7 +322,7 @@ func silences() []Trick {
 					if _, err := w.Write([]byte{b}); err != nil {
 						return false
 					}
-					time.Sleep(100 * time.Millisecond)
+					time.Sleep(250 * time.Millisecond) // longer than anybody waits
 				}
 				return true
 			}})

@@ -88,6 +88,7 @@ type Call struct {
 	err    error
 	sent   time.Time
 	at     time.Time
+	id     uint32 // of the request
 	done   chan *Call
 	open   *opening // of an OpenSecureChannel request
 }
@@ -134,6 +135,19 @@ func (c *Channel) Err() error {
 func (c *Channel) Fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.fail(err)
+}
+
+// expire ends the channel where a request is still under way when its time is up. An answer that came in the last instant leaves the channel to the next.
+func (c *Channel) expire(request uint32, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending[request] != nil {
+		c.fail(err)
+	}
+}
+
+func (c *Channel) fail(err error) {
 	if c.err != nil {
 		return
 	}

@@ -47,3 +47,27 @@ func (s *server) more(request, token uint32) error {
 	_, err := s.conn.Write(s.out[token].seal(append(b, make([]byte, 2000)...)))
 	return err
 }
+
+// TestAnswerInTheLastInstant: the time of a request that was answered is up for nobody, also when its timer had fired before the answer was taken.
+func TestAnswerInTheLastInstant(t *testing.T) {
+	c, s := pair(t, ModeSign)
+	go s.open()
+	opened := c.request + 1
+	if err := c.Open(t.Context(), time.Minute, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.answer(s.request()) }()
+	call := start(t, c)
+	<-call.done
+	for _, request := range []uint32{opened, call.id} {
+		if c.expire(request, TimeoutError(time.Second)); c.Err() != nil {
+			t.Fatalf("request %d was answered: %v", request, c.Err())
+		}
+	}
+	go s.request()
+	call = start(t, c)
+	c.expire(call.id, TimeoutError(time.Second))
+	if <-call.done; c.Err() == nil || call.err != c.Err() {
+		t.Errorf("not answered: the call %v, the channel %v", call.err, c.Err())
+	}
+}

@@ -70,7 +70,8 @@ func (c *Channel) Do(ctx context.Context, call *Call, timeout time.Duration, bui
 // outlast waits for an answer, however many tokens that takes: under one that has expired, and was not renewed, node-opcua answers in mode Sign without
 // a signature, and in SignAndEncrypt not at all.
 func (c *Channel) outlast(ctx context.Context, call *Call, timeout time.Duration, end time.Time) error {
-	timer := time.AfterFunc(time.Until(end), func() { c.Fail(TimeoutError(timeout)) })
+	request := call.id
+	timer := time.AfterFunc(time.Until(end), func() { c.expire(request, TimeoutError(timeout)) })
 	defer timer.Stop()
 	for {
 		renew, _ := c.Times()
@@ -104,7 +105,8 @@ func (c *Channel) unrenewed(call *Call, err error) error {
 
 // wait waits for an answer. The timer fails the channel, which answers the call.
 func (c *Channel) wait(call *Call, left, timeout time.Duration) ([]byte, error) {
-	timer := time.AfterFunc(left, func() { c.Fail(TimeoutError(timeout)) })
+	request := call.id
+	timer := time.AfterFunc(left, func() { c.expire(request, TimeoutError(timeout)) })
 	<-call.done
 	timer.Stop()
 	return call.Take()
@@ -143,7 +145,7 @@ func (c *Channel) await(call *Call, request uint32) error {
 	case len(c.pending) >= MaxOpen:
 		return errors.New("BUG: too many requests at a time")
 	}
-	c.pending[request] = call
+	c.pending[request], call.id = call, request
 	select {
 	case c.wake <- struct{}{}:
 	default:
