@@ -27,7 +27,7 @@ type Account struct {
 	Stalls []Stall
 	Late   time.Duration
 
-	// Stops are the moments of SIGTERM. The poll in flight at that moment may be lost, one a device.
+	// Stops are the moments of SIGTERM, and of the end of a server. The poll in flight at that moment may be lost, one a device.
 	Stops []time.Time
 
 	OldestFirst bool            // order: oldest-first, so historical and live are one lane

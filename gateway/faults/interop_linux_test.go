@@ -321,6 +321,7 @@ func TestInteropServerRestart(t *testing.T) {
 	down := time.Now()
 	var first []uint32
 	for _, p := range peers {
+		b.stops = append(b.stops, time.Now()) // what it has noted as served may not have been sent
 		p.proc.kill()
 		all := p.served()
 		first = append(first, all[len(all)-1].Scan+1000)
