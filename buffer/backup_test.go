@@ -34,6 +34,7 @@ func TestBackup(t *testing.T) {
 	o := testOptions()
 	o.CommitInterval, o.SegmentSize, o.TailBytes = 5*time.Millisecond, 256<<10, 64<<10
 	b := mustOpen(t, t.TempDir()+"/store", o)
+	b.stallWait = time.Minute
 	s, d := mustStream(t, b, "press"), b.Destination("cloud")
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

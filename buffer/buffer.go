@@ -125,6 +125,7 @@ type Buffer struct {
 	asked        time.Time     // for pages that the disk fails to give; likewise
 	readPatience time.Duration // a constant but for tests
 	awayPatience time.Duration // likewise
+	stallWait    time.Duration // likewise
 	store        uint64        // the store's own number, made when it was created; ties the files of it together
 	epoch        epoch         // of the records that this process takes
 	readOnly     bool          // it is only looked at

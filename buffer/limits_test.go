@@ -93,6 +93,61 @@ func TestDropNewestOnAStalledDisk(t *testing.T) {
 	})
 }
 
+// TestCommitAtTheLastMoment: a commit that ends as an Append stops waiting for it has made room: nothing gives way, nothing that is
+// on disk above all, and there may be nothing left that could.
+func TestCommitAtTheLastMoment(t *testing.T) {
+	for _, policy := range []Policy{DropOldest, DropNewest} {
+		for _, gone := range []bool{false, true} { // whether the tail has let go of all that is on disk
+			synctest.Test(t, func(t *testing.T) {
+				o := testOptions()
+				o.TailBytes, o.WhenFull = 64<<10, policy
+				b := mustOpen(t, t.TempDir()+"/store", o)
+				s := mustStream(t, b, "press")
+				for b.dirty()+entryCost(make([]byte, 4000)) <= o.TailBytes {
+					if _, err := b.Append(s, make([]byte, 4000), 1, 1); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n := int(b.NextSeq() - 1)
+				before := b.durable
+				b.lockCommit()
+				if err := b.commit(); err != nil {
+					t.Fatal(err)
+				}
+				durable := b.durable
+				b.durable = before // the commit goes on until the last moment
+				appended := make(chan error)
+				go func() {
+					_, err := b.Append(s, make([]byte, 4000), 1, 1)
+					appended <- err
+				}()
+				synctest.Wait()
+				b.mu.Lock()
+				time.Sleep(stallWait)
+				b.durable = durable
+				for gone && b.tail.n > 0 {
+					b.tail.pop()
+				}
+				b.mu.Unlock()
+				if err := <-appended; err != nil {
+					t.Error(err)
+				}
+				b.unlockCommit()
+				if l := b.Ledger()[0].Destinations[0]; l.Lost() != 0 || b.durable < durable {
+					t.Errorf("policy %d: %+v", policy, l)
+				}
+				if recs := readAll(t, b.Destination("cloud"), true); len(recs) != n+1 {
+					t.Errorf("policy %d: %d records, want %d", policy, len(recs), n+1)
+				}
+				checkLedger(t, b)
+				if err := b.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
 // TestLoweredMaxSize: the bound holds from Open on, not from the next commit, and the quarantine is no obstacle.
 func TestLoweredMaxSize(t *testing.T) {
 	dir := t.TempDir() + "/store"

@@ -75,7 +75,7 @@ func mend(dir string, err error) error {
 }
 
 func newBuffer(dir string, o Options, fs files) *Buffer {
-	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1, readPatience: readPatience, awayPatience: awayPatience,
+	return &Buffer{dir: dir, o: o, log: o.Log, fs: fs, start: time.Now(), next: 1, readPatience: readPatience, awayPatience: awayPatience, stallWait: stallWait,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		accounts: map[string]*account{}, streams: map[string]*Stream{}, gaps: map[gapKey]*Gap{}, empties: map[uint64]bool{}, toldOf: map[uint64]bool{}, warnedOf: map[string]string{}, boot: bootID()}
 }

@@ -18,6 +18,7 @@ func TestStress(t *testing.T) {
 		t.Run(fmt.Sprint(interval), func(t *testing.T) {
 			o := Options{MaxSize: 256 << 20, CommitInterval: interval, SegmentSize: 256 << 10, Destinations: []string{"a", "b"}}
 			b := mustOpen(t, t.TempDir()+"/store", o)
+			b.stallWait = time.Minute
 			ctx, cancel := context.WithCancel(t.Context())
 			var run sync.WaitGroup
 			run.Go(func() { _ = b.Run(ctx) })

@@ -153,15 +153,16 @@ func (b *Buffer) makeRoom(cost int64) (refused mask, err error) {
 			continue
 		}
 		if deadline.IsZero() {
-			deadline = time.Now().Add(stallWait)
+			deadline = time.Now().Add(b.stallWait)
 		}
 		stalled := b.st.commitErr != nil || b.stuck() || !b.waitTurn(deadline)
 		switch {
 		case b.closed:
 			return 0, ErrClosed
-		case stalled && b.o.WhenFull == DropNewest && !b.frontYields():
+		case !stalled || b.tail.n == 0 || b.tail.first <= b.durable: // the commit may have ended as the wait did
+		case b.o.WhenFull == DropNewest && !b.frontYields():
 			return 0, ErrFull
-		case stalled:
+		default:
 			b.dropFront()
 		}
 	}

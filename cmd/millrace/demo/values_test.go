@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,13 +101,10 @@ func TestValuesOfTheDemo(t *testing.T) {
 		unwatch()
 	}()
 	a := ages{t: t, client: client}
+	const want = 26               // values
 	until(patience, func() bool { // each group has been read once
-		for _, v := range a.look("") {
-			if v.At == 0 {
-				return false
-			}
-		}
-		return true
+		list := a.look("")
+		return len(list) == want && !slices.ContainsFunc(list, func(v web.Value) bool { return v.At == 0 })
 	})
 	oldest := map[string]float64{} // age by tag, in its intervals
 	count := 0
@@ -129,19 +127,15 @@ func TestValuesOfTheDemo(t *testing.T) {
 		}
 		t.Logf("%s: at most %.2f intervals old, %d readings watched, at most %.2f intervals apart", name, age, w.readings, w.pause)
 	}
-	if want := 26; count != want || len(oldest) != want {
+	if count != want || len(oldest) != want {
 		t.Errorf("%d values, want %d", count, want)
 	}
 
 	d.plant.press.Down()
 	off := time.Now()
 	until(patience+5*time.Second, func() bool {
-		for _, v := range a.look("press-1") {
-			if v.Quality != "bad" || v.Reason == "" {
-				return false
-			}
-		}
-		return true
+		list := a.look("press-1")
+		return len(list) > 0 && !slices.ContainsFunc(list, func(v web.Value) bool { return v.Quality != "bad" || v.Reason == "" })
 	})
 	dark := time.Since(off)
 	t.Logf("press-1 shows bad %v after it was switched off, the longest stall of this test %v", dark, a.stall)
