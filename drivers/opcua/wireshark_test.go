@@ -150,7 +150,11 @@ func TestWireshark(t *testing.T) {
 				device.Devices[0].Options["security_mode"] = c.mode
 			}
 			everything(t, device)
-			malformed := tshark(t, file, "-Y", "_ws.malformed || _ws.expert.severity == error || (tcp.len > 0 && !opcua && !tcp.segment_data && !tcp.reassembled_in)")
+			wrong := "(_ws.malformed || _ws.expert.severity == error || (tcp.len > 0 && !opcua && !tcp.segment_data && !tcp.reassembled_in))"
+			if c.mode == "sign-and-encrypt" { // Wireshark 4.0 reads what is encrypted as if it were not, and now and then that looks like a service
+				wrong += ` && opcua.transport.type != "MSG" && opcua.transport.type != "CLO"`
+			}
+			malformed := tshark(t, file, "-Y", wrong)
 			if (malformed == "") != (c.spoil == nil) {
 				t.Errorf("Wireshark finds wrong:\n%s", malformed)
 			}
