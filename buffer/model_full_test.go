@@ -69,7 +69,7 @@ func TestModelFullDisk(t *testing.T) {
 		if o.MaxSize == 0 {
 			o.MaxSize, o.SegmentSize = 16<<20, 128<<10
 		}
-		for _, seed := range seeds(t, 3, 200) {
+		for _, seed := range seeds(t, max(3/raceShare, 1), 200) {
 			t.Run(fmt.Sprintf("%s/seed=%d", name, seed), func(t *testing.T) {
 				t.Parallel()
 				m := newModel(t, seed, o)
