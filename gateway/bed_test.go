@@ -37,8 +37,10 @@ type plant struct {
 
 	nodes  []string // that rules select, by the addresses of tags
 	models uint64
-	most   int  // tags of a rule; 0 = 5
-	moved  bool // devices are not what they were, until that is accepted
+	most   int    // tags of a rule; 0 = 5
+	moved  bool   // devices are not what they were, until that is accepted
+	built  int    // drivers
+	look   func() // called as a look at the nodes begins, if it is not nil
 
 	silent   func(device string) bool       // which give no answer, after a while, if it is not nil; mu is held
 	answered func(device string, reads int) // called with each answer, if it is not nil; mu is held
@@ -54,6 +56,9 @@ func (p *plant) protocols() []drivers.Protocol {
 		if strings.Contains(c.URL, "unbuildable") {
 			return nil, &drivers.ConfigError{Group: -1, Tag: -1, Field: "url", What: "no such equipment", Mend: "buy some"}
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.built++
 		return &machine{plant: p, conn: c}, nil
 	}}}
 }

@@ -35,13 +35,15 @@ type following struct {
 
 	drops int // tags that were dropped last because somebody wanted it; selections.mu guards it
 
-	changes int // of the tags, in this run: each makes the next one wait for twice as long
+	changes int  // of the tags, in this run: each makes the next one wait for twice as long
+	tooMany bool // it was said that there were too many
 }
 
 // ruledGroup is a group with a rule.
 type ruledGroup struct {
 	ref   drivers.Ref
 	key   groupKey
+	tags  []telemetry.Tag           // that it has selected, and the connection was made with
 	said  string                    // what was said last of it
 	fault atomic.Pointer[ruleFault] // nil = it selects what it should, or was not followed yet
 }
@@ -84,7 +86,8 @@ func followingOf(c *config.Connection, d drivers.Driver, source map[string]confi
 		f.source = append(f.source, was)
 		for j := range dev.Groups {
 			if dev.Groups[j].Selects {
-				f.rules = append(f.rules, ruledGroup{ref: drivers.Ref{Device: i, Group: j}, key: keyOf(c, dev, &dev.Groups[j])})
+				tags := dev.Groups[j].Tags[len(was.Groups[j].Tags):]
+				f.rules = append(f.rules, ruledGroup{ref: drivers.Ref{Device: i, Group: j}, key: keyOf(c, dev, &dev.Groups[j]), tags: tags})
 			}
 		}
 	}

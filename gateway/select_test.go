@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"millrace/drivers"
 	"millrace/drivers/telemetry"
@@ -32,6 +34,13 @@ func (p *plant) grow(nodes ...string) {
 	p.models++
 }
 
+// builtMore reports whether more drivers have been built than so many.
+func (p *plant) builtMore(than int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.built > than
+}
+
 func (m *machine) Models() uint64 {
 	m.plant.mu.Lock()
 	defer m.plant.mu.Unlock()
@@ -39,6 +48,12 @@ func (m *machine) Models() uint64 {
 }
 
 func (m *machine) Select(context.Context, drivers.Ref) (drivers.Selection, error) {
+	m.plant.mu.Lock()
+	look := m.plant.look
+	m.plant.mu.Unlock()
+	if look != nil {
+		look()
+	}
 	m.plant.mu.Lock()
 	defer m.plant.mu.Unlock()
 	switch {
@@ -159,6 +174,31 @@ func TestSelected(t *testing.T) {
 }
 
 // TestMerge: a tag keeps its name and place, whatever comes and goes, within the bound.
+// TestSelectedWhileReloaded: what a rule is found to select for a connection that a reload has already made another for comes into force in that one.
+func TestSelectedWhileReloaded(t *testing.T) {
+	p := plan{devices: []string{device("a"), ruledDevice}, tune: func(g *Gateway) { g.selections.every = 0 }}
+	b := newGatewayBed(t, p)
+	b.plant.grow("x")
+	b.told(`"at x":`)
+	looks := make(chan struct{})
+	b.plant.mu.Lock()
+	built := b.plant.built
+	b.plant.look = sync.OnceFunc(func() {
+		close(looks)
+		for end := time.Now().Add(time.Minute); time.Now().Before(end) && !b.plant.builtMore(built); time.Sleep(time.Millisecond) {
+		}
+	})
+	b.plant.mu.Unlock()
+	b.plant.grow("x", "y")
+	<-looks
+	p.devices[1] = strings.Replace(ruledDevice, "20ms", "30ms", 1)
+	if c := b.reload(p); c.Kept != 1 {
+		t.Errorf("a reload of another interval: %s", c)
+	}
+	b.told(`"at x":`, `"at y":`)
+	b.stands("r", web.StateOK)
+}
+
 func TestMerge(t *testing.T) {
 	tags := func(text string) (all []telemetry.Tag) {
 		for _, w := range strings.Fields(text) {

@@ -159,7 +159,8 @@ func fitting(all []selectedTag, group *config.Group) (fit []selectedTag) {
 	return fit
 }
 
-// take takes in what the rules of a connection select now. It says in the log what is new, and reports whether tags have come or gone.
+// take takes in what the rules of a connection select now. It says in the log what is new, and reports whether the connection has other tags: those that came
+// or went, also where they were taken in for the connection before, while a reload exchanged it.
 func (s *selections) take(f *following, log *slog.Logger) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,11 +186,11 @@ func (s *selections) take(f *following, log *slog.Logger) (changed bool) {
 		if anew {
 			f.drops += m.dropped
 		}
+		changed = changed || !slices.EqualFunc(r.tags, m.tags, func(a telemetry.Tag, b selectedTag) bool { return a.Name == b.Name && a.Address == b.Address })
 		if was.Of == r.key.of && slices.Equal(m.tags, was.Tags) {
 			continue
 		}
 		dirty = true
-		changed = changed || m.dropped > 0 || len(m.tags) != len(was.Tags)
 		s.by[r.key.text()] = selection{r.key.of, m.tags}
 		log.Info("the browse rule of a group selects tags", "device", r.key.device, "group", r.key.group, "tags", len(m.tags), "new", few(m.come), "gone", few(m.gone), "back", few(m.back), "dropped", m.dropped)
 	}
@@ -296,7 +297,10 @@ func (s *selections) afford(f *following) bool {
 		tags += len(s.by[f.rules[i].key.text()].Tags)
 	}
 	if s.made+tags > maxSelected {
-		s.log.Warn("rules have selected other tags so often that these would take too much memory; they come into force at the next start, or at a reload", "device", f.rules[0].key.device)
+		if !f.tooMany {
+			s.log.Warn("rules have selected other tags so often that these would take too much memory; they come into force at the next start, or at a reload", "device", f.rules[0].key.device)
+		}
+		f.tooMany = true
 		return false
 	}
 	s.made += tags
