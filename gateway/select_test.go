@@ -173,7 +173,6 @@ func TestSelected(t *testing.T) {
 	}
 }
 
-// TestMerge: a tag keeps its name and place, whatever comes and goes, within the bound.
 // TestSelectedWhileReloaded: what a rule is found to select for a connection that a reload has already made another for comes into force in that one.
 func TestSelectedWhileReloaded(t *testing.T) {
 	p := plan{devices: []string{device("a"), ruledDevice}, tune: func(g *Gateway) { g.selections.every = 0 }}
@@ -199,6 +198,7 @@ func TestSelectedWhileReloaded(t *testing.T) {
 	b.stands("r", web.StateOK)
 }
 
+// TestMerge: a tag keeps its name and place, whatever comes and goes, within the bound.
 func TestMerge(t *testing.T) {
 	tags := func(text string) (all []telemetry.Tag) {
 		for _, w := range strings.Fields(text) {

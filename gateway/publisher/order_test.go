@@ -25,7 +25,7 @@ func TestOrderAfterStall(t *testing.T) {
 	}
 	lengths := []time.Duration{39900 * time.Millisecond, 8 * time.Second, 2 * time.Second}[:3/raceShare]
 	if long() {
-		lengths = append(lengths, 4*time.Second, 30*time.Second)
+		lengths = []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 30 * time.Second, 39900 * time.Millisecond}
 	}
 	for how, stall := range stalls {
 		for _, order := range []Order{LiveFirst, OldestFirst} {
