@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -59,7 +60,7 @@ func (r *Reader) Done() bool { return r.pos >= r.to }
 // next call tries again then.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b
-	for tries := 0; ; {
+	for at, tries := r.pos, 0; ; {
 		b.mu.Lock()
 		if b.closed || r.closed {
 			b.mu.Unlock()
@@ -74,16 +75,23 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 		if found || s == nil {
 			return found, nil
 		}
+		if at != r.pos { // that one was acknowledged meanwhile
+			at, tries = r.pos, 0
+		}
 		of := s.salvage()
 		err := r.load(s)
-		if err == nil {
-			continue
-		}
-		if tries++; tries > 3 || (r.needs(s) && !b.mend(s, of, err)) {
+		tries++
+		switch {
+		case tries > maxLoads:
+			return false, fmt.Errorf("read record %d of %q, tried %d times: %w", r.pos, s.path, tries, b.later(s, cmp.Or(err, errDamaged)))
+		case err != nil && r.needs(s) && !b.mend(s, of, err):
 			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, b.later(s, err))
 		}
 	}
 }
+
+// maxLoads is how often the block of one record is read, each time out of another file or what was salvaged of it.
+const maxLoads = 3
 
 // needs reports whether the reader still wants what it failed to read: the segment may have been dropped.
 func (r *Reader) needs(s *segment) bool {
@@ -208,6 +216,11 @@ func (r *Reader) load(s *segment) error {
 		}
 		if h := &r.pending; h.seq > r.pos || int(h.stream) >= len(r.dict) || r.dict[h.stream] == nil || r.offset+h.size > len(r.payloads) {
 			break
+		}
+		if r.pending.flags&headGap != 0 {
+			if _, err := parseGap(r.payloads[r.offset : r.offset+r.pending.size]); err != nil {
+				return err
+			}
 		}
 		r.ready = true
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -274,10 +275,11 @@ type handleCache struct {
 	open []*segment
 }
 
+// opened adds a segment, once: one that was closed as it was noted may still be listed, and would be closed for itself.
 func (h *handleCache) opened(s *segment) (tooMany *segment) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open = append(h.open, s)
+	h.open = append(slices.DeleteFunc(h.open, func(o *segment) bool { return o == s }), s)
 	if len(h.open) > openLimit {
 		return h.open[0]
 	}
@@ -287,12 +289,7 @@ func (h *handleCache) opened(s *segment) (tooMany *segment) {
 func (h *handleCache) closed(s *segment) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i, o := range h.open {
-		if o == s {
-			h.open = append(h.open[:i], h.open[i+1:]...)
-			return
-		}
-	}
+	h.open = slices.DeleteFunc(h.open, func(o *segment) bool { return o == s })
 }
 
 // fileSize returns the size of a file, or what it was when that cannot be learned.
