@@ -194,6 +194,10 @@ func mountBad(t *testing.T) *bad {
 		_ = cmd.Wait()
 	})
 	t.Cleanup(b.end)
+	whenHung.Store(new(func() {
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // it prints its goroutines, and ends
+		time.Sleep(time.Second)
+	}))
 	if line, err := b.out.ReadString('\n'); err != nil || line != "ok\n" {
 		t.Skipf("no file system can be mounted here: %q %v", line, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -155,9 +156,43 @@ func took(t *testing.T, what string, f func()) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
+		inKernel := threads() // before the runtime stops them all
+		if tell := whenHung.Load(); tell != nil {
+			(*tell)()
+		}
 		stacks := make([]byte, 1<<20)
-		t.Fatalf("%s hangs; all goroutines:\n%s", what, stacks[:runtime.Stack(stacks, true)])
+		t.Fatalf("%s hangs; all goroutines:\n%s\nthreads:\n%s", what, stacks[:runtime.Stack(stacks, true)], inKernel)
 	}
+}
+
+// whenHung has the process that serves the disk, where there is one, tell what it does.
+var whenHung atomic.Pointer[func()]
+
+// threads returns where in the kernel the threads of this process and of its children are, and how many requests file systems of processes have unanswered.
+func threads() string {
+	var b strings.Builder
+	children, _ := filepath.Glob("/proc/self/task/*/children") // the patterns are sound
+	folders := []string{"/proc/self"}
+	for _, file := range children {
+		list, _ := os.ReadFile(file)
+		for pid := range strings.FieldsSeq(string(list)) {
+			folders = append(folders, "/proc/"+pid)
+		}
+	}
+	for _, folder := range folders {
+		tasks, _ := filepath.Glob(folder + "/task/*")
+		for _, task := range tasks {
+			call, _ := os.ReadFile(task + "/syscall")
+			stack, _ := os.ReadFile(task + "/stack")
+			fmt.Fprintf(&b, "%s %s%s", task, call, stack)
+		}
+	}
+	waiting, _ := filepath.Glob("/sys/fs/fuse/connections/*/waiting")
+	for _, file := range waiting {
+		n, _ := os.ReadFile(file)
+		fmt.Fprintf(&b, "%s %s", file, n)
+	}
+	return b.String()
 }
 
 // tellsOfSpare checks that a damage of which nothing is lost is told as that, without numbers, and of the file as it is named now, as a verification does.
