@@ -87,19 +87,16 @@ func jitters(served []Served, from, to time.Time, interval time.Duration, still 
 	return out
 }
 
-// reasonIsGiven looks for a message of bad quality with a reason, and none with yesterday's values.
+// reasonIsGiven waits until the last message of a dead device is of bad quality and has a reason: no message repeats yesterday's values.
 func (b *bed) reasonIsGiven(dead *Device) {
 	b.t.Helper()
-	all := b.sub.Arrivals()
-	for _, a := range slices.Backward(all) {
-		m, err := ParseMessage(a.Payload)
-		if err != nil || m.Device != dead.Name {
-			continue
+	b.until(2*time.Minute, "the last message of the dead device to be one that gives a reason", func() bool {
+		for _, a := range slices.Backward(b.sub.Arrivals()) {
+			if m, err := ParseMessage(a.Payload); err == nil && m.Device == dead.Name {
+				reason, _ := m.Bad["scan"].(string)
+				return reason != ""
+			}
 		}
-		if reason, _ := m.Bad["scan"].(string); reason == "" {
-			b.t.Errorf("the dead device's last message gives no reason: %s", a.Payload)
-		}
-		return
-	}
-	b.t.Error("no message tells of the dead device")
+		return false
+	})
 }

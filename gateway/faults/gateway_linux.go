@@ -117,6 +117,9 @@ type Snapshot struct {
 		LastError      string `json:"last_error"`
 		BacklogRecords uint64 `json:"backlog_records"`
 		Reconnects     uint64 `json:"reconnects"`
+		Breakers       []struct {
+			NextTry time.Time `json:"next_try"`
+		} `json:"breakers"`
 	} `json:"destinations"`
 	Buffer struct {
 		Bytes        int64  `json:"bytes"`
