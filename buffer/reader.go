@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -60,7 +59,7 @@ func (r *Reader) Done() bool { return r.pos >= r.to }
 // next call tries again then.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	b := r.d.b
-	for at, tries := r.pos, 0; ; {
+	for at, tries := r.pos, 0; ; tries++ {
 		b.mu.Lock()
 		if b.closed || r.closed {
 			b.mu.Unlock()
@@ -78,20 +77,18 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 		if at != r.pos { // that one was acknowledged meanwhile
 			at, tries = r.pos, 0
 		}
+		if tries == maxLoads {
+			return false, fmt.Errorf("read record %d of %q: its block was read %d times, without it: %w", r.pos, s.path, tries, errDamaged)
+		}
 		of := s.salvage()
-		err := r.load(s)
-		tries++
-		switch {
-		case tries > maxLoads:
-			return false, fmt.Errorf("read record %d of %q, tried %d times: %w", r.pos, s.path, tries, b.later(s, cmp.Or(err, errDamaged)))
-		case err != nil && r.needs(s) && !b.mend(s, of, err):
+		if err := r.load(s); err != nil && (tries == maxLoads-1 || r.needs(s) && !b.mend(s, of, err)) {
 			return false, fmt.Errorf("read record %d of %q: %w", r.pos, s.path, b.later(s, err))
 		}
 	}
 }
 
-// maxLoads is how often the block of one record is read, each time out of another file or what was salvaged of it.
-const maxLoads = 3
+// maxLoads is how often the block of one record is read at most, each time out of another file or what was salvaged of it.
+const maxLoads = 4
 
 // needs reports whether the reader still wants what it failed to read: the segment may have been dropped.
 func (r *Reader) needs(s *segment) bool {

@@ -31,18 +31,9 @@ func TestGapOfNewerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = mustOpen(t, dir, o)
-	r := b.Destination(o.Destinations[0]).Reader(0, 0)
-	defer r.Close()
 	var got []uint64
 	again := 0
-	for rec := (Record{}); ; {
-		ok, err := r.Next(&rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ok {
-			break
-		}
+	for _, rec := range readAll(t, b.Destination(o.Destinations[0]), false) {
 		if rec.Gap == nil {
 			got = append(got, rec.Seq)
 		} else if again++; rec.Gap.From != 100 || rec.Gap.To != 200 || rec.Gap.Cause != CauseOutage {
